@@ -1,0 +1,114 @@
+"""What an engine is: the whole contract between shimd and a WebAssembly runtime.
+
+An engine knows nothing of containerd, OCI or sockets. It is found by its name in the entry points group
+``shimd.engines`` and used in three kinds of process, never in the supervisor:
+
+* the *compile worker*, a throw-away unprivileged process: :meth:`Engine.precompile`;
+* the *fork server*, one per engine, single-threaded, never runs a guest: :meth:`Engine.warm`;
+* the *worker*, forked from it, one per app: :meth:`Engine.load` while it still sees the host's files as root, then
+  :meth:`Engine.run` inside the container, with dropped privileges.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar
+
+#: Exit code of an app whose guest trapped: what a native abort() gives (128 + SIGABRT).
+EXIT_TRAP = 134
+#: Exit code of an app whose engine failed (runwasi's convention).
+EXIT_ENGINE = 137
+
+
+class EngineError(Exception):
+    """The engine cannot do what was asked. The message is one clear sentence for an operator."""
+
+
+class InvalidModule(EngineError):
+    """The bytes are not a module or component that this engine takes."""
+
+
+class UnsupportedFeature(EngineError):
+    """The engine's binding lacks something that the app needs; the message names the way out."""
+
+
+class GuestTrap(Exception):
+    """The guest trapped. ``str()`` is the trap's message with the Wasm backtrace, ready for the app's stderr."""
+
+
+@dataclass(frozen=True)
+class Preopen:
+    """A directory of the worker's own file system that the guest may open."""
+
+    host: str
+    guest: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One run of a guest. Its stdio are the process's own descriptors 0, 1 and 2."""
+
+    args: Sequence[str]
+    """``argv``, the program's name first."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    """The guest's working directory, absolute; the process's own is the same."""
+    preopens: Sequence[Preopen] = ()
+    entry: str = "_start"
+    """The exported function to call; ``_start`` also means a component's ``wasi:cli/run``."""
+    network: bool = False
+    """Whether the guest may use the sockets of the worker's network namespace, where the engine gives it any."""
+
+
+ModuleT = TypeVar("ModuleT")
+
+
+class Engine(Protocol[ModuleT]):
+    """A WebAssembly runtime. Constructed without arguments; construction is cheap and imports nothing heavy."""
+
+    name: ClassVar[str]
+
+    def version(self) -> str:
+        """What a compiled artefact depends on: engine version, configuration and target. Part of the cache key and of
+        a file name: letters, digits, ``.``, ``-``, ``_``, ``+`` only. Must not import the engine's heavy parts if it
+        can be told otherwise (the supervisor calls it)."""
+        ...
+
+    def warm(self) -> None:
+        """Called once in the fork server: import and build all that is safe to share by fork. Starts no thread."""
+        ...
+
+    def precompile(self, wasm: Path, artifact: Path) -> None:
+        """Compile a binary or text (``.wat``) module or component into ``artifact``, a file or a directory that does
+        not exist yet. May use threads and all the CPU it likes.
+
+        :raises InvalidModule: with the engine's own reason, in one sentence
+        """
+        ...
+
+    def load(self, artifact: Path) -> ModuleT:
+        """Map a compiled artefact that :meth:`precompile` of this node made (trusted). Starts no thread: namespaces and
+        privileges are still to be changed.
+
+        :raises EngineError: the artefact does not load (truncated, other version)
+        """
+        ...
+
+    def check(self, module: ModuleT, invocation: Invocation) -> None:
+        """Fail before Start for what can be known by then: the entry function is missing or takes parameters, an
+        import that this engine does not give, a feature that its binding lacks.
+
+        :raises EngineError: one clear sentence
+        """
+        ...
+
+    def run(self, module: ModuleT, invocation: Invocation) -> int:
+        """Run the guest to its end on the calling (main) thread and return its exit code, 0 to 255.
+
+        The process must die by the default action of any signal meanwhile, a spinning guest included.
+
+        :raises GuestTrap: the guest trapped
+        :raises EngineError: the engine failed
+        """
+        ...

@@ -1,0 +1,84 @@
+"""The errors that shimd shows to its callers, and their gRPC status codes: the one place where the two meet.
+
+Codes: https://grpc.io/docs/guides/status-codes/ (google.rpc.Code). containerd turns them into its ``errdefs``; clients
+act on them (``NotFound`` for a Kill of a process that has exited, ``FailedPrecondition`` for a Delete of a running one).
+"""
+
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """google.rpc.Code, the subset that shimd answers with."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+class ShimdError(Exception):
+    """Base of all errors with a message fit for an operator: one clear sentence."""
+
+    code = Code.INTERNAL
+
+
+class InvalidArgument(ShimdError):
+    """The caller's request, spec or image is wrong; the same request will fail again."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class NotFound(ShimdError):
+    code = Code.NOT_FOUND
+
+
+class AlreadyExists(ShimdError):
+    code = Code.ALREADY_EXISTS
+
+
+class FailedPrecondition(ShimdError):
+    """The object's state does not allow the request (start of a started task, delete of a running one)."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class ResourceExhausted(ShimdError):
+    """Disk, memory or processes are used up."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class Unimplemented(ShimdError):
+    code = Code.UNIMPLEMENTED
+
+
+class Unavailable(ShimdError):
+    """A part that should answer (fork server, containerd) does not; trying again may help."""
+
+    code = Code.UNAVAILABLE
+
+
+class Internal(ShimdError):
+    code = Code.INTERNAL
+
+
+_BY_CODE: dict[int, type[ShimdError]] = {
+    cls.code: cls
+    for cls in (
+        InvalidArgument, NotFound, AlreadyExists, FailedPrecondition, ResourceExhausted, Unimplemented, Unavailable,
+    )
+}  # fmt: skip
+
+
+def from_code(code: int, message: str) -> ShimdError:
+    """Rebuild an error that crossed a process boundary as (code, message)."""
+    return _BY_CODE.get(code, Internal)(message)

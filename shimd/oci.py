@@ -1,0 +1,152 @@
+"""Types of the OCI runtime specification's ``config.json`` that shimd reads.
+
+TypedDicts: the parsed JSON itself, typed, at no cost at run time. Names are the specification's own
+(https://github.com/opencontainers/runtime-spec/blob/main/config.md, config-linux.md).
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TypedDict
+
+from shimd.errors import InvalidArgument
+
+
+class User(TypedDict, total=False):
+    uid: int
+    gid: int
+    umask: int
+    additionalGids: list[int]
+
+
+class Rlimit(TypedDict):
+    type: str
+    soft: int
+    hard: int
+
+
+class Capabilities(TypedDict, total=False):
+    bounding: list[str]
+    effective: list[str]
+    inheritable: list[str]
+    permitted: list[str]
+    ambient: list[str]
+
+
+class ConsoleSize(TypedDict):
+    height: int
+    width: int
+
+
+class Process(TypedDict, total=False):
+    terminal: bool
+    consoleSize: ConsoleSize
+    cwd: str
+    env: list[str]
+    args: list[str]
+    rlimits: list[Rlimit]
+    capabilities: Capabilities
+    noNewPrivileges: bool
+    apparmorProfile: str
+    selinuxLabel: str
+    oomScoreAdj: int
+    user: User
+
+
+class Root(TypedDict, total=False):
+    path: str
+    readonly: bool
+
+
+class Mount(TypedDict, total=False):
+    destination: str
+    type: str
+    source: str
+    options: list[str]
+
+
+class Namespace(TypedDict, total=False):
+    type: str
+    path: str
+
+
+class Device(TypedDict, total=False):
+    type: str
+    path: str
+    major: int
+    minor: int
+    fileMode: int
+    uid: int
+    gid: int
+
+
+class Linux(TypedDict, total=False):
+    namespaces: list[Namespace]
+    uidMappings: list[dict[str, int]]
+    gidMappings: list[dict[str, int]]
+    devices: list[Device]
+    cgroupsPath: str
+    resources: dict[str, Any]
+    rootfsPropagation: str
+    seccomp: dict[str, Any]
+    maskedPaths: list[str]
+    readonlyPaths: list[str]
+    mountLabel: str
+    sysctl: dict[str, str]
+
+
+class Spec(TypedDict, total=False):
+    ociVersion: str
+    process: Process
+    root: Root
+    hostname: str
+    domainname: str
+    mounts: list[Mount]
+    hooks: dict[str, Any]
+    annotations: dict[str, str]
+    linux: Linux
+
+
+class RootfsMount(TypedDict):
+    """One of the mounts that containerd hands to Create to make up the root file system (containerd.types.Mount)."""
+
+    type: str
+    source: str
+    target: str
+    options: list[str]
+
+
+def load_spec(bundle: Path) -> Spec:
+    """Read and check ``config.json`` of a bundle.
+
+    :raises InvalidArgument: it is missing, not JSON, or lacks what a container needs
+    """
+    path = bundle / "config.json"
+    try:
+        spec: Spec = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InvalidArgument(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{path} cannot be read: {error}") from error
+    if not isinstance(spec, dict):
+        raise InvalidArgument(f"{path} is not a JSON object")
+    check_process(spec.get("process"), str(path))
+    if not isinstance(spec.get("root"), dict) or not isinstance(spec["root"].get("path"), str):
+        raise InvalidArgument(f"{path}: root.path is missing")
+    return spec
+
+
+def check_process(process: Any, where: str) -> None:
+    """Check the part of a process that shimd relies on (``where`` names it in the error).
+
+    :raises InvalidArgument: args, cwd or env are missing or of a wrong type
+    """
+    if not isinstance(process, dict):
+        raise InvalidArgument(f"{where}: process is missing")
+    args = process.get("args")
+    if not isinstance(args, list) or not args or not all(isinstance(arg, str) for arg in args):
+        raise InvalidArgument(f"{where}: process.args must be a list of at least one string")
+    env = process.get("env", [])
+    if not isinstance(env, list) or not all(isinstance(item, str) for item in env):
+        raise InvalidArgument(f"{where}: process.env must be a list of strings")
+    if not isinstance(process.get("cwd"), str) or not process["cwd"].startswith("/"):
+        raise InvalidArgument(f"{where}: process.cwd must be an absolute path")
