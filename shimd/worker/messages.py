@@ -1,0 +1,106 @@
+"""What passes between supervisor, fork server and worker.
+
+Two kinds of SEQPACKET connection carry these messages, one JSON object a packet, descriptors by SCM_RIGHTS:
+
+* supervisor ⇄ fork server (``<runtime>/worker-<engine>.sock``), one at a time; the fork server outlives it::
+
+      → {"op": "spawn", "key": K, "pidns": null | "new" | pid}  + [plan memfd, stdin, stdout, stderr]
+      ← {"ev": "spawned", "key": K, "pid": P, "start": T}       + [control]
+      ← {"ev": "failed", "key": K, "code": C, "message": M}       the fork itself failed
+      ← {"ev": "exited", "key": K, "pid": P, "status": wait status, "at": ns since the epoch}
+      → {"op": "forget", "key": K}                                the exit is on record; drop it
+      → {"op": "list"}                                            after a reconnection:
+      ← {"ev": "spawned", …} + [control] and {"ev": "exited", …} for all that is not forgotten, then
+      ← {"ev": "listed"}
+
+* supervisor ⇄ worker (``control`` above; the fork server keeps a duplicate until the worker is forgotten)::
+
+      ← {"ev": "entry", "name": …} + [file]     an init worker has built the root file system and found its program
+      → {"op": "load", "artifact": path}        the compiled module (an exec's plan carries it from the start)
+      ← {"ev": "ready"}                         all is set up; nothing of the guest has run
+      → {"op": "start"}
+      ← {"ev": "error", "code": C, "message": M}   at any point before ready: the worker exits, Create fails
+
+Plans are passed in a memfd, since an OCI spec may exceed what a packet holds.
+"""
+
+import array
+import contextlib
+import json
+import os
+import socket
+from typing import Any, Literal, TypedDict
+
+from shimd.oci import Process, RootfsMount, Spec
+
+#: Largest packet; plans travel in memfds, so messages are small.
+MAX_PACKET = 65536
+MAX_FDS = 8
+
+Message = dict[str, Any]
+
+
+class Plan(TypedDict, total=False):
+    """All that a worker needs to know, whatever its kind."""
+
+    kind: Literal["init", "exec", "compile", "run"]
+    id: str
+    """The container's id (and ``/exec id``), for error messages and the process title."""
+    bundle: str
+    spec: Spec
+    process: Process
+    """``spec.process``, or an exec's own."""
+    rootfs: list[RootfsMount]
+    """init: mounts that make up the root file system."""
+    cgroup: list[str]
+    """Directories of the container's cgroup, one per hierarchy; created and limited before the spawn."""
+    init_pid: int
+    """exec: the process whose namespaces to join."""
+    terminal: bool
+    """Whether fd 0 is a pty to be made the controlling terminal."""
+    artifact: str
+    """exec, run: the compiled module. compile: where to put it."""
+    wasm: str
+    """compile: the module's source file. init: set if the program comes from the image's layers, not the rootfs."""
+    entry: str
+    """The exported function."""
+    listen: list[str]
+
+
+def encode(message: Message) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def send(sock: socket.socket, message: Message, fds: list[int] | None = None) -> None:
+    """Send one packet on a blocking SEQPACKET socket."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([encode(message)], ancillary, socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
+    """Receive one packet with its descriptors (close-on-exec); ``None`` at the end of the connection.
+
+    :raises BlockingIOError: the socket is non-blocking and empty
+    """
+    data, fds, _flags, _address = socket.recv_fds(sock, MAX_PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        for fd in fds:
+            os.close(fd)
+        return None
+    message: Message = json.loads(data)
+    return message, list(fds)
+
+
+def plan_file(plan: Plan) -> int:
+    """The plan as a sealed-in-memory file; the caller closes it."""
+    fd = os.memfd_create("shimd-plan", os.MFD_CLOEXEC)
+    with contextlib.suppress(BlockingIOError):
+        os.write(fd, encode(dict(plan)))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def read_plan(fd: int) -> Plan:
+    with open(fd, "rb") as file:
+        plan: Plan = json.loads(file.read())
+    return plan
