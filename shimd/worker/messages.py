@@ -15,17 +15,21 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 
 * supervisor ⇄ worker (``control`` above; the fork server keeps a duplicate until the worker is forgotten)::
 
-      ← {"ev": "entry", "name": …} + [file]     an init worker has built the root file system and found its program
-      → {"op": "load", "artifact": path}        the compiled module (an exec's plan carries it from the start)
+      ← {"ev": "entry", "name": path} + [file]  the program of args[0] (init: once the root file system is mounted)
+      ← {"ev": "entry", "name": path, "missing": sentence}    or it is not there; an image's layer may hold it
+      → {"op": "load", "artifact": path}        the compiled module
       ← {"ev": "ready"}                         all is set up; nothing of the guest has run
       → {"op": "start"}
-      ← {"ev": "error", "code": C, "message": M}   at any point before ready: the worker exits, Create fails
+      ← {"ev": "error", "code": C, "message": M}   at any point before ready; the worker exits, Create fails
+      ← {"ev": "warning", "message": M}            something that may be missing was (a capability of the host)
+
+A compile worker answers with ready (the artefact is complete) or error, and exits.
 
 Plans are passed in a memfd, since an OCI spec may exceed what a packet holds.
 """
 
 import array
-import contextlib
+import errno
 import json
 import os
 import socket
@@ -59,12 +63,11 @@ class Plan(TypedDict, total=False):
     terminal: bool
     """Whether fd 0 is a pty to be made the controlling terminal."""
     artifact: str
-    """exec, run: the compiled module. compile: where to put it."""
-    wasm: str
-    """compile: the module's source file. init: set if the program comes from the image's layers, not the rootfs."""
-    entry: str
-    """The exported function."""
-    listen: list[str]
+    """run: the compiled module. compile: where to put it."""
+    preopens: list[tuple[str, str, bool]]
+    """run: (host directory, guest directory, read-only)."""
+    pidns: str | int | None
+    """As in the spawn request; a worker that is process 1 of a namespace mounts its own /proc."""
 
 
 def encode(message: Message) -> bytes:
@@ -92,11 +95,11 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
 
 
 def plan_file(plan: Plan) -> int:
-    """The plan as a sealed-in-memory file; the caller closes it."""
+    """The plan in a file in memory, to be passed with a spawn; the caller closes it."""
     fd = os.memfd_create("shimd-plan", os.MFD_CLOEXEC)
-    with contextlib.suppress(BlockingIOError):
-        os.write(fd, encode(dict(plan)))
-    os.lseek(fd, 0, os.SEEK_SET)
+    data = json.dumps(plan, separators=(",", ":")).encode()
+    if os.pwrite(fd, data, 0) != len(data):
+        raise OSError(errno.ENOSPC, "no memory for the plan")
     return fd
 
 

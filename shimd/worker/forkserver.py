@@ -1,0 +1,197 @@
+"""The fork server: one warm, single-threaded process per engine, the parent of every worker of that engine.
+
+It imports the engine once and never runs a guest, so that a fork is all an app's start costs. It depends on nothing but
+its children: if the supervisor dies, apps go on, and their exit statuses wait here until a supervisor connects again,
+lists them and tells the server to forget them. It leaves when it has neither a supervisor nor children.
+
+Run as ``python -I -m shimd.worker.forkserver ENGINE LISTEN_FD``; ``messages.py`` has the protocol.
+"""
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import NoReturn
+
+from shimd.engines.base import Engine
+from shimd.engines.registry import get_engine
+from shimd.errors import Code
+from shimd.linux.namespaces import PidNamespace
+from shimd.worker import main as worker
+from shimd.worker.messages import Message, read_plan, receive, send
+
+#: Seconds without a supervisor and without children after which the server leaves.
+LINGER = 5.0
+
+
+@dataclass
+class Child:
+    key: str
+    pid: int
+    start: int
+    control: socket.socket
+    pidfd: int
+    status: int | None = None
+    exited_at: int = 0
+
+    def spawned(self) -> Message:
+        return {"ev": "spawned", "key": self.key, "pid": self.pid, "start": self.start}
+
+    def exited(self) -> Message:
+        return {"ev": "exited", "key": self.key, "pid": self.pid, "status": self.status, "at": self.exited_at}
+
+
+class ForkServer:
+    """The poll loop and its table of children."""
+
+    def __init__(self, engine: Engine[object], listener: socket.socket) -> None:
+        self._engine = engine
+        self._listener = listener
+        self._supervisor: socket.socket | None = None
+        self._children: dict[str, Child] = {}
+        self._by_pidfd: dict[int, Child] = {}
+        self._poll = select.poll()
+        self._poll.register(listener, select.POLLIN)
+
+    def serve(self) -> None:
+        """Loop until there is neither a supervisor nor a child (exits not yet forgotten count as children)."""
+        while True:
+            alone = self._supervisor is None and not self._children
+            ready = self._poll.poll(LINGER * 1000 if alone else None)
+            if alone and not ready:
+                return
+            for fd, _event in ready:
+                self._dispatch(fd)
+
+    def _dispatch(self, fd: int) -> None:
+        if fd == self._listener.fileno():
+            self._accept()
+        elif child := self._by_pidfd.get(fd):
+            self._reap(child)
+        elif self._supervisor is not None and fd == self._supervisor.fileno():
+            self._request()
+
+    def _accept(self) -> None:
+        connection, _address = self._listener.accept()
+        self._hang_up()  # the newest supervisor is the one that lives
+        self._supervisor = connection
+        self._poll.register(connection, select.POLLIN)
+
+    def _hang_up(self) -> None:
+        if self._supervisor is not None:
+            self._poll.unregister(self._supervisor)
+            self._supervisor.close()
+            self._supervisor = None
+
+    def _tell(self, message: Message, fds: list[int] | None = None) -> None:
+        """Tell the supervisor, if there is one; what it misses it gets by ``list``."""
+        if self._supervisor is None:
+            return
+        try:
+            send(self._supervisor, message, fds)
+        except OSError:
+            self._hang_up()
+
+    def _request(self) -> None:
+        assert self._supervisor is not None
+        try:
+            packet = receive(self._supervisor)
+        except OSError:
+            packet = None
+        if packet is None:
+            self._hang_up()
+            return
+        message, fds = packet
+        try:
+            match message["op"]:
+                case "spawn":
+                    self._spawn(message, fds)
+                case "forget":
+                    self._forget(message["key"])
+                case "list":
+                    self._list()
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _spawn(self, message: Message, fds: list[int]) -> None:
+        key = message["key"]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            with PidNamespace(message["pidns"]):
+                pid = os.fork()
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            code = Code.RESOURCE_EXHAUSTED if isinstance(error, BlockingIOError) else Code.INTERNAL
+            self._tell({"ev": "failed", "key": key, "code": code, "message": f"fork: {error.strerror}"})
+            return
+        if pid == 0:
+            self._become_worker(fds, theirs.fileno())
+        theirs.close()
+        child = Child(key, pid, start_time(pid), ours, os.pidfd_open(pid))
+        self._children[key] = self._by_pidfd[child.pidfd] = child
+        self._poll.register(child.pidfd, select.POLLIN)
+        self._tell(child.spawned(), [ours.fileno()])
+
+    def _become_worker(self, fds: list[int], control: int) -> NoReturn:
+        """In the child: nothing of the server may stay reachable, whatever happens."""
+        try:
+            plan, connection = worker.take_descriptors(fds, control)
+            worker.main(self._engine, read_plan(plan), connection)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.write(2, f"shimd: worker failed: {error!r}\n".encode())
+        finally:
+            os._exit(worker.EXIT_FAILED)
+
+    def _reap(self, child: Child) -> None:
+        _pid, status = os.waitpid(child.pid, 0)
+        child.status, child.exited_at = status, time.time_ns()
+        self._poll.unregister(child.pidfd)
+        del self._by_pidfd[child.pidfd]
+        os.close(child.pidfd)
+        child.control.close()
+        self._tell(child.exited())
+
+    def _forget(self, key: str) -> None:
+        child = self._children.get(key)
+        if child is not None and child.status is not None:
+            del self._children[key]
+
+    def _list(self) -> None:
+        for child in list(self._children.values()):
+            if child.status is None:
+                self._tell(child.spawned(), [child.control.fileno()])
+            else:
+                self._tell(child.exited())
+        self._tell({"ev": "listed"})
+
+
+def start_time(pid: int) -> int:
+    """Field 22 of ``/proc/PID/stat``: with the pid it names a process for good (proc_pid_stat(5))."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def main() -> None:
+    name, listen_fd = sys.argv[1], int(sys.argv[2])
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's signals are for the supervisor; workers reset them
+    engine = get_engine(name)
+    engine.warm()
+    server = ForkServer(engine, socket.socket(fileno=listen_fd))
+    # What exists now is shared with every worker: keep the collector from writing to it.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    server.serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""The worker: what the forked child does, from the fork to the guest's exit.
+
+A worker is one app. It prepares everything that can fail *before* it reports ready (so that Create fails with one clear
+sentence), waits for Start, and runs the guest on its only thread. It is inside the container, without privileges, before
+the guest's first instruction; the engine maps the compiled module before that, while the host's files are in sight.
+"""
+
+import fcntl
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from shimd.engines.base import (
+    EXIT_ENGINE,
+    EXIT_TRAP,
+    Engine,
+    EngineError,
+    GuestTrap,
+    InvalidModule,
+    Invocation,
+    Preopen,
+    UnsupportedFeature,
+)
+from shimd.errors import Code, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code
+from shimd.oci import Process
+from shimd.worker import sandbox
+from shimd.worker.messages import Message, Plan, receive, send
+
+#: Exit code of a worker that failed before the guest could run; the supervisor has the reason.
+EXIT_FAILED = 70
+_CONTROL_FD = 3
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Place(Protocol):
+    """Where the app will live: entered in two steps, since the engine loads between them."""
+
+    def open(self, path: str) -> int:
+        """Open a file of the container's, wherever its symlinks lead inside the root.
+
+        :raises NotFound: there is none
+        """
+        ...
+
+    def enter(self) -> list[str]:
+        """Go inside for good and drop privileges; returns warnings."""
+        ...
+
+
+class Host:
+    """No container at all: ``shimd run`` (the guest sees only what its preopens name)."""
+
+    def open(self, path: str) -> int:
+        raise NotFound(path)
+
+    def enter(self) -> list[str]:
+        return []
+
+
+def take_descriptors(fds: Sequence[int], control: int) -> tuple[int, socket.socket]:
+    """Make ``fds[1:4]`` the standard streams and close everything that is not ours; returns (plan, control)."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (*fds[1:4], control, fds[0])]
+    for target, fd in enumerate(high):
+        os.dup2(fd, target, inheritable=False)
+    os.closerange(len(high), 1 << 30)
+    return _CONTROL_FD + 1, socket.socket(fileno=_CONTROL_FD)
+
+
+def main(engine: Engine[object], plan: Plan, control: socket.socket) -> NoReturn:
+    """Prepare, report, wait, run, exit."""
+    _reset_signals()
+    try:
+        run = _compile(engine, plan) if plan["kind"] == "compile" else _prepare(engine, plan, control)
+        send(control, {"ev": "ready"})
+    except (ShimdError, EngineError, OSError) as error:
+        send(control, {"ev": "error", **_describe(error)})
+        os._exit(EXIT_FAILED)
+    if run is None:
+        os._exit(0)
+    if receive(control) is None:  # deleted before it was started
+        os._exit(EXIT_FAILED)
+    control.close()
+    os._exit(_run(run))
+
+
+def _reset_signals() -> None:
+    """The guest dies by the default action of any signal: Python handlers would never run inside it."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _compile(engine: Engine[object], plan: Plan) -> None:
+    from shimd.worker import compile
+
+    compile.run(engine, plan)
+
+
+def _prepare(engine: Engine[object], plan: Plan, control: socket.socket) -> Callable[[], int]:
+    place = _place(plan)
+    process = plan["process"]
+    program, entry = split_entry(process["args"][0])
+    artifact = plan.get("artifact") or _obtain(place, program, process, control)
+    module = engine.load(Path(artifact))
+    invocation = _invocation(plan, program, entry)
+    engine.check(module, invocation)
+    for warning in place.enter():
+        send(control, {"ev": "warning", "message": warning})
+    return lambda: engine.run(module, invocation)
+
+
+def _place(plan: Plan) -> Place:
+    match plan["kind"]:
+        case "init":
+            return sandbox.enter_init(plan)
+        case "exec":
+            return sandbox.enter_exec(plan)
+        case _:
+            return Host()
+
+
+def split_entry(arg: str) -> tuple[str, str]:
+    """``path#func`` as runwasi reads it: the program, and the exported function (default ``_start``)."""
+    program, _, entry = arg.partition("#")
+    return program, entry or "_start"
+
+
+def candidates(program: str, process: Process) -> list[str]:
+    """Where a program may be: as it stands if it names a directory, else in PATH, then in the working directory."""
+    if "/" in program:
+        return [os.path.join(process["cwd"], program)]
+    path = next((item[5:] for item in process.get("env", []) if item.startswith("PATH=")), _DEFAULT_PATH)
+    return [os.path.join(directory, program) for directory in (*path.split(":"), process["cwd"]) if directory]
+
+
+def _obtain(place: Place, program: str, process: Process, control: socket.socket) -> str:
+    """Send the program's file to the supervisor, which answers with its compiled form."""
+    fd, path = _find(place, program, process)
+    if fd is None:
+        send(control, {"ev": "entry", "name": path, "missing": f"{program}: no such file in the container"})
+    else:
+        send(control, {"ev": "entry", "name": path}, [fd])
+        os.close(fd)
+    packet = receive(control)
+    if packet is None:
+        os._exit(EXIT_FAILED)
+    message: Message = packet[0]
+    if message["op"] == "fail":
+        raise from_code(message["code"], message["message"])
+    artifact: str = message["artifact"]
+    return artifact
+
+
+def _find(place: Place, program: str, process: Process) -> tuple[int | None, str]:
+    paths = candidates(program, process)
+    for path in paths:
+        try:
+            return place.open(path), path
+        except NotFound:
+            continue
+    return None, paths[-1]
+
+
+def _invocation(plan: Plan, program: str, entry: str) -> Invocation:
+    process = plan["process"]
+    env = dict(item.split("=", 1) for item in process.get("env", []) if "=" in item)
+    return Invocation(
+        args=[program, *process["args"][1:]],
+        env=env,
+        cwd=process["cwd"],
+        preopens=_preopens(plan),
+        entry=entry,
+        network=True,
+    )
+
+
+def _preopens(plan: Plan) -> list[Preopen]:
+    """The root file system, and each bind mount by itself for engines that cannot just follow the kernel's."""
+    if plan["kind"] == "run":
+        return [Preopen(*item) for item in plan.get("preopens", [])]
+    spec = plan["spec"]
+    binds = [mount for mount in spec.get("mounts", []) if {"bind", "rbind"} & set(mount.get("options", []))]
+    return [
+        Preopen("/", "/", bool(spec["root"].get("readonly"))),
+        *(Preopen(m["destination"], m["destination"], "ro" in m["options"]) for m in binds),
+    ]
+
+
+def _describe(error: Exception) -> Message:
+    """An error as (code, one sentence)."""
+    match error:
+        case ShimdError():
+            code: Code = error.code
+        case InvalidModule():
+            code = InvalidArgument.code
+        case UnsupportedFeature():
+            code = Unimplemented.code
+        case _:
+            code = Internal.code
+    return {"code": int(code), "message": str(error)}
+
+
+def _run(run: Callable[[], int]) -> int:
+    """Run the guest; what goes wrong in it is told on the app's own stderr."""
+    gc.enable()
+    try:
+        return run()
+    except GuestTrap as trap:
+        return _complain(str(trap), EXIT_TRAP)
+    except EngineError as error:
+        return _complain(f"shimd: {error}", EXIT_ENGINE)
+
+
+def _complain(text: str, code: int) -> int:
+    data = text.rstrip("\n").encode(errors="replace") + b"\n"
+    while data:
+        try:
+            data = data[os.write(2, data) :]
+        except OSError:  # nobody listens any more
+            break
+    return code
