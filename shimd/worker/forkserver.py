@@ -4,7 +4,8 @@ It imports the engine once and never runs a guest, so that a fork is all an app'
 its children: if the supervisor dies, apps go on, and their exit statuses wait here until a supervisor connects again,
 lists them and tells the server to forget them. It leaves when it has neither a supervisor nor children.
 
-Run as ``python -I -m shimd.worker.forkserver ENGINE LISTEN_FD``; ``messages.py`` has the protocol.
+Run as ``python -I -m shimd.worker.forkserver ENGINE`` with a listening socket at ``LISTEN_FD``; ``messages.py`` has the
+protocol.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from shimd.engines.registry import get_engine
 from shimd.errors import Code
 from shimd.linux.namespaces import PidNamespace
 from shimd.worker import main as worker
-from shimd.worker.messages import Message, read_plan, receive, send
+from shimd.worker.messages import LISTEN_FD, Message, read_plan, receive, send
 
 #: Seconds without a supervisor and without children after which the server leaves.
 LINGER = 5.0
@@ -180,12 +181,11 @@ def start_time(pid: int) -> int:
 
 
 def main() -> None:
-    name, listen_fd = sys.argv[1], int(sys.argv[2])
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)  # a terminal's signals are for the supervisor; workers reset them
-    engine = get_engine(name)
+    engine = get_engine(sys.argv[1])
     engine.warm()
-    server = ForkServer(engine, socket.socket(fileno=listen_fd))
+    server = ForkServer(engine, socket.socket(fileno=LISTEN_FD))
     # What exists now is shared with every worker: keep the collector from writing to it.
     gc.collect()
     gc.freeze()

@@ -40,6 +40,8 @@ from shimd.oci import Process, RootfsMount, Spec
 #: Largest packet; plans travel in memfds, so messages are small.
 MAX_PACKET = 65536
 MAX_FDS = 8
+#: Where a fork server finds its listening socket.
+LISTEN_FD = 3
 
 Message = dict[str, Any]
 

@@ -1,0 +1,68 @@
+"""One task socket: the Task service of one engine for one containerd and one of its namespaces.
+
+containerd 1.6 names no namespace in its calls, so each namespace has a socket of its own. All endpoints share the
+supervisor's fork servers, module cache and event bus.
+"""
+
+import os
+from pathlib import Path
+
+import anyio
+import anyio.abc
+from betterproto2 import Message
+
+from shimd import paths
+from shimd.daemon.background import Background
+from shimd.daemon.content import Images
+from shimd.daemon.events import EventBus
+from shimd.daemon.forks import ForkPool
+from shimd.daemon.modules import Modules
+from shimd.daemon.sockets import unix_listener
+from shimd.rpc import ttrpc_services
+from shimd.task.service import TaskService
+from shimd.ttrpc import Server
+from shimd.worker.client import Forks
+
+
+class Endpoint:
+    """The :class:`shimd.task.context.Context` of its containers."""
+
+    def __init__(
+        self,
+        engine: str,
+        namespace: str,
+        addresses: tuple[str, str],
+        tasks: Background,
+        pool: ForkPool,
+        modules: Modules,
+        bus: EventBus,
+    ) -> None:
+        self.engine, self.namespace, self.tasks = engine, namespace, tasks
+        self._pool, self._modules, self._bus = pool, modules, bus
+        self._events_address, grpc_address = addresses
+        self._images = Images(grpc_address, namespace)
+        self.path = paths.task_socket(engine, self._events_address, namespace)
+        self.service = TaskService(self)
+        self._server = Server(ttrpc_services(self.service))
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async with await unix_listener(self.path) as listener:
+            task_status.started()
+            await self._server.serve(listener)
+
+    async def forks(self) -> Forks:
+        return await self._pool.get(self.engine)
+
+    async def program(self, container: str, name: str, fd: int | None) -> Path:
+        if fd is not None:
+            return await self._modules.compiled(self.engine, name, fd)
+        wasm = await self._images.wasm_layer(container, name)
+        fd = os.memfd_create("shimd-layer", os.MFD_CLOEXEC)
+        try:
+            os.pwrite(fd, wasm, 0)
+            return await self._modules.compiled(self.engine, name, fd)
+        finally:
+            os.close(fd)
+
+    def publish(self, event: Message) -> None:
+        self._bus.publish(self._events_address, self.namespace, event)

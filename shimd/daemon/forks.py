@@ -1,0 +1,79 @@
+"""The fork servers that this supervisor is connected to: one per engine, found or started on first use."""
+
+import os
+import time
+from contextlib import suppress
+
+import anyio
+
+from shimd import paths
+from shimd.daemon.background import Background
+from shimd.errors import Unavailable
+from shimd.log import logger
+from shimd.worker.client import Forks, Worker, connect, launch, peer_pid
+
+_log = logger(__name__)
+#: Wait status of a process whose real one nobody can tell any more: killed by SIGKILL, as containerd assumes too.
+_UNKNOWN = 9
+
+
+class ForkPool:
+    def __init__(self, tasks: Background) -> None:
+        self._tasks = tasks
+        self._pool: dict[str, Forks] = {}
+
+    async def get(self, engine: str) -> Forks:
+        """The engine's fork server.
+
+        :raises Unavailable: it cannot be started
+        """
+        forks = self._pool.get(engine)
+        if forks is None or forks.closed:
+            forks = self._pool[engine] = self._open(engine)
+        return forks
+
+    def _open(self, engine: str) -> Forks:
+        path = paths.worker_socket(engine)
+        try:
+            sock = connect(path)
+        except OSError:
+            try:
+                sock = launch(engine, path)
+            except OSError as error:
+                raise Unavailable(f"the fork server of {engine} does not start: {error.strerror}") from error
+            _log.info("started the fork server of %s, pid %d", engine, peer_pid(sock))
+        forks = Forks(sock)
+        self._tasks.start_soon(self._run, engine, forks, peer_pid(sock))
+        return forks
+
+    async def _run(self, engine: str, forks: Forks, pid: int) -> None:
+        await forks.run()
+        _log.error("the fork server of %s, pid %d, is gone; its %d apps go on", engine, pid, len(forks.orphans))
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        async with anyio.create_task_group() as tasks:
+            for worker in forks.orphans:
+                tasks.start_soon(_adopt, worker)
+
+
+async def _adopt(worker: Worker) -> None:
+    """Wait for a worker whose fork server died. It is our child now, if we are its nearest subreaper (prctl(2))."""
+    try:
+        pidfd = os.pidfd_open(worker.pid)
+    except ProcessLookupError:
+        worker.gone(_UNKNOWN, time.time_ns())
+        return
+    try:
+        await anyio.wait_readable(pidfd)
+        worker.gone(_wait(pidfd), time.time_ns())
+    finally:
+        os.close(pidfd)
+
+
+def _wait(pidfd: int) -> int:
+    try:
+        info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    except ChildProcessError:
+        return _UNKNOWN
+    assert info is not None
+    return info.si_status << 8 if info.si_code == os.CLD_EXITED else info.si_status

@@ -1,0 +1,89 @@
+"""Compiled modules: a program's file in, its compiled form on disk out, compiled at most once."""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+
+from shimd.daemon.forks import ForkPool
+from shimd.engines.registry import get_engine
+from shimd.errors import Internal, InvalidArgument, ShimdError, from_code
+from shimd.log import logger
+from shimd.worker.cache import Cache
+from shimd.worker.client import Forks, Worker
+from shimd.worker.messages import Plan
+
+_log = logger(__name__)
+_NATIVE = {b"\x7fELF": "a native (ELF) program", b"#!": "a script"}
+
+
+class Modules:
+    """The module cache, filled by throw-away compile workers."""
+
+    def __init__(self, pool: ForkPool) -> None:
+        self._pool = pool
+        self.cache = Cache()
+        self.compiling: dict[str, float] = {}
+        """Programs being compiled, by name: since when (seconds, monotonic)."""
+
+    async def compiled(self, engine: str, name: str, fd: int) -> Path:
+        """The compiled form of the program in ``fd``, called ``name``.
+
+        :raises InvalidArgument: it is not WebAssembly, or not valid
+        :raises ResourceExhausted: no space, memory or time left to compile it
+        """
+        reject_native(name, fd)
+
+        async def compile(wasm: int, artifact: Path) -> None:
+            await self._compile(engine, name, wasm, artifact)
+
+        return await self.cache.artifact(engine, get_engine(engine).version(), fd, compile)
+
+    async def _compile(self, engine: str, name: str, wasm: int, artifact: Path) -> None:
+        started = self.compiling[name] = time.monotonic()
+        try:
+            await compile_in_worker(await self._pool.get(engine), name, wasm, artifact)
+        finally:
+            self.compiling.pop(name, None)
+        _log.info("compiled %s for %s in %.2f s", name, engine, time.monotonic() - started)
+
+
+async def compile_in_worker(forks: Forks, name: str, wasm: int, artifact: Path) -> None:
+    """Compile the module in the file ``wasm`` into ``artifact``, in a process of its own.
+
+    :raises ShimdError: what is wrong with the module, or with the worker
+    """
+    plan = Plan(kind="compile", id=f"compile {name}", artifact=str(artifact))
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        worker = await forks.spawn(f"compile/{artifact}@{time.time_ns()}", plan, (wasm, null, null))
+    finally:
+        os.close(null)
+    try:
+        await _outcome(name, worker)
+    finally:
+        with anyio.CancelScope(shield=True):
+            with suppress(ProcessLookupError):
+                worker.signal(9)
+            await worker.exited.wait()
+            with suppress(ShimdError):
+                await forks.forget(worker)
+
+
+async def _outcome(name: str, worker: Worker) -> None:
+    packet = await worker.receive()
+    if packet is None:
+        raise Internal(f"{name}: the compile worker died")
+    message, _fds = packet
+    if message["ev"] == "error":
+        raise from_code(message["code"], f"{name}: {message['message']}")
+
+
+def reject_native(name: str, fd: int) -> None:
+    """:raises InvalidArgument: the file is a program for the host, not WebAssembly"""
+    head = os.pread(fd, 4, 0)
+    for magic, kind in _NATIVE.items():
+        if head.startswith(magic):
+            raise InvalidArgument(f"{name} is {kind}, not WebAssembly; run it with a native runtime such as runc")

@@ -1,0 +1,101 @@
+"""``shimd serve``: the daemon's life from start to stop.
+
+One daemon a runtime directory, by a lock on its pid file. It stops within moments of a TERM: apps are not its children
+and go on.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import anyio
+
+from shimd import log, paths
+from shimd.daemon import notify
+from shimd.daemon.launch import LaunchServer
+from shimd.daemon.sockets import inherited_or_new
+from shimd.daemon.status import StatusServer
+from shimd.daemon.supervisor import Supervisor
+from shimd.errors import AlreadyExists, ShimdError
+
+_log = log.logger(__name__)
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def main() -> int:
+    log.configure()
+    os.umask(0o022)
+    try:
+        with _only_one():
+            anyio.run(serve)
+    except ShimdError as error:
+        _log.error("%s", error)
+        return 1
+    return 0
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    """Hold the pid file, locked.
+
+    :raises AlreadyExists: another daemon does
+    """
+    for directory in (paths.runtime_dir(), paths.state_dir(), paths.cache_dir()):
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    path = paths.pid_file()
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise AlreadyExists(f"shimd runs already, pid {file.read().strip()} ({path})") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+async def serve() -> None:
+    """Serve until TERM or INT."""
+    # Workers whose fork server dies become our children, so that their exit statuses are not lost.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    async with anyio.create_task_group() as tasks:
+        supervisor = Supervisor(tasks)
+        launches = LaunchServer(supervisor)
+        async with await inherited_or_new("launch", paths.launch_socket()) as listener:
+            tasks.start_soon(launches.serve, listener)
+            await tasks.start(StatusServer(supervisor).serve)
+            tasks.start_soon(_watchdog)
+            _log.info("serving in %s, pid %d", paths.runtime_dir(), os.getpid())
+            notify.ready()
+            await _stop_signal()
+        notify.notify(STOPPING="1")
+        _log.info("stopping")
+        tasks.cancel_scope.cancel()
+
+
+async def _stop_signal() -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _number in signals:
+            return
+
+
+async def _watchdog() -> None:
+    """Tell systemd that the loop turns, twice per interval."""
+    interval = notify.watchdog_interval()
+    if interval is None:
+        return
+    while True:
+        notify.notify(WATCHDOG="1")
+        await anyio.sleep(interval / 2)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        raise SystemExit(main())

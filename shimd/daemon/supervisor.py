@@ -1,0 +1,34 @@
+"""The supervisor: what lives as long as the daemon, and the endpoints that containerds have asked for."""
+
+import anyio
+import anyio.abc
+
+from shimd.daemon.background import Background
+from shimd.daemon.endpoint import Endpoint
+from shimd.daemon.events import EventBus
+from shimd.daemon.forks import ForkPool
+from shimd.daemon.modules import Modules
+
+
+class Supervisor:
+    """``tasks`` is the daemon's own group: an endpoint's failure to serve is the daemon's."""
+
+    def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
+        self._tasks = tasks
+        self._background = Background(tasks)
+        self.pool = ForkPool(self._background)
+        self.modules = Modules(self.pool)
+        self.bus = EventBus(self._background)
+        self.endpoints: dict[tuple[str, str, str], Endpoint] = {}
+        self._lock = anyio.Lock()
+
+    async def endpoint(self, engine: str, namespace: str, events_address: str, grpc_address: str) -> Endpoint:
+        """The endpoint of one (engine, containerd, namespace), listening."""
+        key = (engine, namespace, events_address)
+        async with self._lock:
+            if key not in self.endpoints:
+                addresses = (events_address, grpc_address)
+                endpoint = Endpoint(engine, namespace, addresses, self._background, self.pool, self.modules, self.bus)
+                await self._tasks.start(endpoint.serve)
+                self.endpoints[key] = endpoint
+            return self.endpoints[key]

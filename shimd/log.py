@@ -1,0 +1,19 @@
+"""Logging: one line per event on stderr, which systemd's journal or ``shimd.log`` keeps."""
+
+import logging
+import os
+import sys
+
+
+def logger(name: str) -> logging.Logger:
+    return logging.getLogger(name)
+
+
+def configure(level: str = "") -> None:
+    """Log to stderr at ``level``, or ``SHIMD_LOG``'s, or info. With a journal behind it, timestamps are the journal's."""
+    stamp = "" if os.environ.get("JOURNAL_STREAM") else "%(asctime)s "
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=(level or os.environ.get("SHIMD_LOG") or "info").upper(),
+        format=f"{stamp}%(levelname)s %(message)s",
+    )

@@ -1,0 +1,26 @@
+"""The bundle: the directory that containerd made for one container, and the two files that we put there.
+
+``address`` is written by the launcher; ``shimd.task`` by us, for as long as the task exists: all that the launcher's
+``delete`` needs to clean up without a daemon (``shimd/launcher/PROTOCOL.md``).
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_RECORD = "shimd.task"
+
+
+def write_record(bundle: Path, pid: int, start: int, cgroup: Sequence[str]) -> None:
+    """Record the init process and its cgroup, atomically."""
+    lines = [f"{pid} {start}", *(f"cgroup {directory}" for directory in cgroup)]
+    temporary = bundle / f".{_RECORD}"
+    temporary.write_text("\n".join(lines) + "\n")
+    os.replace(temporary, bundle / _RECORD)
+
+
+def remove_record(bundle: Path) -> None:
+    """Nothing is left for the launcher to clean up."""
+    with suppress(OSError):  # containerd may have removed the whole bundle
+        os.unlink(bundle / _RECORD)

@@ -1,0 +1,44 @@
+"""What a container asks of the daemon around it: the one place where the task layer's needs are listed."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol, TypeVarTuple
+
+from betterproto2 import Message
+
+from shimd.worker.client import Forks
+
+Args = TypeVarTuple("Args")
+
+
+class Tasks(Protocol):
+    """Tasks that live as long as the daemon."""
+
+    def start_soon(self, function: Callable[[*Args], Awaitable[None]], *args: *Args) -> None: ...
+
+
+class Context(Protocol):
+    """Shared by the containers of one engine, containerd and containerd namespace."""
+
+    engine: str
+    namespace: str
+    tasks: Tasks
+    """For what must go on after a request has been answered."""
+
+    async def forks(self) -> Forks:
+        """The engine's fork server, started if need be.
+
+        :raises Unavailable: it does not start
+        """
+        ...
+
+    async def program(self, container: str, name: str, fd: int | None) -> Path:
+        """The compiled module of a program: of the file ``fd``, or without one of the image's Wasm layer.
+
+        :raises ShimdError: it is not WebAssembly, does not compile, or the image has no such layer
+        """
+        ...
+
+    def publish(self, event: Message) -> None:
+        """Queue an event for containerd, after all that were queued before."""
+        ...

@@ -1,0 +1,239 @@
+"""Standard streams of a process: what containerd names in Create and Exec, opened for the worker.
+
+containerd names each stream by a FIFO's path, or by a URI: ``fifo://``, ``file://`` (append) or ``binary://`` (a logging
+program: containerd's docs, "Shim Authoring", Logging). The worker writes into these descriptors itself; only a terminal
+is copied, since its other end must outlive any reader.
+"""
+
+import fcntl
+import os
+import stat
+import struct
+import termios
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+
+from shimd.errors import FailedPrecondition, InvalidArgument, ShimdError
+from shimd.task.context import Tasks
+from shimd.task.logger import Logger
+
+_CHUNK = 65536
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The streams as containerd names them; empty for none."""
+
+    stdin: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    terminal: bool = False
+
+
+class Stdio:
+    """The opened streams of one process. Use: ``open`` → pass ``fds`` to the worker → ``handed_over`` → ``close``."""
+
+    def __init__(self) -> None:
+        self.fds: tuple[int, int, int] = (-1, -1, -1)
+        self._worker_ends = ExitStack()
+        self._stdin_writer: int | None = None
+        self._console: Console | None = None
+        self._logger: Logger | None = None
+
+    @classmethod
+    async def open(cls, streams: Streams, container: str, namespace: str, size: tuple[int, int]) -> "Stdio":
+        """Open everything; ``size`` is the terminal's (rows, columns).
+
+        :raises InvalidArgument: a stream cannot be opened; the message names it
+        """
+        self = cls()
+        try:
+            if streams.terminal:
+                self._open_console(streams, size)
+            else:
+                stdin = self._open_stdin(streams.stdin)
+                self.fds = (stdin, *await self._open_outputs(streams, container, namespace))
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    def _own(self, fd: int) -> int:
+        """Close ``fd`` once the worker has its duplicate."""
+        self._worker_ends.callback(os.close, fd)
+        return fd
+
+    def _open_stdin(self, name: str) -> int:
+        if not name:
+            return self._own(os.open(os.devnull, os.O_RDONLY))
+        with _naming("stdin", name):
+            # A blocking open waits for a writer that may have gone; our own write end keeps the reader from an early EOF.
+            reader = self._own(os.open(_path(name), os.O_RDONLY | os.O_NONBLOCK))
+            if stat.S_ISFIFO(os.fstat(reader).st_mode):
+                self._stdin_writer = os.open(_path(name), os.O_WRONLY | os.O_NONBLOCK)
+            os.set_blocking(reader, True)
+        return reader
+
+    async def _open_outputs(self, streams: Streams, container: str, namespace: str) -> tuple[int, int]:
+        if urlsplit(streams.stdout).scheme == "binary":
+            self._logger = await Logger.start(streams.stdout, container, namespace)
+            return self._own(self._logger.stdout), self._own(self._logger.stderr)
+        stdout = self._own(open_output("stdout", streams.stdout))
+        if streams.stderr == streams.stdout:
+            return stdout, stdout
+        return stdout, self._own(open_output("stderr", streams.stderr))
+
+    def _open_console(self, streams: Streams, size: tuple[int, int]) -> None:
+        self._console = Console(streams, size)
+        slave = self._own(self._console.slave)
+        self.fds = (slave, slave, slave)
+
+    def handed_over(self, tasks: Tasks) -> None:
+        """The worker has its duplicates: close ours, and start copying if there is a terminal."""
+        self._worker_ends.close()
+        if self._console is not None:
+            self._console.start(tasks)
+
+    def close_stdin(self) -> None:
+        """Let the process read the end of its input once containerd's writers are gone too (CloseIO)."""
+        if self._stdin_writer is not None:
+            os.close(self._stdin_writer)
+            self._stdin_writer = None
+
+    def resize(self, rows: int, columns: int) -> None:
+        """:raises FailedPrecondition: the process has no terminal"""
+        if self._console is None:
+            raise FailedPrecondition("the process has no terminal to resize")
+        self._console.resize(rows, columns)
+
+    async def close(self) -> None:
+        """After the process's exit: let what it wrote reach its readers, then close everything."""
+        self._worker_ends.close()
+        self.close_stdin()
+        if self._console is not None:
+            await self._console.close()
+        if self._logger is not None:
+            await self._logger.close()
+
+
+def open_output(stream: str, name: str) -> int:
+    """Open an output that containerd names by path, ``fifo://`` or ``file://`` URI; ``/dev/null`` for an empty name.
+
+    :raises InvalidArgument: the stream and its name, with the system's reason
+    """
+    if not name:
+        return os.open(os.devnull, os.O_WRONLY)
+    path = _path(name)
+    with _naming(stream, name):
+        if urlsplit(name).scheme == "file":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        # Read-write: with the write end alone a reader that has not come yet is ENXIO, one that left is EPIPE.
+        return os.open(path, os.O_RDWR if stat.S_ISFIFO(path.stat().st_mode) else os.O_WRONLY | os.O_APPEND)
+
+
+def _path(name: str) -> Path:
+    uri = urlsplit(name)
+    if uri.scheme not in ("", "fifo", "file"):
+        raise InvalidArgument(f"log scheme {uri.scheme}:// of {name} is not known (fifo, file, binary)")
+    return Path(uri.path)
+
+
+@contextmanager
+def _naming(stream: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgument(f"{stream} {name}: {error.strerror}") from error
+
+
+class Console:
+    """A pseudo-terminal whose master side is copied from and to containerd's FIFOs."""
+
+    def __init__(self, streams: Streams, size: tuple[int, int]) -> None:
+        self.master, self.slave = os.openpty()
+        self._input: int | None = None
+        self._keep: int | None = None
+        self._output: int | None = None
+        self._drained = anyio.Event()
+        self._scope = anyio.CancelScope()
+        self._started = False
+        try:
+            self._open_fifos(streams)
+            self.resize(*size)
+        except (OSError, ShimdError):
+            os.close(self.slave)
+            self._close_fds()
+            raise
+        os.set_blocking(self.master, False)
+
+    def _open_fifos(self, streams: Streams) -> None:
+        if streams.stdin:
+            with _naming("stdin", streams.stdin):
+                path = _path(streams.stdin)
+                self._input = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+                self._keep = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # else a read would see an EOF between writers
+        self._output = open_output("stdout", streams.stdout)
+        os.set_blocking(self._output, False)
+
+    def resize(self, rows: int, columns: int) -> None:
+        if rows and columns:
+            fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def start(self, tasks: Tasks) -> None:
+        self._started = True
+        tasks.start_soon(self._copy_output)
+        if self._input is not None:
+            tasks.start_soon(self._copy_input, self._input)
+
+    async def _copy_output(self) -> None:
+        assert self._output is not None
+        try:
+            await _copy(self.master, self._output)
+        finally:
+            self._drained.set()
+
+    async def _copy_input(self, source: int) -> None:
+        with self._scope:
+            await _copy(source, self.master)
+
+    async def close(self) -> None:
+        self._scope.cancel()
+        if self._started:
+            with anyio.move_on_after(2):  # nobody may be reading the FIFO any more
+                await self._drained.wait()
+        self._close_fds()
+
+    def _close_fds(self) -> None:
+        for fd in (self.master, self._input, self._keep, self._output):
+            if fd is not None:
+                os.close(fd)
+        self._input = self._keep = self._output = None
+
+
+async def _copy(source: int, target: int) -> None:
+    """Copy until the end of ``source``; both non-blocking."""
+    while data := await _read(source):
+        while data:
+            try:
+                data = data[os.write(target, data) :]
+            except BlockingIOError:
+                await anyio.wait_writable(target)
+            except OSError:
+                return
+
+
+async def _read(fd: int) -> bytes:
+    while True:
+        await anyio.wait_readable(fd)
+        try:
+            return os.read(fd, _CHUNK)
+        except BlockingIOError:
+            continue
+        except OSError:  # EIO: the last process has closed its side of the terminal
+            return b""

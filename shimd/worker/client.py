@@ -1,0 +1,239 @@
+"""The supervisor's side of the fork server: start it if none runs, spawn workers, learn of their exits.
+
+Only this module and ``forkserver.py`` speak the protocol of ``messages.py``.
+"""
+
+import os
+import socket
+import struct
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+
+from shimd.errors import ShimdError, Unavailable, from_code
+from shimd.worker.messages import LISTEN_FD, Message, Plan, plan_file, receive, send
+
+
+@dataclass(eq=False)
+class Worker:
+    """One forked process, until :meth:`Forks.forget`."""
+
+    key: str
+    pid: int
+    start: int
+    """Start time in clock ticks since boot; with the pid it names the process for good."""
+    control: socket.socket
+    status: int | None = None
+    """The wait status (``os.waitstatus_to_exitcode`` reads it), once it has exited."""
+    exited_at: int = 0
+    """Nanoseconds since the epoch."""
+    exited: anyio.Event = field(default_factory=anyio.Event)
+
+    async def receive(self) -> tuple[Message, list[int]] | None:
+        """The next message with its descriptors, which the caller owns; ``None`` when the worker is gone."""
+        while True:
+            await anyio.wait_readable(self.control)
+            try:
+                return receive(self.control)
+            except BlockingIOError:
+                continue
+            except ConnectionResetError:
+                return None
+
+    def send(self, message: Message) -> None:
+        """:raises Unavailable: the worker is gone"""
+        try:
+            send(self.control, message)
+        except OSError as error:
+            raise Unavailable("the worker process is gone") from error
+
+    def signal(self, number: int) -> None:
+        """:raises ProcessLookupError: it has exited"""
+        if self.status is not None:
+            raise ProcessLookupError
+        os.kill(self.pid, number)
+
+    def gone(self, status: int, at: int) -> None:
+        self.status, self.exited_at = status, at
+        self.control.close()
+        self.exited.set()
+
+
+class Forks:
+    """A connection to the fork server of one engine."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._workers: dict[str, Worker] = {}
+        self._replies: dict[str, tuple[anyio.Event, list[Worker | ShimdError]]] = {}
+        self._listed = anyio.Event()
+        self._sending = anyio.Lock()
+        self.closed = False
+
+    async def spawn(self, key: str, plan: Plan, stdio: tuple[int, int, int]) -> Worker:
+        """Fork a worker; the descriptors stay the caller's.
+
+        :raises ShimdError: the fork failed, or the fork server is gone
+        """
+        event, slot = anyio.Event(), []  # type: tuple[anyio.Event, list[Worker | ShimdError]]
+        self._replies[key] = event, slot
+        plan_fd = plan_file(plan)
+        try:
+            await self._send({"op": "spawn", "key": key, "pidns": plan.get("pidns")}, [plan_fd, *stdio])
+        except BaseException:
+            del self._replies[key]
+            raise
+        finally:
+            os.close(plan_fd)
+        # The worker exists from here on: its owner must learn of it, whoever cancels.
+        with anyio.CancelScope(shield=True):
+            await event.wait()
+        result = slot[0]
+        if isinstance(result, ShimdError):
+            raise result
+        return result
+
+    async def forget(self, worker: Worker) -> None:
+        """Drop the exit status of a worker that has exited; here and in the fork server."""
+        self._workers.pop(worker.key, None)
+        if not self.closed:
+            await self._send({"op": "forget", "key": worker.key}, [])
+
+    async def adopt(self) -> dict[str, Worker]:
+        """After a reconnection: all workers that the fork server has not forgotten, by key."""
+        await self._send({"op": "list"}, [])
+        await self._listed.wait()
+        return dict(self._workers)
+
+    async def _send(self, message: Message, fds: list[int]) -> None:
+        async with self._sending:
+            while not self.closed:
+                try:
+                    send(self._sock, message, fds)
+                    return
+                except BlockingIOError:
+                    await anyio.wait_writable(self._sock)
+                except OSError:
+                    break
+        raise Unavailable("the fork server is gone")
+
+    async def run(self) -> None:
+        """Dispatch the fork server's messages until the connection ends."""
+        try:
+            while True:
+                await anyio.wait_readable(self._sock)
+                try:
+                    while (packet := receive(self._sock)) is not None:
+                        self._dispatch(*packet)
+                    return
+                except BlockingIOError:
+                    continue
+                except ConnectionResetError:
+                    return
+        finally:
+            self._close()
+
+    def _dispatch(self, message: Message, fds: list[int]) -> None:
+        match message["ev"]:
+            case "spawned":
+                self._spawned(message, fds[0])
+            case "failed":
+                self._reply(message["key"], from_code(message["code"], message["message"]))
+            case "exited":
+                self._exited(message)
+            case "listed":
+                self._listed.set()
+
+    def _spawned(self, message: Message, fd: int) -> None:
+        control = socket.socket(fileno=fd)
+        control.setblocking(False)
+        worker = Worker(message["key"], message["pid"], message["start"], control)
+        self._workers[worker.key] = worker
+        self._reply(worker.key, worker)
+
+    def _exited(self, message: Message) -> None:
+        worker = self._workers.get(message["key"])
+        if worker is None:  # it ended while no supervisor was connected
+            control, _peer = socket.socketpair()
+            _peer.close()
+            worker = self._workers[message["key"]] = Worker(message["key"], message["pid"], 0, control)
+        if worker.status is None:
+            worker.gone(message["status"], message["at"])
+
+    def _reply(self, key: str, result: Worker | ShimdError) -> None:
+        waiting = self._replies.pop(key, None)
+        if waiting is not None:
+            waiting[1].append(result)
+            waiting[0].set()
+
+    def _close(self) -> None:
+        self.closed = True
+        self._sock.close()
+        self._listed.set()
+        for key in list(self._replies):
+            self._reply(key, Unavailable("the fork server is gone"))
+
+    @property
+    def orphans(self) -> list[Worker]:
+        """Workers not known to have exited: after :meth:`run` has ended nobody reports them any more."""
+        return [worker for worker in self._workers.values() if worker.status is None]
+
+
+def connect(path: Path) -> socket.socket:
+    """Connect to a fork server.
+
+    :raises OSError: none listens there
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(str(path))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def launch(engine: str, path: Path) -> socket.socket:
+    """Start a fork server that listens on ``path`` and outlives this process; returns a connection to it.
+
+    The socket listens before the server has warmed up, so that connecting needs no retries. The server is our child
+    (:func:`peer_pid` tells its pid) until we die.
+    """
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(8)
+        os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-m", "shimd.worker.forkserver", engine],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+                (os.POSIX_SPAWN_DUP2, 0, 1),
+                (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTEN_FD),
+            ],
+            setsid=True,
+        )
+        return connect(path)
+
+
+def peer_pid(sock: socket.socket) -> int:
+    """The process that listens at the other end (unix(7), SO_PEERCRED)."""
+    pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return pid
+
+
+@asynccontextmanager
+async def private_forks(engine: str, directory: Path) -> AsyncIterator[Forks]:
+    """A fork server of one's own, for as long as the context lasts (``shimd run``)."""
+    forks = Forks(launch(engine, directory / "worker.sock"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(forks.run)
+        yield forks
+        tasks.cancel_scope.cancel()
