@@ -1,7 +1,7 @@
 """The errors that shimd shows to its callers, and their gRPC status codes: the one place where the two meet.
 
-Codes: https://grpc.io/docs/guides/status-codes/ (google.rpc.Code). containerd turns them into its ``errdefs``; clients
-act on them (``NotFound`` for a Kill of a process that has exited, ``FailedPrecondition`` for a Delete of a running one).
+Codes: https://grpc.io/docs/guides/status-codes/ (google.rpc.Code). containerd turns them into its ``errdefs``, and
+clients act on them (``NotFound``: a Kill of what has exited; ``FailedPrecondition``: a Delete of what runs).
 """
 
 from enum import IntEnum

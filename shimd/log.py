@@ -10,7 +10,7 @@ def logger(name: str) -> logging.Logger:
 
 
 def configure(level: str = "") -> None:
-    """Log to stderr at ``level``, or ``SHIMD_LOG``'s, or info. With a journal behind it, timestamps are the journal's."""
+    """Log to stderr at ``level``, or ``SHIMD_LOG``'s, or info. A journal behind it adds timestamps of its own."""
     stamp = "" if os.environ.get("JOURNAL_STREAM") else "%(asctime)s "
     logging.basicConfig(
         stream=sys.stderr,

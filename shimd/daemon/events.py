@@ -1,7 +1,8 @@
 """The event bus: what tasks publish reaches each containerd in order, and operators as it happens.
 
-containerd takes events over ttrpc (``containerd.services.events.ttrpc.v1.Events/Forward`` at ``TTRPC_ADDRESS``). While it
-is away its queue waits and the forwarder tries again: containerd restarts with apps running, and learns of what it missed.
+containerd takes events over ttrpc (``containerd.services.events.ttrpc.v1.Events/Forward`` at ``TTRPC_ADDRESS``). While
+it is away its queue waits and the forwarder tries again: containerd restarts with apps running, and learns what it
+missed.
 """
 
 from collections import deque

@@ -49,11 +49,15 @@ class ForkPool:
     async def _run(self, engine: str, forks: Forks, pid: int) -> None:
         await forks.run()
         _log.error("the fork server of %s, pid %d, is gone; its %d apps go on", engine, pid, len(forks.orphans))
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+        _reap(pid)
         async with anyio.create_task_group() as tasks:
             for worker in forks.orphans:
                 tasks.start_soon(_adopt, worker)
+
+
+def _reap(pid: int) -> None:
+    with suppress(ChildProcessError):  # an earlier daemon's child, not ours
+        os.waitpid(pid, os.WNOHANG)
 
 
 async def _adopt(worker: Worker) -> None:

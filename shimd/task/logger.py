@@ -1,11 +1,13 @@
 """``binary://`` log URIs: a logging program reads the app's output.
 
-containerd's contract (runtime/v2 README, "Logging"): the program gets stdout as fd 3, stderr as fd 4, and closes fd 5 once
-it is ready; the URI's query becomes its arguments, name then value; ``CONTAINER_ID`` and ``CONTAINER_NAMESPACE`` are set.
+containerd's contract (runtime/v2 README, "Logging"): the program gets stdout as fd 3, stderr as fd 4, and closes fd 5
+once it is ready; the URI's query becomes its arguments, name then value; ``CONTAINER_ID`` and ``CONTAINER_NAMESPACE``
+are set.
 """
 
 import fcntl
 import os
+import select
 import signal
 from contextlib import suppress
 from urllib.parse import parse_qsl, urlsplit
@@ -56,7 +58,7 @@ class Logger:
     async def _wait_ready(self, uri: str) -> None:
         with anyio.move_on_after(PATIENCE):
             await anyio.wait_readable(self._ready)  # its end: fd 5 was closed, by the program or by its death
-            if os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if not self._deaf():
                 return
             raise InvalidArgument(f"log program {urlsplit(uri).path} ended before it was ready")
         raise InvalidArgument(f"log program {urlsplit(uri).path} was not ready after {PATIENCE} s")
@@ -67,6 +69,15 @@ class Logger:
             await anyio.wait_readable(self._pidfd)
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._reap()
+
+    def _deaf(self) -> bool:
+        """Nobody reads stdout: its death closed fd 5, and the kernel closes 3 before 5."""
+        poll = select.poll()
+        poll.register(self.stdout, 0)
+        return bool(poll.poll(0))
+
+    def _reap(self) -> None:
         os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         os.close(self._pidfd)
 

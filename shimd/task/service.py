@@ -1,7 +1,7 @@
 """containerd's Task service (``containerd.task.v2`` and ``v3``: the same 17 methods), as far as a message goes.
 
-Each method finds the container, lets it act, and answers; what it means stands in ``container.py``. One service serves one
-(engine, containerd, containerd namespace).
+Each method finds the container, lets it act, and answers; what it means stands in ``container.py``. One service serves
+one (engine, containerd, containerd namespace).
 """
 
 import json
@@ -215,7 +215,7 @@ def _json(packed: Any | None, where: str) -> AnyJson:
 
 
 def _systemd(message: api.CreateTaskRequest) -> bool:
-    """SystemdCgroup of the runtime's options: runc's own, or TOML in ``runtimeoptions.v1.Options`` (as runwasi reads)."""
+    """SystemdCgroup of the runtime's options: runc's own, or TOML in ``runtimeoptions.v1.Options`` as for runwasi."""
     options = message.options
     if options is None or not options.value:
         return False

@@ -1,4 +1,6 @@
-"""From a plan to a worker that is ready: the conversation of ``shimd/worker/messages.py`` as the supervisor leads it."""
+"""From a plan to a worker that is ready: the conversation of ``shimd/worker/messages.py`` as the supervisor leads
+it.
+"""
 
 import itertools
 import os

@@ -1,8 +1,8 @@
 """Standard streams of a process: what containerd names in Create and Exec, opened for the worker.
 
-containerd names each stream by a FIFO's path, or by a URI: ``fifo://``, ``file://`` (append) or ``binary://`` (a logging
-program: containerd's docs, "Shim Authoring", Logging). The worker writes into these descriptors itself; only a terminal
-is copied, since its other end must outlive any reader.
+containerd names each stream by a FIFO's path, or by a URI: ``fifo://``, ``file://`` (append) or ``binary://`` (a
+logging program: containerd's docs, "Shim Authoring", Logging). The worker writes into these descriptors itself; only a
+terminal is copied, since its other end must outlive any reader.
 """
 
 import fcntl
@@ -72,7 +72,8 @@ class Stdio:
         if not name:
             return self._own(os.open(os.devnull, os.O_RDONLY))
         with _naming("stdin", name):
-            # A blocking open waits for a writer that may have gone; our own write end keeps the reader from an early EOF.
+            # A blocking open waits for a writer that may have gone; our own write end keeps the reader from an early
+            # EOF.
             reader = self._own(os.open(_path(name), os.O_RDONLY | os.O_NONBLOCK))
             if stat.S_ISFIFO(os.fstat(reader).st_mode):
                 self._stdin_writer = os.open(_path(name), os.O_WRONLY | os.O_NONBLOCK)

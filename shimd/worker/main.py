@@ -1,8 +1,9 @@
 """The worker: what the forked child does, from the fork to the guest's exit.
 
 A worker is one app. It prepares everything that can fail *before* it reports ready (so that Create fails with one clear
-sentence), waits for Start, and runs the guest on its only thread. It is inside the container, without privileges, before
-the guest's first instruction; the engine maps the compiled module before that, while the host's files are in sight.
+sentence), waits for Start, and runs the guest on its only thread. It is inside the container, without privileges,
+before the guest's first instruction; the engine maps the compiled module before that, while the host's files are in
+sight.
 """
 
 import fcntl

@@ -1,0 +1,55 @@
+"""Default actions, against what the kernel really does to a process that has no handlers."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from shimd.task.signals import Action, default_action
+
+CATCHABLE = sorted(signal.valid_signals())
+
+
+def kernel_action(number: int) -> Action:
+    """What the signal does to a child that has only default actions."""
+    pid = os.fork()
+    if pid == 0:
+        for other in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            if signal.getsignal(other) is not None:
+                signal.signal(other, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        while True:
+            time.sleep(10)
+    try:
+        time.sleep(0.02)  # let it reset its handlers; too early would show as a wrong action, never as a pass
+        os.kill(pid, number)
+        time.sleep(0.02)
+        waited, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+        if waited == 0:
+            return Action.IGNORE
+        if os.WIFSTOPPED(status):
+            return Action.STOP
+        pid = 0
+        return Action.TERMINATE
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("number", CATCHABLE)
+def test_agrees_with_the_kernel(number: int) -> None:
+    expected = kernel_action(number)
+    if number == signal.SIGCONT:  # continues what is stopped, and does nothing to what runs
+        assert (expected, default_action(number)) == (Action.IGNORE, Action.CONTINUE)
+    elif number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):  # dropped in an orphaned process group
+        assert expected in (Action.STOP, Action.IGNORE) and default_action(number) is Action.STOP
+    else:
+        assert default_action(number) is expected
+
+
+@pytest.mark.parametrize("number", [-1, 0, 65, 1000])
+def test_not_a_signal(number: int) -> None:
+    with pytest.raises(ValueError, match="not a signal"):
+        default_action(number)
