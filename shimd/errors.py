@@ -4,6 +4,7 @@ Codes: https://grpc.io/docs/guides/status-codes/ (google.rpc.Code). containerd t
 clients act on them (``NotFound``: a Kill of what has exited; ``FailedPrecondition``: a Delete of what runs).
 """
 
+import errno
 from enum import IntEnum
 
 
@@ -71,12 +72,21 @@ class Internal(ShimdError):
     code = Code.INTERNAL
 
 
+_EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
+
 _BY_CODE: dict[int, type[ShimdError]] = {
     cls.code: cls
     for cls in (
         InvalidArgument, NotFound, AlreadyExists, FailedPrecondition, ResourceExhausted, Unimplemented, Unavailable,
     )
 }  # fmt: skip
+
+
+def from_os(error: OSError) -> ShimdError:
+    """A system call's error as one sentence, naming the file; what another node or moment might cure is told apart."""
+    names = " → ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    sentence = f"{names}: {error.strerror}" if names else str(error.strerror or error)
+    return (ResourceExhausted if error.errno in _EXHAUSTED else Internal)(sentence)
 
 
 def from_code(code: int, message: str) -> ShimdError:

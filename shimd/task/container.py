@@ -126,16 +126,19 @@ class Container:
 
     async def _end(self, process: Process) -> None:
         """Kill a worker whose process never came to be, and forget it."""
-        assert process.worker is not None and process.stdio is not None
+        assert process.worker is not None
         with suppress(NotFound):
             process.kill(9)
         await process.worker.exited.wait()
-        await self._forget(process)
-        await process.stdio.close()
+        await self._release_worker(process)
 
     async def _remove_cgroup(self) -> None:
-        if self.cgroup is not None:
+        if self.cgroup is None:
+            return
+        try:
             await to_thread.run_sync(self.cgroup.remove)
+        except OSError as error:  # a container must be deletable, whatever somebody else put into its cgroup
+            _log.error("container %s: its cgroup cannot be removed: %s", self.id, error)
 
     async def _forget(self, process: Process) -> None:
         assert process.worker is not None
@@ -300,24 +303,25 @@ class Container:
             if process.state is None:
                 process.state = State.STOPPED
             process.take(Step.DELETE)
-            if process.worker is not None and process.stdio is not None:
-                await self._forget(process)
-                await process.stdio.close()
-            if process is self.init:
-                await self._forget_execs()
-                await self._remove_cgroup()
-                bundle_files.remove_record(self.bundle)
-            else:
-                del self.execs[exec_id]
+            with anyio.CancelScope(shield=True):  # from here on it is deleted, whether or not the caller still waits
+                await self._discard(process)
         return process
 
-    async def _forget_execs(self) -> None:
-        """Execs that nobody deleted end with their container."""
-        for process in self.execs.values():
-            if process.worker is not None and process.stdio is not None:
-                await self._forget(process)
-                await process.stdio.close()
+    async def _discard(self, process: Process) -> None:
+        await self._release_worker(process)
+        if process is not self.init:
+            del self.execs[process.name]
+            return
+        for other in self.execs.values():  # execs that nobody deleted end with their container
+            await self._release_worker(other)
         self.execs.clear()
+        await self._remove_cgroup()
+        bundle_files.remove_record(self.bundle)
+
+    async def _release_worker(self, process: Process) -> None:
+        if process.worker is not None and process.stdio is not None:
+            await self._forget(process)
+            await process.stdio.close()
 
     async def _stop_created(self, process: Process) -> None:
         """A process that was never started may be deleted at once (as runc does)."""

@@ -21,7 +21,15 @@ from shimd.api.containerd.types import Mount
 from shimd.api.containerd.v1.types import ProcessInfo, Status
 from shimd.api.google.protobuf import Any, Empty
 from shimd.api.runtimeoptions.v1 import Options as RuntimeOptions
-from shimd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ShimdError, Unimplemented
+from shimd.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ShimdError,
+    Unimplemented,
+    from_os,
+)
 from shimd.task.container import Container
 from shimd.task.context import Context
 from shimd.task.metrics import metrics
@@ -69,18 +77,19 @@ class TaskService(api.TaskBase):
             container = await Container.create(
                 self._context, id, Path(message.bundle), _mounts(message.rootfs), _streams(message), _systemd(message)
             )
-        except ShimdError as error:
-            raise type(error)(f"container {id}: {error}") from error
+        except (ShimdError, OSError) as error:
+            raise _named(error, id) from error
         finally:
             self._creating.discard(id)
         self.containers[id] = container
         return api.CreateTaskResponse(pid=container.init.pid)
 
     async def start(self, message: api.StartRequest) -> api.StartResponse:
+        container = self._container(message.id)
         try:
-            return api.StartResponse(pid=await self._container(message.id).start(message.exec_id))
-        except (FailedPrecondition, InvalidArgument) as error:
-            raise type(error)(f"container {message.id}: {error}") from error
+            return api.StartResponse(pid=await container.start(message.exec_id))
+        except (ShimdError, OSError) as error:
+            raise _named(error, message.id) from error
 
     async def delete(self, message: api.DeleteRequest) -> api.DeleteResponse:
         container = self._container(message.id)
@@ -185,6 +194,12 @@ class TaskService(api.TaskBase):
     async def shutdown(self, message: api.ShutdownRequest) -> Empty:
         """Comes after every Delete, for a shim of one's own. This one is shared: it stays."""
         return Empty()
+
+
+def _named(error: ShimdError | OSError, id: str) -> ShimdError:
+    """The same error, naming the container."""
+    plain = from_os(error) if isinstance(error, OSError) else error
+    return type(plain)(f"container {id}: {plain}")
 
 
 def _exit(process: Process) -> dict[str, AnyJson]:

@@ -26,7 +26,7 @@ from shimd.engines.base import (
     Preopen,
     UnsupportedFeature,
 )
-from shimd.errors import Code, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code
+from shimd.errors import Code, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
 from shimd.oci import Process
 from shimd.worker import sandbox
 from shimd.worker.messages import Message, Plan, receive, send
@@ -201,6 +201,8 @@ def _describe(error: Exception) -> Message:
             code = InvalidArgument.code
         case UnsupportedFeature():
             code = Unimplemented.code
+        case OSError():
+            return _describe(from_os(error))
         case _:
             code = Internal.code
     return {"code": int(code), "message": str(error)}
