@@ -35,15 +35,18 @@ class ForkPool:
     def _open(self, engine: str) -> Forks:
         path = paths.worker_socket(engine)
         try:
-            sock = connect(path)
+            sock, inherited = connect(path), True
         except OSError:
             try:
                 sock = launch(engine, path)
             except OSError as error:
                 raise Unavailable(f"the fork server of {engine} does not start: {error.strerror}") from error
             _log.info("started the fork server of %s, pid %d", engine, peer_pid(sock))
+            inherited = False
         forks = Forks(sock)
         self._tasks.start_soon(self._run, engine, forks, peer_pid(sock))
+        if inherited:
+            self._tasks.start_soon(_inherit, engine, forks)
         return forks
 
     async def _run(self, engine: str, forks: Forks, pid: int) -> None:
@@ -53,6 +56,15 @@ class ForkPool:
         async with anyio.create_task_group() as tasks:
             for worker in forks.orphans:
                 tasks.start_soon(_adopt, worker)
+
+
+async def _inherit(engine: str, forks: Forks) -> None:
+    """Workers of an earlier daemon: containerd has given their tasks up and ends them by the launcher's ``delete``."""
+    workers = await forks.adopt()
+    _log.info("found the fork server of %s with %d workers of an earlier daemon", engine, len(workers))
+    for worker in workers:
+        await worker.exited.wait()
+        await forks.forget(worker)
 
 
 def _reap(pid: int) -> None:

@@ -31,6 +31,8 @@ class Worker:
     """The wait status (``os.waitstatus_to_exitcode`` reads it), once it has exited."""
     exited_at: int = 0
     """Nanoseconds since the epoch."""
+    adopted: bool = False
+    """Spawned by an earlier supervisor."""
     exited: anyio.Event = field(default_factory=anyio.Event)
 
     async def receive(self) -> tuple[Message, list[int]] | None:
@@ -104,11 +106,11 @@ class Forks:
         if not self.closed:
             await self._send({"op": "forget", "key": worker.key}, [])
 
-    async def adopt(self) -> dict[str, Worker]:
-        """After a reconnection: all workers that the fork server has not forgotten, by key."""
+    async def adopt(self) -> list[Worker]:
+        """After a reconnection: all workers that the fork server had and has not forgotten."""
         await self._send({"op": "list"}, [])
         await self._listed.wait()
-        return dict(self._workers)
+        return [worker for worker in self._workers.values() if worker.adopted]
 
     async def _send(self, message: Message, fds: list[int]) -> None:
         async with self._sending:
@@ -152,16 +154,19 @@ class Forks:
     def _spawned(self, message: Message, fd: int) -> None:
         control = socket.socket(fileno=fd)
         control.setblocking(False)
-        worker = Worker(message["key"], message["pid"], message["start"], control)
-        self._workers[worker.key] = worker
-        self._reply(worker.key, worker)
+        key = message["key"]
+        if key in self._workers:  # ours, and listed once more
+            control.close()
+            return
+        worker = Worker(key, message["pid"], message["start"], control, adopted=key not in self._replies)
+        self._workers[key] = worker
+        self._reply(key, worker)
 
     def _exited(self, message: Message) -> None:
-        worker = self._workers.get(message["key"])
+        key = message["key"]
+        worker = self._workers.get(key)
         if worker is None:  # it ended while no supervisor was connected
-            control, _peer = socket.socketpair()
-            _peer.close()
-            worker = self._workers[message["key"]] = Worker(message["key"], message["pid"], 0, control)
+            worker = self._workers[key] = Worker(key, message["pid"], 0, socket.socket(), adopted=True)
         if worker.status is None:
             worker.gone(message["status"], message["at"])
 
