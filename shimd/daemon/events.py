@@ -19,7 +19,7 @@ from shimd.api.containerd.services.events.ttrpc.v1 import ForwardRequest
 from shimd.api.containerd.types import Envelope
 from shimd.daemon.background import Background
 from shimd.log import logger
-from shimd.ttrpc import Client, StatusError
+from shimd.ttrpc import Client, StatusError, TtrpcError
 from shimd.typeurl import pack
 
 _log = logger(__name__)
@@ -92,9 +92,7 @@ class Forwarder:
 
     async def run(self) -> None:
         retry = AsyncRetrying(
-            retry=retry_if_exception_type(
-                (OSError, anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError)
-            ),
+            retry=retry_if_exception_type((OSError, TtrpcError)),
             wait=wait_exponential(multiplier=0.05, max=2),
             before_sleep=before_sleep_log(_log, 10),
         )

@@ -1,8 +1,10 @@
 """The fork servers that this supervisor is connected to: one per engine, found or started on first use."""
 
 import os
+import socket
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import anyio
 
@@ -35,18 +37,24 @@ class ForkPool:
     def _open(self, engine: str) -> Forks:
         path = paths.worker_socket(engine)
         try:
-            sock, inherited = connect(path), True
+            sock = connect(path)
         except OSError:
-            try:
-                sock = launch(engine, path)
-            except OSError as error:
-                raise Unavailable(f"the fork server of {engine} does not start: {error.strerror}") from error
-            _log.info("started the fork server of %s, pid %d", engine, peer_pid(sock))
-            inherited = False
+            return self._launch(engine, path)
+        forks = self._keep(engine, sock, peer_pid(sock))
+        self._tasks.start_soon(_inherit, engine, forks)
+        return forks
+
+    def _launch(self, engine: str, path: Path) -> Forks:
+        try:
+            sock, pid = launch(engine, path)
+        except OSError as error:
+            raise Unavailable(f"the fork server of {engine} does not start: {error.strerror}") from error
+        _log.info("started the fork server of %s, pid %d", engine, pid)
+        return self._keep(engine, sock, pid)
+
+    def _keep(self, engine: str, sock: socket.socket, pid: int) -> Forks:
         forks = Forks(sock)
-        self._tasks.start_soon(self._run, engine, forks, peer_pid(sock))
-        if inherited:
-            self._tasks.start_soon(_inherit, engine, forks)
+        self._tasks.start_soon(self._run, engine, forks, pid)
         return forks
 
     async def _run(self, engine: str, forks: Forks, pid: int) -> None:

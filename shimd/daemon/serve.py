@@ -65,16 +65,17 @@ async def serve() -> None:
     """Serve until TERM or INT."""
     # Workers whose fork server dies become our children, so that their exit statuses are not lost.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    async with anyio.create_task_group() as tasks:
+    async with (
+        await inherited_or_new("launch", paths.launch_socket()) as listener,
+        anyio.create_task_group() as tasks,
+    ):
         supervisor = Supervisor(tasks)
-        launches = LaunchServer(supervisor)
-        async with await inherited_or_new("launch", paths.launch_socket()) as listener:
-            tasks.start_soon(launches.serve, listener)
-            await tasks.start(StatusServer(supervisor).serve)
-            tasks.start_soon(_watchdog)
-            _log.info("serving in %s, pid %d", paths.runtime_dir(), os.getpid())
-            notify.ready()
-            await _stop_signal()
+        tasks.start_soon(LaunchServer(supervisor).serve, listener)
+        await tasks.start(StatusServer(supervisor).serve)
+        tasks.start_soon(_watchdog)
+        _log.info("serving in %s, pid %d", paths.runtime_dir(), os.getpid())
+        notify.ready()
+        await _stop_signal()
         notify.notify(STOPPING="1")
         _log.info("stopping")
         tasks.cancel_scope.cancel()

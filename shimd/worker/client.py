@@ -4,6 +4,7 @@ Only this module and ``forkserver.py`` speak the protocol of ``messages.py``.
 """
 
 import os
+import signal
 import socket
 import struct
 import sys
@@ -203,18 +204,17 @@ def connect(path: Path) -> socket.socket:
     return sock
 
 
-def launch(engine: str, path: Path) -> socket.socket:
-    """Start a fork server that listens on ``path`` and outlives this process; returns a connection to it.
+def launch(engine: str, path: Path) -> tuple[socket.socket, int]:
+    """Start a fork server that listens on ``path`` and outlives this process; returns a connection and its pid.
 
-    The socket listens before the server has warmed up, so that connecting needs no retries. The server is our child
-    (:func:`peer_pid` tells its pid) until we die.
+    The socket listens before the server has warmed up, so that connecting needs no retries.
     """
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(path))
         path.chmod(0o600)
         listener.listen(8)
-        os.posix_spawn(
+        pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-I", "-m", "shimd.worker.forkserver", engine],
             os.environ,
@@ -225,11 +225,11 @@ def launch(engine: str, path: Path) -> socket.socket:
             ],
             setsid=True,
         )
-        return connect(path)
+        return connect(path), pid
 
 
 def peer_pid(sock: socket.socket) -> int:
-    """The process that listens at the other end (unix(7), SO_PEERCRED)."""
+    """The process that listens at the other end (unix(7), SO_PEERCRED): a fork server once it has warmed up."""
     pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     return pid
 
@@ -237,8 +237,13 @@ def peer_pid(sock: socket.socket) -> int:
 @asynccontextmanager
 async def private_forks(engine: str, directory: Path) -> AsyncIterator[Forks]:
     """A fork server of one's own, for as long as the context lasts (``shimd run``)."""
-    forks = Forks(launch(engine, directory / "worker.sock"))
+    sock, pid = launch(engine, directory / "worker.sock")
+    forks = Forks(sock)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(forks.run)
-        yield forks
-        tasks.cancel_scope.cancel()
+        try:
+            yield forks
+        finally:
+            tasks.cancel_scope.cancel()
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)

@@ -185,7 +185,9 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # a terminal's signals are for the supervisor; workers reset them
     engine = get_engine(sys.argv[1])
     engine.warm()
-    server = ForkServer(engine, socket.socket(fileno=LISTEN_FD))
+    listener = socket.socket(fileno=LISTEN_FD)
+    listener.listen()  # once more, so that SO_PEERCRED tells our pid, not our parent's
+    server = ForkServer(engine, listener)
     # What exists now is shared with every worker: keep the collector from writing to it.
     gc.collect()
     gc.freeze()
