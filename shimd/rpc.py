@@ -1,0 +1,134 @@
+"""From generated services to the wire: one implementation is served over ttrpc and over gRPC.
+
+::
+
+    class Tasks(TaskBase):                       # shimd.api.containerd.task.v3
+        async def create(self, message: CreateTaskRequest) -> CreateTaskResponse: …
+
+    ttrpc.Server(ttrpc_services(Tasks(), aliases=["containerd.task.v2.Task"]))
+    grpclib.server.Server([GrpcService(Tasks(), aliases=["containerd.task.v2.Task"])])
+
+An alias is another name of the same service whose messages are the same on the wire, as those of Task v2 and v3 are.
+
+Both ways an implementation raises :class:`~shimd.errors.ShimdError` to answer with an error, and asks
+:func:`namespace` for the caller's containerd namespace. What else it raises is a bug: it is logged with its traceback,
+and the caller gets ``INTERNAL``.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from grpclib import GRPCError
+from grpclib.const import Cardinality, Handler, Status
+
+from shimd.errors import Code, ShimdError
+from shimd.ttrpc.errors import StatusError
+from shimd.ttrpc.method import Call, Method
+
+_logger = logging.getLogger("shimd.rpc")
+
+#: Where containerd puts the namespace (pkg/namespaces in its sources); 1.6 does not, in calls of the Task service.
+TTRPC_NAMESPACE = "containerd-namespace-ttrpc"
+GRPC_NAMESPACE = "containerd-namespace"
+
+_namespace: ContextVar[str | None] = ContextVar("namespace", default=None)
+
+
+class Implementation(Protocol):
+    """An instance of a generated ``…Base`` class."""
+
+    def __mapping__(self) -> dict[str, Handler]: ...
+
+
+def namespace() -> str | None:
+    """The containerd namespace that the caller of the current request named, if it did."""
+    return _namespace.get()
+
+
+def status_of(error: Exception, route: str) -> tuple[int, str]:
+    """The code and message to answer with: the one place where exceptions become statuses."""
+    if isinstance(error, ShimdError):
+        return error.code, str(error)
+    if isinstance(error, GRPCError):  # what generated classes raise for a method that is not implemented
+        return error.status.value, error.message or f"{route} is not implemented"
+    _logger.error("%s failed", route, exc_info=error)
+    return Code.INTERNAL, f"{type(error).__name__}: {error}"
+
+
+def ttrpc_services(
+    implementation: Implementation, aliases: Iterable[str] = ()
+) -> dict[str, dict[str, Method[Any, Any]]]:
+    """What :class:`shimd.ttrpc.Server` takes.
+
+    :raises TypeError: a method of the service streams; shimd serves such only over gRPC
+    """
+    services: dict[str, dict[str, Method[Any, Any]]] = {}
+    for route, handler in _routes(implementation, aliases).items():
+        if handler.cardinality is not Cardinality.UNARY_UNARY:
+            raise TypeError(f"{route} streams")
+        _, service, method = route.split("/")
+        handle = _ttrpc_handler(route, handler.func)
+        services.setdefault(service, {})[method] = Method.unary(handle, handler.request_type.FromString, bytes)
+    return services
+
+
+class GrpcService:
+    """What :class:`grpclib.server.Server` takes."""
+
+    def __init__(self, implementation: Implementation, aliases: Iterable[str] = ()) -> None:
+        routes = _routes(implementation, aliases)
+        self._mapping = {
+            route: handler._replace(func=_grpc_handler(route, handler.func)) for route, handler in routes.items()
+        }
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        return self._mapping
+
+
+def _routes(implementation: Implementation, aliases: Iterable[str]) -> dict[str, Handler]:
+    mapping = implementation.__mapping__()
+    renamed = {f"/{alias}/{route.rpartition('/')[2]}": route for alias in aliases for route in mapping}
+    return mapping | {alias: mapping[route] for alias, route in renamed.items()}
+
+
+class _UnaryStream:
+    """As much of grpclib's stream as the generated code for a unary method uses."""
+
+    __slots__ = ("request", "response")
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+        self.response: Any = None
+
+    async def recv_message(self) -> Any:
+        return self.request
+
+    async def send_message(self, message: Any) -> None:
+        self.response = message
+
+
+def _ttrpc_handler(route: str, func: Callable[[Any], Awaitable[None]]) -> Callable[[Call, Any], Awaitable[Any]]:
+    async def handle(call: Call, request: Any) -> Any:
+        _namespace.set(call.get(TTRPC_NAMESPACE))  # the call has a task, and so a context, of its own
+        stream = _UnaryStream(request)
+        try:
+            await func(stream)
+        except Exception as error:
+            raise StatusError(*status_of(error, route)) from error
+        return stream.response
+
+    return handle
+
+
+def _grpc_handler(route: str, func: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    async def handle(stream: Any) -> None:
+        _namespace.set((stream.metadata or {}).get(GRPC_NAMESPACE))
+        try:
+            await func(stream)
+        except Exception as error:
+            code, message = status_of(error, route)
+            raise GRPCError(Status(code), message) from error
+
+    return handle
