@@ -5,11 +5,14 @@ supervisor's fork servers, module cache and event bus.
 """
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import anyio.abc
 from betterproto2 import Message
+from grpclib.server import Server as GrpcServer
 
 from shimd import paths
 from shimd.daemon.background import Background
@@ -18,10 +21,13 @@ from shimd.daemon.events import EventBus
 from shimd.daemon.forks import ForkPool
 from shimd.daemon.modules import Modules
 from shimd.daemon.sockets import unix_listener
-from shimd.rpc import ttrpc_services
+from shimd.rpc import GrpcService, ttrpc_services
 from shimd.task.service import TaskService
 from shimd.ttrpc import Server
 from shimd.worker.client import Forks
+
+#: v3 names the same methods and messages; containerd calls the one that the launcher's answer says.
+_ALIASES = ["containerd.task.v2.Task"]
 
 
 class Endpoint:
@@ -43,12 +49,25 @@ class Endpoint:
         self._images = Images(grpc_address, namespace)
         self.path = paths.task_socket(engine, self._events_address, namespace)
         self.service = TaskService(self)
-        self._server = Server(ttrpc_services(self.service))
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        async with await unix_listener(self.path) as listener:
+        """Serve containerd over ttrpc on ``path``, and who prefers gRPC on ``path`` with the suffix ``.grpc``."""
+        async with await unix_listener(self.path) as listener, self._serve_grpc():
             task_status.started()
-            await self._server.serve(listener)
+            await Server(ttrpc_services(self.service, _ALIASES)).serve(listener)
+
+    @asynccontextmanager
+    async def _serve_grpc(self) -> AsyncIterator[None]:
+        server = GrpcServer([GrpcService(self.service, _ALIASES)])
+        path = self.path.with_suffix(".grpc")
+        path.unlink(missing_ok=True)
+        await server.start(path=str(path))
+        path.chmod(0o600)
+        try:
+            yield
+        finally:
+            server.close()
+            await server.wait_closed()
 
     async def forks(self) -> Forks:
         return await self._pool.get(self.engine)

@@ -44,7 +44,7 @@ def _only_one() -> Iterator[None]:
     :raises AlreadyExists: another daemon does
     """
     for directory in (paths.runtime_dir(), paths.state_dir(), paths.cache_dir()):
-        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = paths.pid_file()
     with open(path, "a+") as file:
         try:

@@ -14,7 +14,7 @@ _BACKLOG = 512
 
 async def unix_listener(path: Path, mode: int = 0o600) -> Listener[SocketStream]:
     """Listen on ``path``; what an earlier daemon left there is replaced (one at a time holds the pid file)."""
-    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     return await anyio.create_unix_listener(path, mode=mode, backlog=_BACKLOG)
 
