@@ -1,0 +1,84 @@
+"""Makes the launchers: for ``setup.py`` when a wheel is built, and for the tests. Standard library only."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+#: A runtime ``io.containerd.NAME.v1`` for each.
+ENGINES = ("wasmer", "wasmtime")
+_HERE = Path(__file__).parent
+_CFLAGS = ("-std=gnu99", "-O2", "-Wall", "-Wextra", "-s")
+
+
+def build(directory: Path, version: str, kind: str | None = None, engines: Iterable[str] = ENGINES) -> None:
+    """Put ``shimd-launcher`` and a ``containerd-shim-ENGINE-v1`` for each engine into a directory.
+
+    :param kind: ``c`` or ``python``; by default what :func:`default_kind` says
+    :raises OSError: no C compiler works, and ``c`` was asked for
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    python = directory / "shimd-launcher"
+    python.write_text(_python_source(version))
+    python.chmod(0o755)
+    program = python
+    if (kind or default_kind()) == "c":
+        program = directory / f"containerd-shim-{next(iter(engines))}-v1"
+        compile_c(program, version)
+    for engine in engines:
+        target = directory / f"containerd-shim-{engine}-v1"
+        if target != program:
+            target.unlink(missing_ok=True)
+            os.link(program, target)
+
+
+def default_kind() -> str:
+    """``SHIMD_LAUNCHER``, or else ``c`` if a compiler works here."""
+    if kind := os.environ.get("SHIMD_LAUNCHER"):
+        if kind not in ("c", "python"):
+            raise ValueError(f"SHIMD_LAUNCHER must be c or python, not {kind!r}")
+        return kind
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            compile_c(Path(directory) / "containerd-shim-test-v1", "0")
+        except OSError:
+            return "python"
+    return "c"
+
+
+def compile_c(program: Path, version: str, extra: Iterable[str] = ()) -> None:
+    """Compile ``launcher.c``, statically where that works: it starts faster, and runs with any libc.
+
+    :raises OSError: with the compiler's reason, or that of the program made
+    """
+    compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or "clang"]
+    options = [*_CFLAGS, *extra, *shlex.split(os.environ.get("CFLAGS", "")), f'-DVERSION="{version}"']
+    source = str(_HERE / "launcher.c")
+    try:
+        _run([*compiler, *options, "-static", "-o", str(program), source])
+        _run([str(program), "-v"])
+    except OSError:
+        _run([*compiler, *options, "-o", str(program), source])
+        _run([str(program), "-v"])
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"{command[0]}: {done.stderr.strip() or done.returncode}")
+
+
+def _python_source(version: str) -> str:
+    """``launcher.py`` with its version and its interpreter.
+
+    Written by us and not by pip, whose rewriting of ``#!python`` drops the flags: without them the interpreter reads
+    twice as many files. The system's interpreter first, since more of its modules are built in than of others'.
+    """
+    system = "/usr/bin/python3"
+    python = system if os.access(system, os.X_OK) else sys.executable
+    _, _, source = (_HERE / "launcher.py").read_text().partition("\n")
+    return f"#!{python} -IS\n" + source.replace('VERSION = "unknown"', f'VERSION = "{version}"', 1)
