@@ -1,0 +1,30 @@
+# Each target sets up what it needs; see tools/setup.
+PYTHON := .venv/bin/python
+TESTS ?= tests
+
+.PHONY: demo setup test lint proto bench clean
+
+demo:
+	@tools/setup demo
+	@$(PYTHON) tools/demo.py
+
+setup:
+	tools/setup
+
+test: setup
+	$(PYTHON) -m pytest $(TESTS)
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy shimd tests/e2e tools
+
+proto: setup
+	$(PYTHON) tools/proto.py
+
+bench: setup
+	.venv/bin/pip install -q -e '.[bench]'
+	$(PYTHON) -m benchmarks
+
+clean:
+	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,111 @@
+"""A containerd of each version for the session, a namespace for each test; and nothing left behind by either."""
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import guests, images, leftovers
+from tests.e2e.box import RUNTIMES, Box, Runtime
+from tests.e2e.containerd import VERSIONS, Containerd, Version
+
+_serial = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("end-to-end tests need root: namespaces, cgroups, mounts")
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """app.c as (Linux program, Wasm module)."""
+    return guests.build(tmp_path_factory.mktemp("guests"))
+
+
+@pytest.fixture(scope="session")
+def archive(programs: tuple[bytes, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The standard images, ready to be imported."""
+    path = tmp_path_factory.mktemp("images") / "standard.tar"
+    images.save(path, guests.standard(*programs))
+    return path
+
+
+@contextmanager
+def running(version: Version) -> Iterator[Containerd]:
+    """A containerd, whose end leaves nothing."""
+    directory = Path(tempfile.mkdtemp(prefix="shimd-e2e-"))
+    containerd = Containerd(version, directory)
+    try:
+        containerd.start()
+        yield containerd
+        containerd.stop()
+        containerd.stop_daemon()
+        assert not leftovers.settled(lambda: leftovers.processes_of(directory))
+        assert not leftovers.mounts(str(directory))
+    finally:
+        leftovers.end(list(leftovers.processes_of(directory)))
+        for point in reversed(leftovers.mounts(str(directory))):
+            os.system(f"umount -l {point}")
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session", params=VERSIONS, ids=lambda version: version.name)
+def version(request: pytest.FixtureRequest) -> Version:
+    found: Version = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def containerd(version: Version) -> Iterator[Containerd]:
+    """Shared by all tests that do not stop it."""
+    with running(version) as containerd:
+        yield containerd
+
+
+@pytest.fixture
+def own_containerd(version: Version) -> Iterator[Containerd]:
+    """For tests that stop it, or its shimd."""
+    with running(version) as containerd:
+        yield containerd
+
+
+@pytest.fixture(params=RUNTIMES, ids=lambda runtime: runtime.name)
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    found: Runtime = request.param
+    return found
+
+
+BoxMaker = Callable[[Containerd, Runtime], Box]
+
+
+@pytest.fixture
+def new_box(archive: Path) -> Iterator[BoxMaker]:
+    """Boxes with the standard images, emptied at the end."""
+    with ExitStack() as stack:
+
+        def make(containerd: Containerd, runtime: Runtime) -> Box:
+            namespace = f"e2e-{os.getpid()}-{next(_serial)}"
+            containerd.import_image(archive, namespace)
+            box = Box(containerd, namespace, runtime)
+            stack.callback(leftovers.remove_cgroups, namespace)
+            stack.callback(box.close)
+            return box
+
+        yield make
+
+
+@pytest.fixture
+def box(containerd: Containerd, runtime: Runtime, new_box: BoxMaker) -> Box:
+    return new_box(containerd, runtime)
+
+
+@pytest.fixture
+def own_box(own_containerd: Containerd, runtime: Runtime, new_box: BoxMaker) -> Iterator[Box]:
+    return new_box(own_containerd, runtime)
