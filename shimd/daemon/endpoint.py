@@ -45,9 +45,9 @@ class Endpoint:
     ) -> None:
         self.engine, self.namespace, self.tasks = engine, namespace, tasks
         self._pool, self._modules, self._bus = pool, modules, bus
-        self._events_address, grpc_address = addresses
-        self._images = Images(grpc_address, namespace)
-        self.path = paths.task_socket(engine, self._events_address, namespace)
+        self.events_address, self.grpc_address = addresses
+        self._images = Images(self.grpc_address, namespace)
+        self.path = paths.task_socket(engine, self.events_address, namespace)
         self.service = TaskService(self)
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -84,4 +84,4 @@ class Endpoint:
             os.close(fd)
 
     def publish(self, event: Message) -> None:
-        self._bus.publish(self._events_address, self.namespace, event)
+        self._bus.publish(self.events_address, self.namespace, event)

@@ -67,6 +67,10 @@ class EventBus:
         if address:
             self._forwarder(address).put(event)
 
+    def queued(self) -> dict[str, int]:
+        """Events that each containerd, by its address, has not taken yet."""
+        return {address: len(forwarder) for address, forwarder in self._forwarders.items()}
+
     def _forwarder(self, address: str) -> "Forwarder":
         forwarder = self._forwarders.get(address)
         if forwarder is None:
@@ -82,6 +86,9 @@ class Forwarder:
         self._address = address.removeprefix("unix://")
         self._queue: deque[Event] = deque()
         self._filled = anyio.Event()
+
+    def __len__(self) -> int:
+        return len(self._queue)
 
     def put(self, event: Event) -> None:
         if len(self._queue) >= BACKLOG:

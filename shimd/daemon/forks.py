@@ -23,6 +23,8 @@ class ForkPool:
     def __init__(self, tasks: Background) -> None:
         self._tasks = tasks
         self._pool: dict[str, Forks] = {}
+        self.pids: dict[str, int] = {}
+        """Of the fork servers that run, by engine."""
 
     async def get(self, engine: str) -> Forks:
         """The engine's fork server.
@@ -54,11 +56,14 @@ class ForkPool:
 
     def _keep(self, engine: str, sock: socket.socket, pid: int) -> Forks:
         forks = Forks(sock)
+        self.pids[engine] = pid
         self._tasks.start_soon(self._run, engine, forks, pid)
         return forks
 
     async def _run(self, engine: str, forks: Forks, pid: int) -> None:
         await forks.run()
+        if self.pids.get(engine) == pid:
+            del self.pids[engine]
         _log.error("the fork server of %s, pid %d, is gone; its %d apps go on", engine, pid, len(forks.orphans))
         _reap(pid)
         async with anyio.create_task_group() as tasks:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass, field
 
 import anyio
@@ -37,6 +38,9 @@ class Process:
     exited: anyio.Event = field(default_factory=anyio.Event)
     emulate_signals: bool = False
     """Process 1 of its pid namespace: the kernel would drop what has a default action (``signals.py``)."""
+    created_at: int = field(default_factory=time.time_ns)
+    """When it was asked for, by Create or Exec; nanoseconds since the epoch, as all times."""
+    started_at: int = 0
     _killed_by: int = 0
 
     @property
@@ -51,6 +55,8 @@ class Process:
             self.state = after(self.state, step)
         except IllegalStep as error:
             raise FailedPrecondition(str(error)) from None
+        if step is Step.START:
+            self.started_at = time.time_ns()
 
     def kill(self, number: int) -> None:
         """Deliver a signal.
