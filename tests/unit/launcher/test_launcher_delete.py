@@ -1,0 +1,249 @@
+"""``delete``: the usual one that leaves nothing to do, with a daemon, and cleaning up without one.
+
+Real processes, cgroups and mounts.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from launcher_rig import Launcher, wait_dead
+
+from shimd.api.containerd.task.v2 import DeleteResponse
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def response(done: "subprocess.CompletedProcess[bytes]") -> DeleteResponse:
+    assert (done.returncode, done.stderr) == (0, b"")
+    return DeleteResponse.parse(done.stdout)
+
+
+def seconds(answer: DeleteResponse) -> float:
+    assert answer.exited_at is not None
+    return answer.exited_at.timestamp()
+
+
+@pytest.fixture
+def victim() -> Iterator["subprocess.Popen[bytes]"]:
+    """A process with a name that makes its /proc/PID/stat hard to read."""
+    program = ["/bin/bash", "-c", "echo -n 'x) S 1 (' > /proc/$$/comm; echo; read"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def start_time(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def record(launcher: Launcher, pid: int, *cgroups: Path, start: str = "") -> Path:
+    path = launcher.bundle / "shimd.task"
+    lines = [f"{pid} {start or start_time(pid)}", *(f"cgroup {cgroup}" for cgroup in cgroups)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_nothing_to_do(launcher: Launcher) -> None:
+    before = time.time()
+    answer = response(launcher.delete())
+    assert (answer.pid, answer.exit_status) == (0, 137)
+    assert before - 0.001 <= seconds(answer) <= time.time()
+    assert launcher.daemons() == []
+
+
+def test_no_bundle(launcher: Launcher) -> None:
+    launcher.bundle.rmdir()
+    answer = response(launcher.delete())
+    assert (answer.pid, answer.exit_status) == (0, 137)
+
+
+def test_daemon_answers(launcher: Launcher, victim: "subprocess.Popen[bytes]") -> None:
+    launcher.start()
+    record(launcher, victim.pid)
+    answer = response(launcher.delete())
+    assert (answer.pid, answer.exit_status) == (42, 7)
+    assert round(seconds(answer)) == 1700000000
+    fields = (launcher.runtime / "request").read_bytes().split(b"\0")
+    assert fields[:3] == [b"delete", b"wasmer", b"k8s.io"]
+    assert fields[5:] == [b"web", str(launcher.bundle).encode(), b""]
+    assert victim.poll() is None  # the daemon's business
+
+
+def test_kills_without_a_daemon(launcher: Launcher, victim: "subprocess.Popen[bytes]") -> None:
+    path = record(launcher, victim.pid)
+    answer = response(launcher.delete())
+    assert (answer.pid, answer.exit_status) == (victim.pid, 137)
+    assert victim.wait(10) == -signal.SIGKILL
+    assert not path.exists()
+    assert launcher.daemons() == []
+    assert response(launcher.delete()).pid == 0
+
+
+@pytest.mark.parametrize("mode", ["error", "nonsense", "no answer", "killed", "stopped"])
+def test_kills_when_the_daemon_is_of_no_help(launcher: Launcher, victim: "subprocess.Popen[bytes]", mode: str) -> None:
+    if mode in ("killed", "stopped"):
+        launcher.start()
+        os.kill(launcher.daemons()[0], signal.SIGKILL if mode == "killed" else signal.SIGSTOP)
+    else:
+        launcher.env = {"SHIMD_STANDIN": mode}
+        launcher.start()
+    record(launcher, victim.pid)
+    assert response(launcher.delete()).pid == victim.pid
+    assert victim.wait(10) == -signal.SIGKILL
+
+
+def test_spares_a_process_that_took_over_the_pid(launcher: Launcher, victim: "subprocess.Popen[bytes]") -> None:
+    path = record(launcher, victim.pid, start=start_time(victim.pid)[:-1])
+    assert response(launcher.delete()).exit_status == 137
+    assert victim.poll() is None
+    assert not path.exists()
+
+
+def test_process_long_gone(launcher: Launcher) -> None:
+    path = record(launcher, 2**22 + 1, start="12345")
+    assert response(launcher.delete()).pid == 2**22 + 1
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "\n", "garbage", "1 2 3\ncgroup\ncgroup /sys/fs/cgroup/\n", "x y\ncgroup /tmp\n"]
+)
+def test_record_that_makes_no_sense(launcher: Launcher, content: str) -> None:
+    path = launcher.bundle / "shimd.task"
+    path.write_text(content)
+    assert response(launcher.delete()).exit_status == 137
+    assert not path.exists()
+
+
+# --- cgroups ---------------------------------------------------------------------------------------------------------
+
+
+def hierarchies() -> list[Path]:
+    """The roots where a cgroup can be made: version 1 hierarchies and the unified one, at either of its places."""
+    candidates = [CGROUPS, *(path for path in CGROUPS.iterdir() if path.is_dir())] if CGROUPS.is_dir() else []
+    return [path for path in candidates if path.is_mount() and (path / "cgroup.procs").exists()]
+
+
+def version2() -> list[Path]:
+    return [path for path in hierarchies() if (path / "cgroup.controllers").exists()]
+
+
+@pytest.fixture
+def cgroups() -> Iterator[list[Path]]:
+    """A cgroup for this test in a few hierarchies, the freezer's (version 1) and the unified one among them."""
+    wanted = ("freezer", "pids", "unified", "cgroup")
+    directories = [root / f"shimd-test-{os.getpid()}" for root in hierarchies() if root.name in wanted]
+    for directory in directories:
+        (directory / "child").mkdir(parents=True)
+    yield directories
+    for directory in directories:
+        with suppress(OSError):
+            (directory / "freezer.state").write_text("THAWED")
+        for path in (directory / "child", directory):
+            if path.exists():
+                for pid in (path / "cgroup.procs").read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
+                    wait_dead(int(pid))
+                path.rmdir()
+
+
+def sleeper(directory: Path) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen(["sleep", "60"])
+    (directory / "cgroup.procs").write_text(str(process.pid))
+    return process
+
+
+@needs_root
+def test_cgroups_are_emptied_and_removed(
+    launcher: Launcher, victim: "subprocess.Popen[bytes]", cgroups: list[Path]
+) -> None:
+    left = [sleeper(path) for directory in cgroups for path in (directory, directory / "child")]
+    record(launcher, victim.pid, *cgroups)
+    assert response(launcher.delete()).pid == victim.pid
+    assert [process.wait(10) for process in left] == [-signal.SIGKILL] * len(left)
+    assert [directory for directory in cgroups if directory.exists()] == []
+
+
+@needs_root
+def test_paused_cgroup(launcher: Launcher, cgroups: list[Path]) -> None:
+    switches = [(directory / "freezer.state", "FROZEN") for directory in cgroups if directory.parent.name == "freezer"]
+    switches += [(directory / "cgroup.freeze", "1") for directory in cgroups if directory.parent in version2()]
+    if not switches:
+        pytest.skip("no freezer here")
+    for switch, value in switches:
+        with sleeper(switch.parent) as process:
+            switch.write_text(value)
+            record(launcher, process.pid, switch.parent)
+            assert response(launcher.delete()).pid == process.pid
+            assert process.wait(10) == -signal.SIGKILL
+        assert not switch.parent.exists()
+
+
+@needs_root
+def test_cgroup_that_cannot_be_removed_is_named(launcher: Launcher, tmp_path: Path) -> None:
+    """The root of a hierarchy: nothing else stays busy."""
+    root = next(path for path in hierarchies() if path.name in ("pids", "cgroup"))
+    directory = root / f"shimd-test-{os.getpid()}"
+    directory.mkdir()
+    mount = directory / "."
+    subprocess.run(["mount", "--bind", directory, directory], check=True)
+    try:
+        record(launcher, 2**22 + 1, mount, start="1")
+        done = launcher.delete()
+        assert done.returncode == 0
+        assert done.stderr.decode() == f"the cgroup {mount} is still in use\n"
+    finally:
+        subprocess.run(["umount", directory], check=True)
+        directory.rmdir()
+
+
+# --- mounts ----------------------------------------------------------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["plain", "with space", "tab\tand \\ back", "ümläut"])
+def test_rootfs_is_unmounted(launcher: Launcher, tmp_path: Path, name: str) -> None:
+    launcher.bundle = tmp_path / name
+    rootfs = launcher.bundle / "rootfs"
+    rootfs.mkdir(parents=True)
+    for _ in range(2):  # one upon the other
+        subprocess.run(["mount", "-t", "tmpfs", "shimd-test", rootfs], check=True)
+    (rootfs / "below").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "shimd-test", rootfs / "below"], check=True)
+    try:
+        with open(rootfs / "below" / "busy", "w"):
+            record(launcher, 2**22 + 1, start="1")
+            assert response(launcher.delete()).exit_status == 137
+            assert not rootfs.is_mount()
+            assert list(rootfs.iterdir()) == []
+        assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    finally:
+        while rootfs.is_mount():
+            subprocess.run(["umount", "-l", rootfs], check=True)
+        shutil.rmtree(launcher.bundle)
+
+
+@needs_root
+def test_bundle_behind_a_link(launcher: Launcher, tmp_path: Path) -> None:
+    real = launcher.bundle / "rootfs"
+    real.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "shimd-test", real], check=True)
+    record(launcher, 2**22 + 1, start="1")
+    (tmp_path / "link").symlink_to(launcher.bundle)
+    launcher.bundle = tmp_path / "link"
+    try:
+        assert response(launcher.delete()).exit_status == 137
+        assert not real.is_mount()
+    finally:
+        while real.is_mount():
+            subprocess.run(["umount", "-l", real], check=True)
