@@ -18,11 +18,13 @@ and the caller gets ``INTERNAL``.
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Protocol
 
 from grpclib import GRPCError
 from grpclib.const import Cardinality, Handler, Status
 
+from shimd import strict
 from shimd.errors import Code, ShimdError
 from shimd.ttrpc.errors import StatusError
 from shimd.ttrpc.method import Call, Method
@@ -70,7 +72,8 @@ def ttrpc_services(
             raise TypeError(f"{route} streams")
         _, service, method = route.split("/")
         handle = _ttrpc_handler(route, handler.func)
-        services.setdefault(service, {})[method] = Method.unary(handle, handler.request_type.FromString, bytes)
+        decode = partial(strict.parse, handler.request_type)
+        services.setdefault(service, {})[method] = Method.unary(handle, decode, bytes)
     return services
 
 

@@ -1,0 +1,47 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+import ttrpc_support
+from ttrpc_support import Connect, MakePair, Pair
+
+from shimd.ttrpc import Client, Limits, Server, Services
+from shimd.ttrpc.testing import memory_pair
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(params=["memory", "unix"])
+async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakePair]:
+    """Makes two joined byte streams, the client's first; closes what the test leaves open."""
+    made: list[Pair] = []
+
+    async def make() -> Pair:
+        made.append(memory_pair() if request.param == "memory" else await ttrpc_support.socket_pair(tmp_path))
+        return made[-1]
+
+    yield make
+    for near, far in made:
+        await anyio.aclose_forcefully(near)
+        await anyio.aclose_forcefully(far)
+
+
+@pytest.fixture
+def connect(pair: MakePair) -> Connect:
+    """Runs a server on one end of a pair, and gives a client of the other."""
+
+    @asynccontextmanager
+    async def run(server: Server | Services, limits: Limits = Limits()) -> AsyncIterator[Client]:  # noqa: B008
+        near, far = await pair()
+        serving = server if isinstance(server, Server) else Server(server, limits)
+        async with anyio.create_task_group() as group:
+            group.start_soon(serving.serve_stream, far)
+            async with Client(near, limits) as client:
+                yield client
+
+    return run
