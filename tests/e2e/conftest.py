@@ -107,5 +107,5 @@ def box(containerd: Containerd, runtime: Runtime, new_box: BoxMaker) -> Box:
 
 
 @pytest.fixture
-def own_box(own_containerd: Containerd, runtime: Runtime, new_box: BoxMaker) -> Iterator[Box]:
+def own_box(own_containerd: Containerd, runtime: Runtime, new_box: BoxMaker) -> Box:
     return new_box(own_containerd, runtime)

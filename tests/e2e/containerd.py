@@ -136,7 +136,7 @@ class Containerd:
             capture_output=True,
             text=True,
             timeout=PATIENCE,
-            **pipe,  # type: ignore[call-overload]
+            **pipe,
         )
         result = Result(command, done.returncode, done.stdout, done.stderr)
         if check and result.code != 0:
