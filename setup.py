@@ -9,7 +9,9 @@ from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
-from setuptools.command.build_scripts import build_scripts
+
+# isort: split
+from distutils.command.build_scripts import build_scripts  # setuptools' own, once setuptools is imported
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shimd.launcher.build import build, default_kind
