@@ -15,6 +15,7 @@ from anyio.abc import ByteStream, SocketAttribute, UNIXSocketStream
 
 #: Bytes asked for in one read.
 _READ_SIZE = 65536
+_SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
 class Link:
@@ -77,7 +78,7 @@ class Link:
         if self._socket is None:
             return 0
         try:
-            return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            return self._socket.send(data, _SEND_FLAGS)
         except OSError:
             return 0  # full, or broken: the writer finds out
 
@@ -96,8 +97,26 @@ class Link:
     async def _write(self) -> None:
         data = b"".join(self._chunks)
         self._chunks.clear()
-        await self._stream.send(data)
-        self._size -= len(data)
+        if self._socket is None:
+            await self._stream.send(data)
+            self._written(len(data))
+        else:
+            await self._write_socket(self._socket, memoryview(data))
+
+    async def _write_socket(self, sock: socket.socket, data: memoryview) -> None:
+        while data:
+            await anyio.wait_writable(sock)
+            try:
+                written = sock.send(data, _SEND_FLAGS)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise anyio.BrokenResourceError from error
+            data = data[written:]
+            self._written(written)
+
+    def _written(self, size: int) -> None:
+        self._size -= size
         self._changed()
 
     def _changed(self) -> None:
