@@ -79,7 +79,7 @@ class Engine(Protocol[ModuleT]):
         """Called once in the fork server: import and build all that is safe to share by fork. Starts no thread."""
         ...
 
-    def precompile(self, wasm: Path, artifact: Path) -> None:
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
         """Compile a binary or text (``.wat``) module or component into ``artifact``, a file or a directory that does
         not exist yet. May use threads and all the CPU it likes.
 

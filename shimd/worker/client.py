@@ -245,5 +245,9 @@ async def private_forks(engine: str, directory: Path) -> AsyncIterator[Forks]:
             yield forks
         finally:
             tasks.cancel_scope.cancel()
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            _end(pid)
+
+
+def _end(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)

@@ -22,7 +22,7 @@ from typing import NoReturn
 from shimd.engines.base import Engine
 from shimd.engines.registry import get_engine
 from shimd.errors import Code
-from shimd.linux.namespaces import PidNamespace
+from shimd.linux.namespaces import fork_into
 from shimd.worker import main as worker
 from shimd.worker.messages import LISTEN_FD, Message, read_plan, receive, send
 
@@ -124,8 +124,7 @@ class ForkServer:
         key = message["key"]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            with PidNamespace(message["pidns"]):
-                pid = os.fork()
+            pid = fork_into(message["pidns"])
         except OSError as error:
             ours.close()
             theirs.close()

@@ -4,7 +4,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 
 * supervisor ⇄ fork server (``<runtime>/worker-<engine>.sock``), one at a time; the fork server outlives it::
 
-      → {"op": "spawn", "key": K, "pidns": null | "new" | pid}  + [plan memfd, stdin, stdout, stderr]
+      → {"op": "spawn", "key": K, "pidns": null | "new" | path}  + [plan memfd, stdin, stdout, stderr]
       ← {"ev": "spawned", "key": K, "pid": P, "start": T}       + [control]
       ← {"ev": "failed", "key": K, "code": C, "message": M}       the fork itself failed
       ← {"ev": "exited", "key": K, "pid": P, "status": wait status, "at": ns since the epoch}
@@ -68,8 +68,10 @@ class Plan(TypedDict, total=False):
     """run: the compiled module. compile: where to put it."""
     preopens: list[tuple[str, str, bool]]
     """run: (host directory, guest directory, read-only)."""
-    pidns: str | int | None
-    """As in the spawn request; a worker that is process 1 of a namespace mounts its own /proc."""
+    pidns: str | None
+    """As in the spawn request."""
+    seccomp: str
+    """The worker's filter: a BPF program, base64."""
 
 
 def encode(message: Message) -> bytes:

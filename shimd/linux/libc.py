@@ -1,0 +1,153 @@
+"""The system calls that Python 3.11 lacks, by ctypes: each raises OSError with the system's reason.
+
+Prototypes are made once, at import, in the fork server; workers only call. (``os.unshare`` and ``os.setns`` come with
+3.12.)
+"""
+
+import ctypes
+import os
+from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
+from typing import Any
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# <linux/mount.h>
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4, 8, 16, 32
+MS_DIRSYNC, MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC = 128, 1024, 2048, 4096, 16384
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
+MS_RELATIME, MS_STRICTATIME = 1 << 21, 1 << 24
+MNT_DETACH = 2
+MOUNT_ATTR_RDONLY = 1
+AT_RECURSIVE = 0x8000
+AT_EMPTY_PATH = 0x1000
+
+# <linux/sched.h>
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWTIME = 0x10000000, 0x20000000, 0x40000000, 0x80
+
+# <linux/prctl.h>
+PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME, PR_CAPBSET_DROP = 4, 8, 15, 24
+PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 47
+PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
+
+# <linux/openat2.h>
+RESOLVE_IN_ROOT = 0x10
+
+# System call numbers that are the same on every architecture since Linux 5 (asm-generic/unistd.h and x86's table).
+_SYS_OPENAT2, _SYS_MOUNT_SETATTR = 437, 442
+_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}[os.uname().machine]
+_SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277}[os.uname().machine]
+_SECCOMP_SET_MODE_FILTER = 1
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", c_uint64), ("mode", c_uint64), ("resolve", c_uint64)]
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [
+        ("attr_set", c_uint64),
+        ("attr_clr", c_uint64),
+        ("propagation", c_uint64),
+        ("userns_fd", c_uint64),
+    ]
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", c_void_p)]
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", c_int)]
+
+
+def _function(name: str, *arguments: Any, result: Any = c_int) -> Any:
+    function = _libc[name]
+    function.argtypes, function.restype = arguments, result
+    return function
+
+
+_mount = _function("mount", c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
+_umount2 = _function("umount2", c_char_p, c_int)
+_unshare = _function("unshare", c_int)
+_setns = _function("setns", c_int, c_int)
+_prctl = _function("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+_capset = _function("capset", c_void_p, c_void_p)
+_setdomainname = _function("setdomainname", c_char_p, c_size_t)
+_syscall = _libc.syscall
+_syscall.restype = c_long
+
+
+def _check(result: int, *names: str | None) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), *[name for name in names if name][:1])
+    return result
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else os.fsencode(text)
+
+
+def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
+    """mount(2)"""
+    _check(_mount(_bytes(source), _bytes(target), _bytes(fstype), flags, _bytes(data)))
+
+
+def umount(target: str, flags: int = MNT_DETACH) -> None:
+    """umount2(2)"""
+    _check(_umount2(_bytes(target), flags), target)
+
+
+def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2)"""
+    _check(_syscall(_SYS_PIVOT_ROOT, _bytes(new), _bytes(old)))
+
+
+def mount_setattr_readonly(fd: int) -> None:
+    """Make a mount and all below it read-only (mount_setattr(2), Linux 5.12)."""
+    attributes = _MountAttr(attr_set=MOUNT_ATTR_RDONLY)
+    size = c_size_t(ctypes.sizeof(attributes))
+    _check(_syscall(_SYS_MOUNT_SETATTR, fd, b"", c_uint(AT_EMPTY_PATH | AT_RECURSIVE), ctypes.byref(attributes), size))
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)"""
+    _check(_unshare(flags))
+
+
+def setns(fd: int, flags: int) -> None:
+    """setns(2)"""
+    _check(_setns(fd, flags))
+
+
+def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open ``path`` as a process chrooted to the directory ``root`` would (openat2(2), RESOLVE_IN_ROOT)."""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT)
+    name = os.fsencode(path.lstrip("/") or ".")
+    return _check(_syscall(_SYS_OPENAT2, root, name, ctypes.byref(how), c_size_t(ctypes.sizeof(how))), path)
+
+
+def prctl(option: int, *arguments: int) -> int:
+    """prctl(2)"""
+    return _check(_prctl(option, *(*arguments, 0, 0, 0, 0)[:4]))
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2), 64-bit sets"""
+    header = _CapHeader(0x20080522, 0)
+    halves = [(word >> shift) & 0xFFFFFFFF for shift in (0, 32) for word in (effective, permitted, inheritable)]
+    _check(_capset(ctypes.byref(header), (ctypes.c_uint32 * 6)(*halves)))
+
+
+def setdomainname(name: str) -> None:
+    """setdomainname(2)"""
+    data = os.fsencode(name)
+    _check(_setdomainname(data, len(data)))
+
+
+def seccomp_filter(program: bytes) -> None:
+    """Install a BPF program as this thread's filter (seccomp(2), SECCOMP_SET_MODE_FILTER); 8 bytes an instruction."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = _SockFprog(len(program) // 8, ctypes.addressof(buffer))
+    _check(_syscall(_SYS_SECCOMP, _SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(header)))

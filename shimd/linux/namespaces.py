@@ -1,0 +1,108 @@
+"""Namespaces: which the spec asks for, and how to come into them."""
+
+import os
+from collections.abc import Iterable
+
+from shimd.errors import InvalidArgument, Unimplemented
+from shimd.linux import libc
+from shimd.oci import Namespace
+
+#: The spec's names (config-linux.md, Namespaces) → flag, and name under /proc/PID/ns.
+KINDS = {
+    "cgroup": (libc.CLONE_NEWCGROUP, "cgroup"),
+    "ipc": (libc.CLONE_NEWIPC, "ipc"),
+    "mount": (libc.CLONE_NEWNS, "mnt"),
+    "network": (libc.CLONE_NEWNET, "net"),
+    "pid": (libc.CLONE_NEWPID, "pid"),
+    "user": (libc.CLONE_NEWUSER, "user"),
+    "uts": (libc.CLONE_NEWUTS, "uts"),
+}
+
+
+def fork_into(which: str | None) -> int:
+    """Fork; the child is in a pid namespace (``new``, the one at a path, or ``None`` for ours), the parent stays.
+
+    A pid namespace is entered by one's *next* child only, which is why the fork server does this and not the worker.
+
+    :raises OSError: as of fork(2), unshare(2), setns(2)
+    """
+    if which is None:
+        return os.fork()
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _enter_pid(which)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid != 0:
+                libc.setns(own, libc.CLONE_NEWPID)
+    finally:
+        os.close(own)
+    return pid
+
+
+def _enter_pid(which: str) -> None:
+    if which == "new":
+        libc.unshare(libc.CLONE_NEWPID)
+    else:
+        join(which, libc.CLONE_NEWPID)
+
+
+def join(path: str, flag: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        libc.setns(fd, flag)
+    finally:
+        os.close(fd)
+
+
+def enter(namespaces: Iterable[Namespace]) -> set[str]:
+    """Join those with a path, make those without; the pid namespace is the fork server's affair. Returns the kinds
+    made.
+
+    The mount namespace is always a new one, unless it is joined.
+
+    :raises InvalidArgument: a kind is unknown, or a path is not such a namespace
+    """
+    flags, made, joined = 0, {"mount"}, set()
+    for namespace in namespaces:
+        kind, path = namespace["type"], namespace.get("path")
+        flag, _name = _known(kind)
+        if kind == "pid":
+            continue
+        if path:
+            _join(kind, path, flag)
+            joined.add(kind)
+        else:
+            flags |= flag
+            made.add(kind)
+    if "mount" not in joined:
+        flags |= libc.CLONE_NEWNS
+    libc.unshare(flags)
+    return made - joined
+
+
+def _known(kind: str) -> tuple[int, str]:
+    if kind == "user":
+        raise Unimplemented("user namespaces are not supported for WebAssembly containers")
+    try:
+        return KINDS[kind]
+    except KeyError:
+        raise InvalidArgument(f"namespace type {kind} is not known") from None
+
+
+def _join(kind: str, path: str, flag: int) -> None:
+    try:
+        join(path, flag)
+    except OSError as error:
+        raise InvalidArgument(f"{kind} namespace {path} cannot be joined: {error.strerror}") from error
+
+
+def enter_those_of(pid: int, namespaces: Iterable[Namespace]) -> None:
+    """Join the namespaces of a process, as many as its spec asked for (setns(2)); the mount namespace last."""
+    kinds = {namespace["type"] for namespace in namespaces} - {"pid", "user", "mount"}
+    for kind in sorted(kinds):
+        flag, name = _known(kind)
+        join(f"/proc/{pid}/ns/{name}", flag)
+    join(f"/proc/{pid}/ns/mnt", libc.CLONE_NEWNS)

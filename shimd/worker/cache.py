@@ -1,0 +1,160 @@
+"""The cache of compiled modules: directories named by what they were made from, complete or not there at all.
+
+Layout: ``<cache>/<engine>/<version>/<sha256 of the module>/artifact``, and ``…/tmp.*`` for what is being made. An
+entry appears by a rename, after everything in it has reached the disk: a crash leaves a temporary directory, never
+half an entry. Entries belong to root; compile workers write temporary directories only.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+
+from shimd import paths
+from shimd.errors import ShimdError, Unavailable, from_os
+
+Compile = Callable[[int, Path], Awaitable[None]]
+#: Modules up to this size are hashed in the event loop: a thread costs more.
+_INLINE = 1 << 20
+_CHUNK = 1 << 20
+#: Largest size of the cache, bytes, unless SHIMD_CACHE_SIZE says otherwise.
+_DEFAULT_SIZE = 1 << 30
+
+
+@dataclass
+class _Job:
+    """One compilation, and those who wait for it."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    error: ShimdError | None = None
+
+
+class Cache:
+    """The cache of one node, shared by all engines; several daemons may use one directory."""
+
+    def __init__(self, directory: Path | None = None, size: int | None = None) -> None:
+        self.directory = directory or paths.cache_dir()
+        self._size = size or int(os.environ.get("SHIMD_CACHE_SIZE") or _DEFAULT_SIZE)
+        self._jobs: dict[Path, _Job] = {}
+
+    async def artifact(self, engine: str, version: str, wasm: int, compile: Compile) -> Path:
+        """The compiled form of the module in the file ``wasm``, made by ``compile`` if it is not there yet.
+
+        ``compile(wasm, path)`` is called once, however many ask at the same time, and its error is everybody's; whoever
+        asks later has it tried again.
+
+        :raises ShimdError: compile's, or the disk's
+        """
+        digest = await sha256(wasm)
+        entry = self.directory / engine / version / digest
+        while not _hit(entry):
+            if (job := self._jobs.get(entry)) is None:
+                await self._make(entry, wasm, compile)
+            else:
+                await job.done.wait()
+                if job.error is not None:
+                    raise job.error
+        return entry / "artifact"
+
+    async def _make(self, entry: Path, wasm: int, compile: Compile) -> None:
+        job = self._jobs[entry] = _Job()
+        try:
+            await self._compile(entry, wasm, compile)
+        except ShimdError as error:
+            job.error = error
+            raise
+        except OSError as error:
+            job.error = from_os(error)
+            raise job.error from error
+        except BaseException:
+            job.error = Unavailable("the compilation was given up; try again")
+            raise
+        finally:
+            del self._jobs[entry]
+            job.done.set()
+
+    async def _compile(self, entry: Path, wasm: int, compile: Compile) -> None:
+        temporary = entry.parent / f"tmp.{secrets.token_hex(8)}"
+        # The whole way must be searchable by the unprivileged compile worker; nothing in it is secret.
+        temporary.mkdir(parents=True, mode=0o755)
+        try:
+            await compile(wasm, temporary / "artifact")
+            await to_thread.run_sync(_publish, temporary, entry)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        await to_thread.run_sync(self.prune)
+
+    def prune(self) -> None:
+        """Remove what was used least recently until the cache fits; running apps keep what they have mapped."""
+        entries = sorted(
+            (path.stat().st_mtime, _size_of(path), path)
+            for path in self.directory.glob("*/*/*")
+            if path.name[:4] != "tmp."
+        )
+        total = sum(size for _time, size, _path in entries)
+        for _time, size, path in entries[:-1]:  # never the newest: somebody is about to load it
+            if total <= self._size:
+                return
+            shutil.rmtree(path, ignore_errors=True)
+            total -= size
+
+    def used(self) -> int:
+        """Bytes in the cache."""
+        return sum(_size_of(path) for path in self.directory.glob("*/*/*"))
+
+
+def _hit(entry: Path) -> bool:
+    """Whether the entry is there; notes its use for :meth:`Cache.prune`."""
+    try:
+        os.utime(entry)
+    except OSError:
+        return False
+    return True
+
+
+def _size_of(entry: Path) -> int:
+    return sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
+
+
+def _publish(temporary: Path, entry: Path) -> None:
+    """Make what a compile worker wrote an entry: root's, on disk, under its final name."""
+    for path in [*temporary.rglob("*"), temporary]:
+        if path.is_symlink():
+            raise Unavailable(f"the compile worker left a symbolic link, {path.name}")
+        if os.geteuid() == 0:
+            os.chown(path, 0, 0)
+        os.chmod(path, 0o755 if path.is_dir() else 0o644)
+        _sync(path)
+    with suppress(FileExistsError, OSError):  # another daemon was first: as good
+        os.rename(temporary, entry)
+    _sync(entry.parent)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+async def sha256(fd: int) -> str:
+    """Of a whole file, whatever its offset."""
+    if os.fstat(fd).st_size <= _INLINE:
+        return _sha256(fd)
+    return await to_thread.run_sync(_sha256, fd)
+
+
+def _sha256(fd: int) -> str:
+    digest, offset = hashlib.sha256(), 0
+    while chunk := os.pread(fd, _CHUNK, offset):
+        digest.update(chunk)
+        offset += len(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,83 @@
+"""/dev as every container has it (runtime-spec config-linux.md, "Default Devices"), and the spec's own devices."""
+
+import os
+import stat
+from contextlib import suppress
+
+from shimd.errors import InvalidArgument
+from shimd.linux import libc
+from shimd.oci import Device, Spec
+from shimd.worker.mounts import Tree
+
+_DEFAULT: list[Device] = [
+    {"type": "c", "path": f"/dev/{name}", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0}
+    for name, major, minor in (
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+    )
+]
+_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+def make_devices(tree: Tree, spec: Spec) -> None:
+    """Make device files and links where /dev is the container's own (a bind mount of the host's is left alone)."""
+    if any(m["destination"].rstrip("/") == "/dev" and m.get("type") == "bind" for m in spec.get("mounts", [])):
+        return
+    before = os.umask(0)
+    try:
+        dev = tree.make("/dev", directory=True)
+        for name, target in _LINKS.items():
+            with suppress(FileExistsError):
+                os.symlink(target, name, dir_fd=dev)
+        for device in [*_DEFAULT, *spec.get("linux", {}).get("devices", [])]:
+            _make(tree, device)
+        os.close(dev)
+    finally:
+        os.umask(before)
+
+
+def _make(tree: Tree, device: Device) -> None:
+    path = device["path"]
+    directory, _, name = path.rpartition("/")
+    parent = tree.make(directory or "/", directory=True)
+    try:
+        mode = _TYPES[device["type"]] | device.get("fileMode", 0o666)
+        os.mknod(name, mode, os.makedev(device.get("major", 0), device.get("minor", 0)), dir_fd=parent)
+        if device.get("uid") or device.get("gid"):
+            os.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=parent)
+    except FileExistsError:
+        pass
+    except PermissionError:  # no CAP_MKNOD: the host's own file serves as well
+        _bind(tree, path)
+    except (KeyError, OSError) as error:
+        raise InvalidArgument(f"device {path}: {error}") from error
+    finally:
+        os.close(parent)
+
+
+def _bind(tree: Tree, path: str) -> None:
+    fd = tree.make(path, directory=False)
+    try:
+        libc.mount(path, f"/proc/self/fd/{fd}", None, libc.MS_BIND)
+    finally:
+        os.close(fd)
+
+
+def make_console(tree: Tree) -> None:
+    """/dev/console is the terminal at fd 0."""
+    fd = tree.make("/dev/console", directory=False)
+    try:
+        libc.mount(os.readlink("/proc/self/fd/0"), f"/proc/self/fd/{fd}", None, libc.MS_BIND)
+    finally:
+        os.close(fd)
