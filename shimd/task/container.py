@@ -30,6 +30,7 @@ from shimd.log import logger
 from shimd.task import bundle as bundle_files
 from shimd.task.context import Context
 from shimd.task.process import Process
+from shimd.task.seccomp import worker_filter
 from shimd.task.spawn import spawn
 from shimd.task.state import State, Step
 from shimd.task.stdio import Stdio, Streams
@@ -97,6 +98,7 @@ class Container:
             cgroup=list(self.cgroup.directories),
             terminal=self.init.streams.terminal,
             pidns=_pid_namespace(self.spec),
+            seccomp=worker_filter(self.spec),
         )
 
     async def _spawn(self, process: Process, plan: Plan) -> None:
@@ -194,6 +196,7 @@ class Container:
             init_pid=self.init.pid,
             terminal=process.streams.terminal,
             pidns=f"/proc/{self.init.pid}/ns/pid" if _pid_namespace(self.spec) else None,
+            seccomp=worker_filter(self.spec),
         )
 
     async def add_exec(self, exec_id: str, spec: oci.Process, streams: Streams) -> None:
