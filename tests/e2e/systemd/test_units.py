@@ -217,7 +217,7 @@ def test_without_the_socket_unit_a_launcher_starts_its_own(machine: Machine) -> 
     own = launch(machine)
     assert machine.main_pid(SERVICE) == 0
     assert launch(machine) == own
-    machine.run("kill", "-KILL", str(own))
+    machine.run("kill", "-KILL", "--", f"-{own}")  # with its child: it leads a group
 
 
 def test_starts_with_the_machine(machine: Machine) -> None:
