@@ -1,0 +1,158 @@
+"""The commands and their options. What they do stands in modules of their own, imported when one runs."""
+
+import sys
+from typing import Any
+
+import click
+
+import shimd
+from shimd.errors import ShimdError
+
+#: Exit code of a command that finds no daemon (as of ``systemctl status`` for a unit that is not active).
+NO_DAEMON = 3
+#: Exit code after Ctrl-C: 128 + SIGINT, as a shell reports it.
+INTERRUPTED = 130
+
+
+class NoDaemon(ShimdError):
+    """Nothing answers on the status socket. The message says what to do."""
+
+
+class Failed(click.ClickException):
+    """An error as every command shows it: one line on stderr."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"shimd: {self.format_message()}", file=file or sys.stderr)
+
+
+class Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which they are written here
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ShimdError as error:
+            raise Failed(str(error), NO_DAEMON if isinstance(error, NoDaemon) else 1) from error
+        except KeyboardInterrupt:  # the way to end what follows
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(shimd.__version__, message="shimd %(version)s")
+def cli() -> None:
+    """WebAssembly apps under containerd."""
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_lines_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+namespace_option = click.option("-n", "--namespace", default="", help="Only this containerd namespace.")
+follow_option = click.option("-f", "--follow", is_flag=True, help="Go on with what is to come, until Ctrl-C.")
+
+
+@cli.command()
+def serve() -> None:
+    """Run the daemon, until TERM or INT.
+
+    It serves the tasks of every containerd on this node that calls its launchers. They start it when it does not run;
+    so does systemd with shimd.socket. Apps go on when it ends.
+
+    SHIMD_RUNTIME_DIR, SHIMD_STATE_DIR and SHIMD_CACHE_DIR say where it keeps its files, SHIMD_LOG how much it tells
+    (debug, info, warning, error).
+    """
+    from shimd.daemon.serve import main
+
+    raise SystemExit(main())
+
+
+@cli.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show the daemon: engines, containerds, task counts, module cache.
+
+    Exits with 3 if no daemon runs.
+    """
+    from shimd.cli import status
+
+    status.main(as_json)
+
+
+@cli.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="Also tasks that have exited and are not deleted yet.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only ids.")
+@click.option("-u", "--usage", is_flag=True, help="Measure memory and processor time.")
+@click.option("--no-trunc", is_flag=True, help="Do not shorten ids.")
+@namespace_option
+@json_option
+def ps(everything: bool, quiet: bool, usage: bool, no_trunc: bool, namespace: str, as_json: bool) -> None:
+    """List tasks."""
+    from shimd.cli import ps
+
+    ps.main(ps.Options(everything, quiet, usage, no_trunc, namespace, as_json))
+
+
+@cli.command()
+@click.argument("id", required=False, default="")
+@follow_option
+@click.option("--tail", type=click.IntRange(min=0), default=0, help="At most so many of those kept; 0 for all.")
+@namespace_option
+@json_lines_option
+def events(id: str, follow: bool, tail: int, namespace: str, as_json: bool) -> None:
+    """Show what was published to containerd, of one container or all.
+
+    The daemon keeps the last few hundred events.
+    """
+    from shimd.cli import events
+
+    events.main(id, follow, tail, namespace, as_json)
+
+
+@cli.command()
+@click.argument("id", required=False, default="")
+@follow_option
+@click.option("--tail", type=click.IntRange(min=0), default=0, help="At most so many of the last lines; 0 for all.")
+@namespace_option
+@json_lines_option
+def logs(id: str, follow: bool, tail: int, namespace: str, as_json: bool) -> None:
+    """Show what an app wrote, or, without ID, the daemon's own log.
+
+    ID may be shortened. If the app's output goes to containerd and not to a file, this says how to see it, and shows
+    the daemon's log lines about the container.
+    """
+    from shimd.cli import logs
+
+    logs.main(id, follow, tail, namespace, as_json)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--engine", default="wasmtime", show_default=True, help="The engine to run it with.")
+@click.option("--dir", "directories", multiple=True, metavar="HOST[::GUEST][:ro]", help="Let it open a directory.")
+@click.option("--env", "environment", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or hand ours on.")
+@click.option("--cwd", default="/", show_default=True, metavar="GUEST", help="Its working directory.")
+@click.option("--invoke", default="", metavar="FUNC", help="Call this exported function instead of _start.")
+@click.option("--json", "as_json", is_flag=True, help="At the end, print how it went as JSON on stderr.")
+@click.argument("program", type=click.Path())
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def run(
+    engine: str,
+    directories: tuple[str, ...],
+    environment: tuple[str, ...],
+    cwd: str,
+    invoke: str,
+    as_json: bool,
+    program: str,
+    args: tuple[str, ...],
+) -> None:
+    """Run a WebAssembly program, without containerd and without the daemon.
+
+    It sees its arguments, the variables of --env and the directories of --dir, and nothing else of this machine.
+    Exits with the program's exit code, 128 + n if signal n ended it; 127 if there is no such program, 126 if it is not
+    WebAssembly or does not compile, 125 if anything else failed.
+    """
+    from shimd.cli import run
+
+    raise SystemExit(run.main(run.Options(engine, directories, environment, cwd, invoke, program, args), as_json))

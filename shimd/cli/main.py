@@ -1,0 +1,22 @@
+"""``shimd``: the program's entry point.
+
+The daemon is started by the same program and lives for months: it must not carry what commands need (click alone would
+be a tenth of it), so ``shimd serve`` goes straight to the daemon. Commands import what they need when they run.
+"""
+
+import sys
+
+
+def main() -> int:
+    if sys.argv[1:] == ["serve"]:
+        from shimd.daemon.serve import main as serve
+
+        return serve()
+    from shimd.cli.commands import cli
+
+    cli.main(prog_name="shimd")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""``shimd run``: a program in a worker of its own, with no containerd and no daemon around it.
+
+A private fork server, the module cache and the worker are the ones that containers get; what is missing is the
+container: the program sees the directories that it is given.
+"""
+
+import json
+import os
+import signal
+import stat
+import sys
+import tempfile
+import time
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio
+import anyio.abc
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from shimd import log
+from shimd.cli import render
+from shimd.daemon.modules import compile_in_worker, reject_native
+from shimd.engines.registry import engine_names, get_engine
+from shimd.errors import Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
+from shimd.oci import Process
+from shimd.task.process import exit_code
+from shimd.task.timestamp import timestamp
+from shimd.worker.cache import Cache
+from shimd.worker.client import Forks, Worker, private_forks
+from shimd.worker.main import split_entry
+from shimd.worker.messages import Plan
+
+_log = log.logger(__name__)
+#: Exit codes of shimd's own failures, as of ``docker run``.
+NOT_FOUND, NOT_RUNNABLE, FAILED = 127, 126, 125
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
+
+
+Directory = tuple[str, str, bool]
+"""(on the host, in the guest, read-only)"""
+
+
+class Options(NamedTuple):
+    engine: str
+    directories: tuple[str, ...]
+    """``HOST[::GUEST][:ro]``"""
+    environment: tuple[str, ...]
+    """``NAME=VALUE``, or ``NAME`` for our own variable."""
+    cwd: str
+    entry: str
+    program: str
+    args: tuple[str, ...]
+
+
+@dataclass
+class Outcome:
+    """How it went; ``--json`` prints it."""
+
+    program: str
+    engine: str
+    pid: int = 0
+    exit_status: int = FAILED
+    error: str | None = None
+    """What kept it from running."""
+    compile_seconds: float | None = None
+    """``None``: it was in the cache."""
+    started_at: str | None = None
+    exited_at: str | None = None
+
+
+def main(options: Options, as_json: bool) -> int:
+    """Returns the exit code."""
+    log.configure("warning")
+    if os.geteuid() != 0:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        os.environ.setdefault("SHIMD_CACHE_DIR", f"{home}/shimd")
+    run = Run(options)
+    anyio.run(run.run)
+    outcome = run.outcome
+    if as_json:
+        print(json.dumps(asdict(outcome), ensure_ascii=False), file=sys.stderr)
+    elif outcome.error:
+        print(f"shimd: {render.printable(outcome.error)}", file=sys.stderr)
+    return outcome.exit_status
+
+
+class Run:
+    """One run; how it went stands in ``outcome`` afterwards."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._worker: Worker | None = None
+        self._scope = anyio.CancelScope()
+        """Inside the fork server's: what is cancelled cleans up with its help."""
+        self.outcome = Outcome(options.program, options.engine)
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self._forward_signals)
+            try:
+                await self._attempt()
+            except (ShimdError, OSError) as error:
+                self._failed(error)
+            tasks.cancel_scope.cancel()
+
+    def _failed(self, error: ShimdError | OSError) -> None:
+        plain = from_os(error) if isinstance(error, OSError) else error
+        self.outcome.error = str(plain)
+        self.outcome.exit_status = _exit_status(plain)
+
+    async def _attempt(self) -> None:
+        name, entry = split_entry(self._options.program)
+        if self._options.engine not in engine_names():
+            installed = ", ".join(engine_names())
+            raise Internal(f"engine {self._options.engine} is not installed; installed are {installed}")
+        preopens = with_cwd([preopen(text) for text in self._options.directories], self._options.cwd)
+        with ExitStack() as stack:
+            wasm = _open(name, stack)
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime())))
+            error: ShimdError | None = None
+            async with private_forks(self._options.engine, directory) as forks:
+                with self._scope:
+                    try:  # here, since a task group would wrap it
+                        artifact = await self._compiled(forks, name, wasm)
+                        await self._live(
+                            forks, self._plan(f"{name}#{self._options.entry or entry}", artifact, preopens)
+                        )
+                    except ShimdError as caught:
+                        error = caught
+            if error is not None:
+                raise error
+
+    async def _compiled(self, forks: Forks, name: str, wasm: int) -> Path:
+        """The compiled form, from the cache or made now."""
+        reject_native(name, wasm)
+
+        async def compile(fd: int, artifact: Path) -> None:
+            started = time.monotonic()
+            with _progress(name, os.fstat(wasm).st_size, self._options.engine):
+                await compile_in_worker(forks, name, fd, artifact)
+            self.outcome.compile_seconds = round(time.monotonic() - started, 3)
+
+        engine = self._options.engine
+        return await Cache().artifact(engine, get_engine(engine).version(), wasm, compile)
+
+    def _plan(self, program: str, artifact: Path, preopens: list[Directory]) -> Plan:
+        options = self._options
+        process = Process(args=[program, *options.args], env=[*map(variable, options.environment)], cwd=options.cwd)
+        return Plan(kind="run", id=options.program, process=process, artifact=str(artifact), preopens=preopens)
+
+    async def _live(self, forks: Forks, plan: Plan) -> None:
+        """The worker's life; its exit code is the outcome."""
+        worker = await forks.spawn("run", plan, (0, 1, 2))
+        self._worker, self.outcome.pid = worker, worker.pid
+        try:
+            await _ready(worker)
+            self.outcome.started_at = _time(time.time_ns())
+            worker.send({"op": "start"})
+            await worker.exited.wait()
+            assert worker.status is not None
+            self.outcome.exit_status, self.outcome.exited_at = exit_code(worker.status), _time(worker.exited_at)
+        finally:
+            if worker.status is None:
+                worker.signal(signal.SIGKILL)
+
+    async def _forward_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """What is sent to us is meant for the app, which is in a session of its own; before it lives, we end."""
+        with anyio.open_signal_receiver(*_FORWARDED) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGTSTP:
+                    self._pause()
+                elif self._worker is not None and self._worker.status is None:
+                    self._worker.signal(number)
+                else:
+                    self.outcome.exit_status = 128 + number
+                    self._scope.cancel()
+
+    def _pause(self) -> None:
+        """Ctrl-Z: stop the app and ourselves; go on when the shell says so."""
+        if self._worker is not None and self._worker.status is None:
+            self._worker.signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if self._worker is not None and self._worker.status is None:
+            self._worker.signal(signal.SIGCONT)
+
+
+async def _ready(worker: Worker) -> None:
+    """:raises ShimdError: why the program cannot run"""
+    while True:
+        packet = await worker.receive()
+        if packet is None:
+            raise Internal("the worker process died while it was set up")
+        message, _fds = packet
+        match message["ev"]:
+            case "error":
+                raise from_code(message["code"], message["message"])
+            case "warning":
+                _log.warning("%s", message["message"])
+            case "ready":
+                return
+
+
+def preopen(text: str) -> Directory:
+    """``HOST[::GUEST][:ro]``.
+
+    :raises InvalidArgument: there is no such directory
+    """
+    rest = text.removesuffix(":ro")
+    host, _, guest = rest.partition("::")
+    if not os.path.isdir(host):
+        raise InvalidArgument(f"--dir {text}: {host} is not a directory")
+    return os.path.abspath(host), guest or host, rest != text
+
+
+def with_cwd(preopens: list[Directory], cwd: str) -> list[Directory]:
+    """And ``.``, the working directory: WASI knows none but as an open directory of that name.
+
+    :raises InvalidArgument: the guest could not open it
+    """
+    if cwd == "/" or any(guest == "." for _host, guest, _read_only in preopens):
+        return preopens
+    for host, guest, read_only in sorted(preopens, key=lambda item: len(item[1]), reverse=True):
+        if f"{cwd}/".startswith(f"{guest.rstrip('/')}/"):
+            return [*preopens, (os.path.join(host, os.path.relpath(cwd, guest)), ".", read_only)]
+    raise InvalidArgument(f"--cwd {cwd} is in no directory of --dir")
+
+
+def variable(text: str) -> str:
+    """``NAME`` alone hands our own variable on, if it is set."""
+    return text if "=" in text else f"{text}={os.environ.get(text, '')}"
+
+
+def _open(name: str, stack: ExitStack) -> int:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFound(f"{name}: no such file") from None
+    except OSError as error:
+        raise InvalidArgument(str(from_os(error))) from None
+    stack.callback(os.close, fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise InvalidArgument(f"{name} is not a file")
+    return fd
+
+
+def _runtime() -> str | None:
+    """Where sockets may be: the user's own runtime directory (XDG Base Directory Specification), else /tmp."""
+    directory = os.environ.get("XDG_RUNTIME_DIR", "")
+    return directory if os.path.isdir(directory) else None
+
+
+def _exit_status(error: ShimdError) -> int:
+    match error:
+        case NotFound():
+            return NOT_FOUND
+        case InvalidArgument() | Unimplemented():
+            return NOT_RUNNABLE
+        case _:
+            return FAILED
+
+
+def _time(nanoseconds: int) -> str:
+    return timestamp(nanoseconds).isoformat().replace("+00:00", "Z")
+
+
+def _progress(name: str, size: int, engine: str) -> AbstractContextManager[object]:
+    """Shown while a program compiles, on a terminal only."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    progress = Progress(*columns, console=render.console(stderr=True), transient=True)
+    progress.add_task(f"compiling {render.printable(name)} ({render.size(size)}) for {engine}", total=None)
+    return progress

@@ -1,0 +1,89 @@
+"""``shimd status``: the daemon at a glance, as ``systemctl status`` shows a unit."""
+
+from typing import NamedTuple
+
+import anyio
+from rich.console import Console
+from rich.text import Text
+
+from shimd.api.shimd.status.v1 import DaemonResponse, Engine
+from shimd.cli import render
+from shimd.cli.client import connected
+from shimd.cli.plain import document, plain
+
+
+def main(as_json: bool) -> None:
+    daemon = anyio.run(_ask)
+    if as_json:
+        document(plain(daemon))
+    else:
+        _show(render.console(), daemon)
+
+
+async def _ask() -> DaemonResponse:
+    async with connected() as stub:
+        return await stub.daemon()
+
+
+def _show(out: Console, daemon: DaemonResponse) -> None:
+    out.print(Text.assemble(("● ", "green"), (f"shimd {daemon.version}", "bold"), f", pid {daemon.pid}"))
+    for name, value in _facts(daemon):
+        out.print(Text.assemble((f"{name:>9}: ", "dim"), render.printable(value)))
+    for section in (_engines(daemon), _endpoints(daemon)):
+        if section.rows:
+            out.print()
+            render.show(out, render.table(section.heads, section.rows))
+
+
+def _facts(daemon: DaemonResponse) -> list[tuple[str, str]]:
+    return [
+        ("Started", f"{render.stamp(daemon.started_at)} ({render.ago(daemon.started_at)})"),
+        ("Memory", f"{render.size(daemon.memory)} (the daemon alone)"),
+        ("Tasks", _counts(daemon)),
+        ("Runtime", daemon.runtime_dir),
+        ("State", daemon.state_dir),
+        ("Cache", f"{daemon.cache_dir} ({_cache(daemon)})"),
+        *(("Compiling", f"{item.program}, for {render.since(item.started_at)}") for item in daemon.compiling),
+    ]
+
+
+def _counts(daemon: DaemonResponse) -> str:
+    names = ("running", "created", "paused", "stopped")
+    counts = [(getattr(daemon.tasks, name), name) for name in names]
+    return ", ".join(f"{count} {name}" for count, name in counts if count) or "none"
+
+
+def _cache(daemon: DaemonResponse) -> str:
+    if daemon.cache is None or not daemon.cache.modules:
+        return "empty"
+    return f"{render.plural(daemon.cache.modules, 'module')}, {render.size(daemon.cache.size)}"
+
+
+class Section(NamedTuple):
+    heads: list[str]
+    rows: list[list[str | Text]]
+
+
+def _engines(daemon: DaemonResponse) -> Section:
+    rows: list[list[str | Text]] = [[e.name, e.version or "–", _fork_server(e)] for e in daemon.engines]
+    return Section(["ENGINE", "VERSION", "FORK SERVER"], rows)
+
+
+def _fork_server(engine: Engine) -> str | Text:
+    if engine.error:
+        return Text(render.printable(engine.error), "red")
+    return f"pid {engine.fork_server_pid}" if engine.fork_server_pid else Text("not started", "dim")
+
+
+def _endpoints(daemon: DaemonResponse) -> Section:
+    queued = {item.events_address: item.events_queued for item in daemon.containerds}
+    rows: list[list[str | Text]] = [
+        [e.events_address or "–", e.namespace, e.engine, str(e.tasks), _queued(queued.get(e.events_address, 0))]
+        for e in daemon.endpoints
+    ]
+    return Section(["CONTAINERD", "NAMESPACE", "ENGINE", "TASKS", "EVENTS WAITING"], rows)
+
+
+def _queued(count: int) -> Text:
+    """Events wait while containerd is away."""
+    return Text(str(count), "yellow" if count else "")
