@@ -15,17 +15,17 @@ RUNTIME = Path("/run/shimd")
 
 
 def main() -> None:
-    interval = notify.watchdog_interval()
+    interval, fds = notify.watchdog_interval(), notify.listen_fds()
     facts = {
         "argv": sys.argv[1:],
-        "fds": notify.listen_fds(),
+        "fds": fds,
         "again": notify.listen_fds(),
         "watchdog": interval,
         "environment": [name for name in os.environ if name.startswith("LISTEN_")],
         "child": os.posix_spawn("/bin/sleep", ["sleep", "1000"], {}),
     }
     (RUNTIME / "facts").write_text(json.dumps(facts))
-    listener = socket.socket(fileno=facts["fds"]["launch"]) if facts["fds"] else bound()
+    listener = socket.socket(fileno=fds["launch"]) if fds else bound()
     listener.settimeout(interval and interval / 2)
     notify.ready()
     notify.notify(STATUS="standing in")
