@@ -76,6 +76,7 @@ class RunningCall:
             return self._method.encode(await result)
         async with _closing(result):
             async for response in result:
+                await anyio.lowlevel.checkpoint()  # a handler that never waits must not keep others from running
                 await link.room()
                 if connection.is_open(self.stream_id):
                     link.push(connection.send_data(self.stream_id, self._method.encode(response)))

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream, ObjectStream
 
 from shimd.ttrpc._inbox import Inbox
@@ -238,6 +239,7 @@ class ClientStream(ObjectStream[bytes]):
             :meth:`receive` tells why)
         :raises MessageTooLarge: it does not fit into a frame
         """
+        await anyio.lowlevel.checkpoint()
         await self._client._link.room()
         self._client._link.push(self._client._connection.send_data(self._stream_id, item))
 
