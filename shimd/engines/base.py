@@ -33,7 +33,8 @@ class UnsupportedFeature(EngineError):
 
 
 class GuestTrap(Exception):
-    """The guest trapped. ``str()`` is the trap's message with the Wasm backtrace, ready for the app's stderr."""
+    """The guest trapped. ``str()`` is the trap's message with the Wasm backtrace, for the app's stderr; empty if the
+    engine has written it there."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 RESOLVE_IN_ROOT = 0x10
 
 # System call numbers that are the same on every architecture since Linux 5 (asm-generic/unistd.h and x86's table).
-_SYS_OPENAT2, _SYS_MOUNT_SETATTR = 437, 442
+_SYS_OPEN_TREE, _SYS_OPENAT2, _SYS_MOUNT_SETATTR = 428, 437, 442
+_OPEN_TREE_CLONE = 1
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}[os.uname().machine]
 _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277}[os.uname().machine]
 _SECCOMP_SET_MODE_FILTER = 1
@@ -109,6 +110,17 @@ def mount_setattr_readonly(fd: int) -> None:
     attributes = _MountAttr(attr_set=MOUNT_ATTR_RDONLY)
     size = c_size_t(ctypes.sizeof(attributes))
     _check(_syscall(_SYS_MOUNT_SETATTR, fd, b"", c_uint(AT_EMPTY_PATH | AT_RECURSIVE), ctypes.byref(attributes), size))
+
+
+def clone_readonly(path: str) -> int:
+    """A detached, read-only copy of the mount at ``path`` (open_tree(2), OPEN_TREE_CLONE)."""
+    fd = _check(_syscall(_SYS_OPEN_TREE, -100, _bytes(path), c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC)), path)
+    try:
+        mount_setattr_readonly(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def unshare(flags: int) -> None:

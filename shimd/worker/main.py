@@ -220,7 +220,7 @@ def _run(run: Callable[[], int]) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    data = text.rstrip("\n").encode(errors="replace") + b"\n"
+    data = text.rstrip("\n").encode(errors="replace") + b"\n" if text else b""
     while data:
         try:
             data = data[os.write(2, data) :]

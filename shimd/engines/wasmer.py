@@ -1,0 +1,248 @@
+"""wasmer, by the PyPI package ``wasmer-sdk``: modules of WASI preview 1 and WASIX.
+
+The binding maps no host directories: the guest's file system is in memory. Files of the container that only have to be
+read are copied into it; what would have to be shared both ways is refused, naming the way out. It is asyncio from end to
+end and starts threads with its first object, so everything but the import happens in :meth:`WasmerEngine.run`.
+"""
+
+import asyncio
+import os
+import platform
+import re
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from shimd.engines.base import EngineError, GuestTrap, InvalidModule, Invocation, Preopen, UnsupportedFeature
+from shimd.linux import libc
+
+if TYPE_CHECKING:
+    import wasmer_sdk
+
+_COMPONENT = b"\0asm\x0d\x00\x01\x00"
+_MODULE = "module"
+_WAY_OUT = "use the wasmtime engine (io.containerd.wasmtime.v1)"
+#: Mounted read-write into every pod, though apps only read them: a copy is as good.
+_KEPT_BY_KUBELET = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/shm", "/dev/termination-log")
+#: Never copied: they are not data.
+_NOT_DATA = ("/proc", "/sys", "/dev")
+#: Most bytes that are copied from a container's files, unless SHIMD_WASMER_COPY_LIMIT says otherwise.
+_COPY_LIMIT = 64 << 20
+
+
+@dataclass
+class Loaded:
+    wasm: bytes
+    directory: int
+    """The artefact's directory, read-only: the engine finds the compiled form in it by the module's digest."""
+
+
+class WasmerEngine:
+    name: ClassVar[str] = "wasmer"
+
+    def version(self) -> str:
+        return f"{version('wasmer-sdk')}-{platform.machine()}"
+
+    def warm(self) -> None:
+        import wasmer_sdk  # noqa: F401 — importing is safe to share by fork, any object of it is not
+
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
+        if not wasm.startswith(b"\0asm"):
+            wasm = _from_text(wasm)
+        if wasm.startswith(_COMPONENT):
+            raise UnsupportedFeature(f"wasmer runs core modules, and this is a component: {_WAY_OUT}")
+        artifact.mkdir()
+        (artifact / "module.wasm").write_bytes(wasm)
+        asyncio.run(_compile(wasm, artifact))
+
+    def load(self, artifact: Path) -> Loaded:
+        try:
+            return Loaded((artifact / "module.wasm").read_bytes(), _open_readonly(artifact))
+        except OSError as error:
+            raise EngineError(f"the compiled module {artifact} does not load: {error.strerror}") from None
+
+    def check(self, module: Loaded, invocation: Invocation) -> None:
+        if invocation.entry != "_start":
+            raise UnsupportedFeature(
+                f"wasmer's binding calls no function but _start: for {invocation.entry}, {_WAY_OUT}"
+            )
+        for preopen in invocation.preopens:
+            if preopen.guest != "/" and not preopen.read_only and not preopen.guest.startswith(_KEPT_BY_KUBELET):
+                raise UnsupportedFeature(
+                    f"wasmer's binding cannot share {preopen.guest} read-write: mount it read-only, or {_WAY_OUT}"
+                )
+
+    def run(self, module: Loaded, invocation: Invocation) -> int:
+        # The guest's working directory is the engine's affair; the process's own leads to the compiled module.
+        files = collect(invocation)
+        os.fchdir(module.directory)
+        return asyncio.run(_run(module.wasm, files, invocation))
+
+
+def _from_text(text: bytes) -> bytes:
+    import wasmtime
+
+    try:
+        return bytes(wasmtime.wat2wasm(text))
+    except wasmtime.WasmtimeError as error:
+        raise InvalidModule(f"not valid WebAssembly: {str(error).splitlines()[0]}") from None
+
+
+def _open_readonly(directory: Path) -> int:
+    """A detached read-only view of a directory, which stays when the host's files are gone from sight."""
+    try:
+        return libc.clone_readonly(str(directory))
+    except OSError:  # not root (``shimd run``): then it cannot be written anyway
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+async def _package(
+    client: "wasmer_sdk.Wasmer", wasm: bytes, name: str, files: Mapping[str, bytes]
+) -> "wasmer_sdk.Package":
+    import wasmer_sdk
+
+    return await client.packages.create(
+        wasmer_sdk.PackageDefinition(
+            modules={_MODULE: wasm},
+            commands={name: wasmer_sdk.PackageCommandDefinition(module=_MODULE)},
+            files=files,
+        )
+    )
+
+
+async def _compile(wasm: bytes, artifact: Path) -> None:
+    """Have the engine fill its cache: it compiles when a command starts, and this one's time is up at once."""
+    import wasmer_sdk
+
+    client = wasmer_sdk.Wasmer(cache_root=artifact / "cache")
+    try:
+        package = await _package(client, wasm, "app", {})
+        sandbox = await client.sandboxes.create(packages=[package])
+        process = await sandbox.command("app").spawn(timeout=0, stdout="discard", stderr="discard")
+        with suppress(wasmer_sdk.WasmerError):
+            await process.wait()
+    except wasmer_sdk.WasmerError as error:
+        raise InvalidModule(_sentence(error)) from None
+
+
+def command_name(program: str) -> str:
+    """What the guest sees as ``argv[0]``: the file's name, in the characters that the binding allows."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]", "_", program.rstrip("/").rpartition("/")[2])
+    return name if name.strip(".") else "app"
+
+
+async def _run(wasm: bytes, files: Mapping[str, bytes], invocation: Invocation) -> int:
+    import wasmer_sdk
+
+    try:
+        client = wasmer_sdk.Wasmer(cache_root="cache")
+        name = command_name(invocation.args[0])
+        package = await _package(client, wasm, name, files)
+        network = wasmer_sdk.NetworkPolicy.HOST if invocation.network else wasmer_sdk.NetworkPolicy.DISABLED
+        sandbox = await client.sandboxes.create(packages=[package], network=network)
+        command = sandbox.command(name, invocation.args[1:], cwd=invocation.cwd, env=dict(invocation.env))
+        process = await command.spawn(stdin="pipe" if _has_input() else "closed")
+    except wasmer_sdk.WasmerError as error:
+        raise EngineError(_sentence(error)) from None
+    return await _attend(process)
+
+
+async def _attend(process: "wasmer_sdk.Process") -> int:
+    """Move bytes until the guest has ended and all that it wrote is written."""
+    import wasmer_sdk
+
+    feeding = asyncio.ensure_future(_feed(process.stdin)) if process.stdin else None
+    try:
+        await asyncio.gather(_drain(process.stdout, 1), _drain(process.stderr, 2))
+        output = await process.wait()
+    except wasmer_sdk.WasmerError:
+        raise GuestTrap("") from None  # the engine has written the trap and its backtrace to fd 2
+    finally:
+        if feeding:
+            feeding.cancel()
+    return output.exit_code & 0xFF
+
+
+def _has_input() -> bool:
+    try:
+        return os.fstat(0).st_rdev != os.stat(os.devnull).st_rdev
+    except OSError:
+        return False
+
+
+async def _feed(stdin: "wasmer_sdk.WritableBytes") -> None:
+    import wasmer_sdk
+
+    with suppress(wasmer_sdk.WasmerError):  # the guest has closed its stdin, or ended
+        while data := await _read_input():
+            await stdin.write(data)
+        await stdin.close()
+
+
+async def _read_input() -> bytes:
+    """Read fd 0 once something is there; blocking, it is never made otherwise (a terminal shares its flags)."""
+    if not stat.S_ISREG(os.fstat(0).st_mode):
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(0, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(0)
+    return os.read(0, 65536)
+
+
+async def _drain(stream: "wasmer_sdk.ReadableBytes | None", fd: int) -> None:
+    if stream is None:
+        return
+    async for chunk in stream:
+        data = memoryview(chunk)
+        while data:
+            data = data[os.write(fd, data) :]
+
+
+def collect(invocation: Invocation) -> dict[str, bytes]:
+    """Contents of the container's regular files, by guest path.
+
+    :raises EngineError: they are more than may be copied
+    """
+    limit = int(os.environ.get("SHIMD_WASMER_COPY_LIMIT") or _COPY_LIMIT)
+    files: dict[str, bytes] = {}
+    total = 0
+    for host, guest in _files(invocation.preopens):
+        if guest == invocation.args[0]:
+            continue
+        try:
+            data = Path(host).read_bytes()
+        except OSError:  # not this user's to read: then it is not there
+            continue
+        total += len(data)
+        if total > limit:
+            raise EngineError(
+                f"wasmer's binding copies the container's files into memory, and there are more than {limit >> 20} MiB: "
+                f"raise SHIMD_WASMER_COPY_LIMIT, or {_WAY_OUT}"
+            )
+        files[guest] = data
+    return files
+
+
+def _files(preopens: Sequence[Preopen]) -> Iterator[tuple[str, str]]:
+    """(host path, guest path) of regular files below the outermost preopens."""
+    for preopen in preopens:
+        if preopen.guest != "/" and any(other.guest == "/" for other in preopens):
+            continue  # below "/", where the kernel has mounted it
+        for directory, names, files in os.walk(preopen.host):
+            guest = os.path.join(preopen.guest, os.path.relpath(directory, preopen.host)).replace("/./", "/")
+            guest = os.path.normpath(guest)
+            names[:] = [name for name in names if os.path.join(guest, name) not in _NOT_DATA]
+            for name in files:
+                path = os.path.join(directory, name)
+                if os.path.isfile(path):
+                    yield path, os.path.join(guest, name)
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())
