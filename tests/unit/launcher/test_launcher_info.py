@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -64,6 +65,32 @@ def test_twins_say_the_same(installed: Path) -> None:
         for kind in ("python", "c")
     ]
     assert answers[0].stdout == answers[1].stdout
+
+
+WORDS = [
+    *("-namespace", "--namespace", "-namespace=n", "-namespace=", "-id", "-id=x", "--id=y", "-bundle", "-bundle=/none"),
+    *("-debug", "-debug=true", "-debug=false", "--debug=0", "-v", "-version=false", "-info", "--info=true", "-v="),
+    *("--", "-", "---x", "-=", "", "start", "delete", "x", "-what", "-address", "-socket=", "-publish-binary"),
+]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_twins_understand_the_same(installed: Path, tmp_path: Path, seed: int) -> None:
+    """Any arguments: the same output, but for the time, and for each twin's own name and place."""
+    dice = random.Random(seed)
+    arguments = [dice.choice(WORDS) for _ in range(dice.randint(1, 6))]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    outcomes = []
+    for kind in ("python", "c"):
+        program = tmp_path / kind / "containerd-shim-wasmer-v1"
+        program.parent.mkdir()
+        shutil.copy(installed / kind / program.name, program)
+        shutil.copy(installed / kind / "shimd-launcher", program.parent)  # but no daemon
+        done = Launcher(program, tmp_path / "run", empty).call(*arguments)
+        stdout = b"deleted" if done.stdout.startswith(b"\x10\x89\x01\x1a") else done.stdout.replace(b"Python", b"C")
+        outcomes.append((done.returncode, stdout, done.stderr.replace(b"/python/", b"/c/")))
+    assert outcomes[0] == outcomes[1]
 
 
 def interpreters() -> list[str]:
