@@ -51,7 +51,8 @@ def contents(directory: Path) -> dict[str, str]:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
-        fresh = Path(scratch)
+        fresh = Path(scratch) / "api"  # with ordinary permissions, unlike scratch itself
+        fresh.mkdir()
         generate(fresh)
         if "--check" in sys.argv[1:]:
             new, old = contents(fresh), contents(API)

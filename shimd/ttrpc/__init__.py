@@ -3,7 +3,8 @@
 Lightweight frames over a Unix socket, many calls at a time, unary and streaming: see the specification, PROTOCOL.md in
 github.com/containerd/ttrpc, with which this package and its Go implementation agree on the wire.
 
-* :mod:`.connection` — the protocol without I/O: bytes in, events out; states and rules in :mod:`._state`
+* :mod:`.server_connection`, :mod:`.client_connection` — the protocol without I/O: bytes in, events out; the states and
+  their rules are in :mod:`._state`
 * :mod:`.server`, :mod:`.client` — above any anyio byte stream
 * :mod:`.method` — handlers, and what they are told of the call
 * :mod:`.testing` — client and server joined in memory
@@ -12,7 +13,8 @@ The package stands alone: it imports nothing else of shimd, and no protobuf libr
 brings its decoder and encoder.
 """
 
-from shimd.ttrpc.client import Client, ClientStream
+from shimd.ttrpc.client import Client
+from shimd.ttrpc.client_stream import ClientStream
 from shimd.ttrpc.codes import Code
 from shimd.ttrpc.errors import (
     ConnectionClosed,

@@ -11,10 +11,10 @@ import anyio.lowlevel
 from shimd.ttrpc._inbox import Inbox
 from shimd.ttrpc._link import Link
 from shimd.ttrpc.codes import Code
-from shimd.ttrpc.connection import ServerConnection
 from shimd.ttrpc.envelope import OK, Status
 from shimd.ttrpc.errors import MessageTooLarge, StatusError
 from shimd.ttrpc.method import Call, Method
+from shimd.ttrpc.server_connection import ServerConnection
 
 _logger = logging.getLogger("shimd.ttrpc")
 _TOO_LATE = Status(Code.DEADLINE_EXCEEDED, "context deadline exceeded")

@@ -17,13 +17,13 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 import anyio
-import anyio.lowlevel
-from anyio.abc import ByteStream, ObjectStream
+from anyio.abc import ByteStream
 
 from shimd.ttrpc._inbox import Inbox
 from shimd.ttrpc._link import Link
+from shimd.ttrpc.client_connection import ClientConnection
+from shimd.ttrpc.client_stream import ClientStream
 from shimd.ttrpc.codes import Code
-from shimd.ttrpc.connection import ClientConnection
 from shimd.ttrpc.envelope import Request, Response
 from shimd.ttrpc.errors import ConnectionClosed, RemoteProtocolError, StatusError
 from shimd.ttrpc.events import ClientEvent, DataReceived, NeedData, ResponseReceived, StreamFailed
@@ -143,7 +143,7 @@ class Client:
         server_streaming: bool = True,
         timeout: float | None = None,  # noqa: ASYNC109  (the server is told, too)
         metadata: Mapping[str, str] | None = None,
-    ) -> "ClientStream":
+    ) -> ClientStream:
         """Begin a call in which one side or both send any number of messages.
 
         :param payload: the request, if the client does not stream
@@ -155,7 +155,7 @@ class Client:
         stream_id, inbox = await self._begin(
             request, unary=False, closed=not client_streaming, one_response=not server_streaming
         )
-        return ClientStream(self, stream_id, inbox)
+        return ClientStream(self._connection, self._link, stream_id, inbox, self._forget)
 
     async def _begin(
         self, request: Request, *, one_response: bool, unary: bool = True, closed: bool = True
@@ -218,57 +218,6 @@ class Client:
                 self._connection.forget(event.stream_id)
         if event.last:
             inbox.end()
-
-
-class ClientStream(ObjectStream[bytes]):
-    """The client's end of a streaming call: encoded messages, in order, both ways.
-
-    Iterating gives the server's messages; where the server does not stream, the one response. Closing it early leaves
-    the call: ttrpc cannot tell the server, which goes on until it has no more to say.
-    """
-
-    def __init__(self, client: Client, stream_id: int, inbox: Inbox) -> None:
-        self._client = client
-        self._stream_id = stream_id
-        self._inbox = inbox
-
-    async def send(self, item: bytes) -> None:
-        """Send one message; waits while the server reads too slowly.
-
-        :raises LocalProtocolError: the client does not stream, or has sent its end, or the server ended the call (then
-            :meth:`receive` tells why)
-        :raises MessageTooLarge: it does not fit into a frame
-        """
-        await anyio.lowlevel.checkpoint()
-        await self._client._link.room()
-        self._client._link.push(self._client._connection.send_data(self._stream_id, item))
-
-    async def send_eof(self) -> None:
-        """Tell the server that no more messages come.
-
-        :raises LocalProtocolError: as in :meth:`send`
-        """
-        await self._client._link.room()
-        self._client._link.push(self._client._connection.send_end(self._stream_id))
-
-    async def receive(self) -> bytes:
-        """
-        :raises anyio.EndOfStream: the server has sent all, and its status was OK
-        :raises StatusError: the call ended with an error
-        :raises ConnectionClosed: the connection ended before the call
-        :raises RemoteProtocolError: the server broke the rules
-        """
-        message = await self._inbox.get()
-        if message is None:
-            raise anyio.EndOfStream
-        return message
-
-    async def aclose(self) -> None:
-        """Leave the call."""
-        connection = self._client._connection
-        if connection.may_send(self._stream_id):
-            self._client._link.push(connection.send_end(self._stream_id))
-        self._client._forget(self._stream_id)
 
 
 def _request(

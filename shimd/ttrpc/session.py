@@ -16,12 +16,12 @@ from shimd.ttrpc._call import RunningCall
 from shimd.ttrpc._inbox import Inbox
 from shimd.ttrpc._link import Link
 from shimd.ttrpc.codes import Code
-from shimd.ttrpc.connection import ServerConnection
 from shimd.ttrpc.envelope import Request
 from shimd.ttrpc.errors import LocalProtocolError, RemoteProtocolError, StatusError
 from shimd.ttrpc.events import DataReceived, NeedData, RequestReceived, ServerEvent, StreamRefused
 from shimd.ttrpc.limits import Limits
 from shimd.ttrpc.method import Call, Method, Services
+from shimd.ttrpc.server_connection import ServerConnection
 
 _logger = logging.getLogger("shimd.ttrpc")
 

@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shimd.ttrpc import Call, Client, Limits, Method, Server, frames
-from shimd.ttrpc.connection import ClientConnection, ServerConnection
+from shimd.ttrpc.client_connection import ClientConnection
 from shimd.ttrpc.envelope import Request, Response, Status
 from shimd.ttrpc.errors import RemoteProtocolError
 from shimd.ttrpc.events import NEED_DATA, ClientEvent, RequestReceived, ServerEvent, StreamRefused
 from shimd.ttrpc.frames import Frame, FrameReader, OversizedFrame
+from shimd.ttrpc.server_connection import ServerConnection
 from shimd.ttrpc.testing import memory_pair
 
 BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,8 +3,8 @@
 import pytest
 
 from shimd.ttrpc import frames
+from shimd.ttrpc.client_connection import ClientConnection
 from shimd.ttrpc.codes import Code
-from shimd.ttrpc.connection import ClientConnection
 from shimd.ttrpc.envelope import Request, Response, Status
 from shimd.ttrpc.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError, StatusError
 from shimd.ttrpc.events import NEED_DATA, ClientEvent, DataReceived, ResponseReceived, StreamFailed

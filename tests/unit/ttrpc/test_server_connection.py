@@ -4,11 +4,11 @@ import pytest
 
 from shimd.ttrpc import frames
 from shimd.ttrpc.codes import Code
-from shimd.ttrpc.connection import ServerConnection
 from shimd.ttrpc.envelope import Request, Response, Status
 from shimd.ttrpc.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 from shimd.ttrpc.events import NEED_DATA, DataReceived, RequestReceived, ServerEvent, StreamRefused
 from shimd.ttrpc.frames import MAX_DATA, NO_DATA, REMOTE_CLOSED, REMOTE_OPEN, Frame, FrameReader, FrameType
+from shimd.ttrpc.server_connection import ServerConnection
 
 CALL = Request("s", "m", b"payload")
 

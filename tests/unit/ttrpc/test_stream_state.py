@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shimd.ttrpc._state import CLIENT, SERVER, Move, State, Table
-from shimd.ttrpc.connection import ClientConnection, ServerConnection
+from shimd.ttrpc.client_connection import ClientConnection
 from shimd.ttrpc.envelope import Request
 from shimd.ttrpc.errors import LocalProtocolError
 from shimd.ttrpc.events import NEED_DATA
+from shimd.ttrpc.server_connection import ServerConnection
 
 #: The three diagrams of ttrpc's PROTOCOL.md, and what else it allows in words: who moves, how, into which state.
 DIAGRAMS = {

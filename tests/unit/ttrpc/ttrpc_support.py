@@ -78,7 +78,8 @@ def request(stream_id: int, method: str = "Echo", flags: int = 0, payload: bytes
 
 
 async def read_frames(stream: ByteStream, number: int) -> list[Frame]:
-    reader, taken = FrameReader(), []
+    reader = FrameReader()
+    taken: list[Frame] = []
     while len(taken) < number:
         reader.feed(await stream.receive())
         while isinstance(frame := reader.next(), Frame):
