@@ -37,7 +37,7 @@ class Session:
         self._connection.receive_data(replay)
         self._link = Link(stream, limits.write_buffer)
         self._calls: dict[int, RunningCall] = {}
-        self._call_ended = anyio.Event()
+        self._call_ended: anyio.Event | None = None
         self._reading = anyio.CancelScope()
         self._whole = anyio.CancelScope()
         self._stopping = False
@@ -155,9 +155,12 @@ class Session:
 
     async def _call_room(self) -> None:
         """Wait until one more call may be at work: meanwhile nothing is read."""
+        if len(self._calls) < self._limits.calls:
+            return
+        self._call_ended = anyio.Event()
         with anyio.move_on_after(self._limits.patience):
-            while len(self._calls) >= self._limits.calls:
-                await self._call_ended.wait()
+            await self._call_ended.wait()
+        self._call_ended = None
         if len(self._calls) >= self._limits.calls:
             raise StatusError(Code.RESOURCE_EXHAUSTED, f"{len(self._calls)} calls are at work on this connection")
 
@@ -175,8 +178,8 @@ class Session:
             await running.run(self._connection, self._link)
         finally:
             del self._calls[running.stream_id]
-            self._call_ended.set()
-            self._call_ended = anyio.Event()
+            if self._call_ended is not None:
+                self._call_ended.set()
             if self._stopping and not self._calls:
                 self._reading.cancel()
 
