@@ -1,8 +1,10 @@
 #!/bin/sh
 # Run in new mount, pid, net, ipc, uts and cgroup namespaces: make a machine of them, and become its systemd.
-# $1: an empty directory; $2: hybrid (cgroup version 1, with version 2 beside it) or unified (version 2 alone)
+# $1: an empty directory; $2: hybrid (cgroup version 1, with version 2 beside it) or unified (version 2 alone);
+# the rest: directories of other file systems that are to be seen there, too
 set -e
 machine=$1 mode=$2
+shift 2
 mount -t tmpfs tmpfs "$machine"
 mkdir "$machine/upper" "$machine/work" "$machine/root"
 mount -t overlay -o "lowerdir=/,upperdir=$machine/upper,workdir=$machine/work" overlay "$machine/root"
@@ -21,6 +23,10 @@ mount -t devpts -o newinstance,ptmxmode=666,mode=620 devpts dev/pts
 mount -t tmpfs tmpfs dev/shm
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
+for directory; do
+    mkdir -p ".$directory"
+    mount --rbind "$directory" ".$directory"
+done
 
 if [ "$mode" = unified ]; then
     mount -t cgroup2 cgroup2 sys/fs/cgroup

@@ -6,6 +6,7 @@ Its root is an overlay whose upper part is in memory, so whatever happens in the
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ def booted(mode: str) -> Iterator[Machine]:
         make_cgroup(cgroup)
     join = "for procs; do echo $$ >$procs; done"
     unshare = ["unshare", *NAMESPACES, "--fork", "--kill-child", "--propagation", "private"]
-    inside = ["sh", str(INSIDE), str(directory), mode]
+    inside = ["sh", str(INSIDE), str(directory), mode, *other_file_systems()]
     script = f"set -e; {join}; exec {' '.join([*unshare, *inside])}"
     log = directory.with_suffix(".log")
     with open(log, "wb") as output:
@@ -85,6 +86,12 @@ def booted(mode: str) -> Iterator[Machine]:
         log.unlink()
         for cgroup in cgroups:
             remove_cgroup(cgroup)
+
+
+def other_file_systems() -> list[str]:
+    """Where the project and its Python are, if that is not on the root file system."""
+    wanted = [Path(__file__).parents[3], Path(sys.prefix), Path(sys.base_prefix)]
+    return [str(path) for path in wanted if path.stat().st_dev != Path("/").stat().st_dev]
 
 
 def first_process(unshare: "subprocess.Popen[bytes]", log: Path) -> int:

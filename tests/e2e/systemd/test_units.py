@@ -2,88 +2,31 @@
 
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from shimd.launcher.build import build
-from tests.e2e.systemd.machine import Machine, booted, possible
+from tests.e2e.systemd import units
+from tests.e2e.systemd.machine import Machine
+from tests.e2e.systemd.units import SERVICE, SOCKET, drop_in, install, is_alive
 
-PROJECT = Path(__file__).resolve().parents[3]
-UNITS = PROJECT / "systemd"
 STANDIN = Path(__file__).with_name("standin.py")
-SERVICE, SOCKET = "shimd.service", "shimd.socket"
-
-pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
 
 
-def test_verify(tmp_path: Path) -> None:
-    """It only warns of an unknown key, so: not a word."""
-    shutil.copytree(UNITS, tmp_path, dirs_exist_ok=True)
-    drop_in = tmp_path / "shimd.service.d" / "test.conf"
-    drop_in.parent.mkdir()
-    drop_in.write_text(f"[Service]\nExecStart=\nExecStart={shutil.which('true')} serve\n")  # it must exist
-    units = [tmp_path / name for name in (SERVICE, SOCKET)]
-    done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+@pytest.fixture(autouse=True, scope="module")
+def standin(machine: Machine) -> None:
+    install(machine, STANDIN.read_text())
 
 
-@pytest.fixture(scope="module", params=["hybrid", "unified"])
-def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with the units, the launchers and the stand-in installed."""
-    if not possible(request.param):
-        pytest.skip("the kernel's cgroup controllers are not of version 1")
-    launchers = tmp_path_factory.mktemp("launchers")
-    build(launchers, "1.2.3")
-    with booted(request.param) as machine:
-        for unit in (SERVICE, SOCKET):
-            shutil.copy(UNITS / unit, machine.root / "etc/systemd/system")
-        for launcher in launchers.iterdir():
-            shutil.copy(launcher, machine.root / "usr/local/bin")
-        program = machine.root / "usr/local/bin/shimd"
-        program.write_text(
-            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(PROJECT)!r})\n{STANDIN.read_text()}"
-        )
-        program.chmod(0o755)
-        machine.run("systemctl", "daemon-reload")
-        yield machine
-
-
-@pytest.fixture(autouse=True)
-def fresh(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Each test starts with the socket alone."""
-    if "machine" not in request.fixturenames:
-        yield
-        return
-    machine: Machine = request.getfixturevalue("machine")
-    machine.run("systemctl", "start", SOCKET)
-    yield
-    machine.run("systemctl", "stop", SOCKET, SERVICE)
-    machine.run("systemctl", "kill", "--kill-who=all", "--signal=KILL", SERVICE, check=False)
-    machine.wait_for("an empty cgroup", lambda: "sleep" not in machine.run("ps", "-e", "-o", "comm"))
-    shutil.rmtree(machine.root / "etc/systemd/system/shimd.service.d", ignore_errors=True)
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "reset-failed")
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 def launch(machine: Machine) -> int:
-    """Ask as containerd does; the pid of the daemon that answered."""
-    command = "cd /tmp && exec containerd-shim-wasmer-v1 -namespace default -id web start"
-    path, _, pid = machine.run("sh", "-c", command).rpartition("/")
+    """The pid of the stand-in that answered."""
+    path, _, pid = units.launch(machine).rpartition("/")
     assert path == "unix:///wasmer"
     return int(pid)
-
-
-def drop_in(machine: Machine, *lines: str) -> None:
-    directory = machine.root / "etc/systemd/system/shimd.service.d"
-    directory.mkdir()
-    (directory / "test.conf").write_text("\n".join(["[Service]", *lines, ""]))
-    machine.run("systemctl", "daemon-reload")
 
 
 def facts(machine: Machine) -> dict[str, object]:
@@ -102,10 +45,6 @@ def may_raise_limits(machine: Machine) -> bool:
     """Some machines withhold CAP_SYS_RESOURCE; systemd then sets what it can."""
     capabilities = (machine.root / "proc/1/status").read_text().partition("CapEff:\t")[2][:16]
     return bool(int(capabilities, 16) >> 24 & 1)
-
-
-def is_alive(machine: Machine, pid: object) -> bool:
-    return (machine.root / f"proc/{pid}").exists()
 
 
 def test_connecting_starts_it(machine: Machine) -> None:
@@ -183,16 +122,13 @@ def test_stop_spares_children_and_keeps_the_socket(machine: Machine) -> None:
     assert launch(machine) != first
 
 
-def test_restart_and_stop_are_quick_for_a_daemon_that_ignores_sigterm(machine: Machine) -> None:
-    drop_in(
-        machine, "ExecStart=", "ExecStart=/bin/sh -c 'trap : TERM; systemd-notify --ready; while :; do sleep 1; done'"
-    )
-    drop_in_path = machine.root / "etc/systemd/system/shimd.service.d/test.conf"
-    drop_in_path.write_text(drop_in_path.read_text() + "TimeoutStopSec=1\nNotifyAccess=all\n")
-    machine.run("systemctl", "daemon-reload")
+def test_daemon_that_ignores_sigterm_is_killed(machine: Machine) -> None:
+    stubborn = "trap : TERM; systemd-notify --ready; while :; do sleep 1; done"
+    drop_in(machine, "ExecStart=", f"ExecStart=/bin/sh -c '{stubborn}'", "NotifyAccess=all", "TimeoutStopSec=1")
     machine.run("systemctl", "start", SERVICE)
+    first = machine.main_pid(SERVICE)
     machine.run("systemctl", "stop", SERVICE)
-    assert machine.main_pid(SERVICE) == 0
+    assert not is_alive(machine, first)
 
 
 def test_order_with_containerd(machine: Machine) -> None:
