@@ -1,3 +1,5 @@
+//go:build !unary
+
 // The other side of test_go.py: containerd's own implementation of ttrpc.
 //
 //	interop server SOCKET    serve test.Test until stdin ends
@@ -12,8 +14,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
@@ -21,7 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-const service = "test.Test"
+func text(s string) *wrapperspb.StringValue { return wrapperspb.String(s) }
 
 func main() {
 	if len(os.Args) != 3 {
@@ -34,15 +34,6 @@ func main() {
 		fail(call(os.Args[2]))
 	}
 }
-
-func fail(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-func text(s string) *wrapperspb.StringValue { return wrapperspb.String(s) }
 
 func serve(path string) error {
 	server, err := ttrpc.NewServer()
@@ -148,55 +139,6 @@ func call(path string) error {
 	streamCall(client, "Count", ttrpc.StreamDesc{StreamingServer: true}, text("one two three"), nil)
 	streamCall(client, "Nope", ttrpc.StreamDesc{StreamingServer: true}, text(""), nil)
 	return nil
-}
-
-func unaryCalls(client *ttrpc.Client) {
-	plain := context.Background()
-	named := ttrpc.WithMetadata(plain, ttrpc.MD{"name": {"k8s.io"}})
-	limited, cancel := context.WithTimeout(plain, time.Hour)
-	defer cancel()
-	short, cancel := context.WithTimeout(plain, 50*time.Millisecond)
-	defer cancel()
-	unary(plain, client, service, "Echo", "hello")
-	unary(plain, client, service, "Echo", "")
-	unary(named, client, service, "Echo", "named")
-	unary(limited, client, service, "Echo", "limited")
-	unary(plain, client, service, "Fail", "")
-	unary(plain, client, service, "Nope", "")
-	unary(plain, client, "test.Nope", "Echo", "")
-	unary(short, client, service, "Hang", "")
-	response := text("")
-	large := strings.Repeat("x", 4<<20-100)
-	err := client.Call(plain, service, "Echo", text(large), response)
-	fmt.Println("large:", len(response.Value)-len(large), err)
-}
-
-func unary(ctx context.Context, client *ttrpc.Client, service, method, value string) {
-	response := text("")
-	err := client.Call(ctx, service, method, text(value), response)
-	fmt.Printf("%s/%s(%s): %q %v\n", service, method, value, response.Value, err)
-}
-
-func concurrentCalls(client *ttrpc.Client) {
-	var group sync.WaitGroup
-	var lock sync.Mutex
-	right := 0
-	for i := 0; i < 100; i++ {
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			response := text("")
-			value := fmt.Sprint(i)
-			err := client.Call(context.Background(), service, "Echo", text(value), response)
-			lock.Lock()
-			defer lock.Unlock()
-			if err == nil && strings.HasPrefix(response.Value, value+" ") {
-				right++
-			}
-		}()
-	}
-	group.Wait()
-	fmt.Println("concurrent:", right)
 }
 
 func streamCall(client *ttrpc.Client, method string, desc ttrpc.StreamDesc, request *wrapperspb.StringValue, words []string) {
