@@ -204,7 +204,7 @@ def connect(path: Path) -> socket.socket:
     return sock
 
 
-def launch(engine: str, path: Path) -> tuple[socket.socket, int]:
+def launch(engine: str, path: Path, *flags: str) -> tuple[socket.socket, int]:
     """Start a fork server that listens on ``path`` and outlives this process; returns a connection and its pid.
 
     The socket listens before the server has warmed up, so that connecting needs no retries.
@@ -216,8 +216,13 @@ def launch(engine: str, path: Path) -> tuple[socket.socket, int]:
         listener.listen(8)
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-m", "shimd.worker.forkserver", engine],
-            os.environ,
+            [sys.executable, "-I", "-m", "shimd.worker.forkserver", engine, *flags],
+            # A guest may be able to read /proc/self/environ: nothing of the node's own belongs there.
+            {
+                name: value
+                for name, value in os.environ.items()
+                if name.startswith("SHIMD_") or name in ("PATH", "LANG")
+            },
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
                 (os.POSIX_SPAWN_DUP2, 0, 1),
@@ -236,8 +241,8 @@ def peer_pid(sock: socket.socket) -> int:
 
 @asynccontextmanager
 async def private_forks(engine: str, directory: Path) -> AsyncIterator[Forks]:
-    """A fork server of one's own, for as long as the context lasts (``shimd run``)."""
-    sock, pid = launch(engine, directory / "worker.sock")
+    """A fork server of one's own, for as long as the context or this process lasts (``shimd run``)."""
+    sock, pid = launch(engine, directory / "worker.sock", "private")
     forks = Forks(sock)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(forks.run)

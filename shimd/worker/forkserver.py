@@ -50,8 +50,9 @@ class Child:
 class ForkServer:
     """The poll loop and its table of children."""
 
-    def __init__(self, engine: Engine[object], listener: socket.socket) -> None:
+    def __init__(self, engine: Engine[object], listener: socket.socket, *, private: bool = False) -> None:
         self._engine = engine
+        self._private = private
         self._listener = listener
         self._supervisor: socket.socket | None = None
         self._children: dict[str, Child] = {}
@@ -60,9 +61,12 @@ class ForkServer:
         self._poll.register(listener, select.POLLIN)
 
     def serve(self) -> None:
-        """Loop until there is neither a supervisor nor a child (exits not yet forgotten count as children)."""
+        """Loop until there is neither a supervisor nor a child (exits not yet forgotten count as children).
+
+        A private server leaves with its one supervisor, and takes its apps with it (``worker.Host``).
+        """
         while True:
-            alone = self._supervisor is None and not self._children
+            alone = self._supervisor is None and (self._private or not self._children)
             ready = self._poll.poll(LINGER * 1000 if alone else None)
             if alone and not ready:
                 return
@@ -186,7 +190,7 @@ def main() -> None:
     engine.warm()
     listener = socket.socket(fileno=LISTEN_FD)
     listener.listen()  # once more, so that SO_PEERCRED tells our pid, not our parent's
-    server = ForkServer(engine, listener)
+    server = ForkServer(engine, listener, private="private" in sys.argv[2:])
     # What exists now is shared with every worker: keep the collector from writing to it.
     gc.collect()
     gc.freeze()

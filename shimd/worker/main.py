@@ -27,6 +27,7 @@ from shimd.engines.base import (
     UnsupportedFeature,
 )
 from shimd.errors import Code, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
+from shimd.linux import libc
 from shimd.oci import Process
 from shimd.worker import sandbox
 from shimd.worker.messages import Message, Plan, receive, send
@@ -59,6 +60,7 @@ class Host:
         raise NotFound(path)
 
     def enter(self) -> list[str]:
+        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)  # no daemon looks after it once its fork server is gone
         return []
 
 
