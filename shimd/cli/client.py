@@ -1,7 +1,8 @@
 """The connection to the daemon's Status service."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar, cast
 
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -10,6 +11,8 @@ from shimd import paths
 from shimd.api.shimd.status.v1 import StatusStub
 from shimd.cli.commands import NoDaemon
 from shimd.errors import Unavailable, from_code
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -35,3 +38,8 @@ async def connected() -> AsyncIterator[StatusStub]:
         raise from_code(error.status.value, error.message or error.status.name) from error
     finally:
         channel.close()
+
+
+def streamed(items: AsyncIterator[T]) -> "aclosing[AsyncGenerator[T, None]]":
+    """What a stub's streaming method returns, ended with the context."""
+    return aclosing(cast(AsyncGenerator[T, None], items))  # it is one, whatever the generated code declares

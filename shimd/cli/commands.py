@@ -21,12 +21,12 @@ class NoDaemon(ShimdError):
 class Failed(click.ClickException):
     """An error as every command shows it: one line on stderr."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
     def show(self, file: Any = None) -> None:
         click.echo(f"shimd: {self.format_message()}", file=file or sys.stderr)
+
+
+class FailedForNoDaemon(Failed):
+    exit_code = NO_DAEMON
 
 
 class Group(click.Group):
@@ -37,7 +37,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except ShimdError as error:
-            raise Failed(str(error), NO_DAEMON if isinstance(error, NoDaemon) else 1) from error
+            raise (FailedForNoDaemon if isinstance(error, NoDaemon) else Failed)(str(error)) from error
         except KeyboardInterrupt:  # the way to end what follows
             ctx.exit(INTERRUPTED)
 

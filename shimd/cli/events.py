@@ -1,13 +1,11 @@
 """``shimd events``: what was published to containerd, in its order."""
 
-from contextlib import aclosing
-
 import anyio
 from rich.text import Text
 
 from shimd.api.shimd.status.v1 import Event, EventsRequest
 from shimd.cli import render
-from shimd.cli.client import connected
+from shimd.cli.client import connected, streamed
 from shimd.cli.plain import line, plain
 
 
@@ -20,7 +18,7 @@ def main(container: str, follow: bool, tail: int, namespace: str, as_json: bool)
 async def _show(request: EventsRequest, as_json: bool) -> int:
     """Print each event as it comes; returns how many came."""
     out, count = render.console(), 0
-    async with connected() as stub, aclosing(stub.events(request)) as events:  # type: ignore[type-var]
+    async with connected() as stub, streamed(stub.events(request)) as events:
         async for event in events:
             count += 1
             if as_json:

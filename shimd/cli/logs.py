@@ -3,7 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Iterable
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ from shimd.api.shimd.status.v1 import (
     TasksRequest,
 )
 from shimd.cli import render
-from shimd.cli.client import connected
+from shimd.cli.client import connected, streamed
 from shimd.cli.plain import line, plain
 from shimd.errors import InvalidArgument, NotFound, from_os
 
@@ -147,9 +147,10 @@ async def _wait_exit(stub: StatusStub, task: Task, ended: anyio.Event) -> None:
     """Set ``ended`` when the task's init has exited; also if it did before this was called."""
     assert task.init is not None and task.init.created_at is not None
     request = EventsRequest(container_id=task.id, namespace=task.namespace, follow=True)
-    async with aclosing(stub.events(request)) as events:  # type: ignore[type-var]
+    async with streamed(stub.events(request)) as events:
         async for event in events:
-            if event.topic == "/tasks/exit" and not event.exec_id and event.time >= task.init.created_at:
+            ours = event.time is not None and event.time >= task.init.created_at  # not an earlier one's of that name
+            if event.topic == "/tasks/exit" and not event.exec_id and ours:
                 ended.set()
                 return
 
@@ -161,7 +162,7 @@ async def _show_daemon(stub: StatusStub, container: str, options: Options) -> in
     """Print the daemon's lines (about a container, or all); returns how many there were."""
     request = LogsRequest(container_id=container, follow=options.follow, last=options.tail)
     out, count = render.console(), 0
-    async with aclosing(stub.logs(request)) as records:  # type: ignore[type-var]
+    async with streamed(stub.logs(request)) as records:
         async for record in records:
             count += 1
             if options.as_json:

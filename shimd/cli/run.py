@@ -77,14 +77,18 @@ def main(options: Options, as_json: bool) -> int:
     if os.geteuid() != 0:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         os.environ.setdefault("SHIMD_CACHE_DIR", f"{home}/shimd")
-    run = Run(options)
-    anyio.run(run.run)
-    outcome = run.outcome
+    outcome = anyio.run(_run, options)
     if as_json:
         print(json.dumps(asdict(outcome), ensure_ascii=False), file=sys.stderr)
     elif outcome.error:
         print(f"shimd: {render.printable(outcome.error)}", file=sys.stderr)
     return outcome.exit_status
+
+
+async def _run(options: Options) -> Outcome:
+    run = Run(options)
+    await run.run()
+    return run.outcome
 
 
 class Run:

@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Generic, NamedTuple, TypeVar
@@ -41,7 +41,7 @@ class Ring(Generic[T]):
             self._grown.set()
             self._grown = None
 
-    async def read(self, last: int, follow: bool, wanted: Callable[[T], bool]) -> AsyncIterator[tuple[T, int]]:
+    async def read(self, last: int, follow: bool, wanted: Callable[[T], bool]) -> AsyncGenerator[tuple[T, int], None]:
         """The ``last`` of the wanted items that are kept (0: all of them), then, if ``follow``, those to come.
 
         With each, how many items (wanted or not) were dropped since the one before, because the reader was too slow.

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from shimd import paths
 from shimd.api.containerd.events import TaskCreate, TaskExit, TaskStart
 from shimd.api.containerd.types import Mount
 from shimd.api.shimd.status import v1 as api
+from shimd.cli.client import streamed
 from shimd.daemon.endpoint import Endpoint
 from shimd.daemon.status import EVENTS, MAX_STREAMS, StatusServer
 from shimd.daemon.supervisor import Supervisor
@@ -196,8 +197,9 @@ async def test_tasks_are_found_by_namespace_and_by_the_beginning_of_the_id(
         for id in ("web", "worker"):
             container(endpoint, id)
 
-    async def found(**request: str) -> list[str]:
-        return [f"{task.namespace}/{task.id}" for task in (await stub.tasks(api.TasksRequest(**request))).tasks]
+    async def found(namespace: str = "", id: str = "") -> list[str]:
+        tasks = (await stub.tasks(api.TasksRequest(namespace=namespace, id=id))).tasks
+        return [f"{task.namespace}/{task.id}" for task in tasks]
 
     assert await found() == ["ns1/web", "ns1/worker", "ns2/web", "ns2/worker"]
     assert await found(namespace="ns2") == ["ns2/web", "ns2/worker"]
@@ -210,7 +212,7 @@ async def test_events_kept_and_to_come(supervisor: Supervisor, stub: api.StatusS
     endpoint = await supervisor.endpoint("wasmtime", "ns1", "", "")
     endpoint.publish(TaskCreate(container_id="a", pid=7, rootfs=[Mount(type="overlay", options=["x" * 10000])]))
     request = api.EventsRequest(follow=True)
-    async with aclosing(stub.events(request)) as events:
+    async with streamed(stub.events(request)) as events:
         created = await anext(events)
         assert (created.namespace, created.topic, created.container_id, created.pid) == ("ns1", "/tasks/create", "a", 7)
         assert created.exit_status is None
@@ -239,7 +241,7 @@ async def test_logs_of_one_container(supervisor: Supervisor, stub: api.StatusStu
     log = logger("shimd.test")
     log.warning("container a: odd")
     log.warning("container ab: odd too")
-    async with aclosing(stub.logs(api.LogsRequest(container_id="a", follow=True))) as records:
+    async with streamed(stub.logs(api.LogsRequest(container_id="a", follow=True))) as records:
         assert (await anext(records)).message == "container a: odd"
         log.error("container a: gone")
         record = await anext(records)
@@ -251,7 +253,7 @@ async def test_a_slow_caller_loses_events_and_harms_nobody(supervisor: Superviso
     endpoint = await supervisor.endpoint("wasmtime", "ns1", "", "")
     narrow = Configuration(http2_connection_window_size=65535, http2_stream_window_size=65535)
     total, seen, lost = 20 * EVENTS, 0, 0
-    async with calling(narrow) as slow, aclosing(slow.events(api.EventsRequest(follow=True))) as events:
+    async with calling(narrow) as slow, streamed(slow.events(api.EventsRequest(follow=True))) as events:
         endpoint.publish(TaskStart(container_id="first", pid=1))
         assert (await anext(events)).container_id == "first"
         for number in range(total):  # as fast as the loop lets the service run, while the caller reads nothing
@@ -270,7 +272,7 @@ async def test_a_slow_caller_loses_events_and_harms_nobody(supervisor: Superviso
 async def test_callers_that_vanish_free_their_place(supervisor: Supervisor) -> None:
     async def follow(stack: AsyncExitStack) -> None:
         stub = await stack.enter_async_context(calling())
-        events = await stack.enter_async_context(aclosing(stub.events(api.EventsRequest(follow=True))))
+        events = await stack.enter_async_context(streamed(stub.events(api.EventsRequest(follow=True))))
         await anext(events)
 
     endpoint = await supervisor.endpoint("wasmtime", "ns1", "", "")
@@ -307,7 +309,7 @@ async def test_garbage_harms_nobody(stub: api.StatusStub, data: bytes) -> None:
 
 
 async def test_callers_that_follow_do_not_hold_up_the_end(directories: None) -> None:
-    async with calling() as stub, aclosing(stub.events(api.EventsRequest(follow=True))) as events:
+    async with calling() as stub, streamed(stub.events(api.EventsRequest(follow=True))) as events:
         with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 supervisor = Supervisor(tasks)
