@@ -413,13 +413,14 @@ def unlink(path: str) -> None:
 
 
 def make_directory(path: str, mode: int) -> None:
+    """And those above it; others may be doing the same."""
+    parent = path.rpartition("/")[0]
+    if parent:
+        make_directory(parent, 0o755)
     try:
         posix.mkdir(path, mode)
     except FileExistsError:
         pass
-    except FileNotFoundError:
-        make_directory(path.rpartition("/")[0], 0o755)
-        posix.mkdir(path, mode)
 
 
 def beside(name: str) -> str:
