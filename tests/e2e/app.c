@@ -32,8 +32,10 @@ static int env(void) {
 static int copy(FILE *from) {
     char buffer[4096];
     size_t got;
-    while ((got = fread(buffer, 1, sizeof buffer, from)) > 0)
+    do { /* one short read is the end: a terminal could go on after it */
+        got = fread(buffer, 1, sizeof buffer, from);
         fwrite(buffer, 1, got, stdout);
+    } while (got == sizeof buffer);
     return 0;
 }
 

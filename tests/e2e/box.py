@@ -123,9 +123,9 @@ class Box:
 
     def events(self, id: str) -> list[Event]:
         """The task events of one container, so far."""
-        lines = self.containerd.events_log.read_text().splitlines()
-        split = [line.split(" ", 7) for line in lines]
-        found = [Event(words[-2], json.loads(words[-1])) for words in split if self.namespace in words]
+        # DATE TIME ZONE ZONE NAMESPACE TOPIC JSON
+        lines = [line.split(" ", 6) for line in self.containerd.events_log.read_text().splitlines()]
+        found = [Event(line[5], json.loads(line[6])) for line in lines if len(line) == 7 and line[4] == self.namespace]
         return [event for event in found if id == event.payload.get("container_id") and "/tasks/" in event.topic]
 
     def wait_event(self, id: str, topic: str) -> Event:

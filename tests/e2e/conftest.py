@@ -94,7 +94,7 @@ def new_box(archive: Path) -> Iterator[BoxMaker]:
             namespace = f"e2e-{os.getpid()}-{next(_serial)}"
             containerd.import_image(archive, namespace)
             box = Box(containerd, namespace, runtime)
-            stack.callback(leftovers.remove_cgroups, namespace)
+            stack.callback(leftovers.remove_parents, namespace)
             stack.callback(box.close)
             return box
 

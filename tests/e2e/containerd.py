@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 LAUNCHERS = Path(sys.executable).parent
 SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
 #: Seconds until a command or a state that tests wait for counts as hanging.
-PATIENCE = 60
+PATIENCE = 20
 
 CONFIG = """\
 version = 2

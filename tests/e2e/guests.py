@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.e2e.images import Image, image, layer
+from tests.e2e.images import LINUX, WASI_WASM, Image, image, layer
 
 SOURCE = Path(__file__).parent / "app.c"
 NATIVE = "test.invalid/native:1"
@@ -30,8 +30,9 @@ def standard(native: bytes, wasm: bytes) -> list[Image]:
     files = {"/app": native, "/app.wasm": wasm, "/data/note": b"a note\n"}
     contents = [layer(files, DIRECTORIES)]
     settings = {"Env": ["PATH=/", "FROM_IMAGE=yes"], "WorkingDir": "/"}
-    return [
-        image(NATIVE, contents, {**settings, "Entrypoint": ["/app"]}),
-        image(WASM, contents, {**settings, "Entrypoint": ["/app.wasm"]}),
-        image(WASI, contents, {**settings, "Entrypoint": ["/app.wasm"]}, {"os": "wasi", "architecture": "wasm"}),
-    ]
+    images = []
+    for name, entry, platform in ((NATIVE, "/app", LINUX), (WASM, "/app.wasm", LINUX), (WASI, "/app.wasm", WASI_WASM)):
+        process = {**settings, "Entrypoint": [entry]}
+        images.append(image(name, contents, process, platform))
+        images.append(image(name.replace(":", "-user:"), contents, {**process, "User": "1234:5678"}, platform))
+    return images

@@ -21,7 +21,7 @@ WASM_CONFIG = "application/vnd.wasm.config.v0+json"
 TITLE = "org.opencontainers.image.title"
 
 LINUX = {"os": "linux", "architecture": "amd64"}
-WASI = {"os": "wasi", "architecture": "wasm"}
+WASI_WASM = {"os": "wasi", "architecture": "wasm"}
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def image(name: str, layers: Sequence[Blob], process: Mapping[str, Any], platfor
 def artifact(name: str, wasm: bytes, layer_type: str, title: str = "app.wasm") -> Image:
     """An OCI Wasm artifact: its one layer is the module itself."""
     module = Blob(layer_type, wasm, {TITLE: title})
-    config = {**WASI, "created": "1970-01-01T00:00:00Z", "layerDigests": [module.digest]}
-    return Image(name, WASI, _json(WASM_CONFIG, config), [module])
+    config = {**WASI_WASM, "created": "1970-01-01T00:00:00Z", "layerDigests": [module.digest]}
+    return Image(name, WASI_WASM, _json(WASM_CONFIG, config), [module])
 
 
 def save(path: Path, images: Sequence[Image]) -> None:

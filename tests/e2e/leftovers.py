@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+RUNC = Path("/run/containerd/runc")
 
 
 def mounts(marker: str) -> list[str]:
@@ -22,11 +23,10 @@ def cgroups(namespace: str) -> list[Path]:
     ]
 
 
-def remove_cgroups(namespace: str) -> None:
-    """The parents, which runc leaves."""
-    for pattern in (namespace, f"*/{namespace}"):
-        for path in CGROUP.glob(pattern):
-            path.rmdir()
+def remove_parents(namespace: str) -> None:
+    """The empty directories of a namespace, which runc leaves: of its cgroups and of its state."""
+    for path in (*CGROUP.glob(namespace), *CGROUP.glob(f"*/{namespace}"), *RUNC.glob(namespace)):
+        path.rmdir()
 
 
 def _pids() -> Iterator[int]:

@@ -5,7 +5,7 @@ from subprocess import PIPE
 import pytest
 
 from tests.e2e import guests
-from tests.e2e.box import Box, content, until, wasm_only
+from tests.e2e.box import Attached, Box, content, until, wasm_only
 
 
 def test_output_and_removal(box: Box) -> None:
@@ -110,7 +110,7 @@ def test_hundred_at_once(box: Box) -> None:
     """A hundred apps, eight clients at a time."""
     ids = [f"app{number}" for number in range(100)]
     waiting = list(ids)
-    clients = []
+    clients: list[Attached] = []
     while waiting or clients:
         while waiting and len(clients) < 8:
             clients.append(box.run_attached(waiting[0], "echo", waiting.pop(0), flags=("--rm",)))
