@@ -1,6 +1,8 @@
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 
 import anyio
 import pytest
@@ -14,6 +16,20 @@ from shimd.ttrpc.testing import memory_pair
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_test_hangs() -> Iterator[None]:
+    """A broken protocol shows itself by waiting for ever."""
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("the test hangs")
+
+    previous = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
 
 
 @pytest.fixture(params=["memory", "unix"])

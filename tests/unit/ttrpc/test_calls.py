@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from ttrpc_support import Connect, all_kinds, raw
+from ttrpc_support import Connect, all_kinds, eventually, raw
 
 from shimd.api.containerd.task.v3 import PidsRequest, WaitResponse
 from shimd.ttrpc import (
@@ -16,6 +16,7 @@ from shimd.ttrpc import (
     LocalProtocolError,
     MessageTooLarge,
     Method,
+    Server,
     StatusError,
 )
 from shimd.ttrpc.frames import MAX_DATA
@@ -303,3 +304,24 @@ async def test_a_generator_is_closed_with_its_call(connect: Connect) -> None:
                 async for _ in stream:
                     pass
         await closed.wait()
+
+
+async def test_nothing_is_kept_of_calls_that_ended(connect: Connect) -> None:
+    """However they ended."""
+    server = Server(all_kinds())
+    async with connect(server) as client:
+        await client.unary("test.Test", "Echo", b"x")
+        for method, limit in (("Fail", None), ("Crash", None), ("Hang", 0.01)):
+            with pytest.raises(StatusError):
+                await client.unary("test.Test", method, b"", timeout=limit)
+        with anyio.move_on_after(0.01):
+            await client.unary("test.Test", "Hang", b"")
+        assert await everything(client, "Double", b"1") == [b"11"]
+        async with await client.stream("test.Test", "Total", client_streaming=True) as stream:
+            await stream.send(b"1")
+        assert client._pending == {}
+        assert client._connection._states == {}
+        (session,) = server._sessions
+        await eventually(lambda: not session._calls)
+        assert session._connection._states == {}
+        assert session._connection._unary == {}
