@@ -1,0 +1,11 @@
+"""Cgroups of version 1, 2 and both at once ("hybrid"): limits, freezing, counting, and the kernel's out-of-memory kills.
+
+Everything is plain files, as Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel describe them. systemd is not
+asked over D-Bus: its names for cgroups are understood, and the directories made directly (see :mod:`.paths`).
+"""
+
+from shimd.cgroup.cgroup import Cgroup
+from shimd.cgroup.join import join
+from shimd.cgroup.stats import Readings
+
+__all__ = ["Cgroup", "Readings", "join"]

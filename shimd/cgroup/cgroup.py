@@ -1,0 +1,185 @@
+"""A container's cgroup: one directory in each hierarchy of the node."""
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from shimd.cgroup import freezer, layout, paths, setting, stats, tree, v1, v2
+from shimd.cgroup.files import read_if_there, write
+from shimd.cgroup.layout import Layout
+from shimd.errors import Unimplemented, from_os
+
+_KILL_TIMEOUT = 1.0
+
+
+class Cgroup:
+    """Made by :meth:`create`, or found again by :meth:`open`. Methods block for microseconds, if not said otherwise."""
+
+    def __init__(self, directories: list[str], where: Layout) -> None:
+        self.directories = directories
+        """One per hierarchy: what :func:`shimd.cgroup.join` takes."""
+        self._layout = where
+        self._by_controller = _by_controller(directories, where)
+
+    @classmethod
+    def create(
+        cls, path: str, resources: dict[str, Any], systemd: bool = False, where: Layout | None = None
+    ) -> "Cgroup":
+        """Make a cgroup with limits, ready for processes; leave nothing behind on failure (but parents).
+
+        :param path: ``linux.cgroupsPath`` (see :func:`shimd.cgroup.paths.relative` for systemd's form)
+        :param resources: ``linux.resources``
+        :raises AlreadyExists: there is one already, in use
+        :raises Unimplemented: a limit for which this node has no controller
+        :raises InvalidArgument: the path, or a value
+        """
+        where = where or layout.current()
+        relative = paths.relative(path, systemd)
+        made: list[str] = []
+        try:
+            for root in where.roots:
+                directory = f"{root}/{relative}"
+                tree.make(directory)
+                made.append(directory)
+            cgroup = cls(made, where)
+            cgroup._prepare()
+            cgroup.apply(resources)
+        except BaseException as error:
+            for directory in made:
+                with suppress(OSError):
+                    tree.remove(directory)
+            if isinstance(error, OSError):
+                raise from_os(error) from error
+            raise
+        return cgroup
+
+    @classmethod
+    def open(cls, directories: list[str], where: Layout | None = None) -> "Cgroup":
+        """One that :meth:`create` made, perhaps in another process."""
+        return cls(list(directories), where or layout.current())
+
+    @property
+    def version(self) -> int:
+        """Of the hierarchy that has the controllers."""
+        return 2 if self._layout.is_v2 else 1
+
+    def apply(self, resources: dict[str, Any]) -> None:
+        """Set the limits that are given, and leave all others as they are (Create, and Task.Update).
+
+        A limit that fails leaves those before it set, as with runc. Lowering a memory limit may block while the kernel
+        reclaims memory.
+
+        :raises Unimplemented: this node lacks the controller
+        :raises InvalidArgument: the kernel refuses the value
+        :raises FailedPrecondition: a limit below what cannot be reclaimed
+        """
+        translate = v2 if self.version == 2 else v1
+        setting.write_all(translate.settings(resources), self._find)
+
+    def freeze(self) -> None:
+        """Stop all processes, and return when they stand (usually within 1 ms; 2 s at most).
+
+        :raises Unimplemented: no freezer here
+        :raises FailedPrecondition: some process cannot be stopped
+        """
+        freezer.freeze(self._freezer())
+
+    def thaw(self) -> None:
+        self._freezer().ask(False)
+
+    def pids(self) -> list[int]:
+        """All processes, threads not among them; those of another pid namespace (which have no number here) neither."""
+        if not self.directories:
+            return []
+        text = read_if_there(self.directories[0] + "/cgroup.procs") or ""
+        return [int(pid) for pid in text.split() if pid != "0"]
+
+    def kill(self) -> None:
+        """SIGKILL for all, frozen ones too, until none is left to be killed (1 s at most)."""
+        if self.version == 2 and os.path.exists(self.directories[0] + "/cgroup.kill"):
+            write(self.directories[0] + "/cgroup.kill", "1")
+            return
+        deadline = time.monotonic() + _KILL_TIMEOUT
+        while (pids := self.pids()) and time.monotonic() < deadline:  # again, for those that were being forked
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with suppress(Unimplemented, FileNotFoundError):
+                self.thaw()
+            time.sleep(0.001)
+
+    def remove(self) -> None:
+        """Remove the directories; quietly, if they are gone. Waits 1 s at most for processes that are dying.
+
+        Parents stay, even those that :meth:`create` made, as with runc: whoever names a parent owns it.
+
+        :raises OSError: EBUSY: live processes are in it; the rest is removed
+        """
+        errors = []
+        for directory in self.directories:
+            try:
+                tree.remove(directory)
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def stats(self) -> stats.Readings:
+        """What the kernel has counted."""
+        return stats.read_v2(self.directories[0]) if self.version == 2 else stats.read_v1(self._by_controller)
+
+    def oom_count(self) -> int:
+        """Processes that the kernel killed here for want of memory, ever."""
+        from shimd.cgroup import oom
+
+        directory = self._find("memory")
+        return (oom.count(directory, self.version) or 0) if directory else 0
+
+    async def oom_kills(self) -> AsyncIterator[int]:
+        """Yield the number of new kills whenever there are some, the first time all since the cgroup was made.
+
+        Ends when the cgroup does, and at once without a memory controller. Tells of a kill a moment after it: whoever
+        must know at a process's exit asks :meth:`oom_count`.
+        """
+        from shimd.cgroup import oom  # anyio: not for workers, which import this package too
+
+        directory = self._find("memory")
+        if directory is not None:
+            async for number in oom.kills(directory, self.version):
+                yield number
+
+    def _prepare(self) -> None:
+        if self.version == 2:
+            assert self._layout.unified is not None
+            tree.enable_controllers(self._layout.unified, self.directories[0])
+        elif "cpuset" in self._by_controller:
+            root = next(one.root for one in self._layout.v1 if "cpuset" in one.controllers)
+            tree.inherit_cpuset(root, self._by_controller["cpuset"])
+
+    def _find(self, controller: str) -> str | None:
+        """The directory with a controller's files."""
+        if self.version == 1:
+            return self._by_controller.get(controller)
+        there = read_if_there(self.directories[0] + "/cgroup.controllers") or ""
+        return self.directories[0] if controller in ("cgroup", *there.split()) else None
+
+    def _freezer(self) -> freezer.V1 | freezer.V2:
+        if "freezer" in self._by_controller:
+            return freezer.V1(self._by_controller["freezer"])
+        if self._layout.unified is not None:
+            return freezer.V2(self.directories[-1])
+        raise Unimplemented("containers cannot be paused: this node has no cgroup controller freezer")
+
+
+def _by_controller(directories: list[str], where: Layout) -> dict[str, str]:
+    """The directory of each version 1 controller."""
+    return {
+        controller: directory
+        for hierarchy in where.v1
+        for directory in directories
+        if directory.startswith(hierarchy.root + "/")
+        for controller in hierarchy.controllers
+    }

@@ -1,0 +1,57 @@
+"""Reading and writing the kernel's little files, as cheaply as Python can."""
+
+import errno
+import os
+
+# A file that is not there, of a cgroup that is no more, or of a part that this kernel has switched off.
+_ABSENT = frozenset({errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP})
+_SIZE = 1 << 16
+
+
+def write(path: str, value: str) -> None:
+    """:raises OSError: naming the file"""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+    finally:
+        os.close(fd)
+
+
+def read(path: str) -> str:
+    """The whole file, without the white space at its ends.
+
+    :raises OSError: naming the file
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _read_all(fd).decode().strip()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+    finally:
+        os.close(fd)
+
+
+def _read_all(fd: int) -> bytes:
+    # The kernel hands out a page or so at a time: only an empty read is the end.
+    chunks = []
+    while chunk := os.read(fd, _SIZE):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def read_if_there(path: str) -> str | None:
+    """The same, or ``None`` where this kernel has no such file."""
+    try:
+        return read(path)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise
+
+
+def flat_keyed(text: str) -> dict[str, int]:
+    """Lines of ``KEY VALUE`` (cgroup-v2.rst, "Format"); a value that is no number is left out."""
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].lstrip("-").isdigit()}

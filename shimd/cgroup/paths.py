@@ -1,0 +1,53 @@
+"""``linux.cgroupsPath`` of the runtime spec, as a path below each hierarchy's mount point."""
+
+from shimd.errors import InvalidArgument
+
+
+def relative(path: str, systemd: bool) -> str:
+    """``/default/id`` → ``default/id``; ``kubepods-burstable.slice:cri-containerd:id`` → ``kubepods.slice/…/…scope``.
+
+    The second form is systemd's, ``slice:prefix:name``: it is taken as such where ``systemd`` (the runtime option
+    SystemdCgroup) says so, and wherever it starts with a slice: containerd's CRI writes it whenever the kubelet's cgroup
+    driver is systemd. The scope's directory is made by us: systemd does not know the unit. Asking it over D-Bus for a
+    transient scope with delegation is not implemented.
+
+    :raises InvalidArgument: the path leaves the hierarchy, is empty, or not of systemd's form though it should be
+    """
+    if systemd or _is_systemd(path):
+        path = _expand(path)
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    if not names or ".." in names or "\0" in path:
+        raise InvalidArgument(f"linux.cgroupsPath {path!r} names no cgroup of its own")
+    return "/".join(names)
+
+
+def _is_systemd(path: str) -> bool:
+    parts = path.split(":")
+    return len(parts) == 3 and parts[0].endswith(".slice") and "/" not in path
+
+
+def _expand(path: str) -> str:
+    parts = path.split(":")
+    if len(parts) != 3 or not parts[2] or "/" in path:
+        raise InvalidArgument(
+            f"linux.cgroupsPath {path!r} is not of the form slice:prefix:name, as SystemdCgroup needs"
+        )
+    slice, prefix, name = parts
+    return _nested(slice or "system.slice") + "/" + _unit(prefix, name)
+
+
+def _nested(slice: str) -> str:
+    """systemd.slice(5): ``a-b.slice`` lies in ``a.slice``; ``-.slice`` is the root."""
+    stem = slice.removesuffix(".slice")
+    if stem == "-":
+        return ""
+    names = stem.split("-")
+    if not slice.endswith(".slice") or not all(names):
+        raise InvalidArgument(f"{slice!r} in linux.cgroupsPath is not the name of a slice")
+    return "/".join("-".join(names[: depth + 1]) + ".slice" for depth in range(len(names)))
+
+
+def _unit(prefix: str, name: str) -> str:
+    if name.endswith(".slice"):
+        return name
+    return (f"{prefix}-{name}" if prefix else name) + ".scope"
