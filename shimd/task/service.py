@@ -184,7 +184,7 @@ class TaskService(api.TaskBase):
         cgroup = self._container(message.id).cgroup
         if cgroup is None:
             raise NotFound(f"container {message.id} has no cgroup")
-        return api.StatsResponse(stats=pack(metrics(cgroup)))
+        return api.StatsResponse(stats=pack(metrics(cgroup.stats())))
 
     async def connect(self, message: api.ConnectRequest) -> api.ConnectResponse:
         container = self.containers.get(message.id)
