@@ -43,8 +43,10 @@ def _only_one() -> Iterator[None]:
 
     :raises AlreadyExists: another daemon does
     """
-    for directory in (paths.runtime_dir(), paths.state_dir(), paths.cache_dir()):
+    for directory in (paths.runtime_dir(), paths.state_dir()):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The unprivileged compile workers must find their way to a directory of theirs in it, by its unguessable name.
+    paths.cache_dir().mkdir(mode=0o711, parents=True, exist_ok=True)
     path = paths.pid_file()
     with open(path, "a+") as file:
         try:

@@ -77,10 +77,7 @@ class WasmerEngine:
                 )
 
     def run(self, module: Loaded, invocation: Invocation) -> int:
-        # The guest's working directory is the engine's affair; the process's own leads to the compiled module.
-        files = collect(invocation)
-        os.fchdir(module.directory)
-        return asyncio.run(_run(module.wasm, files, invocation))
+        return asyncio.run(_run(module, collect(invocation), invocation))
 
 
 def _from_text(text: bytes) -> bytes:
@@ -135,13 +132,13 @@ def command_name(program: str) -> str:
     return name if name.strip(".") else "app"
 
 
-async def _run(wasm: bytes, files: Mapping[str, bytes], invocation: Invocation) -> int:
+async def _run(module: Loaded, files: Mapping[str, bytes], invocation: Invocation) -> int:
     import wasmer_sdk
 
     try:
-        client = wasmer_sdk.Wasmer(cache_root="cache")
+        client = wasmer_sdk.Wasmer(cache_root=f"/proc/self/fd/{module.directory}/cache")
         name = command_name(invocation.args[0])
-        package = await _package(client, wasm, name, files)
+        package = await _package(client, module.wasm, name, files)
         network = wasmer_sdk.NetworkPolicy.HOST if invocation.network else wasmer_sdk.NetworkPolicy.DISABLED
         sandbox = await client.sandboxes.create(packages=[package], network=network)
         command = sandbox.command(name, invocation.args[1:], cwd=invocation.cwd, env=dict(invocation.env))

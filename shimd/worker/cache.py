@@ -82,7 +82,6 @@ class Cache:
 
     async def _compile(self, entry: Path, wasm: int, compile: Compile) -> None:
         temporary = entry.parent / f"tmp.{secrets.token_hex(8)}"
-        # The whole way must be searchable by the unprivileged compile worker; nothing in it is secret.
         temporary.mkdir(parents=True, mode=0o755)
         try:
             await compile(wasm, temporary / "artifact")

@@ -98,7 +98,7 @@ def drop(process: Process, seccomp: str | None) -> None:
     libc.prctl(libc.PR_SET_KEEPCAPS, 0)
     libc.capset(sets["effective"], sets["permitted"], sets["inheritable"])
     _raise_ambient(sets["ambient"])
-    libc.prctl(libc.PR_SET_DUMPABLE, 0)  # /proc/PID of a worker is root's, whoever the worker runs as
+    libc.prctl(libc.PR_SET_DUMPABLE, 1)  # as after an exec: /proc/self is the process's own again
     # Nothing is ever executed here, so the flag costs nothing, and an unprivileged seccomp filter needs it.
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     if seccomp:
