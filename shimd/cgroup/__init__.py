@@ -1,7 +1,7 @@
-"""Cgroups of version 1, 2 and both at once ("hybrid"): limits, freezing, counting, and the kernel's out-of-memory kills.
+"""Cgroups of version 1, 2 and both at once ("hybrid"): limits, freezing, counting, and out-of-memory kills.
 
-Everything is plain files, as Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel describe them. systemd is not
-asked over D-Bus: its names for cgroups are understood, and the directories made directly (see :mod:`.paths`).
+Everything is plain files, as the kernel's Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst describe them. systemd
+is not asked over D-Bus: its names for cgroups are understood, and the directories made directly (see :mod:`.paths`).
 """
 
 from shimd.cgroup.cgroup import Cgroup

@@ -2,8 +2,8 @@
 
 - version 2 ("unified"): one hierarchy has all controllers
 - version 1: one hierarchy per controller or few (``cpu,cpuacct``), and ``name=systemd`` that has none
-- hybrid: version 1, and a version 2 hierarchy beside it that is only joined, so that what finds processes by it (systemd,
-  BPF programs) finds ours; controllers that it may have are left alone, as runc does
+- hybrid: version 1, and a version 2 hierarchy beside it that is only joined, so that what finds processes by it
+  (systemd, BPF programs) finds ours; controllers that it may have are left alone, as runc does
 
 In a container that has a cgroup namespace, or sees its own subtree only, the mount points are the roots of all we make.
 """

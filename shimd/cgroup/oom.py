@@ -1,4 +1,4 @@
-"""Hearing of the kernel's out-of-memory kills: an eventfd in version 1 (cgroup-v1/memory.rst, 10), inotify in version 2.
+"""Hearing of out-of-memory kills: an eventfd in version 1 (cgroup-v1/memory.rst, 10), inotify in version 2.
 
 Both only wake us; how many there were is read from the cgroup's own count. One file descriptor per cgroup, no thread.
 """

@@ -27,8 +27,8 @@ Find = Callable[[str], str | None]
 def write_all(settings: list[Setting], find: Find) -> None:
     """Write them in order; what the kernel refuses as invalid is tried once more after all others.
 
-    For values bound each other (memory and memory+swap, quota and period, a parent's and a child's): in which order they
-    must be written depends on whether they grow or shrink.
+    For values that bound each other (memory and memory+swap, quota and period): in which order they must be written
+    depends on whether they grow or shrink.
 
     :raises Unimplemented: the node lacks the controller or the file
     :raises InvalidArgument: the kernel refuses the value

@@ -1,4 +1,4 @@
-"""Reading what the kernel counts: the files as they are. What they mean to containerd stands in shimd/task/metrics.py."""
+"""Reading what the kernel counts: the files as they are. shimd/task/metrics.py has what they mean to containerd."""
 
 import os
 from collections.abc import Iterable

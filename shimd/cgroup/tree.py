@@ -33,9 +33,9 @@ def _replace(directory: str) -> None:
 
 
 def inherit_cpuset(root: str, directory: str) -> None:
-    """Version 1: a fresh cpuset has no CPUs and no memory, and no process may enter it. Copy the parent's, from the root.
+    """Version 1: a fresh cpuset has no CPUs and no memory, and no process may enter it. Copy the parent's.
 
-    Only what is empty is filled: a parent may have been limited on purpose.
+    From the root on down, where they are empty: a parent may have been limited on purpose.
     """
     parent = os.path.dirname(directory)
     for name in ("/cpuset.cpus", "/cpuset.mems"):
@@ -104,7 +104,8 @@ def _removed(directory: str) -> bool:
 def _removed_below(directory: str) -> bool:
     with os.scandir(directory) as entries:
         children = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return bool(children) and all([_removed(child) for child in children])
+    gone = [_removed(child) for child in children]  # all of them, before judging
+    return bool(gone) and all(gone)
 
 
 def _removed_now(directory: str) -> bool:

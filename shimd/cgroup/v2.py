@@ -1,8 +1,8 @@
 """``linux.resources`` as version 2's files (kernel: Documentation/admin-guide/cgroup-v2.rst).
 
-The spec speaks version 1; where the two differ, values are converted as runc 1.1 does, so that a pod gets the same share
-of the node from either runtime. ``realtime…``, ``kernel…``, ``swappiness``, ``disableOOMKiller``, ``leafWeight`` and
-``network`` have no file here and are ignored, as there.
+The spec speaks version 1; where the two differ, values are converted as runc 1.1 does, so that a pod gets the same
+share of the node from either runtime. ``realtime…``, ``kernel…``, ``swappiness``, ``disableOOMKiller``, ``leafWeight``
+and ``network`` have no file here and are ignored, as there.
 """
 
 from typing import Any

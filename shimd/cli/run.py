@@ -277,5 +277,6 @@ def _progress(name: str, size: int, engine: str) -> AbstractContextManager[objec
         return nullcontext()
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     progress = Progress(*columns, console=render.console(stderr=True), transient=True)
-    progress.add_task(f"compiling {render.printable(name)} ({render.size(size)}) for {engine}", total=None)
+    program = render.printable(os.path.basename(name))
+    progress.add_task(f"compiling {program} ({render.size(size)}) for {engine}", total=None)
     return progress

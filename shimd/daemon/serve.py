@@ -5,11 +5,14 @@ and go on.
 """
 
 import ctypes
+import faulthandler
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import IO
 
 import anyio
 
@@ -23,14 +26,22 @@ from shimd.errors import AlreadyExists, ShimdError
 
 _log = log.logger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
+#: Seconds to wait for another daemon's end.
+_PATIENCE = 5.0
+#: Exit status that systemd does not answer with another start (RestartPreventExitStatus=).
+EXIT_RUNS_ALREADY = 3
 
 
 def main() -> int:
     log.configure()
+    faulthandler.enable()  # the watchdog's SIGABRT leaves a stack trace in the journal
     os.umask(0o022)
     try:
         with _only_one():
             anyio.run(serve)
+    except AlreadyExists as error:
+        _log.error("%s", error)
+        return EXIT_RUNS_ALREADY
     except ShimdError as error:
         _log.error("%s", error)
         return 1
@@ -43,24 +54,35 @@ def _only_one() -> Iterator[None]:
 
     :raises AlreadyExists: another daemon does
     """
-    for directory in (paths.runtime_dir(), paths.state_dir()):
+    for directory in (paths.runtime_dir(), paths.state_dir(), paths.cache_dir()):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # The unprivileged compile workers must find their way to a directory of theirs in it, by its unguessable name.
-    paths.cache_dir().mkdir(mode=0o711, parents=True, exist_ok=True)
     path = paths.pid_file()
     with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise AlreadyExists(f"shimd runs already, pid {file.read().strip()} ({path})") from None
+        _lock(file)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            file.truncate(0)  # not unlinked: who waits for its lock has this very file open
+
+
+def _lock(file: IO[str]) -> None:
+    """Wait a little: the daemon that has it may be about to end, and a pod's start waits for us."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise AlreadyExists(
+                    f"shimd runs already in {paths.runtime_dir()}, pid {file.read().strip()}: "
+                    "end that one first, and its apps with it"
+                ) from None
+        time.sleep(0.05)
 
 
 async def serve() -> None:

@@ -15,6 +15,8 @@ from shimd.worker.messages import Plan
 
 #: nobody:nogroup (the kernel's overflow ids).
 _NOBODY = 65534
+#: Where the directory for the artefact is mounted; there is one everywhere.
+_PLACE = "/tmp"
 
 
 def run(engine: Engine[object], plan: Plan) -> None:
@@ -23,10 +25,7 @@ def run(engine: Engine[object], plan: Plan) -> None:
     :raises EngineError: the module is not valid, or the engine failed
     :raises ResourceExhausted: it takes more memory or space than it may
     """
-    directory, name = os.path.split(plan["artifact"])
-    os.chdir(directory)  # nobody may not come here, but may stay
-    artifact = Path(name)
-    _confine(Path(directory))
+    artifact = _confine(Path(plan["artifact"]))
     try:
         with open(0, "rb", closefd=False) as file:
             engine.precompile(file.read(), artifact)
@@ -35,19 +34,25 @@ def run(engine: Engine[object], plan: Plan) -> None:
     os.chmod(artifact, 0o755 if artifact.is_dir() else 0o644)
 
 
-def _confine(directory: Path) -> None:
+def _confine(artifact: Path) -> Path:
+    """Give everything up that is not needed; returns where the artefact's directory is now."""
     resource.setrlimit(resource.RLIMIT_CPU, (_limit("CPU_SECONDS", 600),) * 2)
     resource.setrlimit(resource.RLIMIT_AS, (_limit("MEMORY", 16 << 30),) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_limit("OUTPUT", 4 << 30),) * 2)
     if os.geteuid() != 0:
-        return
-    libc.unshare(libc.CLONE_NEWNET | libc.CLONE_NEWIPC)
-    os.chown(directory, _NOBODY, _NOBODY)
+        return artifact
+    libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWNET | libc.CLONE_NEWIPC)
+    libc.mount(None, "/", None, libc.MS_REC | libc.MS_SLAVE)
+    # The one directory that it may write, at a place that nobody can reach whatever lies above the cache.
+    os.chown(artifact.parent, _NOBODY, _NOBODY)
+    libc.mount(str(artifact.parent), _PLACE, None, libc.MS_BIND)
+    os.chdir(_PLACE)
     os.setgroups([])
     os.setresgid(_NOBODY, _NOBODY, _NOBODY)
     os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     libc.capset(0, 0, 0)
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    return Path(_PLACE, artifact.name)
 
 
 def _limit(name: str, default: int) -> int:

@@ -79,7 +79,7 @@ def main(engine: Engine[object], plan: Plan, control: socket.socket) -> NoReturn
     try:
         run = _compile(engine, plan) if plan["kind"] == "compile" else _prepare(engine, plan, control)
         send(control, {"ev": "ready"})
-    except (ShimdError, EngineError, OSError) as error:
+    except Exception as error:  # a bug of ours or a binding's, too, must be seen by who waits for this app
         send(control, {"ev": "error", **_describe(error)})
         os._exit(EXIT_FAILED)
     if run is None:
@@ -205,8 +205,10 @@ def _describe(error: Exception) -> Message:
             code = Unimplemented.code
         case OSError():
             return _describe(from_os(error))
-        case _:
+        case EngineError():
             code = Internal.code
+        case _:
+            return {"code": int(Internal.code), "message": f"{type(error).__name__}: {error}"}
     return {"code": int(code), "message": str(error)}
 
 
