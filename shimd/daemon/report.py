@@ -12,11 +12,13 @@ from pathlib import Path
 
 import shimd
 from shimd import paths
+from shimd.api.io.containerd.cgroups import v1, v2
 from shimd.api.shimd.status import v1 as api
 from shimd.daemon.endpoint import Endpoint
 from shimd.daemon.supervisor import Supervisor
 from shimd.engines.registry import engine_names, get_engine
 from shimd.task.container import Container
+from shimd.task.metrics import metrics
 from shimd.task.process import Process
 from shimd.task.state import State
 from shimd.task.timestamp import timestamp
@@ -29,6 +31,8 @@ _STATES = {
     State.STOPPED: api.State.STOPPED,
     State.DELETED: api.State.STOPPED,
 }
+#: v1's page counter at its maximum, and v2's "max", are no limits.
+_NO_LIMIT = 1 << 62
 _CRI = "io.kubernetes.cri."
 
 
@@ -133,6 +137,35 @@ def _process(process: Process) -> api.Process:
         stdin=streams.stdin,
         stdout=streams.stdout,
         stderr=streams.stderr,
+    )
+
+
+def measure(found: list[tuple[Container, api.Task]]) -> None:
+    """Add what each task uses, as far as its cgroup still tells; reads files, so not for the event loop."""
+    for container, task in found:
+        if container.cgroup is not None:
+            with suppress(OSError):
+                task.usage = usage(metrics(container.cgroup.stats()), len(container.cgroup.pids()))
+
+
+def usage(counted: v1.Metrics | v2.Metrics, processes: int) -> api.Usage:
+    """The few numbers that people ask for first; the working set is what cAdvisor calls so."""
+    memory, cpu = counted.memory, counted.cpu
+    if isinstance(counted, v2.Metrics):
+        used, limit = (memory.usage, memory.usage_limit) if memory else (0, 0)
+        inactive = memory.inactive_file if memory else 0
+        time = cpu.usage_usec * 1000 if cpu else 0
+    else:
+        entry = memory.usage if memory else None
+        used, limit = (entry.usage, entry.limit) if entry else (0, 0)
+        inactive = memory.total_inactive_file if memory else 0
+        time = cpu.usage.total if cpu and cpu.usage else 0
+    return api.Usage(
+        memory=used,
+        working_set=max(used - inactive, 0),
+        memory_limit=limit if limit < _NO_LIMIT else 0,
+        cpu_time=time,
+        processes=processes,
     )
 
 

@@ -1,8 +1,8 @@
 """wasmer, by the PyPI package ``wasmer-sdk``: modules of WASI preview 1 and WASIX.
 
 The binding maps no host directories: the guest's file system is in memory. Files of the container that only have to be
-read are copied into it; what would have to be shared both ways is refused, naming the way out. It is asyncio from end to
-end and starts threads with its first object, so everything but the import happens in :meth:`WasmerEngine.run`.
+read are copied into it; what would have to be shared both ways is refused, naming the way out. It is asyncio from end
+to end and starts threads with its first object, so everything but the import happens in :meth:`WasmerEngine.run`.
 """
 
 import asyncio
@@ -219,8 +219,8 @@ def collect(invocation: Invocation) -> dict[str, bytes]:
         total += len(data)
         if total > limit:
             raise EngineError(
-                f"wasmer's binding copies the container's files into memory, and there are more than {limit >> 20} MiB: "
-                f"raise SHIMD_WASMER_COPY_LIMIT, or {_WAY_OUT}"
+                f"wasmer's binding copies the container's files into memory, and there are more than {limit >> 20} MiB"
+                f": raise SHIMD_WASMER_COPY_LIMIT, or {_WAY_OUT}"
             )
         files[guest] = data
     return files

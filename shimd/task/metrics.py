@@ -1,8 +1,8 @@
 """The kernel's counts as the messages that containerd hands to its clients (``io.containerd.cgroups.v1`` and ``v2``).
 
-Field by field what containerd's own shim for runc reports (github.com/containerd/cgroups/v3: ``cgroup1``, ``cgroup2``), so that
-``ctr task metrics``, the kubelet and cAdvisor need not know the difference. ``network`` and ``cgroup_stats`` stay empty,
-as there.
+Field by field what containerd's own shim for runc reports (github.com/containerd/cgroups/v3: ``cgroup1``,
+``cgroup2``), so that ``ctr task metrics``, the kubelet and cAdvisor need not know the difference. ``network`` and
+``cgroup_stats`` stay empty, as there.
 """
 
 import os
@@ -162,7 +162,7 @@ def _v1_oom_control(files: dict[str, str]) -> v1.MemoryOomControl | None:
 
 
 def _v1_blkio(files: dict[str, str]) -> v1.BlkIoStat | None:
-    """The old CFQ scheduler's counts where it is; else those of the throttling layer, which counts every scheduler's."""
+    """The old CFQ scheduler's counts where it is; else the throttling layer's, which sees every scheduler's."""
     if not any(name.startswith("blkio.") for name in files):
         return None
     devices = _device_names()
