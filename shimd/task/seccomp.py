@@ -16,9 +16,9 @@ from shimd.oci import Spec
 
 #: What a worker never does between Start and exit, whatever the guest asks for: see ``docs/security.md``.
 DENIED = (
-    "ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_open pidfd_getfd pidfd_send_signal kill tkill "
-    "rt_sigqueueinfo mount umount umount2 mount_setattr move_mount open_tree fsopen fsconfig fsmount fspick pivot_root "
-    "chroot unshare setns execve execveat bpf perf_event_open userfaultfd io_uring_setup io_uring_enter "
+    "ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_open pidfd_getfd pidfd_send_signal kill "
+    "tkill rt_sigqueueinfo mount umount umount2 mount_setattr move_mount open_tree fsopen fsconfig fsmount fspick "
+    "pivot_root chroot unshare setns execve execveat bpf perf_event_open userfaultfd io_uring_setup io_uring_enter "
     "io_uring_register kexec_load kexec_file_load init_module finit_module delete_module keyctl add_key request_key "
     "open_by_handle_at name_to_handle_at personality reboot swapon swapoff sethostname setdomainname acct quotactl "
     "quotactl_fd settimeofday clock_settime clock_settime64 adjtimex clock_adjtime iopl ioperm mknod mknodat syslog "

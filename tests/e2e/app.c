@@ -81,6 +81,15 @@ static int sleep_for(unsigned seconds) {
     return 0;
 }
 
+/* A line on each stream, and then nothing for ten minutes. */
+static int both(const char *out, const char *err) {
+    puts(out);
+    fflush(stdout);
+    fprintf(stderr, "%s\n", err);
+    sleep(600);
+    return 0;
+}
+
 /* A line every 20 ms, for ever. */
 _Noreturn static void tick(void) {
     for (unsigned long count = 0;; count++) {
@@ -111,6 +120,8 @@ int main(int argc, char **argv) {
         return echo(argc - 2, argv + 2);
     if (!strcmp(command, "error"))
         return fprintf(stderr, "%s\n", first) < 0;
+    if (!strcmp(command, "both"))
+        return both(first, argc > 3 ? argv[3] : "");
     if (!strcmp(command, "exit"))
         return atoi(first);
     if (!strcmp(command, "abort"))

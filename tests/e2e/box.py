@@ -38,8 +38,9 @@ RUNTIMES = [
 ]
 
 
+WASM = RUNTIMES[1:]
 #: For what runc cannot show, or shows otherwise.
-wasm_only = pytest.mark.parametrize("runtime", RUNTIMES[1:], ids=lambda runtime: runtime.name, indirect=True)
+wasm_only = pytest.mark.parametrize("runtime", WASM, ids=lambda runtime: runtime.name, indirect=True)
 #: For what needs the host's directories in the guest, which wasmer-sdk does not offer.
 with_directories = pytest.mark.parametrize("runtime", RUNTIMES[:2], ids=lambda runtime: runtime.name, indirect=True)
 

@@ -17,7 +17,7 @@ def build(directory: Path) -> tuple[bytes, bytes]:
     """app.c as (static Linux program, WASI command)."""
     native, wasm = directory / "app", directory / "app.wasm"
     _run("gcc", "-static", "-O1", "-s", "-o", native, SOURCE)
-    _run("clang", "--target=wasm32-wasi", "-O1", "-s", "-o", wasm, SOURCE)
+    _run("clang", "--target=wasm32-wasi", "-O1", "-o", wasm, SOURCE)
     return native.read_bytes(), wasm.read_bytes()
 
 

@@ -64,8 +64,8 @@ def _json(media_type: str, value: Any) -> Blob:
     return Blob(media_type, json.dumps(value).encode())
 
 
-def layer(files: Mapping[str, bytes], directories: Iterable[str] = ()) -> Blob:
-    """A layer of executable files and directories that everyone may write, named by absolute paths."""
+def layer(files: Mapping[str, bytes], directories: Iterable[str] = (), links: Mapping[str, str] | None = None) -> Blob:
+    """A layer of executable files, directories that everyone may write, and symbolic links, by absolute paths."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path in directories:
@@ -76,6 +76,10 @@ def layer(files: Mapping[str, bytes], directories: Iterable[str] = ()) -> Blob:
             entry = tarfile.TarInfo(path.lstrip("/"))
             entry.size, entry.mode = len(data), 0o755
             tar.addfile(entry, io.BytesIO(data))
+        for path, target in (links or {}).items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            tar.addfile(entry)
     return Blob(LAYER, buffer.getvalue())
 
 
@@ -90,6 +94,13 @@ def artifact(name: str, wasm: bytes, layer_type: str, title: str = "app.wasm") -
     module = Blob(layer_type, wasm, {TITLE: title})
     config = {**WASI_WASM, "created": "1970-01-01T00:00:00Z", "layerDigests": [module.digest]}
     return Image(name, WASI_WASM, _json(WASM_CONFIG, config), [module])
+
+
+def bare(name: str, wasm: bytes, layer_type: str, process: Mapping[str, Any]) -> Image:
+    """An image for wasi/wasm whose one layer is the module itself."""
+    rootfs = {"type": "layers", "diff_ids": []}  # none of its layers is a file system's
+    config = _json(CONFIG, {**WASI_WASM, "config": dict(process), "rootfs": rootfs})
+    return Image(name, WASI_WASM, config, [Blob(layer_type, wasm)])
 
 
 def save(path: Path, images: Sequence[Image]) -> None:

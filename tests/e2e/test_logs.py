@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.box import Box, content, until
+from tests.e2e.box import Box, content, until, wasm_only
 
 LOGGER = """\
 #!/usr/bin/python3
@@ -36,21 +36,31 @@ def logger(tmp_path: Path) -> Path:
     return path
 
 
+# The apps go on after they have written: the runc shim of containerd 2.4 at times loses what a process wrote just
+# before its end.
+
+
 def test_file_takes_both_streams(box: Box) -> None:
     path = box.containerd.directory / f"{box.namespace}.log"
-    box.run("one", "echo", "out", flags=("-d", "--log-uri", f"file://{path}"))
-    until(lambda: content(path) == "out\n", "stdout in the file")
-    box.run("two", "error", "err", flags=("-d", "--log-uri", f"file://{path}"))
-    until(lambda: content(path) == "out\nerr\n", "stderr appended to it")
+    path.write_text("before\n")
+    box.run("app", "both", "out", "err", flags=("-d", "--log-uri", f"file://{path}"))
+    until(lambda: set(content(path).splitlines()) == {"before", "out", "err"}, "both streams in the file")
+
+
+@wasm_only
+def test_last_words_are_in_the_file(box: Box) -> None:
+    for number in range(10):
+        output = box.detach(f"app{number}", "error", "last words")
+        box.wait_status(f"app{number}", "STOPPED")
+        assert content(output) == "last words\n"
 
 
 def test_program(box: Box, logger: Path, tmp_path: Path) -> None:
     uri = f"binary://{logger}?to={tmp_path}/log"
-    box.run("app", "echo", "out", flags=("-d", "--log-uri", uri))
+    box.run("app", "both", "out", "err", flags=("-d", "--log-uri", uri))
     until(lambda: content(tmp_path / "log.out") == "out\n", "stdout in the logger's file")
+    until(lambda: content(tmp_path / "log.err") == "err\n", "stderr in the logger's other file")
     assert content(tmp_path / "log.who") == f"{box.namespace} app"
-    box.run("other", "error", "err", flags=("-d", "--log-uri", uri))
-    until(lambda: content(tmp_path / "log.err") == "err\n", "stderr in the logger's file")
 
 
 def test_program_that_is_missing(box: Box, tmp_path: Path) -> None:
@@ -84,6 +94,6 @@ def loggers(program: Path) -> list[str]:
 def test_exec_into_a_file(box: Box) -> None:
     path = box.containerd.directory / f"{box.namespace}.log"
     box.detach("app", "sleep", 600)
-    done = box.exec("app", "e", "echo", "from exec", flags=("-d", "--log-uri", f"file://{path}"))
+    done = box.exec("app", "e", "both", "from exec", "", flags=("-d", "--log-uri", f"file://{path}"))
     assert done.code == 0
-    until(lambda: content(path) == "from exec\n", "output in the file")
+    until(lambda: content(path) == "from exec\n\n", "output in the file")

@@ -5,7 +5,7 @@ from subprocess import PIPE
 import pytest
 
 from tests.e2e import guests
-from tests.e2e.box import Attached, Box, content, until, wasm_only
+from tests.e2e.box import Attached, Box, until, wasm_only
 
 
 def test_output_and_removal(box: Box) -> None:
@@ -58,13 +58,6 @@ def test_stdin_pipe(box: Box) -> None:
     client.stdin.close()
     assert client.stdout.read() == "through the pipe\n"
     assert client.wait(60) == 0
-
-
-def test_detached_output_to_a_file(box: Box) -> None:
-    output = box.detach("app", "echo", "to the file")
-    box.wait_status("app", "STOPPED")
-    assert content(output) == "to the file\n"
-    assert box.delete("app") == 0
 
 
 def test_detached_exit_code_comes_with_delete(box: Box) -> None:

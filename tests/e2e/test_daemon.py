@@ -1,0 +1,91 @@
+"""The one daemon behind all launchers: started when needed, only once, and replaced when it dies."""
+
+import os
+import signal
+
+import pytest
+
+from tests.e2e import leftovers
+from tests.e2e.box import Box, until, wasm_only
+from tests.e2e.conftest import BoxMaker
+
+pytestmark = wasm_only
+
+
+@pytest.fixture
+def quiet_box(own_box: Box) -> Box:
+    """A box whose containerd has no shimd yet."""
+    assert own_box.containerd.daemon_pid() is None
+    return own_box
+
+
+def daemons(box: Box) -> list[int]:
+    processes = leftovers.processes_of(box.containerd.directory)
+    return [pid for pid, line in processes.items() if line.endswith("shimd serve")]
+
+
+def test_started_on_demand(quiet_box: Box) -> None:
+    assert quiet_box.run("app").code == 0
+    assert daemons(quiet_box) == [quiet_box.containerd.daemon_pid()]
+
+
+def test_many_launchers_start_one(quiet_box: Box) -> None:
+    clients = [quiet_box.run_attached(f"app{number}", "exit", number, flags=("--rm",)) for number in range(8)]
+    assert [client.wait(60) for client in clients] == list(range(8))
+    assert len(daemons(quiet_box)) == 1
+
+
+def test_stays_between_apps(quiet_box: Box) -> None:
+    quiet_box.run("one")
+    first = daemons(quiet_box)
+    quiet_box.run("two")
+    assert daemons(quiet_box) == first
+
+
+def test_stops_on_term_and_comes_back(quiet_box: Box) -> None:
+    quiet_box.run("one")
+    first = daemons(quiet_box)
+    quiet_box.containerd.stop_daemon()
+    until(lambda: not daemons(quiet_box), "the daemon to stop")
+    assert quiet_box.containerd.daemon_pid() is None
+    assert quiet_box.run("two").code == 0
+    assert daemons(quiet_box) not in ([], first)
+
+
+def test_killed_with_an_app_running(quiet_box: Box) -> None:
+    """containerd is told of the end of the app, nothing stays behind, the next app runs."""
+    quiet_box.detach("app", "sleep", 600)
+    (daemon,) = daemons(quiet_box)
+    os.kill(daemon, signal.SIGKILL)
+    until(lambda: quiet_box.status("app") != "RUNNING", "containerd to notice")
+    assert quiet_box.run("next").out == "hello from app\n"
+    quiet_box.remove("app")
+    assert not leftovers.settled(quiet_box.leftovers)
+
+
+def test_both_engines_in_one(quiet_box: Box) -> None:
+    for engine in ("wasmtime", "wasmer"):
+        done = quiet_box.ctr(
+            "run", "--rm", "--runtime", f"io.containerd.{engine}.v1", quiet_box.runtime.image, f"app-{engine}"
+        )
+        assert done.out == "hello from app\n"
+    assert len(daemons(quiet_box)) == 1
+
+
+def test_same_id_in_two_namespaces(quiet_box: Box, new_box: BoxMaker) -> None:
+    """containerd 1.6 names no namespace in its calls."""
+    other = new_box(quiet_box.containerd, quiet_box.runtime)
+    quiet_box.detach("app", "sleep", 600)
+    other.detach("app", "sleep", 600)
+    assert quiet_box.pid("app") != other.pid("app")
+    other.kill("app")
+    other.wait_status("app", "STOPPED")
+    assert quiet_box.status("app") == "RUNNING"
+    assert len(daemons(quiet_box)) == 1
+
+
+def test_files_are_not_for_others(quiet_box: Box) -> None:
+    quiet_box.run("app")
+    sockets = [path for path in (quiet_box.containerd.directory / "shimd").rglob("*") if path.is_socket()]
+    assert sockets
+    assert {path.stat().st_mode & 0o077 for path in sockets} == {0}
