@@ -210,8 +210,6 @@ def collect(invocation: Invocation) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     total = 0
     for host, guest in _files(invocation.preopens):
-        if guest == invocation.args[0]:
-            continue
         try:
             data = Path(host).read_bytes()
         except OSError:  # not this user's to read: then it is not there

@@ -4,7 +4,6 @@ The engine, the linkers and all host functions are made in the fork server; a wo
 store and runs. ``parallel_compilation`` is off there: a thread pool would not survive the fork.
 """
 
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -195,14 +194,16 @@ def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
 
 
 def top_preopens(invocation: Invocation) -> list[tuple[str, str, bool]]:
-    """Preopens that no other contains (mounts below are the kernel's to follow), and ``.``, the working directory."""
+    """Preopens that no other contains: mounts below are the kernel's to follow.
+
+    WASI preview 1 has no working directory, and wasi-libc strips ``/`` and ``./`` alike before it looks for a preopen,
+    so that a preopen for ``.`` would catch absolute paths, too: relative paths are relative to ``/``, and PWD tells
+    the rest.
+    """
     chosen: list[tuple[str, str, bool]] = []
     for item in sorted(invocation.preopens, key=lambda item: len(item.guest)):
         if not any(item.guest.startswith(guest.rstrip("/") + "/") for _host, guest, _read_only in chosen):
             chosen.append((item.host, item.guest, item.read_only))
-    if chosen and chosen[0][1] == "/" and invocation.cwd != "/":
-        host, _guest, read_only = chosen[0]
-        chosen.insert(0, (os.path.join(host, invocation.cwd.lstrip("/")), ".", read_only))
     return chosen
 
 

@@ -73,12 +73,12 @@ def limit(process: Process) -> list[str]:
             raise InvalidArgument(f"rlimit {rlimit.get('type')} is not known") from None
         except ValueError as error:  # what Python makes of EPERM and of EINVAL
             warnings.append(f"rlimit {rlimit['type']} cannot be set: {error}")
-    if "oomScoreAdj" in process:
-        try:
-            with open("/proc/self/oom_score_adj", "w") as file:
-                file.write(str(process["oomScoreAdj"]))
-        except OSError as error:
-            warnings.append(f"oom_score_adj {process['oomScoreAdj']} cannot be set: {error.strerror}")
+    score = process.get("oomScoreAdj", 0)  # never the daemon's own, which protects it
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(score))
+    except OSError as error:
+        warnings.append(f"oom_score_adj {score} cannot be set: {error.strerror}")
     return warnings
 
 
@@ -92,6 +92,9 @@ def drop(process: Process, seccomp: str | None) -> None:
     sets = {
         name: _mask(wanted.get(name, [])) for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
     }
+    if process.get("user", {}).get("uid", 0) != 0:
+        # As an exec would do (capabilities(7), "Transformation of capabilities during execve"): we do not exec.
+        sets["permitted"] = sets["effective"] = sets["ambient"]
     _bound(sets["bounding"])
     libc.prctl(libc.PR_SET_KEEPCAPS, 1)
     _become(process)

@@ -42,6 +42,10 @@ WASM = RUNTIMES[1:]
 #: For what runc cannot show, or shows otherwise.
 wasm_only = pytest.mark.parametrize("runtime", WASM, ids=lambda runtime: runtime.name, indirect=True)
 #: For what needs the host's directories in the guest, which wasmer-sdk does not offer.
+#: WASI preview 1 has no working directory: relative paths are wasi-libc's affair, and PWD is all that it could look at.
+with_working_directory = pytest.mark.parametrize(
+    "runtime", RUNTIMES[:1], ids=lambda runtime: runtime.name, indirect=True
+)
 with_directories = pytest.mark.parametrize("runtime", RUNTIMES[:2], ids=lambda runtime: runtime.name, indirect=True)
 
 

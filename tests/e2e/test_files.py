@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.box import Box, content, until, with_directories
+from tests.e2e.box import Box, content, until, with_directories, with_working_directory
 
 
 @pytest.fixture
@@ -87,12 +87,12 @@ def test_a_symlink_does_not_lead_out_of_the_container(box: Box, shared: Path) ->
     assert done.out == ""
 
 
-@with_directories
+@with_working_directory
 def test_working_directory(box: Box) -> None:
     assert box.run("app", "read", "note", flags=("--rm", "--cwd", "/data")).out == "a note\n"
 
 
-@with_directories
+@with_working_directory
 def test_working_directory_of_an_exec(box: Box) -> None:
     box.detach("app", "sleep", 600)
     assert box.exec("app", "r", "read", "note", flags=("--cwd", "/data")).out == "a note\n"
