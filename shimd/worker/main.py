@@ -6,6 +6,7 @@ before the guest's first instruction; the engine maps the compiled module before
 sight.
 """
 
+import ctypes
 import fcntl
 import gc
 import os
@@ -35,6 +36,7 @@ from shimd.worker.messages import Message, Plan, receive, send
 #: Exit code of a worker that failed before the guest could run; the supervisor has the reason.
 EXIT_FAILED = 70
 _CONTROL_FD = 3
+_libc = ctypes.CDLL(None)
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -96,6 +98,20 @@ def _reset_signals() -> None:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if os.getpid() == 1:
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+            _libc.signal(number, _die)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _die(number: int) -> None:
+    """What the default action would be, for process 1 of a pid namespace, whom the kernel spares it
+    (pid_namespaces(7)).
+
+    A C handler runs at once, inside a spinning guest, too, where Python's would wait for ever: a terminal's ^C and an
+    operator's kill end the app. (The supervisor delivers its own signals as SIGKILL: ``task/signals.py``.)
+    """
+    os._exit(128 + number)
 
 
 def _compile(engine: Engine[object], plan: Plan) -> None:

@@ -1,7 +1,7 @@
 """The differential test: for the same life, shimd publishes what containerd's own shim publishes.
 
-Events are recorded from ``ctr events`` and made comparable: pids become the names of their processes, paths lose what is
-particular to a run, times only have to be there.
+Events are recorded from ``ctr events`` and made comparable: pids become the names of their processes, paths lose what
+is particular to a run, times only have to be there.
 """
 
 from collections.abc import Callable

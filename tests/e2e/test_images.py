@@ -52,7 +52,11 @@ def test_text_format(box: Box, tmp_path: Path) -> None:
 
 def test_function(box: Box, tmp_path: Path) -> None:
     with_files(box, tmp_path, {"/greeter.wat": GREETER.encode()})
-    assert run(box, "/greeter.wat#greet") == (0, "greet\n")
+    code, said = run(box, "/greeter.wat#greet")
+    if box.runtime.name == "wasmer":  # its binding calls nothing but _start
+        assert code != 0 and "use the wasmtime engine" in said
+    else:
+        assert (code, said) == (0, "greet\n")
 
 
 @pytest.mark.parametrize("function", ["missing", "takes", "memory"])
@@ -72,7 +76,6 @@ def test_command_instead_of_entrypoint(box: Box, tmp_path: Path) -> None:
 def test_searched_in_path(box: Box, tmp_path: Path) -> None:
     with_files(box, tmp_path, {"/bin/greeter.wat": GREETER.encode()})
     assert run(box, "greeter.wat") == (0, "start\n")
-    assert run(box, "greeter.wat#greet") == (0, "greet\n")
 
 
 def test_relative_to_the_working_directory(box: Box, tmp_path: Path) -> None:

@@ -83,7 +83,6 @@ def test_limits_are_runcs(box: Box) -> None:
 
 
 @wasm_only
-@wasm_only
 def test_oom_score_is_not_the_daemons(box: Box) -> None:
     """Neutral where the spec asks for nothing. (runc's is its shim's, one more than containerd's.)"""
     assert Path(f"/proc/{started(box)}/oom_score_adj").read_text() == "0\n"
@@ -116,8 +115,8 @@ def test_user_of_an_exec(box: Box) -> None:
 
 
 def test_nothing_of_the_host_is_open(box: Box) -> None:
-    """Descriptors 0 to 2, and none above that names a host's file or socket: but for the compiled module, which cannot be
-    written through it, and socket pairs with which the engine wakes its own threads."""
+    """Descriptors 0 to 2, and none above that names a host's file or socket: but for the compiled module, which cannot
+    be written through it, and socket pairs with which the engine wakes its own threads."""
     pid = started(box)
     links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if int(path.name) > 2]
     if not box.runtime.native:
