@@ -150,16 +150,7 @@ def measure(found: list[tuple[Container, api.Task]]) -> None:
 
 def usage(counted: v1.Metrics | v2.Metrics, processes: int) -> api.Usage:
     """The few numbers that people ask for first; the working set is what cAdvisor calls so."""
-    memory, cpu = counted.memory, counted.cpu
-    if isinstance(counted, v2.Metrics):
-        used, limit = (memory.usage, memory.usage_limit) if memory else (0, 0)
-        inactive = memory.inactive_file if memory else 0
-        time = cpu.usage_usec * 1000 if cpu else 0
-    else:
-        entry = memory.usage if memory else None
-        used, limit = (entry.usage, entry.limit) if entry else (0, 0)
-        inactive = memory.total_inactive_file if memory else 0
-        time = cpu.usage.total if cpu and cpu.usage else 0
+    used, limit, inactive, time = _v2_usage(counted) if isinstance(counted, v2.Metrics) else _v1_usage(counted)
     return api.Usage(
         memory=used,
         working_set=max(used - inactive, 0),
@@ -167,6 +158,18 @@ def usage(counted: v1.Metrics | v2.Metrics, processes: int) -> api.Usage:
         cpu_time=time,
         processes=processes,
     )
+
+
+def _v1_usage(counted: v1.Metrics) -> tuple[int, int, int, int]:
+    memory = counted.memory or v1.MemoryStat()
+    entry = memory.usage or v1.MemoryEntry()
+    cpu = counted.cpu or v1.CpuStat()
+    return entry.usage, entry.limit, memory.total_inactive_file, (cpu.usage or v1.CpuUsage()).total
+
+
+def _v2_usage(counted: v2.Metrics) -> tuple[int, int, int, int]:
+    memory, cpu = counted.memory or v2.MemoryStat(), counted.cpu or v2.CpuStat()
+    return memory.usage, memory.usage_limit, memory.inactive_file, cpu.usage_usec * 1000
 
 
 def cache(directory: Path) -> api.Cache:

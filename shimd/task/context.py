@@ -22,8 +22,11 @@ class Context(Protocol):
 
     engine: str
     namespace: str
-    tasks: Tasks
-    """For what must go on after a request has been answered."""
+
+    @property
+    def tasks(self) -> Tasks:
+        """For what must go on after a request has been answered."""
+        ...
 
     async def forks(self) -> Forks:
         """The engine's fork server, started if need be.

@@ -7,7 +7,6 @@ are set.
 
 import fcntl
 import os
-import select
 import signal
 from contextlib import suppress
 from urllib.parse import parse_qsl, urlsplit
@@ -18,6 +17,8 @@ from shimd.errors import InvalidArgument
 
 #: Seconds that a logging program has to become ready, and to end once its input has.
 PATIENCE = 10
+#: Seconds between a process's last closed file and its being waitable, with a margin.
+_MOMENT = 0.02
 
 
 class Logger:
@@ -58,7 +59,7 @@ class Logger:
     async def _wait_ready(self, uri: str) -> None:
         with anyio.move_on_after(PATIENCE):
             await anyio.wait_readable(self._ready)  # its end: fd 5 was closed, by the program or by its death
-            if not self._deaf():
+            if not await self._has_died():
                 return
             raise InvalidArgument(f"log program {urlsplit(uri).path} ended before it was ready")
         raise InvalidArgument(f"log program {urlsplit(uri).path} was not ready after {PATIENCE} s")
@@ -71,11 +72,12 @@ class Logger:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self._reap()
 
-    def _deaf(self) -> bool:
-        """Nobody reads stdout: its death closed fd 5, and the kernel closes 3 before 5."""
-        poll = select.poll()
-        poll.register(self.stdout, 0)
-        return bool(poll.poll(0))
+    async def _has_died(self) -> bool:
+        """Whether it was its death that closed fd 5: the kernel tells of that a moment after it has closed the files."""
+        with anyio.move_on_after(_MOMENT):
+            await anyio.wait_readable(self._pidfd)
+            return True
+        return False
 
     def _reap(self) -> None:
         os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)

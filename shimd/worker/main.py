@@ -79,12 +79,12 @@ def main(engine: Engine[object], plan: Plan, control: socket.socket) -> NoReturn
     """Prepare, report, wait, run, exit."""
     _reset_signals()
     try:
-        run = _compile(engine, plan) if plan["kind"] == "compile" else _prepare(engine, plan, control)
+        run = _prepare(engine, plan, control) if plan["kind"] != "compile" else _compile(engine, plan)
         send(control, {"ev": "ready"})
     except Exception as error:  # a bug of ours or a binding's, too, must be seen by who waits for this app
         send(control, {"ev": "error", **_describe(error)})
         os._exit(EXIT_FAILED)
-    if run is None:
+    if plan["kind"] == "compile":
         os._exit(0)
     if receive(control) is None:  # deleted before it was started
         os._exit(EXIT_FAILED)
@@ -100,10 +100,9 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if os.getpid() == 1:
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-            _libc.signal(number, _die)
+            _libc.signal(number, _die_in_c)
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _die(number: int) -> None:
     """What the default action would be, for process 1 of a pid namespace, whom the kernel spares it
     (pid_namespaces(7)).
@@ -114,10 +113,14 @@ def _die(number: int) -> None:
     os._exit(128 + number)
 
 
-def _compile(engine: Engine[object], plan: Plan) -> None:
+_die_in_c = ctypes.CFUNCTYPE(None, ctypes.c_int)(_die)
+
+
+def _compile(engine: Engine[object], plan: Plan) -> Callable[[], int]:
     from shimd.worker import compile
 
     compile.run(engine, plan)
+    return lambda: 0
 
 
 def _prepare(engine: Engine[object], plan: Plan, control: socket.socket) -> Callable[[], int]:

@@ -90,7 +90,11 @@ def drop(process: Process, seccomp: str | None) -> None:
     """User, groups, capabilities, no_new_privs and the seccomp filter (BPF, base64). Nothing of it can be undone."""
     wanted = process.get("capabilities", {})
     sets = {
-        name: _mask(wanted.get(name, [])) for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
+        "bounding": _mask(wanted.get("bounding", [])),
+        "effective": _mask(wanted.get("effective", [])),
+        "permitted": _mask(wanted.get("permitted", [])),
+        "inheritable": _mask(wanted.get("inheritable", [])),
+        "ambient": _mask(wanted.get("ambient", [])),
     }
     if process.get("user", {}).get("uid", 0) != 0:
         # As an exec would do (capabilities(7), "Transformation of capabilities during execve"): we do not exec.
