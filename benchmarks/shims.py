@@ -1,0 +1,157 @@
+"""The shims under test, each started as containerd starts it, and driven by the Task service over ttrpc."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+HELLO_WAT = """(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1) (data (i32.const 16) "hello\\n")
+  (func (export "_start")
+    (i32.store (i32.const 0) (i32.const 16)) (i32.store (i32.const 4) (i32.const 6))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"""
+#: Where shims send their events, in the run's directory.
+EVENTS = "events.sock"
+#: Sleeps in poll_oneoff: one clock subscription of 1000 s.
+IDLE_WAT = """(module
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (i32.store (i32.const 16) (i32.const 1)) (i64.store (i32.const 24) (i64.const 1000000000000))
+    (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))))"""
+NATIVE_C = """#include <unistd.h>
+int main(int c, char **v) { if (c > 1) { sleep(1000); return 0; } return write(1, "hello\\n", 6) != 6; }"""
+_CAPS = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_NET_BIND_SERVICE"]
+_MOUNTS = [
+    ("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
+    ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+    ("/dev/pts", "devpts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+    ("/dev/shm", "tmpfs", "shm", ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+    ("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
+    ("/sys", "sysfs", "sysfs", ["nosuid", "noexec", "nodev", "ro"]),
+    ("/run", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+]
+
+
+@dataclass
+class Shim:
+    """``program`` is the shim's executable, ``args`` what to run: hello, or with ``idle`` what sleeps."""
+
+    name: str
+    program: str
+    hello: list[str]
+    idle: list[str]
+    shared: bool
+    """One for all containers, as shimd; else one for each, as containerd has it for runc outside of pods."""
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def known() -> list[Shim]:
+    wasm = [
+        Shim(name, str(BIN / f"containerd-shim-{name}-v1"), ["/hello.wasm"], ["/idle.wasm"], shared=True)
+        for name in ("wasmtime", "wasmer")
+    ]
+    runc = shutil.which("containerd-shim-runc-v2") or "/usr/bin/containerd-shim-runc-v2"
+    return [*wasm, Shim("runc", runc, ["/native"], ["/native", "idle"], shared=False)]
+
+
+def make_rootfs(directory: Path) -> None:
+    import wasmtime
+
+    for name in ("", "proc", "dev", "sys", "run"):
+        (directory / name).mkdir(exist_ok=True)
+    (directory / "hello.wasm").write_bytes(bytes(wasmtime.wat2wasm(HELLO_WAT)))
+    (directory / "idle.wasm").write_bytes(bytes(wasmtime.wat2wasm(IDLE_WAT)))
+    source = directory.parent / "native.c"
+    source.write_text(NATIVE_C)
+    subprocess.run(["gcc", "-static", "-O2", "-s", "-o", directory / "native", source], check=True)
+
+
+def make_bundle(bundle: Path, rootfs: Path, args: list[str]) -> Path:
+    bundle.mkdir(parents=True)
+    (bundle / "config.json").write_text(json.dumps(_spec(bundle.name, rootfs, args)))
+    return bundle
+
+
+def _spec(id: str, rootfs: Path, args: list[str]) -> dict[str, object]:
+    """What ``ctr run`` writes, for a plain directory."""
+    keys = ("destination", "type", "source", "options")
+    capabilities = dict.fromkeys(("bounding", "effective", "permitted"), _CAPS)
+    return {
+        "ociVersion": "1.0.2",
+        "process": {
+            "args": args,
+            "cwd": "/",
+            "env": ["PATH=/"],
+            "user": {"uid": 0, "gid": 0},
+            "noNewPrivileges": True,
+            "capabilities": capabilities,
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024}],
+        },
+        "root": {"path": str(rootfs)},
+        "mounts": [dict(zip(keys, mount, strict=True)) for mount in _MOUNTS],
+        "linux": {
+            "cgroupsPath": f"/shimd-bench/{id}",
+            "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        },
+    }
+
+
+def start(shim: Shim, bundle: Path, directory: Path) -> str:
+    """The shim's ``start``, as containerd calls it; returns the path of its socket."""
+    os.mkfifo(bundle / "log")  # containerd's shims log there, and end if nobody reads: this descriptor stays open
+    _logs.append(os.open(bundle / "log", os.O_RDWR | os.O_NONBLOCK))
+    flags = ["-namespace", "bench", "-address", str(directory / "none.sock"), "-id", bundle.name, "start"]
+    env = {**os.environ, **environment(directory), **shim.env, "TTRPC_ADDRESS": str(directory / EVENTS)}
+    done = subprocess.run(
+        [shim.program, *flags],
+        cwd=bundle,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{shim.name}: {done.stdout}{done.stderr}")
+    return done.stdout.strip().removeprefix("unix://")
+
+
+_logs: list[int] = []
+
+
+def environment(directory: Path) -> dict[str, str]:
+    return {f"SHIMD_{name}_DIR": str(directory / name.lower()) for name in ("RUNTIME", "STATE", "CACHE")}
+
+
+@contextmanager
+def cleaned(directory: Path) -> Iterator[None]:
+    """Whatever was started with files in ``directory`` ends with the block."""
+    try:
+        yield
+    finally:
+        for pid in processes(directory):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def processes(directory: Path) -> list[int]:
+    """Processes whose environment or working directory names ``directory``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                if str(directory).encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+    return found
