@@ -57,15 +57,13 @@ def _only_one() -> Iterator[None]:
     for directory in (paths.runtime_dir(), paths.state_dir(), paths.cache_dir()):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = paths.pid_file()
-    with open(path, "a+") as file:
-        _lock(file)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    with open(path.with_suffix(".lock"), "w") as lock:  # never unlinked: who waits for it has this very file open
+        _lock(lock)
+        path.write_text(f"{os.getpid()}\n")
         try:
             yield
         finally:
-            file.truncate(0)  # not unlinked: who waits for its lock has this very file open
+            path.unlink(missing_ok=True)
 
 
 def _lock(file: IO[str]) -> None:
@@ -77,12 +75,17 @@ def _lock(file: IO[str]) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                file.seek(0)
                 raise AlreadyExists(
-                    f"shimd runs already in {paths.runtime_dir()}, pid {file.read().strip()}: "
-                    "end that one first, and its apps with it"
+                    f"shimd runs already in {paths.runtime_dir()}, pid {_running()}: end that one first"
                 ) from None
         time.sleep(0.05)
+
+
+def _running() -> str:
+    try:
+        return paths.pid_file().read_text().strip()
+    except OSError:
+        return "unknown"
 
 
 async def serve() -> None:

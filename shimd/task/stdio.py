@@ -197,6 +197,8 @@ class Console:
         try:
             await _copy(self.master, self._output)
         finally:
+            os.close(self._output)  # the reader waits for this end before anybody thinks of Delete
+            self._output = None
             self._drained.set()
 
     async def _copy_input(self, source: int) -> None:
