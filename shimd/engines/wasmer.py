@@ -118,6 +118,9 @@ async def _compile(wasm: bytes, artifact: Path) -> None:
     client = wasmer_sdk.Wasmer(cache_root=artifact / "cache")
     try:
         package = await _package(client, wasm, "app", {})
+    except wasmer_sdk.WasmerError as error:
+        raise InvalidModule(f"not valid WebAssembly: {_sentence(error).rpartition('``: ')[2]}") from None
+    try:
         sandbox = await client.sandboxes.create(packages=[package])
         process = await sandbox.command("app").spawn(timeout=0, stdout="discard", stderr="discard")
         with suppress(wasmer_sdk.WasmerError):

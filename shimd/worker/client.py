@@ -61,8 +61,8 @@ class Worker:
         os.kill(self.pid, number)
 
     def gone(self, status: int, at: int) -> None:
+        """Note the exit. What the worker said before it is still there to :meth:`receive`."""
         self.status, self.exited_at = status, at
-        self.control.close()
         self.exited.set()
 
 
@@ -104,6 +104,7 @@ class Forks:
     async def forget(self, worker: Worker) -> None:
         """Drop the exit status of a worker that has exited; here and in the fork server."""
         self._workers.pop(worker.key, None)
+        worker.control.close()
         if not self.closed:
             await self._send({"op": "forget", "key": worker.key}, [])
 

@@ -69,8 +69,8 @@ def refused(box: Box, done: Result, *words: str) -> None:
         ("/foreign.wat", ["elsewhere"]),
         ("/native", ["/native", "native"]),
         ("/script", ["/script"]),
-        ("/missing.wasm", ["/missing.wasm", "not"]),
-        ("missing.wasm", ["missing.wasm", "not"]),
+        ("/missing.wasm", ["/missing.wasm", "no such file"]),
+        ("missing.wasm", ["missing.wasm", "no such file"]),
         ("/data", ["/data"]),
     ],
 )

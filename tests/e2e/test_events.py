@@ -4,6 +4,7 @@ Events are recorded from ``ctr events`` and made comparable: pids become the nam
 is particular to a run, times only have to be there.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -127,9 +128,49 @@ def _short(box: Box, value: Any) -> Any:
     return value.replace(box.namespace, "NAMESPACE") if isinstance(value, str) else value
 
 
+def over(box: Box) -> bool:
+    """Whether all that began has ended, as far as events tell."""
+    topics = [event.topic for event in box.events("app")]
+    begun = topics.count("/tasks/start") + topics.count("/tasks/exec-started")
+    return topics.count("/tasks/exit") >= begun and topics.count("/tasks/delete") >= topics.count("/tasks/create")
+
+
+def settled(box: Box) -> list[Event]:
+    """All events of a life that is over: they reach ``ctr events`` some time after what they tell of."""
+    until(lambda: over(box), "the last event")
+    return comparable(box)
+
+
+def delete_last(events: list[Event]) -> list[Event]:
+    """containerd publishes the delete, its runc shim the exit, from a queue that Delete does not wait for: in 2.x the
+    delete sometimes overtakes the exit. shimd's never does, which is what it is held to."""
+    ordered = list(events)
+    for index in range(1, len(ordered)):
+        before, event = ordered[index - 1 : index + 1]
+        if (before.topic, event.topic) == ("/tasks/delete", "/tasks/exit"):
+            ordered[index - 1 : index + 1] = [event, before]
+    return ordered
+
+
 @pytest.fixture
-def reference(containerd: Containerd, new_box: BoxMaker) -> Box:
-    return new_box(containerd, RUNTIMES[0])
+def reference(containerd: Containerd, new_box: BoxMaker) -> Callable[[Life], list[Event]]:
+    """What runc's shim publishes for a life.
+
+    In 2.x it may leave before its last exit is published, and the event is lost: then the life is led again.
+    """
+
+    def lead(life: Life) -> list[Event]:
+        for _ in range(10):
+            box = new_box(containerd, RUNTIMES[0])
+            life(box)
+            deadline = time.monotonic() + 2
+            while time.monotonic() < deadline:
+                if over(box):
+                    return delete_last(comparable(box))
+                time.sleep(0.02)
+        raise AssertionError("runc's shim lost an event each time")
+
+    return lead
 
 
 def by_process(events: list[Event]) -> dict[str, list[Event]]:
@@ -142,19 +183,16 @@ def by_process(events: list[Event]) -> dict[str, list[Event]]:
 
 @pytest.mark.parametrize("life", LIVES, ids=lambda life: life.__name__)
 @pytest.mark.parametrize("runtime", WASM, ids=lambda runtime: runtime.name, indirect=True)
-def test_as_runc(box: Box, runtime: Runtime, reference: Box, life: Life) -> None:
-    life(reference)
+def test_as_runc(box: Box, runtime: Runtime, reference: Callable[[Life], list[Event]], life: Life) -> None:
+    expected = by_process(reference(life))
     life(box)
-    expected = by_process(comparable(reference))
-    until(lambda: len(box.events("app")) >= sum(map(len, expected.values())), "as many events as runc's")
-    assert by_process(comparable(box)) == expected
+    assert by_process(settled(box)) == expected
 
 
 @pytest.mark.parametrize("life", LIVES, ids=lambda life: life.__name__)
-def test_the_reference_shows_what_it_should(reference: Box, life: Life) -> None:
+def test_the_reference_shows_what_it_should(reference: Callable[[Life], list[Event]], life: Life) -> None:
     """The comparison means nothing if nothing was recorded."""
-    life(reference)
-    topics = [event.topic for event in reference.events("app")]
+    topics = [event.topic for event in reference(life)]
     if life is created_only:
         assert "/tasks/start" not in topics
     else:

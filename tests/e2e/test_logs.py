@@ -96,4 +96,6 @@ def test_exec_into_a_file(box: Box) -> None:
     box.detach("app", "sleep", 600)
     done = box.exec("app", "e", "both", "from exec", "", flags=("-d", "--log-uri", f"file://{path}"))
     assert done.code == 0
-    until(lambda: content(path) == "from exec\n\n", "output in the file")
+    # Two streams, one file: runc's shim and wasmer copy them apart, so either may come first.
+    until(lambda: sorted(content(path)) == sorted("from exec\n\n"), "output in the file")
+    assert "from exec\n" in content(path)
