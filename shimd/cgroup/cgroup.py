@@ -66,6 +66,11 @@ class Cgroup:
         """Of the hierarchy that has the controllers."""
         return 2 if self._layout.is_v2 else 1
 
+    @property
+    def unified(self) -> str | None:
+        """The directory in the version 2 hierarchy, if there is one: processes are born there, moving is slow."""
+        return self.directories[-1] if self._layout.unified is not None else None
+
     def apply(self, resources: dict[str, Any]) -> None:
         """Set the limits that are given, and leave all others as they are (Create, and Task.Update).
 

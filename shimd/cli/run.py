@@ -23,7 +23,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from shimd import log
 from shimd.cli import render
 from shimd.daemon.modules import compile_in_worker, reject_native
-from shimd.engines.registry import engine_names, get_engine
+from shimd.engines.registry import engine_names, engine_version
 from shimd.errors import Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
 from shimd.oci import Process
 from shimd.task.process import exit_code
@@ -148,7 +148,7 @@ class Run:
             self.outcome.compile_seconds = round(time.monotonic() - started, 3)
 
         engine = self._options.engine
-        return await Cache().artifact(engine, get_engine(engine).version(), wasm, compile)
+        return await Cache().artifact(engine, engine_version(engine), wasm, compile)
 
     def _plan(self, program: str, artifact: Path, preopens: list[Directory]) -> Plan:
         options = self._options

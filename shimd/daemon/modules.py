@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from shimd.daemon.forks import ForkPool
-from shimd.engines.registry import get_engine
+from shimd.engines.registry import engine_version
 from shimd.errors import Internal, InvalidArgument, ShimdError, from_code
 from shimd.log import logger
 from shimd.worker.cache import Cache
@@ -39,7 +39,7 @@ class Modules:
         async def compile(wasm: int, artifact: Path) -> None:
             await self._compile(engine, name, wasm, artifact)
 
-        return await self.cache.artifact(engine, get_engine(engine).version(), fd, compile)
+        return await self.cache.artifact(engine, engine_version(engine), fd, compile)
 
     async def _compile(self, engine: str, name: str, wasm: int, artifact: Path) -> None:
         started = self.compiling[name] = time.monotonic()

@@ -16,7 +16,7 @@ from shimd.api.io.containerd.cgroups import v1, v2
 from shimd.api.shimd.status import v1 as api
 from shimd.daemon.endpoint import Endpoint
 from shimd.daemon.supervisor import Supervisor
-from shimd.engines.registry import engine_names, get_engine
+from shimd.engines.registry import engine_names, engine_version
 from shimd.task.container import Container
 from shimd.task.metrics import metrics
 from shimd.task.process import Process
@@ -63,7 +63,7 @@ def daemon(supervisor: Supervisor, started_at: datetime) -> api.DaemonResponse:
 
 def _engine(name: str, pid: int) -> api.Engine:
     try:
-        return api.Engine(name=name, version=get_engine(name).version(), fork_server_pid=pid)
+        return api.Engine(name=name, version=engine_version(name), fork_server_pid=pid)
     except Exception as error:  # whatever a package that is broken on this node raises
         return api.Engine(name=name, error=f"{type(error).__name__}: {error}", fork_server_pid=pid)
 

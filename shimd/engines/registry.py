@@ -1,7 +1,10 @@
-"""Engines by name: the entry points of the group ``shimd.engines``, whoever's distribution they come from."""
+"""Engines by name: the entry points of the group ``shimd.engines``, whoever's distribution they come from.
+
+A fork server is given an engine by *reference* (``module:class``): looking it up by name imports a hundred modules,
+for which each worker would pay in memory.
+"""
 
 from functools import cache
-from importlib.metadata import entry_points
 
 from shimd.engines.base import Engine
 from shimd.errors import InvalidArgument
@@ -12,16 +15,37 @@ GROUP = "shimd.engines"
 @cache
 def engine_names() -> tuple[str, ...]:
     """The engines installed, sorted."""
+    from importlib.metadata import entry_points
+
     return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
 
 
 @cache
-def get_engine(name: str) -> Engine[object]:
-    """The engine of that name, one object a process.
+def engine_reference(name: str) -> str:
+    """What :func:`load_engine` takes.
 
     :raises InvalidArgument: none is installed under that name
     """
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group=GROUP, name=name):
-        engine: Engine[object] = entry.load()()
-        return engine
+        return entry.value
     raise InvalidArgument(f"engine {name} is not installed; installed are {', '.join(engine_names())}")
+
+
+@cache
+def engine_version(name: str) -> str:
+    """:meth:`Engine.version`, as of this process's start: what a fork server has imported stays, too.
+
+    :raises InvalidArgument: none is installed under that name
+    """
+    return load_engine(engine_reference(name)).version()
+
+
+def load_engine(reference: str) -> Engine[object]:
+    """The engine of a reference ``module:class``."""
+    from importlib import import_module
+
+    module, _, attribute = reference.partition(":")
+    engine: Engine[object] = getattr(import_module(module), attribute)()
+    return engine

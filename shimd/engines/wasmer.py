@@ -13,7 +13,6 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -45,6 +44,8 @@ class WasmerEngine:
     name: ClassVar[str] = "wasmer"
 
     def version(self) -> str:
+        from importlib.metadata import version  # not for workers
+
         return f"{version('wasmer-sdk')}-{platform.machine()}"
 
     def warm(self) -> None:

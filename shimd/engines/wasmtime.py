@@ -4,10 +4,11 @@ The engine, the linkers and all host functions are made in the fork server; a wo
 store and runs. ``parallel_compilation`` is off there: a thread pool would not survive the fork.
 """
 
+import json
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     import wasmtime
 
 #: Bumped when the configuration below changes what a compiled artefact is.
-_CONFIG = 1
+_CONFIG = 2
 #: The version and layer fields after ``\0asm``: 1, and the component model's layer 1 (component-model Binary.md).
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _WASI = "wasi_snapshot_preview1"
-#: First byte of an artefact: what the compiled form that follows in the second file is.
-_SUFFIX = {True: "component", False: "module"}
+#: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
+_MODULE, _COMPONENT_FILE, _FACTS = "module", "component", "facts.json"
+_NO_FUNCTION = "is not a function"
 
 
 @dataclass
@@ -31,6 +33,8 @@ class Loaded:
 
     program: Any
     component: bool
+    facts: dict[str, Any]
+    """Of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or null."""
 
 
 class _Exit(Exception):
@@ -49,18 +53,16 @@ class WasmtimeEngine:
         self._component_linker: Any
 
     def version(self) -> str:
+        from importlib.metadata import version  # not for workers
+
         return f"{version('wasmtime')}-{_CONFIG}-{platform.machine()}"
 
     def warm(self) -> None:
-        import wasmtime
         from wasmtime import component
 
+        os.environ["TOKIO_WORKER_THREADS"] = "1"  # of wasmtime-wasi, in each app; else one a processor
         self._engine = _engine(parallel=False)
-        self._linker = wasmtime.Linker(self._engine)
-        self._linker.allow_shadowing = True
-        self._linker.define_wasi()
-        i32 = wasmtime.ValType.i32()
-        self._linker.define_func(_WASI, "proc_exit", wasmtime.FuncType([i32], []), _exit)
+        self._linker = _linker(self._engine)
         self._component_linker = component.Linker(self._engine)
         self._component_linker.add_wasip2()
 
@@ -69,50 +71,49 @@ class WasmtimeEngine:
         from wasmtime import component
 
         engine = _engine(parallel=True)
+        facts: dict[str, Any] = {}
         try:
             binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))
             is_component = binary.startswith(_COMPONENT)
             compiled = component.Component(engine, binary) if is_component else wasmtime.Module(engine, binary)
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(f"not valid WebAssembly: {_sentence(error)}") from None
+        if isinstance(compiled, wasmtime.Module):
+            facts = {"problem": _problem(_linker(engine), compiled), "exports": _exports(compiled)}
         artifact.mkdir()
-        (artifact / _SUFFIX[is_component]).write_bytes(compiled.serialize())
+        (artifact / _FACTS).write_text(json.dumps(facts))
+        (artifact / (_COMPONENT_FILE if is_component else _MODULE)).write_bytes(compiled.serialize())
 
     def load(self, artifact: Path) -> Loaded:
         import wasmtime
         from wasmtime import component
 
-        is_component = (artifact / "component").exists()
-        kind = component.Component if is_component else wasmtime.Module
+        directory = str(artifact)
+        is_component = os.path.exists(f"{directory}/{_COMPONENT_FILE}")
+        kind, file = (component.Component, _COMPONENT_FILE) if is_component else (wasmtime.Module, _MODULE)
         try:
-            program = kind.deserialize_file(self._engine, str(artifact / _SUFFIX[is_component]))
-        except wasmtime.WasmtimeError as error:
+            with open(f"{directory}/{_FACTS}", "rb") as facts:
+                return Loaded(
+                    kind.deserialize_file(self._engine, f"{directory}/{file}"), is_component, json.loads(facts.read())
+                )
+        except (wasmtime.WasmtimeError, OSError, ValueError) as error:
             raise EngineError(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
-        return Loaded(program, is_component)
 
     def check(self, module: Loaded, invocation: Invocation) -> None:
-        if not module.component:
-            self._check_imports(module.program)
-            _check_entry(module.program, invocation.entry)
-        elif invocation.entry == "_start":
+        """By what was noted when it was compiled: an app's start is no time for asking again."""
+        entry = invocation.entry
+        if module.component:
+            if entry != "_start":
+                raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {entry}")
             return
-        else:
-            raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {invocation.entry}")
-
-    def _check_imports(self, module: "wasmtime.Module") -> None:
-        import wasmtime
-
-        for item in module.imports:
-            if item.module == _WASI and item.name:
-                continue
-            raise UnsupportedFeature(
-                f"the module imports {item.module}.{item.name}, which is not WASI preview 1"
-                + (" (WASIX modules run on wasmer)" if item.module.startswith("wasix") else "")
-            )
-        try:
-            self._linker.instantiate_pre(module)
-        except wasmtime.WasmtimeError as error:
-            raise UnsupportedFeature(f"the module does not link: {_sentence(error)}") from None
+        if module.facts["problem"]:
+            raise UnsupportedFeature(module.facts["problem"])
+        exports = module.facts["exports"]
+        if entry not in exports:
+            entries = [name for name, reason in exports.items() if reason != _NO_FUNCTION]
+            raise InvalidModule(f"the module exports no function {entry} (it has: {', '.join(entries) or 'none'})")
+        if exports[entry]:
+            raise InvalidModule(f"the export {entry} {exports[entry]}")
 
     def run(self, module: Loaded, invocation: Invocation) -> int:
         import wasmtime
@@ -164,18 +165,44 @@ def _exit(code: int) -> None:
     raise _Exit(code)
 
 
-def _check_entry(module: "wasmtime.Module", entry: str) -> None:
+def _linker(engine: "wasmtime.Engine") -> "wasmtime.Linker":
     import wasmtime
 
+    linker = wasmtime.Linker(engine)
+    linker.allow_shadowing = True
+    linker.define_wasi()
+    linker.define_func(_WASI, "proc_exit", wasmtime.FuncType([wasmtime.ValType.i32()], []), _exit)
+    return linker
+
+
+def _problem(linker: "wasmtime.Linker", module: "wasmtime.Module") -> str | None:
+    """Why a module cannot run here, for want of what it imports."""
+    import wasmtime
+
+    for item in module.imports:
+        if item.module != _WASI:
+            way_out = " (WASIX modules run on wasmer)" if item.module.startswith("wasix") else ""
+            return f"the module imports {item.module}.{item.name}, which is not WASI preview 1{way_out}"
+    try:
+        linker.instantiate_pre(module)
+    except wasmtime.WasmtimeError as error:
+        return f"the module does not link: {_sentence(error)}"
+    return None
+
+
+def _exports(module: "wasmtime.Module") -> dict[str, str | None]:
+    """Each export's name, with why it cannot be an entry."""
+    import wasmtime
+
+    found: dict[str, str | None] = {}
     for export in module.exports:
-        if export.name == entry:
-            if not isinstance(export.type, wasmtime.FuncType):
-                raise InvalidModule(f"the export {entry} is not a function")
-            if export.type.params or export.type.results:
-                raise InvalidModule(f"the function {entry} takes parameters or gives results; an entry does neither")
-            return
-    functions = [export.name for export in module.exports if isinstance(export.type, wasmtime.FuncType)]
-    raise InvalidModule(f"the module exports no function {entry} (it has: {', '.join(functions) or 'none'})")
+        if not isinstance(export.type, wasmtime.FuncType):
+            found[export.name] = _NO_FUNCTION
+        elif export.type.params or export.type.results:
+            found[export.name] = "takes parameters or gives results; an entry does neither"
+        else:
+            found[export.name] = None
+    return found
 
 
 def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":

@@ -1,10 +1,13 @@
 """Namespaces: which the spec asks for, and how to come into them."""
 
+import errno
 import os
 from collections.abc import Iterable
 
+from shimd.cgroup.join import join as move
 from shimd.errors import InvalidArgument, Unimplemented
 from shimd.linux import libc
+from shimd.linux.fork import fork
 from shimd.oci import Namespace
 
 #: The spec's names (config-linux.md, Namespaces) → flag, and name under /proc/PID/ns.
@@ -19,34 +22,51 @@ KINDS = {
 }
 
 
-def fork_into(which: str | None) -> int:
-    """Fork; the child is in a pid namespace (``new``, the one at a path, or ``None`` for ours), the parent stays.
+#: A kernel before 5.7, or a C library that :mod:`shimd.linux.fork` does not know: fork, then move.
+_NO_CLONE3 = (errno.ENOSYS, errno.E2BIG, errno.EINVAL)
+
+
+def fork_into(which: str | None, cgroup: str | None = None) -> int:
+    """Fork; the child is in a pid namespace (``new``, the one at a path, or ``None`` for ours) and in the version 2
+    cgroup ``cgroup``, the parent stays.
 
     A pid namespace is entered by one's *next* child only, which is why the fork server does this and not the worker.
 
-    :raises OSError: as of fork(2), unshare(2), setns(2)
+    :raises OSError: as of clone3(2), setns(2)
     """
-    if which is None:
-        return os.fork()
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    pid = -1
     try:
-        _enter_pid(which)
-        pid = -1
-        try:
-            pid = os.fork()
-        finally:
-            if pid != 0:
-                libc.setns(own, libc.CLONE_NEWPID)
+        if which not in (None, "new"):
+            join(which, libc.CLONE_NEWPID)
+        pid = _fork(libc.CLONE_NEWPID if which == "new" else 0, cgroup)
     finally:
+        if pid != 0 and which is not None:
+            libc.setns(own, libc.CLONE_NEWPID)
         os.close(own)
     return pid
 
 
-def _enter_pid(which: str) -> None:
-    if which == "new":
-        libc.unshare(libc.CLONE_NEWPID)
-    else:
-        join(which, libc.CLONE_NEWPID)
+def _fork(flags: int, cgroup: str | None) -> int:
+    directory = None if cgroup is None else os.open(cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return fork(flags, directory)
+    except OSError as error:
+        if error.errno not in _NO_CLONE3:
+            raise
+    finally:
+        if directory is not None:
+            os.close(directory)
+    return _fork_in_steps(flags, cgroup)
+
+
+def _fork_in_steps(flags: int, cgroup: str | None) -> int:
+    if flags:
+        libc.unshare(flags)
+    pid = os.fork()
+    if pid == 0 and cgroup is not None:
+        move([cgroup])
+    return pid
 
 
 def join(path: str, flag: int) -> None:

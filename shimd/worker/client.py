@@ -15,6 +15,7 @@ from pathlib import Path
 
 import anyio
 
+from shimd.engines.registry import engine_reference
 from shimd.errors import ShimdError, Unavailable, from_code
 from shimd.worker.messages import LISTEN_FD, Message, Plan, plan_file, receive, send
 
@@ -87,7 +88,8 @@ class Forks:
         self._replies[key] = event, slot
         plan_fd = plan_file(plan)
         try:
-            await self._send({"op": "spawn", "key": key, "pidns": plan.get("pidns")}, [plan_fd, *stdio])
+            where = {"pidns": plan.get("pidns"), "cgroup": plan.get("unified")}
+            await self._send({"op": "spawn", "key": key, **where}, [plan_fd, *stdio])
         except BaseException:
             del self._replies[key]
             raise
@@ -217,7 +219,7 @@ def launch(engine: str, path: Path, *flags: str) -> tuple[socket.socket, int]:
         listener.listen(8)
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-m", "shimd.worker.forkserver", engine, *flags],
+            [sys.executable, "-I", "-m", "shimd.worker.forkserver", engine_reference(engine), *flags],
             # A guest may be able to read /proc/self/environ: nothing of the node's own belongs there.
             {
                 name: value

@@ -4,15 +4,14 @@ It imports the engine once and never runs a guest, so that a fork is all an app'
 its children: if the supervisor dies, apps go on, and their exit statuses wait here until a supervisor connects again,
 lists them and tells the server to forget them. It leaves when it has neither a supervisor nor children.
 
-Run as ``python -I -m shimd.worker.forkserver ENGINE`` with a listening socket at ``LISTEN_FD``; ``messages.py`` has the
-protocol.
+Run as ``python -I -m shimd.worker.forkserver MODULE:CLASS`` with a listening socket at ``LISTEN_FD``; ``messages.py``
+has the protocol.
 """
 
 import contextlib
 import gc
 import os
 import select
-import signal
 import socket
 import sys
 import time
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from shimd.engines.base import Engine
-from shimd.engines.registry import get_engine
+from shimd.engines.registry import load_engine
 from shimd.errors import Code
 from shimd.linux.namespaces import fork_into
 from shimd.worker import main as worker
@@ -128,7 +127,7 @@ class ForkServer:
         key = message["key"]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            pid = fork_into(message["pidns"])
+            pid = fork_into(message["pidns"], message["cgroup"])
         except OSError as error:
             ours.close()
             theirs.close()
@@ -184,9 +183,8 @@ def start_time(pid: int) -> int:
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)  # a terminal's signals are for the supervisor; workers reset them
-    engine = get_engine(sys.argv[1])
+    worker.prepare_signals()
+    engine = load_engine(sys.argv[1])
     engine.warm()
     listener = socket.socket(fileno=LISTEN_FD)
     listener.listen()  # once more, so that SO_PEERCRED tells our pid, not our parent's

@@ -35,6 +35,8 @@ from shimd.worker.messages import Message, Plan, receive, send
 
 #: Exit code of a worker that failed before the guest could run; the supervisor has the reason.
 EXIT_FAILED = 70
+_TERMINAL = (signal.SIGINT, signal.SIGHUP)
+_DEADLY = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _CONTROL_FD = 3
 _libc = ctypes.CDLL(None)
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -77,7 +79,7 @@ def take_descriptors(fds: Sequence[int], control: int) -> tuple[int, socket.sock
 
 def main(engine: Engine[object], plan: Plan, control: socket.socket) -> NoReturn:
     """Prepare, report, wait, run, exit."""
-    _reset_signals()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         run = _prepare(engine, plan, control) if plan["kind"] != "compile" else _compile(engine, plan)
         send(control, {"ev": "ready"})
@@ -92,24 +94,22 @@ def main(engine: Engine[object], plan: Plan, control: socket.socket) -> NoReturn
     os._exit(_run(run))
 
 
-def _reset_signals() -> None:
-    """The guest dies by the default action of any signal: Python handlers would never run inside it."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if os.getpid() == 1:
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-            _libc.signal(number, _die_in_c)
+def prepare_signals() -> None:
+    """For the fork server, once: its workers inherit what a guest needs, and only unblock.
+
+    A guest dies of any signal whose default action is to terminate. Python's own dispositions go, since its handlers
+    never run inside a guest. For process 1 of a pid namespace, whom the kernel spares the default action
+    (pid_namespaces(7)), a handler in C does the same at once, inside a spinning guest, too: a terminal's ^C and an
+    operator's kill end the app. (The supervisor delivers its own signals as SIGKILL: ``task/signals.py``.)
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL)  # they are for the supervisor
+    for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    for number in _DEADLY:
+        _libc.signal(number, _die_in_c)
 
 
 def _die(number: int) -> None:
-    """What the default action would be, for process 1 of a pid namespace, whom the kernel spares it
-    (pid_namespaces(7)).
-
-    A C handler runs at once, inside a spinning guest, too, where Python's would wait for ever: a terminal's ^C and an
-    operator's kill end the app. (The supervisor delivers its own signals as SIGKILL: ``task/signals.py``.)
-    """
     os._exit(128 + number)
 
 

@@ -4,7 +4,8 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 
 * supervisor ⇄ fork server (``<runtime>/worker-<engine>.sock``), one at a time; the fork server outlives it::
 
-      → {"op": "spawn", "key": K, "pidns": null | "new" | path}  + [plan memfd, stdin, stdout, stderr]
+      → {"op": "spawn", "key": K, "pidns": null | "new" | path, "cgroup": null | path}
+                                                                + [plan memfd, stdin, stdout, stderr]
       ← {"ev": "spawned", "key": K, "pid": P, "start": T}       + [control]
       ← {"ev": "failed", "key": K, "code": C, "message": M}       the fork itself failed
       ← {"ev": "exited", "key": K, "pid": P, "status": wait status, "at": ns since the epoch}
@@ -60,6 +61,8 @@ class Plan(TypedDict, total=False):
     """init: mounts that make up the root file system."""
     cgroup: list[str]
     """Directories of the container's cgroup, one per hierarchy; created and limited before the spawn."""
+    unified: str | None
+    """The one of them that is in the version 2 hierarchy: the worker is born there. ``cgroup`` of the request."""
     init_pid: int
     """exec: the process whose namespaces to join."""
     terminal: bool
@@ -108,6 +111,8 @@ def plan_file(plan: Plan) -> int:
 
 
 def read_plan(fd: int) -> Plan:
-    with open(fd, "rb") as file:
-        plan: Plan = json.loads(file.read())
+    """And close it."""
+    data = os.pread(fd, os.fstat(fd).st_size, 0)
+    os.close(fd)
+    plan: Plan = json.loads(data)
     return plan

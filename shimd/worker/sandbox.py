@@ -37,7 +37,7 @@ def enter_exec(plan: Plan) -> "Exec":
 class Init:
     def __init__(self, plan: Plan) -> None:
         self._plan, self._spec = plan, plan["spec"]
-        join(plan.get("cgroup", []))  # first, so that everything after is accounted
+        _join_cgroup(plan)  # first, so that everything after is accounted
         made = namespaces.enter(self._spec.get("linux", {}).get("namespaces", []))
         if "network" in made:
             _loopback_up()
@@ -81,7 +81,7 @@ class Exec:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        join(plan.get("cgroup", []))
+        _join_cgroup(plan)
         try:
             self._root = os.open(f"/proc/{plan['init_pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -103,6 +103,10 @@ class Exec:
         privileges.drop(process, self._plan.get("seccomp"))
         _change_directory(process)
         return warnings
+
+
+def _join_cgroup(plan: Plan) -> None:
+    join([directory for directory in plan.get("cgroup", []) if directory != plan.get("unified")])
 
 
 def _open_program(root: int, path: str) -> int:
