@@ -1,9 +1,11 @@
-"""Results as a table in Markdown and bars in SVG."""
+"""Results as tables in Markdown and bars in SVG."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
 REFERENCE = "runc"
+_BAR, _LEFT, _ROW = 380, 90, 24
 
 
 def processor() -> str:
@@ -13,53 +15,83 @@ def processor() -> str:
 
 def table(found: dict[str, Any]) -> str:
     machine = found["machine"]
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            "Made by `make bench`; each ratio is against runc in the same run, all interleaved. Trust the ratios, not the times.",
+            f"Kernel {machine['kernel']}, Python {machine['python']}, {machine['processor']}.",
+            "",
+            *_rates(found["tasks_per_second"]),
+            "",
+            *_memory(found["pss_mib_per_app"]),
+            "",
+            "All processes are counted: supervisor, fork server and workers; for runc and crun their shims and the app.",
+            "",
+            *_latency(found["ctr_run_ms"], found["containerd"]),
+            "",
+            "![results](results.svg)",
+            "",
+        ]
+    )
+
+
+def _rates(rates: dict[str, dict[str, float]]) -> list[str]:
     lines = [
-        "# Benchmarks",
-        "",
-        "Made by `make bench`; ratios are against runc in the same run, interleaved. Trust the ratios, not the times.",
-        f"Kernel {machine['kernel']}, Python {machine['python']}, {machine['processor']}.",
-        "",
         "| Task API: create + start + wait + delete | 1 at a time, tasks/s | × runc | 8 at a time, tasks/s | × runc |",
         "|---|---|---|---|---|",
     ]
-    rates, memory = found["tasks_per_second"], found["pss_mib_per_app"]
     for name, each in rates.items():
-        cells = [cell for parallel in ("1", "8") for cell in _rate(each[parallel], rates[REFERENCE][parallel])]
+        cells = [f"{each[p]:.1f} | {each[p] / rates[REFERENCE][p]:.1f}" for p in each]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _memory(memory: dict[str, dict[str, float]]) -> list[str]:
     sizes = list(memory[REFERENCE])
-    lines += [
-        "",
+    lines = [
         f"| PSS per idle app, MiB | {' | '.join(f'{size} apps' for size in sizes)} |",
         "|---" * (len(sizes) + 1) + "|",
     ]
-    for name, each in memory.items():
-        lines.append(f"| {name} | {' | '.join(f'{each[size]:.2f}' for size in sizes)} |")
-    lines += [
-        "",
-        "All processes are counted: supervisor, fork server, workers; for runc its shims and the app.",
-        "",
-        "![results](results.svg)",
-        "",
-    ]
-    return "\n".join(lines)
+    return lines + [f"| {name} | {' | '.join(f'{each[s]:.2f}' for s in sizes)} |" for name, each in memory.items()]
 
 
-def _rate(value: float, reference: float) -> tuple[str, str]:
-    return f"{value:.1f}", f"{value / reference:.1f}"
+def _latency(runs: dict[str, list[float]], containerd: str) -> list[str]:
+    reference = statistics.median(runs[REFERENCE])
+    lines = [f"| `ctr run --rm` ({containerd}), ms | fastest | median | runc's median / this |", "|---|---|---|---|"]
+    for name, values in runs.items():
+        median = statistics.median(values)
+        lines.append(f"| {name} | {values[0]:.0f} | {median:.0f} | {reference / median:.2f} |")
+    return lines
 
 
 def plot(found: dict[str, Any]) -> str:
-    """Horizontal bars: tasks a second, 8 at a time."""
-    rates = {name: each["8"] for name, each in found["tasks_per_second"].items()}
-    longest = max(rates.values())
-    rows = []
-    for row, (name, value) in enumerate(rates.items()):
-        y = 40 + row * 30
-        rows.append(f'<text x="90" y="{y + 15}" text-anchor="end">{name}</text>')
-        rows.append(f'<rect x="100" y="{y}" width="{400 * value / longest:.0f}" height="20" fill="#4a7ebb"/>')
-        rows.append(f'<text x="{108 + 400 * value / longest:.0f}" y="{y + 15}">{value:.0f}</text>')
-    height = 50 + 30 * len(rates)
+    """Horizontal bars, a group for each thing measured."""
+    rates, memory, runs = found["tasks_per_second"], found["pss_mib_per_app"], found["ctr_run_ms"]
+    most = max(memory[REFERENCE], key=int)
+    groups = [
+        ("tasks a second, 1 at a time (more is better)", {name: each["1"] for name, each in rates.items()}),
+        ("tasks a second, 8 at a time (more is better)", {name: each["8"] for name, each in rates.items()}),
+        (f"MiB per idle app, {most} apps (less is better)", {name: each[most] for name, each in memory.items()}),
+        ("ctr run --rm, median ms (less is better)", {name: statistics.median(v) for name, v in runs.items()}),
+    ]
+    y, parts = 10, []
+    for title, values in groups:
+        parts += _group(title, values, y)
+        y += (len(values) + 2) * _ROW
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="600" height="{height}" font-family="sans-serif">'
-        f'<text x="10" y="20">tasks a second through the Task API, 8 at a time</text>{"".join(rows)}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{y}" font-family="sans-serif" font-size="13">'
+        f'<rect width="640" height="{y}" fill="white"/>{"".join(parts)}</svg>\n'
     )
+
+
+def _group(title: str, values: dict[str, float], top: int) -> list[str]:
+    longest = max(values.values())
+    parts = [f'<text x="10" y="{top + 16}" font-weight="bold">{title}</text>']
+    for row, (name, value) in enumerate(values.items(), 1):
+        y, width = top + row * _ROW, _BAR * value / longest
+        colour = "#999999" if name in (REFERENCE, "crun") else "#4a7ebb"
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 15}" text-anchor="end">{name}</text>')
+        parts.append(f'<rect x="{_LEFT}" y="{y}" width="{width:.0f}" height="{_ROW - 5}" fill="{colour}"/>')
+        parts.append(f'<text x="{_LEFT + width + 8:.0f}" y="{y + 15}">{value:.1f}</text>')
+    return parts

@@ -8,8 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from shimd.api.containerd.runc.v1 import Options as RuncOptions
+from shimd.api.google.protobuf import Any
+from shimd.typeurl import pack
 
 BIN = Path(sys.executable).parent
 HELLO_WAT = """(module
@@ -51,28 +55,69 @@ class Shim:
     idle: list[str]
     shared: bool
     """One for all containers, as shimd; else one for each, as containerd has it for runc outside of pods."""
-    env: dict[str, str] = field(default_factory=dict)
+    binary: str = ""
+    """runc's shim: the OCI runtime to use instead of runc."""
+    runtime: str = ""
+    """What ``ctr run --runtime`` takes; the program's path if empty."""
+
+    def options(self) -> Any | None:
+        """Of a Create request."""
+        return pack(RuncOptions(binary_name=self.binary)) if self.binary else None
+
+    def ctr_flags(self) -> list[str]:
+        binary = ["--runc-binary", self.binary] if self.binary else []
+        return ["--runtime", self.runtime or self.program, *binary]
 
 
 def known() -> list[Shim]:
     wasm = [
-        Shim(name, str(BIN / f"containerd-shim-{name}-v1"), ["/hello.wasm"], ["/idle.wasm"], shared=True)
+        Shim(
+            name,
+            str(BIN / f"containerd-shim-{name}-v1"),
+            ["/hello.wasm"],
+            ["/idle.wasm"],
+            shared=True,
+            runtime=f"io.containerd.{name}.v1",
+        )
         for name in ("wasmtime", "wasmer")
     ]
-    runc = shutil.which("containerd-shim-runc-v2") or "/usr/bin/containerd-shim-runc-v2"
-    return [*wasm, Shim("runc", runc, ["/native"], ["/native", "idle"], shared=False)]
+    program = shutil.which("containerd-shim-runc-v2") or "/usr/bin/containerd-shim-runc-v2"
+    native = [
+        Shim(
+            name,
+            program,
+            ["/native"],
+            ["/native", "idle"],
+            shared=False,
+            binary=shutil.which(name) or "" if name != "runc" else "",
+            runtime="io.containerd.runc.v2",
+        )
+        for name in ("runc", "crun")
+        if shutil.which(name)
+    ]
+    return [*wasm, *native]
+
+
+def programs(directory: Path) -> dict[str, bytes]:
+    """Contents of the root file system: path → program."""
+    import wasmtime
+
+    source, native = directory / "native.c", directory / "native"
+    source.write_text(NATIVE_C)
+    subprocess.run(["gcc", "-static", "-O2", "-s", "-o", native, source], check=True)
+    return {
+        "/hello.wasm": bytes(wasmtime.wat2wasm(HELLO_WAT)),
+        "/idle.wasm": bytes(wasmtime.wat2wasm(IDLE_WAT)),
+        "/native": native.read_bytes(),
+    }
 
 
 def make_rootfs(directory: Path) -> None:
-    import wasmtime
-
     for name in ("", "proc", "dev", "sys", "run"):
         (directory / name).mkdir(exist_ok=True)
-    (directory / "hello.wasm").write_bytes(bytes(wasmtime.wat2wasm(HELLO_WAT)))
-    (directory / "idle.wasm").write_bytes(bytes(wasmtime.wat2wasm(IDLE_WAT)))
-    source = directory.parent / "native.c"
-    source.write_text(NATIVE_C)
-    subprocess.run(["gcc", "-static", "-O2", "-s", "-o", directory / "native", source], check=True)
+    for path, program in programs(directory.parent).items():
+        (directory / path.lstrip("/")).write_bytes(program)
+        (directory / path.lstrip("/")).chmod(0o755)
 
 
 def make_bundle(bundle: Path, rootfs: Path, args: list[str]) -> Path:
@@ -113,7 +158,7 @@ def start(shim: Shim, bundle: Path, directory: Path) -> str:
     os.mkfifo(bundle / "log")  # containerd's shims log there, and end if nobody reads: this descriptor stays open
     _logs.append(os.open(bundle / "log", os.O_RDWR | os.O_NONBLOCK))
     flags = ["-namespace", "bench", "-address", str(directory / "none.sock"), "-id", bundle.name, "start"]
-    env = {**os.environ, **environment(directory), **shim.env, "TTRPC_ADDRESS": str(directory / EVENTS)}
+    env = {**os.environ, **environment(directory), "TTRPC_ADDRESS": str(directory / EVENTS)}
     done = subprocess.run(
         [shim.program, *flags],
         cwd=bundle,
