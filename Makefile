@@ -17,7 +17,7 @@ test: setup
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy shimd tests/e2e tools
+	.venv/bin/mypy shimd tests/e2e tools benchmarks
 
 proto: setup
 	$(PYTHON) tools/proto.py
