@@ -23,7 +23,6 @@ proto: setup
 	$(PYTHON) tools/proto.py
 
 bench: setup
-	.venv/bin/pip install -q -e '.[bench]'
 	$(PYTHON) -m benchmarks
 
 clean:

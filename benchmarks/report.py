@@ -19,7 +19,7 @@ def table(found: dict[str, Any]) -> str:
         [
             "# Benchmarks",
             "",
-            "Made by `make bench`; ratios are against runc in the same run, all interleaved: trust them, not the times.",
+            "Made by `make bench`; ratios are against runc in the same run, interleaved: trust them, not the times.",
             f"Kernel {machine['kernel']}, Python {machine['python']}, {machine['processor']}.",
             "",
             *_rates(found["tasks_per_second"]),

@@ -24,6 +24,7 @@ class Code(IntEnum):
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    DATA_LOSS = 15
 
 
 class ShimdError(Exception):
@@ -72,12 +73,19 @@ class Internal(ShimdError):
     code = Code.INTERNAL
 
 
+class DataLoss(ShimdError):
+    """What was stored is not what is there: a compiled module that does not load."""
+
+    code = Code.DATA_LOSS
+
+
 _EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
 
 _BY_CODE: dict[int, type[ShimdError]] = {
     cls.code: cls
     for cls in (
         InvalidArgument, NotFound, AlreadyExists, FailedPrecondition, ResourceExhausted, Unimplemented, Unavailable,
+        DataLoss,
     )
 }  # fmt: skip
 

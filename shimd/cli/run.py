@@ -24,7 +24,7 @@ from shimd import log
 from shimd.cli import render
 from shimd.daemon.modules import compile_in_worker, reject_native
 from shimd.engines.registry import engine_names, engine_version
-from shimd.errors import Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
+from shimd.errors import DataLoss, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
 from shimd.oci import Process
 from shimd.task.process import exit_code
 from shimd.task.timestamp import timestamp
@@ -128,10 +128,14 @@ class Run:
             async with private_forks(self._options.engine, directory) as forks:
                 with self._scope:
                     try:  # here, since a task group would wrap it
-                        artifact = await self._compiled(forks, name, wasm)
-                        await self._live(
-                            forks, self._plan(f"{name}#{self._options.entry or entry}", artifact, preopens)
-                        )
+                        program = f"{name}#{self._options.entry or entry}"
+                        try:
+                            artifact = await self._compiled(forks, name, wasm)
+                            await self._live(forks, self._plan(program, artifact, preopens))
+                        except DataLoss:
+                            await Cache().discard(artifact)
+                            artifact = await self._compiled(forks, name, wasm)
+                            await self._live(forks, self._plan(program, artifact, preopens))
                     except ShimdError as caught:
                         error = caught
             if error is not None:

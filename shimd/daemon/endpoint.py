@@ -83,5 +83,8 @@ class Endpoint:
         finally:
             os.close(fd)
 
+    async def discard(self, artifact: Path) -> None:
+        await self._modules.cache.discard(artifact)
+
     def publish(self, event: Message) -> None:
         self._bus.publish(self.events_address, self.namespace, event)

@@ -28,6 +28,10 @@ class InvalidModule(EngineError):
     """The bytes are not a module or component that this engine takes."""
 
 
+class BrokenArtifact(EngineError):
+    """What :meth:`Engine.precompile` once made does not load: it is thrown away and made again."""
+
+
 class UnsupportedFeature(EngineError):
     """The engine's binding lacks something that the app needs; the message names the way out."""
 

@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from shimd.engines.base import EngineError, GuestTrap, InvalidModule, Invocation, Preopen, UnsupportedFeature
+from shimd.engines.base import (
+    BrokenArtifact,
+    EngineError,
+    GuestTrap,
+    InvalidModule,
+    Invocation,
+    Preopen,
+    UnsupportedFeature,
+)
 from shimd.linux import libc
 
 if TYPE_CHECKING:
@@ -24,6 +32,8 @@ if TYPE_CHECKING:
 
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _MODULE = "module"
+#: Bumped when the files of an artefact change.
+_LAYOUT = 1
 _WAY_OUT = "use the wasmtime engine (io.containerd.wasmtime.v1)"
 #: Mounted read-write into every pod, though apps only read them: a copy is as good.
 _KEPT_BY_KUBELET = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/shm", "/dev/termination-log")
@@ -46,7 +56,7 @@ class WasmerEngine:
     def version(self) -> str:
         from importlib.metadata import version  # not for workers
 
-        return f"{version('wasmer-sdk')}-{platform.machine()}"
+        return f"{version('wasmer-sdk')}-{_LAYOUT}-{platform.machine()}"
 
     def warm(self) -> None:
         import wasmer_sdk  # noqa: F401 — importing is safe to share by fork, any object of it is not
@@ -58,13 +68,17 @@ class WasmerEngine:
             raise UnsupportedFeature(f"wasmer runs core modules, and this is a component: {_WAY_OUT}")
         artifact.mkdir()
         (artifact / "module.wasm").write_bytes(wasm)
+        (artifact / "length").write_text(str(len(wasm)))
         asyncio.run(_compile(wasm, artifact))
 
     def load(self, artifact: Path) -> Loaded:
         try:
-            return Loaded((artifact / "module.wasm").read_bytes(), _open_readonly(artifact))
+            wasm = (artifact / "module.wasm").read_bytes()
+            if str(len(wasm)) != (artifact / "length").read_text():
+                raise BrokenArtifact(f"the compiled module {artifact} does not load: module.wasm is not whole")
+            return Loaded(wasm, _open_readonly(artifact))
         except OSError as error:
-            raise EngineError(f"the compiled module {artifact} does not load: {error.strerror}") from None
+            raise BrokenArtifact(f"the compiled module {artifact} does not load: {error.strerror}") from None
 
     def check(self, module: Loaded, invocation: Invocation) -> None:
         if invocation.entry != "_start":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from shimd.engines.base import EngineError, GuestTrap, InvalidModule, Invocation, UnsupportedFeature
+from shimd.engines.base import BrokenArtifact, EngineError, GuestTrap, InvalidModule, Invocation, UnsupportedFeature
 
 if TYPE_CHECKING:
     import wasmtime
@@ -97,7 +97,7 @@ class WasmtimeEngine:
                     kind.deserialize_file(self._engine, f"{directory}/{file}"), is_component, json.loads(facts.read())
                 )
         except (wasmtime.WasmtimeError, OSError, ValueError) as error:
-            raise EngineError(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+            raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
 
     def check(self, module: Loaded, invocation: Invocation) -> None:
         """By what was noted when it was compiled: an app's start is no time for asking again."""

@@ -42,6 +42,10 @@ class Context(Protocol):
         """
         ...
 
+    async def discard(self, artifact: Path) -> None:
+        """Throw away a compiled module that does not load."""
+        ...
+
     def publish(self, event: Message) -> None:
         """Queue an event for containerd, after all that were queued before."""
         ...

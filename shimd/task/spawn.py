@@ -6,10 +6,11 @@ import itertools
 import os
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import anyio
 
-from shimd.errors import Internal, ShimdError, from_code
+from shimd.errors import DataLoss, Internal, ShimdError, from_code
 from shimd.log import logger
 from shimd.task.context import Context
 from shimd.worker.client import Worker
@@ -24,6 +25,14 @@ async def spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, 
 
     :raises ShimdError: it failed; the worker is gone
     """
+    try:
+        return await _spawn(context, container, plan, stdio)
+    except DataLoss as error:  # a disk that crashed, say: _lead has thrown the module away, and it is compiled anew
+        _log.warning("container %s: %s", container, error)
+        return await _spawn(context, container, plan, stdio)
+
+
+async def _spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, int, int]) -> Worker:
     key = f"{context.namespace}/{plan['id']}@{time.time_ns()}.{next(_serial)}"
     forks = await context.forks()
     worker = await forks.spawn(key, plan, stdio)
@@ -41,6 +50,7 @@ async def spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, 
 
 
 async def _lead(context: Context, container: str, worker: Worker) -> None:
+    artifact = None
     while True:
         packet = await worker.receive()
         if packet is None:
@@ -49,10 +59,14 @@ async def _lead(context: Context, container: str, worker: Worker) -> None:
         try:
             match message["ev"]:
                 case "entry":
-                    worker.send(await _program(context, container, message, fds))
+                    answer = await _program(context, container, message, fds)
+                    artifact = answer.get("artifact")
+                    worker.send(answer)
                 case "warning":
                     _log.warning("container %s: %s", container, message["message"])
                 case "error":
+                    if message["code"] == DataLoss.code and artifact:
+                        await context.discard(Path(artifact))
                     raise from_code(message["code"], message["message"])
                 case "ready":
                     return

@@ -9,6 +9,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ Compile = Callable[[int, Path], Awaitable[None]]
 #: Modules up to this size are hashed in the event loop: a thread costs more.
 _INLINE = 1 << 20
 _CHUNK = 1 << 20
+#: Age in seconds at which a temporary directory is nobody's.
+_ABANDONED = 86400
 #: Largest size of the cache, bytes, unless SHIMD_CACHE_SIZE says otherwise.
 _DEFAULT_SIZE = 1 << 30
 
@@ -90,8 +93,18 @@ class Cache:
             shutil.rmtree(temporary, ignore_errors=True)
         await to_thread.run_sync(self.prune)
 
+    async def discard(self, artifact: Path) -> None:
+        """Forget an entry that does not load: the next who asks has it compiled again."""
+        await to_thread.run_sync(shutil.rmtree, artifact.parent, True)
+
     def prune(self) -> None:
-        """Remove what was used least recently until the cache fits; running apps keep what they have mapped."""
+        """Remove what was used least recently until the cache fits; running apps keep what they have mapped.
+
+        And what compilations left that a crash ended, when it is older than any compilation takes.
+        """
+        for path in self.directory.glob("*/*/tmp.*"):
+            if path.stat().st_mtime < time.time() - _ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
         entries = sorted(
             (path.stat().st_mtime, _size_of(path), path)
             for path in self.directory.glob("*/*/*")

@@ -19,6 +19,7 @@ from typing import NoReturn, Protocol
 from shimd.engines.base import (
     EXIT_ENGINE,
     EXIT_TRAP,
+    BrokenArtifact,
     Engine,
     EngineError,
     GuestTrap,
@@ -27,7 +28,17 @@ from shimd.engines.base import (
     Preopen,
     UnsupportedFeature,
 )
-from shimd.errors import Code, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
+from shimd.errors import (
+    Code,
+    DataLoss,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ShimdError,
+    Unimplemented,
+    from_code,
+    from_os,
+)
 from shimd.linux import libc
 from shimd.oci import Process
 from shimd.worker import sandbox
@@ -220,6 +231,8 @@ def _describe(error: Exception) -> Message:
             code: Code = error.code
         case InvalidModule():
             code = InvalidArgument.code
+        case BrokenArtifact():
+            code = DataLoss.code
         case UnsupportedFeature():
             code = Unimplemented.code
         case OSError():

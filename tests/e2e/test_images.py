@@ -1,5 +1,6 @@
 """Every form in which a Wasm app comes: named by a path, by a function, as text, for a platform, as a bare layer."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,17 @@ async def set_image(box: Box, container: str, image: str) -> None:
         await stub.update(UpdateContainerRequest(container=Container(id=container, image=image), update_mask=mask))
     finally:
         channel.close()
+
+
+def test_a_compiled_module_that_does_not_load_is_compiled_again(own_box: Box) -> None:
+    assert own_box.run("first", "exit", 3).code == 3
+    entries = [path for path in cache_files(own_box) if path.name in ("module", "module.wasm")]
+    assert entries
+    for path in entries:
+        os.truncate(path, 100)
+    assert own_box.run("second", "exit", 3).code == 3
+    assert all(path.stat().st_size > 100 for path in entries)
+
+
+def cache_files(box: Box) -> list[Path]:
+    return [path for path in (box.containerd.directory / "shimd-cache").rglob("*") if path.is_file()]

@@ -1,0 +1,199 @@
+"""The module cache: compiled once, published whole, bounded."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from shimd.errors import InvalidArgument, ResourceExhausted, ShimdError
+from shimd.worker.cache import Cache, Compile, sha256
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache", 1 << 20)
+
+
+@pytest.fixture
+def wasm(tmp_path: Path) -> Iterator[int]:
+    yield from _file(tmp_path / "module.wasm", b"\0asm")
+
+
+def _file(path: Path, data: bytes) -> Iterator[int]:
+    path.write_bytes(data)
+    fd = os.open(path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def counted(calls: list[Path], size: int = 10) -> Compile:
+    async def compile(_wasm: int, artifact: Path) -> None:
+        calls.append(artifact)
+        await anyio.sleep(0.01)
+        artifact.write_bytes(b"x" * size)
+
+    return compile
+
+
+async def test_fifty_at_once_compile_once(cache: Cache, wasm: int) -> None:
+    calls: list[Path] = []
+    found: set[Path] = set()
+
+    async def ask() -> None:
+        found.add(await cache.artifact("engine", "1", wasm, counted(calls)))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(50):
+            tasks.start_soon(ask)
+    assert len(calls) == 1
+    (artifact,) = found
+    assert artifact.read_bytes() == b"x" * 10
+    assert artifact == cache.directory / "engine/1" / await sha256(wasm) / "artifact"
+
+
+async def test_engine_and_version_are_part_of_the_key(cache: Cache, wasm: int) -> None:
+    calls: list[Path] = []
+    for engine, version in (("a", "1"), ("a", "2"), ("b", "1"), ("a", "1")):
+        await cache.artifact(engine, version, wasm, counted(calls))
+    assert len(calls) == 3
+
+
+async def test_an_error_is_everybodys_and_the_next_one_tries_again(cache: Cache, wasm: int) -> None:
+    errors: list[ShimdError] = []
+
+    async def fail(_wasm: int, artifact: Path) -> None:
+        artifact.write_bytes(b"half")
+        await anyio.sleep(0.01)
+        raise InvalidArgument("not valid")
+
+    async def ask() -> None:
+        try:
+            await cache.artifact("engine", "1", wasm, fail)
+        except ShimdError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(ask)
+    assert [str(error) for error in errors] == ["not valid"] * 5
+    assert list(cache.directory.rglob("*artifact*")) == []
+    calls: list[Path] = []
+    await cache.artifact("engine", "1", wasm, counted(calls))
+    assert len(calls) == 1
+
+
+async def test_who_waits_for_a_cancelled_compilation_is_told(cache: Cache, wasm: int) -> None:
+    started, said = anyio.Event(), []
+
+    async def slow(_wasm: int, _artifact: Path) -> None:
+        started.set()
+        await anyio.sleep_forever()
+
+    async def first(scope: anyio.CancelScope) -> None:
+        with scope:
+            await cache.artifact("engine", "1", wasm, slow)
+
+    async def second() -> None:
+        try:
+            await cache.artifact("engine", "1", wasm, slow)
+        except ShimdError as error:
+            said.append(str(error))
+
+    async with anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope()
+        tasks.start_soon(first, scope)
+        await started.wait()
+        tasks.start_soon(second)
+        await anyio.sleep(0.01)
+        scope.cancel()
+    assert said == ["the compilation was given up; try again"]
+    assert list(cache.directory.glob("*/*/*")) == []
+
+
+async def test_a_link_left_by_a_compile_worker_is_refused(cache: Cache, wasm: int) -> None:
+    async def link(_wasm: int, artifact: Path) -> None:
+        artifact.symlink_to("/etc/passwd")
+
+    with pytest.raises(ShimdError, match="symbolic link"):
+        await cache.artifact("engine", "1", wasm, link)
+    assert list(cache.directory.glob("*/*/*")) == []
+
+
+async def test_what_a_worker_wrote_is_roots_and_nobody_elses_to_write(cache: Cache, wasm: int) -> None:
+    async def open_to_all(_wasm: int, artifact: Path) -> None:
+        artifact.write_bytes(b"x")
+        artifact.chmod(0o4777)
+        if os.geteuid() == 0:
+            os.chown(artifact, 65534, 65534)
+
+    artifact = await cache.artifact("engine", "1", wasm, open_to_all)
+    status = artifact.stat()
+    assert (status.st_uid, status.st_mode & 0o7777) == (os.geteuid(), 0o644)
+
+
+async def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", 25)
+    paths = []
+    for number in range(3):
+        fd = os.memfd_create("wasm")
+        os.pwrite(fd, bytes([number]), 0)
+        paths.append(await cache.artifact("engine", "1", fd, counted([])))
+        os.utime(paths[-1].parent, (number, number))
+        os.close(fd)
+    assert [path.exists() for path in paths] == [False, True, True]
+
+
+async def test_what_is_too_big_for_the_cache_may_still_run(tmp_path: Path, wasm: int) -> None:
+    cache = Cache(tmp_path / "cache", 5)
+    assert (await cache.artifact("engine", "1", wasm, counted([]))).exists()
+
+
+async def test_what_a_crash_left_is_no_entry_and_goes_in_time(cache: Cache, wasm: int) -> None:
+    old, new = (cache.directory / "engine/1" / name for name in ("tmp.old", "tmp.new"))
+    for directory in (old, new):
+        directory.mkdir(parents=True)
+        (directory / "artifact").write_bytes(b"half")
+    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    await cache.artifact("engine", "1", wasm, counted([]))
+    assert not old.exists()
+    assert new.exists()  # another daemon's, perhaps
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounts a small file system")
+    directory = tmp_path / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", directory], check=True)
+    yield directory
+    subprocess.run(["umount", directory], check=True)
+
+
+async def test_a_full_disk(small: Path, wasm: int) -> None:
+    with pytest.raises(ResourceExhausted, match="No space left"):
+        await Cache(small, 1 << 30).artifact("engine", "1", wasm, counted([], size=1 << 20))
+    assert list(small.glob("*/*/*")) == []
+
+
+async def test_discarded_entries_are_made_again(cache: Cache, wasm: int) -> None:
+    calls: list[Path] = []
+    artifact = await cache.artifact("engine", "1", wasm, counted(calls))
+    await cache.discard(artifact)
+    assert not artifact.exists()
+    await cache.artifact("engine", "1", wasm, counted(calls))
+    assert len(calls) == 2
+
+
+async def test_the_digest_of_a_big_file_whatever_its_offset(tmp_path: Path) -> None:
+    for fd in _file(tmp_path / "big", b"a" * (3 << 20)):
+        os.lseek(fd, 5, os.SEEK_SET)
+        said = await anyio.run_process(["sha256sum", tmp_path / "big"])
+        assert await sha256(fd) == said.stdout.split()[0].decode()
