@@ -1,0 +1,8 @@
+/* A descriptor that never was cannot be written to. */
+#include "../wasi.h"
+
+int main(void)
+{
+    __wasi_size_t written;
+    FAILS(__wasi_fd_write(-31337, NULL, 0, &written), E(BADF));
+}

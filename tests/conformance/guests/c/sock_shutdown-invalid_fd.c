@@ -1,0 +1,9 @@
+/* A descriptor that is not open cannot be shut down. */
+#include "../check.h"
+#include <sys/socket.h>
+
+int main(void)
+{
+    CHECK(shutdown(3, SHUT_RD) == -1);
+    CHECK(errno == EBADF);
+}

@@ -1,0 +1,10 @@
+/* A descriptor that is no socket cannot be shut down. */
+#include "../check.h"
+#include <sys/socket.h>
+#include <unistd.h>
+
+int main(void)
+{
+    CHECK(shutdown(STDOUT_FILENO, SHUT_RD) == -1);
+    CHECK(errno == ENOTSOCK);
+}

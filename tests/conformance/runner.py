@@ -1,0 +1,105 @@
+"""Runs cases by ``shimd run``: the fork server, the module cache and the worker that containers get."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conformance.guests import compiled
+from tests.conformance.suite import FIXTURE, Case
+from tests.e2e import leftovers
+from tests.e2e.containerd import LAUNCHERS
+
+#: Seconds until a guest counts as hanging.
+PATIENCE = 20
+#: Guests that run at a time: a run waits as much as it works.
+AT_ONCE = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a case went."""
+
+    case: Case
+    engine: str
+    code: int | None
+    """The exit code; ``None``: it was killed, as it did not end."""
+    stdout: str = ""
+    stderr: str = ""
+
+    @property
+    def failure(self) -> str | None:
+        """What went wrong, on one line; ``None``: nothing."""
+        said = self.stderr.strip().splitlines()
+        if self.code is None:
+            return f"did not end within {PATIENCE} seconds"
+        if self.code != self.case.exit_code:
+            return said[0] if said else f"exit code {self.code}, not {self.case.exit_code}"
+        if self.case.stdout not in (None, self.stdout):
+            return f"printed {self.stdout!r}, not {self.case.stdout!r}"
+        return None
+
+
+class Runner:
+    """Below a directory of its own, by whose name its processes are known."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._env = {
+            "PATH": "/usr/bin:/bin",
+            "SHIMD_CACHE_DIR": str(directory / "cache"),
+            "TMPDIR": str(directory),
+        }
+
+    def run_all(self, runs: Iterable[tuple[Case, str]]) -> list[Outcome]:
+        """Each case on its engine, in order."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(lambda run: self.run(*run), runs))
+
+    def run(self, case: Case, engine: str) -> Outcome:
+        with tempfile.TemporaryDirectory(dir=self._directory) as directory:
+            return self._run(case, engine, Path(directory))
+
+    def _run(self, case: Case, engine: str, directory: Path) -> Outcome:
+        process = subprocess.Popen(
+            [LAUNCHERS / "shimd", "run", "--engine", engine, *_options(case, directory), compiled(case.source), *case.args],
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        try:
+            out, err = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # `shimd run` hands it on
+            process.communicate(timeout=PATIENCE)
+            return Outcome(case, engine, None)
+        return Outcome(case, engine, process.returncode, out, err)
+
+    def close(self) -> None:
+        leftovers.end(list(leftovers.processes_of(self._directory)))
+
+
+def _options(case: Case, directory: Path) -> Iterator[str]:
+    for name, value in case.env.items():
+        yield from ("--env", f"{name}={value}")
+    if case.root:
+        shutil.copytree(FIXTURE, directory / "root")
+        yield from ("--dir", f"{directory}/root::/")
+
+
+@contextmanager
+def runner() -> Iterator[Runner]:
+    with tempfile.TemporaryDirectory(prefix="shimd-conformance-") as directory:
+        Path(directory).chmod(0o755)  # compile workers, which are nobody, reach their own directories
+        made = Runner(Path(directory))
+        try:
+            yield made
+        finally:
+            made.close()
