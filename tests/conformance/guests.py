@@ -13,17 +13,19 @@ CACHE = Path(__file__).parents[2] / ".cache" / "conformance"
 COMMAND = ("clang", "--target=wasm32-wasi", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wl,--strip-debug")
 
 
-def compiled(source: Path) -> Path:
-    """The module of a source.
+def compiled(source: Path, define: str | None = None) -> Path:
+    """The module of a source, compiled with a macro.
 
     :raises subprocess.CalledProcessError: it does not compile
     """
-    module = CACHE / f"{source.stem}-{sha256(_common() + source.read_bytes()).hexdigest()[:16]}.wasm"
+    command = [*COMMAND, *([f"-D{define}"] if define else [])]
+    key = sha256(_common() + "\0".join(command).encode() + source.read_bytes())
+    module = CACHE / f"{source.stem}-{key.hexdigest()[:16]}.wasm"
     if not module.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as directory:  # whoever else compiles it sees all of it or nothing
             unfinished = Path(directory) / "module"
-            subprocess.run([*COMMAND, "-o", unfinished, source], check=True, timeout=120)
+            subprocess.run([*command, "-o", unfinished, source], check=True, timeout=120)
             os.replace(unfinished, module)
     return module
 
@@ -41,4 +43,4 @@ def toolchain() -> str:
 def _common() -> bytes:
     """What every module depends on."""
     headers = b"".join(path.read_bytes() for path in sorted(GUESTS.glob("*.h")))
-    return "\0".join((*COMMAND, toolchain(), "")).encode() + headers
+    return toolchain().encode() + headers

@@ -1,5 +1,6 @@
 """Runs cases by ``shimd run``: the fork server, the module cache and the worker that containers get."""
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,8 @@ from tests.e2e.containerd import LAUNCHERS
 PATIENCE = 20
 #: Guests that run at a time: a run waits as much as it works.
 AT_ONCE = 3
+#: What a check that fails says first: where it stands in the guest's source.
+_CHECK = re.compile(r"[\w-]+\.[ch]:\d+: ")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Outcome:
             return f"printed {self.stdout!r}, not {self.case.stdout!r}"
         return None
 
+    @property
+    def guest_says(self) -> bool:
+        """Whether it is the guest that found a failure, and no accident before or after."""
+        return self.code == 1 and _CHECK.match(self.stderr) is not None
+
 
 class Runner:
     """Below a directory of its own, by whose name its processes are known."""
@@ -65,8 +73,9 @@ class Runner:
             return self._run(case, engine, Path(directory))
 
     def _run(self, case: Case, engine: str, directory: Path) -> Outcome:
+        module = compiled(case.source, case.define)
         process = subprocess.Popen(
-            [LAUNCHERS / "shimd", "run", "--engine", engine, *_options(case, directory), compiled(case.source), *case.args],
+            [LAUNCHERS / "shimd", "run", "--engine", engine, *_options(case, directory), module, *case.args],
             env=self._env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

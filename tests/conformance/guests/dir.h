@@ -84,28 +84,43 @@ static inline uint16_t put(fd_t fd, const void *data, size_t size, __wasi_size_t
     return __wasi_fd_write(fd, &vector, 1, count);
 }
 
+/* How a guest comes by its directory: the first that is preopened as "/", with all its rights, as the originals do; or,
+   as wasi-libc does, the last of that name, and not to be written to itself. */
+#ifdef AS_WASI_LIBC
+#define TAKE_LAST 1
+#define NEEDLESS R(FD_WRITE)
+#else
+#define TAKE_LAST 0
+#define NEEDLESS 0
+#endif
+
 /* Where the preopened directory of that name is. */
 static inline fd_t find_preopen(const char *name)
 {
     __wasi_prestat_t prestat;
+    fd_t last = 0;
     for (fd_t fd = 3; __wasi_fd_prestat_get(fd, &prestat) == E(SUCCESS); fd++) {
         char found[64] = "";
         size_t length = prestat.u.dir.pr_name_len;
         if (prestat.tag != __WASI_PREOPENTYPE_DIR || length >= sizeof found)
             continue;
         OK(__wasi_fd_prestat_dir_name(fd, (uint8_t *)found, length));
-        if (strcmp(found, name) == 0)
-            return fd;
+        if (strcmp(found, name) != 0)
+            continue;
+        last = fd;
+        if (!TAKE_LAST)
+            break;
     }
-    fprintf(stderr, "no preopened directory %s\n", name);
-    exit(1);
+    CHECK(last != 0);
+    return last;
 }
 
 static inline fd_t open_root(void)
 {
     fd_t preopen = find_preopen("/"), fd;
     __wasi_fdstat_t has = FDSTAT(preopen);
-    OK(__wasi_path_open(preopen, 0, ".", O(DIRECTORY), has.fs_rights_base, has.fs_rights_inheriting, 0, &fd));
+    uint64_t base = has.fs_rights_base & ~NEEDLESS;
+    OK(__wasi_path_open(preopen, 0, ".", O(DIRECTORY), base, has.fs_rights_inheriting, 0, &fd));
     return fd;
 }
 

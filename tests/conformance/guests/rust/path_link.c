@@ -55,7 +55,7 @@ static void second_names(fd_t dir)
     RMDIR(dir, "subdir");
 }
 
-static void refused(fd_t dir)
+static void what_is_refused(fd_t dir)
 {
     CREATE(dir, "link");
     FAILS(__wasi_path_link(dir, 0, "file", dir, "link"), E(EXIST));
@@ -91,7 +91,7 @@ static void of_symlinks(fd_t dir)
 static void test(fd_t dir)
 {
     second_names(dir);
-    refused(dir);
+    what_is_refused(dir);
     of_symlinks(dir);
     UNLINK(dir, "file");
 }

@@ -2,7 +2,7 @@
 #include "../dir.h"
 
 #define RIGHTS(fd) (FDSTAT(fd).fs_rights_base & (R(FD_READ) | R(FD_WRITE)))
-#define REFUSED E(BADF), E(NOTCAPABLE), E(ACCES)
+#define NO_RIGHT E(BADF), E(NOTCAPABLE), E(ACCES)
 
 static uint8_t data[100];
 
@@ -13,7 +13,7 @@ static void to_read(fd_t root)
     CHECK(RIGHTS(file) == R(FD_READ));
     OK(get(file, data, sizeof data, &count));
     CHECK(count == 0);
-    FAILS(put(file, data, 50, &count), REFUSED);
+    FAILS(put(file, data, 50, &count), NO_RIGHT);
     CLOSE(file);
 }
 
@@ -22,7 +22,7 @@ static void to_write(fd_t root)
     __wasi_size_t count;
     fd_t file = OPEN(root, "opened", 0, R(FD_WRITE));
     CHECK(RIGHTS(file) == R(FD_WRITE));
-    FAILS(get(file, data, sizeof data, &count), REFUSED);
+    FAILS(get(file, data, sizeof data, &count), NO_RIGHT);
     OK(put(file, data, 50, &count));
     CHECK(count == 50);
     CLOSE(file);

@@ -1,0 +1,102 @@
+"""``docs/conformance.md``, from the outcomes of a run."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from shimd.engines.registry import engine_version
+from tests.conformance.guests import toolchain
+from tests.conformance.runner import Outcome
+from tests.conformance.suite import ENGINES, Known, known_failures, titles
+
+INTRODUCTION = """\
+# WASI preview 1 conformance
+
+Made by `python -m tests.conformance`, from the run that it makes; not to be edited.
+
+The tests are those of [wasi-testsuite](https://github.com/WebAssembly/wasi-testsuite) for preview 1, re-created: for
+each of its AssemblyScript, C and Rust sources there is one of ours in C, of the same name, that checks the same
+behaviour (`tests/conformance/guests`). Each runs by `shimd run`, in a worker like a container's. Tests with a directory
+get it as `/`, read-write; wasmer's binding has no host directories, so that its guests see a copy in memory.
+"""
+LAST_GROUP = """\
+The last group is the Rust tests that have a directory once more, on wasmer alone: they find the directory as C programs
+do, by way of wasi-libc. That says more of what an app meets there than the group before it, in which nearly all fail at
+their first step.
+"""
+#: Whether it passed.
+MARKS = {True: "✓", False: "✗"}
+
+
+def unexpected(outcomes: Iterable[Outcome]) -> list[str]:
+    """What does not go as ``expected.toml`` says, a sentence each."""
+    found = []
+    for outcome in outcomes:
+        name, known = f"{outcome.case} on {outcome.engine}", _known(outcome)
+        if outcome.failure and not known:
+            found.append(f"{name} fails: {outcome.failure}")
+        elif known and not outcome.guest_says:
+            found.append(f"{name} is expected to fail, and does not, or otherwise: {outcome}")
+    return found
+
+
+def render(outcomes: Sequence[Outcome]) -> str:
+    """The document."""
+    parts = [INTRODUCTION, _versions(), _totals(outcomes), LAST_GROUP]
+    for engine in ENGINES:
+        parts.append("\n".join(_failures(engine, [outcome for outcome in outcomes if outcome.engine == engine])))
+    for group in titles():
+        parts.append("\n".join(_tests(group, [outcome for outcome in outcomes if outcome.case.group == group])))
+    return "\n".join(parts)
+
+
+def _versions() -> str:
+    engines = ", ".join(f"{engine} {engine_version(engine).split('-')[0]}" for engine in ENGINES)
+    return f"Engines: {engines} (the versions of their PyPI packages). Guests: {toolchain()}.\n"
+
+
+def _totals(outcomes: Sequence[Outcome]) -> str:
+    lines = [f"| tests | number | {' | '.join(f'{engine} passes' for engine in ENGINES)} |", "|---|---|---|---|"]
+    for group, title in titles().items():
+        lines.append(_total(title, [outcome for outcome in outcomes if outcome.case.group == group]))
+    lines.insert(-1, _total("**of wasi-testsuite**", [o for o in outcomes if len(o.case.engines) == len(ENGINES)]))
+    return "\n".join(lines) + "\n"
+
+
+def _total(title: str, outcomes: Sequence[Outcome]) -> str:
+    cells = []
+    for engine in ENGINES:
+        own = [outcome.failure is None for outcome in outcomes if outcome.engine == engine]
+        cells.append(str(sum(own)) if own else "–")
+    return f"| {title} | {len({str(outcome.case) for outcome in outcomes})} | {' | '.join(cells)} |"
+
+
+def _failures(engine: str, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """By reason, in the order of ``expected.toml``."""
+    yield f"## What fails on {engine}\n"
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    if not failed:
+        yield "Nothing.\n"
+    for known in [*dict.fromkeys(known_failures(engine).values()), None]:
+        own = [outcome for outcome in failed if _known(outcome) == known]
+        if own:
+            yield f"**{known.reason}** ({known.where})\n" if known else "**Not explained yet:**\n"
+            for failure in dict.fromkeys(outcome.failure for outcome in own):
+                names = ", ".join(str(outcome.case) for outcome in own if outcome.failure == failure)
+                yield f"- `{failure}`: {names}"
+            yield ""
+
+
+def _tests(group: str, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    engines = [engine for engine in ENGINES if any(outcome.engine == engine for outcome in outcomes)]
+    yield f"## {titles()[group]}\n"
+    yield f"| test | what must hold | {' | '.join(engines)} |"
+    yield "|---|---|" + "---|" * len(engines)
+    for case in dict.fromkeys(str(outcome.case) for outcome in outcomes):
+        own = {outcome.engine: outcome for outcome in outcomes if str(outcome.case) == case}
+        first = own[engines[0]].case
+        marks = " | ".join(MARKS[own[engine].failure is None] for engine in engines)
+        yield f"| {first.name} | {first.about} | {marks} |"
+    yield ""
+
+
+def _known(outcome: Outcome) -> Known | None:
+    return known_failures(outcome.engine).get(str(outcome.case))
