@@ -210,8 +210,9 @@ def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
 
     config = wasmtime.WasiConfig()
     config.argv = list(invocation.args)
-    # wasi-libc knows no working directory but this convention (its `__wasilibc_find_relpath` starts at "/").
-    config.env = list({"PWD": invocation.cwd, **invocation.env}.items())
+    # WASI preview 1 has no working directory: wasi-libc starts at "/"; another can only be told by this convention.
+    told = {"PWD": invocation.cwd} if invocation.cwd != "/" else {}
+    config.env = list({**told, **invocation.env}.items())
     config.inherit_stdin()
     config.inherit_stdout()
     config.inherit_stderr()
