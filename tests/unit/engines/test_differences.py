@@ -1,0 +1,83 @@
+"""What one engine does and the other does not: each refusal names the way out."""
+
+import pytest
+
+from shimd.engines.base import InvalidModule, Invocation, Preopen, UnsupportedFeature
+from shimd.engines.wasmtime import top_preopens
+from tests.unit.engines.conftest import Rig
+from tests.unit.engines.test_contract import RETURNS, WASI
+
+wasmtime_only = pytest.mark.parametrize("engine", ["wasmtime"], indirect=True)
+wasmer_only = pytest.mark.parametrize("engine", ["wasmer"], indirect=True)
+COMPONENT = """(component
+  (core module $m (func (export "run") (result i32) (i32.const %d)))
+  (core instance $i (instantiate $m))
+  (func $run (result (result)) (canon lift (core func $i "run")))
+  (instance $cli (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $cli)))"""
+FUNCTIONS = """(module (memory (export "memory") 1) (func (export "_start") unreachable)
+  (func (export "other")) (func (export "takes") (param i32)))"""
+
+
+@wasmtime_only
+@pytest.mark.parametrize(("answer", "code"), [(0, 0), (1, 1)])
+def test_components(rig: Rig, answer: int, code: int) -> None:
+    assert rig.run(COMPONENT % answer).code == code
+
+
+@wasmer_only
+def test_no_components(rig: Rig) -> None:
+    with pytest.raises(UnsupportedFeature, match=r"component: use the wasmtime engine"):
+        rig.precompile(bytes(_component()))
+
+
+def _component() -> bytes:
+    import wasmtime
+
+    return bytes(wasmtime.wat2wasm(COMPONENT % 0))
+
+
+@wasmtime_only
+def test_another_function(rig: Rig) -> None:
+    assert rig.run(FUNCTIONS, Invocation(["app"], entry="other")).code == 0
+
+
+@wasmtime_only
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [("memory", "is not a function"), ("takes", "takes parameters"), ("nope", "it has: _start, other, takes")],
+)
+def test_entries_that_are_none(rig: Rig, entry: str, words: str) -> None:
+    with pytest.raises(InvalidModule, match=words):
+        rig.check(rig.precompile(FUNCTIONS), Invocation(["app"], entry=entry))
+
+
+@wasmtime_only
+@pytest.mark.parametrize(
+    ("module", "name", "words"),
+    [
+        ("env", "log", "the module imports env.log, which is not WASI preview 1"),
+        ("wasix_32v1", "thread_spawn", "WASIX modules run on wasmer"),
+        (WASI, "no_such_call", "does not link"),
+    ],
+)
+def test_imports_that_are_not_there(rig: Rig, module: str, name: str, words: str) -> None:
+    wat = f'(module (import "{module}" "{name}" (func)) (memory (export "memory") 1) (func (export "_start")))'
+    artifact = rig.precompile(wat)  # valid, so it compiles; that it does not run here is known before it starts
+    with pytest.raises(UnsupportedFeature, match=words):
+        rig.check(artifact, Invocation(["app"]))
+
+
+@wasmer_only
+def test_no_shared_directories(rig: Rig) -> None:
+    with pytest.raises(UnsupportedFeature, match=r"share /data read-write: mount it read-only, or use the wasmtime"):
+        rig.check(rig.precompile(RETURNS), Invocation(["app"], preopens=[Preopen("/tmp", "/data")]))
+
+
+def test_mounts_within_a_preopen_are_the_kernels() -> None:
+    preopens = [Preopen("/r/data", "/data", True), Preopen("/r", "/"), Preopen("/x", "/database")]
+    assert top_preopens(Invocation(["app"], preopens=preopens)) == [("/r", "/", False)]
+    assert top_preopens(Invocation(["app"], preopens=[preopens[0], preopens[2]])) == [
+        ("/r/data", "/data", True),
+        ("/x", "/database", False),
+    ]
