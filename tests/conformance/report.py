@@ -14,8 +14,9 @@ Made by `python -m tests.conformance`, from the run that it makes; not to be edi
 
 The tests are those of [wasi-testsuite](https://github.com/WebAssembly/wasi-testsuite) for preview 1 (at commit
 e1f53e0), re-created: for each of its AssemblyScript, C and Rust sources there is one of ours in C, of the same name,
-that checks the same behaviour (`tests/conformance/guests`); nothing is copied. Each runs by `shimd run`, in a worker like a container's. Tests with a directory
-get it as `/`, read-write; wasmer's binding has no host directories, so that its guests see a copy in memory.
+that checks the same behaviour (`tests/conformance/guests`); nothing is copied. Each runs by `shimd run`, in a worker
+like a container's. Tests with a directory get it as `/`, read-write; wasmer's binding has no host directories, so that
+its guests see a copy in memory.
 """
 LAST_GROUP = """\
 The last group is the Rust tests that have a directory once more, on wasmer alone: they find the directory as C programs
