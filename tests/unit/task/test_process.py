@@ -55,6 +55,7 @@ def process() -> Process:
     if process.worker.status is None:
         os.kill(pid, signal.SIGKILL)
         reap(process)
+    ours.close()
 
 
 def reap(process: Process) -> None:
