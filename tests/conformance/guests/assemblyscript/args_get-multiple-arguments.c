@@ -3,7 +3,7 @@
 
 int main(void)
 {
-    static const char *const expected[] = {"first", "the \"second\" arg", "3"};
+    static const char *const expected[] = {"alpha", "a \"quoted\" word", "42"};
     uint8_t *arguments[4];
     uint8_t text[256];
     __wasi_size_t count, size;

@@ -3,7 +3,7 @@
 
 int main(void)
 {
-    static const char *const expected[] = {"a=text", "b=escap \" ing", "c=new\nline"};
+    static const char *const expected[] = {"plain=value", "quote=say \"hi\"", "lines=one\ntwo"};
     uint8_t *variables[3];
     uint8_t text[256];
     __wasi_size_t count, size;

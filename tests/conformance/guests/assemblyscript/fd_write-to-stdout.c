@@ -3,8 +3,8 @@
 
 int main(void)
 {
-    __wasi_ciovec_t hello = {(const uint8_t *)"hello", 5};
+    __wasi_ciovec_t text = {(const uint8_t *)"by fd_write", 11};
     __wasi_size_t written;
-    OK(__wasi_fd_write(1, &hello, 1, &written));
-    CHECK(written == 5);
+    OK(__wasi_fd_write(1, &text, 1, &written));
+    CHECK(written == 11);
 }

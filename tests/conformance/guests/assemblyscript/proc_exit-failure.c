@@ -3,5 +3,5 @@
 
 int main(void)
 {
-    __wasi_proc_exit(33);
+    __wasi_proc_exit(21);
 }

@@ -4,19 +4,19 @@
 
 int main(void)
 {
-    char digits[4];
+    char letters[4];
     FILE *file = fopen("lseek.txt", "r");
     CHECK(file != NULL);
     int fd = fileno(file);
 
-    CHECK(fread(digits, 1, sizeof digits, file) == sizeof digits);
+    CHECK(fread(letters, 1, sizeof letters, file) == sizeof letters);
     fflush(file);
     CHECK(lseek(fd, 0, SEEK_CUR) == 4);
 
-    CHECK(fread(digits, 1, 1, file) == 1);
+    CHECK(fread(letters, 1, 1, file) == 1);
     fflush(file);
     CHECK(lseek(fd, 0, SEEK_CUR) == 5);
-    CHECK(digits[0] == '4');
+    CHECK(letters[0] == 'e');
 
     CHECK(lseek(fd, 0, SEEK_SET) == 0);
     CHECK(lseek(fd, 0, SEEK_END) == 8);

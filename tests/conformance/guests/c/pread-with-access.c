@@ -5,14 +5,14 @@
 
 int main(void)
 {
-    char text[4] = "";
+    char text[6] = "";
     int fd = WORKS(open("pread.txt", O_RDONLY));
 
-    for (long done = 0; done < 3;) {
-        long count = WORKS(pread(fd, text + done, 3 - done, 4 + done));
+    for (long done = 0; done < 5;) {
+        long count = WORKS(pread(fd, text + done, 5 - done, 5 + done));
         CHECK(count > 0);
         done += count;
     }
-    CHECK(strcmp(text, "d-t") == 0);
+    CHECK(strcmp(text, "bytes") == 0);
     WORKS(close(fd));
 }
