@@ -29,6 +29,7 @@ def table(found: dict[str, Any]) -> str:
             "All processes count: supervisor, fork server and workers; for runc and crun their shims and the apps.",
             "",
             *_latency(found["ctr_run_ms"], found["containerd"]),
+            *(f"\nLeft out: {name}, which says: {reason}" for name, reason in found["left_out"].items()),
             "",
             "![results](results.svg)",
             "",
