@@ -1,0 +1,185 @@
+"""Mounts into a root file system that may be hostile: nothing of an image's leads out of its root."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shimd.linux import libc
+from shimd.oci import Mount, Spec
+from shimd.worker import devices, mounts, rootfs
+from shimd.worker.mounts import Options, Tree
+from tests.unit.worker.inside import inside
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root file system with a directory, a file and links of every evil kind, beside a host's secret."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/key").write_text("the host's")
+    directory = tmp_path / "rootfs"
+    (directory / "data").mkdir(parents=True)
+    (directory / "file").write_text("the image's")
+    (directory / "out").symlink_to("../secret")
+    (directory / "absolute").symlink_to(tmp_path / "secret")
+    (directory / "up").symlink_to("../../../../../../../../..")
+    (directory / "dangling").symlink_to("nowhere")
+    (directory / "inner").symlink_to("/data")
+    return directory
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    directory = tmp_path / "source"
+    directory.mkdir()
+    (directory / "note").write_text("a note")
+    return directory
+
+
+def bind(source: Path | str, destination: str, *options: str) -> Mount:
+    return {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", *options]}
+
+
+def mounted(root: Path, *wanted: Mount, then: Callable[[], object] = lambda: "done", spec: Spec | None = None) -> str:
+    """What ``then`` says once all is mounted."""
+
+    def act() -> object:
+        tree = Tree(str(root))
+        mounts.mount_all(tree, {**(spec or {}), "mounts": list(wanted)}, [])
+        return then()
+
+    return inside(act)
+
+
+def test_directories_and_files_are_bound(root: Path, source: Path) -> None:
+    assert mounted(root, bind(source, "/data"), then=(root / "data/note").read_text) == "a note"
+    assert mounted(root, bind(source / "note", "/file"), then=(root / "file").read_text) == "a note"
+    assert (root / "file").read_text() == "the image's"  # here nothing was mounted
+
+
+def test_mount_points_are_made(root: Path, source: Path) -> None:
+    assert mounted(root, bind(source, "/new/deep"), then=(root / "new/deep/note").read_text) == "a note"
+    assert mounted(root, bind(source / "note", "/new/file"), then=(root / "new/file").read_text) == "a note"
+
+
+def test_links_are_followed_within_the_root(root: Path, source: Path) -> None:
+    assert mounted(root, bind(source, "/inner"), then=(root / "data/note").read_text) == "a note"
+
+
+@pytest.mark.parametrize("destination", ["/up/data", "/../../data", "/data/../../../data"])
+def test_what_leads_up_stays_within_the_root(root: Path, source: Path, destination: str) -> None:
+    assert mounted(root, bind(source, destination), then=(root / "data/note").read_text) == "a note"
+
+
+@pytest.mark.parametrize("destination", ["/out", "/absolute", "/out/key", "/dangling", "/dangling/below"])
+def test_nothing_is_mounted_or_made_on_the_host(root: Path, source: Path, destination: str) -> None:
+    said = mounted(root, bind(source, destination), then=lambda: (root.parent / "secret/key").read_text())
+    assert said == "the host's" or said.startswith("InvalidArgument: mount " + destination)
+    assert sorted(path.name for path in (root.parent / "secret").iterdir()) == ["key"]
+
+
+def test_read_only_is_read_only_and_the_source_is_not(root: Path, source: Path) -> None:
+    said = mounted(root, bind(source, "/data", "ro"), then=lambda: (root / "data/new").write_text("x"))
+    assert said.startswith("OSError: [Errno 30]")
+    (source / "new").write_text("x")
+
+
+def test_recursive_read_only_reaches_what_is_mounted_below(root: Path, source: Path) -> None:
+    (source / "below").mkdir()
+
+    def write() -> object:
+        return (root / "data/below/new").write_text("x")
+
+    def act(option: str) -> str:
+        def inner() -> object:
+            libc.mount("tmpfs", str(source / "below"), "tmpfs", 0)
+            mounts.mount_all(Tree(str(root)), {"mounts": [bind(source, "/data", option)]}, [])
+            return write()
+
+        return inside(inner)
+
+    assert act("ro") == "1"
+    assert act("rro").startswith("OSError: [Errno 30]")
+
+
+@pytest.mark.parametrize(
+    ("mount", "words"),
+    [
+        (bind("/nowhere/at/all", "/data"), "mount /data: source /nowhere/at/all: No such file"),
+        ({"destination": "/data", "type": "nosuchfs", "source": "x", "options": []}, "mount /data: No such device"),
+        (
+            {"destination": "/data", "type": "tmpfs", "source": "x", "options": ["size=many"]},
+            "mount /data: Invalid arg",
+        ),
+    ],
+)
+def test_what_cannot_be_mounted_is_named(root: Path, mount: Mount, words: str) -> None:
+    assert mounted(root, mount).startswith(f"InvalidArgument: {words}")
+
+
+def test_proc_is_read_only_whatever_is_asked_for(root: Path) -> None:
+    """A writable /proc/self/mem is a way out of the sandbox for a guest that may open "/"."""
+    proc: Mount = {"destination": "/proc", "type": "proc", "source": "proc", "options": ["rw"]}
+    said = mounted(root, proc, then=lambda: os.open(root / "proc/self/mem", os.O_RDWR))
+    assert said.startswith("OSError: [Errno 30]")
+
+
+def test_options() -> None:
+    found = Options(["nosuid", "ro", "rw", "ro", "rbind", "rslave", "size=5k", "mode=755", "nofail"])
+    assert found.flags == libc.MS_NOSUID | libc.MS_RDONLY | libc.MS_BIND | libc.MS_REC
+    assert found.propagation == [libc.MS_SLAVE | libc.MS_REC]
+    assert found.data == "size=5k,mode=755"
+    assert found.bind
+
+
+def test_masked_paths_show_nothing(root: Path) -> None:
+    def act() -> object:
+        tree = Tree(str(root))
+        mounts.hide(tree, {"linux": {"maskedPaths": ["/file", "/data", "/absent", "/out"]}})
+        return (root / "file").read_text(), list((root / "data").iterdir()), (root.parent / "secret/key").read_text()
+
+    (root / "data/thing").touch()
+    assert inside(act) == "('', [], \"the host's\")"
+
+
+def test_a_hostile_dev_gets_no_device_of_the_hosts(root: Path) -> None:
+    (root / "dev").symlink_to(root.parent / "secret")
+    said = inside(lambda: devices.make_devices(Tree(str(root)), {}))
+    assert sorted(path.name for path in (root.parent / "secret").iterdir()) == ["key"], said
+
+
+def test_default_devices(root: Path) -> None:
+    def act() -> object:
+        devices.make_devices(Tree(str(root)), {})
+        return (root / "dev/zero").is_char_device(), os.readlink(root / "dev/stdin")
+
+    assert inside(act) == "(True, '/proc/self/fd/0')"
+
+
+def test_the_host_is_gone_after_the_pivot(root: Path) -> None:
+    def act() -> object:
+        tree = rootfs.assemble({"root": {"path": str(root)}}, "/", [])
+        rootfs.pivot(tree)
+        return sorted(os.listdir("/")), os.path.exists(str(root)), len(os.listdir("/up")) == len(os.listdir("/"))
+
+    names, host, above = eval(inside(act))
+    assert "file" in names and "etc" not in names
+    assert (host, above) == (False, True)
+
+
+def test_a_read_only_root(root: Path) -> None:
+    def act() -> object:
+        tree = rootfs.assemble({"root": {"path": str(root)}}, "/", [])
+        rootfs.make_readonly(tree)
+        rootfs.pivot(tree)
+        return Path("/data/new").write_text("x")
+
+    assert inside(act).startswith("OSError: [Errno 30]")
+
+
+def test_a_root_that_is_not_there(tmp_path: Path) -> None:
+    said = inside(lambda: rootfs.assemble({"root": {"path": "rootfs"}}, str(tmp_path), []))
+    assert said == f"InvalidArgument: root file system {tmp_path}/rootfs does not exist"
