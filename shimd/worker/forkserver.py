@@ -69,7 +69,9 @@ class ForkServer:
             ready = self._poll.poll(LINGER * 1000 if alone else None)
             if alone and not ready:
                 return
-            for fd, _event in ready:
+            listener = self._listener.fileno()
+            # A new supervisor comes last: what the one before it has said holds.
+            for fd in [fd for fd, _event in ready if fd != listener] or [listener]:
                 self._dispatch(fd)
 
     def _dispatch(self, fd: int) -> None:
@@ -105,7 +107,7 @@ class ForkServer:
         assert self._supervisor is not None
         try:
             packet = receive(self._supervisor)
-        except OSError:
+        except (OSError, ValueError):
             packet = None
         if packet is None:
             self._hang_up()
@@ -119,6 +121,10 @@ class ForkServer:
                     self._forget(message["key"])
                 case "list":
                     self._list()
+                case _:
+                    self._hang_up()
+        except (KeyError, TypeError):  # not one of our supervisors
+            self._hang_up()
         finally:
             for fd in fds:
                 os.close(fd)

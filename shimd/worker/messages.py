@@ -91,13 +91,19 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     """Receive one packet with its descriptors (close-on-exec); ``None`` at the end of the connection.
 
     :raises BlockingIOError: the socket is non-blocking and empty
+    :raises ValueError: it is not a message
     """
     data, fds, _flags, _address = socket.recv_fds(sock, MAX_PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
     if not data:
         for fd in fds:
             os.close(fd)
         return None
-    message: Message = json.loads(data)
+    try:
+        message: Message = json.loads(data)
+    except ValueError:
+        for fd in fds:
+            os.close(fd)
+        raise
     return message, list(fds)
 
 

@@ -1,0 +1,198 @@
+"""A real fork server: what it promises its supervisor, and what it keeps when that one is gone."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from shimd.daemon.modules import compile_in_worker
+from shimd.errors import InvalidArgument, ShimdError, Unavailable
+from shimd.worker.client import Forks, Worker, connect, launch
+from shimd.worker.messages import Plan
+
+pytestmark = pytest.mark.anyio
+WASI = "wasi_snapshot_preview1"
+EXIT = f"""(module (import "{WASI}" "proc_exit" (func $exit (param i32))) (memory (export "memory") 1)
+  (func (export "_start") (call $exit (i32.const 7))))"""
+SPIN = '(module (memory (export "memory") 1) (func (export "_start") (loop $l (br $l))))'
+
+
+class Server:
+    """A fork server of the test's own, and the connection of the newest supervisor."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / "worker.sock"
+        sock, self.pid = launch("wasmtime", self.path)
+        self.forks = Forks(sock)
+        self.null = os.open(os.devnull, os.O_RDWR)
+
+    @asynccontextmanager
+    async def supervised(self) -> AsyncIterator[Forks]:
+        """For as long as the block lasts; what follows connects anew."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.forks.run)
+            yield self.forks
+            tasks.cancel_scope.cancel()
+
+    def reconnect(self) -> None:
+        self.forks = Forks(connect(self.path))
+
+    async def compiled(self, wat: str) -> Path:
+        artifact = self.directory / f"made{len(os.listdir(self.directory))}" / "artifact"
+        artifact.parent.mkdir()
+        wasm = os.memfd_create("wasm")
+        try:
+            os.pwrite(wasm, wat.encode(), 0)
+            await compile_in_worker(self.forks, "app.wat", wasm, artifact)
+        finally:
+            os.close(wasm)
+        return artifact
+
+    async def ready(self, key: str, artifact: Path) -> Worker:
+        plan = Plan(kind="run", id=key, process={"args": ["app"], "cwd": "/"}, artifact=str(artifact), preopens=[])
+        worker = await self.forks.spawn(key, plan, (self.null,) * 3)
+        packet = await worker.receive()
+        assert packet is not None
+        assert packet[0]["ev"] == "ready", packet
+        return worker
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    server = Server(tmp_path)
+    with anyio.fail_after(60):
+        yield server
+    os.close(server.null)
+    os.kill(server.pid, signal.SIGKILL)
+    os.waitpid(server.pid, 0)  # noqa: ASYNC222 — it is dead
+
+
+async def test_exit_statuses(server: Server) -> None:
+    async with server.supervised() as forks:
+        worker = await server.ready("a", await server.compiled(EXIT))
+        worker.send({"op": "start"})
+        await worker.exited.wait()
+        assert worker.status == 7 << 8
+        await forks.forget(worker)
+
+
+async def test_a_bad_module_is_one_sentence(server: Server) -> None:
+    async with server.supervised():
+        with pytest.raises(InvalidArgument, match=r"^app\.wat: not valid WebAssembly: .+"):
+            await server.compiled("(module (func")
+
+
+async def test_a_plan_that_makes_no_sense_ends_its_worker_only(server: Server) -> None:
+    async with server.supervised() as forks:
+        worker = await forks.spawn("bad", Plan(kind="run", id="bad"), (server.null,) * 3)
+        packet = await worker.receive()
+        assert packet is not None
+        assert packet[0]["ev"] == "error"
+        assert "KeyError" in packet[0]["message"]
+        await worker.exited.wait()
+        await forks.forget(worker)
+        good = await server.ready("good", await server.compiled(EXIT))
+        good.send({"op": "start"})
+        await good.exited.wait()
+        await forks.forget(good)
+
+
+async def test_a_worker_outlives_its_supervisor_and_so_does_its_exit(server: Server) -> None:
+    async with server.supervised():
+        artifact = await server.compiled(SPIN)
+        running, dying = await server.ready("running", artifact), await server.ready("dying", artifact)
+        running.send({"op": "start"})
+        dying.send({"op": "start"})
+    os.kill(dying.pid, signal.SIGTERM)  # nobody is connected
+    server.reconnect()
+    async with server.supervised() as forks:
+        found = {worker.key: worker for worker in await forks.adopt()}
+        assert {key: worker.pid for key, worker in found.items()} == {"running": running.pid, "dying": dying.pid}
+        await found["dying"].exited.wait()
+        assert os.waitstatus_to_exitcode(found["dying"].status or 0) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        found["running"].signal(signal.SIGKILL)
+        await found["running"].exited.wait()
+        for worker in found.values():
+            await forks.forget(worker)
+    server.reconnect()
+    async with server.supervised() as forks:
+        assert await forks.adopt() == []
+    for worker in (running, dying):
+        worker.control.close()
+
+
+async def test_nothing_leaks(server: Server) -> None:
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        before = server.descriptors()
+        for number in range(30):
+            worker = await server.ready(str(number), artifact)
+            worker.send({"op": "start"})
+            await worker.exited.wait()
+            await forks.forget(worker)
+        assert server.descriptors() <= before + 1  # the last forget may be on its way
+
+
+async def test_a_worker_has_no_descriptor_but_its_own(server: Server) -> None:
+    async with server.supervised() as forks:
+        artifact = await server.compiled(SPIN)
+        first, second = await server.ready("a", artifact), await server.ready("b", artifact)
+        assert {"0", "1", "2", "3"} <= set(os.listdir(f"/proc/{second.pid}/fd"))
+        sockets = [
+            link
+            for fd in os.listdir(f"/proc/{second.pid}/fd")
+            if (link := os.readlink(f"/proc/{second.pid}/fd/{fd}")).startswith("socket:")
+        ]
+        assert len(sockets) == 1
+        for worker in (first, second):
+            worker.signal(signal.SIGKILL)
+            await worker.exited.wait()
+            await forks.forget(worker)
+
+
+async def test_when_it_dies_who_waits_is_told(server: Server) -> None:
+    async with server.supervised() as forks:
+        os.kill(server.pid, signal.SIGSTOP)
+        errors: list[ShimdError] = []
+
+        async def spawn() -> None:
+            try:
+                await forks.spawn("late", Plan(kind="run", id="late"), (server.null,) * 3)
+            except ShimdError as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(spawn)
+            await anyio.sleep(0.05)
+            os.kill(server.pid, signal.SIGKILL)
+        assert [type(error) for error in errors] == [Unavailable]
+        with pytest.raises(Unavailable, match="the fork server is gone"):
+            await forks.spawn("later", Plan(kind="run", id="later"), (server.null,) * 3)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"no json", b"[]", b'"spawn"', b'{"op": "spawn"}', b'{"op": "nope"}', b"\xff" * 70]
+)
+async def test_garbage_ends_only_the_connection(server: Server, garbage: bytes) -> None:
+    async with server.supervised():
+        artifact = await server.compiled(EXIT)
+    stranger = connect(server.path)
+    stranger.setblocking(False)
+    stranger.send(garbage)
+    await anyio.wait_readable(stranger)
+    assert stranger.recv(1) == b""
+    stranger.close()
+    server.reconnect()
+    async with server.supervised() as forks:
+        worker = await server.ready("after", artifact)
+        worker.send({"op": "start"})
+        await worker.exited.wait()
+        await forks.forget(worker)
