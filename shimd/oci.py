@@ -132,7 +132,23 @@ def load_spec(bundle: Path) -> Spec:
     check_process(spec.get("process"), str(path))
     if not isinstance(spec.get("root"), dict) or not isinstance(spec["root"].get("path"), str):
         raise InvalidArgument(f"{path}: root.path is missing")
+    _check_shape(spec, str(path))
     return spec
+
+
+def _check_shape(spec: Any, where: str) -> None:
+    """What is looked into by name must be an object, what is gone through a list of objects."""
+    linux = spec.get("linux", {})
+    for name, value in (("linux", linux), ("linux.resources", _within(linux, "resources", {}))):
+        if not isinstance(value, dict):
+            raise InvalidArgument(f"{where}: {name} must be an object")
+    for name, value in (("mounts", spec.get("mounts", [])), ("linux.namespaces", linux.get("namespaces", []))):
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise InvalidArgument(f"{where}: {name} must be a list of objects")
+
+
+def _within(value: Any, name: str, default: object) -> object:
+    return value.get(name, default) if isinstance(value, dict) else default
 
 
 def check_process(process: Any, where: str) -> None:
