@@ -11,6 +11,7 @@ from shimd.daemon.forks import ForkPool
 from shimd.engines.registry import engine_version
 from shimd.errors import Internal, InvalidArgument, ShimdError, from_code
 from shimd.log import logger
+from shimd.task.seccomp import worker_filter
 from shimd.worker.cache import Cache
 from shimd.worker.client import Forks, Worker
 from shimd.worker.messages import Plan
@@ -44,18 +45,22 @@ class Modules:
     async def _compile(self, engine: str, name: str, wasm: int, artifact: Path) -> None:
         started = self.compiling[name] = time.monotonic()
         try:
-            await compile_in_worker(await self._pool.get(engine), name, wasm, artifact)
+            await compile_in_worker(await self._pool.get(engine), name, wasm, artifact, worker_filter({}))
         finally:
             self.compiling.pop(name, None)
         _log.info("compiled %s for %s in %.2f s", name, engine, time.monotonic() - started)
 
 
-async def compile_in_worker(forks: Forks, name: str, wasm: int, artifact: Path) -> None:
+async def compile_in_worker(forks: Forks, name: str, wasm: int, artifact: Path, seccomp: str = "") -> None:
     """Compile the module in the file ``wasm`` into ``artifact``, in a process of its own.
+
+    :param seccomp: its filter, as in the plan
 
     :raises ShimdError: what is wrong with the module, or with the worker
     """
-    plan = Plan(kind="compile", id=f"compile {name}", artifact=str(artifact))
+    plan = Plan(kind="compile", id=f"compile {name}", artifact=str(artifact), seccomp=seccomp)
+    if os.geteuid() == 0:
+        plan["pidns"] = "new"  # its end is the end of all that it started, and it sees nobody whom it could kill
     null = os.open(os.devnull, os.O_RDWR)
     try:
         worker = await forks.spawn(f"compile/{artifact}@{time.time_ns()}", plan, (wasm, null, null))

@@ -1,11 +1,15 @@
 """The compile worker: reads an untrusted module, writes its compiled form, and can do nothing else.
 
 It is forked from the fork server and dies after one module. Input is fd 0. It runs as nobody, without network and
-capabilities, within limits of memory, time and file size, and may write to one empty directory only.
+capabilities, in a pid namespace of its own (so that nothing it starts outlives it, and it reaches no other process),
+within limits of memory, time and file size, and may write to one empty directory only: all else is read-only.
 """
 
+import base64
+import errno
 import os
 import resource
+import signal
 from pathlib import Path
 
 from shimd.engines.base import Engine
@@ -26,11 +30,18 @@ def run(engine: Engine[object], plan: Plan) -> None:
     :raises ResourceExhausted: it takes more memory or space than it may
     """
     artifact = _confine(Path(plan["artifact"]))
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    if program := plan.get("seccomp"):
+        libc.seccomp_filter(base64.b64decode(program))
     try:
         with open(0, "rb", closefd=False) as file:
             engine.precompile(file.read(), artifact)
     except MemoryError:
         raise ResourceExhausted("compiling takes more memory than SHIMD_COMPILE_MEMORY allows") from None
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise ResourceExhausted("its compiled form is larger than SHIMD_COMPILE_OUTPUT allows") from None
     os.chmod(artifact, 0o755 if artifact.is_dir() else 0o644)
 
 
@@ -39,6 +50,7 @@ def _confine(artifact: Path) -> Path:
     resource.setrlimit(resource.RLIMIT_CPU, (_limit("CPU_SECONDS", 600),) * 2)
     resource.setrlimit(resource.RLIMIT_AS, (_limit("MEMORY", 16 << 30),) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_limit("OUTPUT", 4 << 30),) * 2)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error to be told, not a death
     if os.geteuid() != 0:
         return artifact
     libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWNET | libc.CLONE_NEWIPC)
@@ -46,13 +58,26 @@ def _confine(artifact: Path) -> Path:
     # The one directory that it may write, at a place that nobody can reach whatever lies above the cache.
     os.chown(artifact.parent, _NOBODY, _NOBODY)
     libc.mount(str(artifact.parent), _PLACE, None, libc.MS_BIND)
+    _make_all_readonly()
+    libc.mount(None, _PLACE, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)
     os.chdir(_PLACE)
     os.setgroups([])
     os.setresgid(_NOBODY, _NOBODY, _NOBODY)
     os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     libc.capset(0, 0, 0)
-    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     return Path(_PLACE, artifact.name)
+
+
+def _make_all_readonly() -> None:
+    """What anybody may write to (/var/tmp, another compile worker's directory) is not for us."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        libc.mount_setattr_readonly(root)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # a kernel before 5.12: permissions alone have to do
+            raise
+    finally:
+        os.close(root)
 
 
 def _limit(name: str, default: int) -> int:

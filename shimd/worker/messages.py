@@ -74,7 +74,7 @@ class Plan(TypedDict, total=False):
     pidns: str | None
     """As in the spawn request."""
     seccomp: str
-    """The worker's filter: a BPF program, base64."""
+    """The worker's filter: a BPF program, base64; none if empty."""
 
 
 def encode(message: Message) -> bytes:

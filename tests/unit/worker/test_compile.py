@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from shimd.errors import ResourceExhausted
+from shimd.task.seccomp import worker_filter
 from shimd.worker import compile
 from shimd.worker.messages import Plan
 from tests.unit.worker.inside import inside
@@ -26,7 +28,7 @@ class Hostile:
         artifact.write_text(repr((wasm, self._attack(artifact))))
 
 
-def attempt(directory: Path, attack: Callable[[Path], object]) -> str:
+def attempt(directory: Path, attack: Callable[[Path], object], seccomp: str = "") -> str:
     """What the worker's end was: its error, or ``None``."""
     directory.mkdir(mode=0o700)
     wasm = os.memfd_create("wasm")
@@ -35,7 +37,8 @@ def attempt(directory: Path, attack: Callable[[Path], object]) -> str:
     def act() -> object:
         os.dup2(wasm, 0)
         engine: Any = Hostile(attack)
-        return compile.run(engine, Plan(kind="compile", artifact=str(directory / "artifact")))  # type: ignore[func-returns-value]
+        plan = Plan(kind="compile", artifact=str(directory / "artifact"), seccomp=seccomp)
+        return compile.run(engine, plan)  # type: ignore[func-returns-value]
 
     try:
         return inside(act)
@@ -49,11 +52,31 @@ def test_its_one_directory_is_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/shimd-test", "/var/tmp/../lib/shimd-test", "/root/shimd-test", "/proc/sys/kernel/hostname"]
-)
+    "path",
+    ["/etc/shimd-test", "/var/tmp/../lib/shimd-test", "/root/shimd-test", "/proc/sys/kernel/hostname",
+     "/var/tmp/shimd-test", "/dev/shm/shimd-test", "/proc/self/oom_score_adj"],
+)  # fmt: skip
 def test_it_writes_nowhere_else(tmp_path: Path, path: str) -> None:
-    assert attempt(tmp_path / "out", lambda _artifact: Path(path).write_text("x")).startswith("PermissionError")
-    assert not Path("/etc/shimd-test").exists()
+    said = attempt(tmp_path / "out", lambda _artifact: Path(path).write_text("1"))
+    assert said.startswith(("PermissionError", "OSError: [Errno 30]")), said
+    assert not Path(path).name.startswith("shimd-test") or not Path(path).exists()
+
+
+def test_it_does_not_touch_what_another_one_makes(tmp_path: Path) -> None:
+    """Compile workers are all the same user: what one writes becomes everybody's code."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:  # /tmp is the worker's own directory
+        Path(name).chmod(0o711)
+        other = Path(name, "tmp.other")
+        other.mkdir()
+        os.chown(other, 65534, 65534)
+        said = attempt(tmp_path / "out", lambda _artifact: (other / "artifact").write_text("evil"))
+        assert said.startswith("OSError: [Errno 30]"), said
+        assert list(other.iterdir()) == []
+
+
+def test_its_filter_is_in_force(tmp_path: Path) -> None:
+    said = attempt(tmp_path / "out", lambda _artifact: os.execv("/bin/true", ["true"]), worker_filter({}))
+    assert said.startswith("PermissionError")
 
 
 def test_it_reads_no_secrets(tmp_path: Path) -> None:
@@ -83,4 +106,5 @@ def test_its_memory_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_its_output_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHIMD_COMPILE_OUTPUT", "1000")
     said = attempt(tmp_path / "out", lambda artifact: (artifact.parent / "more").write_bytes(b"x" * 5000))
-    assert "File too large" in said
+    assert said.startswith(ResourceExhausted.__name__)
+    assert "SHIMD_COMPILE_OUTPUT" in said

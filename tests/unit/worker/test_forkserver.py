@@ -90,6 +90,32 @@ async def test_a_bad_module_is_one_sentence(server: Server) -> None:
             await server.compiled("(module (func")
 
 
+async def test_a_compile_worker_is_the_first_of_its_own_pid_namespace(server: Server) -> None:
+    """It sees nobody whom it could kill, and nothing that it starts outlives it."""
+    reader, writer = os.pipe()  # until this ends, the worker waits for its module
+    namespaces: list[str] = []
+
+    async def look() -> None:
+        while not (children := _children(server.pid)):  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.01)
+        namespaces.append(os.readlink(f"/proc/{children[0]}/ns/pid"))
+        os.write(writer, EXIT.encode())
+        os.close(writer)
+
+    (server.directory / "made").mkdir()
+    async with server.supervised() as forks, anyio.create_task_group() as tasks:
+        tasks.start_soon(look)
+        await compile_in_worker(forks, "app.wat", reader, server.directory / "made/artifact")
+    os.close(reader)
+    (namespace,) = namespaces
+    assert namespace != os.readlink("/proc/self/ns/pid")
+    assert (server.directory / "made/artifact").exists()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 async def test_a_plan_that_makes_no_sense_ends_its_worker_only(server: Server) -> None:
     async with server.supervised() as forks:
         worker = await forks.spawn("bad", Plan(kind="run", id="bad"), (server.null,) * 3)
