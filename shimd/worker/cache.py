@@ -5,10 +5,12 @@ entry appears by a rename, after everything in it has reached the disk: a crash 
 half an entry. Entries belong to root; compile workers write temporary directories only.
 """
 
+import errno
 import hashlib
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,7 +21,7 @@ import anyio
 from anyio import to_thread
 
 from shimd import paths
-from shimd.errors import ShimdError, Unavailable, from_os
+from shimd.errors import Internal, ShimdError, Unavailable, from_os
 
 Compile = Callable[[int, Path], Awaitable[None]]
 #: Modules up to this size are hashed in the event loop: a thread costs more.
@@ -51,7 +53,7 @@ class Cache:
         """The compiled form of the module in the file ``wasm``, made by ``compile`` if it is not there yet.
 
         ``compile(wasm, path)`` is called once, however many ask at the same time, and its error is everybody's; whoever
-        asks later has it tried again.
+        asks later has it tried again. If the one who compiles is cancelled, another of those who wait takes over.
 
         :raises ShimdError: compile's, or the disk's
         """
@@ -76,8 +78,8 @@ class Cache:
         except OSError as error:
             job.error = from_os(error)
             raise job.error from error
-        except BaseException:
-            job.error = Unavailable("the compilation was given up; try again")
+        except Exception as error:
+            job.error = Internal(f"compiling failed: {error!r}")
             raise
         finally:
             del self._jobs[entry]
@@ -103,12 +105,10 @@ class Cache:
         And what compilations left that a crash ended, when it is older than any compilation takes.
         """
         for path in self.directory.glob("*/*/tmp.*"):
-            if path.stat().st_mtime < time.time() - _ABANDONED:
+            if _used_at(path) < time.time() - _ABANDONED:
                 shutil.rmtree(path, ignore_errors=True)
         entries = sorted(
-            (path.stat().st_mtime, _size_of(path), path)
-            for path in self.directory.glob("*/*/*")
-            if path.name[:4] != "tmp."
+            (_used_at(path), _size_of(path), path) for path in self.directory.glob("*/*/*") if path.name[:4] != "tmp."
         )
         total = sum(size for _time, size, _path in entries)
         for _time, size, path in entries[:-1]:  # never the newest: somebody is about to load it
@@ -131,21 +131,39 @@ def _hit(entry: Path) -> bool:
     return True
 
 
+def _used_at(entry: Path) -> float:
+    """What went away meanwhile (another thread's or daemon's doing) was never used."""
+    try:
+        return entry.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _size_of(entry: Path) -> int:
-    return sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
+    """Bytes; as far as it is still there."""
+    total = 0
+    for directory, _below, files in os.walk(entry):
+        for name in files:
+            with suppress(OSError):
+                total += os.stat(os.path.join(directory, name)).st_size
+    return total
 
 
 def _publish(temporary: Path, entry: Path) -> None:
     """Make what a compile worker wrote an entry: root's, on disk, under its final name."""
     for path in [*temporary.rglob("*"), temporary]:
-        if path.is_symlink():
-            raise Unavailable(f"the compile worker left a symbolic link, {path.name}")
+        kind = path.lstat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise Unavailable(f"the compile worker left {path.name}, which is neither a file nor a directory")
         if os.geteuid() == 0:
             os.chown(path, 0, 0)
-        os.chmod(path, 0o755 if path.is_dir() else 0o644)
+        os.chmod(path, 0o755 if stat.S_ISDIR(kind) else 0o644)
         _sync(path)
-    with suppress(FileExistsError, OSError):  # another daemon was first: as good
+    try:
         os.rename(temporary, entry)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another daemon was first: as good
+            raise
     _sync(entry.parent)
 
 
