@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from shimd.errors import InvalidArgument, ResourceExhausted, ShimdError
+from shimd.linux import libc
 from shimd.worker.cache import Cache, Compile, sha256
 
 pytestmark = pytest.mark.anyio
@@ -158,7 +159,7 @@ async def test_an_entry_that_cannot_be_published_is_an_error_once(cache: Cache, 
 
     async def compile(_wasm: int, artifact: Path) -> None:
         calls.append(artifact)
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", artifact.parent], check=True)
+        libc.mount("tmpfs", str(artifact.parent), "tmpfs", 0)
         artifact.write_bytes(b"x")
 
     try:
@@ -167,7 +168,7 @@ async def test_an_entry_that_cannot_be_published_is_an_error_once(cache: Cache, 
         assert len(calls) == 1
     finally:
         for artifact in calls:
-            subprocess.run(["umount", artifact.parent], check=True)
+            libc.umount(str(artifact.parent))
 
 
 async def test_another_daemon_that_was_first_is_as_good(cache: Cache, wasm: int) -> None:
