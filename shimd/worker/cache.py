@@ -97,7 +97,7 @@ class Cache:
 
     async def discard(self, artifact: Path) -> None:
         """Forget an entry that does not load: the next who asks has it compiled again."""
-        await to_thread.run_sync(shutil.rmtree, artifact.parent, True)
+        await to_thread.run_sync(_remove, artifact.parent)
 
     def prune(self) -> None:
         """Remove what was used least recently until the cache fits; running apps keep what they have mapped.
@@ -129,6 +129,13 @@ def _hit(entry: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _remove(entry: Path) -> None:
+    """Whatever it is: a disk that crashed may have made something else of it."""
+    shutil.rmtree(entry, ignore_errors=True)
+    with suppress(OSError):
+        entry.unlink()
 
 
 def _used_at(entry: Path) -> float:

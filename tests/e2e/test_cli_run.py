@@ -2,11 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,34 @@ def slow_module() -> str:
     body = "(local.set 0 (i32.mul (i32.add (local.get 0) (i32.const 7)) (i32.rotl (local.get 0) (i32.const 3))))"
     functions = "".join(f"(func (result i32) (local i32) {body * 12} (local.get 0))" for _ in range(SLOW))
     return f'(module (memory (export "memory") 1) (func (export "_start")) {functions})'
+
+
+@pytest.mark.parametrize("spoil", [lambda path: os.truncate(path, 0), lambda path: os.truncate(path, 100), os.unlink])
+def test_a_compiled_module_that_does_not_load_is_compiled_again(
+    rig: Rig, engine: str, spoil: Callable[[Path], None]
+) -> None:
+    """Whichever of its files a crash of the disk spoiled."""
+    run = ("--json", "--engine", engine, rig.app, "exit", 7)
+    assert rig(*run).returncode == 7
+    (artifact,) = (rig.directory / "cache").glob("*/*/*/artifact")
+    names = [path.relative_to(artifact) for path in artifact.rglob("*") if path.is_file()]
+    assert names
+    for name in names:
+        spoil(artifact / name)
+        done = rig(*run)
+        assert (done.returncode, json.loads(done.stderr)["error"]) == (7, None), (name, done.stderr)
+        again = rig(*run)
+        assert (again.returncode, json.loads(again.stderr)["compile_seconds"]) == (7, None), name
+
+
+def test_an_entry_that_is_not_even_a_directory_is_made_again(rig: Rig, engine: str) -> None:
+    assert rig("--engine", engine, rig.app).returncode == 0
+    (artifact,) = (rig.directory / "cache").glob("*/*/*/artifact")
+    shutil.rmtree(artifact.parent)
+    artifact.parent.touch()
+    done = rig("--engine", engine, rig.app)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello from app\n", "")
+    assert artifact.exists()
 
 
 def test_a_signal_ends_a_compilation(rig: Rig) -> None:

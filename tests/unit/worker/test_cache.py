@@ -1,6 +1,7 @@
 """The module cache: compiled once, published whole, bounded."""
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -255,6 +256,17 @@ async def test_discarded_entries_are_made_again(cache: Cache, wasm: int) -> None
     assert not artifact.exists()
     await cache.artifact("engine", "1", wasm, counted(calls))
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("spoil", [lambda entry: None, Path.touch, Path.mkdir], ids=["gone", "file", "empty"])
+async def test_whatever_became_of_an_entry_can_be_discarded(
+    cache: Cache, wasm: int, spoil: Callable[[Path], None]
+) -> None:
+    artifact = await cache.artifact("engine", "1", wasm, counted([]))
+    shutil.rmtree(artifact.parent)
+    spoil(artifact.parent)
+    await cache.discard(artifact)
+    assert (await cache.artifact("engine", "1", wasm, counted([]))).read_bytes() == b"x" * 10
 
 
 async def test_the_digest_of_a_big_file_whatever_its_offset(tmp_path: Path) -> None:
