@@ -139,16 +139,20 @@ def load_spec(bundle: Path) -> Spec:
 def _check_shape(spec: Any, where: str) -> None:
     """What is looked into by name must be an object, what is gone through a list of objects."""
     linux = spec.get("linux", {})
-    for name, value in (("linux", linux), ("linux.resources", _within(linux, "resources", {}))):
-        if not isinstance(value, dict):
-            raise InvalidArgument(f"{where}: {name} must be an object")
-    for name, value in (("mounts", spec.get("mounts", [])), ("linux.namespaces", linux.get("namespaces", []))):
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise InvalidArgument(f"{where}: {name} must be a list of objects")
+    _check_object(linux, f"{where}: linux")
+    _check_object(linux.get("resources", {}), f"{where}: linux.resources")
+    _check_objects(spec.get("mounts", []), f"{where}: mounts")
+    _check_objects(linux.get("namespaces", []), f"{where}: linux.namespaces")
 
 
-def _within(value: Any, name: str, default: object) -> object:
-    return value.get(name, default) if isinstance(value, dict) else default
+def _check_object(value: object, name: str) -> None:
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{name} must be an object")
+
+
+def _check_objects(value: object, name: str) -> None:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise InvalidArgument(f"{name} must be a list of objects")
 
 
 def check_process(process: Any, where: str) -> None:

@@ -11,7 +11,7 @@ import stat
 import sys
 import tempfile
 import time
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -128,19 +128,19 @@ class Run:
             async with private_forks(self._options.engine, directory) as forks:
                 with self._scope:
                     try:  # here, since a task group would wrap it
-                        program = f"{name}#{self._options.entry or entry}"
                         try:
-                            await self._once(forks, program, wasm, preopens)
+                            await self._once(forks, name, entry, wasm, preopens)
                         except DataLoss:  # a disk that crashed, say: what did not load is gone, and made anew
-                            await self._once(forks, program, wasm, preopens)
+                            await self._once(forks, name, entry, wasm, preopens)
                     except ShimdError as caught:
                         error = caught
             if error is not None:
                 raise error
 
-    async def _once(self, forks: Forks, program: str, wasm: int, preopens: list[Directory]) -> None:
+    async def _once(self, forks: Forks, name: str, entry: str, wasm: int, preopens: list[Directory]) -> None:
         """:raises DataLoss: its compiled form does not load, and is out of the cache now"""
-        artifact = await self._compiled(forks, split_entry(program)[0], wasm)
+        artifact = await self._compiled(forks, name, wasm)
+        program = f"{name}#{self._options.entry or entry}"
         try:
             await self._live(forks, self._plan(program, artifact, preopens))
         except DataLoss:
@@ -177,12 +177,7 @@ class Run:
             assert worker.status is not None
             self.outcome.exit_status, self.outcome.exited_at = exit_code(worker.status), _time(worker.exited_at)
         finally:
-            with suppress(ProcessLookupError):
-                worker.signal(signal.SIGKILL)
-            with anyio.CancelScope(shield=True):  # its name is free for another one then
-                await worker.exited.wait()
-                with suppress(ShimdError):
-                    await forks.forget(worker)
+            await forks.end(worker)  # its name is free for another one then
 
     async def _forward_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """What is sent to us is meant for the app, which is in a session of its own; before it lives, we end."""

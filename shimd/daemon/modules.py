@@ -2,14 +2,11 @@
 
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
-
-import anyio
 
 from shimd.daemon.forks import ForkPool
 from shimd.engines.registry import engine_version
-from shimd.errors import Internal, InvalidArgument, ShimdError, from_code
+from shimd.errors import Internal, InvalidArgument, from_code
 from shimd.log import logger
 from shimd.task.seccomp import worker_filter
 from shimd.worker.cache import Cache
@@ -69,12 +66,7 @@ async def compile_in_worker(forks: Forks, name: str, wasm: int, artifact: Path, 
     try:
         await _outcome(name, worker)
     finally:
-        with anyio.CancelScope(shield=True):
-            with suppress(ProcessLookupError):
-                worker.signal(9)
-            await worker.exited.wait()
-            with suppress(ShimdError):
-                await forks.forget(worker)
+        await forks.end(worker)
 
 
 async def _outcome(name: str, worker: Worker) -> None:

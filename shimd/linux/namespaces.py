@@ -34,14 +34,16 @@ def fork_into(which: str | None, cgroup: str | None = None) -> int:
 
     :raises OSError: as of clone3(2), setns(2)
     """
+    if which is None:
+        return _fork(0, cgroup)
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     pid = -1
     try:
-        if which not in (None, "new"):
+        if which != "new":
             join(which, libc.CLONE_NEWPID)
         pid = _fork(libc.CLONE_NEWPID if which == "new" else 0, cgroup)
     finally:
-        if pid != 0 and which is not None:
+        if pid != 0:
             libc.setns(own, libc.CLONE_NEWPID)
         os.close(own)
     return pid

@@ -5,10 +5,7 @@ it.
 import itertools
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
-
-import anyio
 
 from shimd.errors import DataLoss, Internal, ShimdError, from_code
 from shimd.log import logger
@@ -39,12 +36,7 @@ async def _spawn(context: Context, container: str, plan: Plan, stdio: tuple[int,
     try:
         await _lead(context, container, worker)
     except BaseException:
-        with anyio.CancelScope(shield=True):
-            with suppress(ProcessLookupError):
-                worker.signal(9)
-            await worker.exited.wait()
-            with suppress(ShimdError):
-                await forks.forget(worker)
+        await forks.end(worker)
         raise
     return worker
 

@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,6 +109,15 @@ class Forks:
         worker.control.close()
         if not self.closed:
             await self._send({"op": "forget", "key": worker.key}, [])
+
+    async def end(self, worker: Worker) -> None:
+        """Kill a worker if it still lives, wait for its end and forget it, whoever cancels."""
+        with anyio.CancelScope(shield=True):
+            with suppress(ProcessLookupError):
+                worker.signal(signal.SIGKILL)
+            await worker.exited.wait()
+            with suppress(ShimdError):  # a fork server that died has forgotten already
+                await self.forget(worker)
 
     async def adopt(self) -> list[Worker]:
         """After a reconnection: all workers that the fork server had and has not forgotten."""

@@ -5,7 +5,6 @@ capabilities, in a pid namespace of its own (so that nothing it starts outlives 
 within limits of memory, time and file size, and may write to one empty directory only: all else is read-only.
 """
 
-import base64
 import errno
 import os
 import resource
@@ -16,6 +15,7 @@ from shimd.engines.base import Engine
 from shimd.errors import ResourceExhausted
 from shimd.linux import libc
 from shimd.worker.messages import Plan
+from shimd.worker.privileges import filter_calls
 
 #: nobody:nogroup (the kernel's overflow ids).
 _NOBODY = 65534
@@ -30,9 +30,7 @@ def run(engine: Engine[object], plan: Plan) -> None:
     :raises ResourceExhausted: it takes more memory or space than it may
     """
     artifact = _confine(Path(plan["artifact"]))
-    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
-    if program := plan.get("seccomp"):
-        libc.seccomp_filter(base64.b64decode(program))
+    filter_calls(plan.get("seccomp"))
     try:
         with open(0, "rb", closefd=False) as file:
             engine.precompile(file.read(), artifact)

@@ -106,6 +106,11 @@ def drop(process: Process, seccomp: str | None) -> None:
     libc.capset(sets["effective"], sets["permitted"], sets["inheritable"])
     _raise_ambient(sets["ambient"])
     libc.prctl(libc.PR_SET_DUMPABLE, 1)  # as after an exec: /proc/self is the process's own again
+    filter_calls(seccomp)
+
+
+def filter_calls(seccomp: str | None) -> None:
+    """no_new_privs, and the seccomp filter (BPF, base64) if there is one."""
     # Nothing is ever executed here, so the flag costs nothing, and an unprivileged seccomp filter needs it.
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     if seccomp:
