@@ -67,7 +67,10 @@ def _fork_in_steps(flags: int, cgroup: str | None) -> int:
         libc.unshare(flags)
     pid = os.fork()
     if pid == 0 and cgroup is not None:
-        move([cgroup])
+        try:
+            move([cgroup])
+        except OSError:
+            os._exit(1)  # an error would come out in the fork server's loop, with two processes in it
     return pid
 
 

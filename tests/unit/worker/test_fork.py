@@ -1,5 +1,6 @@
 """The fork into a cgroup and a pid namespace, with the real kernel."""
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -31,15 +32,16 @@ def in_child(which: str | None, cgroup: str | None, report: Callable[[], str]) -
     return said
 
 
+def no_clone3(_flags: int = 0, _cgroup: int | None = None) -> int:
+    """An old kernel's answer."""
+    raise OSError(errno.ENOSYS, "not here")
+
+
 @pytest.fixture(params=["clone3", "steps"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to fork: the second is an old kernel's."""
+    """Both ways to fork."""
     if request.param == "steps":
-
-        def fork(_flags: int = 0, _cgroup: int | None = None) -> int:
-            raise OSError(38, "not here")
-
-        monkeypatch.setattr(namespaces, "fork", fork)
+        monkeypatch.setattr(namespaces, "fork", no_clone3)
     return str(request.param)
 
 
@@ -102,3 +104,14 @@ def test_a_cgroup_that_is_not_there(way: str, tmp_path: Path) -> None:
         if fork_into(None, str(tmp_path / "nowhere")) == 0:
             os._exit(0)
     assert os.listdir("/proc/self/task") == children
+
+
+def test_a_child_that_cannot_move_ends_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error must not run through what called fork_into: that is the fork server's loop, a second time."""
+    monkeypatch.setattr(namespaces, "fork", no_clone3)
+    pid = -1
+    try:
+        pid = fork_into(None, str(tmp_path))  # a directory, and no cgroup
+    except OSError:
+        os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
