@@ -17,7 +17,7 @@ test: setup
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy shimd tests/e2e tests/conformance tests/unit/engines tests/unit/worker tests/unit/cgroup tests/unit/daemon tools benchmarks
+	.venv/bin/mypy
 
 proto: setup
 	$(PYTHON) tools/proto.py

@@ -14,6 +14,7 @@ from benchmarks.latency import latencies
 from benchmarks.shims import Shim, cleaned, known
 from benchmarks.tasks import Bench, sink
 from shimd.ttrpc import StatusError
+from tests.e2e.containerd import VERSIONS
 
 PARALLEL = (1, 8)
 
@@ -61,9 +62,10 @@ def measure(shims: list[Shim], *, quick: bool, version: str) -> dict[str, object
     with tempfile.TemporaryDirectory(prefix="shimd-bench-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         with cleaned(directory):
-            left_out = anyio.run(refusals, Bench(directory), shims)
+            bench = Bench(directory)
+            left_out = anyio.run(refusals, bench, shims)
             shims = [shim for shim in shims if shim.name not in left_out]
-            rates = anyio.run(task_rates, Bench(directory), shims, tasks, rounds)
+            rates = anyio.run(task_rates, bench, shims, tasks, rounds)
             pss = anyio.run(memory, directory, shims, sizes)
     return {
         "machine": {"kernel": platform.release(), "python": platform.python_version(), "processor": report.processor()},
@@ -87,7 +89,10 @@ def main() -> None:
         "--shim", action="append", default=[], metavar="NAME=PATH", help="another shim, for /hello.wasm; absolute path"
     )
     parser.add_argument(
-        "--containerd", default="debian", choices=["debian", "v2"], help="which one ctr run goes through"
+        "--containerd",
+        default="debian",
+        choices=[version.name for version in VERSIONS],
+        help="which one ctr run goes through",
     )
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     options = parser.parse_args()

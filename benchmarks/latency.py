@@ -1,15 +1,13 @@
 """What a user waits for: ``ctr run --rm`` of an app that prints one line, through a containerd of its own."""
 
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from benchmarks.shims import Shim, cleaned, programs
+from benchmarks.shims import Shim, programs
 from tests.e2e import images
-from tests.e2e.containerd import VERSIONS, Containerd
+from tests.e2e.containerd import VERSIONS, Containerd, running
 
 IMAGE = "test.invalid/bench:1"
 
@@ -17,21 +15,12 @@ IMAGE = "test.invalid/bench:1"
 @contextmanager
 def containerd(version: str) -> Iterator[Containerd]:
     """A private one with the image of all programs; ``version`` as the end-to-end tests call it."""
-    wanted = next(known for known in VERSIONS if known.name == version)
-    with tempfile.TemporaryDirectory(prefix="shimd-bench-", ignore_cleanup_errors=True) as name:
-        directory = Path(name)
-        contents = images.layer(programs(directory), ("proc", "dev", "sys", "run"))
-        archive = directory / "image.tar"
+    with running(next(known for known in VERSIONS if known.name == version)) as daemon:
+        contents = images.layer(programs(daemon.directory), ("proc", "dev", "sys", "run"))
+        archive = daemon.directory / "image.tar"
         images.save(archive, [images.image(IMAGE, [contents], {"Env": ["PATH=/"]})])
-        with cleaned(directory):
-            daemon = Containerd(wanted, directory)
-            daemon.start()
-            try:
-                daemon.import_image(archive, "default")
-                yield daemon
-            finally:
-                daemon.stop_daemon()
-                daemon.stop()
+        daemon.import_image(archive, "default")
+        yield daemon
 
 
 def run_once(daemon: Containerd, shim: Shim, serial: int) -> float:

@@ -89,10 +89,10 @@ def known() -> list[Shim]:
             ["/native"],
             ["/native", "idle"],
             shared=False,
-            binary=shutil.which(name) or "" if name != "runc" else "",
+            binary=binary,
             runtime="io.containerd.runc.v2",
         )
-        for name in ("runc", "crun")
+        for name, binary in (("runc", ""), ("crun", shutil.which("crun") or ""))
         if shutil.which(name)
     ]
     return [*wasm, *native]

@@ -13,7 +13,6 @@ from benchmarks.shims import EVENTS, Shim, make_bundle, make_rootfs, processes, 
 from shimd.api.containerd.task import v3 as api
 from shimd.ttrpc import Call, Client, Method, Server
 
-_serial = itertools.count()
 SERVICE = "containerd.task.v2.Task"
 
 
@@ -21,11 +20,12 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.rootfs = directory / "rootfs"
-        self.rootfs.mkdir(exist_ok=True)
+        self.rootfs.mkdir()
         make_rootfs(self.rootfs)
+        self._serial = itertools.count()
 
     def bundle(self, shim: Shim, args: list[str]) -> Path:
-        return make_bundle(self.directory / "bundles" / f"{shim.name}{next(_serial)}", self.rootfs, args)
+        return make_bundle(self.directory / "bundles" / f"{shim.name}{next(self._serial)}", self.rootfs, args)
 
     async def rate(self, shim: Shim, tasks: int, parallel: int) -> float:
         """Create + start + wait + delete of hello, tasks a second; the shim runs already, one for all."""

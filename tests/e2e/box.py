@@ -164,12 +164,19 @@ class Box:
         assert not left
 
 
+def happens(condition: Callable[[], object], patience: float) -> bool:
+    """Whether a condition comes true within so many seconds."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def until(condition: Callable[[], object], what: str) -> None:
     """Wait for a condition, however slow the machine is; a hang is a failure."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}"
-        time.sleep(0.02)
+    assert happens(condition, PATIENCE), f"waited {PATIENCE} s for {what}"
 
 
 def content(path: Path) -> str:

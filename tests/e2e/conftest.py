@@ -2,17 +2,15 @@
 
 import itertools
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.e2e import guests, images, leftovers
 from tests.e2e.box import RUNTIMES, Box, Runtime
-from tests.e2e.containerd import VERSIONS, Containerd, Version
+from tests.e2e.containerd import VERSIONS, Containerd, Version, running
 
 _serial = itertools.count()
 
@@ -35,25 +33,6 @@ def archive(programs: tuple[bytes, bytes], tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.mktemp("images") / "standard.tar"
     images.save(path, guests.standard(*programs))
     return path
-
-
-@contextmanager
-def running(version: Version) -> Iterator[Containerd]:
-    """A containerd, whose end leaves nothing."""
-    directory = Path(tempfile.mkdtemp(prefix="shimd-e2e-"))
-    containerd = Containerd(version, directory)
-    try:
-        containerd.start()
-        yield containerd
-        containerd.stop()
-        containerd.stop_daemon()
-        assert not leftovers.settled(lambda: leftovers.processes_of(directory))
-        assert not leftovers.mounts(str(directory))
-    finally:
-        leftovers.end(list(leftovers.processes_of(directory)))
-        for point in reversed(leftovers.mounts(str(directory))):
-            os.system(f"umount -l {point}")
-        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session", params=VERSIONS, ids=lambda version: version.name)

@@ -2,13 +2,18 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.e2e import leftovers
 
 REPOSITORY = Path(__file__).parents[2]
 #: Where the launchers are: beside the interpreter that runs the tests.
@@ -166,6 +171,25 @@ class Containerd:
     def daemon_log(self) -> str:
         path = self.directory / "shimd/shimd.log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+
+@contextmanager
+def running(version: Version) -> Iterator[Containerd]:
+    """A containerd, whose end leaves nothing."""
+    directory = Path(tempfile.mkdtemp(prefix="shimd-e2e-"))
+    containerd = Containerd(version, directory)
+    try:
+        containerd.start()
+        yield containerd
+        containerd.stop()
+        containerd.stop_daemon()
+        assert not leftovers.settled(lambda: leftovers.processes_of(directory))
+        assert not leftovers.mounts(str(directory))
+    finally:
+        leftovers.end(list(leftovers.processes_of(directory)))
+        for point in reversed(leftovers.mounts(str(directory))):
+            os.system(f"umount -l {point}")
+        shutil.rmtree(directory)
 
 
 def snapshotter(directory: Path) -> str:

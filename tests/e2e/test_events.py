@@ -4,13 +4,13 @@ Events are recorded from ``ctr events`` and made comparable: pids become the nam
 is particular to a run, times only have to be there.
 """
 
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.e2e.box import RUNTIMES, WASM, Box, Event, Runtime, until
+from tests.e2e.box import RUNTIMES, WASM, Box, Event, Runtime, happens, until
 from tests.e2e.conftest import BoxMaker
 from tests.e2e.containerd import Containerd
 
@@ -163,11 +163,8 @@ def reference(containerd: Containerd, new_box: BoxMaker) -> Callable[[Life], lis
         for _ in range(10):
             box = new_box(containerd, RUNTIMES[0])
             life(box)
-            deadline = time.monotonic() + 2
-            while time.monotonic() < deadline:
-                if over(box):
-                    return delete_last(comparable(box))
-                time.sleep(0.02)
+            if happens(partial(over, box), 2):
+                return delete_last(comparable(box))
         raise AssertionError("runc's shim lost an event each time")
 
     return lead

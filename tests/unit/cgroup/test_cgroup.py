@@ -56,9 +56,6 @@ class Member:
     def end(self) -> int:
         return os.waitpid(self.pid, 0)[1]
 
-    def state(self) -> str:
-        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
-
 
 def test_a_directory_in_each_hierarchy_and_none_afterwards(name: str) -> None:
     cgroup = Cgroup.create(f"/{name}", {})

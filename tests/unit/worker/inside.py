@@ -1,4 +1,4 @@
-"""Running what only a worker does: in a forked child with a mount namespace of its own."""
+"""Running what only a worker does: in a forked child that tells what came of it."""
 
 import os
 import traceback
@@ -8,23 +8,32 @@ from shimd.linux import libc
 
 
 def inside(action: Callable[[], object]) -> str:
-    """What ``action`` returns, as text, or ``ErrorType: message`` if it raised; this process keeps its mounts."""
+    """What ``action`` returns in a mount namespace of its own, as :func:`reported`."""
+
+    def act() -> object:
+        libc.unshare(libc.CLONE_NEWNS)
+        libc.mount(None, "/", None, libc.MS_REC | libc.MS_PRIVATE)
+        return action()
+
+    return reported(act)
+
+
+def reported(action: Callable[[], object], fork: Callable[[], int] = os.fork) -> str:
+    """What ``action`` returns in a child that ``fork`` makes, as text, or ``ErrorType: message`` if it raised."""
     reader, writer = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         os.close(reader)
         _act(action, writer)
     os.close(writer)
     with open(reader) as file:
         said = file.read()
-    os.waitpid(pid, 0)
+    assert os.waitpid(pid, 0)[1] == 0
     return said
 
 
 def _act(action: Callable[[], object], writer: int) -> None:
     try:
-        libc.unshare(libc.CLONE_NEWNS)
-        libc.mount(None, "/", None, libc.MS_REC | libc.MS_PRIVATE)
         said = str(action())
     except Exception as error:
         said = f"{type(error).__name__}: {error}"

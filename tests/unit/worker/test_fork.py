@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,24 +13,14 @@ from shimd.cgroup import layout
 from shimd.linux import fork as fork_module
 from shimd.linux import namespaces
 from shimd.linux.namespaces import fork_into
+from tests.unit.worker.inside import reported
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 def in_child(which: str | None, cgroup: str | None, report: Callable[[], str]) -> str:
     """What ``report`` says in a child of :func:`fork_into`."""
-    reader, writer = os.pipe()
-    pid = fork_into(which, cgroup)
-    if pid == 0:
-        try:
-            os.write(writer, report().encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader) as file:
-        said = file.read()
-    assert os.waitpid(pid, 0)[1] == 0
-    return said
+    return reported(report, partial(fork_into, which, cgroup))
 
 
 def no_clone3(_flags: int = 0, _cgroup: int | None = None) -> int:

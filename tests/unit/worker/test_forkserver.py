@@ -13,12 +13,11 @@ from shimd.daemon.modules import compile_in_worker
 from shimd.errors import InvalidArgument, ShimdError, Unavailable
 from shimd.worker.client import Forks, Worker, connect, launch
 from shimd.worker.messages import Plan
+from tests.unit.engines.test_contract import EXIT as EXIT_WITH
+from tests.unit.engines.test_contract import SPINS
 
 pytestmark = pytest.mark.anyio
-WASI = "wasi_snapshot_preview1"
-EXIT = f"""(module (import "{WASI}" "proc_exit" (func $exit (param i32))) (memory (export "memory") 1)
-  (func (export "_start") (call $exit (i32.const 7))))"""
-SPIN = '(module (memory (export "memory") 1) (func (export "_start") (loop $l (br $l))))'
+EXIT = EXIT_WITH % 7
 
 
 class Server:
@@ -133,7 +132,7 @@ async def test_a_plan_that_makes_no_sense_ends_its_worker_only(server: Server) -
 
 async def test_a_worker_outlives_its_supervisor_and_so_does_its_exit(server: Server) -> None:
     async with server.supervised():
-        artifact = await server.compiled(SPIN)
+        artifact = await server.compiled(SPINS)
         running, dying = await server.ready("running", artifact), await server.ready("dying", artifact)
         running.send({"op": "start"})
         dying.send({"op": "start"})
@@ -169,7 +168,7 @@ async def test_nothing_leaks(server: Server) -> None:
 
 async def test_a_worker_has_no_descriptor_but_its_own(server: Server) -> None:
     async with server.supervised() as forks:
-        artifact = await server.compiled(SPIN)
+        artifact = await server.compiled(SPINS)
         first, second = await server.ready("a", artifact), await server.ready("b", artifact)
         assert {"0", "1", "2", "3"} <= set(os.listdir(f"/proc/{second.pid}/fd"))
         sockets = [
