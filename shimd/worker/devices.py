@@ -7,7 +7,7 @@ from contextlib import suppress
 from shimd.errors import InvalidArgument
 from shimd.linux import libc
 from shimd.oci import Device, Spec
-from shimd.worker.mounts import Tree
+from shimd.worker.mounts import Tree, at, is_bind
 
 _DEFAULT: list[Device] = [
     {"type": "c", "path": f"/dev/{name}", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0}
@@ -27,13 +27,23 @@ _LINKS = {
     "stderr": "/proc/self/fd/2",
     "ptmx": "pts/ptmx",
 }
+_TEMPORARY = ".shimd-device"
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
 def make_devices(tree: Tree, spec: Spec) -> None:
-    """Make device files and links where /dev is the container's own (a bind mount of the host's is left alone)."""
-    if any(m["destination"].rstrip("/") == "/dev" and m.get("type") == "bind" for m in spec.get("mounts", [])):
+    """Make device files and links where /dev is the container's own (a bind mount of the host's is left alone).
+
+    Without a mount of its own, /dev gets one: the root file system's has no devices (:mod:`.rootfs`).
+
+    :raises InvalidArgument: one sentence that names the device
+    """
+    mounts = [mount for mount in spec.get("mounts", []) if os.path.normpath("/" + mount["destination"]) == "/dev"]
+    if any(is_bind(mount) for mount in mounts):
         return
+    if not mounts:
+        with at(tree, "/dev", directory=True) as target:
+            libc.mount("tmpfs", target, "tmpfs", libc.MS_NOSUID | libc.MS_STRICTATIME, "mode=755,size=65536k")
     before = os.umask(0)
     try:
         dev = tree.make("/dev", directory=True)
@@ -52,10 +62,10 @@ def _make(tree: Tree, device: Device) -> None:
     directory, _, name = path.rpartition("/")
     parent = tree.make(directory or "/", directory=True)
     try:
-        mode = _TYPES[device["type"]] | device.get("fileMode", 0o666)
-        os.mknod(name, mode, os.makedev(device.get("major", 0), device.get("minor", 0)), dir_fd=parent)
-        if device.get("uid") or device.get("gid"):
-            os.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=parent)
+        if os.fstatvfs(parent).f_flag & os.ST_NODEV:
+            _make_and_bind(tree, device)
+        else:
+            _mknod(device, name, parent)
     except FileExistsError:
         pass
     except PermissionError:  # no CAP_MKNOD: the host's own file serves as well
@@ -64,6 +74,28 @@ def _make(tree: Tree, device: Device) -> None:
         raise InvalidArgument(f"device {path}: {error}") from error
     finally:
         os.close(parent)
+
+
+def _mknod(device: Device, name: str, parent: int) -> None:
+    mode = _TYPES[device["type"]] | device.get("fileMode", 0o666)
+    os.mknod(name, mode, os.makedev(device.get("major", 0), device.get("minor", 0)), dir_fd=parent)
+    if device.get("uid") or device.get("gid"):
+        os.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=parent, follow_symlinks=False)
+
+
+def _make_and_bind(tree: Tree, device: Device) -> None:
+    """Where device files are of no effect: one in /dev is bound there, and loses its own name."""
+    dev = tree.open("/dev", os.O_RDONLY | os.O_DIRECTORY)
+    target = tree.make(device["path"], directory=False)
+    try:
+        _mknod(device, _TEMPORARY, dev)
+        try:
+            libc.mount(f"/proc/self/fd/{dev}/{_TEMPORARY}", f"/proc/self/fd/{target}", None, libc.MS_BIND)
+        finally:
+            os.unlink(_TEMPORARY, dir_fd=dev)
+    finally:
+        os.close(target)
+        os.close(dev)
 
 
 def _bind(tree: Tree, path: str) -> None:

@@ -50,6 +50,8 @@ PROPAGATION = {
 #: Options that are not the kernel's: recursive read-only, and what only other runtimes act on.
 _RECURSIVE_READONLY = "rro"
 _IGNORED = frozenset({"tmpcopyup", "auto", "noauto", "user", "users", "nofail", "_netdev"})
+#: Of every mount of /proc: writable, /proc/self/mem is a way out of the WebAssembly sandbox for a guest that opens "/".
+_PROC = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
 #: Flags that a bind mount takes only by being mounted once more.
 _REMOUNTED = ~(libc.MS_BIND | libc.MS_REC | libc.MS_REMOUNT)
 
@@ -120,6 +122,8 @@ def mount_all(tree: Tree, spec: Spec, cgroup: list[str]) -> None:
             raise InvalidArgument(f"mount {mount.get('destination')}: {error}") from None
         except OSError as error:
             raise InvalidArgument(f"mount {mount.get('destination')}: {error.strerror}") from error
+        except KeyError as error:
+            raise InvalidArgument(f"mount {mount.get('destination')}: {error.args[0]} is missing") from None
 
 
 def _mount_one(tree: Tree, mount: Mount, cgroup: list[str]) -> None:
@@ -127,15 +131,18 @@ def _mount_one(tree: Tree, mount: Mount, cgroup: list[str]) -> None:
     fstype = mount.get("type", "")
     if fstype == "cgroup":
         _mount_cgroup(tree, mount, cgroup)
-    elif options.bind or fstype == "bind":
+    elif is_bind(mount):
         _bind(tree, mount["source"], mount["destination"], options)
     else:
         if fstype == "proc":
-            # Writable, /proc/self/mem is a way out of the WebAssembly sandbox for a guest that may open "/".
-            options.flags |= libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
-        with _at(tree, mount["destination"], directory=True) as target:
+            options.flags |= _PROC
+        with at(tree, mount["destination"], directory=True) as target:
             libc.mount(mount.get("source", fstype), target, fstype, options.flags, options.data or None)
     _propagate(tree, mount["destination"], options)
+
+
+def is_bind(mount: Mount) -> bool:
+    return mount.get("type") == "bind" or Options(mount.get("options", [])).bind
 
 
 def _bind(tree: Tree, source: str, destination: str, options: Options) -> None:
@@ -143,10 +150,21 @@ def _bind(tree: Tree, source: str, destination: str, options: Options) -> None:
         directory = os.path.isdir(source) if os.stat(source) else False
     except OSError as error:
         raise InvalidArgument(f"source {source}: {error.strerror}") from None
-    with _at(tree, destination, directory) as target:
+    real = os.path.realpath(source)
+    if _within(real, "/proc"):
+        options.flags |= _PROC
+    elif not _within(real, "/dev"):  # a volume's device files are nobody's, as those of an image
+        options.flags |= libc.MS_NODEV
+    with at(tree, destination, directory) as target:
         libc.mount(source, target, None, libc.MS_BIND | options.flags & libc.MS_REC)
     if options.flags & _REMOUNTED or options.recursive_readonly:
         _restrict(tree, destination, options)
+    if real == "/" and options.flags & libc.MS_REC:
+        _restrict(tree, f"{destination}/proc", Options(["ro", "nosuid", "nodev", "noexec"]))
+
+
+def _within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory + "/")
 
 
 def _restrict(tree: Tree, destination: str, options: Options) -> None:
@@ -169,7 +187,7 @@ def _present(fd: int) -> int:
 
 def _propagate(tree: Tree, destination: str, options: Options) -> None:
     for propagation in options.propagation:
-        with _at(tree, destination, directory=True) as target:
+        with at(tree, destination, directory=True) as target:
             libc.mount(None, target, None, propagation)
 
 
@@ -179,7 +197,7 @@ def _mount_cgroup(tree: Tree, mount: Mount, cgroup: list[str]) -> None:
     if len(cgroup) == 1:
         _bind(tree, cgroup[0], destination, Options(["rbind", "ro", "nosuid", "nodev", "noexec"]))
         return
-    with _at(tree, destination, directory=True) as target:
+    with at(tree, destination, directory=True) as target:
         libc.mount("tmpfs", target, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, "mode=755")
     for directory in cgroup:
         hierarchy = directory.removeprefix("/sys/fs/cgroup/").partition("/")[0]
@@ -187,7 +205,7 @@ def _mount_cgroup(tree: Tree, mount: Mount, cgroup: list[str]) -> None:
     _restrict(tree, destination, Options(["ro", "nosuid", "nodev", "noexec"]))
 
 
-class _at:
+class at:
     """A mount point inside the tree as a path that mount(2) takes; made if it is missing."""
 
     def __init__(self, tree: Tree, destination: str, directory: bool) -> None:
@@ -236,5 +254,5 @@ def _make_readonly(tree: Tree, path: str) -> None:
         flags = os.fstatvfs(fd).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
     finally:
         os.close(fd)
-    with _at(tree, path, directory=True) as target:
+    with at(tree, path, directory=True) as target:
         libc.mount(None, target, None, libc.MS_BIND | libc.MS_REMOUNT | libc.MS_RDONLY | flags)

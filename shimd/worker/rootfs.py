@@ -1,6 +1,8 @@
 """The container's root file system: containerd's mounts, in the worker's own mount namespace, and the step into it.
 
-Nothing is mounted on the host, so nothing is left there when the worker dies, however it dies.
+Nothing is mounted on the host, so nothing is left there when the worker dies, however it dies. And nothing in it is a
+device: an image may hold device files, and with cgroup version 2 no other rule of ours stands between them and a guest
+that runs as root. /dev is a mount of its own (:mod:`.devices`).
 """
 
 import os
@@ -8,7 +10,7 @@ import os
 from shimd.errors import InvalidArgument
 from shimd.linux import libc
 from shimd.oci import RootfsMount, Spec
-from shimd.worker.mounts import PROPAGATION, Options, Tree
+from shimd.worker.mounts import PROPAGATION, Options, Tree, at
 
 #: mount(2) takes one page of data; an overlay of many layers has more.
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -28,22 +30,41 @@ def assemble(spec: Spec, bundle: str, mounts: list[RootfsMount]) -> Tree:
     if mounts:
         os.makedirs(root, 0o711, exist_ok=True)
     for mount in mounts:
-        _mount(mount, os.path.join(root, mount.get("target", "").lstrip("/")))
+        _mount_at(mount, root)
     if not os.path.isdir(root):
         raise InvalidArgument(f"root file system {root} does not exist")
     if not mounts:
         libc.mount(root, root, None, libc.MS_BIND | libc.MS_REC)
+        _remount(root, libc.MS_NODEV)
     return Tree(root)
+
+
+def _mount_at(mount: RootfsMount, root: str) -> None:
+    """At the root, or at ``target`` in what was mounted before, which may have links that lead out of it."""
+    if not mount.get("target", "").strip("/"):
+        _mount(mount, root)
+        return
+    tree = Tree(root)
+    try:
+        with at(tree, mount["target"], directory=True) as target:
+            _mount(mount, target)
+    finally:
+        os.close(tree.fd)
+
+
+def _remount(target: str, flags: int) -> None:
+    """Add to a bind mount's flags."""
+    present = os.statvfs(target).f_flag & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
+    libc.mount(None, target, None, libc.MS_REMOUNT | libc.MS_BIND | present | flags)
 
 
 def _mount(mount: RootfsMount, target: str) -> None:
     options = Options(mount["options"])
+    options.flags |= libc.MS_NODEV
     try:
         if options.bind:
             libc.mount(mount["source"], target, None, libc.MS_BIND | options.flags & libc.MS_REC)
-            extra = options.flags & ~(libc.MS_BIND | libc.MS_REC)
-            if extra:
-                libc.mount(None, target, None, libc.MS_REMOUNT | libc.MS_BIND | extra)
+            _remount(target, options.flags & ~(libc.MS_BIND | libc.MS_REC))
         else:
             with _Shortened(options.data) as data:
                 libc.mount(mount["source"], target, mount["type"], options.flags, data or None)

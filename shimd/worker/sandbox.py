@@ -7,6 +7,7 @@ the comments.
 import fcntl
 import os
 import socket
+import stat
 import struct
 import termios
 from contextlib import suppress
@@ -20,6 +21,8 @@ from shimd.worker.messages import Plan
 
 # <linux/sockios.h>, <linux/if.h>
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+#: Settings of an IPC namespace (ipc_namespaces(7)).
+_IPC = frozenset("msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split())
 
 
 def enter_init(plan: Plan) -> "Init":
@@ -110,15 +113,17 @@ def _join_cgroup(plan: Plan) -> None:
 
 
 def _open_program(root: int, path: str) -> int:
-    """:raises NotFound: there is no such file; a directory is not a program"""
+    """:raises NotFound: no such file; nor is a directory a program, or a device (some start at being opened)"""
     try:
-        fd = libc.open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
+        fd = libc.open_in_root(root, path, os.O_PATH)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(path) from None
-    if os.fstat(fd).st_mode & 0o170000 != 0o100000:
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise NotFound(path)
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
         os.close(fd)
-        raise NotFound(path)
-    return fd
 
 
 def _loopback_up() -> None:
@@ -137,12 +142,36 @@ def _take_terminal() -> None:
 
 
 def _set_sysctls(spec: Spec) -> None:
-    for name, value in spec.get("linux", {}).get("sysctl", {}).items():
+    linux = spec.get("linux", {})
+    own = {namespace["type"] for namespace in linux.get("namespaces", [])}
+    for name, value in linux.get("sysctl", {}).items():
+        path = _sysctl_path(name)
+        if _sysctl_namespace(path) not in own:
+            raise InvalidArgument(f"sysctl {name}: it is the whole node's, not the container's own")
         try:
-            with open(f"/proc/sys/{name.replace('.', '/')}", "w") as file:
+            with open(f"/proc/sys/{path}", "w") as file:
                 file.write(value)
         except OSError as error:
             raise InvalidArgument(f"sysctl {name} = {value}: {error.strerror}") from error
+
+
+def _sysctl_path(name: str) -> str:
+    """sysctl(8): if a slash comes before the first dot, slashes separate and dots are part of names."""
+    dots, slashes = name.partition("/")[0].count("."), name.count("/")
+    path = name if slashes and not dots else name.translate(str.maketrans("./", "/."))
+    if ".." in path.split("/"):
+        raise InvalidArgument(f"sysctl {name} is not the name of one")
+    return path
+
+
+def _sysctl_namespace(path: str) -> str:
+    """The kind of namespace that a setting belongs to; empty: to the node."""
+    top, _, rest = path.partition("/")
+    if top == "net":
+        return "network"
+    if path.startswith("fs/mqueue/") or (top == "kernel" and rest in _IPC):
+        return "ipc"
+    return "uts" if path in ("kernel/domainname", "kernel/hostname") else ""
 
 
 def _make_cwd(tree: mounts.Tree, process: Process) -> None:

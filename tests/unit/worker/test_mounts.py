@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from shimd.errors import InvalidArgument
 from shimd.linux import libc
-from shimd.oci import Mount, Spec
+from shimd.oci import Mount, RootfsMount, Spec
 from shimd.worker import devices, mounts, rootfs
 from shimd.worker.mounts import Options, Tree
 from tests.unit.worker.inside import inside
@@ -125,6 +126,31 @@ def test_proc_is_read_only_whatever_is_asked_for(root: Path) -> None:
     proc: Mount = {"destination": "/proc", "type": "proc", "source": "proc", "options": ["rw"]}
     said = mounted(root, proc, then=lambda: os.open(root / "proc/self/mem", os.O_RDWR))
     assert said.startswith("OSError: [Errno 30]")
+
+
+def test_a_proc_that_is_bound_is_read_only_too(root: Path) -> None:
+    for source, destination in (("/proc", "/data"), ("/proc/self", "/data"), ("/", "/data")):
+        path = root / "data" / {"/proc": "self/mem", "/proc/self": "mem", "/": "proc/self/mem"}[source]
+        said = mounted(root, bind(source, destination, "rw"), then=lambda path=path: os.open(path, os.O_RDWR))  # type: ignore[misc]
+        assert said.startswith("OSError: [Errno 30]"), (source, said)
+
+
+def test_what_a_mount_lacks_is_named(root: Path) -> None:
+    assert mounted(root, {"destination": "/data", "type": "bind"}) == "InvalidArgument: mount /data: source is missing"
+    assert mounted(root, {"type": "tmpfs"}) == "InvalidArgument: mount None: destination is missing"
+
+
+def test_a_layers_target_stays_within_the_root(root: Path) -> None:
+    def act() -> object:
+        layers: list[RootfsMount] = [
+            {"type": "bind", "source": str(root), "target": "", "options": ["rbind"]},
+            {"type": "tmpfs", "source": "tmpfs", "target": "/absolute", "options": []},
+        ]
+        with pytest.raises(InvalidArgument, match="/absolute"):
+            rootfs.assemble({"root": {"path": str(root)}}, "/", layers)
+        return (root.parent / "secret/key").read_text()  # nothing was mounted over it
+
+    assert inside(act) == "the host's"
 
 
 def test_options() -> None:

@@ -1,0 +1,198 @@
+"""A container from the inside, without containerd: namespaces, settings, programs."""
+
+import encodings.idna  # noqa: F401 — for socket, inside, where the host's files are gone
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shimd.errors import NotFound
+from shimd.linux import libc, namespaces
+from shimd.oci import Namespace, Spec
+from shimd.worker import sandbox
+from shimd.worker.messages import Plan
+from tests.unit.worker.inside import inside
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+OWN: list[Namespace] = [{"type": kind} for kind in ("network", "ipc", "uts", "mount")]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    directory = tmp_path / "rootfs"
+    directory.mkdir()
+    (directory / "app.wasm").write_bytes(b"\0asm")
+    return directory
+
+
+def entered(root: Path, then: Callable[[], object], spec: Spec | None = None, cwd: str = "/") -> str:
+    """What ``then`` says in a container made by the worker's own steps."""
+    whole: Spec = {"root": {"path": str(root)}, "linux": {"namespaces": OWN}, **(spec or {})}
+    plan = Plan(
+        kind="init", bundle=str(root.parent), spec=whole, rootfs=[], process={"args": ["/app.wasm"], "cwd": cwd}
+    )
+
+    def act() -> object:
+        sandbox.enter_init(plan).enter()
+        return then()
+
+    return inside(act)
+
+
+def with_sysctl(name: str, value: str = "1") -> Spec:
+    return {"linux": {"namespaces": OWN, "sysctl": {name: value}}}
+
+
+def test_the_hosts_name_stays_and_the_containers_is_its_own(root: Path) -> None:
+    before = socket.gethostname()
+    assert entered(root, socket.gethostname, {"hostname": "pod-1", "domainname": "example"}) == "pod-1"
+    assert socket.gethostname() == before
+
+
+def test_the_loopback_is_up(root: Path) -> None:
+    def connect() -> object:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+        return "connected"
+
+    assert entered(root, connect) == "connected"
+
+
+def test_the_working_directory_is_made_within_the_root(root: Path) -> None:
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (root / "out").symlink_to(outside)
+    assert entered(root, os.getcwd, cwd="/new/deep") == "/new/deep"
+    said = entered(root, os.getcwd, cwd="/out/below")
+    assert said.startswith("InvalidArgument: ") and "/out" in said
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("kernel.shm_rmid_forced", "kernel/shm_rmid_forced"),
+     ("net.ipv4.conf.lo.forwarding", "net/ipv4/conf/lo/forwarding"),
+     ("net/ipv4/ip_unprivileged_port_start", "net/ipv4/ip_unprivileged_port_start")],
+)  # fmt: skip
+def test_sysctls_of_its_own_are_set(root: Path, name: str, file: str) -> None:
+    before = Path("/proc/sys", file).read_text()
+    (root / "proc").mkdir()
+    proc: Spec = {"mounts": [{"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]}]}
+    assert entered(root, lambda: Path("/proc/sys", file).read_text().strip(), {**with_sysctl(name), **proc}) == "1"
+    assert Path("/proc/sys", file).read_text() == before
+
+
+def as_it_is(name: str) -> str:
+    """A node's setting, as the value to be "set": should the refusal fail, the node stays as it was."""
+    path = Path("/proc/sys", name.replace(".", "/"))
+    return path.read_text().strip() if path.is_file() else ""
+
+
+@pytest.mark.parametrize("name", ["vm.panic_on_oom", "kernel.core_pattern", "kernel.panic", "fs.file-max", "kernel"])
+def test_sysctls_of_the_node_are_not_a_containers_to_set(root: Path, name: str) -> None:
+    said = entered(root, lambda: None, with_sysctl(name, as_it_is(name)))
+    assert said == f"InvalidArgument: sysctl {name}: it is the whole node's, not the container's own"
+
+
+@pytest.mark.parametrize("name", ["net/../vm/panic_on_oom", "net/../../../nowhere/shimd-test"])
+def test_sysctls_that_lead_elsewhere(root: Path, name: str) -> None:
+    said = entered(root, lambda: None, with_sysctl(name, as_it_is("vm.panic_on_oom")))
+    assert said.startswith(f"InvalidArgument: sysctl {name} is not the name")
+
+
+def test_sysctls_of_a_network_that_is_the_hosts(root: Path) -> None:
+    value = as_it_is("net.ipv4.ip_forward")
+    spec: Spec = {"linux": {"namespaces": [{"type": "uts"}], "sysctl": {"net.ipv4.ip_forward": value}}}
+    assert "it is the whole node's" in entered(root, lambda: None, spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("net.ipv4.conf.eth0/100.x", "net/ipv4/conf/eth0.100/x"), ("a/b.c", "a/b.c")]
+)
+def test_names_of_interfaces_may_have_dots(name: str, found: str) -> None:
+    assert sandbox._sysctl_path(name) == found
+
+
+def open_program(root: Path, path: str) -> bytes:
+    directory = os.open(root, os.O_PATH)
+    try:
+        fd = sandbox._open_program(directory, path)
+        try:
+            return os.read(fd, 100)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(directory)
+
+
+def test_programs_are_files_within_the_root(root: Path) -> None:
+    (root / "link").symlink_to("/app.wasm")
+    (root / "up").symlink_to("../../../../../app.wasm")
+    for name in ("/app.wasm", "app.wasm", "link", "up", "/../app.wasm"):
+        assert open_program(root, name) == b"\0asm"
+
+
+def test_what_is_no_program_is_not_even_opened(root: Path) -> None:
+    """Opening a device may start it (a watchdog reboots the node); an image may hold any."""
+    os.mkfifo(root / "fifo")
+    os.mknod(root / "none", stat.S_IFCHR | 0o666, os.makedev(240, 77))  # no driver: opening says ENXIO
+    (root / "passwd").symlink_to("/etc/passwd")
+    (root / "directory").mkdir()
+    for name in ("fifo", "none", "passwd", "directory", "nowhere", "app.wasm/below", "."):
+        with pytest.raises(NotFound):
+            open_program(root, name)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "words"),
+    [
+        ({"type": "network", "path": "/nowhere"}, "network namespace /nowhere cannot be joined: No such file"),
+        ({"type": "network", "path": "/proc/self/ns/uts"}, "network namespace /proc/self/ns/uts cannot be joined"),
+        ({"type": "network", "path": "/etc/passwd"}, "network namespace /etc/passwd cannot be joined"),
+        ({"type": "joy"}, "namespace type joy is not known"),
+    ],
+)
+def test_namespaces_that_are_none(namespace: Namespace, words: str) -> None:
+    assert inside(lambda: namespaces.enter([namespace])).startswith(f"InvalidArgument: {words}")
+
+
+def test_user_namespaces_are_refused() -> None:
+    assert inside(lambda: namespaces.enter([{"type": "user"}])).startswith("Unimplemented: user namespaces")
+
+
+def test_what_is_not_asked_for_is_the_hosts_but_for_the_mounts() -> None:
+    def act() -> object:
+        before = {kind: os.readlink(f"/proc/self/ns/{name}") for kind, (_flag, name) in namespaces.KINDS.items()}
+        made = namespaces.enter([{"type": "ipc"}, {"type": "pid"}])
+        after = {kind: os.readlink(f"/proc/self/ns/{name}") for kind, (_flag, name) in namespaces.KINDS.items()}
+        return sorted(made), sorted(kind for kind in before if before[kind] != after[kind])
+
+    assert inside(act) == "(['ipc', 'mount'], ['ipc', 'mount'])"
+
+
+def test_an_exec_joins_those_of_its_container() -> None:
+    ready, told = os.pipe()
+    wait, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(go)
+        libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWUTS | libc.CLONE_NEWNET)
+        os.write(told, b".")
+        os.read(wait, 1)
+        os._exit(0)
+    try:
+        assert os.read(ready, 1) == b"."
+
+        def act() -> object:
+            theirs = [os.readlink(f"/proc/{pid}/ns/{name}") for name in ("uts", "net", "mnt")]
+            namespaces.enter_those_of(pid, [{"type": "uts"}, {"type": "network"}, {"type": "pid"}])
+            return theirs == [os.readlink(f"/proc/self/ns/{name}") for name in ("uts", "net", "mnt")]
+
+        assert inside(act) == "True"
+    finally:
+        for fd in (go, wait, ready, told):
+            os.close(fd)
+        os.waitpid(pid, 0)
