@@ -41,6 +41,11 @@ def worker_socket(engine: str) -> Path:
     return runtime_dir() / f"worker-{engine}.sock"
 
 
+def native_root(namespace: str) -> Path:
+    """What ``runc`` keeps about native containers of one containerd namespace."""
+    return runtime_dir() / "native" / namespace
+
+
 def task_socket(engine: str, containerd: str, namespace: str) -> Path:
     """Task service socket of one (engine, containerd event address, containerd namespace).
 

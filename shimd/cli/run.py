@@ -22,10 +22,11 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from shimd import log
 from shimd.cli import render
-from shimd.daemon.modules import compile_in_worker, reject_native
+from shimd.daemon.modules import compile_in_worker
 from shimd.engines.registry import engine_names, engine_version
 from shimd.errors import DataLoss, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
 from shimd.oci import Process
+from shimd.task.magic import reject_native
 from shimd.task.process import exit_code
 from shimd.task.timestamp import timestamp
 from shimd.worker.cache import Cache

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from shimd.daemon.forks import ForkPool
 from shimd.engines.registry import engine_version
-from shimd.errors import Internal, InvalidArgument, from_code
+from shimd.errors import Internal, from_code
 from shimd.log import logger
+from shimd.task.magic import reject_native
 from shimd.task.seccomp import worker_filter
 from shimd.worker.cache import Cache
 from shimd.worker.client import Forks, Worker
 from shimd.worker.messages import Plan
 
 _log = logger(__name__)
-_NATIVE = {b"\x7fELF": "a native (ELF) program", b"#!": "a script"}
 
 
 class Modules:
@@ -76,11 +76,3 @@ async def _outcome(name: str, worker: Worker) -> None:
     message, _fds = packet
     if message["ev"] == "error":
         raise from_code(message["code"], f"{name}: {message['message']}")
-
-
-def reject_native(name: str, fd: int) -> None:
-    """:raises InvalidArgument: the file is a program for the host, not WebAssembly"""
-    head = os.pread(fd, 4, 0)
-    for magic, kind in _NATIVE.items():
-        if head.startswith(magic):
-            raise InvalidArgument(f"{name} is {kind}, not WebAssembly; run it with a native runtime such as runc")

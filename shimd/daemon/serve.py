@@ -4,7 +4,6 @@ One daemon a runtime directory, by a lock on its pid file. It stops within momen
 and go on.
 """
 
-import ctypes
 import faulthandler
 import fcntl
 import os
@@ -23,9 +22,9 @@ from shimd.daemon.sockets import inherited_or_new
 from shimd.daemon.status import StatusServer
 from shimd.daemon.supervisor import Supervisor
 from shimd.errors import AlreadyExists, ShimdError
+from shimd.linux import libc
 
 _log = log.logger(__name__)
-_PR_SET_CHILD_SUBREAPER = 36
 #: Seconds to wait for another daemon's end.
 _PATIENCE = 5.0
 #: Exit status that systemd does not answer with another start (RestartPreventExitStatus=).
@@ -91,7 +90,7 @@ def _running() -> str:
 async def serve() -> None:
     """Serve until TERM or INT."""
     # Workers whose fork server dies become our children, so that their exit statuses are not lost.
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     async with (
         await inherited_or_new("launch", paths.launch_socket()) as listener,
         anyio.create_task_group() as tasks,

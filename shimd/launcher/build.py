@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 #: A runtime ``io.containerd.NAME.v1`` for each.
@@ -16,7 +17,8 @@ _CFLAGS = ("-std=gnu99", "-O2", "-Wall", "-Wextra", "-s")
 
 
 def build(directory: Path, version: str, kind: str | None = None, engines: Iterable[str] = ENGINES) -> None:
-    """Put ``shimd-launcher`` and a ``containerd-shim-ENGINE-v1`` for each engine into a directory.
+    """Put ``shimd-launcher`` and a ``containerd-shim-ENGINE-v1`` for each engine into a directory; and ``shimd-pause``
+    with C.
 
     :param kind: ``c`` or ``python``; by default what :func:`default_kind` says
     :raises OSError: no C compiler works, and ``c`` was asked for
@@ -29,6 +31,8 @@ def build(directory: Path, version: str, kind: str | None = None, engines: Itera
     if (kind or default_kind()) == "c":
         program = directory / f"containerd-shim-{next(iter(engines))}-v1"
         compile_c(program, version)
+        with suppress(OSError):  # no static C library: pods do without (worker/pod.py)
+            _compile(directory / "shimd-pause", "pause.c", "-static")
     for engine in engines:
         target = directory / f"containerd-shim-{engine}-v1"
         if target != program:
@@ -55,15 +59,19 @@ def compile_c(program: Path, version: str, extra: Iterable[str] = ()) -> None:
 
     :raises OSError: with the compiler's reason, or that of the program made
     """
-    compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or "clang"]
-    options = [*_CFLAGS, *extra, *shlex.split(os.environ.get("CFLAGS", "")), f'-DVERSION="{version}"']
-    source = str(_HERE / "launcher.c")
+    options = [*extra, f'-DVERSION="{version}"']
     try:
-        _run([*compiler, *options, "-static", "-o", str(program), source])
+        _compile(program, "launcher.c", "-static", *options)
         _run([str(program), "-v"])
     except OSError:
-        _run([*compiler, *options, "-o", str(program), source])
+        _compile(program, "launcher.c", *options)
         _run([str(program), "-v"])
+
+
+def _compile(program: Path, source: str, *options: str) -> None:
+    compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or "clang"]
+    flags = [*_CFLAGS, *shlex.split(os.environ.get("CFLAGS", "")), *options]
+    _run([*compiler, *flags, "-o", str(program), str(_HERE / source)])
 
 
 def _run(command: list[str]) -> None:

@@ -3,7 +3,9 @@
 Every method either does the whole of what it says, or raises a ShimdError and leaves nothing of it behind.
 """
 
-from contextlib import suppress
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,17 @@ from shimd.cgroup import Cgroup
 from shimd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ShimdError
 from shimd.log import logger
 from shimd.task import bundle as bundle_files
+from shimd.task import plans
 from shimd.task.context import Context
+from shimd.task.magic import NativeProgram
+from shimd.task.native import Native
+from shimd.task.options import Options
 from shimd.task.process import Process
-from shimd.task.seccomp import worker_filter
 from shimd.task.spawn import spawn
 from shimd.task.state import State, Step
 from shimd.task.stdio import Stdio, Streams
 from shimd.task.timestamp import timestamp
-from shimd.worker.messages import Plan
+from shimd.worker.client import Worker
 
 _log = logger(__name__)
 
@@ -50,6 +55,8 @@ class Container:
         self.spec = spec
         self.rootfs: list[oci.RootfsMount] = []
         self.cgroup: Cgroup | None = None
+        self.native: Native | None = None
+        """What makes the processes, if the program is none for an engine."""
         self.init = Process("", spec["process"], streams)
         self.execs: dict[str, Process] = {}
         self._lock = anyio.Lock()
@@ -59,7 +66,7 @@ class Container:
 
     @classmethod
     async def create(
-        cls, context: Context, id: str, bundle: Path, rootfs: list[oci.RootfsMount], streams: Streams, systemd: bool
+        cls, context: Context, id: str, bundle: Path, rootfs: list[oci.RootfsMount], streams: Streams, options: Options
     ) -> "Container":
         """Set everything up, as far as the guest's first instruction.
 
@@ -68,8 +75,8 @@ class Container:
         self = cls(context, id, bundle, oci.load_spec(bundle), streams)
         self.rootfs = rootfs
         try:
-            self.cgroup = await to_thread.run_sync(self._make_cgroup, systemd)
-            await self._spawn(self.init, self._init_plan())
+            self.cgroup = await to_thread.run_sync(self._make_cgroup, options.systemd)
+            await self._make_init(options)
             bundle_files.write_record(bundle, self.init.pid, self._worker_start, self.cgroup.directories)
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -86,35 +93,41 @@ class Container:
         path = linux.get("cgroupsPath") or f"/{self.context.namespace}/{self.id}"
         return Cgroup.create(path, linux.get("resources", {}), systemd=systemd)
 
-    def _init_plan(self) -> Plan:
+    async def _make_init(self, options: Options) -> None:
         assert self.cgroup is not None
-        return Plan(
-            kind="init",
-            id=self.id,
-            bundle=str(self.bundle),
-            spec=self.spec,
-            process=self.init.spec,
-            rootfs=self.rootfs,
-            cgroup=list(self.cgroup.directories),
-            unified=self.cgroup.unified,
-            terminal=self.init.streams.terminal,
-            pidns=_pid_namespace(self.spec),
-            seccomp=worker_filter(self.spec),
-        )
+        streams = self.init.streams
+        plan = plans.init(self.id, self.bundle, self.spec, self.rootfs, self.cgroup, terminal=streams.terminal)
+        self.init.emulate_signals = plan["kind"] == "init" and plan["pidns"] == "new"
+        async with self._opened(self.init):  # once only: a reader takes their being closed for the end
+            try:
+                self.init.worker = await spawn(self.context, self.id, plan, self._fds(self.init))
+            except NativeProgram:
+                self.init.worker = await self._become_native(options)
 
-    async def _spawn(self, process: Process, plan: Plan) -> None:
+    async def _become_native(self, options: Options) -> Worker:
+        """The worker found a program for the host, and is gone: the native runtime makes the container in its place."""
+        self.init.emulate_signals = False
+        self.native = Native(self.context, self.id, self.bundle, self.spec, options)
+        return await self.native.create(self.init, self.rootfs)
+
+    @asynccontextmanager
+    async def _opened(self, process: Process) -> AsyncIterator[None]:
+        """With the streams open, of which the process gets duplicates within."""
         size = process.spec.get("consoleSize", {"height": 0, "width": 0})
         process.stdio = await Stdio.open(
             process.streams, self.id, self.context.namespace, (size["height"], size["width"])
         )
-        process.emulate_signals = plan.get("pidns") == "new"
         try:
-            process.worker = await spawn(self.context, self.id, plan, process.stdio.fds)
+            yield
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await process.stdio.close()
             raise
         process.stdio.handed_over(self.context.tasks)
+
+    def _fds(self, process: Process) -> tuple[int, int, int]:
+        assert process.stdio is not None
+        return process.stdio.fds
 
     @property
     def _worker_start(self) -> int:
@@ -124,6 +137,11 @@ class Container:
     async def _undo(self) -> None:
         if self.init.worker is not None:
             await self._end(self.init)
+        await self._remove_what_is_left()
+
+    async def _remove_what_is_left(self) -> None:
+        if self.native is not None:
+            await self.native.delete()
         await self._remove_cgroup()
         bundle_files.remove_record(self.bundle)
 
@@ -166,40 +184,48 @@ class Container:
             if process is not self.init and process.state is None:
                 await self._start_exec(process)
             else:
-                self._release(process)
-                self.context.publish(TaskStart(container_id=self.id, pid=process.pid))
+                await self._start_init(process)
         return process.pid
+
+    async def _start_init(self, process: Process) -> None:
+        async with process.starting:
+            process.check(Step.START)
+            if self.native is not None:
+                await self.native.start()
+            self._release(process)
+            self.context.publish(TaskStart(container_id=self.id, pid=process.pid))
 
     def _release(self, process: Process) -> None:
         # No await between the state, the worker and the event: an exit must find the start published.
         process.take(Step.START)
         assert process.worker is not None
-        process.worker.send({"op": "start"})
+        if self.native is None:
+            process.worker.send({"op": "start"})
 
     async def _start_exec(self, process: Process) -> None:
         if self.init.state is not State.RUNNING:
             raise FailedPrecondition(f"container {self.id} is not running")
-        await self._spawn(process, self._exec_plan(process))
+        async with self._opened(process):
+            process.worker = await self._make_exec(process)
         process.state = State.CREATED
         self._release(process)
         self.context.publish(TaskExecStarted(container_id=self.id, exec_id=process.name, pid=process.pid))
         self.context.tasks.start_soon(self._monitor, process)
 
-    def _exec_plan(self, process: Process) -> Plan:
+    async def _make_exec(self, process: Process) -> Worker:
+        if self.native is not None:
+            return await self.native.exec(process)
         assert self.cgroup is not None
-        return Plan(
-            kind="exec",
-            id=f"{self.id}/{process.name}",
-            bundle=str(self.bundle),
-            spec=self.spec,
-            process=process.spec,
-            cgroup=list(self.cgroup.directories),
-            unified=self.cgroup.unified,
-            init_pid=self.init.pid,
+        plan = plans.exec(
+            f"{self.id}/{process.name}",
+            self.bundle,
+            self.spec,
+            process.spec,
+            self.cgroup,
+            self.init.pid,
             terminal=process.streams.terminal,
-            pidns=f"/proc/{self.init.pid}/ns/pid" if _pid_namespace(self.spec) else None,
-            seccomp=worker_filter(self.spec),
         )
+        return await spawn(self.context, self.id, plan, self._fds(process))
 
     async def add_exec(self, exec_id: str, spec: oci.Process, streams: Streams) -> None:
         """Register a process to be started by :meth:`start`."""
@@ -220,11 +246,19 @@ class Container:
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
         if everything:
-            for other in self.execs.values():
-                with suppress(NotFound):
-                    other.kill(number)
+            self._kill_others(number)
         if self.init.state is State.PAUSED and number == 9:
             await self._thaw()  # a frozen process does not die
+
+    def _kill_others(self, number: int) -> None:
+        for other in self.execs.values():
+            with suppress(NotFound):
+                other.kill(number)
+        if self.native is not None:  # whose processes have children
+            known = {self.init.pid, *(other.pid for other in self.execs.values())}
+            for pid in set(self.pids()) - known:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     async def _thaw(self) -> None:
         if self.cgroup is not None:
@@ -268,7 +302,10 @@ class Container:
         await process.worker.exited.wait()
         if process is self.init:
             await self._end_execs()
+            await self._end_children()
             self._watch.cancel()
+        async with process.starting:
+            pass
         exit = process.has_exited()
         process.exited.set()
         self.context.publish(
@@ -287,6 +324,11 @@ class Container:
                 with suppress(NotFound):
                     process.kill(9)
                 await process.exited.wait()
+
+    async def _end_children(self) -> None:
+        """Of a native program in a pid namespace that is not its own, whose end is therefore not theirs."""
+        if self.native is not None and self.cgroup is not None and plans.pid_namespace(self.spec) != "new":
+            await to_thread.run_sync(self.cgroup.kill)
 
     async def _watch_memory(self) -> None:
         """Tell of each time the kernel killed something for memory."""
@@ -320,8 +362,7 @@ class Container:
         for other in self.execs.values():  # execs that nobody deleted end with their container
             await self._release_worker(other)
         self.execs.clear()
-        await self._remove_cgroup()
-        bundle_files.remove_record(self.bundle)
+        await self._remove_what_is_left()
 
     async def _release_worker(self, process: Process) -> None:
         if process.worker is not None and process.stdio is not None:
@@ -354,11 +395,3 @@ class Container:
             checkpoint="",
             pid=self.init.pid,
         )
-
-
-def _pid_namespace(spec: oci.Spec) -> str | None:
-    """``new``, the path of one to join, or ``None`` for the host's."""
-    for namespace in spec.get("linux", {}).get("namespaces", []):
-        if namespace["type"] == "pid":
-            return namespace.get("path") or "new"
-    return None

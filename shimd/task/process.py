@@ -41,6 +41,8 @@ class Process:
     created_at: int = field(default_factory=time.time_ns)
     """When it was asked for, by Create or Exec; nanoseconds since the epoch, as all times."""
     started_at: int = 0
+    starting: anyio.Lock = field(default_factory=anyio.Lock)
+    """Held while it is started: an exit that comes meanwhile is told after the start."""
     _killed_by: int = 0
 
     @property
@@ -49,14 +51,21 @@ class Process:
 
     def take(self, step: Step) -> None:
         """:raises FailedPrecondition: the state table does not know this step from here"""
+        self.state = self._after(step)
+        if step is Step.START:
+            self.started_at = time.time_ns()
+
+    def _after(self, step: Step) -> State:
         try:
             if self.state is None:
                 raise IllegalStep(State.CREATED, step)
-            self.state = after(self.state, step)
+            return after(self.state, step)
         except IllegalStep as error:
             raise FailedPrecondition(str(error)) from None
-        if step is Step.START:
-            self.started_at = time.time_ns()
+
+    def check(self, step: Step) -> None:
+        """:raises FailedPrecondition: :meth:`take` would refuse this step"""
+        self._after(step)
 
     def kill(self, number: int) -> None:
         """Deliver a signal.

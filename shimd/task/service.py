@@ -7,20 +7,17 @@ one (engine, containerd, containerd namespace).
 import json
 import os
 import signal
-import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any as AnyJson
 
 import shimd
 from shimd import oci
-from shimd.api.containerd.runc.v1 import Options as RuncOptions
 from shimd.api.containerd.runc.v1 import ProcessDetails
 from shimd.api.containerd.task import v3 as api
 from shimd.api.containerd.types import Mount
 from shimd.api.containerd.v1.types import ProcessInfo, Status
 from shimd.api.google.protobuf import Any, Empty
-from shimd.api.runtimeoptions.v1 import Options as RuntimeOptions
 from shimd.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -30,6 +27,7 @@ from shimd.errors import (
     Unimplemented,
     from_os,
 )
+from shimd.task import options
 from shimd.task.container import Container
 from shimd.task.context import Context
 from shimd.task.metrics import metrics
@@ -75,7 +73,12 @@ class TaskService(api.TaskBase):
         self._creating.add(id)
         try:
             container = await Container.create(
-                self._context, id, Path(message.bundle), _mounts(message.rootfs), _streams(message), _systemd(message)
+                self._context,
+                id,
+                Path(message.bundle),
+                _mounts(message.rootfs),
+                _streams(message),
+                options.parse(message.options),
             )
         except (ShimdError, OSError) as error:
             raise _named(error, id) from error
@@ -227,23 +230,3 @@ def _json(packed: Any | None, where: str) -> AnyJson:
     if not isinstance(value, dict):
         raise InvalidArgument(f"{where}: not a JSON object")
     return value
-
-
-def _systemd(message: api.CreateTaskRequest) -> bool:
-    """SystemdCgroup of the runtime's options: runc's own, or TOML in ``runtimeoptions.v1.Options`` as for runwasi."""
-    options = message.options
-    if options is None or not options.value:
-        return False
-    if options.type_url.endswith("containerd.runc.v1.Options"):
-        return RuncOptions.parse(options.value).systemd_cgroup
-    if options.type_url.endswith("runtimeoptions.v1.Options"):
-        return _toml_systemd(RuntimeOptions.parse(options.value))
-    return False
-
-
-def _toml_systemd(options: RuntimeOptions) -> bool:
-    try:
-        table = tomllib.loads(options.config_body.decode())
-    except ValueError as error:
-        raise InvalidArgument(f"runtime options: {error}") from None
-    return bool(table.get("SystemdCgroup", False))

@@ -10,6 +10,7 @@ from pathlib import Path
 from shimd.errors import DataLoss, Internal, ShimdError, from_code
 from shimd.log import logger
 from shimd.task.context import Context
+from shimd.task.magic import NativeProgram
 from shimd.worker.client import Worker
 from shimd.worker.messages import Message, Plan
 
@@ -20,6 +21,7 @@ _serial = itertools.count()
 async def spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, int, int]) -> Worker:
     """Fork a worker and lead it to ready.
 
+    :raises NativeProgram: the program is none for an engine
     :raises ShimdError: it failed; the worker is gone
     """
     try:
@@ -71,6 +73,8 @@ async def _program(context: Context, container: str, message: Message, fds: list
     """The answer to ``entry``."""
     try:
         artifact = await context.program(container, message["name"], fds[0] if fds else None)
+    except NativeProgram:
+        raise
     except ShimdError as error:
         return {"op": "fail", "code": int(error.code), "message": message.get("missing") or str(error)}
     return {"op": "load", "artifact": str(artifact)}

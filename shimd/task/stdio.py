@@ -91,8 +91,14 @@ class Stdio:
 
     def _open_console(self, streams: Streams, size: tuple[int, int]) -> None:
         self._console = Console(streams, size)
-        slave = self._own(self._console.slave)
-        self.fds = (slave, slave, slave)
+        master, slave = os.openpty()
+        self.fds = (self._own(slave),) * 3
+        self._console.attach(master)
+
+    def attach(self, master: int) -> None:
+        """Take over the master side of a terminal that somebody else made, in place of our own."""
+        assert self._console is not None
+        self._console.attach(master)
 
     def handed_over(self, tasks: Tasks) -> None:
         """The worker has its duplicates: close ours, and start copying if there is a terminal."""
@@ -157,7 +163,8 @@ class Console:
     """A pseudo-terminal whose master side is copied from and to containerd's FIFOs."""
 
     def __init__(self, streams: Streams, size: tuple[int, int]) -> None:
-        self.master, self.slave = os.openpty()
+        self.master: int | None = None
+        self._size = size
         self._input: int | None = None
         self._keep: int | None = None
         self._output: int | None = None
@@ -166,12 +173,17 @@ class Console:
         self._started = False
         try:
             self._open_fifos(streams)
-            self.resize(*size)
         except (OSError, ShimdError):
-            os.close(self.slave)
             self._close_fds()
             raise
-        os.set_blocking(self.master, False)
+
+    def attach(self, master: int) -> None:
+        """From here on ``master`` is ours to close."""
+        if self.master is not None:
+            os.close(self.master)
+        self.master = master
+        os.set_blocking(master, False)
+        self.resize(*self._size)
 
     def _open_fifos(self, streams: Streams) -> None:
         if streams.stdin:
@@ -183,27 +195,28 @@ class Console:
         os.set_blocking(self._output, False)
 
     def resize(self, rows: int, columns: int) -> None:
-        if rows and columns:
+        if rows and columns and self.master is not None:
             fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def start(self, tasks: Tasks) -> None:
+        assert self.master is not None
         self._started = True
-        tasks.start_soon(self._copy_output)
+        tasks.start_soon(self._copy_output, self.master)
         if self._input is not None:
-            tasks.start_soon(self._copy_input, self._input)
+            tasks.start_soon(self._copy_input, self._input, self.master)
 
-    async def _copy_output(self) -> None:
+    async def _copy_output(self, master: int) -> None:
         assert self._output is not None
         try:
-            await _copy(self.master, self._output)
+            await _copy(master, self._output)
         finally:
             os.close(self._output)  # the reader waits for this end before anybody thinks of Delete
             self._output = None
             self._drained.set()
 
-    async def _copy_input(self, source: int) -> None:
+    async def _copy_input(self, source: int, master: int) -> None:
         with self._scope:
-            await _copy(source, self.master)
+            await _copy(source, master)
 
     async def close(self) -> None:
         self._scope.cancel()
@@ -216,7 +229,7 @@ class Console:
         for fd in (self.master, self._input, self._keep, self._output):
             if fd is not None:
                 os.close(fd)
-        self._input = self._keep = self._output = None
+        self.master = self._input = self._keep = self._output = None
 
 
 async def _copy(source: int, target: int) -> None:

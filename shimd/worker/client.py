@@ -84,17 +84,30 @@ class Forks:
 
         :raises ShimdError: the fork failed, or the fork server is gone
         """
-        event, slot = anyio.Event(), []  # type: tuple[anyio.Event, list[Worker | ShimdError]]
-        self._replies[key] = event, slot
         plan_fd = plan_file(plan)
         try:
             where = {"pidns": plan.get("pidns"), "cgroup": plan.get("unified")}
-            await self._send({"op": "spawn", "key": key, **where}, [plan_fd, *stdio])
+            return await self._ask({"op": "spawn", "key": key, **where}, [plan_fd, *stdio])
+        finally:
+            os.close(plan_fd)
+
+    async def follow(self, key: str, pid: int) -> Worker:
+        """Learn of the exit of a process that a worker left behind, as of a worker's.
+
+        :raises Internal: it left none of that number
+        """
+        return await self._ask({"op": "follow", "key": key, "pid": pid}, [])
+
+    async def _ask(self, message: Message, fds: list[int]) -> Worker:
+        """Send a request and wait for the ``spawned`` or ``failed`` that answers it."""
+        event, slot = anyio.Event(), []  # type: tuple[anyio.Event, list[Worker | ShimdError]]
+        key = message["key"]
+        self._replies[key] = event, slot
+        try:
+            await self._send(message, fds)
         except BaseException:
             del self._replies[key]
             raise
-        finally:
-            os.close(plan_fd)
         # The worker exists from here on: its owner must learn of it, whoever cancels.
         with anyio.CancelScope(shield=True):
             await event.wait()

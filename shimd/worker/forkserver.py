@@ -4,6 +4,9 @@ It imports the engine once and never runs a guest, so that a fork is all an app'
 its children: if the supervisor dies, apps go on, and their exit statuses wait here until a supervisor connects again,
 lists them and tells the server to forget them. It leaves when it has neither a supervisor nor children.
 
+It is the nearest subreaper, too (prctl(2)): what a worker that becomes ``runc`` leaves behind, a native container's
+process, becomes its child, and is followed like a worker.
+
 Run as ``python -I -m shimd.worker.forkserver MODULE:CLASS`` with a listening socket at ``LISTEN_FD``; ``messages.py``
 has the protocol.
 """
@@ -21,12 +24,15 @@ from typing import NoReturn
 from shimd.engines.base import Engine
 from shimd.engines.registry import load_engine
 from shimd.errors import Code
+from shimd.linux import libc
 from shimd.linux.namespaces import fork_into
 from shimd.worker import main as worker
 from shimd.worker.messages import LISTEN_FD, Message, read_plan, receive, send
 
 #: Seconds without a supervisor and without children after which the server leaves.
 LINGER = 5.0
+#: Exit statuses of adopted processes that are kept for a request to follow them, which comes at once if at all.
+STRAYS = 256
 
 
 @dataclass
@@ -56,6 +62,8 @@ class ForkServer:
         self._supervisor: socket.socket | None = None
         self._children: dict[str, Child] = {}
         self._by_pidfd: dict[int, Child] = {}
+        self._strays: dict[int, tuple[int, int]] = {}
+        """Adopted processes that ended before anybody asked to follow them, the latest last: status and time."""
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
 
@@ -73,6 +81,7 @@ class ForkServer:
             # A new supervisor comes last: what the one before it has said holds.
             for fd in [fd for fd, _event in ready if fd != listener] or [listener]:
                 self._dispatch(fd)
+            self._bury_strays()
 
     def _dispatch(self, fd: int) -> None:
         if fd == self._listener.fileno():
@@ -117,6 +126,8 @@ class ForkServer:
             match message["op"]:
                 case "spawn":
                     self._spawn(message, fds)
+                case "follow":
+                    self._follow(message["key"], message["pid"])
                 case "forget":
                     self._forget(message["key"])
                 case "list":
@@ -143,10 +154,40 @@ class ForkServer:
         if pid == 0:
             self._become_worker(fds, theirs.fileno())
         theirs.close()
-        child = Child(key, pid, start_time(pid), ours, os.pidfd_open(pid))
-        self._children[key] = self._by_pidfd[child.pidfd] = child
+        self._watch(Child(key, pid, start_time(pid), ours, os.pidfd_open(pid)))
+
+    def _watch(self, child: Child) -> None:
+        self._children[child.key] = self._by_pidfd[child.pidfd] = child
         self._poll.register(child.pidfd, select.POLLIN)
-        self._tell(child.spawned(), [ours.fileno()])
+        self._tell(child.spawned(), [child.control.fileno()])
+
+    def _follow(self, key: str, pid: int) -> None:
+        """Report an adopted process's exit as a worker's. Its control socket has no other end."""
+        control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        other.close()
+        if pid in self._strays:
+            child = Child(key, pid, 0, control, -1, *self._strays.pop(pid))
+            self._children[key] = child
+            self._tell(child.spawned(), [control.fileno()])
+            control.close()
+            self._tell(child.exited())
+            return
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            self._watch(Child(key, pid, start_time(pid), control, os.pidfd_open(pid)))
+        except OSError as error:
+            control.close()
+            message = f"process {pid} is not a child of the fork server: {error.strerror}"
+            self._tell({"ev": "failed", "key": key, "code": Code.INTERNAL, "message": message})
+
+    def _bury_strays(self) -> None:
+        """Wait for adopted processes that nobody follows (yet)."""
+        live = {child.pid for child in self._by_pidfd.values()}
+        while (pid := _first_zombie()) is not None and pid not in live:
+            _pid, status = os.waitpid(pid, 0)
+            self._strays[pid] = status, time.time_ns()
+        while len(self._strays) > STRAYS:
+            del self._strays[next(iter(self._strays))]
 
     def _become_worker(self, fds: list[int], control: int) -> NoReturn:
         """In the child: nothing of the server may stay reachable, whatever happens."""
@@ -182,6 +223,14 @@ class ForkServer:
         self._tell({"ev": "listed"})
 
 
+def _first_zombie() -> int | None:
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return found.si_pid if found is not None else None
+
+
 def start_time(pid: int) -> int:
     """Field 22 of ``/proc/PID/stat``: with the pid it names a process for good (proc_pid_stat(5))."""
     with open(f"/proc/{pid}/stat", "rb") as file:
@@ -190,6 +239,7 @@ def start_time(pid: int) -> int:
 
 def main() -> None:
     worker.prepare_signals()
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     engine = load_engine(sys.argv[1])
     engine.warm()
     listener = socket.socket(fileno=LISTEN_FD)

@@ -92,7 +92,7 @@ def main(engine: Engine[object], plan: Plan, control: socket.socket) -> NoReturn
     """Prepare, report, wait, run, exit."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        run = _prepare(engine, plan, control) if plan["kind"] != "compile" else _compile(engine, plan)
+        run = _make_ready(engine, plan, control)
         send(control, {"ev": "ready"})
     except Exception as error:  # a bug of ours or a binding's, too, must be seen by who waits for this app
         send(control, {"ev": "error", **_describe(error)})
@@ -127,11 +127,23 @@ def _die(number: int) -> None:
 _die_in_c = ctypes.CFUNCTYPE(None, ctypes.c_int)(_die)
 
 
-def _compile(engine: Engine[object], plan: Plan) -> Callable[[], int]:
-    from shimd.worker import compile
+def _make_ready(engine: Engine[object], plan: Plan, control: socket.socket) -> Callable[[], int]:
+    """What is to be run at Start. What few workers need, they import themselves: the others need not carry it."""
+    match plan["kind"]:
+        case "compile":
+            from shimd.worker import compile
 
-    compile.run(engine, plan)
-    return lambda: 0
+            compile.run(engine, plan)
+            return lambda: 0
+        case "sandbox":
+            from shimd.worker import pod
+
+            return pod.prepare(plan)
+        case "native":
+            from shimd.worker import native
+
+            native.become(plan)
+    return _prepare(engine, plan, control)
 
 
 def _prepare(engine: Engine[object], plan: Plan, control: socket.socket) -> Callable[[], int]:

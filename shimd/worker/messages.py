@@ -9,6 +9,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
       ← {"ev": "spawned", "key": K, "pid": P, "start": T}       + [control]
       ← {"ev": "failed", "key": K, "code": C, "message": M}       the fork itself failed
       ← {"ev": "exited", "key": K, "pid": P, "status": wait status, "at": ns since the epoch}
+      → {"op": "follow", "key": K, "pid": P}                      a process that a worker left: answered as a spawn
       → {"op": "forget", "key": K}                                the exit is on record; drop it
       → {"op": "list"}                                            after a reconnection:
       ← {"ev": "spawned", …} + [control] and {"ev": "exited", …} for all that is not forgotten, then
@@ -24,7 +25,8 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
       ← {"ev": "error", "code": C, "message": M}   at any point before ready; the worker exits, Create fails
       ← {"ev": "warning", "message": M}            something that may be missing was (a capability of the host)
 
-A compile worker answers with ready (the artefact is complete) or error, and exits.
+A compile worker answers with ready (the artefact is complete) or error, and exits. A native worker becomes the command
+of its plan: the connection ends there, or brings an error.
 
 Plans are passed in a memfd, since an OCI spec may exceed what a packet holds.
 """
@@ -50,7 +52,7 @@ Message = dict[str, Any]
 class Plan(TypedDict, total=False):
     """All that a worker needs to know, whatever its kind."""
 
-    kind: Literal["init", "exec", "compile", "run"]
+    kind: Literal["init", "exec", "sandbox", "native", "compile", "run"]
     id: str
     """The container's id (and ``/exec id``), for error messages and the process title."""
     bundle: str
@@ -73,6 +75,10 @@ class Plan(TypedDict, total=False):
     """run: (host directory, guest directory, read-only)."""
     pidns: str | None
     """As in the spawn request."""
+    pause: str
+    """sandbox: the program to become; empty: none is installed, and the worker itself waits."""
+    command: list[str]
+    """native: the program to become, and its arguments, once ``rootfs`` is mounted in the host's mount namespace."""
     seccomp: str
     """The worker's filter: a BPF program, base64; none if empty."""
 

@@ -39,15 +39,25 @@ def assemble(spec: Spec, bundle: str, mounts: list[RootfsMount]) -> Tree:
     return Tree(root)
 
 
-def _mount_at(mount: RootfsMount, root: str) -> None:
+def mount_for_others(root: str, mounts: list[RootfsMount]) -> None:
+    """Mount it in the host's namespace, for a native container: its device files are for ``runc``'s cgroup to forbid.
+
+    :raises InvalidArgument: one sentence that names the mount
+    """
+    os.makedirs(root, 0o711, exist_ok=True)
+    for mount in mounts:
+        _mount_at(mount, root, 0)
+
+
+def _mount_at(mount: RootfsMount, root: str, flags: int = libc.MS_NODEV) -> None:
     """At the root, or at ``target`` in what was mounted before, which may have links that lead out of it."""
     if not mount.get("target", "").strip("/"):
-        _mount(mount, root)
+        _mount(mount, root, flags)
         return
     tree = Tree(root)
     try:
         with at(tree, mount["target"], directory=True) as target:
-            _mount(mount, target)
+            _mount(mount, target, flags)
     finally:
         os.close(tree.fd)
 
@@ -58,9 +68,9 @@ def _remount(target: str, flags: int) -> None:
     libc.mount(None, target, None, libc.MS_REMOUNT | libc.MS_BIND | present | flags)
 
 
-def _mount(mount: RootfsMount, target: str) -> None:
+def _mount(mount: RootfsMount, target: str, flags: int) -> None:
     options = Options(mount["options"])
-    options.flags |= libc.MS_NODEV
+    options.flags |= flags
     try:
         if options.bind:
             libc.mount(mount["source"], target, None, libc.MS_BIND | options.flags & libc.MS_REC)

@@ -40,11 +40,8 @@ def enter_exec(plan: Plan) -> "Exec":
 class Init:
     def __init__(self, plan: Plan) -> None:
         self._plan, self._spec = plan, plan["spec"]
-        _join_cgroup(plan)  # first, so that everything after is accounted
-        made = namespaces.enter(self._spec.get("linux", {}).get("namespaces", []))
-        if "network" in made:
-            _loopback_up()
-        self._name_host(made)
+        join_cgroup(plan)  # first, so that everything after is accounted
+        enter_namespaces(self._spec)
         self._tree = rootfs.assemble(self._spec, plan["bundle"], plan["rootfs"])
         mounts.mount_all(self._tree, self._spec, plan.get("cgroup", []))
         devices.make_devices(self._tree, self._spec)
@@ -53,21 +50,13 @@ class Init:
             devices.make_console(self._tree)
         mounts.hide(self._tree, self._spec)
 
-    def _name_host(self, made: set[str]) -> None:
-        if "uts" not in made:
-            return
-        if hostname := self._spec.get("hostname"):
-            socket.sethostname(hostname)
-        if domain := self._spec.get("domainname"):
-            libc.setdomainname(domain)
-
     def open(self, path: str) -> int:
         return _open_program(self._tree.fd, path)
 
     def enter(self) -> list[str]:
         process = self._plan["process"]
         warnings = privileges.limit(process)
-        _set_sysctls(self._spec)
+        set_sysctls(self._spec)
         _make_cwd(self._tree, process)
         if self._spec["root"].get("readonly"):
             rootfs.make_readonly(self._tree)  # last: mount points had to be made
@@ -84,7 +73,7 @@ class Exec:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        _join_cgroup(plan)
+        join_cgroup(plan)
         try:
             self._root = os.open(f"/proc/{plan['init_pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -108,8 +97,24 @@ class Exec:
         return warnings
 
 
-def _join_cgroup(plan: Plan) -> None:
+def join_cgroup(plan: Plan) -> None:
     join([directory for directory in plan.get("cgroup", []) if directory != plan.get("unified")])
+
+
+def enter_namespaces(spec: Spec) -> None:
+    """Join and make the spec's, and set up what was made: the loopback device, the host's name."""
+    made = namespaces.enter(spec.get("linux", {}).get("namespaces", []))
+    if "network" in made:
+        _loopback_up()
+    if "uts" in made:
+        _name_host(spec)
+
+
+def _name_host(spec: Spec) -> None:
+    if hostname := spec.get("hostname"):
+        socket.sethostname(hostname)
+    if domain := spec.get("domainname"):
+        libc.setdomainname(domain)
 
 
 def _open_program(root: int, path: str) -> int:
@@ -141,7 +146,7 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _set_sysctls(spec: Spec) -> None:
+def set_sysctls(spec: Spec) -> None:
     linux = spec.get("linux", {})
     own = {namespace["type"] for namespace in linux.get("namespaces", [])}
     for name, value in linux.get("sysctl", {}).items():

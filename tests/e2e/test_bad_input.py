@@ -67,7 +67,6 @@ def refused(box: Box, done: Result, *words: str) -> None:
         ("/text.wasm", ["/text.wasm"]),
         ("/broken.wat", ["/broken.wat"]),
         ("/foreign.wat", ["elsewhere"]),
-        ("/native", ["/native", "native"]),
         ("/script", ["/script"]),
         ("/missing.wasm", ["/missing.wasm", "no such file"]),
         ("missing.wasm", ["missing.wasm", "no such file"]),

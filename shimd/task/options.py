@@ -1,0 +1,46 @@
+"""A runtime's options, as containerd hands them to Create: what an operator wrote into its configuration."""
+
+import os
+import tomllib
+from dataclasses import dataclass
+from typing import Any as AnyJson
+
+from shimd.api.containerd.runc.v1 import Options as RuncOptions
+from shimd.api.google.protobuf import Any
+from shimd.api.runtimeoptions.v1 import Options as RuntimeOptions
+from shimd.errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class Options:
+    systemd: bool = False
+    """Cgroups are named by systemd's rules (``SystemdCgroup``)."""
+    runtime: str = "runc"
+    """The program that runs native containers (``BinaryName``, else the environment's ``SHIMD_RUNC``)."""
+
+
+def parse(packed: Any | None) -> Options:
+    """runc's own options, or TOML in ``runtimeoptions.v1.Options`` as for runwasi.
+
+    :raises InvalidArgument: not TOML
+    """
+    if packed is None or not packed.value:
+        return _options({})
+    if packed.type_url.endswith("containerd.runc.v1.Options"):
+        runc = RuncOptions.parse(packed.value)
+        return _options({"SystemdCgroup": runc.systemd_cgroup, "BinaryName": runc.binary_name})
+    if packed.type_url.endswith("runtimeoptions.v1.Options"):
+        return _options(_toml(RuntimeOptions.parse(packed.value)))
+    return _options({})
+
+
+def _options(table: dict[str, AnyJson]) -> Options:
+    runtime = table.get("BinaryName") or os.environ.get("SHIMD_RUNC") or Options.runtime
+    return Options(bool(table.get("SystemdCgroup", False)), str(runtime))
+
+
+def _toml(options: RuntimeOptions) -> dict[str, AnyJson]:
+    try:
+        return tomllib.loads(options.config_body.decode())
+    except ValueError as error:
+        raise InvalidArgument(f"runtime options: {error}") from None

@@ -1,0 +1,73 @@
+"""What a worker of a container is told to do (``shimd/worker/messages.py``): a container's facts as a plan."""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+from shimd import oci
+from shimd.cgroup import Cgroup
+from shimd.task.seccomp import worker_filter
+from shimd.worker.messages import Plan
+
+#: The kubelet's containers and sandboxes, as containerd marks them (containerd: internal/cri/annotations).
+CONTAINER_TYPE = "io.kubernetes.cri.container-type"
+
+
+def is_sandbox(spec: oci.Spec) -> bool:
+    """Whether a container is there to hold a pod's namespaces, and runs nothing."""
+    return (spec.get("annotations") or {}).get(CONTAINER_TYPE) == "sandbox"
+
+
+def pid_namespace(spec: oci.Spec) -> str | None:
+    """``new``, the path of one to join, or ``None`` for the host's."""
+    for namespace in spec.get("linux", {}).get("namespaces", []):
+        if namespace["type"] == "pid":
+            return namespace.get("path") or "new"
+    return None
+
+
+def init(
+    id: str, bundle: Path, spec: oci.Spec, rootfs: list[oci.RootfsMount], cgroup: Cgroup, *, terminal: bool
+) -> Plan:
+    """For a container's first process."""
+    plan = Plan(
+        kind="init",
+        id=id,
+        bundle=str(bundle),
+        spec=spec,
+        process=spec["process"],
+        rootfs=rootfs,
+        cgroup=list(cgroup.directories),
+        unified=cgroup.unified,
+        terminal=terminal,
+        pidns=pid_namespace(spec),
+    )
+    if is_sandbox(spec):
+        return plan | Plan(kind="sandbox", rootfs=[], pause=pause_program())
+    return plan | Plan(seccomp=worker_filter(spec))
+
+
+def exec(
+    id: str, bundle: Path, spec: oci.Spec, process: oci.Process, cgroup: Cgroup, init_pid: int, *, terminal: bool
+) -> Plan:
+    """For a further process in the namespaces of the first."""
+    return Plan(
+        kind="exec",
+        id=id,
+        bundle=str(bundle),
+        spec=spec,
+        process=process,
+        cgroup=list(cgroup.directories),
+        unified=cgroup.unified,
+        init_pid=init_pid,
+        terminal=terminal,
+        pidns=f"/proc/{init_pid}/ns/pid" if pid_namespace(spec) else None,
+        seccomp=worker_filter(spec),
+    )
+
+
+@cache
+def pause_program() -> str:
+    """``shimd-pause`` beside the program that runs; empty if none was installed (no C compiler)."""
+    path = Path(sys.argv[0]).absolute().with_name("shimd-pause")
+    return str(path) if path.is_file() else ""

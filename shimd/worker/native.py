@@ -1,0 +1,25 @@
+"""A worker that becomes another program: ``runc create`` or ``runc exec`` for a native container.
+
+What that program leaves behind, the container's own process, becomes the fork server's child (a subreaper's), which
+therefore knows its exit status whatever happens to the supervisor.
+"""
+
+import os
+from typing import NoReturn
+
+from shimd.worker import rootfs
+from shimd.worker.messages import Plan
+
+
+def become(plan: Plan) -> NoReturn:
+    """Mount the root file system where the bundle says, on the host, and become ``plan["command"]``.
+
+    :raises InvalidArgument: a mount fails
+    :raises OSError: there is no such program
+    """
+    if plan.get("rootfs"):
+        rootfs.mount_for_others(os.path.join(plan["bundle"], plan["spec"]["root"]["path"]), plan["rootfs"])
+    os.chdir(plan["bundle"])
+    for fd in range(3):
+        os.set_inheritable(fd, True)
+    os.execv(plan["command"][0], plan["command"])

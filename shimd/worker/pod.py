@@ -1,0 +1,58 @@
+"""The first process of a pod: it holds the pod's namespaces, and its cgroup, for as long as the pod lasts.
+
+containerd asks for it as a container with an image of its own ("pause"), whose program does nothing. Nothing of that
+image is needed: this process has an empty root, and becomes a program of ours of a few pages (``launcher/pause.c``), or
+where none could be compiled waits itself. Seen from outside both are that image's: process 1 of a shared pid
+namespace, which waits for orphans, and exits with 0 on TERM and INT.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from shimd.linux import libc
+from shimd.worker import privileges, sandbox
+from shimd.worker.messages import Plan
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+_EMPTY = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+
+
+def prepare(plan: Plan) -> Callable[[], int]:
+    """Set the pod up; returns what waits until its end.
+
+    :raises ShimdError: one sentence
+    """
+    spec, process = plan["spec"], plan["process"]
+    program = os.open(plan["pause"], os.O_RDONLY | os.O_CLOEXEC) if plan.get("pause") else None
+    sandbox.join_cgroup(plan)
+    sandbox.enter_namespaces(spec)
+    privileges.limit(process)
+    sandbox.set_sysctls(spec)
+    _empty_root(plan["bundle"])
+    privileges.drop(process, None)  # no filter: the one for guests forbids the program, which is ours
+    return lambda: _become(program) if program is not None else _wait()
+
+
+def _empty_root(bundle: str) -> None:
+    """A root with nothing in it: whatever the node mounts or unmounts later is none of this process's business."""
+    libc.mount(None, "/", None, libc.MS_REC | libc.MS_PRIVATE)
+    libc.mount("tmpfs", bundle, "tmpfs", _EMPTY, "size=4k,mode=555")
+    os.chdir(bundle)
+    libc.pivot_root(".", ".")
+    libc.umount(".")
+    os.chdir("/")
+
+
+def _become(program: int) -> int:
+    os.execve(program, ["pause"], {})
+
+
+def _wait() -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    while signal.sigwait(_SIGNALS) == signal.SIGCHLD:
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+    return 0
