@@ -15,7 +15,7 @@ IMAGE = "test.invalid/bench:1"
 @contextmanager
 def containerd(version: str) -> Iterator[Containerd]:
     """A private one with the image of all programs; ``version`` as the end-to-end tests call it."""
-    with running(next(known for known in VERSIONS if known.name == version)) as daemon:
+    with running(next(known for known in VERSIONS if known.name == version), Containerd) as daemon:
         contents = images.layer(programs(daemon.directory), ("proc", "dev", "sys", "run"))
         archive = daemon.directory / "image.tar"
         images.save(archive, [images.image(IMAGE, [contents], {"Env": ["PATH=/"]})])

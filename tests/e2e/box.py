@@ -27,6 +27,11 @@ class Runtime:
     """containerd's name for it."""
 
     @property
+    def handler(self) -> str:
+        """Its name in CRI's configuration (``cri.py``)."""
+        return self.type.split(".")[2]
+
+    @property
     def reference(self) -> bool:
         """It is not ours, but what ours is compared with."""
         return self.name == "runc"

@@ -44,14 +44,14 @@ def version(request: pytest.FixtureRequest) -> Version:
 @pytest.fixture(scope="session")
 def containerd(version: Version) -> Iterator[Containerd]:
     """Shared by all tests that do not stop it."""
-    with running(version) as containerd:
+    with running(version, Containerd) as containerd:
         yield containerd
 
 
 @pytest.fixture
 def own_containerd(version: Version) -> Iterator[Containerd]:
     """For tests that stop it, or its shimd."""
-    with running(version) as containerd:
+    with running(version, Containerd) as containerd:
         yield containerd
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tests.e2e import leftovers
 
@@ -90,12 +91,22 @@ class Containerd:
             "CONTAINERD_SNAPSHOTTER": snapshotter(directory),
         }
         self._config = directory / "config.toml"
-        self._config.write_text(CONFIG.format(directory=directory))
+        self._config.write_text(self._configuration())
         self._process: subprocess.Popen[bytes] | None = None
         self._listener: subprocess.Popen[bytes] | None = None
 
+    def _configuration(self) -> str:
+        return CONFIG.format(directory=self.directory)
+
+    def close(self) -> None:
+        """After the last stop."""
+
+    def _enter(self) -> list[str]:
+        """The words before every command line: how to come where this containerd runs."""
+        return []
+
     def start(self) -> None:
-        command = [self.version.program("containerd"), "--config", str(self._config)]
+        command = [*self._enter(), self.version.program("containerd"), "--config", str(self._config)]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + PATIENCE
@@ -173,11 +184,14 @@ class Containerd:
         return path.read_text(errors="replace") if path.exists() else ""
 
 
+Kind = TypeVar("Kind", bound=Containerd)
+
+
 @contextmanager
-def running(version: Version) -> Iterator[Containerd]:
+def running(version: Version, kind: type[Kind]) -> Iterator[Kind]:
     """A containerd, whose end leaves nothing."""
     directory = Path(tempfile.mkdtemp(prefix="shimd-e2e-"))
-    containerd = Containerd(version, directory)
+    containerd = kind(version, directory)
     try:
         containerd.start()
         yield containerd
@@ -186,6 +200,7 @@ def running(version: Version) -> Iterator[Containerd]:
         assert not leftovers.settled(lambda: leftovers.processes_of(directory))
         assert not leftovers.mounts(str(directory))
     finally:
+        containerd.close()
         leftovers.end(list(leftovers.processes_of(directory)))
         for point in reversed(leftovers.mounts(str(directory))):
             os.system(f"umount -l {point}")
