@@ -31,7 +31,8 @@ def prepare(plan: Plan) -> Callable[[], int]:
     privileges.limit(process)
     sandbox.set_sysctls(spec)
     _empty_root(plan["bundle"])
-    privileges.drop(process, None)  # no filter: the one for guests forbids the program, which is ours
+    # No filter: the one for guests forbids the program, which is ours; nor anything that it does not need.
+    privileges.drop({**process, "capabilities": {}, "noNewPrivileges": True}, None)
     return lambda: _become(program) if program is not None else _wait()
 
 

@@ -68,6 +68,8 @@ _RUNTIME = """\
 [plugins."{plugin}".containerd.runtimes.{name}]
   runtime_type = "{type}"
 """
+#: crictl's own default is a pid namespace for the whole pod.
+_AS_THE_KUBELET = {"security_context": {"namespace_options": {"pid": CONTAINER}}}
 _HANDLERS = {
     "runc": "io.containerd.runc.v2",
     "wasmtime": "io.containerd.wasmtime.v1",
@@ -141,6 +143,13 @@ class CriContainerd(Containerd):
         return Result(command, done.returncode, done.stdout, done.stderr)
 
 
+def _merged(first: Json, second: Json) -> Json:
+    """``second`` over ``first``, object by object."""
+    shared = first.keys() & second.keys()
+    objects = {key for key in shared if isinstance(first[key], Mapping) and isinstance(second[key], Mapping)}
+    return {**first, **second, **{key: _merged(first[key], second[key]) for key in objects}}
+
+
 @dataclass
 class Pod:
     """A pod sandbox and its containers."""
@@ -157,12 +166,11 @@ class Pod:
             "metadata": {"name": name},
             "image": {"image": image},
             "log_path": f"{name}.log",
-            "linux": {},
+            "linux": _AS_THE_KUBELET,
             **({"command": [str(word) for word in command]} if command else {}),
-            **more,
         }
         path = self.directory / f"{name}.json"
-        path.write_text(json.dumps(config))
+        path.write_text(json.dumps(_merged(config, more)))
         id = self.node.crictl("create", "--no-pull", self.id, path, self.config).out.strip()
         self.containers[name] = id
         return id
@@ -191,6 +199,7 @@ class Pod:
         return "".join(line.split(" ", 3)[3] + "\n" for line in lines)
 
     def exec(self, name: str, *command: object, check: bool = False) -> Result:
+        """Its code and the lines it wrote; crictl ends them with empty ones."""
         return self.node.crictl("exec", "-s", self.containers[name], *command, check=check)
 
     def remove(self) -> None:
@@ -204,10 +213,9 @@ def run_pod(node: CriContainerd, directory: Path, handler: str, name: str = "pod
     config = {
         "metadata": {"name": name, "namespace": "default", "uid": f"{name}-{time.time_ns()}", "attempt": 0},
         "log_directory": str(directory),
-        "linux": {"security_context": {"namespace_options": {"pid": CONTAINER}}},
-        **more,
+        "linux": _AS_THE_KUBELET,
     }
     path = directory / "pod.json"
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(_merged(config, more)))
     id = node.crictl("runp", "--runtime", handler, path).out.strip()
     return Pod(node, id, path, directory)
