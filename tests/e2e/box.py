@@ -53,6 +53,7 @@ RUNTIMES = [
 OURS = RUNTIMES[1:]
 WASM = RUNTIMES[2:]
 #: For what runc cannot show, or shows otherwise.
+ours_only = pytest.mark.parametrize("runtime", OURS, ids=lambda runtime: runtime.name, indirect=True)
 wasm_only = pytest.mark.parametrize("runtime", WASM, ids=lambda runtime: runtime.name, indirect=True)
 #: For what needs the host's directories in the guest, which wasmer-sdk does not offer.
 #: WASI preview 1 has no working directory: relative paths are wasi-libc's affair, and PWD is all that it could look at.

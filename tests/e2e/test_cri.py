@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 
 from tests.e2e import guests, images, leftovers
-from tests.e2e.box import OURS, Runtime, until, wasm_only, with_directories
+from tests.e2e.box import Runtime, ours_only, until, wasm_only, with_directories
 from tests.e2e.containerd import LAUNCHERS, VERSIONS, Version, running
 from tests.e2e.cri import NODE, PAUSE, POD, CriContainerd, Pod, run_pod
 
 _serial = itertools.count()
 MakePod = Callable[..., Pod]
-ours = pytest.mark.parametrize("runtime", OURS, ids=lambda runtime: runtime.name, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +138,7 @@ def test_containers_share_the_pods_namespaces(pod: MakePod, runtime: Runtime) ->
     assert len({namespace(pid, "pid") for pid in pids}) == len({namespace(pid, "mnt") for pid in pids}) == 4
 
 
-@ours
+@ours_only
 def test_a_wasm_app_and_a_native_sidecar(pod: MakePod, runtime: Runtime) -> None:
     """In one pod, whatever the kind of the other; detected by the program, with no annotation."""
     one = pod()
@@ -151,7 +150,7 @@ def test_a_wasm_app_and_a_native_sidecar(pod: MakePod, runtime: Runtime) -> None
     assert one.exec("native", "/app", "echo", "from the sidecar").out.strip() == "from the sidecar"
 
 
-@ours
+@ours_only
 def test_no_pause_program_of_an_image_runs(pod: MakePod, runtime: Runtime) -> None:
     pid = pod().sandbox()["info"]["pid"]
     until(lambda: os.readlink(f"/proc/{pid}/exe").endswith("/shimd-pause"), "the sandbox to wait")

@@ -6,10 +6,10 @@ import signal
 import pytest
 
 from tests.e2e import leftovers
-from tests.e2e.box import Box, until, wasm_only
+from tests.e2e.box import Box, ours_only, until
 from tests.e2e.conftest import BoxMaker
 
-pytestmark = wasm_only
+pytestmark = ours_only
 
 
 @pytest.fixture

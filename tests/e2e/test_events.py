@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.box import OURS, RUNTIMES, Box, Event, Runtime, happens, until
+from tests.e2e.box import RUNTIMES, Box, Event, Runtime, happens, ours_only, until
 from tests.e2e.conftest import BoxMaker
 from tests.e2e.containerd import Containerd
 
@@ -179,7 +179,7 @@ def by_process(events: list[Event]) -> dict[str, list[Event]]:
 
 
 @pytest.mark.parametrize("life", LIVES, ids=lambda life: life.__name__)
-@pytest.mark.parametrize("runtime", OURS, ids=lambda runtime: runtime.name, indirect=True)
+@ours_only
 def test_as_runc(box: Box, runtime: Runtime, reference: Callable[[Life], list[Event]], life: Life) -> None:
     expected = by_process(reference(life))
     life(box)
