@@ -22,4 +22,8 @@ def become(plan: Plan) -> NoReturn:
     os.chdir(plan["bundle"])
     for fd in range(3):
         os.set_inheritable(fd, True)
-    os.execv(plan["command"][0], plan["command"])
+    program = plan["command"][0]
+    try:
+        os.execv(program, plan["command"])
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, program) from None

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from shimd.daemon.modules import compile_in_worker
-from shimd.errors import InvalidArgument, ShimdError, Unavailable
+from shimd.errors import Internal, InvalidArgument, ShimdError, Unavailable
 from shimd.worker.client import Forks, Worker, connect, launch
 from shimd.worker.messages import Plan
 from tests.unit.engines.test_contract import EXIT as EXIT_WITH
@@ -221,3 +221,61 @@ async def test_garbage_ends_only_the_connection(server: Server, garbage: bytes) 
         worker.send({"op": "start"})
         await worker.exited.wait()
         await forks.forget(worker)
+
+
+async def left_behind(server: Server, script: str) -> tuple[Worker, int]:
+    """A worker that became a program, which has ended, and the pid of what that left."""
+    plan = Plan(
+        kind="native", id="left", bundle=str(server.directory), command=["/bin/sh", "-c", f"{script} & echo $! >pid"]
+    )
+    worker = await server.forks.spawn(f"left {script}", plan, (server.null,) * 3)
+    assert await worker.receive() is None
+    await worker.exited.wait()
+    return worker, int((server.directory / "pid").read_text())
+
+
+@pytest.mark.parametrize("script", ["exit 7", "(sleep 0.3; exit 7)"], ids=["before", "after"])
+async def test_what_a_program_leaves_is_followed(server: Server, script: str) -> None:
+    """Whether it ends before or after we ask for it."""
+    async with server.supervised() as forks:
+        first, pid = await left_behind(server, script)
+        if "sleep" not in script:
+            await server.compiled(EXIT)  # so that the server has looked for children that ended
+        worker = await forks.follow("followed", pid)
+        assert worker.pid == pid
+        await worker.exited.wait()
+        assert os.waitstatus_to_exitcode(worker.status or 0) == 7
+        await forks.forget(first)
+        await forks.forget(worker)
+
+
+async def test_what_is_followed_outlives_its_supervisor(server: Server) -> None:
+    async with server.supervised() as forks:
+        first, pid = await left_behind(server, "sleep 600")
+        await forks.forget(first)
+        followed = await forks.follow("followed", pid)
+        followed.control.close()
+    server.reconnect()
+    async with server.supervised() as forks:
+        workers = {worker.key: worker for worker in await forks.adopt()}
+        os.kill(pid, signal.SIGKILL)
+        await workers["followed"].exited.wait()
+        assert workers["followed"].status == signal.SIGKILL
+        await forks.forget(workers["followed"])
+
+
+async def test_nobody_elses_child_is_followed(server: Server) -> None:
+    async with server.supervised() as forks:
+        with pytest.raises(Internal, match=f"process {os.getpid()} is not a child"):
+            await forks.follow("ours", os.getpid())
+        await server.compiled(EXIT)  # it goes on
+
+
+async def test_a_program_that_is_not_there(server: Server) -> None:
+    async with server.supervised() as forks:
+        plan = Plan(kind="native", id="none", bundle=str(server.directory), command=["/nowhere/runc"])
+        worker = await forks.spawn("none", plan, (server.null,) * 3)
+        packet = await worker.receive()
+        assert packet is not None
+        assert (packet[0]["ev"], packet[0]["message"]) == ("error", "/nowhere/runc: No such file or directory")
+        await forks.end(worker)
