@@ -13,7 +13,7 @@ def relative(path: str, systemd: bool) -> str:
 
     :raises InvalidArgument: the path leaves the hierarchy, is empty, or not of systemd's form though it should be
     """
-    if systemd or _is_systemd(path):
+    if systemd or is_systemd(path):
         path = _expand(path)
     names = [name for name in path.split("/") if name not in ("", ".")]
     if not names or ".." in names or "\0" in path:
@@ -21,7 +21,8 @@ def relative(path: str, systemd: bool) -> str:
     return "/".join(names)
 
 
-def _is_systemd(path: str) -> bool:
+def is_systemd(path: str) -> bool:
+    """Whether a ``linux.cgroupsPath`` names a unit of systemd's."""
     parts = path.split(":")
     return len(parts) == 3 and parts[0].endswith(".slice") and "/" not in path
 

@@ -1,6 +1,7 @@
 """The commands and their options. What they do stands in modules of their own, imported when one runs."""
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -156,3 +157,68 @@ def run(
     from shimd.cli import run
 
     raise SystemExit(run.main(run.Options(engine, directories, environment, cwd, invoke, program, args), as_json))
+
+
+_NODE_OPTIONS = (
+    click.option(
+        "--root", type=click.Path(exists=True, file_okay=False), default="/", help="The node's files are below it."
+    ),
+    click.option("--bin-dir", default="/usr/local/bin", show_default=True, help="A directory of containerd's PATH."),
+    click.option("--config", type=click.Path(dir_okay=False), help="containerd's configuration, if in another place."),
+    click.option("--runtime", "runtimes", multiple=True, help="Only this runtime; may be repeated."),
+    click.option("--dry-run", is_flag=True, help="Show what would be changed, and change nothing."),
+    click.option("--restart-containerd", "restart", is_flag=True, help="Restart it at the end; containers go on."),
+)
+
+
+def node_options(command: Any) -> Any:
+    """Of ``install`` and ``uninstall``."""
+    for option in reversed(_NODE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _node(root: str, bin_dir: str, config: str | None, runtimes: tuple[str, ...]) -> Any:
+    from pathlib import Path
+
+    from shimd.node.install import Node
+
+    node = Node(root=Path(root), bin_dir=Path(bin_dir), config=Path(config) if config else None)
+    return replace(node, runtimes=runtimes) if runtimes else node
+
+
+@cli.command()
+@node_options
+def install(
+    root: str, bin_dir: str, config: str | None, runtimes: tuple[str, ...], dry_run: bool, restart: bool
+) -> None:
+    """Set this node up: launchers on containerd's PATH, runtimes in its configuration, systemd's units.
+
+    May be repeated: it does what is missing. The configuration that was there is kept beside it, as NAME.before-shimd.
+    """
+    from shimd.cli.node import do_install
+
+    do_install(_node(root, bin_dir, config, runtimes), dry_run, restart)
+
+
+@cli.command()
+@node_options
+def uninstall(
+    root: str, bin_dir: str, config: str | None, runtimes: tuple[str, ...], dry_run: bool, restart: bool
+) -> None:
+    """Undo what install has done. Delete the pods that use it first."""
+    from shimd.cli.node import do_uninstall
+
+    do_uninstall(_node(root, bin_dir, config, runtimes), dry_run, restart)
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Look for what may keep apps from running on this node, and say what to do about it.
+
+    Exits with 1 if something does.
+    """
+    from shimd.cli.node import do_doctor
+
+    raise SystemExit(do_doctor(as_json))

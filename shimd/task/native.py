@@ -18,6 +18,7 @@ from anyio import to_thread
 from anyio.abc import UNIXSocketStream
 
 from shimd import oci, paths
+from shimd.cgroup.paths import is_systemd
 from shimd.errors import Internal, InvalidArgument, from_code
 from shimd.linux import libc
 from shimd.task.context import Context
@@ -37,7 +38,8 @@ class Native:
         if program is None:
             raise InvalidArgument(f"there is no {options.runtime} on this node to run a native program with")
         self._root = paths.native_root(context.namespace)
-        self._command = [program, "--root", str(self._root), *(["--systemd-cgroup"] if options.systemd else [])]
+        systemd = options.systemd or is_systemd(spec.get("linux", {}).get("cgroupsPath", ""))
+        self._command = [program, "--root", str(self._root), *(["--systemd-cgroup"] if systemd else [])]
 
     async def create(self, process: Process, rootfs: list[oci.RootfsMount]) -> Worker:
         """Make the container's first process, which waits for :meth:`start`; ``process`` has its streams.

@@ -1,0 +1,273 @@
+"""``shimd doctor``: what may keep apps from running on this node, one finding a check, each with its remedy."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import anyio
+
+import shimd
+from shimd import paths
+from shimd.cgroup import layout
+from shimd.engines.registry import engine_names, engine_version
+from shimd.errors import ShimdError
+from shimd.launcher.build import ENGINES
+from shimd.node.containerd import runtime_type
+
+#: Bytes below which the cache will soon have no room for another compiled module.
+_LITTLE_SPACE = 200 << 20
+_SOCKETS = ("/run/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Kernel releases, and what comes with them.
+_NEEDED = {(5, 6): "openat2(2), pidfd_open(2)"}
+_WANTED = {(5, 7): "clone3(2) into a cgroup: without it starts are slower", (5, 12): "mount_setattr(2): no rro mounts"}
+_GUEST = """(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\\08\\00\\00\\00\\05\\00\\00\\00well\\n")
+  (func (export "_start") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 20)))))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    subject: str
+    level: Literal["ok", "warning", "problem"]
+    found: str
+    remedy: str = ""
+    """What to do about it; empty if there is nothing to be done."""
+
+
+def examine() -> list[Finding]:
+    """Every check's findings, in the order in which one thing needs another."""
+    return [finding for check in _CHECKS for finding in check()]
+
+
+def _kernel() -> Iterator[Finding]:
+    release = os.uname().release
+    numbers = [int(number) for number in re.findall(r"\d+", release)[:2]]
+    version = (numbers[0], numbers[1])
+    for least, what in _NEEDED.items():
+        if version < least:
+            yield Finding("kernel", "problem", f"{release} has no {what}", f"use Linux {least[0]}.{least[1]} or later")
+            return
+    lacks = [what for least, what in _WANTED.items() if version < least]
+    if lacks:
+        yield Finding("kernel", "warning", f"{release} lacks {'; '.join(lacks)}", "use Linux 5.12 or later")
+    else:
+        yield Finding("kernel", "ok", release)
+
+
+def _privileges() -> Iterator[Finding]:
+    if os.geteuid() == 0:
+        yield Finding("user", "ok", "root")
+    else:
+        yield Finding("user", "problem", f"uid {os.geteuid()}: containers cannot be made", "run shimd doctor as root")
+
+
+def _cgroups() -> Iterator[Finding]:
+    found = layout.current()
+    names = {name for hierarchy in found.v1 for name in hierarchy.controllers} | _unified(found)
+    kind = "version 2" if found.is_v2 else "version 1" + (" and 2 (hybrid)" if found.unified else "")
+    lacks = {"cpu", "memory", "pids"} - names
+    if not found.roots:
+        yield Finding("cgroups", "problem", "none is mounted", "mount cgroup2 at /sys/fs/cgroup")
+    elif lacks:
+        remedy = "enable them, by the kernel's command line or in cgroup.subtree_control of the root"
+        yield Finding("cgroups", "warning", f"{kind}, without {', '.join(sorted(lacks))}", remedy)
+    else:
+        yield Finding("cgroups", "ok", kind)
+
+
+def _unified(found: layout.Layout) -> set[str]:
+    if found.unified is None:
+        return set()
+    return set(Path(found.unified, "cgroup.controllers").read_text().split())
+
+
+def _engines() -> Iterator[Finding]:
+    for name in engine_names():
+        try:
+            yield Finding(f"engine {name}", "ok", engine_version(name))
+        except Exception as error:  # whatever a package that is broken on this node raises
+            yield Finding(f"engine {name}", "problem", f"{type(error).__name__}: {error}", "install its package anew")
+
+
+def _native() -> Iterator[Finding]:
+    name = os.environ.get("SHIMD_RUNC") or "runc"
+    if program := shutil.which(name):
+        yield Finding("native containers", "ok", program)
+    else:
+        remedy = f"install {name}, or name another by SHIMD_RUNC; Wasm apps run without"
+        yield Finding("native containers", "warning", f"there is no {name}: sidecars do not run", remedy)
+
+
+def _space() -> Iterator[Finding]:
+    directory = next(path for path in (paths.cache_dir(), *paths.cache_dir().parents) if path.exists())
+    free = shutil.disk_usage(directory).free
+    level: Literal["ok", "warning"] = "warning" if free < _LITTLE_SPACE else "ok"
+    remedy = f"make room below {paths.cache_dir()}, or set SHIMD_CACHE_DIR" if level == "warning" else ""
+    yield Finding("module cache", level, f"{free >> 20} MiB free at {paths.cache_dir()}", remedy)
+
+
+def _daemon() -> Iterator[Finding]:
+    from shimd.cli.client import connected
+
+    async def ask() -> str:
+        async with connected() as stub:
+            return (await stub.daemon()).version
+
+    try:
+        version = anyio.run(ask)
+    except ShimdError as error:
+        yield Finding("daemon", "ok", f"does not run; the first launcher starts it ({error})")
+        return
+    if version == shimd.__version__:
+        yield Finding("daemon", "ok", f"version {version}, at {paths.runtime_dir()}")
+    else:
+        found = f"runs version {version}, and {shimd.__version__} is installed"
+        yield Finding("daemon", "warning", found, "restart it: systemctl restart shimd.service")
+
+
+def _containerd() -> Iterator[Finding]:
+    address = _address()
+    if address is None:
+        remedy = "start containerd, or set CONTAINERD_ADDRESS to its socket"
+        yield Finding("containerd", "problem", f"no socket at {' or '.join(_SOCKETS)}", remedy)
+        return
+    done = _run(["ctr", "--address", address, "version"])
+    versions = re.findall(r"Version:\s+v?(\S+)", done.stdout)
+    if done.returncode != 0 or not versions:
+        yield Finding("containerd", "problem", _last(done.stderr), f"start containerd: nobody answers at {address}")
+    elif tuple(map(int, versions[-1].split(".")[:2])) < (1, 6):
+        yield Finding("containerd", "problem", f"version {versions[-1]}", "use containerd 1.6 or later")
+    else:
+        yield Finding("containerd", "ok", f"version {versions[-1]}, at {address}")
+
+
+def _launchers() -> Iterator[Finding]:
+    path = _path_of_containerd()
+    for name in ENGINES:
+        program = shutil.which(f"containerd-shim-{name}-v1", path=path)
+        if program is None:
+            found = f"containerd-shim-{name}-v1 is not in containerd's PATH ({path})"
+            yield Finding(f"launcher {name}", "problem", found, "shimd install")
+        elif shimd.__version__ not in (said := _run([program, "-v"]).stdout):
+            found = f"{program} is another version's: {' '.join(said.split())}"
+            yield Finding(f"launcher {name}", "warning", found, "shimd install, or remove that file")
+        else:
+            yield Finding(f"launcher {name}", "ok", program)
+
+
+def _configuration() -> Iterator[Finding]:
+    """What Kubernetes needs; ``ctr`` does without."""
+    command = _containerd_command()
+    if command is None:
+        return
+    done = _run([*command, "config", "dump"])
+    lacks = [name for name in ENGINES if runtime_type(name) not in done.stdout]
+    if done.returncode != 0:
+        found = f"{command[0]} config dump: {_last(done.stderr)}"
+        yield Finding("runtimes", "problem", found, "mend containerd's configuration")
+    elif lacks:
+        found = f"containerd's configuration has no runtime for {', '.join(lacks)}: pods cannot use them"
+        yield Finding("runtimes", "warning", found, "shimd install --restart-containerd")
+    else:
+        yield Finding("runtimes", "ok", f"{', '.join(ENGINES)} are in containerd's configuration")
+
+
+def _one_task() -> Iterator[Finding]:
+    """The whole way: containerd, launcher, daemon, worker, guest, and its output back."""
+    address = _address()
+    if address is None:
+        return
+    for name in ENGINES:
+        with tempfile.TemporaryDirectory(prefix="shimd-doctor-") as directory:
+            Path(directory, "app.wat").write_text(_GUEST)
+            Path(directory).chmod(0o755)
+            done = _run(_ctr_run(address, name, directory))
+        if (done.returncode, done.stdout) == (0, "well\n"):
+            yield Finding(f"an app on {name}", "ok", "ran in a container")
+        else:
+            found = _last(done.stderr) or f"exit code {done.returncode}, output {done.stdout!r}"
+            yield Finding(f"an app on {name}", "problem", found, "mend what is found above; shimd logs tells more")
+
+
+def _ctr_run(address: str, engine: str, directory: str) -> list[str]:
+    name = f"shimd-doctor-{os.getpid()}"
+    base = ["ctr", "--address", address, "--namespace", "shimd-doctor", "run", "--rm"]
+    return [*base, "--rootfs", "--runtime", runtime_type(engine), directory, name, "/app.wat"]
+
+
+def _address() -> str | None:
+    named = os.environ.get("CONTAINERD_ADDRESS")
+    return next((path for path in ([named] if named else _SOCKETS) if Path(path).is_socket()), None)
+
+
+def _process() -> Path | None:
+    """containerd's directory in /proc, if one runs (the first of several)."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and _executable(entry).endswith("/containerd"):
+            return entry
+    return None
+
+
+def _executable(process: Path) -> str:
+    try:
+        return os.readlink(process / "exe")
+    except OSError:  # gone meanwhile, or a kernel thread
+        return ""
+
+
+def _path_of_containerd() -> str:
+    """Its PATH, as it was started; what systemd gives it if it does not run."""
+    process = _process()
+    if process is not None:
+        for variable in (process / "environ").read_bytes().split(b"\0"):
+            if variable.startswith(b"PATH="):
+                return os.fsdecode(variable[5:])
+    return _PATH
+
+
+def _containerd_command() -> list[str] | None:
+    """The program that runs, with the configuration that it was given."""
+    process = _process()
+    if process is None:
+        return None
+    words = [os.fsdecode(word) for word in (process / "cmdline").read_bytes().split(b"\0")]
+    flags = [words[place : place + 2] for place, word in enumerate(words) if word in ("-c", "--config")]
+    return [_executable(process), *(flags[0] if flags else [])]
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 127, "", str(error))
+
+
+def _last(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+_CHECKS: list[Callable[[], Iterator[Finding]]] = [
+    _kernel,
+    _privileges,
+    _cgroups,
+    _engines,
+    _native,
+    _space,
+    _containerd,
+    _launchers,
+    _configuration,
+    _daemon,
+    _one_task,
+]

@@ -1,0 +1,132 @@
+"""``shimd install`` and ``uninstall``: launchers on containerd's PATH, runtimes in its configuration, systemd units."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import shimd
+from shimd.errors import FailedPrecondition, InvalidArgument
+from shimd.launcher.build import ENGINES
+from shimd.node import containerd
+from shimd.node.changes import Change
+
+UNITS = ("shimd.service", "shimd.socket")
+_UNIT_DIRECTORY = "etc/systemd/system"
+_EXEC = "ExecStart=/usr/local/bin/shimd serve"
+
+
+@dataclass(frozen=True)
+class Node:
+    """What is set up: the machine below ``root``, for the programs in ``programs``."""
+
+    root: Path = Path("/")
+    bin_dir: Path = Path("/usr/local/bin")
+    """Where containerd looks for shims, as seen on the node."""
+    config: Path | None = None
+    """containerd's configuration, if it is not where it usually is."""
+    runtimes: Sequence[str] = ENGINES
+    programs: Path = Path(sys.argv[0]).absolute().parent
+    """Where shimd and its launchers are installed."""
+
+    @property
+    def is_this_machine(self) -> bool:
+        return self.root == Path("/")
+
+    @property
+    def has_systemd(self) -> bool:
+        """Whether there is a systemd that can be told of units."""
+        return self.is_this_machine and Path("/run/systemd/system").is_dir()
+
+
+def install(node: Node) -> list[Change]:
+    """All that is to be there on a node that is set up.
+
+    :raises ShimdError: something of it cannot be had; nothing was changed
+    """
+    _check_programs(node)
+    return [*_links(node), *_units(node), containerd.installed(_config(node), node.runtimes)]
+
+
+def uninstall(node: Node) -> list[Change]:
+    """All that :func:`install` has put there, gone; containerd's configuration first, so that nothing new starts."""
+    links = [change for change in _links(node) if _is_ours(change)]
+    gone = [Change(change.path) for change in (*links, *_units(node))]
+    return [containerd.uninstalled(_config(node)), *gone]
+
+
+def service(node: Node) -> str:
+    """The systemd unit that containerd runs in."""
+    return _config(node).service
+
+
+def _config(node: Node) -> containerd.Config:
+    return containerd.find(node.root, node.config)
+
+
+def _check_programs(node: Node) -> None:
+    for name in ("shimd", *_launchers(node)):
+        if not os.access(node.programs / name, os.X_OK):
+            raise FailedPrecondition(f"there is no {node.programs / name}: install the package first")
+
+
+def _launchers(node: Node) -> list[str]:
+    unknown = set(node.runtimes) - set(ENGINES)
+    if unknown:
+        raise InvalidArgument(f"there is no runtime {sorted(unknown)[0]} (there are {', '.join(ENGINES)})")
+    return [f"containerd-shim-{name}-v1" for name in node.runtimes]
+
+
+def _links(node: Node) -> list[Change]:
+    """A link leads to the program's own directory, where a launcher finds what is beside it."""
+    if node.programs == node.bin_dir:
+        return []
+    directory = node.root / node.bin_dir.relative_to("/")
+    return [Change(directory / name, link=str(node.programs / name)) for name in (*_launchers(node), "shimd")]
+
+
+def _is_ours(change: Change) -> bool:
+    return change.link is not None and not change.needed
+
+
+def _units(node: Node) -> list[Change]:
+    directory = node.root / _UNIT_DIRECTORY
+    if not directory.parent.is_dir():  # a node without systemd: the first launcher starts the daemon
+        return []
+    return [Change(directory / name, _unit(node, name)) for name in UNITS]
+
+
+def _unit(node: Node, name: str) -> str:
+    places = (Path(sysconfig.get_path("data"), "lib/systemd/system"), Path(shimd.__file__).parents[1] / "systemd")
+    for place in places:
+        if (place / name).is_file():
+            return (place / name).read_text().replace(_EXEC, f"ExecStart={node.programs}/shimd serve")
+    raise FailedPrecondition(f"{name} is not among the installed files: install the package anew")
+
+
+def enable() -> None:
+    """Tell systemd of units that are there now."""
+    _systemctl("daemon-reload")
+    _systemctl("enable", "--now", "shimd.socket")
+
+
+def disable() -> None:
+    """Stop what is about to go. Apps that run go on; delete their pods first."""
+    _systemctl("disable", "--now", *UNITS)
+
+
+def restart_service(name: str) -> None:
+    _systemctl("restart", name)
+
+
+def reload() -> None:
+    _systemctl("daemon-reload")
+
+
+def _systemctl(*arguments: str) -> None:
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise FailedPrecondition(f"systemctl {' '.join(arguments)}: {done.stderr.strip() or done.returncode}")
