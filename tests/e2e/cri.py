@@ -93,11 +93,15 @@ class CriContainerd(Containerd):
     """With a bridge that its pods are on."""
 
     def __init__(self, version: Version, directory: Path) -> None:
-        self._holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        self._holder = self._hold()
         (directory / "cni").mkdir()
         network = json.dumps(_NETWORK).replace("{directory}", str(directory))
         (directory / "cni/10-test.conflist").write_text(network)
         super().__init__(version, directory)
+
+    def _hold(self) -> "subprocess.Popen[bytes]":
+        """A process that keeps the node's namespaces."""
+        return subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
 
     def _configuration(self) -> str:
         old = self.version.name == "debian"
