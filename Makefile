@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 TESTS ?= tests
 
-.PHONY: demo setup test lint proto bench clean
+.PHONY: demo setup test test-kubernetes lint proto bench clean
 
 demo:
 	@tools/setup demo
@@ -13,6 +13,11 @@ setup:
 
 test: setup
 	$(PYTHON) -m pytest $(TESTS)
+
+# A real cluster: its programs are built first, once.
+test-kubernetes: setup
+	tools/setup kubernetes
+	SHIMD_TEST_KUBERNETES=1 $(PYTHON) -m pytest tests/kubernetes
 
 lint: setup
 	.venv/bin/ruff check .

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class Cluster:
 
     def start(self, name: str, *arguments: object) -> None:
         """Start a program in the node; its log is ``NAME.log``."""
-        program = PROGRAMS / name if (PROGRAMS / name).exists() else Path("/usr/bin") / name
+        program = PROGRAMS / name
         with open(self.directory / f"{name}.log", "ab") as log:
             self._processes[name] = subprocess.Popen(
                 self.node.inside(program, *arguments), stdout=log, stderr=log, env=self.node.env, start_new_session=True
@@ -93,9 +93,7 @@ class Cluster:
         self._start_control_plane()
         until(lambda: self.kubectl("get", "--raw", "/readyz", check=False).out == "ok", "the API server", self)
         self.start_kubelet()
-        until(
-            lambda: "True" in self.kubectl("get", "nodes", "-o", _READY, check=False).out, "the node to be ready", self
-        )
+        until(lambda: "True" in self.kubectl("get", "nodes", "-o", _READY, check=False).out, "the node", self)
         until(lambda: self.kubectl("get", "sa", "default", check=False).code == 0, "the service account", self)
 
     def down(self) -> None:
@@ -195,12 +193,12 @@ class Cluster:
 _READY = "jsonpath={.items[0].status.conditions[?(@.type=='Ready')].status}"
 
 
-def until(condition: Any, what: str, cluster: Cluster, patience: float = PATIENCE) -> None:
-    deadline = time.monotonic() + patience
+def until(condition: Callable[[], object], what: str, cluster: Cluster) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, (
-            f"waited {patience} s for {what}\n{cluster.kubectl('describe', 'pods', check=False).out[-3000:]}"
-        )
+        if time.monotonic() >= deadline:
+            seen = cluster.kubectl("describe", "pods", check=False).out[-3000:]
+            raise AssertionError(f"waited {PATIENCE} s for {what}\n{seen}")
         time.sleep(0.2)
 
 
@@ -240,11 +238,9 @@ def _kubelet(cluster: Cluster) -> dict[str, Any]:
 def hierarchies() -> list[Path]:
     """Mount points of cgroup hierarchies that kubelets use."""
     root = Path("/sys/fs/cgroup")
-    return (
-        [root]
-        if (root / "cgroup.controllers").exists()
-        else [path for path in root.iterdir() if path.is_dir() and not path.is_symlink()]
-    )
+    if (root / "cgroup.controllers").exists():
+        return [root]
+    return [path for path in root.iterdir() if path.is_dir() and not path.is_symlink()]
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def test_a_native_sidecar(cluster: Cluster, runtime: Runtime) -> None:
     native = RUNTIMES[1]
     shared = [{"name": "shared", "mountPath": "/mnt"}]
     sidecar = container(native, "sleep", 600, name="sidecar", volumeMounts=shared)
-    mounts = {} if runtime.name == "wasmer" else {"volumeMounts": shared}  # whose binding has no host directories
+    mounts: Json = {} if runtime.name == "wasmer" else {"volumeMounts": shared}  # which has no host directories
     app = container(runtime, "sleep", 600, **mounts)
     cluster.apply(pod("mixed", runtime, app, sidecar, volumes=[{"name": "shared", "emptyDir": {}}]))
     cluster.wait_phase("mixed", "Running")
