@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e import leftovers
-from tests.e2e.containerd import REPOSITORY, VERSIONS, Result
+from tests.e2e.containerd import LAUNCHERS, REPOSITORY, VERSIONS, Result, Version
 from tests.e2e.cri import CriContainerd
 
 PROGRAMS = REPOSITORY / ".cache/kubernetes"
@@ -36,8 +36,27 @@ _SYSCTLS = {
 }
 
 
+#: In a launcher's place: dies instead of it or after it, once, if there is a file that says so.
+_LAUNCHER = """\
+#!/bin/sh
+rm "{directory}/before" 2>/dev/null && kill -9 $$
+rm "{directory}/after" 2>/dev/null && {{ {program} "$@" >/dev/null; kill -9 $$; }}
+exec {program} "$@"
+"""
+
+
 class Node(CriContainerd):
     """containerd 2.x, with a mount namespace in which a kubelet may live, too."""
+
+    def __init__(self, version: Version, directory: Path) -> None:
+        super().__init__(version, directory)
+        launchers = directory / "launchers"
+        launchers.mkdir()
+        for program in LAUNCHERS.glob("containerd-shim-*"):
+            stand_in = launchers / program.name
+            stand_in.write_text(_LAUNCHER.format(directory=launchers, program=program))
+            stand_in.chmod(0o755)
+        self.env["PATH"] = f"{launchers}:{self.env['PATH']}"
 
     def _hold(self) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(["unshare", "--net", "--mount", "--propagation", "private", "sleep", "infinity"])

@@ -9,6 +9,7 @@ import pytest
 from tests.e2e import guests, images
 from tests.e2e.containerd import LAUNCHERS
 from tests.e2e.cri import PAUSE
+from tests.e2e.leftovers import settled
 from tests.kubernetes.cluster import PROGRAMS, Cluster, running
 
 CLASSES = Path(__file__).parents[2] / "contrib/kubernetes/base/runtimeclasses.yaml"
@@ -39,7 +40,4 @@ def nothing_left(cluster: Cluster) -> Iterator[None]:
     """Each test deletes its pods, and nothing of them stays on the node."""
     yield
     cluster.kubectl("delete", "deployments,pods", "--all", "--grace-period=1", "--wait=true")
-    left = cluster.left
-    from tests.e2e.leftovers import settled
-
-    assert not settled(left, 60)
+    assert not settled(cluster.left, 60)
