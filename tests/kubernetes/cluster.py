@@ -133,6 +133,7 @@ class Cluster:
             "kube-apiserver",
             "--etcd-servers=http://127.0.0.1:2379",
             "--authorization-mode=AlwaysAllow",
+            "--allow-privileged",
             f"--token-auth-file={directory}/tokens.csv",
             f"--service-account-key-file={directory}/sa.key",
             f"--service-account-signing-key-file={directory}/sa.key",

@@ -71,16 +71,17 @@ def installer(cluster: Cluster, directory: Path) -> Iterator["subprocess.Popen[s
     command = cluster.node.inside(sys.executable, CONTRIB / "installer/installer.py")
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if "waiting for the end" in line:
-            break
-    else:
-        raise AssertionError("".join(said))
-    yield process
-    process.send_signal(signal.SIGTERM)
-    rest = process.stdout.read()
+    with process.stdout as output:
+        said = []
+        for line in output:
+            said.append(line)
+            if "waiting for the end" in line:
+                break
+        else:
+            raise AssertionError("".join(said))
+        yield process
+        process.send_signal(signal.SIGTERM)
+        rest = output.read()
     assert process.wait(60) == 0, rest
 
 
