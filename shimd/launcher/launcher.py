@@ -20,7 +20,11 @@ FLAGS = ("namespace", "address", "publish-binary", "id", "bundle", "socket", "de
 SWITCHES = ("debug", "v", "version", "info")
 FEATURES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
 #: Without ``linux.mountExtensions.idmap`` containerd refuses an id-mapped mount in words that nobody understands.
-FEATURES = '{"ociVersionMin":"1.0.0","ociVersionMax":"1.2.0","linux":{"mountExtensions":{"idmap":{"enabled":false}}}}'
+#: With rro among the mount options, it takes recursive read-only mounts.
+FEATURES = (
+    '{"ociVersionMin":"1.0.0","ociVersionMax":"1.2.0","mountOptions":["ro","rw","bind","rbind","rro"],'
+    '"linux":{"mountExtensions":{"idmap":{"enabled":false}}}}'
+)
 
 
 class Failure(Exception):

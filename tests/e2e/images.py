@@ -64,7 +64,12 @@ def _json(media_type: str, value: Any) -> Blob:
     return Blob(media_type, json.dumps(value).encode())
 
 
-def layer(files: Mapping[str, bytes], directories: Iterable[str] = (), links: Mapping[str, str] | None = None) -> Blob:
+def layer(
+    files: Mapping[str, bytes],
+    directories: Iterable[str] = (),
+    links: Mapping[str, str] | None = None,
+    setuid: Iterable[str] = (),
+) -> Blob:
     """A layer of executable files, directories that everyone may write, and symbolic links, by absolute paths."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -74,7 +79,7 @@ def layer(files: Mapping[str, bytes], directories: Iterable[str] = (), links: Ma
             tar.addfile(entry)
         for path, data in files.items():
             entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.size, entry.mode = len(data), 0o755
+            entry.size, entry.mode = len(data), 0o4755 if path in setuid else 0o755
             tar.addfile(entry, io.BytesIO(data))
         for path, target in (links or {}).items():
             entry = tarfile.TarInfo(path.lstrip("/"))
