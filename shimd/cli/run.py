@@ -51,6 +51,7 @@ class Options(NamedTuple):
     environment: tuple[str, ...]
     """``NAME=VALUE``, or ``NAME`` for our own variable."""
     cwd: str
+    network: bool
     entry: str
     program: str
     args: tuple[str, ...]
@@ -164,7 +165,14 @@ class Run:
     def _plan(self, program: str, artifact: Path, preopens: list[Directory]) -> Plan:
         options = self._options
         process = Process(args=[program, *options.args], env=[*map(variable, options.environment)], cwd=options.cwd)
-        return Plan(kind="run", id=options.program, process=process, artifact=str(artifact), preopens=preopens)
+        return Plan(
+            kind="run",
+            id=options.program,
+            process=process,
+            artifact=str(artifact),
+            preopens=preopens,
+            network=options.network,
+        )
 
     async def _live(self, forks: Forks, plan: Plan) -> None:
         """The worker's life; its exit code is the outcome."""

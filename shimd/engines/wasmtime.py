@@ -207,6 +207,7 @@ def _exports(module: "wasmtime.Module") -> dict[str, str | None]:
 
 def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
     import wasmtime
+    from wasmtime import _bindings
 
     config = wasmtime.WasiConfig()
     config.argv = list(invocation.args)
@@ -218,6 +219,9 @@ def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
     config.inherit_stderr()
     for preopen in top_preopens(invocation):
         config.preopen_dir(preopen[0], preopen[1], not preopen[2])
+    if invocation.network:  # preview 2's sockets: the binding has the C library's functions, but no method for them
+        _bindings.wasi_config_inherit_network(config.ptr())
+        _bindings.wasi_config_allow_ip_name_lookup(config.ptr(), True)
     return config
 
 

@@ -220,7 +220,7 @@ def _invocation(plan: Plan, program: str, entry: str) -> Invocation:
         cwd=process["cwd"],
         preopens=_preopens(plan),
         entry=entry,
-        network=True,
+        network=plan["kind"] != "run" or plan.get("network", False),
     )
 
 

@@ -73,6 +73,8 @@ class Plan(TypedDict, total=False):
     """run: the compiled module. compile: where to put it."""
     preopens: list[tuple[str, str, bool]]
     """run: (host directory, guest directory, read-only)."""
+    network: bool
+    """run: whether the guest may use this machine's network. A container's may always use its own."""
     pidns: str | None
     """As in the spawn request."""
     pause: str

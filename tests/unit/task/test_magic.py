@@ -1,0 +1,39 @@
+"""What is native and what is not, by the first bytes."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from shimd.task.magic import NativeProgram, reject_native
+
+
+@pytest.fixture
+def file() -> Iterator[int]:
+    fd = os.memfd_create("program")
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(b"\x7fELF\x02\x01", "a native (ELF) program"), (b"#!/bin/sh\n", "a script"), (b"#!", "a script")],
+)
+def test_native(file: int, data: bytes, kind: str) -> None:
+    os.write(file, data)
+    with pytest.raises(NativeProgram) as caught:
+        reject_native("/app", file)
+    assert str(caught.value).startswith(f"/app is {kind}, not WebAssembly")
+
+
+@pytest.mark.parametrize("data", [b"\0asm\x01\0\0\0", b"(module)", b"", b"#", b"\x7fEL", b" #!"])
+def test_not(file: int, data: bytes) -> None:
+    os.write(file, data)
+    reject_native("/app", file)
+
+
+def test_wherever_the_file_is_read(file: int) -> None:
+    os.write(file, b"\x7fELF")
+    os.lseek(file, 2, os.SEEK_SET)
+    with pytest.raises(NativeProgram):
+        reject_native("/app", file)
