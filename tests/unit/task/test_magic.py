@@ -15,10 +15,10 @@ def file() -> Iterator[int]:
     os.close(fd)
 
 
-@pytest.mark.parametrize(
-    ("data", "kind"),
-    [(b"\x7fELF\x02\x01", "a native (ELF) program"), (b"#!/bin/sh\n", "a script"), (b"#!", "a script")],
-)
+ELF, SCRIPT = "a native (ELF) program", "a script"
+
+
+@pytest.mark.parametrize(("data", "kind"), [(b"\x7fELF\x02\x01", ELF), (b"#!/bin/sh\n", SCRIPT), (b"#!", SCRIPT)])
 def test_native(file: int, data: bytes, kind: str) -> None:
     os.write(file, data)
     with pytest.raises(NativeProgram) as caught:
