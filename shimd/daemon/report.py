@@ -19,6 +19,7 @@ from shimd.daemon.supervisor import Supervisor
 from shimd.engines.registry import engine_names, engine_version
 from shimd.task.container import Container
 from shimd.task.metrics import metrics
+from shimd.task.plans import is_sandbox
 from shimd.task.process import Process
 from shimd.task.state import State
 from shimd.task.timestamp import timestamp
@@ -102,13 +103,19 @@ def _task(container: Container) -> api.Task:
     return api.Task(
         namespace=container.context.namespace,
         id=container.id,
-        engine=container.context.engine,
+        engine=_engine_of(container),
         pod=_pod(annotations),
         image=annotations.get(f"{_CRI}image-name", ""),
         bundle=str(container.bundle),
         init=_process(container.init),
         execs=[_process(process) for process in container.execs.values()],
     )
+
+
+def _engine_of(container: Container) -> str:
+    if is_sandbox(container.spec):
+        return "sandbox"
+    return "native" if container.native is not None else container.context.engine
 
 
 def _pod(annotations: dict[str, str]) -> api.Pod | None:

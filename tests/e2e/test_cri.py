@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -304,3 +305,25 @@ def test_many_pods_at_once(node: CriContainerd, runtime: Runtime, tmp_path: Path
         assert [ended(one, "app")["exitCode"] for one in pods] == [0] * len(pods)
         list(pool.map(Pod.remove, pods))
     assert not leftovers.settled(lambda: left(node))
+
+
+@wasm_only
+def test_what_ps_says(pod: MakePod, runtime: Runtime) -> None:
+    one = pod()
+    one.start("wasm", guests.WASM, "/app.wasm", "sleep", 600)
+    one.start("native", guests.NATIVE, "/app", "sleep", 600)
+    done = subprocess.run([LAUNCHERS / "shimd", "ps", "--json"], env=one.node.env, capture_output=True, check=True)
+    tasks = {
+        task["pod"]["container"]: task for task in json.loads(done.stdout) if task["pod"]["name"].startswith("pod")
+    }
+    engines = {name: task["engine"] for name, task in tasks.items()}
+    assert engines == {"": "sandbox", "wasm": runtime.name, "native": "native"}
+
+
+@wasm_only
+def test_an_image_for_wasi_wasm(pod: MakePod, runtime: Runtime) -> None:
+    """Of a platform that is not the node's."""
+    one = pod()
+    one.start("app", guests.WASI)
+    assert ended(one, "app")["exitCode"] == 0
+    assert one.log("app") == "hello from app\n"

@@ -394,6 +394,9 @@ class Task(betterproto2.Message):
     id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     engine: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    What runs it: an engine; "native" for a program of the host's kind, "sandbox" for what holds a pod.
+    """
 
     pod: "Pod | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
     """
