@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from shimd.engines.registry import engine_names, engine_version
 from shimd.errors import ShimdError
 from shimd.launcher.build import ENGINES
 from shimd.node.containerd import runtime_type
+from shimd.worker.client import peer_pid
 
 #: Bytes below which the cache will soon have no room for another compiled module.
 _LITTLE_SPACE = 200 << 20
@@ -211,18 +213,16 @@ def _address() -> str | None:
 
 
 def _process() -> Path | None:
-    """containerd's directory in /proc, if one runs (the first of several)."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and _executable(entry).endswith("/containerd"):
-            return entry
-    return None
-
-
-def _executable(process: Path) -> str:
+    """The directory in /proc of the containerd that answers, if one does."""
+    address = _address()
+    if address is None:
+        return None
     try:
-        return os.readlink(process / "exe")
-    except OSError:  # gone meanwhile, or a kernel thread
-        return ""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(address)
+            return Path("/proc", str(peer_pid(sock)))
+    except OSError:
+        return None
 
 
 def _path_of_containerd() -> str:
@@ -242,7 +242,7 @@ def _containerd_command() -> list[str] | None:
         return None
     words = [os.fsdecode(word) for word in (process / "cmdline").read_bytes().split(b"\0")]
     flags = [words[place : place + 2] for place, word in enumerate(words) if word in ("-c", "--config")]
-    return [_executable(process), *(flags[0] if flags else [])]
+    return [os.readlink(process / "exe"), *(flags[0] if flags else [])]
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

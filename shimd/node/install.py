@@ -29,8 +29,8 @@ class Node:
     config: Path | None = None
     """containerd's configuration, if it is not where it usually is."""
     runtimes: Sequence[str] = ENGINES
-    programs: Path = Path(sys.argv[0]).absolute().parent
-    """Where shimd and its launchers are installed."""
+    programs: Path = Path(sys.argv[0]).resolve().parent
+    """Where shimd and its launchers are installed; not where a link to it is, which may be ours."""
 
     @property
     def is_this_machine(self) -> bool:

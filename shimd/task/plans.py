@@ -69,5 +69,5 @@ def exec(
 @cache
 def pause_program() -> str:
     """``shimd-pause`` beside the program that runs; empty if none was installed (no C compiler)."""
-    path = Path(sys.argv[0]).absolute().with_name("shimd-pause")
+    path = Path(sys.argv[0]).resolve().with_name("shimd-pause")
     return str(path) if path.is_file() else ""

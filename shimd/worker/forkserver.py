@@ -165,25 +165,25 @@ class ForkServer:
         """Report an adopted process's exit as a worker's. Its control socket has no other end."""
         control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         other.close()
-        if pid in self._strays:
-            child = Child(key, pid, 0, control, -1, *self._strays.pop(pid))
-            self._children[key] = child
-            self._tell(child.spawned(), [control.fileno()])
-            control.close()
-            self._tell(child.exited())
-            return
+        ended = self._strays.pop(pid, None)
         try:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             self._watch(Child(key, pid, start_time(pid), control, os.pidfd_open(pid)))
-        except OSError as error:
+        except OSError as error:  # a child that is there now comes first: it may have an earlier one's number
+            if ended is None:
+                message = f"process {pid} is not a child of the fork server: {error.strerror}"
+                self._tell({"ev": "failed", "key": key, "code": Code.INTERNAL, "message": message})
+            else:
+                child = self._children[key] = Child(key, pid, 0, control, -1, *ended)
+                self._tell(child.spawned(), [control.fileno()])
+                self._tell(child.exited())
             control.close()
-            message = f"process {pid} is not a child of the fork server: {error.strerror}"
-            self._tell({"ev": "failed", "key": key, "code": Code.INTERNAL, "message": message})
 
     def _bury_strays(self) -> None:
         """Wait for adopted processes that nobody follows (yet)."""
-        live = {child.pid for child in self._by_pidfd.values()}
-        while (pid := _first_zombie()) is not None and pid not in live:
+        while (pid := _first_zombie()) is not None:
+            if any(child.pid == pid for child in self._by_pidfd.values()):
+                break  # one that is followed: its descriptor tells of it
             _pid, status = os.waitpid(pid, 0)
             self._strays[pid] = status, time.time_ns()
         while len(self._strays) > STRAYS:

@@ -26,13 +26,17 @@ class Bare(CriContainerd):
         kept = [part for part in self._config.read_text().split("[plugins") if "wasm" not in part]
         self._config.write_text("[plugins".join(kept))
 
-    def shimd(self, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [str(LAUNCHERS / "shimd"), *map(str, arguments)]
+    def shimd(
+        self, *arguments: object, check: bool = True, program: Path = LAUNCHERS / "shimd"
+    ) -> subprocess.CompletedProcess[str]:
+        command = [str(program), *map(str, arguments)]
         env = {**self.env, "CONTAINERD_ADDRESS": str(self.address)}
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=check)
 
-    def set_up(self, command: str, *flags: str) -> subprocess.CompletedProcess[str]:
-        return self.shimd(command, "--root", self.directory, "--config", self._config, *flags)
+    def set_up(
+        self, command: str, *flags: str, program: Path = LAUNCHERS / "shimd"
+    ) -> subprocess.CompletedProcess[str]:
+        return self.shimd(command, "--root", self.directory, "--config", self._config, *flags, program=program)
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def test_from_a_bare_node_and_back(bare: Bare, tmp_path: Path) -> None:
     native = run_pod(bare, tmp_path / "runc", "runc", "runc")
     native.remove()
 
-    bare.set_up("uninstall")
+    bare.set_up("uninstall", program=bare.directory / "usr/local/bin/shimd")  # the link that install made
     assert (bare._config.read_bytes(), files(bare.directory)) == (before, {})
     assert bare.set_up("uninstall").stdout == "nothing to do\n"
     assert not leftovers.settled(lambda: left(bare))

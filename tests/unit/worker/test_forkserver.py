@@ -2,16 +2,22 @@
 
 import os
 import signal
+import socket
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
 
 from shimd.daemon.modules import compile_in_worker
+from shimd.engines.base import Engine
+from shimd.engines.wasmtime import WasmtimeEngine
 from shimd.errors import Internal, InvalidArgument, ShimdError, Unavailable
 from shimd.worker.client import Forks, Worker, connect, launch
+from shimd.worker.forkserver import ForkServer
 from shimd.worker.messages import Plan
 from tests.unit.engines.test_contract import EXIT as EXIT_WITH
 from tests.unit.engines.test_contract import SPINS
@@ -234,12 +240,14 @@ async def left_behind(server: Server, script: str) -> tuple[Worker, int]:
     return worker, int((server.directory / "pid").read_text())
 
 
-@pytest.mark.parametrize("script", ["exit 7", "(sleep 0.3; exit 7)"], ids=["before", "after"])
-async def test_what_a_program_leaves_is_followed(server: Server, script: str) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_a_program_leaves_is_followed(server: Server, when: str) -> None:
     """Whether it ends before or after we ask for it."""
     async with server.supervised() as forks:
-        first, pid = await left_behind(server, script)
-        if "sleep" not in script:
+        first, pid = await left_behind(server, "(sleep 0.3; exit 7)")
+        while when == "before" and has_not_ended(pid):
+            await anyio.sleep(0.01)
+        if when == "before":
             await server.compiled(EXIT)  # so that the server has looked for children that ended
         worker = await forks.follow("followed", pid)
         assert worker.pid == pid
@@ -247,6 +255,13 @@ async def test_what_a_program_leaves_is_followed(server: Server, script: str) ->
         assert os.waitstatus_to_exitcode(worker.status or 0) == 7
         await forks.forget(first)
         await forks.forget(worker)
+
+
+def has_not_ended(pid: int) -> bool:
+    try:
+        return "Z (zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # waited for already
+        return False
 
 
 async def test_what_is_followed_outlives_its_supervisor(server: Server) -> None:
@@ -279,3 +294,19 @@ async def test_a_program_that_is_not_there(server: Server) -> None:
         assert packet is not None
         assert (packet[0]["ev"], packet[0]["message"]) == ("error", "/nowhere/runc: No such file or directory")
         await forks.end(worker)
+
+
+def test_a_number_that_is_used_again(tmp_path: Path) -> None:
+    """What runs now is followed, not what had its number before."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        subprocess.Popen(["sleep", "600"]) as child,
+    ):
+        server = ForkServer(cast(Engine[object], WasmtimeEngine()), listener)
+        server._strays[child.pid] = 7 << 8, 1
+        server._follow("followed", child.pid)
+        followed = server._children["followed"]
+        assert (followed.status, server._strays) == (None, {})
+        followed.control.close()
+        os.close(followed.pidfd)
+        child.kill()
