@@ -245,7 +245,7 @@ async def test_what_a_program_leaves_is_followed(server: Server, when: str) -> N
     """Whether it ends before or after we ask for it."""
     async with server.supervised() as forks:
         first, pid = await left_behind(server, "(sleep 0.3; exit 7)")
-        while when == "before" and has_not_ended(pid):
+        while when == "before" and has_not_ended(pid):  # noqa: ASYNC110 — another process ends, of which nobody tells us
             await anyio.sleep(0.01)
         if when == "before":
             await server.compiled(EXIT)  # so that the server has looked for children that ended
