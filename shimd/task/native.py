@@ -67,7 +67,8 @@ class Native:
 
     async def delete(self) -> None:
         """Remove what the runtime keeps, and the root file system's mounts. Quietly, if there is nothing."""
-        await self._forget_any()
+        with suppress(OSError):  # a container must be deletable, even if its runtime is gone from the node
+            await self._forget_any()
         await to_thread.run_sync(_unmount_all, self._rootfs)
 
     async def _forget_any(self) -> None:
