@@ -30,7 +30,7 @@ from shimd.task.magic import reject_native
 from shimd.task.process import exit_code
 from shimd.task.timestamp import timestamp
 from shimd.worker.cache import Cache
-from shimd.worker.client import Forks, Worker, private_forks
+from shimd.worker.client import Forks, HandedOver, Worker, private_forks
 from shimd.worker.main import split_entry
 from shimd.worker.messages import Plan
 
@@ -126,25 +126,19 @@ class Run:
         with ExitStack() as stack:
             wasm = _open(name, stack)
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime())))
-            error: ShimdError | None = None
             async with private_forks(self._options.engine, directory) as forks:
                 with self._scope:
-                    try:  # here, since a task group would wrap it
-                        try:
-                            await self._once(forks, name, entry, wasm, preopens)
-                        except DataLoss:  # a disk that crashed, say: what did not load is gone, and made anew
-                            await self._once(forks, name, entry, wasm, preopens)
-                    except ShimdError as caught:
-                        error = caught
-            if error is not None:
-                raise error
+                    try:
+                        await self._once(forks, name, entry, wasm, preopens)
+                    except DataLoss:  # a disk that crashed, say: what did not load is gone, and made anew
+                        await self._once(forks, name, entry, wasm, preopens)
 
     async def _once(self, forks: Forks, name: str, entry: str, wasm: int, preopens: list[Directory]) -> None:
         """:raises DataLoss: its compiled form does not load, and is out of the cache now"""
         artifact = await self._compiled(forks, name, wasm)
         program = f"{name}#{self._options.entry or entry}"
         try:
-            await self._live(forks, self._plan(program, artifact, preopens))
+            await self._live_where_it_belongs(forks, self._plan(program, artifact, preopens))
         except DataLoss:
             await Cache().discard(artifact)
             raise
@@ -174,12 +168,20 @@ class Run:
             network=options.network,
         )
 
+    async def _live_where_it_belongs(self, forks: Forks, plan: Plan) -> None:
+        try:
+            await self._live(forks, plan)
+        except HandedOver as other:
+            with tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime()) as directory:
+                async with private_forks(other.engine, Path(directory)) as others:
+                    await self._live(others, plan)
+
     async def _live(self, forks: Forks, plan: Plan) -> None:
         """The worker's life; its exit code is the outcome."""
         worker = await forks.spawn("run", plan, (0, 1, 2))
         self._worker, self.outcome.pid = worker, worker.pid
         try:
-            await _ready(worker)
+            worker.handled = await _ready(worker)
             self.outcome.started_at = _time(time.time_ns())
             worker.send({"op": "start"})
             await worker.exited.wait()
@@ -210,8 +212,12 @@ class Run:
             self._worker.signal(signal.SIGCONT)
 
 
-async def _ready(worker: Worker) -> None:
-    """:raises ShimdError: why the program cannot run"""
+async def _ready(worker: Worker) -> frozenset[int]:
+    """Returns the signals that the app handles itself.
+
+    :raises ShimdError: why the program cannot run
+    :raises HandedOver: another engine runs it
+    """
     while True:
         packet = await worker.receive()
         if packet is None:
@@ -222,8 +228,10 @@ async def _ready(worker: Worker) -> None:
                 raise from_code(message["code"], message["message"])
             case "warning":
                 _log.warning("%s", message["message"])
+            case "engine":
+                raise HandedOver(message["name"], None)
             case "ready":
-                return
+                return frozenset(message["signals"])
 
 
 def preopen(text: str) -> Directory:

@@ -69,8 +69,8 @@ class Endpoint:
             server.close()
             await server.wait_closed()
 
-    async def forks(self) -> Forks:
-        return await self._pool.get(self.engine)
+    async def forks(self, engine: str | None = None) -> Forks:
+        return await self._pool.get(engine or self.engine)
 
     async def program(self, container: str, name: str, fd: int | None) -> Path:
         if fd is not None:

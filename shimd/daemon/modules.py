@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from shimd.daemon.forks import ForkPool
-from shimd.engines.registry import engine_version
+from shimd.engines.registry import engine_family, engine_version
 from shimd.errors import Internal, from_code
 from shimd.log import logger
 from shimd.task.magic import reject_native
@@ -33,6 +33,7 @@ class Modules:
         :raises ResourceExhausted: no space, memory or time left to compile it
         """
         reject_native(name, fd)
+        engine = engine_family(engine)
 
         async def compile(wasm: int, artifact: Path) -> None:
             await self._compile(engine, name, wasm, artifact)

@@ -9,10 +9,10 @@ An engine knows nothing of containerd, OCI or sockets. It is found by its name i
   :meth:`Engine.run` inside the container, with dropped privileges.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 #: Exit code of an app whose guest trapped: what a native abort() gives (128 + SIGABRT).
 EXIT_TRAP = 134
@@ -34,6 +34,21 @@ class BrokenArtifact(EngineError):
 
 class UnsupportedFeature(EngineError):
     """The engine's binding lacks something that the app needs; the message names the way out."""
+
+
+class InvalidSetting(EngineError):
+    """An environment variable or annotation that the engine reads has a value of the wrong kind."""
+
+
+class OtherEngine(EngineError):
+    """The program is for another engine of this installation, which takes this one's artefacts (:class:`OfFamily`).
+
+    Raised by :meth:`Engine.load`: the worker ends, and one of that engine's takes its place.
+    """
+
+    def __init__(self, engine: str) -> None:
+        super().__init__(f"the program is run by the engine {engine}")
+        self.engine = engine
 
 
 class GuestTrap(Exception):
@@ -117,3 +132,20 @@ class Engine(Protocol[ModuleT]):
         :raises EngineError: the engine failed
         """
         ...
+
+
+@runtime_checkable
+class HandlesSignals(Protocol[ModuleT]):
+    """An engine whose apps end in their own way: a server that finishes its requests. Optional."""
+
+    def signals(self, module: ModuleT) -> Collection[int]:
+        """Signals that :meth:`Engine.run` has handlers for, from its first moment on. They are delivered as they are;
+        any other has its default action."""
+        ...
+
+
+@runtime_checkable
+class OfFamily(Protocol):
+    """An engine that takes the artefacts of another: modules are compiled by that one, once for both. Optional."""
+
+    family: ClassVar[str]

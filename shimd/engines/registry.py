@@ -6,10 +6,12 @@ for which each worker would pay in memory.
 
 from functools import cache
 
-from shimd.engines.base import Engine
+from shimd.engines.base import Engine, OfFamily
 from shimd.errors import InvalidArgument
 
 GROUP = "shimd.engines"
+#: Engines that are no runtimes by themselves: others hand programs over to them (:class:`OtherEngine`).
+APPS = "shimd.apps"
 
 
 @cache
@@ -28,8 +30,9 @@ def engine_reference(name: str) -> str:
     """
     from importlib.metadata import entry_points
 
-    for entry in entry_points(group=GROUP, name=name):
-        return entry.value
+    for group in (GROUP, APPS):
+        for entry in entry_points(group=group, name=name):
+            return entry.value
     raise InvalidArgument(f"engine {name} is not installed; installed are {', '.join(engine_names())}")
 
 
@@ -40,6 +43,13 @@ def engine_version(name: str) -> str:
     :raises InvalidArgument: none is installed under that name
     """
     return load_engine(engine_reference(name)).version()
+
+
+@cache
+def engine_family(name: str) -> str:
+    """The engine that compiles for an engine: itself, if it does not say otherwise (:class:`OfFamily`)."""
+    engine = load_engine(engine_reference(name))
+    return engine.family if isinstance(engine, OfFamily) else name
 
 
 def load_engine(reference: str) -> Engine[object]:

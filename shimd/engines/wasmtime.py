@@ -12,18 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from shimd.engines.base import BrokenArtifact, EngineError, GuestTrap, InvalidModule, Invocation, UnsupportedFeature
+from shimd.engines.base import (
+    BrokenArtifact,
+    EngineError,
+    GuestTrap,
+    InvalidModule,
+    Invocation,
+    OtherEngine,
+    UnsupportedFeature,
+)
 
 if TYPE_CHECKING:
     import wasmtime
 
 #: Bumped when the configuration below changes what a compiled artefact is.
-_CONFIG = 2
+_CONFIG = 3
 #: The version and layer fields after ``\0asm``: 1, and the component model's layer 1 (component-model Binary.md).
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _WASI = "wasi_snapshot_preview1"
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
-_MODULE, _COMPONENT_FILE, _FACTS = "module", "component", "facts.json"
+_MODULE, _COMPONENT_FILE, _SERVER, _FACTS = "module", "component", "server", "facts.json"
+#: What a component exports that serves HTTP: another engine's app.
+_HANDLER, _HTTP_ENGINE = "wasi:http/incoming-handler@", "wasi-http"
 _NO_FUNCTION = "is not a function"
 
 
@@ -61,7 +71,7 @@ class WasmtimeEngine:
         from wasmtime import component
 
         os.environ["TOKIO_WORKER_THREADS"] = "1"  # of wasmtime-wasi, in each app; else one a processor
-        self._engine = _engine(parallel=False)
+        self._engine = make_engine(parallel=False)
         self._linker = _linker(self._engine)
         self._component_linker = component.Linker(self._engine)
         self._component_linker.add_wasip2()
@@ -70,25 +80,33 @@ class WasmtimeEngine:
         import wasmtime
         from wasmtime import component
 
-        engine = _engine(parallel=True)
         facts: dict[str, Any] = {}
+        engine = make_engine(parallel=True)
         try:
             binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))
-            is_component = binary.startswith(_COMPONENT)
-            compiled = component.Component(engine, binary) if is_component else wasmtime.Module(engine, binary)
+            kind = _COMPONENT_FILE if binary.startswith(_COMPONENT) else _MODULE
+            if kind == _COMPONENT_FILE and _HANDLER.encode() in binary:
+                kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
+            compiled: Any = (wasmtime.Module if kind == _MODULE else component.Component)(engine, binary)
+            if kind == _SERVER and not _serves(engine, compiled):  # the name stands there, and is no export
+                kind, engine = _COMPONENT_FILE, make_engine(parallel=True)
+                compiled = component.Component(engine, binary)
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(f"not valid WebAssembly: {_sentence(error)}") from None
-        if isinstance(compiled, wasmtime.Module):
+        if kind == _MODULE:
             facts = {"problem": _problem(_linker(engine), compiled), "exports": _exports(compiled)}
         artifact.mkdir()
         (artifact / _FACTS).write_text(json.dumps(facts))
-        (artifact / (_COMPONENT_FILE if is_component else _MODULE)).write_bytes(compiled.serialize())
+        (artifact / kind).write_bytes(compiled.serialize())
 
     def load(self, artifact: Path) -> Loaded:
+        """:raises OtherEngine: it serves HTTP"""
         import wasmtime
         from wasmtime import component
 
         directory = str(artifact)
+        if os.path.exists(f"{directory}/{_SERVER}"):
+            raise OtherEngine(_HTTP_ENGINE)
         is_component = os.path.exists(f"{directory}/{_COMPONENT_FILE}")
         kind, file = (component.Component, _COMPONENT_FILE) if is_component else (wasmtime.Module, _MODULE)
         try:
@@ -151,14 +169,39 @@ class WasmtimeEngine:
         return call
 
 
-def _engine(*, parallel: bool) -> "wasmtime.Engine":
-    """The same configuration wherever it is made: artefacts are tied to it."""
+def make_engine(*, parallel: bool, epochs: bool = False) -> "wasmtime.Engine":
+    """The same configuration wherever it is made: artefacts are tied to it.
+
+    :param epochs: whether code can be interrupted, which costs some speed: for servers, whose requests have an end
+    """
     import wasmtime
 
     config = wasmtime.Config()
     config.parallel_compilation = parallel
     config.wasm_component_model = True
+    config.epoch_interruption = epochs
     return wasmtime.Engine(config)
+
+
+def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
+    """A component that serves HTTP, for an engine with ``epochs``.
+
+    :raises BrokenArtifact: it does not load
+    :raises UnsupportedFeature: it is another kind of program
+    """
+    import wasmtime
+    from wasmtime import component
+
+    if not (artifact / _SERVER).exists() and (artifact / _FACTS).exists():
+        raise UnsupportedFeature("the component does not export wasi:http/incoming-handler")
+    try:
+        return component.Component.deserialize_file(engine, str(artifact / _SERVER))
+    except wasmtime.WasmtimeError as error:
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+
+
+def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
+    return any(name.startswith(_HANDLER) for name in program.type.exports(engine))
 
 
 def _exit(code: int) -> None:

@@ -31,6 +31,7 @@ PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
 PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 
 # <linux/openat2.h>
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 # System call numbers that are the same on every architecture since Linux 5 (asm-generic/unistd.h and x86's table).
@@ -135,9 +136,18 @@ def setns(fd: int, flags: int) -> None:
 
 def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
     """Open ``path`` as a process chrooted to the directory ``root`` would (openat2(2), RESOLVE_IN_ROOT)."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT)
-    name = os.fsencode(path.lstrip("/") or ".")
-    return _check(_syscall(_SYS_OPENAT2, root, name, ctypes.byref(how), c_size_t(ctypes.sizeof(how))), path)
+    return _openat2(root, path.lstrip("/") or ".", flags, mode, RESOLVE_IN_ROOT)
+
+
+def open_beneath(directory: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open ``path`` relative to ``directory``, unless it leads out of it (openat2(2), RESOLVE_BENEATH; EXDEV)."""
+    return _openat2(directory, path, flags, mode, RESOLVE_BENEATH)
+
+
+def _openat2(directory: int, path: str, flags: int, mode: int, resolve: int) -> int:
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    size = c_size_t(ctypes.sizeof(how))
+    return _check(_syscall(_SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), size), path)
 
 
 def prctl(option: int, *arguments: int) -> int:

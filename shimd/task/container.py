@@ -164,7 +164,7 @@ class Container:
     async def _forget(self, process: Process) -> None:
         assert process.worker is not None
         with suppress(ShimdError):  # a fork server that died has forgotten already
-            await (await self.context.forks()).forget(process.worker)
+            await process.worker.forks.forget(process.worker)
 
     # Life
 

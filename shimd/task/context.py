@@ -28,8 +28,8 @@ class Context(Protocol):
         """For what must go on after a request has been answered."""
         ...
 
-    async def forks(self) -> Forks:
-        """The engine's fork server, started if need be.
+    async def forks(self, engine: str | None = None) -> Forks:
+        """The fork server of our engine, or of the one named, started if need be.
 
         :raises Unavailable: it does not start
         """

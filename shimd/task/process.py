@@ -84,7 +84,8 @@ class Process:
             raise NotFound("process already finished") from None
 
     def _delivered(self, action: Action, number: int) -> int:
-        if not self.emulate_signals:
+        assert self.worker is not None
+        if not self.emulate_signals or number in self.worker.handled:
             return number
         if action is Action.TERMINATE:
             self._killed_by = self._killed_by or number

@@ -11,7 +11,7 @@ from shimd.errors import DataLoss, Internal, ShimdError, from_code
 from shimd.log import logger
 from shimd.task.context import Context
 from shimd.task.magic import NativeProgram
-from shimd.worker.client import Worker
+from shimd.worker.client import HandedOver, Worker
 from shimd.worker.messages import Message, Plan
 
 _log = logger(__name__)
@@ -25,26 +25,35 @@ async def spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, 
     :raises ShimdError: it failed; the worker is gone
     """
     try:
-        return await _spawn(context, container, plan, stdio)
+        return await _with_right_engine(context, container, plan, stdio)
     except DataLoss as error:  # a disk that crashed, say: _lead has thrown the module away, and it is compiled anew
         _log.warning("container %s: %s", container, error)
+        return await _with_right_engine(context, container, plan, stdio)
+
+
+async def _with_right_engine(context: Context, container: str, plan: Plan, stdio: tuple[int, int, int]) -> Worker:
+    try:
         return await _spawn(context, container, plan, stdio)
+    except HandedOver as other:
+        known = Plan(artifact=other.artifact) if other.artifact else Plan()
+        return await _spawn(context, container, plan | known, stdio, other.engine)
 
 
-async def _spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, int, int]) -> Worker:
+async def _spawn(
+    context: Context, container: str, plan: Plan, stdio: tuple[int, int, int], engine: str | None = None
+) -> Worker:
     key = f"{context.namespace}/{plan['id']}@{time.time_ns()}.{next(_serial)}"
-    forks = await context.forks()
+    forks = await context.forks(engine)
     worker = await forks.spawn(key, plan, stdio)
     try:
-        await _lead(context, container, worker)
+        await _lead(context, container, worker, plan.get("artifact"))
     except BaseException:
         await forks.end(worker)
         raise
     return worker
 
 
-async def _lead(context: Context, container: str, worker: Worker) -> None:
-    artifact = None
+async def _lead(context: Context, container: str, worker: Worker, artifact: str | None) -> None:
     while True:
         packet = await worker.receive()
         if packet is None:
@@ -56,6 +65,8 @@ async def _lead(context: Context, container: str, worker: Worker) -> None:
                     answer = await _program(context, container, message, fds)
                     artifact = answer.get("artifact")
                     worker.send(answer)
+                case "engine":
+                    raise HandedOver(message["name"], artifact)
                 case "warning":
                     _log.warning("container %s: %s", container, message["message"])
                 case "error":
@@ -63,6 +74,7 @@ async def _lead(context: Context, container: str, worker: Worker) -> None:
                         await context.discard(Path(artifact))
                     raise from_code(message["code"], message["message"])
                 case "ready":
+                    worker.handled = frozenset(message["signals"])
                     return
         finally:
             for fd in fds:

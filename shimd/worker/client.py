@@ -20,6 +20,13 @@ from shimd.errors import ShimdError, Unavailable, from_code
 from shimd.worker.messages import LISTEN_FD, Message, Plan, plan_file, receive, send
 
 
+class HandedOver(Exception):
+    """A worker found that its program is another engine's, for which its compiled form is the same."""
+
+    def __init__(self, engine: str, artifact: str | None) -> None:
+        self.engine, self.artifact = engine, artifact
+
+
 @dataclass(eq=False)
 class Worker:
     """One forked process, until :meth:`Forks.forget`."""
@@ -29,6 +36,10 @@ class Worker:
     start: int
     """Start time in clock ticks since boot; with the pid it names the process for good."""
     control: socket.socket
+    forks: "Forks"
+    """The connection to the fork server that it is a child of."""
+    handled: frozenset[int] = frozenset()
+    """Signals that its app handles itself."""
     status: int | None = None
     """The wait status (``os.waitstatus_to_exitcode`` reads it), once it has exited."""
     exited_at: int = 0
@@ -184,7 +195,7 @@ class Forks:
         if key in self._workers:  # ours, and listed once more
             control.close()
             return
-        worker = Worker(key, message["pid"], message["start"], control, adopted=key not in self._replies)
+        worker = Worker(key, message["pid"], message["start"], control, self, adopted=key not in self._replies)
         self._workers[key] = worker
         self._reply(key, worker)
 
@@ -192,7 +203,7 @@ class Forks:
         key = message["key"]
         worker = self._workers.get(key)
         if worker is None:  # it ended while no supervisor was connected
-            worker = self._workers[key] = Worker(key, message["pid"], 0, socket.socket(), adopted=True)
+            worker = self._workers[key] = Worker(key, message["pid"], 0, socket.socket(), self, adopted=True)
         if worker.status is None:
             worker.gone(message["status"], message["at"])
 
@@ -269,13 +280,18 @@ async def private_forks(engine: str, directory: Path) -> AsyncIterator[Forks]:
     """A fork server of one's own, for as long as the context or this process lasts (``shimd run``)."""
     sock, pid = launch(engine, directory / "worker.sock", "private")
     forks = Forks(sock)
+    error: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(forks.run)
         try:
             yield forks
+        except (ShimdError, HandedOver) as caught:  # raised outside, since a task group would wrap it
+            error = caught
         finally:
             tasks.cancel_scope.cancel()
             _end(pid)
+    if error is not None:
+        raise error
 
 
 def _end(pid: int) -> None:

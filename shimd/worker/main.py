@@ -12,9 +12,9 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 from shimd.engines.base import (
     EXIT_ENGINE,
@@ -23,8 +23,11 @@ from shimd.engines.base import (
     Engine,
     EngineError,
     GuestTrap,
+    HandlesSignals,
     InvalidModule,
+    InvalidSetting,
     Invocation,
+    OtherEngine,
     Preopen,
     UnsupportedFeature,
 )
@@ -92,8 +95,11 @@ def main(engine: Engine[object], plan: Plan, control: socket.socket) -> NoReturn
     """Prepare, report, wait, run, exit."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        run = _make_ready(engine, plan, control)
-        send(control, {"ev": "ready"})
+        ready = _make_ready(engine, plan, control)
+        send(control, {"ev": "ready", "signals": [int(number) for number in ready.signals]})
+    except OtherEngine as other:
+        send(control, {"ev": "engine", "name": other.engine})
+        os._exit(EXIT_FAILED)
     except Exception as error:  # a bug of ours or a binding's, too, must be seen by who waits for this app
         send(control, {"ev": "error", **_describe(error)})
         os._exit(EXIT_FAILED)
@@ -102,7 +108,7 @@ def main(engine: Engine[object], plan: Plan, control: socket.socket) -> NoReturn
     if receive(control) is None:  # deleted before it was started
         os._exit(EXIT_FAILED)
     control.close()
-    os._exit(_run(run))
+    os._exit(_run(ready.run))
 
 
 def prepare_signals() -> None:
@@ -127,18 +133,26 @@ def _die(number: int) -> None:
 _die_in_c = ctypes.CFUNCTYPE(None, ctypes.c_int)(_die)
 
 
-def _make_ready(engine: Engine[object], plan: Plan, control: socket.socket) -> Callable[[], int]:
+class Ready(NamedTuple):
+    """What Start sets going."""
+
+    run: Callable[[], int]
+    signals: Collection[int] = ()
+    """That the app handles itself."""
+
+
+def _make_ready(engine: Engine[object], plan: Plan, control: socket.socket) -> Ready:
     """What is to be run at Start. What few workers need, they import themselves: the others need not carry it."""
     match plan["kind"]:
         case "compile":
             from shimd.worker import compile
 
             compile.run(engine, plan)
-            return lambda: 0
+            return Ready(lambda: 0)
         case "sandbox":
             from shimd.worker import pod
 
-            return pod.prepare(plan)
+            return Ready(pod.prepare(plan))
         case "native":
             from shimd.worker import native
 
@@ -146,7 +160,7 @@ def _make_ready(engine: Engine[object], plan: Plan, control: socket.socket) -> C
     return _prepare(engine, plan, control)
 
 
-def _prepare(engine: Engine[object], plan: Plan, control: socket.socket) -> Callable[[], int]:
+def _prepare(engine: Engine[object], plan: Plan, control: socket.socket) -> Ready:
     place = _place(plan)
     process = plan["process"]
     program, entry = split_entry(process["args"][0])
@@ -156,7 +170,8 @@ def _prepare(engine: Engine[object], plan: Plan, control: socket.socket) -> Call
     engine.check(module, invocation)
     for warning in place.enter():
         send(control, {"ev": "warning", "message": warning})
-    return lambda: engine.run(module, invocation)
+    signals = engine.signals(module) if isinstance(engine, HandlesSignals) else ()
+    return Ready(lambda: engine.run(module, invocation), signals)
 
 
 def _place(plan: Plan) -> Place:
@@ -241,7 +256,7 @@ def _describe(error: Exception) -> Message:
     match error:
         case ShimdError():
             code: Code = error.code
-        case InvalidModule():
+        case InvalidModule() | InvalidSetting():
             code = InvalidArgument.code
         case BrokenArtifact():
             code = DataLoss.code

@@ -20,7 +20,8 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
       ← {"ev": "entry", "name": path} + [file]  the program of args[0] (init: once the root file system is mounted)
       ← {"ev": "entry", "name": path, "missing": sentence}    or it is not there; an image's layer may hold it
       → {"op": "load", "artifact": path}        the compiled module
-      ← {"ev": "ready"}                         all is set up; nothing of the guest has run
+      ← {"ev": "engine", "name": engine}        that engine runs the program; the worker exits
+      ← {"ev": "ready", "signals": [n, …]}      all is set up; nothing of the guest has run. Signals that the app handles
       → {"op": "start"}
       ← {"ev": "error", "code": C, "message": M}   at any point before ready; the worker exits, Create fails
       ← {"ev": "warning", "message": M}            something that may be missing was (a capability of the host)
@@ -70,7 +71,7 @@ class Plan(TypedDict, total=False):
     terminal: bool
     """Whether fd 0 is a pty to be made the controlling terminal."""
     artifact: str
-    """run: the compiled module. compile: where to put it."""
+    """run, or for another engine: the compiled module. compile: where to put it."""
     preopens: list[tuple[str, str, bool]]
     """run: (host directory, guest directory, read-only)."""
     network: bool

@@ -11,7 +11,7 @@ from shimd.errors import FailedPrecondition, NotFound
 from shimd.task.process import Process, exit_code
 from shimd.task.state import State, Step
 from shimd.task.stdio import Streams
-from shimd.worker.client import Worker
+from shimd.worker.client import Forks, Worker
 
 
 def wait_status(code: int = 0, killed_by: int = 0) -> int:
@@ -48,14 +48,14 @@ def process() -> Process:
         while True:
             time.sleep(10)
     ours, theirs = socket.socketpair()
-    theirs.close()
     process = Process("", {"args": ["x"], "cwd": "/"}, Streams(), State.CREATED)
-    process.worker = Worker("key", pid, 0, ours)
+    process.worker = Worker("key", pid, 0, ours, Forks(theirs))
     yield process
     if process.worker.status is None:
         os.kill(pid, signal.SIGKILL)
         reap(process)
     ours.close()
+    theirs.close()
 
 
 def reap(process: Process) -> None:

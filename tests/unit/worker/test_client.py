@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from shimd.worker.client import Worker
+from shimd.worker.client import Forks, Worker
 from shimd.worker.messages import send
 
 pytestmark = pytest.mark.anyio
@@ -15,7 +15,7 @@ async def test_what_a_worker_said_before_its_exit_is_not_lost() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     with ours:
-        worker = Worker("key", 1, 1, ours)
+        worker = Worker("key", 1, 1, ours, Forks(theirs))
         send(theirs, {"ev": "error", "code": 3, "message": "not valid"})
         theirs.close()
         worker.gone(0, 1)

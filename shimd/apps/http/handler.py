@@ -1,0 +1,226 @@
+"""The ASGI application between the HTTP server and the guests (https://asgi.readthedocs.io, HTTP 2.3)."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import wasmtime
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from shimd.apps.http.pool import Pool
+from shimd.component.guest import Guest, current
+from shimd.component.host import Exit, Host
+from shimd.component.values import Err, Ok
+from shimd.wasi.http.body import Aborted, BodyStream, OutgoingBody
+from shimd.wasi.http.fields import Fields
+from shimd.wasi.http.types import IncomingRequest, OutgoingResponse, ResponseOutparam
+from shimd.wasi.waiting import Gone, give_up
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+INTERFACE = "wasi:http/incoming-handler"
+#: Seconds between the ticks that a spinning guest is interrupted by.
+_TICK = 0.5
+_NEVER = 1 << 62
+
+
+class Handler:
+    """Requests in, a guest for each, responses out. ``async with`` it, to have instances made ahead."""
+
+    def __init__(
+        self,
+        engine: wasmtime.Engine,
+        host: Host,
+        *,
+        pool: int = 2,
+        concurrency: int = 64,
+        timeout: float = 60.0,
+        name: str = "",
+    ) -> None:
+        self._engine = engine
+        self._host = host
+        self._name = name
+        self._interface = host.export(INTERFACE) or INTERFACE
+        self._pool = Pool(host, pool)
+        self._guests = anyio.CapacityLimiter(concurrency)
+        self._timeout = timeout
+        self._tasks: TaskGroup
+        self._running = 0
+        self._busy = anyio.Event()
+
+    async def __aenter__(self) -> "Handler":
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._pool.fill)
+        if self._timeout:
+            self._tasks.start_soon(self._tick)
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(*exception)
+
+    async def _tick(self) -> None:
+        """Advance the engine's epoch while guests run; an idle app stays asleep."""
+        while True:
+            self._busy = anyio.Event()
+            while self._running:
+                await anyio.sleep(_TICK)
+                self._engine.increment_epoch()
+            await self._busy.wait()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = _Exchange(scope, receive, send)
+        async with self._guests:
+            self._running += 1
+            self._busy.set()
+            try:
+                await self._serve(request)
+            finally:
+                self._running -= 1
+
+    async def _serve(self, exchange: "_Exchange") -> None:
+        try:
+            guest = await self._pool.take()
+        except Exception as error:
+            complain(self._name, str(error))
+            await exchange.fail(500)
+            return
+        guest.environment["REQUEST_ID"] = str(uuid.uuid4())
+        async with anyio.create_task_group() as tasks:
+            if self._timeout:
+                guest.store.set_epoch_deadline(int(self._timeout / _TICK) + 1)
+                tasks.start_soon(self._expire, exchange, guest)
+            tasks.start_soon(exchange.answer)
+            await to_thread.run_sync(self._run, guest, exchange, limiter=_UNLIMITED)
+            await exchange.answered.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _expire(self, exchange: "_Exchange", guest: Guest) -> None:
+        with anyio.move_on_after(self._timeout):
+            await exchange.started.wait()
+            return
+        give_up(guest)
+
+    def _run(self, guest: Guest, exchange: "_Exchange") -> None:
+        """On a thread of its own, from the request's first byte to the response's last."""
+        parameter = ResponseOutparam(exchange.respond)
+        try:
+            self._host.call(guest, self._interface, "handle", exchange.incoming(), parameter)
+        except Exit as exit:
+            if exit.code:
+                complain(self._name, f"the guest exited with {exit.code}")
+        except Gone:
+            complain(self._name, f"no answer within {self._timeout:g} s")
+            exchange.status = 504
+        except Exception as error:
+            interrupted = "interrupt" in str(error)
+            exchange.status = 504 if interrupted else 500
+            complain(self._name, f"no answer within {self._timeout:g} s" if interrupted else str(error))
+        finally:
+            with guest.entered():
+                guest.close()
+            exchange.ended()
+
+
+#: Threads are as many as requests are let in.
+_UNLIMITED = anyio.CapacityLimiter(1 << 20)
+
+
+def complain(name: str, text: str) -> None:
+    """On the app's stderr."""
+    where = f"shimd: {name}: " if name else "shimd: "
+    os.write(2, f"{where}{text.rstrip()}\n".encode(errors="replace"))
+
+
+class _Exchange:
+    """One request and its response."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._response: OutgoingResponse | None = None
+        self.started, self.answered = anyio.Event(), anyio.Event()
+        self._loop = asyncio.get_running_loop()
+        self.status = 500
+        """What is answered if the guest does not."""
+
+    def incoming(self) -> IncomingRequest:
+        scope = self._scope
+        headers = Fields((name.decode("latin-1"), value) for name, value in scope["headers"])
+        host = headers.get("host")
+        query = scope["query_string"].decode("latin-1")
+        path = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
+        authority = host[0].decode("latin-1") if host else "{}:{}".format(*(scope["server"] or ("localhost", 80)))
+        return IncomingRequest(
+            scope["method"], path, scope["scheme"], authority, Fields(headers.entries()), BodyStream(self._body)
+        )
+
+    async def _body(self) -> bytes | None:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError("the client has gone away")
+        data: bytes = message.get("body", b"")
+        if not data and not message.get("more_body"):
+            return None
+        if not message.get("more_body"):
+            self._receive = _no_more
+        return data
+
+    # On the guest's thread
+
+    def respond(self, response: Ok | Err) -> None:
+        """``response-outparam.set``: from now on the guest may take its time."""
+        current().store.set_epoch_deadline(_NEVER)
+        if isinstance(response, Ok):
+            self._response = response.value
+        self._loop.call_soon_threadsafe(self.started.set)
+
+    def ended(self) -> None:
+        """The guest is gone, whatever it has answered."""
+        if self._response is not None and (body := self._response.sent()[2]) is not None:
+            body.close()
+        self._loop.call_soon_threadsafe(self.started.set)
+
+    # In the event loop
+
+    async def answer(self) -> None:
+        try:
+            await self.started.wait()
+            if self._response is None:
+                await self.fail(self.status)
+            else:
+                await self._answer(*self._response.sent())
+        finally:
+            self.answered.set()
+
+    async def _answer(self, status: int, headers: list[tuple[str, bytes]], body: OutgoingBody | None) -> None:
+        fields = [(name.encode("latin-1"), value) for name, value in headers]
+        if body is None and self._scope["method"] != "HEAD":
+            fields = [*(field for field in fields if field[0] != b"content-length"), (b"content-length", b"0")]
+        await self._send({"type": "http.response.start", "status": status, "headers": fields})
+        if body is not None:
+            try:
+                async for chunk in body.pipe.chunks():
+                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            except Aborted:
+                raise ConnectionAbortedError("the guest ended before the end of its response") from None
+            finally:
+                body.pipe.abandon("the client has gone away")
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def fail(self, status: int) -> None:
+        await self._send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+async def _no_more() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": False}

@@ -1,0 +1,41 @@
+"""Instances: each is used for one request, and a few are made ahead, so that a request need not wait for one."""
+
+from collections import deque
+
+import anyio
+from anyio import to_thread
+
+from shimd.component.guest import Guest
+from shimd.component.host import Host
+
+
+class Pool:
+    """Of one component; used in the event loop, while :meth:`fill` runs."""
+
+    def __init__(self, host: Host, size: int) -> None:
+        self._host = host
+        self._size = size
+        self._idle: deque[Guest] = deque()
+        self._taken = anyio.Event()
+        self._limiter = anyio.CapacityLimiter(1)
+
+    async def take(self) -> Guest:
+        """A fresh instance.
+
+        :raises wasmtime.WasmtimeError: it trapped at its start
+        """
+        self._taken.set()
+        if self._idle:
+            return self._idle.popleft()
+        return await to_thread.run_sync(self._host.instantiate)
+
+    async def fill(self) -> None:
+        """Keep some ready, until cancelled. What fails here is told to who asks for one."""
+        while True:
+            self._taken = anyio.Event()
+            try:
+                while len(self._idle) < self._size:
+                    self._idle.append(await to_thread.run_sync(self._host.instantiate, limiter=self._limiter))
+            except Exception:
+                self._size = 0
+            await self._taken.wait()

@@ -1,0 +1,79 @@
+"""One instance of a component: its store, and the host's objects that it holds handles of.
+
+Host functions are shared by all instances of an app, which run on threads of their own: a function finds the one that
+calls it by :func:`current`.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import wasmtime
+from wasmtime import component
+
+
+class Guest:
+    """A store with what belongs to it."""
+
+    def __init__(self, engine: wasmtime.Engine) -> None:
+        self.store = wasmtime.Store(engine)
+        self.context = self.store._context()
+        self.table: dict[int, Any] = {}
+        self.failure: BaseException | None = None
+        """What a host function raised last; it ended the guest's call."""
+        self.instance: component.Instance
+        self.environment: dict[str, str] = {}
+        """Variables of this instance, besides the app's."""
+        self.waiting: anyio.CancelScope | None = None
+        self.given_up = False
+        """Both: see :mod:`shimd.wasi.waiting`."""
+        self._next = 1
+
+    def add(self, thing: Any) -> int:
+        """Into the table; returns its number there."""
+        number = self._next
+        self._next += 1
+        self.table[number] = thing
+        return number
+
+    def take(self, number: int) -> Any:
+        """Out of the table: the guest has given it back."""
+        return self.table.pop(number)
+
+    def drop(self, number: int) -> None:
+        """The guest has closed its last handle."""
+        close(self.table.pop(number, None))
+
+    def close(self) -> None:
+        """Give all back; the guest is not entered again."""
+        for thing in self.table.values():
+            close(thing)
+        self.table.clear()
+        self.store.close()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """While this thread runs it."""
+        before = getattr(_local, "guest", None)
+        _local.guest = self
+        try:
+            yield
+        finally:
+            _local.guest = before
+
+
+def close(thing: Any) -> None:
+    """Whatever can be closed is told that nobody uses it any more."""
+    if (method := getattr(thing, "close", None)) is not None:
+        method()
+
+
+_local = threading.local()
+
+
+def current() -> Guest:
+    """The guest that this thread runs."""
+    guest: Guest = _local.guest
+    return guest

@@ -1,0 +1,244 @@
+"""From interfaces in Python to a component that runs: linking, instantiating, calling.
+
+An interface is given by an object (a *provider*), named by the interface, as ``wasi:io/streams``. Its functions are found
+by name: ``get-random-bytes`` is the provider's ``get_random_bytes``; a resource's class is the provider's attribute of its
+name (``input-stream``: ``InputStream``), for its constructor and static functions; a method is the object's own.
+"""
+
+import ctypes
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import wasmtime
+from wasmtime import _bindings as c
+from wasmtime import component
+from wasmtime.component import _types as types
+
+from shimd.component.guest import Guest, current
+from shimd.component.resources import Resources
+from shimd.component.values import Codec, Err, codec
+from shimd.engines.base import UnsupportedFeature
+
+Providers = Mapping[str, object]
+"""By the interface's name; with its version where it is not a WASI 0.2 one, all of whose versions are compatible."""
+
+_WASI_02 = re.compile(r"@0\.2\.\d+$")
+_Function = Callable[..., Any]
+
+
+class Exit(BaseException):
+    """The guest ends by its own wish, with an exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Host:
+    """A component, linked to its providers: makes instances of it."""
+
+    def __init__(self, engine: wasmtime.Engine, program: component.Component, providers: Providers) -> None:
+        """:raises UnsupportedFeature: it imports what nobody provides"""
+        self._engine = engine
+        self._program = program
+        self._resources = Resources()
+        self._linker = component.Linker(engine)
+        self._kept: list[Any] = []
+        """Callbacks that C holds pointers to."""
+        self._indices: dict[tuple[str, str], component.ExportIndex] = {}
+        self._link(providers)
+
+    @property
+    def exports(self) -> list[str]:
+        return list(self._program.type.exports(self._engine))
+
+    def export(self, name: str) -> str | None:
+        """The full name, with its version, of an exported interface of WASI 0.2."""
+        return next((export for export in self.exports if _base(export) == name), None)
+
+    def instantiate(self) -> Guest:
+        """A fresh instance; it must not be entered by two threads at once.
+
+        :raises wasmtime.WasmtimeError: what it does at its start failed
+        """
+        guest = Guest(self._engine)
+        guest.store.set_epoch_deadline(1 << 62)
+        with guest.entered():
+            guest.instance = self._linker.instantiate(guest.store, self._program)
+        return guest
+
+    def call(self, guest: Guest, interface: str, function: str, *arguments: Any) -> Any:
+        """Call an exported function of an instance on this thread.
+
+        :raises BaseException: what a host function raised
+        :raises wasmtime.WasmtimeError: the guest trapped
+        """
+        found = self._function(guest, interface, function)
+        kind = found.type(guest.store)
+        values = (c.wasmtime_component_val * max(1, len(arguments)))()
+        result = c.wasmtime_component_val()
+        guest.failure = None
+        with guest.entered():
+            try:
+                for (_name, parameter), argument, value in zip(kind.params, arguments, values, strict=False):
+                    codec(parameter, self._resources).lower(argument, value)
+                error = c.wasmtime_component_func_call(
+                    ctypes.byref(found._func),
+                    guest.context,
+                    values,
+                    len(arguments),
+                    ctypes.byref(result),
+                    1 if kind.result is not None else 0,
+                )
+                if error:
+                    trap = wasmtime.WasmtimeError._from_ptr(error)
+                    raise guest.failure or trap
+                return codec(kind.result, self._resources).lift(result) if kind.result is not None else None
+            finally:
+                for value in (*values, result):
+                    c.wasmtime_component_val_delete(ctypes.byref(value))
+
+    def _function(self, guest: Guest, interface: str, name: str) -> component.Func:
+        """Looked up by an index that is the same for all instances."""
+        key = interface, name
+        if key not in self._indices:
+            outer = guest.instance.get_export_index(guest.store, interface)
+            inner = guest.instance.get_export_index(guest.store, name, outer) if outer is not None else None
+            if inner is None:
+                raise UnsupportedFeature(f"the component exports no {interface}#{name}")
+            self._indices[key] = inner
+        function = guest.instance.get_func(guest.store, self._indices[key])
+        assert function is not None
+        return function
+
+    # Linking
+
+    def _link(self, providers: Providers) -> None:
+        with self._linker.root() as root:
+            for name, item in self._program.type.imports(self._engine).items():
+                kind = item.ty
+                if not isinstance(kind, types.ComponentInstanceType):
+                    raise UnsupportedFeature(f"the component imports {name}, which is not an interface")
+                provider = providers.get(name, providers.get(_base(name)))
+                if provider is None:
+                    raise UnsupportedFeature(f"the component imports {name}, which is not provided")
+                with root.add_instance(name) as instance:
+                    self._add_interface(instance, name, kind, provider)
+
+    def _add_interface(
+        self, instance: component.LinkerInstance, interface: str, kind: types.ComponentInstanceType, provider: object
+    ) -> None:
+        for name, item in kind.exports(self._engine).items():
+            match item.ty:
+                case component.ResourceType() as resource:
+                    host = component.ResourceType.host(self._resources.id_of(resource))
+                    instance.add_resource(name, host, _drop)
+                case types.FuncType() as function:
+                    self._add_function(instance, interface, name, function, provider)
+
+    def _add_function(
+        self, instance: component.LinkerInstance, interface: str, name: str, kind: types.FuncType, provider: object
+    ) -> None:
+        implementation = _implementation(provider, name) or _missing(f"{interface}#{name}")
+        callback = c.wasmtime_component_func_callback_t(self._callback(implementation, kind))
+        self._kept.append(callback)
+        text = name.encode()
+        error = c.wasmtime_component_linker_instance_add_func(
+            instance.ptr(), ctypes.create_string_buffer(text), len(text), callback, None, _NO_FINALIZER
+        )
+        if error:
+            raise wasmtime.WasmtimeError._from_ptr(error)
+
+    def _callback(self, implementation: _Function, kind: types.FuncType) -> Callable[..., int]:
+        codecs: tuple[list[Codec], Codec | None] | None = None
+
+        def call(_data: Any, _context: Any, _type: Any, values: Any, count: int, results: Any, _results: int) -> int:
+            nonlocal codecs
+            try:
+                if codecs is None:  # an app uses few of the functions that it imports
+                    codecs = self._codecs(kind)
+                parameters, result = codecs
+                try:
+                    answer = implementation(*[parameters[index].lift(values[index]) for index in range(count)])
+                except Err as error:
+                    answer = error
+                if result is not None:
+                    result.lower(answer, results[0])
+            except BaseException as error:
+                current().failure = error
+                return _as_error(error)
+            return 0
+
+        return call
+
+    def _codecs(self, kind: types.FuncType) -> tuple[list[Codec], Codec | None]:
+        result = kind.result
+        return (
+            [codec(parameter, self._resources) for _name, parameter in kind.params],
+            codec(result, self._resources) if result is not None else None,
+        )
+
+
+_NO_FINALIZER = ctypes.cast(None, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
+
+
+def _base(name: str) -> str:
+    return _WASI_02.sub("", name)
+
+
+def _drop(_store: Any, number: int) -> None:
+    current().drop(number)
+
+
+def _as_error(error: BaseException) -> int:
+    text = f"{type(error).__name__}: {error}"
+    pointer = c.wasmtime_error_new(ctypes.create_string_buffer(text.encode()))
+    return ctypes.cast(pointer, ctypes.c_void_p).value or 0
+
+
+def _missing(name: str) -> _Function:
+    def fail(*_arguments: Any) -> None:
+        raise UnsupportedFeature(f"the component calls {name}, which is not provided")
+
+    return fail
+
+
+def _implementation(provider: object, name: str) -> _Function | None:
+    """What a function of an interface is in Python."""
+    kind, _, rest = name.rpartition("]")
+    resource, _, function = rest.rpartition(".")
+    match kind:
+        case "":
+            return _attribute(provider, name)
+        case "[method":
+            return _method(_python(function))
+        case "[static":
+            return _attribute(getattr(provider, _class(resource), None), function)
+        case "[constructor":
+            constructor: _Function | None = getattr(provider, _class(rest), None)
+            return constructor
+    return None
+
+
+def _attribute(owner: object, name: str) -> _Function | None:
+    found: _Function | None = getattr(owner, _python(name), None)
+    return found
+
+
+def _method(name: str) -> _Function:
+    def call(self: Any, *arguments: Any) -> Any:
+        method = getattr(self, name, None)
+        if method is None:
+            raise UnsupportedFeature(f"{type(self).__name__} has no {name} here")
+        return method(*arguments)
+
+    return call
+
+
+def _python(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _class(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("-"))

@@ -1,0 +1,20 @@
+"""Which resource types of a component's imports are one and the same: interfaces use each other's by other names."""
+
+from wasmtime.component import ResourceType
+
+
+class Resources:
+    """Numbers for the resource types of one component, by which its host's are told apart."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[ResourceType, ResourceType]] = []
+        """As the component's type has it, and as it is in an instance: the host's, of a number."""
+
+    def id_of(self, kind: ResourceType) -> int:
+        """The same for the same type, whatever it is called where it is used."""
+        for number, known in enumerate(self._known):
+            if kind in known:
+                return number
+        number = len(self._known)
+        self._known.append((kind, ResourceType.host(number)))
+        return number

@@ -1,0 +1,100 @@
+"""wasi-http: components that export ``wasi:http/incoming-handler``, served on wasmtime with our own WASI 0.2 host.
+
+Artefacts are wasmtime's (``family``), which recognises such a component and hands it over. A fork server of its own
+keeps the HTTP libraries out of every command's worker.
+"""
+
+import ssl
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from shimd.engines.base import Invocation, Preopen, UnsupportedFeature
+from shimd.engines.wasmtime import WasmtimeEngine, load_server, make_engine, top_preopens
+
+if TYPE_CHECKING:
+    import wasmtime
+
+    from shimd.apps.http.settings import Settings
+    from shimd.component.host import Host
+
+
+@dataclass
+class Server:
+    """A component that serves, and who answers its questions."""
+
+    program: Any
+    host: "Host | None" = None
+    outgoing: Any = None
+    settings: "Settings | None" = None
+
+
+class WasiHttpEngine:
+    name: ClassVar[str] = "wasi-http"
+    family: ClassVar[str] = "wasmtime"
+
+    def __init__(self) -> None:
+        self._engine: wasmtime.Engine
+        self._tls: ssl.SSLContext
+
+    def version(self) -> str:
+        return WasmtimeEngine().version()
+
+    def warm(self) -> None:
+        import anyio
+        import certifi
+        import httpcore._backends.anyio  # noqa: F401 — and what else would be loaded at first use, out of sight then
+
+        from shimd.apps.http import handler, server, settings  # noqa: F401
+        from shimd.wasi import world  # noqa: F401
+
+        "".encode("idna")
+        anyio.run(anyio.sleep, 0)
+        self._engine = make_engine(parallel=False, epochs=True)
+        self._tls = ssl.create_default_context(cafile=certifi.where())
+
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
+        WasmtimeEngine().precompile(wasm, artifact)
+
+    def load(self, artifact: Path) -> Server:
+        return Server(load_server(self._engine, artifact))
+
+    def check(self, module: Server, invocation: Invocation) -> None:
+        from shimd.apps.http.settings import Settings
+        from shimd.component.host import Host
+        from shimd.wasi.http.outgoing import OutgoingHandler
+        from shimd.wasi.world import providers
+
+        if invocation.entry != "_start":
+            raise UnsupportedFeature(f"a component that serves HTTP has no function {invocation.entry}")
+        module.settings = Settings.of(invocation.env)
+        module.outgoing = OutgoingHandler(self._tls)
+        module.host = Host(self._engine, module.program, providers(_seen_by_guests(invocation), module.outgoing))
+
+    def signals(self, module: Server) -> Collection[int]:
+        from shimd.apps.http.server import SIGNALS
+
+        return SIGNALS
+
+    def run(self, module: Server, invocation: Invocation) -> int:
+        from shimd.apps.http.handler import Handler
+        from shimd.apps.http.server import serve
+
+        settings = module.settings
+        assert module.host is not None and settings is not None
+        handler = Handler(
+            self._engine,
+            module.host,
+            pool=settings.pool,
+            concurrency=settings.concurrency,
+            timeout=settings.timeout,
+        )
+        return serve(handler, settings, [module.outgoing, handler])
+
+
+def _seen_by_guests(invocation: Invocation) -> Invocation:
+    from shimd.apps.http.settings import for_guest
+
+    preopens = [Preopen(*item) for item in top_preopens(invocation)]
+    return replace(invocation, env=for_guest(invocation.env), preopens=preopens)

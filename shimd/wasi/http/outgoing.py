@@ -1,0 +1,166 @@
+"""``wasi:http/outgoing-handler``: what a guest asks of other servers, by httpx."""
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, suppress
+from typing import Any
+
+import anyio
+import httpx
+from anyio import from_thread
+from anyio.abc import TaskGroup
+
+from shimd.component.values import Case, Err, Ok
+from shimd.wasi.http.body import Aborted, BodyStream, OutgoingBody
+from shimd.wasi.http.fields import Fields
+from shimd.wasi.http.types import (
+    FutureIncomingResponse,
+    IncomingResponse,
+    OutgoingRequest,
+    RequestOptions,
+    method_name,
+    scheme_name,
+)
+
+#: Seconds, unless the guest says otherwise (wasmtime's own, too).
+_TIMEOUT = 600.0
+Check = Callable[[str, str], None]
+"""Whether a guest may ask there: called with the scheme and the authority.
+
+:raises Err: an ``error-code``, if not
+"""
+
+
+def _anything(_scheme: str, _authority: str) -> None:
+    return
+
+
+class OutgoingHandler:
+    """``wasi:http/outgoing-handler``, for all guests of an app; entered in the event loop before the first is run."""
+
+    def __init__(self, tls: ssl.SSLContext, check: Check = _anything) -> None:
+        self._client = httpx.AsyncClient(verify=tls, trust_env=False, follow_redirects=False)
+        self._client.headers.clear()
+        self._check = check
+        self._tasks: TaskGroup
+
+    async def __aenter__(self) -> "OutgoingHandler":
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(*exception)
+        await self._client.aclose()
+
+    def handle(self, request: OutgoingRequest, options: RequestOptions | None) -> FutureIncomingResponse:
+        scheme = scheme_name(request.scheme() or Case("HTTPS"))
+        if scheme not in ("http", "https"):
+            raise Err(Case("HTTP-protocol-error"))
+        authority = request.authority() or ""
+        if not authority:
+            raise Err(Case("HTTP-request-URI-invalid"))
+        self._check(scheme, authority)
+        built = self._client.build_request(
+            method_name(request.method()),
+            f"{scheme}://{authority}{request.path_with_query() or '/'}",
+            headers=[(name.encode(), value) for name, value in request.headers().entries()],
+            content=_content(request.sent_body),
+            timeout=_timeout(options),
+        )
+        exchange = _Exchange(self._client, built, request.sent_body)
+        from_thread.run_sync(self._tasks.start_soon, exchange.run)
+        return exchange.future
+
+
+class _Exchange:
+    """One request and its response, whose body is passed on as the guest reads it."""
+
+    def __init__(self, client: httpx.AsyncClient, request: httpx.Request, body: OutgoingBody | None) -> None:
+        self._client = client
+        self._request = request
+        self._body = body
+        self._answered = anyio.Event()
+        self._chunks, self._reader = anyio.create_memory_object_stream[bytes](0)
+        self.future = FutureIncomingResponse(lambda: self.future.outcome is not None, self._answered.wait)
+
+    async def run(self) -> None:
+        try:
+            response = await self._client.send(self._request, stream=True)
+            async with self._chunks, aclosing(response), aclosing(response.aiter_raw()) as chunks:
+                self._answer(Ok(self._incoming(response)))
+                with suppress(anyio.BrokenResourceError):  # the guest reads no further
+                    async for chunk in chunks:
+                        await self._chunks.send(chunk)
+        except (httpx.HTTPError, httpx.InvalidURL, Aborted) as error:
+            if self._body is not None:
+                self._body.pipe.abandon(str(error))
+            self._answer(Err(error_code(error)))
+
+    def _answer(self, outcome: Ok | Err) -> None:
+        if self.future.outcome is None:
+            self.future.outcome = outcome
+        self._answered.set()
+
+    def _incoming(self, response: httpx.Response) -> IncomingResponse:
+        headers = Fields((name.decode("latin-1"), value) for name, value in response.headers.raw)
+        return IncomingResponse(response.status_code, headers, BodyStream(self._receive, self._stop))
+
+    def _stop(self) -> None:
+        from_thread.run_sync(self._reader.close)
+
+    async def _receive(self) -> bytes | None:
+        try:
+            return await self._reader.receive()
+        except anyio.EndOfStream:
+            return None
+
+
+def _content(body: OutgoingBody | None) -> AsyncIterator[bytes] | None:
+    return body.pipe.chunks() if body is not None else None
+
+
+def _timeout(options: RequestOptions | None) -> httpx.Timeout:
+    def seconds(duration: int | None) -> float:
+        return duration / 1e9 if duration is not None else _TIMEOUT
+
+    if options is None:
+        return httpx.Timeout(_TIMEOUT)
+    read = max(seconds(options.first_byte_timeout()), seconds(options.between_bytes_timeout()))
+    return httpx.Timeout(connect=seconds(options.connect_timeout()), read=read, write=_TIMEOUT, pool=_TIMEOUT)
+
+
+def error_code(error: Exception) -> Case:
+    """``error-code`` of what went wrong."""
+    text = str(error)
+    match error:
+        case httpx.ConnectTimeout():
+            return Case("connection-timeout")
+        case httpx.ReadTimeout():
+            return Case("connection-read-timeout")
+        case httpx.WriteTimeout():
+            return Case("connection-write-timeout")
+        case httpx.ConnectError() if isinstance(_cause(error), ssl.SSLCertVerificationError):
+            return Case("TLS-certificate-error")
+        case httpx.ConnectError() if "Name or service" in text or "name resolution" in text or "No address" in text:
+            return Case("DNS-error", {"rcode": text, "info-code": None})
+        case httpx.ConnectError():
+            return Case("connection-refused")
+        case httpx.RemoteProtocolError():
+            return Case("HTTP-response-incomplete")
+        case httpx.InvalidURL() | httpx.UnsupportedProtocol():
+            return Case("HTTP-request-URI-invalid")
+        case httpx.NetworkError():
+            return Case("connection-terminated")
+        case Aborted():
+            return Case("HTTP-request-body-size", None)
+        case _:
+            return Case("internal-error", text)
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, ssl.SSLError):
+        seen = seen.__cause__ or seen.__context__
+    return seen

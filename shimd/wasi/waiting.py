@@ -1,0 +1,56 @@
+"""Where a guest waits: its thread stands still, and what it waits for happens in the event loop."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+from anyio import from_thread
+
+from shimd.component.guest import Guest, current
+
+T = TypeVar("T")
+
+
+class Gone(Exception):
+    """Nobody waits for this guest's answer any more: it took too long, or the app ends."""
+
+
+def wait_for(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    """Run an async function in the event loop, on behalf of the guest of this (worker) thread.
+
+    :raises Gone: :func:`give_up` was called
+    """
+    return from_thread.run(_wait, current(), function, arguments)
+
+
+async def _wait(guest: Guest, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:
+    with anyio.CancelScope() as scope:
+        guest.waiting = scope
+        if guest.given_up:
+            scope.cancel()
+        result = await function(*arguments)
+        guest.waiting = None
+        return result
+    raise Gone("the guest was given up while it waited")
+
+
+def give_up(guest: Guest) -> None:
+    """End a guest's waiting, now and later; called in the event loop."""
+    guest.given_up = True
+    if guest.waiting is not None:
+        guest.waiting.cancel()
+
+
+async def first(waits: list[Callable[[], Awaitable[None]]]) -> None:
+    """Until one of them is over."""
+    if len(waits) == 1:
+        return await waits[0]()
+    async with anyio.create_task_group() as tasks:
+
+        async def one(wait: Callable[[], Awaitable[None]]) -> None:
+            await wait()
+            tasks.cancel_scope.cancel()
+
+        for wait in waits:
+            tasks.start_soon(one, wait)
+    return None

@@ -1,0 +1,50 @@
+"""The imports of ``wasi:http/proxy`` and of ``wasi:cli/command``, for one app."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from shimd.engines.base import Invocation
+from shimd.wasi import cli, clocks, filesystem, io, random, sockets
+from shimd.wasi.http.types import Types
+
+
+class Nothing:
+    """An interface of types only."""
+
+
+def providers(invocation: Invocation, outgoing: object) -> Mapping[str, object]:
+    """By interface; the guest sees what the invocation grants. ``outgoing`` is ``wasi:http/outgoing-handler``'s."""
+    terminal = cli.Terminal()
+    no_sockets = sockets.NoSockets()
+    found: dict[str, Any] = {
+        "wasi:cli/environment": cli.Environment(invocation.env, invocation.args, invocation.cwd),
+        "wasi:cli/exit": cli.ExitInterface(),
+        "wasi:cli/stdin": cli.Stdin(),
+        "wasi:cli/stdout": cli.Stdout(),
+        "wasi:cli/stderr": cli.Stderr(),
+        "wasi:cli/terminal-input": terminal,
+        "wasi:cli/terminal-output": terminal,
+        "wasi:cli/terminal-stdin": terminal,
+        "wasi:cli/terminal-stdout": terminal,
+        "wasi:cli/terminal-stderr": terminal,
+        "wasi:clocks/monotonic-clock": clocks.Monotonic(),
+        "wasi:clocks/wall-clock": clocks.Wall(),
+        "wasi:filesystem/types": filesystem.Types(),
+        "wasi:filesystem/preopens": filesystem.Preopens(invocation.preopens),
+        "wasi:http/types": Types(),
+        "wasi:http/outgoing-handler": outgoing,
+        "wasi:io/error": Nothing(),
+        "wasi:io/poll": io.Poll(),
+        "wasi:io/streams": io.Streams(),
+        "wasi:random/random": random.Random(),
+        "wasi:random/insecure": random.Insecure(),
+        "wasi:random/insecure-seed": random.Seed(),
+        "wasi:sockets/network": Nothing(),
+        "wasi:sockets/instance-network": sockets.Network(),
+        "wasi:sockets/tcp": Nothing(),
+        "wasi:sockets/udp": Nothing(),
+        "wasi:sockets/tcp-create-socket": no_sockets,
+        "wasi:sockets/udp-create-socket": no_sockets,
+        "wasi:sockets/ip-name-lookup": no_sockets,
+    }
+    return found
