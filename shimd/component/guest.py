@@ -7,11 +7,19 @@ calls it by :func:`current`.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import wasmtime
 from wasmtime import component
+
+
+class Turn(Protocol):
+    """What a guest has while it computes (:mod:`shimd.wasi.turns`)."""
+
+    def take(self) -> None: ...
+
+    def give(self) -> None: ...
 
 
 class Guest:
@@ -26,6 +34,8 @@ class Guest:
         self.instance: component.Instance
         self.environment: dict[str, str] = {}
         """Variables of this instance, besides the app's."""
+        self.turn: Turn | None = None
+        """Given back while it waits."""
         self.waiting: anyio.CancelScope | None = None
         self.given_up = False
         """Both: see :mod:`shimd.wasi.waiting`."""

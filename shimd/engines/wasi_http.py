@@ -63,13 +63,13 @@ class WasiHttpEngine:
     def check(self, module: Server, invocation: Invocation) -> None:
         from shimd.apps.http.settings import Settings
         from shimd.component.host import Host
-        from shimd.wasi.http.outgoing import OutgoingHandler
+        from shimd.wasi.http.outgoing import OutgoingHandler, anything, nothing
         from shimd.wasi.world import providers
 
         if invocation.entry != "_start":
             raise UnsupportedFeature(f"a component that serves HTTP has no function {invocation.entry}")
         module.settings = Settings.of(invocation.env)
-        module.outgoing = OutgoingHandler(self._tls)
+        module.outgoing = OutgoingHandler(self._tls, anything if invocation.network else nothing)
         module.host = Host(self._engine, module.program, providers(_seen_by_guests(invocation), module.outgoing))
 
     def signals(self, module: Server) -> Collection[int]:

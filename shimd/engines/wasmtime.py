@@ -172,14 +172,19 @@ class WasmtimeEngine:
 def make_engine(*, parallel: bool, epochs: bool = False) -> "wasmtime.Engine":
     """The same configuration wherever it is made: artefacts are tied to it.
 
-    :param epochs: whether code can be interrupted, which costs some speed: for servers, whose requests have an end
+    :param epochs: whether code can be interrupted, which costs some speed: for servers, whose requests have an end.
+        They have host functions of ours, and wasmtime 50 traps at one that borrows two resources ("BUG: deferred host
+        scope has no call context") unless its support of concurrency, of WASI 0.3, is off.
     """
     import wasmtime
+    from wasmtime import _bindings
 
     config = wasmtime.Config()
     config.parallel_compilation = parallel
     config.wasm_component_model = True
     config.epoch_interruption = epochs
+    if epochs:
+        _bindings.wasmtime_config_concurrency_support_set(config.ptr(), False)
     return wasmtime.Engine(config)
 
 

@@ -20,7 +20,14 @@ def wait_for(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 
     :raises Gone: :func:`give_up` was called
     """
-    return from_thread.run(_wait, current(), function, arguments)
+    guest = current()
+    if guest.turn is not None:
+        guest.turn.give()
+    try:
+        return from_thread.run(_wait, guest, function, arguments)
+    finally:
+        if guest.turn is not None:
+            guest.turn.take()
 
 
 async def _wait(guest: Guest, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -18,6 +19,7 @@ from shimd.component.values import Err, Ok
 from shimd.wasi.http.body import Aborted, BodyStream, OutgoingBody
 from shimd.wasi.http.fields import Fields
 from shimd.wasi.http.types import IncomingRequest, OutgoingResponse, ResponseOutparam
+from shimd.wasi.turns import Turns
 from shimd.wasi.waiting import Gone, give_up
 
 Scope = dict[str, Any]
@@ -46,7 +48,8 @@ class Handler:
         self._host = host
         self._name = name
         self._interface = host.export(INTERFACE) or INTERFACE
-        self._pool = Pool(host, pool)
+        self._turns = Turns()
+        self._pool = Pool(host, pool, self._turns)
         self._guests = anyio.CapacityLimiter(concurrency)
         self._timeout = timeout
         self._tasks: TaskGroup
@@ -111,23 +114,28 @@ class Handler:
 
     def _run(self, guest: Guest, exchange: "_Exchange") -> None:
         """On a thread of its own, from the request's first byte to the response's last."""
-        parameter = ResponseOutparam(exchange.respond)
         try:
-            self._host.call(guest, self._interface, "handle", exchange.incoming(), parameter)
+            with self._turns.taken() as guest.turn, _closing(guest):
+                parameter = ResponseOutparam(exchange.respond)
+                self._host.call(guest, self._interface, "handle", exchange.incoming(), parameter)
         except Exit as exit:
             if exit.code:
                 complain(self._name, f"the guest exited with {exit.code}")
-        except Gone:
-            complain(self._name, f"no answer within {self._timeout:g} s")
-            exchange.status = 504
         except Exception as error:
-            interrupted = "interrupt" in str(error)
-            exchange.status = 504 if interrupted else 500
-            complain(self._name, f"no answer within {self._timeout:g} s" if interrupted else str(error))
+            late = isinstance(error, Gone) or "wasm trap: interrupt" in str(error)
+            exchange.status = 504 if late else 500
+            complain(self._name, f"no answer within {self._timeout:g} s" if late else str(error))
         finally:
-            with guest.entered():
-                guest.close()
             exchange.ended()
+
+
+@contextmanager
+def _closing(guest: Guest) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with guest.entered():
+            guest.close()
 
 
 #: Threads are as many as requests are let in.

@@ -7,13 +7,15 @@ from anyio import to_thread
 
 from shimd.component.guest import Guest
 from shimd.component.host import Host
+from shimd.wasi.turns import Turns
 
 
 class Pool:
     """Of one component; used in the event loop, while :meth:`fill` runs."""
 
-    def __init__(self, host: Host, size: int) -> None:
+    def __init__(self, host: Host, size: int, turns: Turns) -> None:
         self._host = host
+        self._turns = turns
         self._size = size
         self._idle: deque[Guest] = deque()
         self._taken = anyio.Event()
@@ -27,7 +29,11 @@ class Pool:
         self._taken.set()
         if self._idle:
             return self._idle.popleft()
-        return await to_thread.run_sync(self._host.instantiate)
+        return await to_thread.run_sync(self._make)
+
+    def _make(self) -> Guest:
+        with self._turns.taken():
+            return self._host.instantiate()
 
     async def fill(self) -> None:
         """Keep some ready, until cancelled. What fails here is told to who asks for one."""
@@ -35,7 +41,7 @@ class Pool:
             self._taken = anyio.Event()
             try:
                 while len(self._idle) < self._size:
-                    self._idle.append(await to_thread.run_sync(self._host.instantiate, limiter=self._limiter))
+                    self._idle.append(await to_thread.run_sync(self._make, limiter=self._limiter))
             except Exception:
                 self._size = 0
             await self._taken.wait()

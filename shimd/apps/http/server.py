@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from types import FrameType
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import uvicorn
 
+from shimd.apps import processes
 from shimd.apps.http.settings import Settings
 from shimd.engines.base import EngineError
 
@@ -32,8 +33,10 @@ class _Server(uvicorn.Server):
 def listen(settings: Settings) -> socket.socket:
     """:raises EngineError: the address cannot be had"""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio: TCP_NODELAY only if told so
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if settings.processes > 1:  # the kernel shares connections out; of one socket the quickest process takes them all
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((settings.host, settings.port))
         listener.listen(settings.backlog)
@@ -51,10 +54,19 @@ def serve(
     :param around: entered before the first request, left after the last
     :raises EngineError: the address cannot be had
     """
-    listener = listen(settings)
+    listeners = [listen(settings) for _ in range(settings.processes)]
     if settings.access_log:
         _log_to_stdout()
-    return anyio.run(_serve, application, settings, listener, around)
+    return processes.run([_server(application, settings, listener, around) for listener in listeners])
+
+
+def _server(
+    application: Any,
+    settings: Settings,
+    listener: socket.socket,
+    around: Sequence[AbstractAsyncContextManager[Any]],
+) -> Callable[[], int]:
+    return lambda: anyio.run(_serve, application, settings, listener, around)
 
 
 async def _serve(

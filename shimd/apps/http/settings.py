@@ -7,7 +7,9 @@ from shimd.engines.base import InvalidSetting
 
 _ADDRESS = "WASMTIME_HTTP_PROXY_SOCKET_ADDR"
 _BACKLOG = ("WASMTIME_HTTP_PROXY_BACKLOG", "WASMTIME_HTTP_BACKLOG")
-_OURS = ("SHIMD_HTTP_TIMEOUT", "SHIMD_HTTP_CONCURRENCY", "SHIMD_HTTP_POOL", "SHIMD_HTTP_GRACE", "SHIMD_HTTP_ACCESS_LOG")
+_OURS = tuple(
+    f"SHIMD_HTTP_{name}" for name in ("ACCESS_LOG", "CONCURRENCY", "GRACE", "POOL", "PROCESSES", "TIMEOUT")
+)
 NAMES = frozenset({_ADDRESS, *_BACKLOG, *_OURS})
 
 
@@ -25,6 +27,8 @@ class Settings:
     """Instances made ahead of the requests for them."""
     grace: float = 25.0
     """Seconds for requests under way once the app is told to end; the kubelet grants 30."""
+    processes: int = 1
+    """To use more than one core; each has a pool of its own."""
     access_log: bool = False
 
     @classmethod
@@ -40,6 +44,7 @@ class Settings:
             concurrency=_number("SHIMD_HTTP_CONCURRENCY", environment.get("SHIMD_HTTP_CONCURRENCY"), 64, 1),
             pool=_number("SHIMD_HTTP_POOL", environment.get("SHIMD_HTTP_POOL"), cls.pool, 0),
             grace=_number("SHIMD_HTTP_GRACE", environment.get("SHIMD_HTTP_GRACE"), cls.grace, 0),
+            processes=_number("SHIMD_HTTP_PROCESSES", environment.get("SHIMD_HTTP_PROCESSES"), 1, 1),
             access_log=environment.get("SHIMD_HTTP_ACCESS_LOG", "").lower() in ("1", "true", "yes", "on"),
         )
 

@@ -24,6 +24,7 @@ from shimd.wasi.http.types import (
 
 #: Seconds, unless the guest says otherwise (wasmtime's own, too).
 _TIMEOUT = 600.0
+DENIED = Err(Case("HTTP-request-denied"))
 Check = Callable[[str, str], None]
 """Whether a guest may ask there: called with the scheme and the authority.
 
@@ -31,14 +32,19 @@ Check = Callable[[str, str], None]
 """
 
 
-def _anything(_scheme: str, _authority: str) -> None:
-    return
+def anything(_scheme: str, _authority: str) -> None:
+    """Every address."""
+
+
+def nothing(_scheme: str, _authority: str) -> None:
+    """No address at all."""
+    raise DENIED
 
 
 class OutgoingHandler:
     """``wasi:http/outgoing-handler``, for all guests of an app; entered in the event loop before the first is run."""
 
-    def __init__(self, tls: ssl.SSLContext, check: Check = _anything) -> None:
+    def __init__(self, tls: ssl.SSLContext, check: Check = anything) -> None:
         self._client = httpx.AsyncClient(verify=tls, trust_env=False, follow_redirects=False)
         self._client.headers.clear()
         self._check = check

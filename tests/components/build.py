@@ -1,0 +1,65 @@
+"""componentize-py in an environment of its own, with spin-sdk, whose package has the .wit files of WASI 0.2, too."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[1] / ".cache/components"
+#: The pair that spin-sdk's own documentation names.
+PACKAGES = ("componentize-py==0.17.2", "spin-sdk==3.4.1")
+#: Packages of WASI 0.2.0 that ``wasi:http`` uses.
+_USED = ("cli", "clocks", "filesystem", "io", "random", "sockets")
+
+
+@cache
+def component(name: str, world: str) -> Path:
+    """The component of ``tests/components/<name>/app.py``: ``world`` is ``proxy`` (wasi:http) or one of spin-sdk's."""
+    source = HERE / name
+    key = hashlib.sha256(repr((PACKAGES, world)).encode())
+    for file in sorted(source.glob("*.py")):
+        key.update(file.read_bytes())
+    made = CACHE / f"{name}-{key.hexdigest()[:16]}.wasm"
+    if not made.exists():
+        _build(source, world, made)
+    return made
+
+
+def _build(source: Path, world: str, made: Path) -> None:
+    tools = _tools()
+    flags = ["-d", str(_proxy_wit(tools))] if world == "proxy" else []
+    partial = made.with_suffix(f".{os.getpid()}")
+    command = [str(tools / "bin/componentize-py"), *flags, "-w", world, "componentize", "app", "-o", str(partial)]
+    env = dict(os.environ)
+    if world != "proxy":  # it finds spin-sdk, whose worlds would hide ours
+        env.update(VIRTUAL_ENV=str(tools), PATH=f"{tools}/bin:{os.environ['PATH']}")
+    done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    partial.rename(made)
+
+
+def _tools() -> Path:
+    directory = CACHE / f"tools-{hashlib.sha256(repr(PACKAGES).encode()).hexdigest()[:16]}"
+    if not (directory / "complete").exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        venv.create(directory, with_pip=True, symlinks=True)
+        install = [str(directory / "bin/python"), "-m", "pip", "install", "--quiet", *PACKAGES]
+        subprocess.run(install, check=True, timeout=300)
+        (directory / "complete").touch()
+    return directory
+
+
+def _proxy_wit(tools: Path) -> Path:
+    """``wasi:http`` with what it uses, laid out as one package and its dependencies."""
+    directory = CACHE / "wit"
+    packages = tools / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages/spin_sdk/wit/deps"
+    if not directory.exists():
+        shutil.copytree(packages / "http", directory)
+        for name in _USED:
+            shutil.copytree(packages / name, directory / "deps" / name)
+    return directory

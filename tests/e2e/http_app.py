@@ -1,0 +1,69 @@
+"""An HTTP app run by ``shimd run``, for as long as a test wants it."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.box import until
+from tests.e2e.containerd import LAUNCHERS
+
+
+@dataclass
+class App:
+    """A running server."""
+
+    process: "subprocess.Popen[str]"
+    address: str
+    output: Path
+    """What it writes to stdout and stderr."""
+
+    def get(self, path: str, **more: object) -> httpx.Response:
+        return httpx.get(f"http://{self.address}{path}", timeout=30, trust_env=False, **more)  # type: ignore[arg-type]
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Tell it to end; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as sock:
+        return sock.connect_ex((host, int(port))) == 0
+
+
+@contextmanager
+def running(program: Path, output: Path, *flags: str, engine: str = "wasmtime", network: bool = True, **environment: str) -> Iterator[App]:
+    """``environment``: the app's."""
+    address = f"127.0.0.1:{free_port()}"
+    variables = {"WASMTIME_HTTP_PROXY_SOCKET_ADDR": address, "SPIN_HTTP_LISTEN_ADDR": address, **environment}
+    env = [f"--env={name}={value}" for name, value in variables.items()]
+    command = [str(LAUNCHERS / "shimd"), "run", "--engine", engine, *env, *flags, str(program)]
+    if network:
+        command.insert(2, "--network")
+    with output.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, text=True) as process:
+        try:
+            until(lambda: answers(address) or process.poll() is not None, "the app to listen")
+            assert process.poll() is None, output.read_text()
+            yield App(process, address, output)
+        finally:
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)  # and the app with it: its fork server is private
+                process.wait()
