@@ -39,7 +39,7 @@ def run(servers: Sequence[Callable[[], int]]) -> int:
     return outcome or 0
 
 
-def _fork(serve: Callable[[], int], mask: set[signal.Signals]) -> int:
+def _fork(serve: Callable[[], int], mask: set[int | signal.Signals]) -> int:
     pid = os.fork()
     if pid:
         return pid

@@ -1,8 +1,9 @@
 """From interfaces in Python to a component that runs: linking, instantiating, calling.
 
-An interface is given by an object (a *provider*), named by the interface, as ``wasi:io/streams``. Its functions are found
-by name: ``get-random-bytes`` is the provider's ``get_random_bytes``; a resource's class is the provider's attribute of its
-name (``input-stream``: ``InputStream``), for its constructor and static functions; a method is the object's own.
+An interface is given by an object (a *provider*), named by the interface, as ``wasi:io/streams``. Its functions are
+found by name: ``get-random-bytes`` is the provider's ``get_random_bytes``; a resource's class is the provider's
+attribute of its name (``input-stream``: ``InputStream``), for its constructor and static functions; a method is the
+object's own.
 """
 
 import ctypes
@@ -180,7 +181,7 @@ class Host:
         )
 
 
-_NO_FINALIZER = ctypes.cast(None, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
+_NO_FINALIZER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(0)
 
 
 def _base(name: str) -> str:

@@ -24,8 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import wasmtime
 from wasmtime import _bindings as c
-from wasmtime import component
 from wasmtime.component import _types as types
 
 from shimd.component.guest import current
@@ -343,7 +343,7 @@ def _host_resource(pointer: Any, context: Any) -> int:
     host = ctypes.POINTER(c.wasmtime_component_resource_host_t)()
     error = c.wasmtime_component_resource_any_to_host(context, pointer, ctypes.byref(host))
     if error:
-        raise component._linker.WasmtimeError._from_ptr(error)
+        raise wasmtime.WasmtimeError._from_ptr(error)
     number: int = c.wasmtime_component_resource_host_rep(host)
     c.wasmtime_component_resource_host_delete(host)
     return number
@@ -361,7 +361,7 @@ def _own(kind: int) -> Codec:
         error = c.wasmtime_component_resource_host_to_any(guest.context, host, ctypes.byref(pointer))
         c.wasmtime_component_resource_host_delete(host)
         if error:
-            raise component._linker.WasmtimeError._from_ptr(error)
+            raise wasmtime.WasmtimeError._from_ptr(error)
         val.of.resource = pointer
         val.kind = _KIND_RESOURCE
 

@@ -82,6 +82,7 @@ class Invocation:
 
 
 ModuleT = TypeVar("ModuleT")
+ModuleT_contra = TypeVar("ModuleT_contra", contravariant=True)
 
 
 class Engine(Protocol[ModuleT]):
@@ -135,10 +136,10 @@ class Engine(Protocol[ModuleT]):
 
 
 @runtime_checkable
-class HandlesSignals(Protocol[ModuleT]):
+class HandlesSignals(Protocol[ModuleT_contra]):
     """An engine whose apps end in their own way: a server that finishes its requests. Optional."""
 
-    def signals(self, module: ModuleT) -> Collection[int]:
+    def signals(self, module: ModuleT_contra) -> Collection[int]:
         """Signals that :meth:`Engine.run` has handlers for, from its first moment on. They are delivered as they are;
         any other has its default action."""
         ...

@@ -4,9 +4,11 @@ Artefacts are wasmtime's (``family``), which recognises such a component and han
 keeps the HTTP libraries out of every command's worker.
 """
 
+import signal
 import ssl
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +20,16 @@ if TYPE_CHECKING:
 
     from shimd.apps.http.settings import Settings
     from shimd.component.host import Host
+
+#: Loaded in the fork server: in a container the files are out of sight, and each app would pay anew.
+_LOADED = (
+    "concurrent.futures.thread",
+    "httpcore._backends.anyio",
+    "shimd.apps.http.handler",
+    "shimd.apps.http.server",
+    "shimd.wasi.http.outgoing",
+    "shimd.wasi.world",
+)
 
 
 @dataclass
@@ -44,13 +56,11 @@ class WasiHttpEngine:
     def warm(self) -> None:
         import anyio
         import certifi
-        import httpcore._backends.anyio  # noqa: F401 — and what else would be loaded at first use, out of sight then
 
-        from shimd.apps.http import handler, server, settings  # noqa: F401
-        from shimd.wasi import world  # noqa: F401
-
+        for name in _LOADED:
+            import_module(name)
         "".encode("idna")
-        anyio.run(anyio.sleep, 0)
+        anyio.run(_rehearse)
         self._engine = make_engine(parallel=False, epochs=True)
         self._tls = ssl.create_default_context(cafile=certifi.where())
 
@@ -91,6 +101,18 @@ class WasiHttpEngine:
             timeout=settings.timeout,
         )
         return serve(handler, settings, [module.outgoing, handler])
+
+
+async def _rehearse() -> None:
+    """Have libraries load what they load at first use."""
+    import anyio
+
+    from shimd.apps.http import server, settings
+
+    server.configuration(None, settings.Settings())
+
+    with anyio.open_signal_receiver(signal.SIGUSR1):
+        await anyio.lowlevel.checkpoint()
 
 
 def _seen_by_guests(invocation: Invocation) -> Invocation:

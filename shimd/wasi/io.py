@@ -112,7 +112,8 @@ class OutputStream(ABC):
         """:raises Err: as :meth:`check_write`"""
 
     def flush(self) -> None:
-        """Ask for all that was written to be passed on."""
+        """Ask for all that was written to be passed on: here it is, at once."""
+        return
 
     def blocking_flush(self) -> None:
         self.flush()

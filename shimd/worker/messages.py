@@ -21,7 +21,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
       ← {"ev": "entry", "name": path, "missing": sentence}    or it is not there; an image's layer may hold it
       → {"op": "load", "artifact": path}        the compiled module
       ← {"ev": "engine", "name": engine}        that engine runs the program; the worker exits
-      ← {"ev": "ready", "signals": [n, …]}      all is set up; nothing of the guest has run. Signals that the app handles
+      ← {"ev": "ready", "signals": [n, …]}      all is set up, no guest has run; what the app handles itself
       → {"op": "start"}
       ← {"ev": "error", "code": C, "message": M}   at any point before ready; the worker exits, Create fails
       ← {"ev": "warning", "message": M}            something that may be missing was (a capability of the host)

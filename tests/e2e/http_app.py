@@ -11,8 +11,21 @@ from pathlib import Path
 
 import httpx
 
+from tests.components.build import component
+from tests.e2e import images
 from tests.e2e.box import until
 from tests.e2e.containerd import LAUNCHERS
+
+#: An image of the component of ``tests/components/proxy``.
+IMAGE = "test.invalid/http:1"
+
+
+def archive(path: Path) -> Path:
+    files = {"/app.wasm": component("proxy", "proxy").read_bytes(), "/busybox": Path("/bin/busybox").read_bytes()}
+    contents = images.layer({**files, "/data/note": b"a note\n"}, ["tmp"])
+    process = {"Entrypoint": ["/app.wasm"], "Env": ["PATH=/", "FROM_IMAGE=yes"]}
+    images.save(path, [images.image(IMAGE, [contents], process)])
+    return path
 
 
 @dataclass
@@ -50,7 +63,9 @@ def answers(address: str) -> bool:
 
 
 @contextmanager
-def running(program: Path, output: Path, *flags: str, engine: str = "wasmtime", network: bool = True, **environment: str) -> Iterator[App]:
+def running(
+    program: Path, output: Path, *flags: str, engine: str = "wasmtime", network: bool = True, **environment: str
+) -> Iterator[App]:
     """``environment``: the app's."""
     address = f"127.0.0.1:{free_port()}"
     variables = {"WASMTIME_HTTP_PROXY_SOCKET_ADDR": address, "SPIN_HTTP_LISTEN_ADDR": address, **environment}

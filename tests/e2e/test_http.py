@@ -1,4 +1,4 @@
-"""Components that serve HTTP (``wasi:http/incoming-handler``): built from Python, run by ``shimd run``."""
+"""Components that serve HTTP (``wasi:http/incoming-handler``), built from Python, by ``shimd run`` and ``ctr``."""
 
 import signal
 import socket
@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from tests.components.build import component
-from tests.e2e.box import until
+from tests.e2e.box import RUNTIMES, Box, until
 from tests.e2e.containerd import LAUNCHERS
-from tests.e2e.http_app import App, free_port, running
+from tests.e2e.http_app import IMAGE, App, answers, archive, free_port, running
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ class Other:
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = "127.0.0.1:{}".format(self._listener.getsockname()[1])
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -274,7 +274,7 @@ def run(program: Path, **environment: str) -> "subprocess.CompletedProcess[str]"
 
 def test_a_port_that_is_taken(program: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = "127.0.0.1:{}".format(server.getsockname()[1])
+        address = f"127.0.0.1:{server.getsockname()[1]}"
         done = run(program, WASMTIME_HTTP_PROXY_SOCKET_ADDR=address)
     assert (done.returncode, done.stderr) == (137, f"shimd: cannot listen on {address}: Address already in use\n")
 
@@ -318,3 +318,37 @@ def test_without_a_network_it_asks_nobody(program: Path, tmp_path: Path, other: 
     with running(program, tmp_path / "log", network=False) as app:
         answer = app.get("/fetch", params={"authority": other.address})
         assert (answer.status_code, answer.text) == (502, "ErrorCode_HttpRequestDenied")
+
+
+on_wasmtime = pytest.mark.parametrize(
+    "runtime", [runtime for runtime in RUNTIMES if runtime.name == "wasmtime"], ids=lambda it: it.name, indirect=True
+)
+
+
+@on_wasmtime
+def test_by_ctr(box: Box, tmp_path: Path) -> None:
+    box.ctr("images", "import", str(archive(tmp_path / "http.tar")))
+    address = f"127.0.0.1:{free_port()}"
+    flags = ("--net-host", "--env", f"WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}")
+    output = box.detach("server", flags=flags, image=IMAGE)
+    until(lambda: answers(address), "the app to listen")
+    assert httpx.get(f"http://{address}/say", trust_env=False).text == "said"
+    unknown = httpx.get(f"http://{address}/fetch?authority=no.invalid", trust_env=False)
+    assert (unknown.status_code, unknown.text) == (502, "ErrorCode_DnsError")
+    until(lambda: "to stdout\n" in output.read_text(), "the app's output")
+    assert box.ctr("tasks", "metrics", "server", check=False).code == 0
+    box.kill("server", "SIGTERM")
+    box.wait_status("server", "STOPPED")
+    assert box.delete("server") == 0
+
+
+@on_wasmtime
+def test_an_app_that_is_killed(box: Box, tmp_path: Path) -> None:
+    box.ctr("images", "import", str(archive(tmp_path / "http.tar")))
+    address = f"127.0.0.1:{free_port()}"
+    flags = ("--net-host", "--env", f"WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}")
+    box.detach("server", flags=flags, image=IMAGE)
+    until(lambda: answers(address), "the app to listen")
+    box.kill("server", "SIGKILL")
+    box.wait_status("server", "STOPPED")
+    assert box.delete("server") == 137

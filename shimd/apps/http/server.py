@@ -46,9 +46,7 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def serve(
-    application: Any, settings: Settings, around: Sequence[AbstractAsyncContextManager[Any]] = ()
-) -> int:
+def serve(application: Any, settings: Settings, around: Sequence[AbstractAsyncContextManager[Any]] = ()) -> int:
     """Serve until told to end; returns the exit code.
 
     :param around: entered before the first request, left after the last

@@ -7,9 +7,7 @@ from shimd.engines.base import InvalidSetting
 
 _ADDRESS = "WASMTIME_HTTP_PROXY_SOCKET_ADDR"
 _BACKLOG = ("WASMTIME_HTTP_PROXY_BACKLOG", "WASMTIME_HTTP_BACKLOG")
-_OURS = tuple(
-    f"SHIMD_HTTP_{name}" for name in ("ACCESS_LOG", "CONCURRENCY", "GRACE", "POOL", "PROCESSES", "TIMEOUT")
-)
+_OURS = tuple(f"SHIMD_HTTP_{name}" for name in ("ACCESS_LOG", "CONCURRENCY", "GRACE", "POOL", "PROCESSES", "TIMEOUT"))
 NAMES = frozenset({_ADDRESS, *_BACKLOG, *_OURS})
 
 

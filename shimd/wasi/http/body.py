@@ -156,9 +156,7 @@ class OutgoingBody:
 class BodyStream(InputStream):
     """Bytes that an async function gives, one chunk a call; ``None`` ends them."""
 
-    def __init__(
-        self, receive: Callable[[], Awaitable[bytes | None]], stop: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, receive: Callable[[], Awaitable[bytes | None]], stop: Callable[[], None] | None = None) -> None:
         """``stop`` is called, on the guest's thread, when it reads no further."""
         self._receive = receive
         self._stop = stop

@@ -1,12 +1,12 @@
-"""``wasi:http/outgoing-handler``: what a guest asks of other servers, by httpx."""
+"""``wasi:http/outgoing-handler``: what a guest asks of other servers, by httpcore."""
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
 import anyio
-import httpx
+import httpcore
 from anyio import from_thread
 from anyio.abc import TaskGroup
 
@@ -45,8 +45,7 @@ class OutgoingHandler:
     """``wasi:http/outgoing-handler``, for all guests of an app; entered in the event loop before the first is run."""
 
     def __init__(self, tls: ssl.SSLContext, check: Check = anything) -> None:
-        self._client = httpx.AsyncClient(verify=tls, trust_env=False, follow_redirects=False)
-        self._client.headers.clear()
+        self._pool = httpcore.AsyncConnectionPool(ssl_context=tls, max_connections=None, keepalive_expiry=15)
         self._check = check
         self._tasks: TaskGroup
 
@@ -58,7 +57,7 @@ class OutgoingHandler:
     async def __aexit__(self, *exception: Any) -> None:
         self._tasks.cancel_scope.cancel()
         await self._tasks.__aexit__(*exception)
-        await self._client.aclose()
+        await self._pool.aclose()
 
     def handle(self, request: OutgoingRequest, options: RequestOptions | None) -> FutureIncomingResponse:
         scheme = scheme_name(request.scheme() or Case("HTTPS"))
@@ -68,14 +67,14 @@ class OutgoingHandler:
         if not authority:
             raise Err(Case("HTTP-request-URI-invalid"))
         self._check(scheme, authority)
-        built = self._client.build_request(
+        built = httpcore.Request(
             method_name(request.method()),
             f"{scheme}://{authority}{request.path_with_query() or '/'}",
-            headers=[(name.encode(), value) for name, value in request.headers().entries()],
-            content=_content(request.sent_body),
-            timeout=_timeout(options),
+            headers=[("Host", authority), *_headers(request)],
+            content=request.sent_body.pipe.chunks() if request.sent_body is not None else None,
+            extensions={"timeout": _timeout(options)},
         )
-        exchange = _Exchange(self._client, built, request.sent_body)
+        exchange = _Exchange(self._pool, built, request.sent_body)
         from_thread.run_sync(self._tasks.start_soon, exchange.run)
         return exchange.future
 
@@ -83,8 +82,10 @@ class OutgoingHandler:
 class _Exchange:
     """One request and its response, whose body is passed on as the guest reads it."""
 
-    def __init__(self, client: httpx.AsyncClient, request: httpx.Request, body: OutgoingBody | None) -> None:
-        self._client = client
+    def __init__(
+        self, pool: httpcore.AsyncConnectionPool, request: httpcore.Request, body: OutgoingBody | None
+    ) -> None:
+        self._pool = pool
         self._request = request
         self._body = body
         self._answered = anyio.Event()
@@ -93,13 +94,13 @@ class _Exchange:
 
     async def run(self) -> None:
         try:
-            response = await self._client.send(self._request, stream=True)
-            async with self._chunks, aclosing(response), aclosing(response.aiter_raw()) as chunks:
+            response = await self._pool.handle_async_request(self._request)
+            async with self._chunks, aclosing(response):
                 self._answer(Ok(self._incoming(response)))
                 with suppress(anyio.BrokenResourceError):  # the guest reads no further
-                    async for chunk in chunks:
+                    async for chunk in response.aiter_stream():
                         await self._chunks.send(chunk)
-        except (httpx.HTTPError, httpx.InvalidURL, Aborted) as error:
+        except (*_ERRORS, Aborted) as error:
             if self._body is not None:
                 self._body.pipe.abandon(str(error))
             self._answer(Err(error_code(error)))
@@ -109,9 +110,9 @@ class _Exchange:
             self.future.outcome = outcome
         self._answered.set()
 
-    def _incoming(self, response: httpx.Response) -> IncomingResponse:
-        headers = Fields((name.decode("latin-1"), value) for name, value in response.headers.raw)
-        return IncomingResponse(response.status_code, headers, BodyStream(self._receive, self._stop))
+    def _incoming(self, response: httpcore.Response) -> IncomingResponse:
+        headers = Fields((name.decode("latin-1"), value) for name, value in response.headers)
+        return IncomingResponse(response.status, headers, BodyStream(self._receive, self._stop))
 
     def _stop(self) -> None:
         from_thread.run_sync(self._reader.close)
@@ -123,41 +124,54 @@ class _Exchange:
             return None
 
 
-def _content(body: OutgoingBody | None) -> AsyncIterator[bytes] | None:
-    return body.pipe.chunks() if body is not None else None
+#: What httpcore raises.
+_ERRORS = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+)
 
 
-def _timeout(options: RequestOptions | None) -> httpx.Timeout:
+def _headers(request: OutgoingRequest) -> list[tuple[bytes, bytes]]:
+    """As the guest has set them; a body of unknown length goes in chunks."""
+    headers = [(name.encode(), value) for name, value in request.headers().entries()]
+    known = any(name == b"content-length" for name, _value in headers)
+    return headers if known or request.sent_body is None else [*headers, (b"transfer-encoding", b"chunked")]
+
+
+def _timeout(options: RequestOptions | None) -> dict[str, float]:
     def seconds(duration: int | None) -> float:
         return duration / 1e9 if duration is not None else _TIMEOUT
 
     if options is None:
-        return httpx.Timeout(_TIMEOUT)
+        return dict.fromkeys(("connect", "read", "write", "pool"), _TIMEOUT)
     read = max(seconds(options.first_byte_timeout()), seconds(options.between_bytes_timeout()))
-    return httpx.Timeout(connect=seconds(options.connect_timeout()), read=read, write=_TIMEOUT, pool=_TIMEOUT)
+    return {"connect": seconds(options.connect_timeout()), "read": read, "write": _TIMEOUT, "pool": _TIMEOUT}
 
 
 def error_code(error: Exception) -> Case:
     """``error-code`` of what went wrong."""
     text = str(error)
     match error:
-        case httpx.ConnectTimeout():
+        case httpcore.ConnectTimeout():
             return Case("connection-timeout")
-        case httpx.ReadTimeout():
+        case httpcore.ReadTimeout():
             return Case("connection-read-timeout")
-        case httpx.WriteTimeout():
+        case httpcore.WriteTimeout():
             return Case("connection-write-timeout")
-        case httpx.ConnectError() if isinstance(_cause(error), ssl.SSLCertVerificationError):
+        case httpcore.ConnectError() if isinstance(_cause(error), ssl.SSLCertVerificationError):
             return Case("TLS-certificate-error")
-        case httpx.ConnectError() if "Name or service" in text or "name resolution" in text or "No address" in text:
+        case httpcore.ConnectError() if "Name or service" in text or "name resolution" in text or "No address" in text:
             return Case("DNS-error", {"rcode": text, "info-code": None})
-        case httpx.ConnectError():
+        case httpcore.ConnectError():
             return Case("connection-refused")
-        case httpx.RemoteProtocolError():
+        case httpcore.RemoteProtocolError():
             return Case("HTTP-response-incomplete")
-        case httpx.InvalidURL() | httpx.UnsupportedProtocol():
+        case httpcore.UnsupportedProtocol():
             return Case("HTTP-request-URI-invalid")
-        case httpx.NetworkError():
+        case httpcore.NetworkError():
             return Case("connection-terminated")
         case Aborted():
             return Case("HTTP-request-body-size", None)
