@@ -33,7 +33,8 @@ _PATIENCE = 10
 class Images:
     """The images of one containerd namespace; ``address`` is containerd's gRPC socket."""
 
-    def __init__(self, address: str, namespace: str) -> None:
+    def __init__(self, address: str, namespace: str, more_layers: frozenset[str] = frozenset()) -> None:
+        self._types = WASM_LAYERS | more_layers
         self._address = address.removeprefix("unix://")
         self._metadata = {"containerd-namespace": namespace}
 
@@ -72,7 +73,7 @@ class Images:
     async def _layers(self, channel: Channel, digest: str) -> Any:
         """All Wasm layers below a manifest or index."""
         document = await self._manifest(channel, digest)
-        for layer in wasm_layers(document):
+        for layer in wasm_layers(document, self._types):
             yield layer
         for manifest in document.get("manifests", []):
             try:
@@ -95,8 +96,8 @@ class Images:
         return b"".join([part.data async for part in stub.read(ReadContentRequest(digest=digest, size=size))])
 
 
-def wasm_layers(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    return (layer for layer in manifest.get("layers", []) if layer.get("mediaType") in WASM_LAYERS)
+def wasm_layers(manifest: dict[str, Any], types: frozenset[str] = WASM_LAYERS) -> Iterator[dict[str, Any]]:
+    return (layer for layer in manifest.get("layers", []) if layer.get("mediaType") in types)
 
 
 def choose(layers: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from shimd.daemon.events import EventBus
 from shimd.daemon.forks import ForkPool
 from shimd.daemon.modules import Modules
 from shimd.daemon.sockets import unix_listener
+from shimd.engines.registry import engine_layers
 from shimd.rpc import GrpcService, ttrpc_services
 from shimd.task.service import TaskService
 from shimd.ttrpc import Server
@@ -46,7 +47,7 @@ class Endpoint:
         self.engine, self.namespace, self.tasks = engine, namespace, tasks
         self._pool, self._modules, self._bus = pool, modules, bus
         self.events_address, self.grpc_address = addresses
-        self._images = Images(self.grpc_address, namespace)
+        self._images = Images(self.grpc_address, namespace, engine_layers(engine))
         self.path = paths.task_socket(engine, self.events_address, namespace)
         self.service = TaskService(self)
 

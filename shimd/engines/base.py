@@ -146,6 +146,14 @@ class HandlesSignals(Protocol[ModuleT_contra]):
 
 
 @runtime_checkable
+class TakesLayers(Protocol):
+    """An engine whose programs come in layers of images that others do not know. Optional."""
+
+    layers: ClassVar[Collection[str]]
+    """Media types, besides those of WebAssembly."""
+
+
+@runtime_checkable
 class OfFamily(Protocol):
     """An engine that takes the artefacts of another: modules are compiled by that one, once for both. Optional."""
 

@@ -6,7 +6,7 @@ for which each worker would pay in memory.
 
 from functools import cache
 
-from shimd.engines.base import Engine, OfFamily
+from shimd.engines.base import Engine, OfFamily, TakesLayers
 from shimd.errors import InvalidArgument
 
 GROUP = "shimd.engines"
@@ -50,6 +50,13 @@ def engine_family(name: str) -> str:
     """The engine that compiles for an engine: itself, if it does not say otherwise (:class:`OfFamily`)."""
     engine = load_engine(engine_reference(name))
     return engine.family if isinstance(engine, OfFamily) else name
+
+
+@cache
+def engine_layers(name: str) -> frozenset[str]:
+    """Media types of layers that an engine takes besides WebAssembly's (:class:`TakesLayers`)."""
+    engine = load_engine(engine_reference(name))
+    return frozenset(engine.layers) if isinstance(engine, TakesLayers) else frozenset()
 
 
 def load_engine(reference: str) -> Engine[object]:

@@ -5,10 +5,11 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import shimd
+from shimd.engines.registry import engine_names
 from shimd.errors import FailedPrecondition, InvalidArgument
 from shimd.launcher.build import ENGINES
 from shimd.node import containerd
@@ -28,7 +29,7 @@ class Node:
     """Where containerd looks for shims, as seen on the node."""
     config: Path | None = None
     """containerd's configuration, if it is not where it usually is."""
-    runtimes: Sequence[str] = ENGINES
+    runtimes: Sequence[str] = field(default_factory=engine_names)
     programs: Path = Path(sys.argv[0]).resolve().parent
     """Where shimd and its launchers are installed; not where a link to it is, which may be ours."""
 
@@ -68,16 +69,16 @@ def _config(node: Node) -> containerd.Config:
 
 
 def _check_programs(node: Node) -> None:
-    for name in ("shimd", *_launchers(node)):
-        if not os.access(node.programs / name, os.X_OK):
-            raise FailedPrecondition(f"there is no {node.programs / name}: install the package first")
+    for program in (node.programs / "shimd", *(_program(node, name) for name in _launchers(node))):
+        if not os.access(program, os.X_OK):
+            raise FailedPrecondition(f"there is no {program}: install the package first")
 
 
 def _launchers(node: Node) -> list[str]:
-    unknown = set(node.runtimes) - set(ENGINES)
+    unknown = set(node.runtimes) - set(engine_names())
     if unknown:
-        raise InvalidArgument(f"there is no runtime {sorted(unknown)[0]} (there are {', '.join(ENGINES)})")
-    return [f"containerd-shim-{name}-v1" for name in node.runtimes]
+        raise InvalidArgument(f"there is no runtime {sorted(unknown)[0]} (there are {', '.join(engine_names())})")
+    return [_launcher(name) for name in node.runtimes]
 
 
 def _links(node: Node) -> list[Change]:
@@ -85,7 +86,17 @@ def _links(node: Node) -> list[Change]:
     if node.programs == node.bin_dir:
         return []
     directory = node.root / node.bin_dir.relative_to("/")
-    return [Change(directory / name, link=str(node.programs / name)) for name in (*_launchers(node), "shimd")]
+    return [Change(directory / name, link=str(_program(node, name))) for name in (*_launchers(node), "shimd")]
+
+
+def _program(node: Node, name: str) -> Path:
+    """What a launcher's link leads to. It serves the engine that it is called by, so others' engines need none."""
+    own = name in ("shimd", *map(_launcher, ENGINES))
+    return node.programs / (name if own else _launcher(ENGINES[0]))
+
+
+def _launcher(engine: str) -> str:
+    return f"containerd-shim-{engine}-v1"
 
 
 def _is_ours(change: Change) -> bool:

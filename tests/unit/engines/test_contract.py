@@ -1,141 +1,27 @@
-"""What ``shimd/engines/base.py`` promises, held to by every engine that is installed."""
+"""shimd's own engines, held to the contract that it holds others to."""
 
-import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from shimd.engines.base import BrokenArtifact, Engine, InvalidModule, Invocation, Preopen, UnsupportedFeature
-from tests.unit.engines.conftest import Rig
-
-WASI = "wasi_snapshot_preview1"
-EXIT = f"""(module (import "{WASI}" "proc_exit" (func $exit (param i32))) (memory (export "memory") 1)
-  (func (export "_start") (call $exit (i32.const %d))))"""
-RETURNS = '(module (memory (export "memory") 1) (func (export "_start")))'
-TRAPS = """(module (memory (export "memory") 1)
-  (func $deep unreachable) (func $middle call $deep) (func (export "_start") call $middle))"""
-SPINS = '(module (memory (export "memory") 1) (func (export "_start") (loop $l (br $l))))'
-#: Writes all of stdin to stdout.
-CAT = f"""(module
-  (import "{WASI}" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
-  (import "{WASI}" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 2)
-  (func (export "_start")
-    (loop $more
-      (i32.store (i32.const 0) (i32.const 100)) (i32.store (i32.const 4) (i32.const 60000))
-      (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
-      (i32.store (i32.const 4) (i32.load (i32.const 8)))
-      (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))
-      (br_if $more (i32.load (i32.const 8))))))"""
+from shimd.engines.base import InvalidModule
+from shimd.testing.contract import *  # noqa: F403
+from shimd.testing.rig import Rig
 
 
-def dump(kind: str) -> str:
-    """A guest that writes what ``args_get`` or ``environ_get`` gives, NUL-terminated strings, to stdout."""
-    return f"""(module
-  (import "{WASI}" "{kind}_sizes_get" (func $sizes (param i32 i32) (result i32)))
-  (import "{WASI}" "{kind}_get" (func $get (param i32 i32) (result i32)))
-  (import "{WASI}" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 1)
-  (func (export "_start")
-    (drop (call $sizes (i32.const 0) (i32.const 20)))
-    (drop (call $get (i32.const 1000) (i32.const 8000)))
-    (i32.store (i32.const 16) (i32.const 8000))
-    (drop (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 24)))))"""
-
-
-@pytest.mark.parametrize("code", [0, 1, 42, 125, 126, 127, 128, 137, 200, 255])
-def test_exit_codes(rig: Rig, code: int) -> None:
-    assert rig.run(EXIT % code).code == code
-
-
-def test_return_from_start_is_success(rig: Rig) -> None:
-    assert rig.run(RETURNS).code == 0
-
-
-def test_traps_tell_where(rig: Rig) -> None:
-    done = rig.run(TRAPS)
-    assert done.code == 134
-    assert "unreachable" in done.err
-
-
-def test_arguments(rig: Rig) -> None:
-    done = rig.run(dump("args"), Invocation(["app", "one", "", "zwei drei", "ü"]))
-    assert done.out.split("\0")[1:] == ["one", "", "zwei drei", "ü", ""]
-    assert done.out.startswith("app\0")
-
-
-def test_environment(rig: Rig) -> None:
-    done = rig.run(dump("environ"), Invocation(["app"], env={"A": "1", "EMPTY": "", "B": "x=y"}))
-    assert {"A=1", "EMPTY=", "B=x=y"} <= set(done.out.split("\0"))
-    assert not any(name.startswith(("HOME=", "TOKIO", "VIRTUAL_ENV")) for name in done.out.split("\0"))
-
-
-def test_standard_streams(rig: Rig) -> None:
-    text = b"line\n" * 5000
-    assert rig.run(CAT, stdin=text).out == text.decode()
-
-
-@pytest.mark.parametrize("wasm", [b"", b"\0asm", b"\0asm\x01\0\0\0\x01", b"\x7fELF", b"no wasm at all"])
-def test_invalid_modules(rig: Rig, wasm: bytes) -> None:
-    with pytest.raises(InvalidModule, match=r"not valid WebAssembly: .+") as caught:
-        rig.precompile(wasm)
-    assert "\n" not in str(caught.value)
-
-
-def test_invalid_text(rig: Rig) -> None:
+def test_text_that_is_none(rig: Rig) -> None:
     with pytest.raises(InvalidModule, match="not valid WebAssembly"):
         rig.precompile("(module (func")
 
 
-def test_a_function_that_does_not_exist(rig: Rig) -> None:
-    with pytest.raises((InvalidModule, UnsupportedFeature), match="nope"):
-        rig.check(rig.precompile(RETURNS), Invocation(["app"], entry="nope"))
+def test_the_text_format_is_taken(rig: Rig) -> None:
+    """Our engines do, though none has to."""
+    text = '(module (memory (export "memory") 1) (func (export "_start")))'
+    assert rig.run(text.encode()).code == 0
 
 
-def test_a_signal_ends_a_guest_that_spins(rig: Rig) -> None:
-    child = rig.start(rig.precompile(SPINS), Invocation(["app"]))
-    os.kill(child.pid, signal.SIGTERM)
-    assert child.end().code == -signal.SIGTERM
-
-
-def test_an_artefact_that_is_not_whole(rig: Rig) -> None:
-    artifact = rig.precompile(RETURNS)
-    for path in artifact.rglob("*"):
-        if path.name in ("module", "module.wasm"):
-            os.truncate(path, 10)
-    with pytest.raises(BrokenArtifact, match="does not load"):
-        rig.check(artifact, Invocation(["app"]))
-
-
-def test_warming_starts_no_thread(engine: Engine[object]) -> None:
-    """A fork takes only the forking thread along."""
-    program = f"""
-import os
-from shimd.engines.registry import load_engine, engine_reference
-load_engine(engine_reference({engine.name!r})).warm()
-print(len(os.listdir("/proc/self/task")))"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "1\n"
-
-
-def test_telling_the_version_imports_no_engine(engine: Engine[object]) -> None:
-    """The supervisor asks for it, and never runs anything."""
-    program = f"""
-import sys
-from shimd.engines.registry import engine_version
-print(engine_version({engine.name!r}))
-assert not {{"wasmtime", "wasmer_sdk"}} & set(sys.modules), "heavy"
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    version = done.stdout.strip()
-    assert version and all(character.isalnum() or character in ".-_+" for character in version)
-
-
-def test_the_fork_server_imports_little(engine: Engine[object]) -> None:
+def test_the_fork_server_imports_little() -> None:
     """Each worker pays for what is imported before the fork, in pages and in at-fork hooks."""
     program = """
 import sys
@@ -144,30 +30,3 @@ heavy = {"importlib.metadata", "random", "threading", "logging", "anyio", "bette
 assert not heavy, heavy"""
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_read_only_file_is_read(rig: Rig, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/note").write_text("a note\n")
-    done = rig.run(READ, Invocation(["app"], preopens=[Preopen(str(tmp_path / "in"), "/in", True)]))
-    assert done.out == "a note\n", done.err
-
-
-#: Opens "note" in the first preopen that has it (3 or 4), and writes it to stdout.
-READ = f"""(module
-  (import "{WASI}" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
-  (import "{WASI}" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
-  (import "{WASI}" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 1) (data (i32.const 64) "note") (data (i32.const 80) "in/note")
-  (func $try (param $fd i32) (param $name i32) (param $length i32) (result i32)
-    (call $open (local.get $fd) (i32.const 0) (local.get $name) (local.get $length) (i32.const 0) (i64.const 2)
-      (i64.const 2) (i32.const 0) (i32.const 0)))
-  (func (export "_start")
-    (if (call $try (i32.const 3) (i32.const 64) (i32.const 4))
-      (then (if (call $try (i32.const 4) (i32.const 64) (i32.const 4))
-        (then (if (call $try (i32.const 3) (i32.const 80) (i32.const 7)) (then
-          (drop (call $try (i32.const 4) (i32.const 80) (i32.const 7)))))))))
-    (i32.store (i32.const 16) (i32.const 1000)) (i32.store (i32.const 20) (i32.const 1000))
-    (drop (call $read (i32.load (i32.const 0)) (i32.const 16) (i32.const 1) (i32.const 24)))
-    (i32.store (i32.const 20) (i32.load (i32.const 24)))
-    (drop (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 28)))))"""

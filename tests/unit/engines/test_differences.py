@@ -4,11 +4,11 @@ import pytest
 
 from shimd.engines.base import InvalidModule, Invocation, Preopen, UnsupportedFeature
 from shimd.engines.wasmtime import top_preopens
-from tests.unit.engines.conftest import Rig
-from tests.unit.engines.test_contract import RETURNS, WASI
+from shimd.testing.contract import RETURNS, WASI
+from shimd.testing.rig import Rig
 
-wasmtime_only = pytest.mark.parametrize("engine", ["wasmtime"], indirect=True)
-wasmer_only = pytest.mark.parametrize("engine", ["wasmer"], indirect=True)
+wasmtime_only = pytest.mark.parametrize("engine_name", ["wasmtime"])
+wasmer_only = pytest.mark.parametrize("engine_name", ["wasmer"])
 COMPONENT = """(component
   (core module $m (func (export "run") (result i32) (i32.const %d)))
   (core instance $i (instantiate $m))

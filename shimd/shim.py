@@ -1,0 +1,65 @@
+"""Write a shim for a WebAssembly runtime of your own: all that an engine needs of shimd, in one place.
+
+One class with the methods of :class:`Engine` and an entry point in the group ``shimd.engines`` make
+``containerd-shim-NAME-v1``, with pods, cgroups, streams, exec, events, module cache, metrics and status.
+``docs/shims.md`` is the tutorial, ``contrib/engine-template`` a project to copy, ``pytest --shimd-engine=NAME`` the
+conformance suite. shimd's own engines use nothing else.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from shimd.engines.base import (
+    EXIT_ENGINE,
+    EXIT_TRAP,
+    BrokenArtifact,
+    Engine,
+    EngineError,
+    GuestTrap,
+    HandlesSignals,
+    InvalidModule,
+    InvalidSetting,
+    Invocation,
+    OfFamily,
+    OtherEngine,
+    Preopen,
+    TakesLayers,
+    UnsupportedFeature,
+)
+
+__all__ = [
+    "EXIT_ENGINE",
+    "EXIT_TRAP",
+    "BrokenArtifact",
+    "Engine",
+    "EngineError",
+    "GuestTrap",
+    "HandlesSignals",
+    "InvalidModule",
+    "InvalidSetting",
+    "Invocation",
+    "OfFamily",
+    "OtherEngine",
+    "Preopen",
+    "TakesLayers",
+    "UnsupportedFeature",
+    "launch",
+]
+
+
+def launch() -> NoReturn:
+    """For ``[project.scripts]``: ``containerd-shim-NAME-v1 = "shimd.shim:launch"``, called by that name.
+
+    It becomes the launcher that shimd has installed beside it. ``shimd install`` links that one directly, which saves
+    the start of an interpreter a time.
+    """
+    program = Path(sys.argv[0])
+    launcher = program.resolve().with_name("shimd-launcher")
+    if not os.access(launcher, os.X_OK):
+        launcher = Path(sys.executable).with_name("shimd-launcher")
+    try:
+        os.execv(launcher, ["shimd-launcher", program.name, *sys.argv[1:]])
+    except OSError as error:
+        sys.exit(f"{program.name}: {launcher}: {error.strerror}")

@@ -1,0 +1,135 @@
+"""A stranger's engine: ``docs/shims.md`` followed to the letter, yields a working shim."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import guests, leftovers
+from tests.e2e.box import Box, Runtime
+from tests.e2e.containerd import REPOSITORY, SYSTEM, Containerd, Version, running
+from tests.e2e.images import image, layer, save
+
+TUTORIAL = (REPOSITORY / "docs/shims.md").read_text()
+TEMPLATE = REPOSITORY / "contrib/engine-template"
+FILES = {"pyproject.toml": "toml", "shimd_pywasm/__init__.py": "python"}
+IMAGE = "test.invalid/stranger:1"
+HELLO = """#include <stdio.h>
+int main(int argc, char **argv) { printf("hello from %s\\n", argc > 1 ? argv[1] : "nobody"); return argc > 1 ? 7 : 0; }
+"""
+
+
+def block(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", TUTORIAL, re.DOTALL)
+    assert found
+    return found[1]
+
+
+def commands(number: int) -> list[str]:
+    """Of the page's n-th console block."""
+    return re.findall(r"^\$ (.*)$", re.findall(r"```console\n(.*?)```", TUTORIAL, re.DOTALL)[number], re.MULTILINE)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_template_is_the_tutorials(file: str) -> None:
+    assert (TEMPLATE / file).read_text() == block(FILES[file])
+
+
+@pytest.fixture(scope="module")
+def hello(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    directory = tmp_path_factory.mktemp("hello")
+    (directory / "hello.c").write_text(HELLO)
+    command = ["clang", "--target=wasm32-wasi", "-Os", "-o", directory / "hello.wasm", directory / "hello.c"]
+    subprocess.run(command, check=True)
+    return (directory / "hello.wasm").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """shimd, as a wheel, in an environment that sees our packages besides."""
+    directory = tmp_path_factory.mktemp("stranger") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", directory], check=True)
+    packages = next(directory.glob("lib/python*/site-packages"))
+    (packages / "ours.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    flags = ["--quiet", "--no-deps", "--force-reinstall"]
+    subprocess.run([directory / "bin/pip", "install", *flags, REPOSITORY], check=True, cwd=REPOSITORY)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def project(environment: Path, hello: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the page tells to write."""
+    directory = tmp_path_factory.mktemp("project")
+    for name, language in FILES.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(block(language))
+    (directory / "hello.wasm").write_bytes(hello)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def output(environment: Path, project: Path) -> dict[str, str]:
+    """What the page's commands print."""
+    env = {**os.environ, "PATH": f"{environment}/bin:{os.environ['PATH']}"}
+    said = {}
+    for command in commands(0):
+        program = command.replace("pytest", "python -m pytest")  # the environment sees ours, but has no script for it
+        done = subprocess.run(["sh", "-c", program], cwd=project, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said[command] = done.stdout
+    return said
+
+
+def test_the_commands(output: dict[str, str]) -> None:
+    assert list(output) == ["pip install .", "pytest --shimd-engine=pywasm", "shimd run --engine pywasm hello.wasm"]
+    assert re.search(r"\d\d passed", output["pytest --shimd-engine=pywasm"])
+    assert output["shimd run --engine pywasm hello.wasm"] == "hello from nobody\n"
+
+
+def test_installing_on_a_node(output: dict[str, str], environment: Path, tmp_path: Path) -> None:
+    (tmp_path / "etc/containerd").mkdir(parents=True)
+    (tmp_path / "etc/containerd/config.toml").write_text("version = 2\n")
+    command = [environment / "bin/shimd", *commands(1)[0].split()[1:], f"--root={tmp_path}"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "io.containerd.pywasm.v1" in (tmp_path / "etc/containerd/config.toml").read_text()
+    assert (tmp_path / "usr/local/bin/containerd-shim-pywasm-v1").is_symlink()
+
+
+class StrangersContainerd(Containerd):
+    """One that finds the shims of an environment, as after ``pip install``."""
+
+    programs: Path
+
+    def __init__(self, version: Version, directory: Path) -> None:
+        super().__init__(version, directory)
+        self.env["PATH"] = f"{self.programs}:{version.programs}:{SYSTEM}"
+
+
+@pytest.fixture
+def box(version: Version, output: dict[str, str], environment: Path, hello: bytes, tmp_path: Path) -> Iterator[Box]:
+    StrangersContainerd.programs = environment / "bin"
+    contents = [layer({"/hello.wasm": hello}, guests.DIRECTORIES)]
+    save(tmp_path / "hello.tar", [image(IMAGE, contents, {"Entrypoint": ["/hello.wasm"], "Env": ["PATH=/"]})])
+    with running(version, StrangersContainerd) as containerd:
+        namespace = f"e2e-{os.getpid()}-stranger"
+        containerd.import_image(tmp_path / "hello.tar", namespace)
+        box = Box(containerd, namespace, Runtime("pywasm", IMAGE, "/hello.wasm", "io.containerd.pywasm.v1"))
+        yield box
+        box.close()
+        leftovers.remove_parents(namespace)
+
+
+def test_a_container(box: Box) -> None:
+    done = box.run("stranger", "containerd")
+    assert (done.code, done.out) == (7, "hello from containerd\n")
+
+
+def test_what_is_wrong_is_told(box: Box) -> None:
+    done = box.ctr("run", "--rm", "--runtime", box.runtime.type, IMAGE, "wrong", "/hello.wasm#main", check=False)
+    assert done.code == 1
+    assert "pywasm calls no function but _start, and main was asked for" in done.err
