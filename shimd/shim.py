@@ -25,6 +25,7 @@ from shimd.engines.base import (
     OfFamily,
     OtherEngine,
     Preopen,
+    RunsApplications,
     TakesLayers,
     UnsupportedFeature,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "OfFamily",
     "OtherEngine",
     "Preopen",
+    "RunsApplications",
     "TakesLayers",
     "UnsupportedFeature",
     "launch",

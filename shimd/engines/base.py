@@ -9,7 +9,7 @@ An engine knows nothing of containerd, OCI or sockets. It is found by its name i
   :meth:`Engine.run` inside the container, with dropped privileges.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar, runtime_checkable
@@ -82,6 +82,7 @@ class Invocation:
 
 
 ModuleT = TypeVar("ModuleT")
+ModuleT_co = TypeVar("ModuleT_co", covariant=True)
 ModuleT_contra = TypeVar("ModuleT_contra", contravariant=True)
 
 
@@ -142,6 +143,26 @@ class HandlesSignals(Protocol[ModuleT_contra]):
     def signals(self, module: ModuleT_contra) -> Collection[int]:
         """Signals that :meth:`Engine.run` has handlers for, from its first moment on. They are delivered as they are;
         any other has its default action."""
+        ...
+
+
+@runtime_checkable
+class RunsApplications(Protocol[ModuleT_co]):
+    """An engine whose containers run applications of several modules, described by a file. Optional."""
+
+    def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
+        """The paths of the modules in the container, by names of the engine's choice; called in the worker, which is
+        root and not yet confined.
+
+        :param read: a file of the container's; ``None`` if it is not there
+        :param env: the container's environment
+        :returns: ``None`` if the container is no application: then it is run as any other
+        :raises EngineError: what is wrong with the description
+        """
+        ...
+
+    def load_all(self, artifacts: Mapping[str, Path]) -> ModuleT_co:
+        """As :meth:`Engine.load`, of all modules."""
         ...
 
 

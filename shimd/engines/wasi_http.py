@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from shimd.component.host import Host
 
 #: Loaded in the fork server: in a container the files are out of sight, and each app would pay anew.
-_LOADED = (
+LOADED = (
     "concurrent.futures.thread",
+    "encodings.idna",
     "httpcore._backends.anyio",
     "shimd.apps.http.handler",
     "shimd.apps.http.server",
@@ -57,10 +58,9 @@ class WasiHttpEngine:
         import anyio
         import certifi
 
-        for name in _LOADED:
+        for name in LOADED:
             import_module(name)
-        "".encode("idna")
-        anyio.run(_rehearse)
+        anyio.run(rehearse)
         self._engine = make_engine(parallel=False, epochs=True)
         self._tls = ssl.create_default_context(cafile=certifi.where())
 
@@ -103,7 +103,7 @@ class WasiHttpEngine:
         return serve(handler, settings, [module.outgoing, handler])
 
 
-async def _rehearse() -> None:
+async def rehearse() -> None:
     """Have libraries load what they load at first use."""
     import anyio
 

@@ -11,7 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 #: A runtime ``io.containerd.NAME.v1`` for each.
-ENGINES = ("wasmer", "wasmtime")
+ENGINES = ("wasmer", "wasmtime", "spin")
+#: Versions of the shim's name that containerd is told, if it is not 1: SpinKube's is 2.
+VERSIONS = {"spin": (2, 1)}
 _HERE = Path(__file__).parent
 _CFLAGS = ("-std=gnu99", "-O2", "-Wall", "-Wextra", "-s")
 
@@ -29,15 +31,20 @@ def build(directory: Path, version: str, kind: str | None = None, engines: Itera
     python.chmod(0o755)
     program = python
     if (kind or default_kind()) == "c":
-        program = directory / f"containerd-shim-{next(iter(engines))}-v1"
+        program = directory / shim_names(next(iter(engines)))[0]
         compile_c(program, version)
         with suppress(OSError):  # no static C library: pods do without (worker/pod.py)
             _compile(directory / "shimd-pause", "pause.c", "-static")
-    for engine in engines:
-        target = directory / f"containerd-shim-{engine}-v1"
+    for name in (name for engine in engines for name in shim_names(engine)):
+        target = directory / name
         if target != program:
             target.unlink(missing_ok=True)
             os.link(program, target)
+
+
+def shim_names(engine: str) -> list[str]:
+    """What containerd may look for, the one that ``shimd install`` configures first."""
+    return [f"containerd-shim-{engine}-v{version}" for version in VERSIONS.get(engine, (1,))]
 
 
 def default_kind() -> str:

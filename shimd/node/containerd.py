@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from shimd.errors import FailedPrecondition, InvalidArgument
+from shimd.launcher.build import VERSIONS
 from shimd.node.changes import Change, read
 
 BEGIN = "# >>> shimd install: what lies between these marks is its own"
@@ -140,7 +141,7 @@ def _is_ours(config: Config, name: str, runtime: Any) -> bool:
 
 
 def runtime_type(name: str) -> str:
-    return f"io.containerd.{name}.v1"
+    return f"io.containerd.{name}.v{VERSIONS.get(name, (1,))[0]}"
 
 
 def _runtimes(config: Config, text: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import shimd
 from shimd.engines.registry import engine_names
 from shimd.errors import FailedPrecondition, InvalidArgument
-from shimd.launcher.build import ENGINES
+from shimd.launcher.build import ENGINES, shim_names
 from shimd.node import containerd
 from shimd.node.changes import Change
 
@@ -78,7 +78,7 @@ def _launchers(node: Node) -> list[str]:
     unknown = set(node.runtimes) - set(engine_names())
     if unknown:
         raise InvalidArgument(f"there is no runtime {sorted(unknown)[0]} (there are {', '.join(engine_names())})")
-    return [_launcher(name) for name in node.runtimes]
+    return [shim for name in node.runtimes for shim in shim_names(name)]
 
 
 def _links(node: Node) -> list[Change]:
@@ -91,12 +91,8 @@ def _links(node: Node) -> list[Change]:
 
 def _program(node: Node, name: str) -> Path:
     """What a launcher's link leads to. It serves the engine that it is called by, so others' engines need none."""
-    own = name in ("shimd", *map(_launcher, ENGINES))
-    return node.programs / (name if own else _launcher(ENGINES[0]))
-
-
-def _launcher(engine: str) -> str:
-    return f"containerd-shim-{engine}-v1"
+    own = ["shimd", *(shim for engine in ENGINES for shim in shim_names(engine))]
+    return node.programs / (name if name in own else shim_names(ENGINES[0])[0])
 
 
 def _is_ours(change: Change) -> bool:

@@ -16,6 +16,8 @@ from shimd.worker.messages import Message, Plan
 
 _log = logger(__name__)
 _serial = itertools.count()
+#: Engines that a program may go through: a container without a manifest under spin, say, which serves HTTP.
+_HANDS = 3
 
 
 async def spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, int, int]) -> Worker:
@@ -32,15 +34,18 @@ async def spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, 
 
 
 async def _with_right_engine(context: Context, container: str, plan: Plan, stdio: tuple[int, int, int]) -> Worker:
-    try:
-        return await _spawn(context, container, plan, stdio)
-    except HandedOver as other:
-        known = Plan(artifact=other.artifact) if other.artifact else Plan()
-        return await _spawn(context, container, plan | known, stdio, other.engine)
+    engine: str | None = None
+    for _ in range(_HANDS):
+        try:
+            return await _spawn(context, container, plan, stdio, engine)
+        except HandedOver as other:
+            engine = other.engine
+            plan = plan | (Plan(artifact=other.artifact) if other.artifact else Plan())
+    raise Internal(f"engines hand {plan['id']} over to each other")
 
 
 async def _spawn(
-    context: Context, container: str, plan: Plan, stdio: tuple[int, int, int], engine: str | None = None
+    context: Context, container: str, plan: Plan, stdio: tuple[int, int, int], engine: str | None
 ) -> Worker:
     key = f"{context.namespace}/{plan['id']}@{time.time_ns()}.{next(_serial)}"
     forks = await context.forks(engine)

@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from shimd.engines.registry import engine_names
-from shimd.shim import BrokenArtifact, InvalidModule, Invocation, Preopen, UnsupportedFeature
+from shimd.engines.registry import engine_names, engine_reference, load_engine
+from shimd.shim import (
+    BrokenArtifact,
+    InvalidModule,
+    Invocation,
+    Preopen,
+    RunsApplications,
+    UnsupportedFeature,
+)
 from shimd.testing.rig import Rig, make_rig
 
 WASI = "wasi_snapshot_preview1"
@@ -50,7 +57,12 @@ def dump(kind: str) -> str:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine_name" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--shimd-engine", None)
-        metafunc.parametrize("engine_name", [chosen] if chosen else engine_names(), scope="session")
+        metafunc.parametrize("engine_name", [chosen] if chosen else _of_modules(), scope="session")
+
+
+def _of_modules() -> list[str]:
+    """All engines that are installed, but those that run applications of several modules."""
+    return [name for name in engine_names() if not isinstance(load_engine(engine_reference(name)), RunsApplications)]
 
 
 @pytest.fixture

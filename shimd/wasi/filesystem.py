@@ -66,7 +66,7 @@ _READ, _WRITE, _MUTATE = "read", "write", "mutate-directory"
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def os_errors() -> Iterator[None]:
     """What the kernel refuses, in the interface's words."""
     try:
         yield
@@ -116,6 +116,12 @@ class Descriptor:
     def close(self) -> None:
         os.close(self._fd)
 
+    def __enter__(self) -> "Descriptor":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
     def _writable(self) -> None:
         if _WRITE not in self._flags:
             raise Err("bad-descriptor")
@@ -132,7 +138,7 @@ class Descriptor:
         head, _, name = path.rstrip("/").rpartition("/")
         if follow or name in ("", ".", ".."):
             head, name = path, "."
-        parent = _open_beneath(self._fd, head or ".", os.O_PATH | os.O_DIRECTORY)
+        parent = open_beneath(self._fd, head or ".", os.O_PATH | os.O_DIRECTORY)
         try:
             yield parent, name
         finally:
@@ -141,41 +147,41 @@ class Descriptor:
     # Files
 
     def read_via_stream(self, offset: int) -> InputStream:
-        with _errors():
+        with os_errors():
             return FileInput(os.dup(self._fd), offset, owned=True)
 
     def write_via_stream(self, offset: int) -> OutputStream:
         self._writable()
-        with _errors():
+        with os_errors():
             return FileOutput(os.dup(self._fd), offset, owned=True)
 
     def append_via_stream(self) -> OutputStream:
         self._writable()
-        with _errors():
+        with os_errors():
             fd = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         return FileOutput(fd, owned=True)
 
     def read(self, length: int, offset: int) -> tuple[bytes, bool]:
-        with _errors():
+        with os_errors():
             data = os.pread(self._fd, min(length, 1 << 20), offset)
         return data, not data and length > 0
 
     def write(self, data: bytes, offset: int) -> int:
         self._writable()
-        with _errors():
+        with os_errors():
             return os.pwrite(self._fd, data, offset)
 
     def set_size(self, size: int) -> None:
         self._writable()
-        with _errors():
+        with os_errors():
             os.ftruncate(self._fd, size)
 
     def sync(self) -> None:
-        with _errors():
+        with os_errors():
             os.fsync(self._fd)
 
     def sync_data(self) -> None:
-        with _errors():
+        with os_errors():
             os.fdatasync(self._fd)
 
     def advise(self, _offset: int, _length: int, _advice: str) -> None:
@@ -185,56 +191,56 @@ class Descriptor:
         return self._flags
 
     def get_type(self) -> str:
-        with _errors():
+        with os_errors():
             return _type(os.fstat(self._fd).st_mode)
 
     def stat(self) -> dict[str, Any]:
-        with _errors():
+        with os_errors():
             return _stat(os.fstat(self._fd))
 
     def set_times(self, access: Case, modification: Case) -> None:
-        with _errors():
+        with os_errors():
             os.utime(self._fd, ns=_times(os.fstat(self._fd), access, modification))
 
     def is_same_object(self, other: "Descriptor") -> bool:
         return os.path.samestat(os.fstat(self._fd), os.fstat(other._fd))
 
     def metadata_hash(self) -> dict[str, int]:
-        with _errors():
+        with os_errors():
             return _hash(os.fstat(self._fd))
 
     # Directories
 
     def read_directory(self) -> DirectoryEntries:
-        with _errors(), os.scandir(self._fd) as entries:
+        with os_errors(), os.scandir(self._fd) as entries:
             return DirectoryEntries([{"type": _entry_type(entry), "name": entry.name} for entry in entries])
 
     def create_directory_at(self, path: str) -> None:
         self._mutable()
-        with _errors(), self._beneath(path) as (parent, name):
+        with os_errors(), self._beneath(path) as (parent, name):
             os.mkdir(name, dir_fd=parent)
 
     def stat_at(self, flags: frozenset[str], path: str) -> dict[str, Any]:
-        with _errors():
+        with os_errors():
             return _stat(self._stat_at(flags, path))
 
     def _stat_at(self, flags: frozenset[str], path: str) -> os.stat_result:
         no_follow = 0 if "symlink-follow" in flags else os.O_NOFOLLOW
-        fd = _open_beneath(self._fd, path, os.O_PATH | no_follow)
+        fd = open_beneath(self._fd, path, os.O_PATH | no_follow)
         try:
             return os.fstat(fd)
         finally:
             os.close(fd)
 
     def metadata_hash_at(self, flags: frozenset[str], path: str) -> dict[str, int]:
-        with _errors():
+        with os_errors():
             return _hash(self._stat_at(flags, path))
 
     def set_times_at(self, flags: frozenset[str], path: str, access: Case, modification: Case) -> None:
         self._mutable()
-        with _errors():
+        with os_errors():
             if "symlink-follow" in flags:
-                fd = _open_beneath(self._fd, path, os.O_RDONLY)
+                fd = open_beneath(self._fd, path, os.O_RDONLY)
                 try:
                     os.utime(fd, ns=_times(os.fstat(fd), access, modification))
                 finally:
@@ -256,13 +262,13 @@ class Descriptor:
             mode |= bit if name in open_flags else 0
         mode |= os.O_DIRECTORY if "directory" in open_flags else 0
         mode |= 0 if "symlink-follow" in path_flags else os.O_NOFOLLOW
-        with _errors():
-            fd = _open_beneath(self._fd, path, mode | os.O_NONBLOCK)
+        with os_errors():
+            fd = open_beneath(self._fd, path, mode | os.O_NONBLOCK)
             os.set_blocking(fd, True)
         return Descriptor(fd, set(flags & {_READ, _WRITE}) | (self._flags & {_MUTATE} if flags & {_MUTATE} else set()))
 
     def readlink_at(self, path: str) -> str:
-        with _errors(), self._beneath(path) as (parent, name):
+        with os_errors(), self._beneath(path) as (parent, name):
             target = os.readlink(name, dir_fd=parent)
         if target.startswith("/"):
             raise Err("not-permitted")
@@ -270,35 +276,39 @@ class Descriptor:
 
     def remove_directory_at(self, path: str) -> None:
         self._mutable()
-        with _errors(), self._beneath(path) as (parent, name):
+        with os_errors(), self._beneath(path) as (parent, name):
             os.rmdir(name, dir_fd=parent)
 
     def unlink_file_at(self, path: str) -> None:
         self._mutable()
-        with _errors(), self._beneath(path) as (parent, name):
+        with os_errors(), self._beneath(path) as (parent, name):
             os.unlink(name, dir_fd=parent)
 
     def symlink_at(self, target: str, path: str) -> None:
         self._mutable()
         if target.startswith("/"):
             raise Err("not-permitted")
-        with _errors(), self._beneath(path) as (parent, name):
+        with os_errors(), self._beneath(path) as (parent, name):
             os.symlink(target, name, dir_fd=parent)
 
     def link_at(self, _flags: frozenset[str], path: str, other: "Descriptor", new_path: str) -> None:
         self._mutable()
         other._mutable()
-        with _errors(), self._beneath(path) as (old, name), other._beneath(new_path) as (new, new_name):
+        with os_errors(), self._beneath(path) as (old, name), other._beneath(new_path) as (new, new_name):
             os.link(name, new_name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
 
     def rename_at(self, path: str, other: "Descriptor", new_path: str) -> None:
         self._mutable()
         other._mutable()
-        with _errors(), self._beneath(path) as (old, name), other._beneath(new_path) as (new, new_name):
+        with os_errors(), self._beneath(path) as (old, name), other._beneath(new_path) as (new, new_name):
             os.rename(name, new_name, src_dir_fd=old, dst_dir_fd=new)
 
 
-def _open_beneath(directory: int, path: str, flags: int) -> int:
+def open_beneath(directory: int | str, path: str, flags: int) -> int:
+    """Open what does not lead out of a directory, which is open itself or named."""
+    if isinstance(directory, str):
+        with Descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), set()) as opened:
+            return open_beneath(opened._fd, path, flags)
     return libc.open_beneath(directory, path, flags, 0o666 if flags & os.O_CREAT else 0)
 
 

@@ -29,6 +29,7 @@ from shimd.engines.base import (
     Invocation,
     OtherEngine,
     Preopen,
+    RunsApplications,
     UnsupportedFeature,
 )
 from shimd.errors import (
@@ -164,14 +165,45 @@ def _prepare(engine: Engine[object], plan: Plan, control: socket.socket) -> Read
     place = _place(plan)
     process = plan["process"]
     program, entry = split_entry(process["args"][0])
-    artifact = plan.get("artifact") or _obtain(place, program, process, control)
-    module = engine.load(Path(artifact))
+    module = _load(engine, plan, place, control)
     invocation = _invocation(plan, program, entry)
     engine.check(module, invocation)
     for warning in place.enter():
         send(control, {"ev": "warning", "message": warning})
     signals = engine.signals(module) if isinstance(engine, HandlesSignals) else ()
     return Ready(lambda: engine.run(module, invocation), signals)
+
+
+def _load(engine: Engine[object], plan: Plan, place: Place, control: socket.socket) -> object:
+    process = plan["process"]
+    if isinstance(engine, RunsApplications) and plan["kind"] == "init":
+        programs = engine.programs(lambda path: _read(place, path), _environment(process))
+        if programs is not None:
+            return engine.load_all({name: Path(_fetch(place, path, control)) for name, path in programs.items()})
+    program, _entry = split_entry(process["args"][0])
+    return engine.load(Path(plan.get("artifact") or _obtain(place, program, process, control)))
+
+
+def _read(place: Place, path: str) -> bytes | None:
+    try:
+        with open(place.open(path), "rb") as file:
+            return file.read()
+    except NotFound:
+        return None
+
+
+def _fetch(place: Place, path: str, control: socket.socket) -> str:
+    """The compiled form of a module that an application names.
+
+    :raises NotFound: there is none
+    """
+    try:
+        fd = place.open(path)
+    except NotFound:
+        raise NotFound(f"{path}: no such file in the container") from None
+    send(control, {"ev": "entry", "name": path}, [fd])
+    os.close(fd)
+    return _compiled(control)
 
 
 def _place(plan: Plan) -> Place:
@@ -206,6 +238,11 @@ def _obtain(place: Place, program: str, process: Process, control: socket.socket
     else:
         send(control, {"ev": "entry", "name": path}, [fd])
         os.close(fd)
+    return _compiled(control)
+
+
+def _compiled(control: socket.socket) -> str:
+    """The supervisor's answer to a program."""
     packet = receive(control)
     if packet is None:
         os._exit(EXIT_FAILED)
@@ -228,15 +265,18 @@ def _find(place: Place, program: str, process: Process) -> tuple[int | None, str
 
 def _invocation(plan: Plan, program: str, entry: str) -> Invocation:
     process = plan["process"]
-    env = dict(item.split("=", 1) for item in process.get("env", []) if "=" in item)
     return Invocation(
         args=[program, *process["args"][1:]],
-        env=env,
+        env=_environment(process),
         cwd=process["cwd"],
         preopens=_preopens(plan),
         entry=entry,
         network=plan["kind"] != "run" or plan.get("network", False),
     )
+
+
+def _environment(process: Process) -> dict[str, str]:
+    return dict(item.split("=", 1) for item in process.get("env", []) if "=" in item)
 
 
 def _preopens(plan: Plan) -> list[Preopen]:

@@ -44,8 +44,8 @@ def test_the_template_is_the_tutorials(file: str) -> None:
 def hello(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     directory = tmp_path_factory.mktemp("hello")
     (directory / "hello.c").write_text(HELLO)
-    command = ["clang", "--target=wasm32-wasi", "-Os", "-o", directory / "hello.wasm", directory / "hello.c"]
-    subprocess.run(command, check=True)
+    command = ["clang", "--target=wasm32-wasi", "-Os", "-o", "hello.wasm", "hello.c"]
+    subprocess.run(command, check=True, cwd=directory)
     return (directory / "hello.wasm").read_bytes()
 
 
@@ -57,7 +57,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages = next(directory.glob("lib/python*/site-packages"))
     (packages / "ours.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     flags = ["--quiet", "--no-deps", "--force-reinstall"]
-    subprocess.run([directory / "bin/pip", "install", *flags, REPOSITORY], check=True, cwd=REPOSITORY)
+    subprocess.run([str(directory / "bin/pip"), "install", *flags, str(REPOSITORY)], check=True, cwd=REPOSITORY)
     return directory
 
 
@@ -94,7 +94,7 @@ def test_the_commands(output: dict[str, str]) -> None:
 def test_installing_on_a_node(output: dict[str, str], environment: Path, tmp_path: Path) -> None:
     (tmp_path / "etc/containerd").mkdir(parents=True)
     (tmp_path / "etc/containerd/config.toml").write_text("version = 2\n")
-    command = [environment / "bin/shimd", *commands(1)[0].split()[1:], f"--root={tmp_path}"]
+    command = [str(environment / "bin/shimd"), *commands(1)[0].split()[1:], f"--root={tmp_path}"]
     subprocess.run(command, check=True, capture_output=True, text=True)
     assert "io.containerd.pywasm.v1" in (tmp_path / "etc/containerd/config.toml").read_text()
     assert (tmp_path / "usr/local/bin/containerd-shim-pywasm-v1").is_symlink()

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from launcher_rig import Launcher, install_standin
 
-from shimd.launcher.build import ENGINES, default_kind
+from shimd.launcher.build import ENGINES, default_kind, shim_names
 
 PROJECT = Path(__file__).resolve().parents[3]
-LAUNCHERS = [f"containerd-shim-{engine}-v1" for engine in ENGINES]
+LAUNCHERS = [name for engine in ENGINES for name in shim_names(engine)]
 KINDS = ["python", pytest.param("c", marks=pytest.mark.skipif(default_kind() != "c", reason="no C compiler"))]
 
 

@@ -1,0 +1,1 @@
+"""Spin applications (https://spinframework.dev): what a ``spin.toml`` describes, served."""

@@ -1,0 +1,65 @@
+"""The ASGI application of a Spin application: routes to components, each a handler of its own."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from shimd.apps.http.handler import Handler, Receive, Scope, Send
+from shimd.apps.spin import routes
+from shimd.apps.spin.manifest import Application
+
+_HEALTH, _INFO = "/.well-known/spin/health", "/.well-known/spin/info"
+
+
+class Server:
+    """Entered before the first request (``async with``)."""
+
+    def __init__(self, application: Application, handlers: Mapping[str, Handler], around: Sequence[Any]) -> None:
+        self._application = application
+        self._handlers = handlers
+        self._around = around
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "Server":
+        for manager in (*self._around, *self._handlers.values()):
+            await self._stack.enter_async_context(manager)
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self._stack.aclose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path = scope["raw_path"].decode("latin-1")
+        if path == _HEALTH:
+            await _answer(send, 200, b"OK", b"text/plain")
+        elif path == _INFO:
+            about = {"name": self._application.name, "version": self._application.version}
+            await _answer(send, 200, json.dumps(about).encode(), b"application/json")
+        elif match := routes.find(self._application.routes, path):
+            told = routes.headers(match, _url(scope), _client(scope))
+            names = {name for name, _value in told}
+            sent = [(name, value) for name, value in scope["headers"] if name not in names]
+            await self._handlers[match.route.component](scope | {"headers": [*sent, *told]}, receive, send)
+        else:
+            await _answer(send, 404, b"", b"text/plain")
+
+
+def _url(scope: Scope) -> str:
+    host = dict(scope["headers"]).get(b"host", b"localhost").decode("latin-1")
+    query = scope["query_string"].decode("latin-1")
+    path = scope["raw_path"].decode("latin-1")
+    return f"{scope['scheme']}://{host}{path}" + (f"?{query}" if query else "")
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else ""
+
+
+async def _answer(send: Send, status: int, body: bytes, kind: bytes) -> None:
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,71 @@
+"""Where a component may connect to: ``allowed_outbound_hosts`` (https://spinframework.dev/http-outbound)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shimd.engines.base import InvalidSetting
+from shimd.wasi.http.outgoing import DENIED
+
+_PORTS = {"http": 80, "https": 443, "redis": 6379, "mysql": 3306, "postgres": 5432, "mqtt": 1883}
+_PATTERN = re.compile(
+    r"(?P<scheme>[a-z+*]+)://(?P<host>\*|\*\.[^:/*]+|\[[0-9a-fA-F:]+\]|[^:/*\[\]]+)(:(?P<port>\*|[\d.]+))?/?\Z"
+)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """One entry."""
+
+    scheme: str
+    host: str
+    ports: range | None
+    """``None``: any."""
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> "Allowed":
+        """:raises InvalidSetting: it is no such entry"""
+        found = _PATTERN.match(text)
+        if found is None:
+            raise InvalidSetting(f'/spin.toml: {where} has "{text}", which is not SCHEME://HOST[:PORT]')
+        scheme, port = found["scheme"], found["port"]
+        if port is None and scheme not in _PORTS:
+            raise InvalidSetting(f'/spin.toml: {where} has "{text}", which needs a port')
+        return cls(scheme, found["host"].lower(), _ports(port or str(_PORTS[scheme]), text, where))
+
+    def matches(self, scheme: str, host: str, port: int) -> bool:
+        return (
+            self.scheme in ("*", scheme)
+            and (self.host in ("*", host) or (self.host.startswith("*.") and host.endswith(self.host[1:])))
+            and (self.ports is None or port in self.ports)
+        )
+
+
+def _ports(text: str, entry: str, where: str) -> range | None:
+    if text == "*":
+        return None
+    first, _, last = text.partition("..")
+    try:
+        return range(int(first), int(last) if last else int(first) + 1)
+    except ValueError:
+        raise InvalidSetting(f'/spin.toml: {where} has "{entry}", whose port is none') from None
+
+
+class Outbound:
+    """The check of outgoing requests of one component."""
+
+    def __init__(self, entries: Sequence[str], where: str) -> None:
+        self._allowed = [Allowed.parse(entry, where) for entry in entries]
+
+    def __call__(self, scheme: str, authority: str) -> None:
+        """:raises Err: ``HTTP-request-denied``"""
+        host, port = _address(scheme, authority)
+        if not any(allowed.matches(scheme, host, port) for allowed in self._allowed):
+            raise DENIED
+
+
+def _address(scheme: str, authority: str) -> tuple[str, int]:
+    host, colon, port = authority.rpartition(":")
+    if colon and port.isdigit():
+        return host.lower(), int(port)
+    return authority.lower(), _PORTS[scheme]

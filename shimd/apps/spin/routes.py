@@ -1,0 +1,81 @@
+"""Which component answers a path (https://spinframework.dev/http-trigger): exact, ``:name`` segments, ``/...`` last.
+
+The most specific route wins: segment by segment, a literal goes before ``:name``, which goes before ``...``.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+_WILDCARD = "..."
+
+
+@dataclass(frozen=True)
+class Route:
+    path: str | None
+    """``None``: private, nobody outside reaches it."""
+    component: str
+
+
+@dataclass(frozen=True)
+class Match:
+    route: Route
+    path_info: str
+    """What the trailing wildcard stands for, from its slash on."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """What ``:name`` segments stand for."""
+
+
+def find(routes: Iterable[Route], path: str) -> Match | None:
+    """The best match for a request's path (without its query)."""
+    found = [(rank, match) for route in routes if (match := matched(route, path)) for rank in [_rank(route)]]
+    return max(found, key=lambda item: item[0])[1] if found else None
+
+
+def matched(route: Route, path: str) -> Match | None:
+    if route.path is None:
+        return None
+    wanted, given = _segments(route.path), _segments(path)
+    open_ended = wanted[-1:] == [_WILDCARD]
+    fixed = wanted[:-1] if open_ended else wanted
+    if len(given) < len(fixed) or (len(given) > len(fixed) and not open_ended):
+        return None
+    named = {}
+    for pattern, segment in zip(fixed, given, strict=False):
+        if pattern.startswith(":"):
+            named[pattern[1:]] = segment
+        elif pattern != segment:
+            return None
+    rest = given[len(fixed) :]
+    return Match(route, "/" + "/".join(rest) if rest else "/" * (open_ended and path.endswith("/")), named)
+
+
+def _segments(path: str) -> list[str]:
+    return [segment for segment in path.strip("/").split("/") if segment]
+
+
+def _rank(route: Route) -> list[int]:
+    """Compared segment by segment; where one route ends, the other has only its wildcard, or does not match."""
+    return [*map(_weight, _segments(route.path or "")), 1]
+
+
+def _weight(segment: str) -> int:
+    if segment == _WILDCARD:
+        return 0
+    return 1 if segment.startswith(":") else 2
+
+
+def headers(match: Match, url: str, client: str) -> list[tuple[bytes, bytes]]:
+    """What a component is told of how it was found."""
+    pattern = match.route.path or ""
+    plain = pattern.removesuffix("/...") or "/"
+    found = {
+        "spin-path-info": match.path_info,
+        "spin-full-url": url,
+        "spin-matched-route": pattern,
+        "spin-raw-component-route": pattern,
+        "spin-component-route": plain,
+        "spin-base-path": "/",
+        "spin-client-addr": client,
+        **{f"spin-path-match-{name}": value for name, value in match.named.items()},
+    }
+    return [(name.lower().encode("latin-1"), value.encode("utf-8")) for name, value in found.items()]

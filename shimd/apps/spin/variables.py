@@ -1,0 +1,88 @@
+"""Application variables (https://spinframework.dev/variables): declared in the manifest, given by providers."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from shimd.apps.spin.manifest import Application, Component
+from shimd.component.values import Case, Err
+from shimd.engines.base import InvalidSetting
+
+_TEMPLATE = re.compile(r"\{\{\s*([^}\s]*)\s*\}\}")
+_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
+
+
+class Values:
+    """The variables of one application."""
+
+    def __init__(self, application: Application, providers: Sequence[Mapping[str, str]]) -> None:
+        """The first of the providers that has a variable gives it.
+
+        :raises InvalidSetting: a required one is given by none
+        """
+        self._values: dict[str, str] = {}
+        for name, variable in application.variables.items():
+            given = next((provider[name] for provider in providers if name in provider), variable.default)
+            if given is None:
+                way_out = f"set SPIN_VARIABLE_{name.upper()}, or give it in a variable provider"
+                raise InvalidSetting(f"the variable {name} is required: {way_out}")
+            self._values[name] = given
+
+    def resolve(self, template: str, where: str) -> str:
+        """A template with the values in their places.
+
+        :raises InvalidSetting: it uses one that is not declared
+        """
+
+        def value(match: re.Match[str]) -> str:
+            if match[1] not in self._values:
+                raise InvalidSetting(f"/spin.toml: {where} uses the variable {match[1]}, which is not declared")
+            return self._values[match[1]]
+
+        return _TEMPLATE.sub(value, template)
+
+    def of(self, component: Component) -> dict[str, str]:
+        """What a component may read."""
+        return {
+            name: self.resolve(template, f"component.{component.id}.variables.{name}")
+            for name, template in component.variables.items()
+        }
+
+
+def from_environment(environment: Mapping[str, str], declared: Mapping[str, Any]) -> dict[str, str]:
+    """``SPIN_VARIABLE_NAME``, and as in SpinKube a plain ``NAME`` of a variable that is declared."""
+    found = {name: environment[name.upper()] for name in declared if name.upper() in environment}
+    prefix = "SPIN_VARIABLE_"
+    prefixed = {key[len(prefix) :].lower(): value for key, value in environment.items() if key.startswith(prefix)}
+    return {**found, **prefixed}
+
+
+class Variables:
+    """``fermyon:spin/variables@2.0.0``."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def get(self, name: str) -> str:
+        if not _NAME.match(name):
+            raise Err(Case("invalid-name", name))
+        if name not in self._values:
+            _undefined(name)
+        return self._values[name]
+
+
+def _undefined(name: str) -> NoReturn:
+    raise Err(Case("undefined", f"no variable for {name!r} is given to this component"))
+
+
+class Config:
+    """``wasi:config/store``, its draft of 2024-09-27: the same values."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def get(self, key: str) -> str | None:
+        return self._values.get(key)
+
+    def get_all(self) -> list[tuple[str, str]]:
+        return list(self._values.items())
