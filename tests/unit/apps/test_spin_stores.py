@@ -1,0 +1,90 @@
+"""Key-value stores and databases, on real SQLite files."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from shimd.apps.spin import keyvalue
+from shimd.apps.spin.database import Database
+from shimd.apps.spin.keyvalue import Atomics, Batch, Cas, Store, Stores
+from shimd.apps.spin.sqlite import Databases
+from shimd.component.values import Case, Err
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Stores({"default": Database(tmp_path / "sub/kv.db", keyvalue.TABLE)}, ["default"]).open("default")
+
+
+def test_values_come_back(store: Store) -> None:
+    store.set("key", b"\0\xff")
+    assert (store.get("key"), store.exists("key"), store.get_keys()) == (b"\0\xff", True, ["key"])
+    store.set("key", b"")
+    assert store.get("key") == b""
+    store.delete("key")
+    store.delete("key")
+    assert (store.get("key"), store.exists("key"), store.list_keys(None)) == (None, False, {"keys": [], "cursor": None})
+
+
+def test_stores_of_one_file_are_apart(tmp_path: Path) -> None:
+    database = Database(tmp_path / "kv.db", keyvalue.TABLE)
+    stores = Stores({"a": database, "b": database}, ["a", "b"])
+    stores.open("a").set("key", b"a")
+    assert stores.open("b").get("key") is None
+
+
+@pytest.mark.parametrize(("label", "error"), [("ungranted", "access-denied"), ("unknown", "no-such-store")])
+def test_stores_that_may_not_be_opened(tmp_path: Path, label: str, error: str) -> None:
+    stores = Stores({"ungranted": Database(tmp_path / "kv.db")}, ["unknown"])
+    with pytest.raises(Err) as caught:
+        stores.open(label)
+    assert caught.value.value == Case(error)
+
+
+def test_increments_are_not_lost(store: Store) -> None:
+    threads = [threading.Thread(target=lambda: [store.increment("n", 1) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.get("n") == b"200"
+    assert Atomics().increment(store, "n", -300) == -100
+
+
+def test_compare_and_swap(store: Store) -> None:
+    first, second = Cas.new(store, "key"), Cas.new(store, "key")
+    Atomics().swap(first, b"one")
+    with pytest.raises(Err) as caught:
+        Atomics().swap(second, b"two")
+    assert caught.value.value.tag == "cas-failed"
+    fresh = caught.value.value.payload
+    assert fresh.current() == b"one"
+    Atomics().swap(fresh, b"two")
+    assert store.get("key") == b"two"
+
+
+def test_many_at_once(store: Store) -> None:
+    batch = Batch()
+    batch.set_many(store, [("a", b"1"), ("b", b"2")])
+    batch.delete_many(store, ["b"])
+    assert batch.get_many(store, ["a", "b"]) == [("a", b"1"), ("b", None)]
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "kv.db").write_bytes(b"not a database" * 100)
+    store = Stores({"default": Database(tmp_path / "kv.db", keyvalue.TABLE)}, ["default"]).open("default")
+    with pytest.raises(Err) as caught:
+        store.get("key")
+    assert caught.value.value.tag == "other"
+    assert "kv.db" in caught.value.value.payload
+
+
+def test_every_kind_of_value(tmp_path: Path) -> None:
+    connection = Databases({"default": Database(tmp_path / "sql.db")}, ["default"]).open("default")
+    values = [Case("integer", 1 << 40), Case("real", 0.5), Case("text", "ü"), Case("blob", b"\0"), Case("null")]
+    result = connection.execute("SELECT ?, ?, ?, ?, ?", values)
+    assert result["rows"] == [{"values": values}]
+    connection.execute("CREATE TABLE t (x)", [])
+    connection.execute("INSERT INTO t VALUES (1), (2)", [])
+    assert (connection.changes(), connection.last_insert_rowid()) == (2, 2)
