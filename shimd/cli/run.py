@@ -31,8 +31,8 @@ from shimd.task.process import exit_code
 from shimd.task.timestamp import timestamp
 from shimd.worker.cache import Cache
 from shimd.worker.client import Forks, HandedOver, Worker, private_forks
-from shimd.worker.main import split_entry
 from shimd.worker.messages import Plan
+from shimd.worker.programs import split_entry
 
 _log = log.logger(__name__)
 #: Exit codes of shimd's own failures, as of ``docker run``.

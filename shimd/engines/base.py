@@ -167,6 +167,25 @@ class RunsApplications(Protocol[ModuleT_co]):
 
 
 @runtime_checkable
+class RunsInC(Protocol):
+    """An engine with a part in C (``engine.h``) that does :meth:`Engine.load` and :meth:`Engine.run` for most programs, in
+    workers that have no use for an interpreter and its memory. Optional."""
+
+    def in_c(self) -> int | None:
+        """The address of its ``struct engine``; called once, after :meth:`Engine.warm`. ``None``: it was not built, or is
+        of no use with the library that is installed."""
+        ...
+
+    def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
+        """What that part needs to know of a program, as a block (:mod:`shimd.linux.packed`); called in the fork server.
+
+        :returns: ``None`` if this program needs Python
+        :raises EngineError: as :meth:`Engine.check` does
+        """
+        ...
+
+
+@runtime_checkable
 class TakesLayers(Protocol):
     """An engine whose programs come in layers of images that others do not know. Optional."""
 

@@ -6,7 +6,7 @@ for which each worker would pay in memory.
 
 from functools import cache
 
-from shimd.engines.base import Engine, OfFamily, TakesLayers
+from shimd.engines.base import Engine, OfFamily, RunsApplications, TakesLayers
 from shimd.errors import InvalidArgument
 
 GROUP = "shimd.engines"
@@ -57,6 +57,12 @@ def engine_layers(name: str) -> frozenset[str]:
     """Media types of layers that an engine takes besides WebAssembly's (:class:`TakesLayers`)."""
     engine = load_engine(engine_reference(name))
     return frozenset(engine.layers) if isinstance(engine, TakesLayers) else frozenset()
+
+
+@cache
+def engine_runs_applications(name: str) -> bool:
+    """Whether its workers find their programs themselves (:class:`RunsApplications`)."""
+    return isinstance(load_engine(engine_reference(name)), RunsApplications)
 
 
 def load_engine(reference: str) -> Engine[object]:

@@ -21,6 +21,7 @@ from shimd.engines.base import (
     OtherEngine,
     UnsupportedFeature,
 )
+from shimd.linux.packed import pack
 
 if TYPE_CHECKING:
     import wasmtime
@@ -35,6 +36,8 @@ _MODULE, _COMPONENT_FILE, _SERVER, _FACTS = "module", "component", "server", "fa
 #: What a component exports that serves HTTP: another engine's app.
 _HANDLER, _HTTP_ENGINE = "wasi:http/incoming-handler@", "wasi-http"
 _NO_FUNCTION = "is not a function"
+#: ``wasmtime.c``, where a compiler was there to build it.
+_IN_C = Path(__file__).with_name("_wasmtime.so")
 
 
 @dataclass
@@ -133,6 +136,41 @@ class WasmtimeEngine:
         if exports[entry]:
             raise InvalidModule(f"the export {entry} {exports[entry]}")
 
+    def in_c(self) -> int | None:
+        import ctypes
+
+        from wasmtime import _bindings
+
+        if not _IN_C.is_file():
+            return None
+        self._in_c = ctypes.CDLL(str(_IN_C)).shimd_wasmtime
+        self._in_c.restype = ctypes.c_void_p
+        address: int | None = self._in_c(ctypes.c_void_p(_bindings.dll._handle), self._engine.ptr())
+        return address
+
+    def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
+        facts = _facts(str(artifact))
+        if facts is None:
+            return None
+        self.check(facts, invocation)
+        file = _COMPONENT_FILE if facts.component else _MODULE
+        env = _environment(invocation)
+        return pack(
+            (
+                os.fsencode(f"{artifact}/{file}"),
+                invocation.entry.encode(),
+                facts.component,
+                len(invocation.args),
+                [arg.encode() for arg in invocation.args],
+                len(env),
+                [name.encode() for name, _value in env],
+                [value.encode() for _name, value in env],
+                len(preopens := top_preopens(invocation)),
+                [(host.encode(), guest.encode(), read_only) for host, guest, read_only in preopens],
+                invocation.network,
+            )
+        )
+
     def run(self, module: Loaded, invocation: Invocation) -> int:
         import wasmtime
 
@@ -209,6 +247,17 @@ def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
     return any(name.startswith(_HANDLER) for name in program.type.exports(engine))
 
 
+def _facts(artifact: str) -> Loaded | None:
+    """Of a program that is not loaded yet; ``None`` if it is not for this engine, or broken."""
+    if os.path.exists(f"{artifact}/{_SERVER}"):
+        return None
+    try:
+        with open(f"{artifact}/{_FACTS}", "rb") as facts:
+            return Loaded(None, os.path.exists(f"{artifact}/{_COMPONENT_FILE}"), json.loads(facts.read()))
+    except (OSError, ValueError):
+        return None
+
+
 def _exit(code: int) -> None:
     raise _Exit(code)
 
@@ -259,9 +308,7 @@ def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
 
     config = wasmtime.WasiConfig()
     config.argv = list(invocation.args)
-    # WASI preview 1 has no working directory: wasi-libc starts at "/"; another can only be told by this convention.
-    told = {"PWD": invocation.cwd} if invocation.cwd != "/" else {}
-    config.env = list({**told, **invocation.env}.items())
+    config.env = _environment(invocation)
     config.inherit_stdin()
     config.inherit_stdout()
     config.inherit_stderr()
@@ -271,6 +318,12 @@ def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
         _bindings.wasi_config_inherit_network(config.ptr())
         _bindings.wasi_config_allow_ip_name_lookup(config.ptr(), True)
     return config
+
+
+def _environment(invocation: Invocation) -> list[tuple[str, str]]:
+    # WASI preview 1 has no working directory: wasi-libc starts at "/"; another can only be told by this convention.
+    told = {"PWD": invocation.cwd} if invocation.cwd != "/" else {}
+    return list({**told, **invocation.env}.items())
 
 
 def top_preopens(invocation: Invocation) -> list[tuple[str, str, bool]]:

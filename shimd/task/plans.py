@@ -41,6 +41,7 @@ def init(
         unified=cgroup.unified,
         terminal=terminal,
         pidns=pid_namespace(spec),
+        preopens=_preopens(spec),
     )
     if is_sandbox(spec):
         return plan | Plan(kind="sandbox", rootfs=[], pause=pause_program())
@@ -61,8 +62,31 @@ def exec(
         unified=cgroup.unified,
         init_pid=init_pid,
         terminal=terminal,
+        preopens=_preopens(spec),
         pidns=f"/proc/{init_pid}/ns/pid" if pid_namespace(spec) else None,
         seccomp=worker_filter(spec),
+    )
+
+
+def _preopens(spec: oci.Spec) -> list[tuple[str, str, bool]]:
+    """The root file system, and each bind mount by itself for engines that cannot just follow the kernel's."""
+    binds = [mount for mount in spec.get("mounts", []) if {"bind", "rbind"} & set(mount.get("options", []))]
+    return [
+        ("/", "/", bool(spec["root"].get("readonly"))),
+        *((mount["destination"], mount["destination"], "ro" in mount["options"]) for mount in binds),
+    ]
+
+
+def of_worker(plan: Plan) -> Plan:
+    """What is left of a plan for the worker once its world is made."""
+    process = plan["process"]
+    return Plan(
+        kind=plan["kind"],
+        id=plan["id"],
+        process=oci.Process(args=process["args"], env=process.get("env", []), cwd=process["cwd"]),
+        preopens=plan["preopens"],
+        pidns=plan["pidns"],
+        unified=plan["unified"],
     )
 
 

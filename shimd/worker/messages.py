@@ -5,7 +5,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 * supervisor ⇄ fork server (``<runtime>/worker-<engine>.sock``), one at a time; the fork server outlives it::
 
       → {"op": "spawn", "key": K, "pidns": null | "new" | path, "cgroup": null | path}
-                                                                + [plan memfd, stdin, stdout, stderr]
+                                       + [plan memfd, stdin, stdout, stderr] and of a container [steps memfd, world…]
       ← {"ev": "spawned", "key": K, "pid": P, "start": T}       + [control]
       ← {"ev": "failed", "key": K, "code": C, "message": M}       the fork itself failed
       ← {"ev": "exited", "key": K, "pid": P, "status": wait status, "at": ns since the epoch}
@@ -17,7 +17,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 
 * supervisor ⇄ worker (``control`` above; the fork server keeps a duplicate until the worker is forgotten)::
 
-      ← {"ev": "entry", "name": path} + [file]  the program of args[0] (init: once the root file system is mounted)
+      ← {"ev": "entry", "name": path} + [file]  a program, if the plan names no artefact
       ← {"ev": "entry", "name": path, "missing": sentence}    or it is not there; an image's layer may hold it
       → {"op": "load", "artifact": path}        the compiled module
       ← {"ev": "engine", "name": engine}        that engine runs the program; the worker exits
@@ -25,6 +25,12 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
       → {"op": "start"}
       ← {"ev": "error", "code": C, "message": M}   at any point before ready; the worker exits, Create fails
       ← {"ev": "warning", "message": M}            something that may be missing was (a capability of the host)
+
+* supervisor ⇄ sandboxer (:mod:`.sandboxer`), which makes what a container's worker will live in, one at a time::
+
+      → {"op": "init" | "exec", "terminal": bool} + [plan memfd] and of a terminal [its slave end]
+      ← {"ev": "world", "path": path, "program": bool} + [steps memfd, world…] and if it was found [the program]
+      ← {"ev": "error", "code": C, "message": M}
 
 A compile worker answers with ready (the artefact is complete) or error, and exits. A native worker becomes the command
 of its plan: the connection ends there, or brings an error.
@@ -43,9 +49,11 @@ from shimd.oci import Process, RootfsMount, Spec
 
 #: Largest packet; plans travel in memfds, so messages are small.
 MAX_PACKET = 65536
-MAX_FDS = 8
+MAX_FDS = 32
 #: Where a fork server finds its listening socket.
 LISTEN_FD = 3
+#: Where a worker has what the sandboxer made, the root file system first; below are its streams and ``control``.
+WORLD_FD = 4
 
 Message = dict[str, Any]
 
@@ -71,9 +79,10 @@ class Plan(TypedDict, total=False):
     terminal: bool
     """Whether fd 0 is a pty to be made the controlling terminal."""
     artifact: str
-    """run, or for another engine: the compiled module. compile: where to put it."""
+    """The compiled module; missing if the worker asks for it itself. compile: where to put it."""
     preopens: list[tuple[str, str, bool]]
-    """run: (host directory, guest directory, read-only)."""
+    """(host directory, guest directory, read-only). Of a container: its root, and each bind mount by itself, for engines
+    that cannot just follow the kernel's."""
     network: bool
     """run: whether the guest may use this machine's network. A container's may always use its own."""
     pidns: str | None
@@ -118,16 +127,20 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
 
 def plan_file(plan: Plan) -> int:
     """The plan in a file in memory, to be passed with a spawn; the caller closes it."""
-    fd = os.memfd_create("shimd-plan", os.MFD_CLOEXEC)
-    data = json.dumps(plan, separators=(",", ":")).encode()
+    return memory_file("shimd-plan", json.dumps(plan, separators=(",", ":")).encode())
+
+
+def memory_file(name: str, data: bytes) -> int:
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
     if os.pwrite(fd, data, 0) != len(data):
-        raise OSError(errno.ENOSPC, "no memory for the plan")
+        raise OSError(errno.ENOSPC, f"no memory for {name}")
     return fd
 
 
+def read_file(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
 def read_plan(fd: int) -> Plan:
-    """And close it."""
-    data = os.pread(fd, os.fstat(fd).st_size, 0)
-    os.close(fd)
-    plan: Plan = json.loads(data)
+    plan: Plan = json.loads(read_file(fd))
     return plan
