@@ -168,12 +168,12 @@ class RunsApplications(Protocol[ModuleT_co]):
 
 @runtime_checkable
 class RunsInC(Protocol):
-    """An engine with a part in C (``engine.h``) that does :meth:`Engine.load` and :meth:`Engine.run` for most programs, in
-    workers that have no use for an interpreter and its memory. Optional."""
+    """An engine with a part in C (``engine.h``) that does :meth:`Engine.load` and :meth:`Engine.run` for most programs,
+    in workers that have no use for an interpreter and its memory. Optional."""
 
     def in_c(self) -> int | None:
-        """The address of its ``struct engine``; called once, after :meth:`Engine.warm`. ``None``: it was not built, or is
-        of no use with the library that is installed."""
+        """The address of its ``struct engine``; called once, after :meth:`Engine.warm`. ``None``: it was not built, or
+        is of no use with the library that is installed."""
         ...
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:

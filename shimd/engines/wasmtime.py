@@ -139,13 +139,13 @@ class WasmtimeEngine:
     def in_c(self) -> int | None:
         import ctypes
 
-        from wasmtime import _bindings
+        from wasmtime._bindings import dll  # type: ignore[attr-defined]
 
         if not _IN_C.is_file():
             return None
         self._in_c = ctypes.CDLL(str(_IN_C)).shimd_wasmtime
         self._in_c.restype = ctypes.c_void_p
-        address: int | None = self._in_c(ctypes.c_void_p(_bindings.dll._handle), self._engine.ptr())
+        address: int | None = self._in_c(ctypes.c_void_p(dll._handle), self._engine.ptr())
         return address
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:

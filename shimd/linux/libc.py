@@ -114,8 +114,8 @@ def mount_setattr_readonly(fd: int) -> None:
 
 
 def clone_tree(path: str, recursive: bool, flags: int) -> int:
-    """A detached copy of the mount at ``path`` (open_tree(2), OPEN_TREE_CLONE), with some of ``MS_RDONLY``, ``MS_NOSUID``,
-    ``MS_NODEV`` and ``MS_NOEXEC`` (mount_setattr(2)'s attributes have the same numbers)."""
+    """A detached copy of the mount at ``path`` (open_tree(2), OPEN_TREE_CLONE), with some of ``MS_RDONLY``,
+    ``MS_NOSUID``, ``MS_NODEV`` and ``MS_NOEXEC`` (mount_setattr(2)'s attributes have the same numbers)."""
     how = _OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     fd = _check(_syscall(_SYS_OPEN_TREE, -100, _bytes(path), c_uint(how)), path)
     attributes = _MountAttr(attr_set=flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC))

@@ -1,7 +1,7 @@
 """Values for C, in one block that works wherever it is mapped: words, strings, and pointers to both.
 
-A block is ``{size, count, offsets[count], root…}``, all of 64 bits: at each of the offsets stands a pointer, as an offset
-from the block's start, to which the reader adds its address (``unpack`` in ``worker/zygote.c``, :func:`load` here).
+A block is ``{size, count, offsets[count], root…}``, all of 64 bits: at each of the offsets stands a pointer, as an
+offset from the block's start, to which the reader adds its address (``unpack`` in ``worker/zygote.c``, :class:`Block`).
 A tuple is a struct, laid out inline; a list is a pointer to its items; ``bytes`` is a pointer to a copy that ends in
 a zero; an ``int`` is itself.
 """
@@ -18,7 +18,7 @@ _MASK = (1 << 64) - 1
 
 
 def pack(root: tuple[Packable, ...]) -> bytes:
-    """The block of a struct, whose address is the block's plus :func:`root_offset`."""
+    """The block of a struct, which begins after the offsets."""
     offsets: list[int] = []
     _Packer(offsets).block(root, 0)  # where the root begins depends on the number of pointers
     start = (2 + len(offsets)) * _WORD

@@ -9,6 +9,7 @@ from shimd.worker.client import Forks
 from shimd.worker.messages import Plan
 from shimd.worker.worlds import Tasks, World
 
+
 class Context(Protocol):
     """Shared by the containers of one engine, containerd and containerd namespace."""
 

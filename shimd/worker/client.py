@@ -90,9 +90,7 @@ class Forks:
         self._sending = anyio.Lock()
         self.closed = False
 
-    async def spawn(
-        self, key: str, plan: Plan, stdio: tuple[int, int, int], world: Sequence[int] = ()
-    ) -> Worker:
+    async def spawn(self, key: str, plan: Plan, stdio: tuple[int, int, int], world: Sequence[int] = ()) -> Worker:
         """Fork a worker; the descriptors stay the caller's.
 
         :param world: of a container: its steps, and the descriptors of its world
@@ -269,9 +267,7 @@ def launch(engine: str, path: Path, *flags: str) -> tuple[socket.socket, int]:
 
 def environment() -> dict[str, str]:
     """A guest may be able to read /proc/self/environ: nothing of the node's own belongs there."""
-    return {
-        name: value for name, value in os.environ.items() if name.startswith("SHIMD_") or name in ("PATH", "LANG")
-    }
+    return {name: value for name, value in os.environ.items() if name.startswith("SHIMD_") or name in ("PATH", "LANG")}
 
 
 def peer_pid(sock: socket.socket) -> int:

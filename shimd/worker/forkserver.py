@@ -60,7 +60,9 @@ class Child:
 class ForkServer:
     """The poll loop and its table of children."""
 
-    def __init__(self, engine: Engine[object], listener: socket.socket, *, private: bool = False) -> None:
+    def __init__(
+        self, engine: Engine[object], listener: socket.socket, *, private: bool = False, zygote: Zygote | None = None
+    ) -> None:
         self._engine = engine
         self._private = private
         self._listener = listener
@@ -69,7 +71,7 @@ class ForkServer:
         self._by_pidfd: dict[int, Child] = {}
         self._strays: dict[int, tuple[int, int]] = {}
         """Adopted processes that ended before anybody asked to follow them, the latest last: status and time."""
-        self._zygote = _zygote(engine)
+        self._zygote = zygote
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
 
@@ -279,7 +281,7 @@ def main() -> None:
     engine.warm()
     listener = socket.socket(fileno=LISTEN_FD)
     listener.listen()  # once more, so that SO_PEERCRED tells our pid, not our parent's
-    server = ForkServer(engine, listener, private="private" in sys.argv[2:])
+    server = ForkServer(engine, listener, private="private" in sys.argv[2:], zygote=_zygote(engine))
     # What exists now is shared with every worker: keep the collector from writing to it.
     gc.collect()
     gc.freeze()

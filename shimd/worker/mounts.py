@@ -13,6 +13,7 @@ from shimd.oci import Mount, Spec
 from shimd.worker.inner import Inner
 from shimd.worker.options import PROC, REMOUNTED, Options, within
 
+
 class Tree:
     """A root file system to be, held by a descriptor: nothing in it is ever named by a host path."""
 

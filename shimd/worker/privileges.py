@@ -97,7 +97,11 @@ def drop(steps: Steps, process: Process, seccomp: str | None) -> None:
     """
     wanted = process.get("capabilities", {})
     sets = {
-        name: _mask(wanted.get(name, [])) for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
+        "bounding": _mask(wanted.get("bounding", [])),
+        "effective": _mask(wanted.get("effective", [])),
+        "permitted": _mask(wanted.get("permitted", [])),
+        "inheritable": _mask(wanted.get("inheritable", [])),
+        "ambient": _mask(wanted.get("ambient", [])),
     }
     if process.get("user", {}).get("uid", 0) != 0:
         # As an exec would do (capabilities(7), "Transformation of capabilities during execve"): we do not exec.

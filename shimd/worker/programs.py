@@ -25,8 +25,8 @@ def candidates(program: str, process: Process) -> list[str]:
 
 
 def find_program(root: int, process: Process) -> tuple[int | None, str]:
-    """The program of ``args[0]``, opened, in the root file system that the descriptor is; and where it is, or was looked
-    for last."""
+    """The program of ``args[0]``, opened, in the root file system that the descriptor is; and where it is, or was
+    looked for last."""
     program, _entry = split_entry(process["args"][0])
     paths = candidates(program, process)
     for path in paths:

@@ -79,7 +79,7 @@ def make_world(plan: Plan, terminal: int | None) -> World:
             rootfs.make_readonly(tree)  # last: mount points had to be made
         world.program, world.path = find_program(tree.fd, process)
         rootfs.pivot(tree)
-        last_steps(steps, process, plan.get("seccomp"))
+        last_steps(world, process, plan.get("seccomp"))
     except BaseException:
         world.close()
         raise
@@ -100,7 +100,7 @@ def find_world(plan: Plan) -> World:
         wanted = {one["type"] for one in plan["spec"].get("linux", {}).get("namespaces", [])}
         _hand_over_namespaces(world, wanted - {"pid", "user", "mount"}, f"/proc/{pid}/ns")
         world.program, world.path = find_program(root, process)
-        last_steps(steps, process, plan.get("seccomp"))
+        last_steps(world, process, plan.get("seccomp"))
     except (FileNotFoundError, ProcessLookupError) as error:
         world.close()
         raise NotFound(f"the container's first process is gone: {error.strerror}") from None
@@ -111,7 +111,7 @@ def find_world(plan: Plan) -> World:
 
 
 def first_steps(steps: Steps, plan: Plan) -> None:
-    """What comes before the engine loads: the cgroup, so that all that follows is accounted; and files of the node's."""
+    """What comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
     for directory in plan.get("cgroup", []):
         if directory != plan.get("unified"):
             _join_cgroup(steps, directory)
@@ -125,13 +125,15 @@ def first_steps(steps: Steps, plan: Plan) -> None:
     privileges.limit(steps, plan["process"])
 
 
-def last_steps(steps: Steps, process: Process, seccomp: str | None) -> None:
+def last_steps(world: World, process: Process, seccomp: str | None) -> None:
+    steps = world.steps
     for _file, value in _labels(process):
         steps.call("write", _LABEL_FD, value, len(value), says=f"security label {value.decode()}")
         steps.call("close", _LABEL_FD, says="security label", policy=Policy.TRY)
     privileges.drop(steps, process, seccomp)
     steps.call("chdir", os.fsencode(process["cwd"]), says=f"working directory {process['cwd']}")
-    steps.call("close_range", WORLD_FD, 0xFFFFFFFF, 0, says="descriptors")
+    # Not all that is open: an engine may keep a module's file, for its memory's sake.
+    steps.call("close_range", WORLD_FD, WORLD_FD + len(world.fds) - 1, 0, says="descriptors")
 
 
 def _join_cgroup(steps: Steps, directory: str) -> None:

@@ -168,6 +168,6 @@ async def _reap(pid: int) -> None:
     try:
         await anyio.wait_readable(pidfd)
         with suppress(ChildProcessError):
-            os.waitpid(pid, 0)
+            os.waitpid(pid, os.WNOHANG)
     finally:
         os.close(pidfd)

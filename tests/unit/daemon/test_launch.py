@@ -69,7 +69,10 @@ async def test_many_at_once_get_the_same(socket: Path) -> None:
     [
         (("start",), "error not a launcher's request"),
         (("explode", "wasmtime", "n", "", "", "i", "b"), "error not a launcher's request"),
-        (("start", "lua", "n", "", "", "i", "b"), "error engine lua is not installed; installed are wasmer, wasmtime"),
+        (
+            ("start", "lua", "n", "", "", "i", "b"),
+            "error engine lua is not installed; installed are spin, wasmer, wasmtime",
+        ),
         (("delete", "wasmtime", "n", "", "", "nobody", "b"), "error container nobody does not exist"),
     ],
 )
