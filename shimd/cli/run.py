@@ -31,8 +31,9 @@ from shimd.task.process import exit_code
 from shimd.task.timestamp import timestamp
 from shimd.worker.cache import Cache
 from shimd.worker.client import Forks, HandedOver, Worker, private_forks
-from shimd.worker.messages import Plan
+from shimd.worker.messages import Plan, memory_file
 from shimd.worker.programs import split_entry
+from shimd.worker.steps import of_host
 
 _log = log.logger(__name__)
 #: Exit codes of shimd's own failures, as of ``docker run``.
@@ -178,7 +179,11 @@ class Run:
 
     async def _live(self, forks: Forks, plan: Plan) -> None:
         """The worker's life; its exit code is the outcome."""
-        worker = await forks.spawn("run", plan, (0, 1, 2))
+        steps = memory_file("shimd-steps", of_host().packed())
+        try:
+            worker = await forks.spawn("run", plan, (0, 1, 2), [steps])
+        finally:
+            os.close(steps)
         self._worker, self.outcome.pid = worker, worker.pid
         try:
             worker.handled = await _ready(worker)

@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn, Protocol
+from typing import NamedTuple, NoReturn
 
 from shimd.engines.base import (
     EXIT_ENGINE,
@@ -43,11 +43,10 @@ from shimd.errors import (
     from_code,
     from_os,
 )
-from shimd.linux import libc
 from shimd.oci import Process
 from shimd.worker.messages import WORLD_FD, Message, Plan, read_file, read_plan, receive, send
 from shimd.worker.programs import candidates, open_file, split_entry
-from shimd.worker.steps import Runner
+from shimd.worker.steps import Runner, Steps
 
 #: Exit code of a worker that failed before the guest could run; the supervisor has the reason.
 EXIT_FAILED = 70
@@ -57,52 +56,26 @@ _CONTROL_FD = 3
 _libc = ctypes.CDLL(None)
 
 
-class Place(Protocol):
-    """Where the app will live: entered in two steps, since the engine loads between them."""
+class Place:
+    """Where the app will live: what the sandboxer made, at ``WORLD_FD``, entered in two steps, since the engine loads
+    between them. (``shimd run`` has no world, and steps all the same.)"""
+
+    def __init__(self, steps: bytes) -> None:
+        self._runner = Runner(steps or Steps().packed())
 
     def open(self, path: str) -> int:
         """Open a file of the container's, wherever its symlinks lead inside the root.
 
         :raises NotFound: there is none
         """
-        ...
-
-    def join(self) -> list[str]:
-        """Be accounted for; returns warnings."""
-        ...
-
-    def enter(self) -> list[str]:
-        """Go inside for good and drop privileges; returns warnings."""
-        ...
-
-
-class Host:
-    """No container at all: ``shimd run`` (the guest sees only what its preopens name)."""
-
-    def open(self, path: str) -> int:
-        raise NotFound(path)
-
-    def join(self) -> list[str]:
-        return []
-
-    def enter(self) -> list[str]:
-        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)  # no daemon looks after it once its fork server is gone
-        return []
-
-
-class Container:
-    """A world that the sandboxer made, at ``WORLD_FD``, and the steps into it."""
-
-    def __init__(self, steps: bytes) -> None:
-        self._runner = Runner(steps)
-
-    def open(self, path: str) -> int:
         return open_file(WORLD_FD, path)
 
     def join(self) -> list[str]:
+        """Be accounted for; returns warnings."""
         return self._runner.run()
 
     def enter(self) -> list[str]:
+        """Go inside for good and drop privileges; returns warnings."""
         return self._runner.run()
 
 
@@ -202,7 +175,7 @@ def _make_ready(engine: Engine[object], given: Given) -> Ready:
 
 def _prepare(engine: Engine[object], given: Given) -> Ready:
     plan, control = given.plan, given.control
-    place = Container(given.steps) if given.steps else Host()
+    place = Place(given.steps)
     _warn(control, place.join())
     module = _load(engine, plan, place, control)
     invocation = invocation_of(plan)

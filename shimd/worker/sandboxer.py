@@ -30,6 +30,7 @@ class Home:
         self._fds = [
             (os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for flag, name in map(known, _KINDS)
         ]
+        self._end = max(fd for fd, _flag in self._fds) + 1
 
     def go(self) -> None:
         """:raises OSError: there is no way back: this process is of no more use"""
@@ -37,18 +38,18 @@ class Home:
             libc.setns(fd, flag)
         os.chdir("/")
 
+    def close_all_else(self) -> None:
+        """Nothing of a request stays open, whatever became of it: a descriptor would hold a world."""
+        os.closerange(self._end, 1 << 30)
+
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the supervisor's
     sock = socket.socket(fileno=LISTEN_FD)
     home = Home()
     while (packet := receive(sock)) is not None:
-        message, fds = packet
-        try:
-            _answer(sock, home, message, fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
+        _answer(sock, home, *packet)
+        home.close_all_else()
 
 
 def _answer(sock: socket.socket, home: Home, message: Message, fds: list[int]) -> None:
@@ -57,14 +58,9 @@ def _answer(sock: socket.socket, home: Home, message: Message, fds: list[int]) -
     except ShimdError as error:
         send(sock, {"ev": "error", "code": int(error.code), "message": str(error)})
         return
+    program = [] if world.program is None else [world.program]
     steps = memory_file("shimd-steps", world.steps.packed())
-    found = world.program is not None
-    try:
-        message = {"ev": "world", "path": world.path, "program": found}
-        send(sock, message, [steps, *world.fds, *([world.program] if world.program is not None else [])])
-    finally:
-        os.close(steps)
-        world.close()
+    send(sock, {"ev": "world", "path": world.path, "program": bool(program)}, [steps, *world.fds, *program])
 
 
 def _make(home: Home, message: Message, fds: list[int]) -> World:

@@ -8,10 +8,12 @@ import ctypes
 import errno
 import json
 import os
+import signal
 from ctypes import c_long, c_uint64
 from enum import IntEnum
 
 from shimd.errors import Code, from_code
+from shimd.linux import libc
 from shimd.linux.packed import Block, Packable, pack
 
 #: By architecture: x86_64, and the table of asm-generic/unistd.h that the later ones share.
@@ -97,6 +99,14 @@ class Steps:
         while not runner.done:
             warnings += runner.run()
         return warnings
+
+
+def of_host() -> Steps:
+    """Of ``shimd run``: no daemon looks after the app once its fork server is gone."""
+    steps = Steps()
+    steps.pause()
+    steps.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, says="its fork server's end")
+    return steps
 
 
 #: A descriptor that a worker has not otherwise, before its engine loads.

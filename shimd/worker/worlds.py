@@ -88,6 +88,11 @@ class Worlds:
         self._free(sandboxer)
         return world
 
+    def close(self) -> None:
+        """Let them all go; they end by themselves."""
+        for sandboxer in (*self._idle, *self._busy):
+            sandboxer.sock.close()
+
     async def _take(self) -> _Sandboxer:
         while not self._idle and self._at_work() >= _MOST:
             with anyio.move_on_after(_HANGS / 5):
@@ -130,7 +135,10 @@ async def _ask(sandboxer: _Sandboxer, plan: Plan, terminal: int | None) -> World
     finally:
         os.close(fd)
     await anyio.wait_readable(sandboxer.sock)
-    packet = receive(sandboxer.sock)
+    try:
+        packet = receive(sandboxer.sock)
+    except ConnectionResetError:
+        packet = None
     if packet is None:
         raise Internal("the sandboxer died")
     message, fds = packet
@@ -167,7 +175,11 @@ async def _reap(pid: int) -> None:
     pidfd = os.pidfd_open(pid)
     try:
         await anyio.wait_readable(pidfd)
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+        _bury(pidfd)
     finally:
         os.close(pidfd)
+
+
+def _bury(pidfd: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)

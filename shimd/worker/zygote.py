@@ -23,8 +23,8 @@ _STDIO = 4
 
 
 def available() -> bool:
-    """Whether the part in C was built."""
-    return _LIBRARY.is_file()
+    """Whether the part in C was built, and is wanted (``SHIMD_ZYGOTE``)."""
+    return _LIBRARY.is_file() and os.environ.get("SHIMD_ZYGOTE", "yes") != "no"
 
 
 class Zygote:
