@@ -25,8 +25,10 @@ from shimd.engines.base import (
 if TYPE_CHECKING:
     import wasmtime
 
+    from shimd.engines.doors import Doors
+
 #: Bumped when the configuration below changes what a compiled artefact is.
-_CONFIG = 3
+_CONFIG = 4
 #: The version and layer fields after ``\0asm``: 1, and the component model's layer 1 (component-model Binary.md).
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _WASI = "wasi_snapshot_preview1"
@@ -35,6 +37,7 @@ _MODULE, _COMPONENT_FILE, _SERVER, _FACTS = "module", "component", "server", "fa
 #: What a component exports that serves HTTP: another engine's app.
 _HANDLER, _HTTP_ENGINE = "wasi:http/incoming-handler@", "wasi-http"
 _NO_FUNCTION = "is not a function"
+_NOTHING = ("/proc/self/fdinfo", "/", True)
 
 
 @dataclass
@@ -44,7 +47,11 @@ class Loaded:
     program: Any
     component: bool
     facts: dict[str, Any]
-    """Of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or null."""
+    """Of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or null;
+    ``accepts``, whether it can accept connections."""
+    artifact: Path
+    doors: "Doors | None" = None
+    """For a guest that is given sockets."""
 
 
 class _Exit(Exception):
@@ -56,6 +63,7 @@ class _Exit(Exception):
 
 class WasmtimeEngine:
     name: ClassVar[str] = "wasmtime"
+    takes_sockets: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
@@ -80,6 +88,8 @@ class WasmtimeEngine:
         import wasmtime
         from wasmtime import component
 
+        from shimd.engines import doors
+
         facts: dict[str, Any] = {}
         engine = make_engine(parallel=True)
         try:
@@ -93,9 +103,13 @@ class WasmtimeEngine:
                 compiled = component.Component(engine, binary)
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(f"not valid WebAssembly: {_sentence(error)}") from None
-        if kind == _MODULE:
-            facts = {"problem": _problem(_linker(engine), compiled), "exports": _exports(compiled)}
         artifact.mkdir()
+        if kind == _MODULE:
+            facts = {
+                "problem": _problem(_linker(engine), compiled),
+                "exports": _exports(compiled),
+                "accepts": doors.compile(engine, compiled, artifact),
+            }
         (artifact / _FACTS).write_text(json.dumps(facts))
         (artifact / kind).write_bytes(compiled.serialize())
 
@@ -111,9 +125,8 @@ class WasmtimeEngine:
         kind, file = (component.Component, _COMPONENT_FILE) if is_component else (wasmtime.Module, _MODULE)
         try:
             with open(f"{directory}/{_FACTS}", "rb") as facts:
-                return Loaded(
-                    kind.deserialize_file(self._engine, f"{directory}/{file}"), is_component, json.loads(facts.read())
-                )
+                program = kind.deserialize_file(self._engine, f"{directory}/{file}")
+                return Loaded(program, is_component, json.loads(facts.read()), artifact)
         except (wasmtime.WasmtimeError, OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
 
@@ -123,6 +136,8 @@ class WasmtimeEngine:
         if module.component:
             if entry != "_start":
                 raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {entry}")
+            if invocation.listening:
+                raise UnsupportedFeature("a component opens its listening sockets itself, it cannot be given any")
             return
         if module.facts["problem"]:
             raise UnsupportedFeature(module.facts["problem"])
@@ -132,13 +147,22 @@ class WasmtimeEngine:
             raise InvalidModule(f"the module exports no function {entry} (it has: {', '.join(entries) or 'none'})")
         if exports[entry]:
             raise InvalidModule(f"the export {entry} {exports[entry]}")
+        if invocation.listening:
+            self._prepare_sockets(module)
+
+    def _prepare_sockets(self, module: Loaded) -> None:
+        from shimd.engines.doors import Doors
+
+        if not module.facts["accepts"]:
+            raise UnsupportedFeature("the module cannot accept connections: it does not import WASI's sock_accept")
+        module.doors = Doors(self._engine, module.artifact)
 
     def run(self, module: Loaded, invocation: Invocation) -> int:
         import wasmtime
 
         store = wasmtime.Store(self._engine)
         store.set_wasi(_wasi(invocation))
-        call = self._component(store, module) if module.component else self._module(store, module, invocation.entry)
+        call = self._component(store, module) if module.component else self._module(store, module, invocation)
         try:
             call()
         except _Exit as exit:
@@ -149,10 +173,14 @@ class WasmtimeEngine:
             raise GuestTrap(str(trap)) from None
         return 0
 
-    def _module(self, store: "wasmtime.Store", module: Loaded, entry: str) -> Callable[[], Any]:
+    def _module(self, store: "wasmtime.Store", module: Loaded, invocation: Invocation) -> Callable[[], Any]:
         def call() -> Any:
-            instance = self._linker.instantiate(store, module.program)
-            function: Any = instance.exports(store)[entry]
+            if module.doors is None:
+                instance = self._linker.instantiate(store, module.program)
+            else:
+                linker = _linker(self._engine)
+                instance = module.doors.instantiate(store, linker, module.program, invocation.listening)
+            function: Any = instance.exports(store)[invocation.entry]
             return function(store)
 
         return call
@@ -261,12 +289,16 @@ def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
     config.argv = list(invocation.args)
     # WASI preview 1 has no working directory: wasi-libc starts at "/"; another can only be told by this convention.
     told = {"PWD": invocation.cwd} if invocation.cwd != "/" else {}
+    if invocation.listening:
+        told["LISTEN_FDS"] = str(len(invocation.listening))  # sd_listen_fds(3)
     config.env = list({**told, **invocation.env}.items())
     config.inherit_stdin()
     config.inherit_stdout()
     config.inherit_stderr()
-    for preopen in top_preopens(invocation):
-        config.preopen_dir(preopen[0], preopen[1], not preopen[2])
+    preopens = top_preopens(invocation)
+    # A socket's number is an entry of wasmtime's table, too, which no call ever reaches (``doors.py``).
+    for host, guest, read_only in [*(preopens[:1] or [_NOTHING]) * len(invocation.listening), *preopens]:
+        config.preopen_dir(host, guest, not read_only)
     if invocation.network:  # preview 2's sockets: the binding has the C library's functions, but no method for them
         _bindings.wasi_config_inherit_network(config.ptr())
         _bindings.wasi_config_allow_ip_name_lookup(config.ptr(), True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shimd import oci
 from shimd.cgroup import Cgroup
+from shimd.task import listen
 from shimd.task.seccomp import worker_filter
 from shimd.worker.messages import Plan
 
@@ -44,7 +45,7 @@ def init(
     )
     if is_sandbox(spec):
         return plan | Plan(kind="sandbox", rootfs=[], pause=pause_program())
-    return plan | Plan(seccomp=worker_filter(spec))
+    return plan | Plan(seccomp=worker_filter(spec), listen=listen.wanted(spec))
 
 
 def exec(

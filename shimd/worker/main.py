@@ -166,7 +166,7 @@ def _prepare(engine: Engine[object], plan: Plan, control: socket.socket) -> Read
     process = plan["process"]
     program, entry = split_entry(process["args"][0])
     module = _load(engine, plan, place, control)
-    invocation = _invocation(plan, program, entry)
+    invocation = _invocation(plan, program, entry, _listen(engine, plan))
     engine.check(module, invocation)
     for warning in place.enter():
         send(control, {"ev": "warning", "message": warning})
@@ -263,7 +263,15 @@ def _find(place: Place, program: str, process: Process) -> tuple[int | None, str
     return None, paths[-1]
 
 
-def _invocation(plan: Plan, program: str, entry: str) -> Invocation:
+def _listen(engine: Engine[object], plan: Plan) -> Sequence[int]:
+    if not plan.get("listen"):
+        return ()
+    from shimd.worker import listen
+
+    return listen.listen(engine, plan["listen"])
+
+
+def _invocation(plan: Plan, program: str, entry: str, listening: Sequence[int]) -> Invocation:
     process = plan["process"]
     return Invocation(
         args=[program, *process["args"][1:]],
@@ -272,6 +280,7 @@ def _invocation(plan: Plan, program: str, entry: str) -> Invocation:
         preopens=_preopens(plan),
         entry=entry,
         network=plan["kind"] != "run" or plan.get("network", False),
+        listening=listening,
     )
 
 

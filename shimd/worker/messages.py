@@ -76,6 +76,8 @@ class Plan(TypedDict, total=False):
     """run: (host directory, guest directory, read-only)."""
     network: bool
     """run: whether the guest may use this machine's network. A container's may always use its own."""
+    listen: list[tuple[str, int]]
+    """Listening TCP sockets for the app: IP address, empty for all, and port."""
     pidns: str | None
     """As in the spawn request."""
     pause: str

@@ -71,6 +71,7 @@ version = 3
 _RUNTIME = """\
 [plugins."{plugin}".containerd.runtimes.{name}]
   runtime_type = "{type}"
+  pod_annotations = ["shimd.io/*"]
 """
 #: crictl's own default is a pid namespace for the whole pod.
 _AS_THE_KUBELET = {"security_context": {"namespace_options": {"pid": CONTAINER}}}
