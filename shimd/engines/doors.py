@@ -46,7 +46,7 @@ def _led(module: "wasmtime.Module") -> list[Function]:
     """The functions that a guest imports and that may be about sockets."""
     import wasmtime
 
-    found = []
+    found: list[Function] = []
     for item in module.imports:
         about = item.name == _POLL or (item.name or "").startswith(("fd_", "path_", "sock_"))
         if item.module == _WASI and about and item.name not in _OTHERS and isinstance(item.type, wasmtime.FuncType):
@@ -133,7 +133,7 @@ class Doors:
             **wasi,
             **_host_functions(store, wasi, self._sockets(listening)),
         }
-        wasmtime.Instance(store, self._switch, [known[item.module, item.name] for item in self._switch.imports])
+        wasmtime.Instance(store, self._switch, [known[item.module, item.name or ""] for item in self._switch.imports])
         return instance
 
 

@@ -33,9 +33,12 @@ _CONFIG = 4
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _WASI = "wasi_snapshot_preview1"
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
-_MODULE, _COMPONENT_FILE, _SERVER, _FACTS = "module", "component", "server", "facts.json"
+_MODULE, _COMPONENT_FILE, _SERVER, SOCKETS, _FACTS = "module", "component", "server", "sockets", "facts.json"
 #: What a component exports that serves HTTP: another engine's app.
 _HANDLER, _HTTP_ENGINE = "wasi:http/incoming-handler@", "wasi-http"
+#: What a component imports that opens sockets: likewise.
+_OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
+_SOCKETS_ENGINE = "wasi-sockets"
 _NO_FUNCTION = "is not a function"
 _NOTHING = ("/proc/self/fdinfo", "/", True)
 
@@ -95,10 +98,12 @@ class WasmtimeEngine:
         try:
             binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))
             kind = _COMPONENT_FILE if binary.startswith(_COMPONENT) else _MODULE
-            if kind == _COMPONENT_FILE and _HANDLER.encode() in binary:
+            if kind == _COMPONENT_FILE and any(name.encode() in binary for name in (_HANDLER, *_OPENERS)):
                 kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
             compiled: Any = (wasmtime.Module if kind == _MODULE else component.Component)(engine, binary)
-            if kind == _SERVER and not _serves(engine, compiled):  # the name stands there, and is no export
+            if kind == _SERVER and not _serves(engine, compiled):
+                kind = SOCKETS
+            if kind == SOCKETS and not _opens_sockets(engine, compiled):  # the name stands there for something else
                 kind, engine = _COMPONENT_FILE, make_engine(parallel=True)
                 compiled = component.Component(engine, binary)
         except wasmtime.WasmtimeError as error:
@@ -114,14 +119,14 @@ class WasmtimeEngine:
         (artifact / kind).write_bytes(compiled.serialize())
 
     def load(self, artifact: Path) -> Loaded:
-        """:raises OtherEngine: it serves HTTP"""
+        """:raises OtherEngine: it serves HTTP, or opens sockets"""
         import wasmtime
         from wasmtime import component
 
         directory = str(artifact)
-        if os.path.exists(f"{directory}/{_SERVER}"):
-            raise OtherEngine(_HTTP_ENGINE)
         is_component = os.path.exists(f"{directory}/{_COMPONENT_FILE}")
+        if not is_component and not os.path.exists(f"{directory}/{_MODULE}"):
+            _hand_over(directory)
         kind, file = (component.Component, _COMPONENT_FILE) if is_component else (wasmtime.Module, _MODULE)
         try:
             with open(f"{directory}/{_FACTS}", "rb") as facts:
@@ -222,19 +227,34 @@ def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
     :raises BrokenArtifact: it does not load
     :raises UnsupportedFeature: it is another kind of program
     """
+    if not (artifact / _SERVER).exists() and (artifact / _FACTS).exists():
+        raise UnsupportedFeature("the component does not export wasi:http/incoming-handler")
+    return load_component(engine, artifact, _SERVER)
+
+
+def load_component(engine: "wasmtime.Engine", artifact: Path, kind: str) -> Any:
+    """:raises BrokenArtifact: it does not load"""
     import wasmtime
     from wasmtime import component
 
-    if not (artifact / _SERVER).exists() and (artifact / _FACTS).exists():
-        raise UnsupportedFeature("the component does not export wasi:http/incoming-handler")
     try:
-        return component.Component.deserialize_file(engine, str(artifact / _SERVER))
+        return component.Component.deserialize_file(engine, str(artifact / kind))
     except wasmtime.WasmtimeError as error:
         raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
 
 
+def _hand_over(directory: str) -> None:
+    for kind, engine in ((_SERVER, _HTTP_ENGINE), (SOCKETS, _SOCKETS_ENGINE)):
+        if os.path.exists(f"{directory}/{kind}"):
+            raise OtherEngine(engine)
+
+
 def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
     return any(name.startswith(_HANDLER) for name in program.type.exports(engine))
+
+
+def _opens_sockets(engine: "wasmtime.Engine", program: Any) -> bool:
+    return any(name.startswith(_OPENERS) for name in program.type.imports(engine))
 
 
 def _exit(code: int) -> None:
@@ -299,8 +319,7 @@ def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
     # A socket's number is an entry of wasmtime's table, too, which no call ever reaches (``doors.py``).
     for host, guest, read_only in [*(preopens[:1] or [_NOTHING]) * len(invocation.listening), *preopens]:
         config.preopen_dir(host, guest, not read_only)
-    if invocation.network:  # preview 2's sockets: the binding has the C library's functions, but no method for them
-        _bindings.wasi_config_inherit_network(config.ptr())
+    if invocation.network:  # names only: the library has no function that allows sockets (``wasi_sockets.py``)
         _bindings.wasi_config_allow_ip_name_lookup(config.ptr(), True)
     return config
 

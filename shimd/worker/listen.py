@@ -30,4 +30,6 @@ def _listener(address: str, port: int) -> int:
             (address, port), family=family, backlog=socket.SOMAXCONN, dualstack_ipv6=all_families
         ).detach()
     except OSError as error:
-        raise FailedPrecondition(f"{ANNOTATION}: port {port} of {address or 'all addresses'}: {error.strerror}") from None
+        raise FailedPrecondition(
+            f"{ANNOTATION}: port {port} of {address or 'all addresses'}: {error.strerror}"
+        ) from None

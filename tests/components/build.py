@@ -20,8 +20,10 @@ _USED = ("cli", "clocks", "filesystem", "io", "random", "sockets")
 
 @cache
 def component(name: str, world: str) -> Path:
-    """The component of ``tests/components/<name>/app.py``: ``world`` is ``proxy`` (wasi:http), ``command`` (wasi:cli) or one of
-    spin-sdk's."""
+    """The component of ``tests/components/<name>/app.py``.
+
+    :param world: ``proxy`` (wasi:http), ``command`` (wasi:cli) or one of spin-sdk's
+    """
     source = HERE / name
     key = hashlib.sha256(repr((PACKAGES, world)).encode())
     for file in sorted(source.glob("*.py")):

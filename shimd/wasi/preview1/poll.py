@@ -70,9 +70,7 @@ def _clock(userdata: int, clock: int, nanoseconds: int, _precision: int, flags: 
         left -= time.time_ns() if clock == abi.CLOCK_REALTIME else time.monotonic_ns()
     known = clock in (abi.CLOCK_REALTIME, abi.CLOCK_MONOTONIC)
     deadline = time.monotonic() + left / 1e9 if known else -math.inf
-    return Subscription(
-        userdata, abi.EVENTTYPE_CLOCK, deadline=deadline, error=abi.SUCCESS if known else abi.INVAL
-    )
+    return Subscription(userdata, abi.EVENTTYPE_CLOCK, deadline=deadline, error=abi.SUCCESS if known else abi.INVAL)
 
 
 def _wait(subscriptions: list[Subscription]) -> list[tuple[Subscription, int]]:

@@ -54,9 +54,7 @@ class Sockets:
     def fd_write(self, memory: memoryview, fd: int, iovs: int, length: int, written: int) -> int:
         return self.sock_send(memory, fd, iovs, length, 0, written)
 
-    def sock_recv(
-        self, memory: memoryview, fd: int, iovs: int, length: int, flags: int, read: int, told: int
-    ) -> int:
+    def sock_recv(self, memory: memoryview, fd: int, iovs: int, length: int, flags: int, read: int, told: int) -> int:
         wanted = socket.MSG_PEEK if flags & abi.RIFLAGS_PEEK else 0
         wanted |= socket.MSG_WAITALL if flags & abi.RIFLAGS_WAITALL else 0
         received = self._open[fd].recvmsg_into(list(abi.buffers(memory, iovs, length)), 0, wanted)[0]

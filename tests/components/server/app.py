@@ -22,7 +22,11 @@ BODY = b"hello from a component!\n"
 class Run(exports.Run):
     def run(self):
         what, *arguments = sys.argv[1:]
-        {"listen": listen, "fetch": fetch}[what](*arguments)
+        try:
+            {"listen": listen, "fetch": fetch}[what](*arguments)
+        except Err as error:
+            print(f"{what}: {error.value}", file=sys.stderr)
+            raise
 
 
 def waiting(action, pollable):
