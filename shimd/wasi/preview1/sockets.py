@@ -39,10 +39,10 @@ class Sockets:
         return self._open[fd].fileno() if fd in self._open else None
 
     def sock_accept(self, memory: memoryview, fd: int, flags: int, opened: int) -> int:
+        number = next(number for number in count(CONNECTIONS) if number not in self._open)
+        abi.U32.pack_into(memory, opened, number)  # first: a wrong pointer must not cost a connection
         connection, _address = self._open[fd].accept()
         connection.setblocking(not flags & abi.FDFLAGS_NONBLOCK)
-        number = next(number for number in count(CONNECTIONS) if number not in self._open)
-        abi.U32.pack_into(memory, opened, number)
         self._open[number] = connection
         return abi.SUCCESS
 
