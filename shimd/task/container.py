@@ -103,10 +103,14 @@ class Container:
                 self.init.worker = await spawn(self.context, self.id, plan, self._fds(self.init))
             except NativeProgram:
                 self.init.worker = await self._become_native(options)
+        if self.cgroup.scope is not None:
+            await to_thread.run_sync(self.cgroup.has_processes)
 
     async def _become_native(self, options: Options) -> Worker:
         """The worker found a program for the host, and is gone: the native runtime makes the container in its place."""
         self.init.emulate_signals = False
+        assert self.cgroup is not None
+        await to_thread.run_sync(self.cgroup.give_up)
         self.native = Native(self.context, self.id, self.bundle, self.spec, options)
         return await self.native.create(self.init, self.rootfs)
 
