@@ -1,5 +1,6 @@
 """``SystemdCgroup``: containers in scopes that systemd made, with Debian's containerd, on both kinds of cgroups."""
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,8 @@ class Node:
 
 @pytest.fixture(scope="module")
 def node(machine: Machine, programs: tuple[bytes, bytes]) -> Iterator[Node]:
+    if "cpu" not in machine.run("sh", "-c", "cat /sys/fs/cgroup/cgroup.controllers; ls /sys/fs/cgroup").split():
+        pytest.skip("the kernel's cgroup controllers are not of version 2")
     install(machine, "from shimd.cli.main import main\nmain()\n")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "start", "shimd.socket")
@@ -138,7 +141,7 @@ def test_one_that_has_ended_leaves_nothing(node: Node, image: str, program: str)
 
 
 def test_a_unit_that_is_there_already(node: Node) -> None:
-    node.machine.run("systemd-run", "--scope", "--unit=ctr-four.scope", "sh", "-c", "sleep 600 & :")
+    node.machine.run("systemd-run", "--scope", "--unit=ctr-four.scope", "sh", "-c", "sleep 600 >/dev/null 2>&1 &")
     said = node.run("four", guests.WASM, check=False)
     assert "systemd has a unit ctr-four.scope already" in said
     assert node.machine.show("ctr-four.scope", "ActiveState") == "active", "it is somebody else's"
@@ -162,3 +165,36 @@ def test_the_daemon_killed_over_a_container(node: Node) -> None:
     node.ctr("tasks", "delete", "--force", "six", check=False)
     node.ctr("containers", "delete", "six", check=False)
     node.machine.run("systemctl", "reset-failed")
+
+
+#: A scope with no limits, of which there may be no controllers; a process is born in it, and ends.
+ALONE = """\
+import json, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from shimd.cgroup import Cgroup, join
+def show():
+    return subprocess.run(["systemctl", "show", "--value", "-p", "ActiveState", "x-seven.scope"],
+                          capture_output=True, text=True, check=True).stdout.strip()
+cgroup = Cgroup.create("test-apps.slice:x:seven", {}, systemd=True)
+seen = [show()]
+child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, preexec_fn=lambda: join(cgroup.directories))
+cgroup.has_processes()
+seen += [show(), cgroup.pids() == [child.pid]]
+child.communicate()
+cgroup.remove()
+print(json.dumps([*seen, show()]))
+"""
+
+
+def test_a_scope_by_itself(machine: Machine) -> None:
+    said = machine.run(sys.executable, "-c", ALONE, str(PROJECT))
+    assert json.loads(said) == ["active", "active", True, "inactive"]
+    assert not Node(machine).left("x-seven.scope")
+
+
+def test_no_systemd(machine: Machine) -> None:
+    """One sentence that says what is missing."""
+    hidden = 'mount -t tmpfs none /run/systemd; mount -t tmpfs none /run/dbus || :; exec "$@"'
+    inside = ["unshare", "--mount", "sh", "-c", hidden, "sh", sys.executable, "-c", ALONE, str(PROJECT)]
+    said = machine.run(*inside, check=False)
+    assert "FailedPrecondition: SystemdCgroup is set, and systemd does not answer at" in said
