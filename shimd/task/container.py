@@ -77,7 +77,8 @@ class Container:
         try:
             self.cgroup = await to_thread.run_sync(self._make_cgroup, options.systemd)
             await self._make_init(options)
-            bundle_files.write_record(bundle, self.init.pid, self._worker_start, self.cgroup.directories)
+            native = self.native.state if self.native is not None else None
+            bundle_files.write_record(bundle, self.init.pid, self._worker_start, self.cgroup.directories, native)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._undo()
