@@ -27,6 +27,7 @@ from shimd.engines.base import (
     Preopen,
     RunsApplications,
     TakesLayers,
+    TakesSockets,
     UnsupportedFeature,
 )
 
@@ -46,6 +47,7 @@ __all__ = [
     "Preopen",
     "RunsApplications",
     "TakesLayers",
+    "TakesSockets",
     "UnsupportedFeature",
     "launch",
 ]

@@ -26,6 +26,7 @@ from shimd.daemon.modules import compile_in_worker
 from shimd.engines.registry import engine_names, engine_version
 from shimd.errors import DataLoss, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
 from shimd.oci import Process
+from shimd.task import listen
 from shimd.task.magic import reject_native
 from shimd.task.process import exit_code
 from shimd.task.timestamp import timestamp
@@ -56,6 +57,8 @@ class Options(NamedTuple):
     entry: str
     program: str
     args: tuple[str, ...]
+    listen: tuple[str, ...] = ()
+    """``tcp:PORT`` or ``tcp:ADDRESS:PORT``"""
 
 
 @dataclass
@@ -167,6 +170,7 @@ class Run:
             artifact=str(artifact),
             preopens=preopens,
             network=options.network,
+            listen=[address for text in options.listen for address in listen.parse(text, "--listen")],
         )
 
     async def _live_where_it_belongs(self, forks: Forks, plan: Plan) -> None:

@@ -79,6 +79,8 @@ class Invocation:
     """The exported function to call; ``_start`` also means a component's ``wasi:cli/run``."""
     network: bool = False
     """Whether the guest may use the sockets of the worker's network namespace, where the engine gives it any."""
+    listening: Sequence[int] = ()
+    """Descriptors of listening sockets that the guest gets as its first ones, from 3 (:class:`TakesSockets`)."""
 
 
 ModuleT = TypeVar("ModuleT")
@@ -191,6 +193,13 @@ class TakesLayers(Protocol):
 
     layers: ClassVar[Collection[str]]
     """Media types, besides those of WebAssembly."""
+
+
+@runtime_checkable
+class TakesSockets(Protocol):
+    """An engine whose guests may be given sockets that listen already (:attr:`Invocation.listening`). Optional."""
+
+    takes_sockets: ClassVar[bool]
 
 
 @runtime_checkable

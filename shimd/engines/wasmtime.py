@@ -26,18 +26,24 @@ from shimd.linux.packed import pack
 if TYPE_CHECKING:
     import wasmtime
 
+    from shimd.engines.doors import Doors
+
 #: Bumped when the configuration below changes what a compiled artefact is.
-_CONFIG = 3
+_CONFIG = 4
 #: The version and layer fields after ``\0asm``: 1, and the component model's layer 1 (component-model Binary.md).
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _WASI = "wasi_snapshot_preview1"
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
-_MODULE, _COMPONENT_FILE, _SERVER, _FACTS = "module", "component", "server", "facts.json"
+_MODULE, _COMPONENT_FILE, _SERVER, SOCKETS, _FACTS = "module", "component", "server", "sockets", "facts.json"
 #: What a component exports that serves HTTP: another engine's app.
 _HANDLER, _HTTP_ENGINE = "wasi:http/incoming-handler@", "wasi-http"
+#: What a component imports that opens sockets: likewise.
+_OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
+_SOCKETS_ENGINE = "wasi-sockets"
 _NO_FUNCTION = "is not a function"
 #: ``wasmtime.c``, where a compiler was there to build it.
 _IN_C = Path(__file__).with_name("_wasmtime.so")
+_NOTHING = ("/proc/self/fdinfo", "/", True)
 
 
 @dataclass
@@ -47,7 +53,11 @@ class Loaded:
     program: Any
     component: bool
     facts: dict[str, Any]
-    """Of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or null."""
+    """Of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or null;
+    ``accepts``, whether it can accept connections."""
+    artifact: Path
+    doors: "Doors | None" = None
+    """For a guest that is given sockets."""
 
 
 class _Exit(Exception):
@@ -59,6 +69,7 @@ class _Exit(Exception):
 
 class WasmtimeEngine:
     name: ClassVar[str] = "wasmtime"
+    takes_sockets: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
@@ -83,40 +94,47 @@ class WasmtimeEngine:
         import wasmtime
         from wasmtime import component
 
+        from shimd.engines import doors
+
         facts: dict[str, Any] = {}
         engine = make_engine(parallel=True)
         try:
             binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))
             kind = _COMPONENT_FILE if binary.startswith(_COMPONENT) else _MODULE
-            if kind == _COMPONENT_FILE and _HANDLER.encode() in binary:
+            if kind == _COMPONENT_FILE and any(name.encode() in binary for name in (_HANDLER, *_OPENERS)):
                 kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
             compiled: Any = (wasmtime.Module if kind == _MODULE else component.Component)(engine, binary)
-            if kind == _SERVER and not _serves(engine, compiled):  # the name stands there, and is no export
+            if kind == _SERVER and not _serves(engine, compiled):
+                kind = SOCKETS
+            if kind == SOCKETS and not _opens_sockets(engine, compiled):  # the name stands there for something else
                 kind, engine = _COMPONENT_FILE, make_engine(parallel=True)
                 compiled = component.Component(engine, binary)
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(f"not valid WebAssembly: {_sentence(error)}") from None
-        if kind == _MODULE:
-            facts = {"problem": _problem(_linker(engine), compiled), "exports": _exports(compiled)}
         artifact.mkdir()
+        if kind == _MODULE:
+            facts = {
+                "problem": _problem(_linker(engine), compiled),
+                "exports": _exports(compiled),
+                "accepts": doors.compile(engine, compiled, artifact),
+            }
         (artifact / _FACTS).write_text(json.dumps(facts))
         (artifact / kind).write_bytes(compiled.serialize())
 
     def load(self, artifact: Path) -> Loaded:
-        """:raises OtherEngine: it serves HTTP"""
+        """:raises OtherEngine: it serves HTTP, or opens sockets"""
         import wasmtime
         from wasmtime import component
 
         directory = str(artifact)
-        if os.path.exists(f"{directory}/{_SERVER}"):
-            raise OtherEngine(_HTTP_ENGINE)
         is_component = os.path.exists(f"{directory}/{_COMPONENT_FILE}")
+        if not is_component and not os.path.exists(f"{directory}/{_MODULE}"):
+            _hand_over(directory)
         kind, file = (component.Component, _COMPONENT_FILE) if is_component else (wasmtime.Module, _MODULE)
         try:
             with open(f"{directory}/{_FACTS}", "rb") as facts:
-                return Loaded(
-                    kind.deserialize_file(self._engine, f"{directory}/{file}"), is_component, json.loads(facts.read())
-                )
+                program = kind.deserialize_file(self._engine, f"{directory}/{file}")
+                return Loaded(program, is_component, json.loads(facts.read()), artifact)
         except (wasmtime.WasmtimeError, OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
 
@@ -126,6 +144,8 @@ class WasmtimeEngine:
         if module.component:
             if entry != "_start":
                 raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {entry}")
+            if invocation.listening:
+                raise UnsupportedFeature("a component opens its listening sockets itself, it cannot be given any")
             return
         if module.facts["problem"]:
             raise UnsupportedFeature(module.facts["problem"])
@@ -135,6 +155,15 @@ class WasmtimeEngine:
             raise InvalidModule(f"the module exports no function {entry} (it has: {', '.join(entries) or 'none'})")
         if exports[entry]:
             raise InvalidModule(f"the export {entry} {exports[entry]}")
+        if invocation.listening:
+            self._prepare_sockets(module)
+
+    def _prepare_sockets(self, module: Loaded) -> None:
+        from shimd.engines.doors import Doors
+
+        if not module.facts["accepts"]:
+            raise UnsupportedFeature("the module cannot accept connections: it does not import WASI's sock_accept")
+        module.doors = Doors(self._engine, module.artifact)
 
     def in_c(self) -> int | None:
         import ctypes
@@ -176,7 +205,7 @@ class WasmtimeEngine:
 
         store = wasmtime.Store(self._engine)
         store.set_wasi(_wasi(invocation))
-        call = self._component(store, module) if module.component else self._module(store, module, invocation.entry)
+        call = self._component(store, module) if module.component else self._module(store, module, invocation)
         try:
             call()
         except _Exit as exit:
@@ -187,10 +216,14 @@ class WasmtimeEngine:
             raise GuestTrap(str(trap)) from None
         return 0
 
-    def _module(self, store: "wasmtime.Store", module: Loaded, entry: str) -> Callable[[], Any]:
+    def _module(self, store: "wasmtime.Store", module: Loaded, invocation: Invocation) -> Callable[[], Any]:
         def call() -> Any:
-            instance = self._linker.instantiate(store, module.program)
-            function: Any = instance.exports(store)[entry]
+            if module.doors is None:
+                instance = self._linker.instantiate(store, module.program)
+            else:
+                linker = _linker(self._engine)
+                instance = module.doors.instantiate(store, linker, module.program, invocation.listening)
+            function: Any = instance.exports(store)[invocation.entry]
             return function(store)
 
         return call
@@ -232,15 +265,26 @@ def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
     :raises BrokenArtifact: it does not load
     :raises UnsupportedFeature: it is another kind of program
     """
+    if not (artifact / _SERVER).exists() and (artifact / _FACTS).exists():
+        raise UnsupportedFeature("the component does not export wasi:http/incoming-handler")
+    return load_component(engine, artifact, _SERVER)
+
+
+def load_component(engine: "wasmtime.Engine", artifact: Path, kind: str) -> Any:
+    """:raises BrokenArtifact: it does not load"""
     import wasmtime
     from wasmtime import component
 
-    if not (artifact / _SERVER).exists() and (artifact / _FACTS).exists():
-        raise UnsupportedFeature("the component does not export wasi:http/incoming-handler")
     try:
-        return component.Component.deserialize_file(engine, str(artifact / _SERVER))
+        return component.Component.deserialize_file(engine, str(artifact / kind))
     except wasmtime.WasmtimeError as error:
         raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+
+
+def _hand_over(directory: str) -> None:
+    for kind, engine in ((_SERVER, _HTTP_ENGINE), (SOCKETS, _SOCKETS_ENGINE)):
+        if os.path.exists(f"{directory}/{kind}"):
+            raise OtherEngine(engine)
 
 
 def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
@@ -249,13 +293,18 @@ def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
 
 def _facts(artifact: str) -> Loaded | None:
     """Of a program that is not loaded yet; ``None`` if it is not for this engine, or broken."""
-    if os.path.exists(f"{artifact}/{_SERVER}"):
+    kinds = [kind for kind in (_MODULE, _COMPONENT_FILE) if os.path.exists(f"{artifact}/{kind}")]
+    if not kinds:
         return None
     try:
         with open(f"{artifact}/{_FACTS}", "rb") as facts:
-            return Loaded(None, os.path.exists(f"{artifact}/{_COMPONENT_FILE}"), json.loads(facts.read()))
+            return Loaded(None, kinds == [_COMPONENT_FILE], json.loads(facts.read()), Path(artifact))
     except (OSError, ValueError):
         return None
+
+
+def _opens_sockets(engine: "wasmtime.Engine", program: Any) -> bool:
+    return any(name.startswith(_OPENERS) for name in program.type.imports(engine))
 
 
 def _exit(code: int) -> None:
@@ -312,10 +361,11 @@ def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
     config.inherit_stdin()
     config.inherit_stdout()
     config.inherit_stderr()
-    for preopen in top_preopens(invocation):
-        config.preopen_dir(preopen[0], preopen[1], not preopen[2])
-    if invocation.network:  # preview 2's sockets: the binding has the C library's functions, but no method for them
-        _bindings.wasi_config_inherit_network(config.ptr())
+    preopens = top_preopens(invocation)
+    # A socket's number is an entry of wasmtime's table, too, which no call ever reaches (``doors.py``).
+    for host, guest, read_only in [*(preopens[:1] or [_NOTHING]) * len(invocation.listening), *preopens]:
+        config.preopen_dir(host, guest, not read_only)
+    if invocation.network:  # names only: the library has no function that allows sockets (``wasi_sockets.py``)
         _bindings.wasi_config_allow_ip_name_lookup(config.ptr(), True)
     return config
 
@@ -323,6 +373,8 @@ def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
 def _environment(invocation: Invocation) -> list[tuple[str, str]]:
     # WASI preview 1 has no working directory: wasi-libc starts at "/"; another can only be told by this convention.
     told = {"PWD": invocation.cwd} if invocation.cwd != "/" else {}
+    if invocation.listening:
+        told["LISTEN_FDS"] = str(len(invocation.listening))  # sd_listen_fds(3)
     return list({**told, **invocation.env}.items())
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from shimd import oci
 from shimd.cgroup import Cgroup
+from shimd.task import listen
 from shimd.task.seccomp import worker_filter
 from shimd.worker.messages import Plan
+from shimd.worker.worlds import World
 
 #: The kubelet's containers and sandboxes, as containerd marks them (containerd: internal/cri/annotations).
 CONTAINER_TYPE = "io.kubernetes.cri.container-type"
@@ -45,7 +47,7 @@ def init(
     )
     if is_sandbox(spec):
         return plan | Plan(kind="sandbox", rootfs=[], pause=pause_program())
-    return plan | Plan(seccomp=worker_filter(spec))
+    return plan | Plan(seccomp=worker_filter(spec), listen=listen.wanted(spec))
 
 
 def exec(
@@ -77,7 +79,7 @@ def _preopens(spec: oci.Spec) -> list[tuple[str, str, bool]]:
     ]
 
 
-def of_worker(plan: Plan) -> Plan:
+def of_worker(plan: Plan, world: World) -> Plan:
     """What is left of a plan for the worker once its world is made."""
     process = plan["process"]
     return Plan(
@@ -85,6 +87,8 @@ def of_worker(plan: Plan) -> Plan:
         id=plan["id"],
         process=oci.Process(args=process["args"], env=process.get("env", []), cwd=process["cwd"]),
         preopens=plan["preopens"],
+        listen=plan.get("listen", []),
+        listening=world.listening,
         pidns=plan["pidns"],
         unified=plan["unified"],
     )

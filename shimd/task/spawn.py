@@ -34,7 +34,7 @@ async def spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, 
     if plan["kind"] == "sandbox":
         return await _spawn(_Attempt(context, container, plan, stdio))
     with await context.world(plan, stdio[0] if plan["terminal"] else None) as world:
-        attempt = _Attempt(context, container, plans.of_worker(plan), stdio, world)
+        attempt = _Attempt(context, container, plans.of_worker(plan, world), stdio, world)
         try:
             return await _with_right_engine(attempt)
         except DataLoss as error:  # a disk that crashed, say: _lead has thrown the module away, and it is compiled anew

@@ -177,7 +177,9 @@ class ForkServer:
         if self._zygote is None or len(fds) <= _NO_WORLD or not isinstance(self._engine, RunsInC):
             return None
         plan = read_plan(fds[0])
-        return self._engine.pack(Path(plan["artifact"]), invocation_of(plan)) if "artifact" in plan else None
+        if "artifact" not in plan or plan.get("listen"):
+            return None
+        return self._engine.pack(Path(plan["artifact"]), invocation_of(plan))
 
     def _watch(self, child: Child) -> None:
         self._children[child.key] = self._by_pidfd[child.pidfd] = child

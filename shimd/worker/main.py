@@ -178,7 +178,7 @@ def _prepare(engine: Engine[object], given: Given) -> Ready:
     place = Place(given.steps)
     _warn(control, place.join())
     module = _load(engine, plan, place, control)
-    invocation = invocation_of(plan)
+    invocation = invocation_of(plan, _listening(engine, plan))
     engine.check(module, invocation)
     _warn(control, place.enter())
     signals = engine.signals(module) if isinstance(engine, HandlesSignals) else ()
@@ -246,7 +246,15 @@ def _compiled(control: socket.socket) -> str:
     return artifact
 
 
-def invocation_of(plan: Plan) -> Invocation:
+def _listening(engine: Engine[object], plan: Plan) -> Sequence[int]:
+    if not plan.get("listen"):
+        return ()
+    from shimd.worker import listen
+
+    return listen.listening(engine, plan)
+
+
+def invocation_of(plan: Plan, listening: Sequence[int] = ()) -> Invocation:
     process = plan["process"]
     program, entry = split_entry(process["args"][0])
     return Invocation(
@@ -256,6 +264,7 @@ def invocation_of(plan: Plan) -> Invocation:
         preopens=[Preopen(*item) for item in plan.get("preopens", [])],
         entry=entry,
         network=plan["kind"] != "run" or plan.get("network", False),
+        listening=listening,
     )
 
 

@@ -29,7 +29,8 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 * supervisor ⇄ sandboxer (:mod:`.sandboxer`), which makes what a container's worker will live in, one at a time::
 
       → {"op": "init" | "exec", "terminal": bool} + [plan memfd] and of a terminal [its slave end]
-      ← {"ev": "world", "path": path, "program": bool} + [steps memfd, world…] and if it was found [the program]
+      ← {"ev": "world", "path": path, "program": bool, "listening": [fd, …]}
+                                         + [steps memfd, world…] and if it was found [the program]
       ← {"ev": "error", "code": C, "message": M}
 
 A compile worker answers with ready (the artefact is complete) or error, and exits. A native worker becomes the command
@@ -85,6 +86,10 @@ class Plan(TypedDict, total=False):
     engines that cannot just follow the kernel's."""
     network: bool
     """run: whether the guest may use this machine's network. A container's may always use its own."""
+    listen: list[tuple[str, int]]
+    """Listening TCP sockets for the app: IP address, empty for all, and port."""
+    listening: list[int]
+    """Their descriptors, if they came with the world."""
     pidns: str | None
     """As in the spawn request."""
     pause: str

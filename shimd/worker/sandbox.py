@@ -39,6 +39,8 @@ class World:
     """The file that ``args[0]`` names, opened."""
     path: str = ""
     """Where it is, or should have been."""
+    listening: list[int] = field(default_factory=list)
+    """The worker's descriptors of sockets that its app keeps, the last ones."""
 
     def add(self, fd: int) -> int:
         """Returns which descriptor it will be."""
@@ -79,6 +81,8 @@ def make_world(plan: Plan, terminal: int | None) -> World:
             rootfs.make_readonly(tree)  # last: mount points had to be made
         world.program, world.path = find_program(tree.fd, process)
         rootfs.pivot(tree)
+        if plan.get("listen"):
+            _listen(world, plan["listen"])
         last_steps(world, process, plan.get("seccomp"))
     except BaseException:
         world.close()
@@ -133,7 +137,14 @@ def last_steps(world: World, process: Process, seccomp: str | None) -> None:
     privileges.drop(steps, process, seccomp)
     steps.call("chdir", os.fsencode(process["cwd"]), says=f"working directory {process['cwd']}")
     # Not all that is open: an engine may keep a module's file, for its memory's sake.
-    steps.call("close_range", WORLD_FD, WORLD_FD + len(world.fds) - 1, 0, says="descriptors")
+    last = WORLD_FD + len(world.fds) - len(world.listening) - 1
+    steps.call("close_range", WORLD_FD, last, 0, says="descriptors")
+
+
+def _listen(world: World, addresses: list[tuple[str, int]]) -> None:
+    from shimd.worker.listen import listener
+
+    world.listening = [world.add(listener(*address)) for address in addresses]
 
 
 def _join_cgroup(steps: Steps, directory: str) -> None:

@@ -60,7 +60,11 @@ def _answer(sock: socket.socket, home: Home, message: Message, fds: list[int]) -
         return
     program = [] if world.program is None else [world.program]
     steps = memory_file("shimd-steps", world.steps.packed())
-    send(sock, {"ev": "world", "path": world.path, "program": bool(program)}, [steps, *world.fds, *program])
+    send(
+        sock,
+        {"ev": "world", "path": world.path, "program": bool(program), "listening": world.listening},
+        [steps, *world.fds, *program],
+    )
 
 
 def _make(home: Home, message: Message, fds: list[int]) -> World:

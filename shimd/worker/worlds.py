@@ -40,6 +40,8 @@ class World:
     fds: Sequence[int]
     program: int | None
     path: str
+    listening: list[int]
+    """The worker's descriptors of its listening sockets."""
 
     def __enter__(self) -> "World":
         return self
@@ -145,7 +147,7 @@ async def _ask(sandboxer: _Sandboxer, plan: Plan, terminal: int | None) -> World
     if message["ev"] == "error":
         raise _Refused(from_code(message["code"], message["message"]))
     program = fds.pop() if message["program"] else None
-    return World(fds[0], fds[1:], program, message["path"])
+    return World(fds[0], fds[1:], program, message["path"], message["listening"])
 
 
 def _start() -> _Sandboxer:
