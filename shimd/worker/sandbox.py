@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from shimd.errors import InvalidArgument, NotFound
 from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec
+from shimd.task.magic import is_native
 from shimd.worker import devices, mounts, privileges, rootfs
 from shimd.worker.inner import Inner
+from shimd.worker.listen import listener
 from shimd.worker.messages import WORLD_FD, Plan
 from shimd.worker.programs import find_program
 from shimd.worker.steps import Policy, Steps
@@ -80,10 +82,10 @@ def make_world(plan: Plan, terminal: int | None) -> World:
         if spec["root"].get("readonly"):
             rootfs.make_readonly(tree)  # last: mount points had to be made
         world.program, world.path = find_program(tree.fd, process)
-        rootfs.pivot(tree)
-        if plan.get("listen"):
-            _listen(world, plan["listen"])
+        if world.program is None or not is_native(world.program):  # a pod's annotations are its sidecars', too
+            world.listening = [world.add(listener(*address)) for address in plan.get("listen", [])]
         last_steps(world, process, plan.get("seccomp"))
+        rootfs.pivot(tree)  # the node's files are out of sight from here on, our own modules, too
     except BaseException:
         world.close()
         raise
@@ -139,12 +141,6 @@ def last_steps(world: World, process: Process, seccomp: str | None) -> None:
     # Not all that is open: an engine may keep a module's file, for its memory's sake.
     last = WORLD_FD + len(world.fds) - len(world.listening) - 1
     steps.call("close_range", WORLD_FD, last, 0, says="descriptors")
-
-
-def _listen(world: World, addresses: list[tuple[str, int]]) -> None:
-    from shimd.worker.listen import listener
-
-    world.listening = [world.add(listener(*address)) for address in addresses]
 
 
 def _join_cgroup(steps: Steps, directory: str) -> None:
