@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     import wasmtime
 
 #: Bumped when the configuration below changes what a compiled artefact is.
-_CONFIG = 3
+_CONFIG = 4
 #: The version and layer fields after ``\0asm``: 1, and the component model's layer 1 (component-model Binary.md).
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _WASI = "wasi_snapshot_preview1"
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
-_MODULE, _COMPONENT_FILE, _SERVER, _FACTS = "module", "component", "server", "facts.json"
+_MODULE, _COMPONENT_FILE, _SERVER, _GUEST, _FACTS = "module", "component", "server", "guest", "facts.json"
+#: What a module of wit-bindgen 0.2 exports: Slight's, which is compiled to be interrupted, as servers are.
+_REALLOC = b"canonical_abi_realloc"
 #: What a component exports that serves HTTP: another engine's app.
 _HANDLER, _HTTP_ENGINE = "wasi:http/incoming-handler@", "wasi-http"
 _NO_FUNCTION = "is not a function"
@@ -87,13 +89,18 @@ class WasmtimeEngine:
             kind = _COMPONENT_FILE if binary.startswith(_COMPONENT) else _MODULE
             if kind == _COMPONENT_FILE and _HANDLER.encode() in binary:
                 kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
-            compiled: Any = (wasmtime.Module if kind == _MODULE else component.Component)(engine, binary)
+            if kind == _MODULE and _REALLOC in binary:
+                kind, engine = _GUEST, make_engine(parallel=True, epochs=True)
+            compiled: Any = (wasmtime.Module if kind in (_MODULE, _GUEST) else component.Component)(engine, binary)
             if kind == _SERVER and not _serves(engine, compiled):  # the name stands there, and is no export
                 kind, engine = _COMPONENT_FILE, make_engine(parallel=True)
                 compiled = component.Component(engine, binary)
+            if kind == _GUEST and all(item.module == _WASI for item in compiled.imports):  # as any other module
+                kind, engine = _MODULE, make_engine(parallel=True)
+                compiled = wasmtime.Module(engine, binary)
         except wasmtime.WasmtimeError as error:
-            raise InvalidModule(f"not valid WebAssembly: {_sentence(error)}") from None
-        if kind == _MODULE:
+            raise InvalidModule(f"not valid WebAssembly: {sentence(error)}") from None
+        if kind in (_MODULE, _GUEST):
             facts = {"problem": _problem(_linker(engine), compiled), "exports": _exports(compiled)}
         artifact.mkdir()
         (artifact / _FACTS).write_text(json.dumps(facts))
@@ -107,6 +114,8 @@ class WasmtimeEngine:
         directory = str(artifact)
         if os.path.exists(f"{directory}/{_SERVER}"):
             raise OtherEngine(_HTTP_ENGINE)
+        if os.path.exists(f"{directory}/{_GUEST}"):
+            raise UnsupportedFeature(_facts(artifact)["problem"])
         is_component = os.path.exists(f"{directory}/{_COMPONENT_FILE}")
         kind, file = (component.Component, _COMPONENT_FILE) if is_component else (wasmtime.Module, _MODULE)
         try:
@@ -115,7 +124,7 @@ class WasmtimeEngine:
                     kind.deserialize_file(self._engine, f"{directory}/{file}"), is_component, json.loads(facts.read())
                 )
         except (wasmtime.WasmtimeError, OSError, ValueError) as error:
-            raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+            raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
 
     def check(self, module: Loaded, invocation: Invocation) -> None:
         """By what was noted when it was compiled: an app's start is no time for asking again."""
@@ -137,7 +146,7 @@ class WasmtimeEngine:
         import wasmtime
 
         store = wasmtime.Store(self._engine)
-        store.set_wasi(_wasi(invocation))
+        store.set_wasi(wasi(invocation))
         call = self._component(store, module) if module.component else self._module(store, module, invocation.entry)
         try:
             call()
@@ -202,7 +211,37 @@ def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
     try:
         return component.Component.deserialize_file(engine, str(artifact / _SERVER))
     except wasmtime.WasmtimeError as error:
-        raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+
+
+def load_guest(
+    interruptible: "wasmtime.Engine", plain: "wasmtime.Engine", artifact: Path
+) -> tuple["wasmtime.Engine", "wasmtime.Module"]:
+    """A core module of wit-bindgen 0.2, or one that imports WASI only, and the engine that it is for.
+
+    :param interruptible: an engine with ``epochs``
+    :raises BrokenArtifact: it does not load
+    :raises UnsupportedFeature: it is a component
+    """
+    import wasmtime
+
+    guest, module = artifact / _GUEST, artifact / _MODULE
+    if not guest.exists() and not module.exists() and (artifact / _FACTS).exists():
+        raise UnsupportedFeature("the program is a component, and Slight's are core modules")
+    engine, file = (interruptible, guest) if guest.exists() else (plain, module)
+    try:
+        return engine, wasmtime.Module.deserialize_file(engine, str(file))
+    except wasmtime.WasmtimeError as error:
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+
+
+def _facts(artifact: Path) -> dict[str, Any]:
+    """:raises BrokenArtifact: they cannot be read"""
+    try:
+        facts: dict[str, Any] = json.loads((artifact / _FACTS).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
+    return facts
 
 
 def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
@@ -230,11 +269,13 @@ def _problem(linker: "wasmtime.Linker", module: "wasmtime.Module") -> str | None
     for item in module.imports:
         if item.module != _WASI:
             way_out = " (WASIX modules run on wasmer)" if item.module.startswith("wasix") else ""
+            if item.module == "canonical_abi" or any(other.module == "canonical_abi" for other in module.imports):
+                way_out = " (Slight's modules run on slight)"
             return f"the module imports {item.module}.{item.name}, which is not WASI preview 1{way_out}"
     try:
         linker.instantiate_pre(module)
     except wasmtime.WasmtimeError as error:
-        return f"the module does not link: {_sentence(error)}"
+        return f"the module does not link: {sentence(error)}"
     return None
 
 
@@ -253,7 +294,7 @@ def _exports(module: "wasmtime.Module") -> dict[str, str | None]:
     return found
 
 
-def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
+def wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
     import wasmtime
     from wasmtime import _bindings
 
@@ -302,7 +343,7 @@ def _failed(result: Any) -> bool:
     return getattr(result, "tag", None) == "err"
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """The innermost cause of the engine's chain of messages, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line.split(": ", 1)[1] for line in lines if line[:1].isdigit() and ": " in line]

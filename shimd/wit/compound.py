@@ -1,4 +1,4 @@
-"""Types made of others: tuples, records, variants and what is written as one (``CanonicalABI.md``, see :mod:`types`)."""
+"""Types made of others: tuples, records, variants and what is written as one."""
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -121,7 +121,7 @@ class Variant:
 
 class Enum(Variant):
     def __init__(self, names: Sequence[str]) -> None:
-        super().__init__({name: UNIT for name in names})
+        super().__init__(dict.fromkeys(names, UNIT))
 
     def _made(self, name: str, payload: Any) -> str:
         return name

@@ -18,7 +18,6 @@ from shimd.wit.memory import Fault, Handles
 from shimd.wit.resolve import Function
 from shimd.wit.types import Number
 
-
 #: Kinds of what a module exports (``wasmtime/extern.h``).
 _FUNC, _MEMORY = 0, 3
 
@@ -32,7 +31,7 @@ class Exit(BaseException):
 
 
 class Guest:
-    """A store with an instance; entered by one thread at a time. It is what :class:`~shimd.wit.memory.Memory` asks for."""
+    """A store with an instance: a :class:`~shimd.wit.memory.Memory`. Entered by one thread at a time."""
 
     def __init__(self, engine: wasmtime.Engine) -> None:
         self.store = wasmtime.Store(engine)
@@ -144,7 +143,7 @@ class Guest:
         there = c.wasmtime_instance_export_get(
             self._context, ctypes.byref(self._instance), buffer, len(text), ctypes.byref(found)
         )
-        if not there or found.kind != kind:
+        if not there or int(found.kind) != kind:
             return None
         return found.of.memory if kind == _MEMORY else found.of.func
 

@@ -6,7 +6,7 @@ object's own. Handles are cloned and dropped by ``canonical_abi.resource_clone_â
 """
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class Host:
         guest.start(self._pre)
         return guest
 
-    def _add(self, name: str, one: Provided, wanted: set[tuple[str | None, str | None]]) -> None:
+    def _add(self, name: str, one: Provided, wanted: Collection[tuple[str, str | None]]) -> None:
         """Of an interface, what the module imports."""
         for function in resolve.functions(one.interface):
             if (name, function.symbol) in wanted:

@@ -1,0 +1,116 @@
+"""``sql``: PostgreSQL."""
+
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shimd.apps.slight.backend import Opener, failing
+from shimd.apps.slight.keyvalue import PATIENCE
+from shimd.apps.slight.slightfile import Capability, Slightfile
+from shimd.component.results import Case
+
+if TYPE_CHECKING:
+    import psycopg
+
+#: What a question mark is no parameter in: texts, quoted names.
+_PARAMETER = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|\?""")
+
+
+@dataclass(frozen=True)
+class Statement:
+    query: str
+    params: list[str]
+
+
+class Sql:
+    """The provider."""
+
+    def __init__(self, slightfile: Slightfile) -> None:
+        self._databases = Opener(slightfile, "sql", {"postgres": lambda capability, _name: Postgres(capability)})
+
+    def sql_open(self, name: str) -> "Postgres":
+        database: Postgres = self._databases.open(name)
+        return database
+
+    def statement_prepare(self, query: str, params: list[str]) -> Statement:
+        return Statement(numbered(query), params)
+
+
+def numbered(query: str) -> str:
+    """Parameters as PostgreSQL writes them: ``?`` as ``$1``, ``$2``, … unless they are so already."""
+    numbers = iter(range(1, len(query) + 1))
+    return _PARAMETER.sub(lambda match: f"${next(numbers)}" if match[0] == "?" else match[0], query)
+
+
+class Postgres:
+    """A connection, made when it is first needed and again when it was lost; one statement at a time."""
+
+    def __init__(self, capability: Capability) -> None:
+        from psycopg import errors
+
+        self._url = capability.configs["POSTGRES_CONNECTION_URL"]
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._lock = threading.Lock()
+        self._errors = {
+            errors.InsufficientPrivilege: "access-violation",
+            errors.InvalidAuthorizationSpecification: "access-violation",
+            errors.IntegrityError: "constraint-violation",
+            errors.ProgrammingError: "syntax-error",
+        }
+
+    def query(self, statement: Statement) -> list[dict[str, Any]]:
+        """Row after row, a value of each column."""
+        rows: list[dict[str, Any]] = self._executed(statement, _rows)
+        return rows
+
+    def exec(self, statement: Statement) -> None:
+        self._executed(statement, lambda _cursor: None)
+
+    def _executed(self, statement: Statement, read: Callable[[Any], Any]) -> Any:
+        import psycopg
+
+        with self._lock, failing(self._errors), psycopg.RawCursor(self._connected()) as cursor:
+            cursor.execute(statement.query, statement.params)
+            return read(cursor)
+
+    def _connected(self) -> "psycopg.Connection[tuple[Any, ...]]":
+        import psycopg
+
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=PATIENCE)
+        return self._connection
+
+
+def _rows(cursor: Any) -> list[dict[str, Any]]:
+    if cursor.description is None:  # the statement gives no rows
+        return []
+    columns = [(column.name, _KINDS.get(column.type_code, _other)) for column in cursor.description]
+    return [
+        {"field-name": name, "value": Case("null") if value is None else kind(value)}
+        for row in cursor
+        for (name, kind), value in zip(columns, row, strict=True)
+    ]
+
+
+def _case(tag: str, convert: Callable[[Any], Any] = lambda value: value) -> Callable[[Any], Case]:
+    return lambda value: Case(tag, convert(value))
+
+
+_other = _case("str", str)
+#: By the type's number (``pg_type.oid``), which never changes for PostgreSQL's own.
+_KINDS = {
+    16: _case("boolean"),
+    17: _case("binary", bytes),
+    20: _case("int64"),
+    21: _case("int32"),
+    23: _case("int32"),
+    26: _case("uint32"),
+    700: _case("float"),
+    701: _case("double"),
+    1082: _case("date", str),
+    1083: _case("time", str),
+    1114: _case("timestamp", str),
+    1184: _case("timestamp", str),
+}
