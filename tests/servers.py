@@ -50,7 +50,9 @@ def postgres() -> Iterator[str]:
         subprocess.run([programs / "initdb", *made], check=True, capture_output=True, user="postgres", cwd=directory)
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": directory, "fsync": "off"}
         flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
-        with _running([str(programs / "postgres"), "-D", str(data), "-p", str(port), *flags], port, directory, "postgres"):
+        with _running(
+            [str(programs / "postgres"), "-D", str(data), "-p", str(port), *flags], port, directory, "postgres"
+        ):
             yield f"postgresql://owner:s3cret@127.0.0.1:{port}/postgres"
 
 

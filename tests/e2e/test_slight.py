@@ -101,24 +101,24 @@ class App:
         return answer.text
 
 
-def image(path: Path, slightfile: str | None, program: Path, name: str = SLIGHT.image, **files: bytes) -> Path:
+def image(path: Path, slightfile: str | None, program: Path) -> Path:
     contents = {"/app.wasm": program.read_bytes(), "/tmp/.slightkey": KEY, "/data/note": b"a note\n"}
     if slightfile is not None:
         contents["/slightfile.toml"] = slightfile.encode()
-    contents.update({f"/{key}": value for key, value in files.items()})
     layer = images.layer(contents, guests.DIRECTORIES)
-    images.save(path, [images.image(name, [layer], {"Entrypoint": ["/"], "Env": ["PATH=/", "COLOUR=green"]})])
+    images.save(path, [images.image(SLIGHT.image, [layer], {"Entrypoint": ["/"], "Env": ["PATH=/", "COLOUR=green"]})])
     return path
 
 
 @contextmanager
-def running(box: Box, archive: Path, *flags: str, name: str = SLIGHT.image, id: str = "app", **env: str) -> Iterator[App]:
+def running(box: Box, archive: Path, *flags: str, port: int | None = None, **env: str) -> Iterator[App]:
     """An application in a container."""
+    id = "app"
     box.ctr("images", "import", str(archive))
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{port or free_port()}"
     variables = {"APP_ADDRESS": address, **env}
     given = ["--net-host", *flags, *(item for key, value in variables.items() for item in ("--env", f"{key}={value}"))]
-    output = box.detach(id, flags=tuple(given), image=name)
+    output = box.detach(id, flags=tuple(given), image=SLIGHT.image)
     until(lambda: answers(address) or box.status(id) == "STOPPED", "the application to listen")
     assert box.status(id) == "RUNNING", content(output)
     yield App(address, output)
@@ -182,7 +182,7 @@ def check_files(app: App) -> None:
     app.value("DELETE", "/kv/files/b")
     assert app.value("GET", "/kv/files") == "a\n"
     assert app.error("DELETE", "/kv/files/b").startswith("error 0: ")
-    assert app.error("PUT", "/kv/files/..").startswith("error 1: ")
+    assert app.error("PUT", "/kv/files/.shimd-x").startswith("error 1: ")
     assert app.error("GET", "/kv/none") == "error 7: /slightfile.toml has no capability keyvalue of the name none"
 
 
@@ -227,3 +227,261 @@ def check_failures(app: App) -> None:
         until(lambda words=words: words in app.output.read_text(), words)  # type: ignore[misc]
     assert app.get("/bad/gone").status_code == 410
     assert "cannot be opened: a blob store is a cloud's service" in app.error("GET", "/blob")
+
+
+@on_slight
+def test_servers(box: Box, tmp_path: Path) -> None:
+    """Redis, PostgreSQL, mosquitto and etcd."""
+    with (
+        servers.redis() as redis,
+        servers.mosquitto() as (host, port),
+        servers.postgres() as postgres,
+        servers.etcd() as etcd,
+    ):
+        told = {"{host}": host, "{port}": str(port), "{postgres}": postgres, "{etcd}": etcd}
+        slightfile = (
+            SLIGHTFILE.replace('[[capability]]\nresource = "messaging.filesystem"\nname = "topics"\n', "") + SERVED
+        )
+        for name, value in told.items():
+            slightfile = slightfile.replace(name, value)
+        archive = image(tmp_path / "served.tar", slightfile, guest("app"))
+        with running(box, archive, CACHE=redis) as app:
+            check_redis(app)
+            check_mosquitto(app)
+            check_postgres(app)
+            check_etcd(app)
+
+
+def check_redis(app: App) -> None:
+    assert app.get("/kv/cache/a").status_code == 404
+    app.value("PUT", "/kv/cache/a", "one")
+    app.value("PUT", "/kv/cache/b", b"\xff\0")
+    app.value("PUT", "/kv/cache/empty", "")
+    assert app.value("GET", "/kv/cache/a") == "one"
+    assert app.get("/kv/cache/b").content == b"\xff\0"
+    assert app.value("GET", "/kv/cache/empty") == ""
+    assert app.value("GET", "/kv/cache") == "a\nb\nempty\n"
+    app.value("DELETE", "/kv/cache/b")
+    assert app.value("GET", "/kv/cache") == "a\nempty\n"
+
+
+def check_mosquitto(app: App) -> None:
+    token = app.value("POST", "/subscribe/any/news")
+    app.value("POST", "/publish/any/news", "first")
+    app.value("POST", "/publish/any/else", "not this")
+    app.value("POST", "/publish/any/news", "second")
+    assert [app.value("GET", f"/receive/any/{token}") for _ in range(2)] == ["first", "second"]
+    waiting: list[str] = []
+    thread = Thread(target=lambda: waiting.append(app.value("GET", f"/receive/any/{token}")))
+    thread.start()
+    app.value("POST", "/publish/any/news", "third")
+    thread.join()
+    assert waiting == ["third"]
+    assert app.error("POST", "/publish/any/news%23").startswith("error 6: "), "# is none in a topic to publish to"
+
+
+TABLE = """CREATE TABLE things (
+id int PRIMARY KEY, big bigint, small smallint, ratio float8, name text, yes boolean, data bytea, day date,
+hour time, moment timestamp, none text, amount numeric)"""
+ROW = "INSERT INTO things VALUES (?, 5000000000, 7, 0.5, ?, true, 'abc', '2026-11-24', '21:00', '2026-11-24 21:00', NULL, 1.25)"
+
+
+def check_postgres(app: App) -> None:
+    app.value("POST", "/exec/db", TABLE.replace("\n", " "))
+    app.value("POST", "/exec/db", f"{ROW}\n1\nada's")
+    rows = app.value("POST", "/query/db", "SELECT * FROM things WHERE name = $1 AND id = $2\nada's\n1").splitlines()
+    assert rows == [
+        "id=0:1", "big=1:5000000000", "small=0:7", "ratio=5:0.5", "name=6:ada's", "yes=7:1", "data=11:abc",
+        "day=8:2026-11-24", "hour=9:21:00:00", "moment=10:2026-11-24 21:00:00", "none=12:", "amount=6:1.25",
+    ]  # fmt: skip
+    assert app.value("POST", "/query/db", "SELECT id FROM things WHERE name = '?'") == ""
+    assert app.error("POST", "/query/db", "SELEKT 1").startswith('error 0: syntax error at or near "SELEKT"')
+    assert app.error("POST", "/query/db", "SELECT ?").startswith("error 0: ")
+    assert app.error("POST", "/exec/db", f"{ROW}\n1\ngrace").startswith("error 1: duplicate key value")
+    app.value("POST", "/exec/db", "CREATE ROLE nobody")
+    app.value("POST", "/exec/db", "SET ROLE nobody")
+    assert app.error("POST", "/exec/db", "DELETE FROM things").startswith("error 2: permission denied")
+
+
+def check_etcd(app: App) -> None:
+    """A second lock waits for the first, or for the end of its time."""
+    key = app.value("POST", "/lock/door")
+    assert key.startswith("door/")
+    second: list[str] = []
+    thread = Thread(target=lambda: second.append(app.value("POST", "/lock/door")))
+    thread.start()
+    app.value("POST", "/unlock", key)
+    thread.join()
+    assert second[0].startswith("door/") and second[0] != key
+    assert app.value("POST", "/lock/gate/1") != app.value("POST", "/lock/gate/60")
+
+
+@on_slight
+def test_servers_that_are_not_there(box: Box, tmp_path: Path) -> None:
+    """The application runs, and the guest is told; a request of another kind is answered."""
+    gone = free_port()
+    slightfile = SLIGHTFILE.replace("topics", "more") + SERVED.replace('name = "*"', 'name = "broker"')
+    for name in ("{port}", "{host}", "{postgres}", "{etcd}"):
+        value = {"{port}": str(gone), "{host}": "127.0.0.1", "{etcd}": f"127.0.0.1:{gone}"}
+        slightfile = slightfile.replace(name, value.get(name, f"postgresql://owner@127.0.0.1:{gone}/db"))
+    archive = image(tmp_path / "gone.tar", slightfile, guest("app"))
+    with running(box, archive, CACHE=f"redis://127.0.0.1:{gone}") as app:
+        assert f"connecting to 127.0.0.1:{gone}. Connection refused" in app.error("GET", "/kv/cache")
+        assert app.error("GET", "/kv/cache").startswith("error 3: ")
+        assert app.error("POST", "/publish/broker/news") == "error 3: [Errno 111] Connection refused"
+        assert "Connection refused" in app.error("POST", "/query/db", "SELECT 1")
+        assert app.error("POST", "/lock/door").startswith("error 3: ")
+        assert app.value("GET", "/hello") == "hello 1"
+
+
+@on_slight
+def test_time(box: Box, archive: Path) -> None:
+    """A guest that is late is ended, even if it spins, and others are answered meanwhile; TERM ends the application."""
+    with running(box, archive, SHIMD_HTTP_TIMEOUT="1") as app:
+        late: list[int] = []
+        threads = [Thread(target=lambda: late.append(app.get("/bad/spin").status_code)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        assert app.value("GET", "/hello") == "hello 1"
+        for thread in threads:
+            thread.join()
+        assert late == [504, 504]
+        assert "shimd: handle_bad: no answer within 1 s" in app.output.read_text()
+        assert app.value("GET", "/hello") == "hello 1"
+
+
+@on_slight
+def test_state_in_a_volume(box: Box, archive: Path, tmp_path: Path) -> None:
+    """Of TMPDIR, as Slight has it; and the operator's address goes before the guest's."""
+    (tmp_path / "volume").mkdir(mode=0o777)
+    mount = ("--mount", f"type=bind,src={tmp_path}/volume,dst=/mnt,options=rbind:rw")
+    for before, after in (("", "a\n"), ("a\n", "a\n")):
+        port = free_port()
+        own = {"SLIGHT_HTTP_LISTEN_ADDR": f"127.0.0.1:{port}", "TMPDIR": "/mnt"}
+        with running(box, archive, *mount, port=port, **own) as app:
+            assert app.value("GET", "/kv/files") == before
+            app.value("PUT", "/kv/files/a", "one")
+            assert app.value("GET", "/kv/files") == after
+    assert (tmp_path / "volume/files/a").read_text() == "one"
+
+
+def changed(**changes: str) -> str:
+    text = SLIGHTFILE
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+WRONG = {
+    "toml": ({"specversion": "["}, "/slightfile.toml is not TOML"),
+    "version": ({'"0.2"': '"0.3"'}, "specversion is '0.3', and must be \"0.1\" or \"0.2\""),
+    "resource": ({"keyvalue.filesystem": "keyvalue.files"}, "capability[4].resource is keyvalue.files, which is none of"),
+    "cloud": (
+        {"keyvalue.filesystem": "keyvalue.azblob"},
+        "capability[4].resource is keyvalue.azblob, a cloud's service that shimd does not connect to: use",
+    ),
+    "name": ({'name = "topics"': ""}, "/slightfile.toml: capability[5].name is missing"),
+    "clash": ({'"configs.usersecrets"\nname = "secrets"': '"configs.envvars"\nname = "settings"'}, "capability[2] has that"),
+    "config": ({"keyvalue.filesystem": "keyvalue.redis"}, "capability[4].configs.REDIS_ADDRESS is missing"),
+    "secret": (
+        {'keyvalue.filesystem"': 'keyvalue.redis"\nconfigs = { REDIS_ADDRESS = "${envvars.NOBODY}" }'},
+        "configs.REDIS_ADDRESS is ${envvars.NOBODY}, and the container has no variable NOBODY",
+    ),
+    "http": ({'resource = "http"\nname = "my-rest-api"': 'resource = "sql.postgres"\nname = "x"\n'
+              'configs = { POSTGRES_CONNECTION_URL = "postgresql:///" }'}, "exports no function _start (it exports on-"),
+}  # fmt: skip
+
+
+@on_slight
+@pytest.mark.parametrize("what", WRONG)
+def test_slightfiles_that_are_wrong(box: Box, tmp_path: Path, what: str) -> None:
+    """One sentence that names the file and the field, when the container is created."""
+    changes, words = WRONG[what]
+    refused(box, image(tmp_path / "wrong.tar", changed(**changes), guest("app")), words)
+
+
+MODULES = {
+    "init": ("command", ("-DNO_SERVER",), "the module exports no function on-server-init, and /slightfile.toml has"),
+    "handler": ("app", ("-DNO_HANDLER",), "the module exports no function handle-nobody to handle GET /nobody"),
+    "fails": ("app", ("-DFAILS",), "on-server-init failed: the guest does not like it here"),
+    "serves": ("app", ("-DNO_SERVE",), "on-server-init left no server to run"),
+    "traps": ("app", ("-DTRAPS",), "wasm trap: wasm `unreachable` instruction executed"),
+}
+
+
+@on_slight
+@pytest.mark.parametrize("what", MODULES)
+def test_modules_that_are_wrong(box: Box, tmp_path: Path, what: str) -> None:
+    name, flags, words = MODULES[what]
+    refused(box, image(tmp_path / "wrong.tar", SLIGHTFILE, guest(name, *flags)), words)
+
+
+OTHERS = {
+    "old": ('(import "kv" "kv::open" (func (param i32 i32 i32)))', "imports kv, an interface of Slight before 0.3"),
+    "unknown": (
+        '(import "gpio" "get" (func))',
+        "the module imports gpio.get, and Slight has the interfaces blob-store",
+    ),
+    "type": ('(import "keyvalue" "keyvalue::get" (func (param i64)))', "the module does not link: "),
+}
+
+
+@on_slight
+@pytest.mark.parametrize("what", OTHERS)
+def test_imports_that_are_wrong(box: Box, tmp_path: Path, what: str) -> None:
+    text, words = OTHERS[what]
+    path = tmp_path / "module.wat"
+    path.write_text(f'(module {text} (func (export "_start")) (func (export "canonical_abi_realloc")))')
+    refused(box, image(tmp_path / "wrong.tar", SLIGHTFILE.replace('"http"', '"configs.envvars"', 1), path), words)
+
+
+def refused(box: Box, archive: Path, words: str) -> None:
+    box.ctr("images", "import", str(archive))
+    done = box.run("wrong", flags=("--rm", "--net-host"), image=SLIGHT.image)
+    assert done.code != 0
+    assert words in done.err, done.err
+
+
+@on_slight
+def test_without_a_slightfile(box: Box, tmp_path: Path) -> None:
+    refused(box, image(tmp_path / "wrong.tar", None, guest("app")), "there is no /slightfile.toml beside /app.wasm")
+
+
+@on_slight
+def test_a_port_that_is_taken(box: Box, archive: Path) -> None:
+    box.ctr("images", "import", str(archive))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        done = box.run("wrong", flags=("--rm", "--net-host", "--env", f"APP_ADDRESS={address}"), image=SLIGHT.image)
+    assert (done.code, done.err) == (137, f"shimd: cannot listen on {address}: Address already in use\n")
+
+
+V1 = """
+specversion = "0.1"
+secret_store = "configs.envvars"
+[[capability]]
+name = "kv.filesystem"
+"""
+
+
+@on_slight
+def test_a_command(box: Box, tmp_path: Path) -> None:
+    """Without http the module's ``_start`` is called; in specversion 0.1 a guest opens whatever name it likes."""
+    archive = image(tmp_path / "command.tar", V1, guest("command", "-DNO_SERVER"))
+    box.ctr("images", "import", str(archive))
+    done = box.run("app", image=SLIGHT.image, flags=("--rm", "--env", "CODE=7"))
+    assert (done.code, done.out) == (7, "any: one\n/data/note: a note\n"), done.err
+
+
+@on_slight
+def test_a_container_that_is_no_application(box: Box, containerd: Containerd, tmp_path: Path) -> None:
+    """A sidecar of a pod whose class is slight: an ordinary module, or a native program."""
+    wasmtime, runc = (next(it for it in RUNTIMES if it.name == name) for name in ("wasmtime", "runc"))
+    images.save(tmp_path / "standard.tar", guests.standard(*guests.build(tmp_path)))
+    containerd.import_image(tmp_path / "standard.tar", box.namespace)
+    for ordinary in (wasmtime, runc):
+        done = box.ctr(
+            "run", "--rm", "--runtime", SLIGHT.type, ordinary.image, "side", ordinary.program, "exit", "7", check=False
+        )
+        assert done.code == 7, done.err

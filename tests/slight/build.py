@@ -57,5 +57,3 @@ def _compile(source: Path, header: str, flags: Sequence[str], made: Path) -> Non
         partial.rename(made)
     finally:
         generated.unlink()
-
-

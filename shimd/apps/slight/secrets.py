@@ -21,11 +21,11 @@ class Stores:
     """The secret stores of an application."""
 
     def __init__(self, slightfile: Slightfile, env: Mapping[str, str], read: Callable[[str], bytes | None]) -> None:
-        """:param read: a file of the container's; ``None`` if it is not there"""
+        """:param read: a file of the container's, now; ``None`` if it is not there"""
         self._secrets = dict(slightfile.secrets)
         self._variables = dict(env)
         self._key_path = f"{directory(env)}/{KEY_FILE}"
-        self._read = read
+        self._key_bytes = read(self._key_path)
 
     def get(self, store: str, key: str) -> str:
         """:raises Missing: there is none"""
@@ -58,10 +58,9 @@ class Stores:
             raise Missing(f"{self._key_path} is not the key that {key} was encrypted with") from None
 
     def _key(self) -> bytes:
-        key = self._read(self._key_path)
-        if not key:
+        if not self._key_bytes:
             raise Missing(f"there is no key {self._key_path} (slight's secret command makes it) to read secrets by")
-        return key
+        return self._key_bytes
 
 
 def directory(env: Mapping[str, str]) -> str:
