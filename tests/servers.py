@@ -50,9 +50,9 @@ def postgres() -> Iterator[str]:
         subprocess.run([programs / "initdb", *made], check=True, capture_output=True, user="postgres", cwd=directory)
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": directory, "fsync": "off"}
         flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
-        with _running(
-            [str(programs / "postgres"), "-D", str(data), "-p", str(port), *flags], port, directory, "postgres"
-        ):
+        command = [str(programs / "postgres"), "-D", str(data), "-p", str(port), *flags]
+        ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        with _running(command, port, directory, "postgres", lambda: subprocess.run(ready).returncode == 0):
             yield f"postgresql://owner:s3cret@127.0.0.1:{port}/postgres"
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _PROGRAM, _INIT = "/app.wasm", "on-server-init"
 _ADDRESS = "SLIGHT_HTTP_LISTEN_ADDR"
+#: What libraries load at first use (redis): in a container it is out of sight.
+_LAZY = ("hmac", "secrets")
 
 
 @dataclass
@@ -71,7 +73,7 @@ class SlightEngine:
 
         from shimd.apps.slight import resources, world
 
-        for name in (*LOADED, "shimd.apps.slight.server"):
+        for name in (*LOADED, *_LAZY, "shimd.apps.slight.server"):
             import_module(name)
         for name in resources.PACKAGES.values():  # which apps share, and could not find in their containers
             with suppress(ImportError):

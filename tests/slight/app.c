@@ -234,7 +234,7 @@ static answer handle_bad(request req) {
 }
 
 /* Where to listen: a variable of the container's, by the configs capability, if there is one. */
-static string address(void) {
+__attribute__((unused)) static string address(void) {
     __auto_type configs = configs_configs_open(text("settings"));
     if (configs.failed)
         return text("0.0.0.0:3000");

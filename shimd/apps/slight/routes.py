@@ -1,4 +1,4 @@
-"""Routes as Slight has them: ``/person/:name``, ``/files/*``. The first that fits wins; a final slash does not matter."""
+"""Routes as Slight has them: ``/person/:name``, ``/files/*``. The first that fits wins; a final slash is ignored."""
 
 import re
 from dataclasses import dataclass, field

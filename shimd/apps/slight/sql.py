@@ -79,38 +79,46 @@ class Postgres:
         import psycopg
 
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=PATIENCE)
+            self._connection = psycopg.connect(
+                self._url, autocommit=True, connect_timeout=PATIENCE, client_encoding="utf8"
+            )
         return self._connection
 
 
 def _rows(cursor: Any) -> list[dict[str, Any]]:
-    if cursor.description is None:  # the statement gives no rows
-        return []
-    columns = [(column.name, _KINDS.get(column.type_code, _other)) for column in cursor.description]
+    """Values as the server writes them: Python's own types know neither infinite dates nor most of its types."""
+    result = cursor.pgresult
+    columns = [
+        (result.fname(index).decode(), _KINDS.get(result.ftype(index), _text("str"))) for index in range(result.nfields)
+    ]
     return [
         {"field-name": name, "value": Case("null") if value is None else kind(value)}
-        for row in cursor
-        for (name, kind), value in zip(columns, row, strict=True)
+        for row in range(result.ntuples)
+        for index, (name, kind) in enumerate(columns)
+        for value in (result.get_value(row, index),)
     ]
 
 
-def _case(tag: str, convert: Callable[[Any], Any] = lambda value: value) -> Callable[[Any], Case]:
+def _case(tag: str, convert: Callable[[bytes], Any]) -> Callable[[bytes], Case]:
     return lambda value: Case(tag, convert(value))
 
 
-_other = _case("str", str)
+def _text(tag: str) -> Callable[[bytes], Case]:
+    return _case(tag, bytes.decode)
+
+
 #: By the type's number (``pg_type.oid``), which never changes for PostgreSQL's own.
 _KINDS = {
-    16: _case("boolean"),
-    17: _case("binary", bytes),
-    20: _case("int64"),
-    21: _case("int32"),
-    23: _case("int32"),
-    26: _case("uint32"),
-    700: _case("float"),
-    701: _case("double"),
-    1082: _case("date", str),
-    1083: _case("time", str),
-    1114: _case("timestamp", str),
-    1184: _case("timestamp", str),
+    16: _case("boolean", lambda value: value == b"t"),
+    17: _case("binary", lambda value: bytes.fromhex(value.decode()[2:])),  # \\x00ff
+    20: _case("int64", int),
+    21: _case("int32", int),
+    23: _case("int32", int),
+    26: _case("uint32", int),
+    700: _case("float", float),
+    701: _case("double", float),
+    1082: _text("date"),
+    1083: _text("time"),
+    1114: _text("timestamp"),
+    1184: _text("timestamp"),
 }
