@@ -376,20 +376,13 @@ def changed(changes: dict[str, str]) -> str:
     return text
 
 
+#: More of them: tests/unit/apps/test_slight_file.py.
 WRONG = {
-    "toml": ({"specversion": "["}, "/slightfile.toml is not TOML"),
-    "version": ({'"0.2"': '"0.3"'}, 'specversion is \'0.3\', and must be "0.1" or "0.2"'),
     "resource": ({"keyvalue.filesystem": "keyvalue.files"}, "capability[4].resource is keyvalue.files, which is none"),
     "cloud": (
         {"keyvalue.filesystem": "keyvalue.azblob"},
         "capability[4].resource is keyvalue.azblob, a cloud's service that shimd does not connect to: use",
     ),
-    "name": ({'name = "topics"': ""}, "/slightfile.toml: capability[5].name is missing"),
-    "clash": (
-        {'"configs.usersecrets"\nname = "secrets"': '"configs.envvars"\nname = "settings"'},
-        "capability[3].name is settings, and capability[2] has that name already for configs",
-    ),
-    "config": ({"keyvalue.filesystem": "keyvalue.redis"}, "capability[4].configs.REDIS_ADDRESS is missing"),
     "secret": (
         {'keyvalue.filesystem"': 'keyvalue.redis"\nconfigs = { REDIS_ADDRESS = "${envvars.NOBODY}" }'},
         "configs.REDIS_ADDRESS is ${envvars.NOBODY}, and the container has no variable NOBODY",
