@@ -78,7 +78,7 @@ class SlightEngine:
         for name in resources.PACKAGES.values():  # which apps share, and could not find in their containers
             with suppress(ImportError):
                 import_module(name)
-        world.init(), world.handler()
+        world.load()
         anyio.run(rehearse)
         self._interruptible, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
         self._tls = ssl.create_default_context(cafile=certifi.where())
@@ -141,25 +141,28 @@ class SlightEngine:
 
         host = module.host
         assert host is not None
-        made = lambda: host.instantiate(wasi(_seen_by_guests(invocation)))  # noqa: E731
+
+        def make() -> "Guest":
+            return host.instantiate(wasi(_seen_by_guests(invocation)))
+
         try:
-            guest = _entered(made)
-            if not module.slightfile.serves:
-                _entered(lambda: guest.invoke("_start"))
-                return 0
-            return _serve(module, guest, made)
+            if module.slightfile.serves:
+                return _serve(module, make)
+            _entered(lambda: make().invoke("_start"))
+            return 0
         except Exit as exit:
             return exit.code
 
 
-def _serve(module: Loaded, guest: "Guest", made: Callable[[], "Guest"]) -> int:
+def _serve(module: Loaded, make: Callable[[], "Guest"]) -> int:
+    """Have the guest start a server, and be that."""
     from shimd.apps.http.server import serve
     from shimd.apps.slight import world
     from shimd.apps.slight.routes import Table
     from shimd.apps.slight.server import Application
     from shimd.component.results import Err
 
-    answer = _entered(lambda: guest.call(world.init(), _INIT))
+    answer = _entered(lambda: make().call(world.init(), _INIT))
     if isinstance(answer, Err):
         raise EngineError(f"{_INIT} failed: {answer.value}")
     assert module.server is not None
@@ -168,7 +171,7 @@ def _serve(module: Loaded, guest: "Guest", made: Callable[[], "Guest"]) -> int:
         raise EngineError(f"{_INIT} left no server to run (/slightfile.toml has the capability http)")
     module.server.initialised = True
     table = Table(list(server.routes))
-    application = Application(module.engine, made, world.handler(), table, module.server.settings)
+    application = Application(module.engine, make, world.handler(), table, module.server.settings)
     return serve(application, module.server.settings, [application], server.listener)
 
 

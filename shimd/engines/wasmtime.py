@@ -270,7 +270,7 @@ def _problem(linker: "wasmtime.Linker", module: "wasmtime.Module") -> str | None
         if item.module != _WASI:
             way_out = " (WASIX modules run on wasmer)" if item.module.startswith("wasix") else ""
             if item.module == "canonical_abi" or any(other.module == "canonical_abi" for other in module.imports):
-                way_out = " (Slight's modules run on slight)"
+                way_out = " (Slight's modules run on slight, beside a /slightfile.toml)"
             return f"the module imports {item.module}.{item.name}, which is not WASI preview 1{way_out}"
     try:
         linker.instantiate_pre(module)

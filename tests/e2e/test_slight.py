@@ -354,6 +354,30 @@ def test_time(box: Box, archive: Path) -> None:
 
 
 @on_slight
+def test_the_end(box: Box, archive: Path) -> None:
+    """TERM: what is under way is finished, and nothing new is begun."""
+    answers: list[str] = []
+    with running(box, archive) as app:
+        thread = Thread(target=lambda: answers.append(app.value("GET", "/bad/slow")))
+        thread.start()
+        until(lambda: "working" in app.output.read_text(), "the request to be under way")
+    thread.join()
+    assert answers == ["finished"]
+
+
+@on_slight
+def test_the_end_of_what_never_serves(box: Box, tmp_path: Path) -> None:
+    """A guest that stays in its ``on-server-init`` has no requests to finish."""
+    archive = image(tmp_path / "spins.tar", SLIGHTFILE, guest("app", "-DSPINS"))
+    box.ctr("images", "import", str(archive))
+    output = box.detach("app", image=SLIGHT.image)
+    until(lambda: content(output) == "spinning\n", "the guest to spin")
+    box.kill("app", "SIGTERM")
+    box.wait_status("app", "STOPPED")
+    assert box.delete("app") == 143
+
+
+@on_slight
 def test_state_in_a_volume(box: Box, archive: Path, tmp_path: Path) -> None:
     """Of TMPDIR, as Slight has it; and the operator's address goes before the guest's."""
     (tmp_path / "volume").mkdir(mode=0o777)

@@ -216,6 +216,12 @@ static answer handle_bad(request req) {
         __builtin_trap();
     if (!strncmp(what.ptr, "spin", what.len))
         for (volatile int i = 0;; i++);
+    if (!strncmp(what.ptr, "slow", what.len)) {
+        puts("working");
+        fflush(stdout);
+        sleep(2);
+        return respond(200, text("finished"));
+    }
     if (!strncmp(what.ptr, "exit", what.len))
         exit(3);
     if (!strncmp(what.ptr, "handle", what.len))
@@ -280,6 +286,11 @@ static http_server_export_expected_unit_string on_server_init(void) {
     given.failed = 1;
     given.err = text("the guest does not like it here");
     return given;
+#endif
+#ifdef SPINS
+    puts("spinning");
+    fflush(stdout);
+    for (volatile int i = 0;; i++);
 #endif
 #ifdef TRAPS
     __builtin_trap();

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from shimd.apps.slight.world import interface
+from shimd.apps.slight.world import NAMES, interface
 from tests.slight.bindings import PRELUDE, Bindings, Export
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".cache/slight"
-_IMPORTED = (
-    "blob-store", "configs", "distributed-locking", "http-client", "http-server", "keyvalue", "messaging", "sql",
-)  # fmt: skip
 #: Handlers of ``app.c``, by the name of their export.
 HANDLERS = (
     "handle-hello", "handle-person", "handle-echo", "handle-kv-get", "handle-kv-set", "handle-kv-delete",
@@ -37,7 +34,7 @@ def guest(name: str, *flags: str) -> Path:
 
 def _header() -> str:
     handlers = [Export("handle-http", name) for name in HANDLERS]
-    parts = [PRELUDE, *(Bindings(interface(name)).imports() for name in _IMPORTED)]
+    parts = [PRELUDE, *(Bindings(interface(name)).imports() for name in NAMES)]
     parts.append("#ifndef NO_SERVER")
     parts.append(Bindings(interface("http-handler")).exports(handlers))
     parts.append(Bindings(interface("http-server-export")).exports([Export("on-server-init", "on-server-init")]))

@@ -29,6 +29,16 @@ class DistributedLocking:
         return server
 
 
+_CASES = {
+    httpcore.NetworkError: "connection-error",
+    httpcore.ConnectTimeout: "connection-error",
+    httpcore.TimeoutException: "lock-timeout-error",
+    httpcore.ProtocolError: "protocol-error",
+    httpcore.UnsupportedProtocol: "protocol-error",
+    ValueError: "protocol-error",
+}
+
+
 class Etcd:
     def __init__(self, capability: Capability, tls: ssl.SSLContext) -> None:
         endpoint = capability.configs["ETCD_ENDPOINT"].rstrip("/")
@@ -59,7 +69,7 @@ class Etcd:
 
     def _ask(self, method: str, message: dict[str, Any], case: str, *, waits: bool = False) -> Any:
         """:returns: the answer; ``None``: it waits for too long"""
-        with failing({httpcore.NetworkError: "connection-error", httpcore.ConnectTimeout: "connection-error"}):
+        with failing(_CASES):
             timeouts = {"connect": PATIENCE, "read": _LOOK if waits else PATIENCE, "write": PATIENCE}
             try:
                 response = self._pool.request(
@@ -71,7 +81,7 @@ class Etcd:
             except httpcore.ReadTimeout:
                 if waits:
                     return None
-                fail("lock-timeout-error", f"etcd at {self._url} does not answer")
+                raise
             answer = json.loads(response.content)
             if response.status != 200:
                 fail(case, answer.get("message") or f"etcd at {self._url} answers {response.status}")

@@ -8,10 +8,29 @@ from shimd.apps.http.handler import Scope
 from shimd.component.results import Case, Err
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+#: Open to pages of any origin, as Slight has it.
+CORS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"*"),
+    (b"access-control-allow-headers", b"*"),
+    (b"access-control-expose-headers", b"*"),
+]
 #: Said by the server, of the connection and the body as it is (RFC 9110, 7.6.1). Guests that answer with the request's
 #: headers, as Slight's examples do, would say them of another message.
 _OURS = frozenset(
-    ("connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+    (
+        *(name.decode() for name, _value in CORS),
+        *(
+            "connection",
+            "content-length",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ),
+    )
 )
 
 

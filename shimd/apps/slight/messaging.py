@@ -1,6 +1,7 @@
 """``messaging``: topics in a file of SQLite, or a broker of MQTT (mosquitto)."""
 
 import queue
+import threading
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,12 +89,13 @@ class Mosquitto:
             )
         self._port = int(port)
         self._publisher: mqtt.Client | None = None
+        self._lock = threading.Lock()
         self._subscriptions: dict[str, queue.SimpleQueue[bytes]] = {}
 
     def publish(self, msg: bytes, topic: str) -> None:
         with failing({ValueError: "unsupported-message-format", OSError: "service-unavailable"}):
-            if self._publisher is None:
-                self._publisher = self._connect(self._client())
+            with self._lock:
+                self._publisher = self._publisher or self._connect(self._client())
             sent = self._publisher.publish(topic, msg, qos=1)
             sent.wait_for_publish(PATIENCE)
             if not sent.is_published():

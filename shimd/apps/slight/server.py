@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from shimd.apps.http.handler import Receive, Scope, Send, complain
 from shimd.apps.http.settings import Settings
-from shimd.apps.slight.messages import Response, request, response
+from shimd.apps.slight.messages import CORS, Response, request, response
 from shimd.apps.slight.routes import Match, Table
 from shimd.wasi.turns import Turns
 from shimd.wit.guest import Exit, Gone, Guest
@@ -19,13 +19,6 @@ from shimd.wit.resolve import Function
 
 #: Seconds between the ticks that a spinning guest is interrupted by.
 _TICK = 0.5
-#: Open to pages of any origin, as Slight has it.
-_CORS = [
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-allow-methods", b"*"),
-    (b"access-control-allow-headers", b"*"),
-    (b"access-control-expose-headers", b"*"),
-]
 #: Threads are as many as requests are let in.
 _UNLIMITED = anyio.CapacityLimiter(1 << 20)
 
@@ -72,7 +65,7 @@ class Application:
         if scope["type"] != "http":
             return
         answer = await self._answer(scope, receive)
-        fields = [*answer.headers, *_CORS]
+        fields = [*answer.headers, *CORS]
         if answer.status not in (204, 304):
             fields.append((b"content-length", str(len(answer.body)).encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": fields})

@@ -19,6 +19,9 @@ from shimd.wit.host import Provided
 from shimd.wit.resolve import Function, functions
 from shimd.wit.syntax import Interface, parse
 
+NAMES = (
+    "blob-store", "configs", "distributed-locking", "http-client", "http-server", "keyvalue", "messaging", "sql",
+)  # fmt: skip
 #: Those of Slight before 0.3, and what they are now.
 BEFORE: Mapping[str, str] = {
     "kv": "keyvalue", "mq": "messaging", "pubsub": "messaging", "lockd": "distributed-locking", "http": "http-server",
@@ -30,6 +33,12 @@ def interface(name: str) -> Interface:
     """From its ``.wit`` file."""
     folder = resources.files("shimd.apps.slight") / "interfaces"
     return parse(name, lambda name: (folder / f"{name}.wit").read_text())
+
+
+def load() -> None:
+    """Read all of them, to have them at hand."""
+    for name in ("http-handler", "http-server-export", *NAMES):
+        functions(interface(name))
 
 
 @cache

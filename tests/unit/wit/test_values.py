@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shimd.apps.slight.world import interface
+from shimd.apps.slight.world import NAMES, interface
 from shimd.component.results import Case, Err, Ok
 from shimd.wit.compound import UNIT, Enum, Expected, Option, Record, Tuple, Variant
 from shimd.wit.memory import Fault, Handles
@@ -157,19 +157,7 @@ def test_what_is_stored_is_loaded_and_what_is_lowered_is_lifted(pair: tuple[Type
     assert kind.size % kind.align == 0
 
 
-INTERFACES = (
-    "blob-store",
-    "configs",
-    "distributed-locking",
-    "http-client",
-    "http-server",
-    "keyvalue",
-    "messaging",
-    "sql",
-)
-
-
-@pytest.mark.parametrize("name", INTERFACES)
+@pytest.mark.parametrize("name", NAMES)
 def test_layout_is_that_of_a_c_compiler(name: str, tmp_path: Path) -> None:
     """Of each interface's results: clang, for a target of the same data model, makes of the structures what we do."""
     made = Bindings(interface(name))
