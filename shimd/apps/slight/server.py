@@ -75,14 +75,11 @@ class Application:
         match = self._table.find(scope["method"], scope["path"])
         if match is None:
             return Response(204 if scope["method"] == "OPTIONS" else 404)
-        body = bytearray()
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if message["type"] == "http.disconnect" or not message.get("more_body"):
-                break
+        body = await _whole(receive)
+        if body is None:
+            return Response(400)  # which nobody sees
         async with self._guests:
-            return await self._handle(match, request(scope, match.params, bytes(body)))
+            return await self._handle(match, request(scope, match.params, body))
 
     async def _handle(self, match: Match, message: dict[str, Any]) -> Response:
         call = _Call(self._make, self._handler, match.route.export, self._timeout)
@@ -107,6 +104,18 @@ class Application:
         if not call.given_up:
             complain(call.export, reason)
         return Response(500)
+
+
+async def _whole(receive: Receive) -> bytes | None:
+    """A request's body; ``None``: the client has gone away."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body)
 
 
 class _Count:
