@@ -338,19 +338,29 @@ def test_servers_that_are_not_there(box: Box, tmp_path: Path) -> None:
 
 
 @on_slight
-def test_time(box: Box, archive: Path) -> None:
-    """A guest that is late is ended, even if it spins, and others are answered meanwhile; TERM ends the application."""
-    with running(box, archive, SHIMD_HTTP_TIMEOUT="1") as app:
-        late: list[int] = []
-        threads = [Thread(target=lambda: late.append(app.get("/bad/spin").status_code)) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        assert app.value("GET", "/hello") == "hello 1"
-        for thread in threads:
-            thread.join()
-        assert late == [504, 504]
-        assert "shimd: handle_bad: no answer within 1 s" in app.output.read_text()
-        assert app.value("GET", "/hello") == "hello 1"
+def test_time(box: Box, tmp_path: Path) -> None:
+    """A guest that is late is ended, whether it spins or waits, and others are answered meanwhile."""
+    with servers.mosquitto() as (host, port):
+        configs = f'configs = {{ MOSQUITTO_HOST = "{host}", MOSQUITTO_PORT = "{port}" }}'
+        slightfile = f'{SLIGHTFILE}[[capability]]\nresource = "messaging.mosquitto"\nname = "broker"\n{configs}\n'
+        archive = image(tmp_path / "time.tar", slightfile, guest("app"))
+        with running(box, archive, SHIMD_HTTP_TIMEOUT="1") as app:
+            check_time(app)
+
+
+def check_time(app: App) -> None:
+    token = app.value("POST", "/subscribe/broker/news")
+    late: list[int] = []
+    paths = ("/bad/spin", "/bad/spin", f"/receive/broker/{token}")
+    threads = [Thread(target=lambda path=path: late.append(app.get(path).status_code)) for path in paths]
+    for thread in threads:
+        thread.start()
+    assert app.value("GET", "/hello") == "hello 1"
+    for thread in threads:
+        thread.join()
+    assert late == [504] * 3
+    assert "shimd: handle_bad: no answer within 1 s" in app.output.read_text()
+    assert app.value("GET", "/hello") == "hello 1"
 
 
 @on_slight

@@ -13,6 +13,8 @@ _PATIENCE = 30.0
 #: As many as Slight's own client follows.
 _REDIRECTS = 10
 _KEEPS_METHOD = (307, 308)
+#: Not told to whoever a server redirects to.
+_OF_ONE_ORIGIN = ("authorization", "cookie", "proxy-authorization")
 
 
 class HttpClient:
@@ -49,7 +51,9 @@ class HttpClient:
             location = {name.lower(): value for name, value in response.headers}.get(b"location")
             if response.status not in (301, 302, 303, *_KEEPS_METHOD) or location is None:
                 return response
-            url = urljoin(url, location.decode("latin-1"))
+            before, url = url, urljoin(url, location.decode("latin-1"))
+            if httpcore.URL(before).origin != httpcore.URL(url).origin:
+                headers = [(name, value) for name, value in headers if name.lower() not in _OF_ONE_ORIGIN]
             if response.status not in _KEEPS_METHOD and method != "HEAD":
                 method, body = "GET", None
         raise RuntimeError(f"more than {_REDIRECTS} redirections")
