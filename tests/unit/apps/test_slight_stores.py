@@ -76,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         status, _, rest = self.path.strip("/").partition("/")
         if status == "away":
-            self._answer(302, b"", f"http://localhost:{self.server.server_address[1]}/{rest}")
+            self._answer(302, b"", f"http://localhost:{self.headers['host'].partition(':')[2]}/{rest}")
             return
         if status.isdigit():
             self._answer(int(status), b"", f"/{rest}")
