@@ -217,7 +217,7 @@ def check_client(app: App) -> None:
 def check_failures(app: App) -> None:
     for what, words in {
         "trap": "wasm trap: wasm `unreachable` instruction executed",
-        "exit": "shimd: handle-bad: the guest exited with 3",
+        "exit": "shimd: handle_bad: the guest exited with 3",
         "error": "the guest answers with the error unexpected-error: as was asked",
         "handle": "77 is no handle of a keyvalue",
         "pointer": "99 bytes at 0x7fff0000 reach beyond the guest's memory",

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from shimd.apps.http.handler import Receive, Scope, Send, complain
 from shimd.apps.http.settings import Settings
 from shimd.apps.slight.messages import CORS, Response, request, response
-from shimd.apps.slight.routes import Match, Table
+from shimd.apps.slight.routes import Match, Route, Table
 from shimd.wasi.turns import Turns
 from shimd.wit.guest import Exit, Gone, Guest
 from shimd.wit.resolve import Function
@@ -82,12 +82,12 @@ class Application:
             return await self._handle(match, request(scope, match.params, body))
 
     async def _handle(self, match: Match, message: dict[str, Any]) -> Response:
-        call = _Call(self._make, self._handler, match.route.export, self._timeout)
+        call = _Call(self._make, self._handler, match.route, self._timeout)
         self._busy.set()
         with anyio.move_on_after(self._timeout or None):
             return await to_thread.run_sync(self._run, call, message, limiter=_UNLIMITED, abandon_on_cancel=True)
         call.give_up()
-        complain(match.route.handler, f"no answer within {self._timeout:g} s")
+        complain(call.route.handler, f"no answer within {self._timeout:g} s")
         return Response(504)
 
     def _run(self, call: "_Call", message: dict[str, Any]) -> Response:
@@ -102,7 +102,7 @@ class Application:
             except Exception as error:
                 reason = str(error)
         if not call.given_up:
-            complain(call.export, reason)
+            complain(call.route.handler, reason)
         return Response(500)
 
 
@@ -137,10 +137,10 @@ class _Count:
 class _Call:
     """One request's guest."""
 
-    def __init__(self, make: Callable[[], Guest], handler: Function, export: str, timeout: float) -> None:
+    def __init__(self, make: Callable[[], Guest], handler: Function, route: Route, timeout: float) -> None:
         self._make = make
         self._handler = handler
-        self.export = export
+        self.route = route
         self._ticks = int(timeout / _TICK) + 1
         self._guest: Guest | None = None
         self.given_up = False
@@ -151,7 +151,7 @@ class _Call:
         if self._ticks > 1:
             guest.store.set_epoch_deadline(self._ticks)
         try:
-            return guest.call(self._handler, self.export, message)
+            return guest.call(self._handler, self.route.export, message)
         finally:
             guest.close()
 
