@@ -87,7 +87,7 @@ class _Resolver:
     def _generic(self, ref: Ref) -> Type:
         arguments = [self.type(argument) for argument in ref.arguments]
         match ref.name, arguments:
-            case "list", [element]:
+            case "list", [element] if element.size:  # else its length would cost nothing
                 return Bytes() if element is PRIMITIVE["u8"] else ListOf(element)
             case "option", [some]:
                 return Option(some)

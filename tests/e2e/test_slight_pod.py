@@ -17,6 +17,14 @@ from tests.e2e.test_slight import SLIGHT, SLIGHTFILE, image
 from tests.slight.build import guest
 
 __all__ = ["pod_archive", "version"]
+#: As contrib/kubernetes/examples/slight.yaml has it.
+RESTRICTED = {
+    "run_as_user": {"value": 65532},
+    "readonly_rootfs": True,
+    "no_new_privs": True,
+    "capabilities": {"drop_capabilities": ["ALL"]},
+    "seccomp": {"profile_type": 0},
+}
 ASK = """
 import sys, urllib.request as r
 print(r.urlopen(r.Request(sys.argv[2], method=sys.argv[1], data=b"one"), timeout=10).read().decode(), end='')"""
@@ -40,7 +48,10 @@ def test_in_a_pod(node: CriContainerd, tmp_path: Path) -> None:
     """Manifests say ``command: ["/"]``, as for Slight's own shim. The guest names the port; there is no network but the
     pod's, and a native sidecar shares it."""
     pod = run_pod(node, tmp_path / "pod", "slight")
-    id = pod.start("app", SLIGHT.image, "/")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(0o777)
+    volume = [{"host_path": str(tmp_path / "state"), "container_path": "/tmp"}]
+    id = pod.start("app", SLIGHT.image, "/", linux={"security_context": RESTRICTED}, mounts=volume)
     address = f"http://{pod.sandbox()['status']['network']['ip']}:3000"
     until(lambda: asked(pod, "GET", f"{address}/hello") == "hello 1", "the app to answer")
     asked(pod, "PUT", f"{address}/kv/files/a")

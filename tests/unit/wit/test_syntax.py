@@ -15,6 +15,7 @@ TEXTS = {
     "undefined": "give: func() -> nothing-of-the-kind",
     "many": "give: func(" + ", ".join(f"p{index}: string" for index in range(9)) + ")",
     "arguments": "give: func() -> list<u8, u8>",
+    "nothing": "give: func() -> list<unit>",
 }
 
 
@@ -46,6 +47,7 @@ def test_text_that_is_wrong(name: str, words: str) -> None:
         ("undefined", "the type nothing-of-the-kind is not defined"),
         ("many", "give takes more than 16 numbers"),
         ("arguments", "list does not take 2 types"),
+        ("nothing", "list does not take 1 types"),
     ],
 )
 def test_types_that_are_wrong(name: str, words: str) -> None:

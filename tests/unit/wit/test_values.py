@@ -2,6 +2,7 @@
 
 import struct
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def typed(draw: st.DrawFn, depth: int = 3) -> tuple[Type, Any]:
             return Enum(["red", "green", "blue"]), draw(st.sampled_from(["red", "green", "blue"]))
         case "list":
             kind, value = draw(typed(depth - 1))
-            return ListOf(kind), [value] * draw(st.integers(0, 3))
+            return (ListOf(kind), [value] * draw(st.integers(0, 3))) if kind.size else (kind, value)
         case "tuple":
             parts = draw(st.lists(typed(depth - 1), max_size=3))
             return Tuple([kind for kind, _ in parts]), tuple(value for _, value in parts)
@@ -155,6 +156,19 @@ def test_what_is_stored_is_loaded_and_what_is_lowered_is_lifted(pair: tuple[Type
     assert len(numbers) == len(kind.flat)
     assert kind.lift(memory, iter(numbers)) == value
     assert kind.size % kind.align == 0
+
+
+@settings(deadline=None)
+@given(typed(), st.binary(min_size=512, max_size=512), st.lists(st.integers(-(1 << 31), (1 << 31) - 1), min_size=99))
+def test_whatever_a_guest_gives_is_a_value_or_a_fault(pair: tuple[Type, Any], data: bytes, numbers: list[int]) -> None:
+    kind, _value = pair
+    memory = Memory()
+    memory.write(0, data)
+    with suppress(Fault):
+        kind.load(memory, 0)
+    floats = [float(number) if form[0] == "f" else number for number, form in zip(numbers, kind.flat, strict=False)]
+    with suppress(Fault, StopIteration):
+        kind.lift(memory, iter(floats))
 
 
 @pytest.mark.parametrize("name", NAMES)
