@@ -58,6 +58,25 @@ def postgres() -> Iterator[str]:
 
 
 @contextmanager
+def mariadb() -> Iterator[str]:
+    """``mysql://USER:PASSWORD@HOST:PORT/DATABASE``; the user may do everything."""
+    port = free_port()
+    with _directory("mysql") as directory:
+        flags = ["--no-defaults", f"--datadir={directory / 'data'}", "--innodb-flush-log-at-trx-commit=0"]
+        made = ["mariadb-install-db", *flags, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        subprocess.run(made, check=True, capture_output=True, user="mysql", cwd=directory)
+        first = directory / "first.sql"
+        first.write_text(
+            "CREATE DATABASE test;\nCREATE USER owner@'127.0.0.1' IDENTIFIED BY 's3cret';\n"
+            "GRANT ALL ON *.* TO owner@'127.0.0.1';\n"
+        )
+        flags += [f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--init-file={first}"]
+        flags += [f"--socket={directory}/socket", f"--pid-file={directory}/pid"]
+        with _running(["mariadbd", *flags], port, directory, "mysql"):
+            yield f"mysql://owner:s3cret@127.0.0.1:{port}/test"
+
+
+@contextmanager
 def etcd() -> Iterator[str]:
     """``HOST:PORT``"""
     port, peers = free_port(), free_port()

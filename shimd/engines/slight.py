@@ -172,7 +172,7 @@ def _serve(module: Loaded, make: Callable[[], "Guest"]) -> int:
     module.server.initialised = True
     table = Table(list(server.routes))
     application = Application(module.engine, make, world.handler(), table, module.server.settings)
-    return serve(application, module.server.settings, [application], server.listener)
+    return serve(application, module.server.settings, [application], listener=server.listener)
 
 
 def _entered(call: Callable[[], Any]) -> Any:
