@@ -34,7 +34,10 @@ _CONFIG = 4
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _WASI = "wasi_snapshot_preview1"
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
-_MODULE, _COMPONENT_FILE, _SERVER, SOCKETS, _FACTS = "module", "component", "server", "sockets", "facts.json"
+_MODULE, _COMPONENT_FILE, _SERVER, SOCKETS, _GUEST = "module", "component", "server", "sockets", "guest"
+_FACTS = "facts.json"
+#: What a module of wit-bindgen 0.2 exports: Slight's, which is compiled to be interrupted, as servers are.
+_REALLOC = b"canonical_abi_realloc"
 #: What a component exports that serves HTTP: another engine's app.
 _HANDLER, _HTTP_ENGINE = "wasi:http/incoming-handler@", "wasi-http"
 #: What a component imports that opens sockets: likewise.
@@ -103,21 +106,24 @@ class WasmtimeEngine:
             kind = _COMPONENT_FILE if binary.startswith(_COMPONENT) else _MODULE
             if kind == _COMPONENT_FILE and any(name.encode() in binary for name in (_HANDLER, *_OPENERS)):
                 kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
-            compiled: Any = (wasmtime.Module if kind == _MODULE else component.Component)(engine, binary)
+            if kind == _MODULE and _REALLOC in binary:
+                kind, engine = _GUEST, make_engine(parallel=True, epochs=True)
+            compiled: Any = (wasmtime.Module if kind in (_MODULE, _GUEST) else component.Component)(engine, binary)
             if kind == _SERVER and not _serves(engine, compiled):
                 kind = SOCKETS
             if kind == SOCKETS and not _opens_sockets(engine, compiled):  # the name stands there for something else
                 kind, engine = _COMPONENT_FILE, make_engine(parallel=True)
                 compiled = component.Component(engine, binary)
+            if kind == _GUEST and all(item.module == _WASI for item in compiled.imports):  # as any other module
+                kind, engine = _MODULE, make_engine(parallel=True)
+                compiled = wasmtime.Module(engine, binary)
         except wasmtime.WasmtimeError as error:
-            raise InvalidModule(f"not valid WebAssembly: {_sentence(error)}") from None
+            raise InvalidModule(f"not valid WebAssembly: {sentence(error)}") from None
         artifact.mkdir()
+        if kind in (_MODULE, _GUEST):
+            facts = {"problem": _problem(_linker(engine), compiled), "exports": _exports(compiled)}
         if kind == _MODULE:
-            facts = {
-                "problem": _problem(_linker(engine), compiled),
-                "exports": _exports(compiled),
-                "accepts": doors.compile(engine, compiled, artifact),
-            }
+            facts["accepts"] = doors.compile(engine, compiled, artifact)
         (artifact / _FACTS).write_text(json.dumps(facts))
         (artifact / kind).write_bytes(compiled.serialize())
 
@@ -127,6 +133,8 @@ class WasmtimeEngine:
         from wasmtime import component
 
         directory = str(artifact)
+        if os.path.exists(f"{directory}/{_GUEST}"):
+            raise UnsupportedFeature(_facts(artifact)["problem"])
         is_component = os.path.exists(f"{directory}/{_COMPONENT_FILE}")
         if not is_component and not os.path.exists(f"{directory}/{_MODULE}"):
             _hand_over(directory)
@@ -136,7 +144,7 @@ class WasmtimeEngine:
                 program = kind.deserialize_file(self._engine, f"{directory}/{file}")
                 return Loaded(program, is_component, json.loads(facts.read()), artifact)
         except (wasmtime.WasmtimeError, OSError, ValueError) as error:
-            raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+            raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
 
     def check(self, module: Loaded, invocation: Invocation) -> None:
         """By what was noted when it was compiled: an app's start is no time for asking again."""
@@ -178,7 +186,7 @@ class WasmtimeEngine:
         return address
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
-        facts = _facts(str(artifact))
+        facts = _unloaded(str(artifact))
         if facts is None:
             return None
         self.check(facts, invocation)
@@ -204,7 +212,7 @@ class WasmtimeEngine:
         import wasmtime
 
         store = wasmtime.Store(self._engine)
-        store.set_wasi(_wasi(invocation))
+        store.set_wasi(wasi(invocation))
         call = self._component(store, module) if module.component else self._module(store, module, invocation)
         try:
             call()
@@ -278,7 +286,37 @@ def load_component(engine: "wasmtime.Engine", artifact: Path, kind: str) -> Any:
     try:
         return component.Component.deserialize_file(engine, str(artifact / kind))
     except wasmtime.WasmtimeError as error:
-        raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+
+
+def load_guest(
+    interruptible: "wasmtime.Engine", plain: "wasmtime.Engine", artifact: Path
+) -> tuple["wasmtime.Engine", "wasmtime.Module"]:
+    """A core module of wit-bindgen 0.2, or one that imports WASI only, and the engine that it is for.
+
+    :param interruptible: an engine with ``epochs``
+    :raises BrokenArtifact: it does not load
+    :raises UnsupportedFeature: it is a component
+    """
+    import wasmtime
+
+    guest, module = artifact / _GUEST, artifact / _MODULE
+    if not guest.exists() and not module.exists() and (artifact / _FACTS).exists():
+        raise UnsupportedFeature("the program is a component, and Slight's are core modules")
+    engine, file = (interruptible, guest) if guest.exists() else (plain, module)
+    try:
+        return engine, wasmtime.Module.deserialize_file(engine, str(file))
+    except wasmtime.WasmtimeError as error:
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+
+
+def _facts(artifact: Path) -> dict[str, Any]:
+    """:raises BrokenArtifact: they cannot be read"""
+    try:
+        facts: dict[str, Any] = json.loads((artifact / _FACTS).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
+    return facts
 
 
 def _hand_over(directory: str) -> None:
@@ -291,7 +329,7 @@ def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
     return any(name.startswith(_HANDLER) for name in program.type.exports(engine))
 
 
-def _facts(artifact: str) -> Loaded | None:
+def _unloaded(artifact: str) -> Loaded | None:
     """Of a program that is not loaded yet; ``None`` if it is not for this engine, or broken."""
     kinds = [kind for kind in (_MODULE, _COMPONENT_FILE) if os.path.exists(f"{artifact}/{kind}")]
     if not kinds:
@@ -328,11 +366,13 @@ def _problem(linker: "wasmtime.Linker", module: "wasmtime.Module") -> str | None
     for item in module.imports:
         if item.module != _WASI:
             way_out = " (WASIX modules run on wasmer)" if item.module.startswith("wasix") else ""
+            if item.module == "canonical_abi" or any(other.module == "canonical_abi" for other in module.imports):
+                way_out = " (Slight's modules run on slight, beside a /slightfile.toml)"
             return f"the module imports {item.module}.{item.name}, which is not WASI preview 1{way_out}"
     try:
         linker.instantiate_pre(module)
     except wasmtime.WasmtimeError as error:
-        return f"the module does not link: {_sentence(error)}"
+        return f"the module does not link: {sentence(error)}"
     return None
 
 
@@ -351,7 +391,7 @@ def _exports(module: "wasmtime.Module") -> dict[str, str | None]:
     return found
 
 
-def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
+def wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
     import wasmtime
     from wasmtime import _bindings
 
@@ -407,7 +447,7 @@ def _failed(result: Any) -> bool:
     return getattr(result, "tag", None) == "err"
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """The innermost cause of the engine's chain of messages, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line.split(": ", 1)[1] for line in lines if line[:1].isdigit() and ": " in line]

@@ -83,6 +83,7 @@ _HANDLERS = {
     "runc": "io.containerd.runc.v2",
     "wasmtime": "io.containerd.wasmtime.v1",
     "wasmer": "io.containerd.wasmer.v1",
+    "slight": "io.containerd.slight.v1",
 }
 _NETWORK = {
     "cniVersion": "1.0.0",

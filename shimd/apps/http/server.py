@@ -46,13 +46,19 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def serve(application: Any, settings: Settings, around: Sequence[AbstractAsyncContextManager[Any]] = ()) -> int:
+def serve(
+    application: Any,
+    settings: Settings,
+    around: Sequence[AbstractAsyncContextManager[Any]] = (),
+    listener: socket.socket | None = None,
+) -> int:
     """Serve until told to end; returns the exit code.
 
     :param around: entered before the first request, left after the last
+    :param listener: to serve on, in this process, rather than at the settings' address
     :raises EngineError: the address cannot be had
     """
-    listeners = [listen(settings) for _ in range(settings.processes)]
+    listeners = [listener] if listener else [listen(settings) for _ in range(settings.processes)]
     if settings.access_log:
         _log_to_stdout()
     return processes.run([_server(application, settings, listener, around) for listener in listeners])
