@@ -72,6 +72,7 @@ class Host:
     def call(self, guest: Guest, interface: str, function: str, *arguments: Any) -> Any:
         """Call an exported function of an instance on this thread.
 
+        :param interface: its full name; empty for a function that stands in none
         :raises BaseException: what a host function raised
         :raises wasmtime.WasmtimeError: the guest trapped
         """
@@ -104,8 +105,9 @@ class Host:
         """Looked up by an index that is the same for all instances."""
         key = interface, name
         if key not in self._indices:
-            outer = guest.instance.get_export_index(guest.store, interface)
-            inner = guest.instance.get_export_index(guest.store, name, outer) if outer is not None else None
+            outer = guest.instance.get_export_index(guest.store, interface) if interface else None
+            found = outer is not None or not interface
+            inner = guest.instance.get_export_index(guest.store, name, outer) if found else None
             if inner is None:
                 raise UnsupportedFeature(f"the component exports no {interface}#{name}")
             self._indices[key] = inner

@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     import wasmtime
 
 #: Bumped when the configuration below changes what a compiled artefact is.
-_CONFIG = 3
+_CONFIG = 4
 #: The version and layer fields after ``\0asm``: 1, and the component model's layer 1 (component-model Binary.md).
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _WASI = "wasi_snapshot_preview1"
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
 _MODULE, _COMPONENT_FILE, _SERVER, _FACTS = "module", "component", "server", "facts.json"
-#: What a component exports that serves HTTP: another engine's app.
-_HANDLER, _HTTP_ENGINE = "wasi:http/incoming-handler@", "wasi-http"
+#: What a component exports that serves: another engine's app, of HTTP or of Spin's other triggers.
+_SERVES = (b"wasi:http/incoming-handler@", b"fermyon:spin/inbound-redis", b"handle-cron-event", b"handle-message")
+_HTTP_ENGINE = "wasi-http"
 _NO_FUNCTION = "is not a function"
 
 
@@ -85,7 +86,7 @@ class WasmtimeEngine:
         try:
             binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))
             kind = _COMPONENT_FILE if binary.startswith(_COMPONENT) else _MODULE
-            if kind == _COMPONENT_FILE and _HANDLER.encode() in binary:
+            if kind == _COMPONENT_FILE and any(name in binary for name in _SERVES):
                 kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
             compiled: Any = (wasmtime.Module if kind == _MODULE else component.Component)(engine, binary)
             if kind == _SERVER and not _serves(engine, compiled):  # the name stands there, and is no export
@@ -198,7 +199,7 @@ def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
     from wasmtime import component
 
     if not (artifact / _SERVER).exists() and (artifact / _FACTS).exists():
-        raise UnsupportedFeature("the component does not export wasi:http/incoming-handler")
+        raise UnsupportedFeature("it is not a component that serves: it exports no wasi:http/incoming-handler")
     try:
         return component.Component.deserialize_file(engine, str(artifact / _SERVER))
     except wasmtime.WasmtimeError as error:
@@ -206,7 +207,7 @@ def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
 
 
 def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
-    return any(name.startswith(_HANDLER) for name in program.type.exports(engine))
+    return any(name.encode().startswith(_SERVES) for name in program.type.exports(engine))
 
 
 def _exit(code: int) -> None:

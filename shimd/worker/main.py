@@ -30,6 +30,7 @@ from shimd.engines.base import (
     OtherEngine,
     Preopen,
     RunsApplications,
+    RunsArtifacts,
     UnsupportedFeature,
 )
 from shimd.errors import (
@@ -181,6 +182,12 @@ def _load(engine: Engine[object], plan: Plan, place: Place, control: socket.sock
         if programs is not None:
             return engine.load_all({name: Path(_fetch(place, path, control)) for name, path in programs.items()})
     program, _entry = split_entry(process["args"][0])
+    if isinstance(engine, RunsArtifacts) and plan["kind"] == "init" and not _is_there(place, program, process):
+        from shimd.worker import artifact
+
+        found = artifact.load(engine, control, lambda path: _read(place, path), _environment(process))
+        if found is not None:
+            return found
     return engine.load(Path(plan.get("artifact") or _obtain(place, program, process, control)))
 
 
@@ -243,14 +250,22 @@ def _obtain(place: Place, program: str, process: Process, control: socket.socket
 
 def _compiled(control: socket.socket) -> str:
     """The supervisor's answer to a program."""
+    artifact: str = answer(control)[0]["artifact"]
+    return artifact
+
+
+def answer(control: socket.socket) -> tuple[Message, list[int]]:
+    """The supervisor's answer, with its descriptors.
+
+    :raises ShimdError: it is one
+    """
     packet = receive(control)
     if packet is None:
         os._exit(EXIT_FAILED)
-    message: Message = packet[0]
+    message = packet[0]
     if message["op"] == "fail":
         raise from_code(message["code"], message["message"])
-    artifact: str = message["artifact"]
-    return artifact
+    return packet
 
 
 def _find(place: Place, program: str, process: Process) -> tuple[int | None, str]:
@@ -261,6 +276,13 @@ def _find(place: Place, program: str, process: Process) -> tuple[int | None, str
         except NotFound:
             continue
     return None, paths[-1]
+
+
+def _is_there(place: Place, program: str, process: Process) -> bool:
+    fd, _path = _find(place, program, process)
+    if fd is not None:
+        os.close(fd)
+    return fd is not None
 
 
 def _invocation(plan: Plan, program: str, entry: str) -> Invocation:

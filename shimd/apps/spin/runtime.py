@@ -23,6 +23,7 @@ class Runtime:
         default = Database(STATE / "sqlite_key_value.db", keyvalue.TABLE)
         self.stores = {"default": default, **_databases(table, "key_value_store", keyvalue.TABLE)}
         self.databases = {"default": Database(STATE / "sqlite_db.db"), **_databases(table, "sqlite_database")}
+        self.uses_redis = False
         self.variables = [*_variables(table, "variables_provider"), *_variables(table, "config_provider")]
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from shimd.apps.spin.manifest import Application, Component
+from shimd.apps.spin.model import Application, Component
 from shimd.component.values import Case, Err
 from shimd.engines.base import InvalidSetting
 
@@ -31,12 +31,13 @@ class Values:
     def resolve(self, template: str, where: str) -> str:
         """A template with the values in their places.
 
+        :param where: manifest and field, for messages
         :raises InvalidSetting: it uses one that is not declared
         """
 
         def value(match: re.Match[str]) -> str:
             if match[1] not in self._values:
-                raise InvalidSetting(f"/spin.toml: {where} uses the variable {match[1]}, which is not declared")
+                raise InvalidSetting(f"{where} uses the variable {match[1]}, which is not declared")
             return self._values[match[1]]
 
         return _TEMPLATE.sub(value, template)
@@ -44,7 +45,7 @@ class Values:
     def of(self, component: Component) -> dict[str, str]:
         """What a component may read."""
         return {
-            name: self.resolve(template, f"component.{component.id}.variables.{name}")
+            name: self.resolve(template, f"{component.where}.variables.{name}")
             for name, template in component.variables.items()
         }
 

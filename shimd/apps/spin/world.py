@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from shimd.apps.spin.files import Preopens, tree
+from shimd.apps.spin.files import Preopens
 from shimd.apps.spin.keyvalue import Atomics, Batch, Stores
-from shimd.apps.spin.manifest import Component
+from shimd.apps.spin.model import Component
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.sqlite import Databases
 from shimd.apps.spin.variables import Config, Values, Variables
@@ -25,16 +25,17 @@ _LATER = (
 )
 
 
-def imports(component: Component, values: Values, runtime: Runtime, outgoing: object) -> Mapping[str, Any]:
+def imports(
+    component: Component, values: Values, runtime: Runtime, outgoing: object, preopens: Preopens
+) -> Mapping[str, Any]:
     """By interface, for one component."""
     given = values.of(component)
     stores = Stores(runtime.stores, component.key_value_stores)
     databases = Databases(runtime.databases, component.sqlite_databases)
-    files = tree(component)
     common = providers(Invocation([component.id], env=component.environment), outgoing)
     return {
         **common,
-        "wasi:filesystem/preopens": Preopens([files] if files is not None else []),
+        "wasi:filesystem/preopens": preopens,
         "fermyon:spin/variables@2.0.0": Variables(given),
         "wasi:config/store@0.2.0-draft-2024-09-27": Config(given),
         "fermyon:spin/key-value@2.0.0": stores,

@@ -1,0 +1,105 @@
+"""Clients of the servers that applications use, made by libraries that only such applications load."""
+
+import ssl
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+#: By the protocol: the library, and what it would load at first use.
+_LIBRARIES = {
+    "redis": ("redis.asyncio",),
+    "mqtt": ("aiomqtt",),
+    "postgres": ("asyncpg",),
+    "mysql": ("aiomysql",),
+}
+KINDS = frozenset(_LIBRARIES)
+#: Seconds in which a server must take a connection.
+CONNECT = 10
+
+
+class Clients:
+    """Made before the container is entered: libraries and certificates are out of sight then."""
+
+    def __init__(self, kinds: Collection[str]) -> None:
+        import certifi
+
+        for module in (module for kind in kinds for module in _LIBRARIES[kind]):
+            import_module(module)
+        self._certificates = certifi.contents() if kinds else ""
+        self._tls = ssl.create_default_context(cadata=self._certificates) if kinds else None
+
+    def redis(self, address: str) -> Any:
+        """A client of a redis URL (``redis``, ``rediss``); connects at its first command.
+
+        :raises ValueError: it is no such URL
+        """
+        from redis.asyncio import Redis
+
+        tls: dict[str, Any] = {"ssl_ca_data": self._certificates} if address.startswith("rediss:") else {}
+        return Redis.from_url(address, socket_connect_timeout=CONNECT, **tls)
+
+    def mqtt(self, address: "MqttAddress") -> AbstractAsyncContextManager[Any]:
+        """A connection; made on entering."""
+        from aiomqtt import Client
+
+        return Client(
+            address.host,
+            address.port,
+            username=address.username or None,
+            password=address.password or None,
+            keepalive=address.keep_alive,
+            timeout=CONNECT,
+            tls_context=self._tls if address.tls else None,
+        )
+
+
+def redis_errors() -> tuple[type[Exception], ...]:
+    from redis.exceptions import RedisError
+
+    return (RedisError, OSError)
+
+
+def mqtt_errors() -> tuple[type[Exception], ...]:
+    from aiomqtt import MqttError
+
+    return (MqttError, OSError)
+
+
+def shown(address: str) -> str:
+    """An address without its secrets."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+class MqttMessage(Protocol):
+    topic: Any
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class MqttAddress:
+    """Of a server, as its URL says, and how to log in."""
+
+    host: str
+    port: int
+    tls: bool
+    username: str = ""
+    password: str = ""
+    keep_alive: int = 30
+    """Seconds."""
+
+    @classmethod
+    def parse(cls, url: str, username: str = "", password: str = "", keep_alive: int = 30) -> "MqttAddress":
+        """:raises ValueError: it is no URL of MQTT"""
+        parts = urlsplit(url)
+        tls = parts.scheme in ("mqtts", "ssl")
+        if not (tls or parts.scheme in ("mqtt", "tcp")) or not parts.hostname:
+            raise ValueError(f'"{url}" is not mqtt://HOST[:PORT]')
+        return cls(parts.hostname, parts.port or (8883 if tls else 1883), tls, username, password, keep_alive)
+
+    @property
+    def shown(self) -> str:
+        return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}"
