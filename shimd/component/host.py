@@ -9,6 +9,7 @@ object's own.
 import ctypes
 import re
 from collections.abc import Callable, Mapping
+from keyword import iskeyword
 from typing import Any
 
 import wasmtime
@@ -240,7 +241,9 @@ def _method(name: str) -> _Function:
 
 
 def _python(name: str) -> str:
-    return name.replace("-", "_")
+    """``del-many`` is ``del_many``; what is a word of Python's own gets an underscore more: ``del_``."""
+    plain = name.replace("-", "_")
+    return f"{plain}_" if iskeyword(plain) else plain
 
 
 def _class(name: str) -> str:

@@ -103,7 +103,7 @@ class SpinEngine:
         from shimd.apps.spin import runtime
 
         self._application = application.retaining(env.get("SPIN_COMPONENTS_TO_RETAIN", ""))
-        self._runtime = runtime.Runtime(read(runtime.PATH))
+        self._runtime = runtime.Runtime(read, env, application.variables)
         return self._application
 
     def load_all(self, artifacts: Mapping[str, Path]) -> Loaded:
@@ -115,18 +115,16 @@ class SpinEngine:
 
     def check(self, module: Loaded, invocation: Invocation) -> None:
         from shimd.apps.spin.assembly import Assembly
-        from shimd.apps.spin.variables import Values, from_environment
+        from shimd.apps.spin.variables import Values
 
-        application = module.application
-        environment = from_environment(invocation.env, application.variables)
         module.assembly = Assembly(
             self._engine,
             self._tls,
-            application,
+            module.application,
             module.programs,
             module.directories,
             module.runtime,
-            Values(application, [environment, *module.runtime.variables]),
+            Values(module.application, module.runtime.variables),
             _settings(invocation.env),
         )
 

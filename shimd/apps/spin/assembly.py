@@ -13,12 +13,12 @@ from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
 from shimd.apps.http.settings import Settings
 from shimd.apps.http.ticks import Ticks
-from shimd.apps.spin import cron, files, subscriptions
+from shimd.apps.spin import cron, files, keyvalue, subscriptions
+from shimd.apps.spin.allowed import Outbound
 from shimd.apps.spin.application import Server
 from shimd.apps.spin.clients import KINDS, Clients, MqttAddress
 from shimd.apps.spin.cron import Schedule
 from shimd.apps.spin.model import Application, Component
-from shimd.apps.spin.outbound import Outbound
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.subscriptions import MqttSubscriber, RedisSubscriber
 from shimd.apps.spin.variables import Values
@@ -53,8 +53,18 @@ class Assembly:
         self._outgoing = {id: OutgoingHandler(tls, allowed[id]) for id in application.components}
         self._preopens = {id: files.Preopens() for id in application.components}
         self._hosts: dict[str, Host] = {}
+        stores = {label: keyvalue.opener(where, self._clients) for label, where in runtime.stores.items()}
         for id, component in application.components.items():
-            given = imports(component, values, runtime, self._outgoing[id], self._preopens[id])
+            given = imports(
+                component,
+                values,
+                stores,
+                runtime.databases,
+                self._clients,
+                allowed[id],
+                self._outgoing[id],
+                self._preopens[id],
+            )
             self._hosts[id] = _link(engine, programs[id], component, given)
         self._check_exports()
         self._calls: dict[str, Calls] = {}

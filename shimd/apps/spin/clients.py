@@ -31,15 +31,20 @@ class Clients:
         self._certificates = certifi.contents() if kinds else ""
         self._tls = ssl.create_default_context(cadata=self._certificates) if kinds else None
 
-    def redis(self, address: str) -> Any:
+    def redis(self, address: str, *, single: bool = False) -> Any:
         """A client of a redis URL (``redis``, ``rediss``); connects at its first command.
 
+        :param single: one connection, and no second try: for a guest, which is told what goes wrong
         :raises ValueError: it is no such URL
         """
         from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
 
-        tls: dict[str, Any] = {"ssl_ca_data": self._certificates} if address.startswith("rediss:") else {}
-        return Redis.from_url(address, socket_connect_timeout=CONNECT, **tls)
+        more: dict[str, Any] = {"single_connection_client": True, "retry": Retry(NoBackoff(), 0)} if single else {}
+        if address.startswith("rediss:"):
+            more["ssl_ca_data"] = self._certificates
+        return Redis.from_url(address, protocol=2, socket_timeout=None, socket_connect_timeout=CONNECT, **more)
 
     def mqtt(self, address: "MqttAddress") -> AbstractAsyncContextManager[Any]:
         """A connection; made on entering."""
@@ -55,11 +60,59 @@ class Clients:
             tls_context=self._tls if address.tls else None,
         )
 
+    async def postgres(
+        self, *, host: str, port: int, user: str, password: str | None, database: str | None, tls: str
+    ) -> Any:
+        """A connection.
+
+        :param tls: ``sslmode``
+        """
+        import asyncpg
+
+        return await asyncpg.connect(
+            host=host,
+            port=port,
+            user=user,
+            password=password,
+            database=database,
+            ssl=tls if tls in ("disable", "allow", "prefer") else self._tls,
+            timeout=CONNECT,
+            statement_cache_size=0,  # a connection lives as long as one instance
+        )
+
+    async def mysql(self, *, host: str, port: int, user: str, password: str, database: str | None, tls: bool) -> Any:
+        """A connection, each of whose statements is kept at once."""
+        import aiomysql
+
+        return await aiomysql.connect(
+            host=host,
+            port=port,
+            user=user,
+            password=password,
+            db=database,
+            ssl=self._tls if tls else None,
+            connect_timeout=CONNECT,
+            autocommit=True,
+            charset="utf8mb4",
+        )
+
 
 def redis_errors() -> tuple[type[Exception], ...]:
     from redis.exceptions import RedisError
 
     return (RedisError, OSError)
+
+
+def postgres_errors() -> tuple[type[Exception], ...]:
+    from asyncpg import InterfaceError, PostgresError
+
+    return (PostgresError, InterfaceError, OSError)
+
+
+def mysql_errors() -> tuple[type[Exception], ...]:
+    from pymysql import MySQLError
+
+    return (MySQLError, OSError)
 
 
 def mqtt_errors() -> tuple[type[Exception], ...]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from shimd.apps.spin.model import Application, Component
 from shimd.component.values import Case, Err
@@ -48,14 +48,6 @@ class Values:
             name: self.resolve(template, f"{component.where}.variables.{name}")
             for name, template in component.variables.items()
         }
-
-
-def from_environment(environment: Mapping[str, str], declared: Mapping[str, Any]) -> dict[str, str]:
-    """``SPIN_VARIABLE_NAME``, and as in SpinKube a plain ``NAME`` of a variable that is declared."""
-    found = {name: environment[name.upper()] for name in declared if name.upper() in environment}
-    prefix = "SPIN_VARIABLE_"
-    prefixed = {key[len(prefix) :].lower(): value for key, value in environment.items() if key.startswith(prefix)}
-    return {**found, **prefixed}
 
 
 class Variables:

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from shimd.engines.base import InvalidSetting
 from shimd.wasi.http.outgoing import DENIED
 
-_PORTS = {"http": 80, "https": 443, "redis": 6379, "mysql": 3306, "postgres": 5432, "mqtt": 1883}
+#: Of schemes, if none is named.
+PORTS = {
+    "http": 80,
+    "https": 443,
+    "redis": 6379,
+    "rediss": 6379,
+    "mysql": 3306,
+    "postgres": 5432,
+    "postgresql": 5432,
+    "mqtt": 1883,
+    "mqtts": 8883,
+}
 _PATTERN = re.compile(
     r"(?P<scheme>[a-z+*]+)://(?P<host>\*|\*\.[^:/*]+|\[[0-9a-fA-F:]+\]|[^:/*\[\]]+)(:(?P<port>\*|[\d.]+))?/?\Z"
 )
@@ -29,9 +40,9 @@ class Allowed:
         if found is None:
             raise InvalidSetting(f'{where} has "{text}", which is not SCHEME://HOST[:PORT]')
         scheme, port = found["scheme"], found["port"]
-        if port is None and scheme not in _PORTS:
+        if port is None and scheme not in PORTS:
             raise InvalidSetting(f'{where} has "{text}", which needs a port')
-        return cls(scheme, found["host"].lower(), _ports(port or str(_PORTS[scheme]), text, where))
+        return cls(scheme, found["host"].lower(), _ports(port or str(PORTS[scheme]), text, where))
 
     def matches(self, scheme: str, host: str, port: int) -> bool:
         return (
@@ -75,4 +86,4 @@ def _address(scheme: str, authority: str) -> tuple[str, int]:
     host, colon, port = authority.rpartition(":")
     if colon and port.isdigit():
         return host.lower(), int(port)
-    return authority.lower(), _PORTS[scheme]
+    return authority.lower(), PORTS[scheme]

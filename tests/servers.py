@@ -1,0 +1,131 @@
+"""Real servers, from Debian's packages: each on ports of loopback and in a directory of its own, ended with its user.
+
+A server's address is told as programs are told it.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.box import until
+from tests.e2e.http_app import answers, free_port
+
+_POSTGRES = Path("/usr/lib/postgresql")
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """``redis://HOST:PORT``"""
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with _directory() as directory, _running(command, port, directory):
+        yield f"redis://127.0.0.1:{port}"
+
+
+@contextmanager
+def mosquitto() -> Iterator[tuple[str, int]]:
+    """Host and port of a broker that anybody may use."""
+    port = free_port()
+    with _directory() as directory:
+        config = directory / "mosquitto.conf"
+        config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+        with _running(["mosquitto", "-c", str(config)], port, directory):
+            yield "127.0.0.1", port
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``; the user owns it all."""
+    port = free_port()
+    programs = max(_POSTGRES.glob("*/bin"), key=lambda path: int(path.parent.name))
+    with _directory("postgres") as directory:
+        data, password = directory / "data", directory / "password"
+        password.write_text("s3cret\n")
+        made = ["--pgdata", data, "--username", "owner", "--pwfile", password, "--auth", "scram-sha-256", "--no-sync"]
+        subprocess.run([programs / "initdb", *made], check=True, capture_output=True, user="postgres", cwd=directory)
+        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": directory, "fsync": "off"}
+        flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
+        with _running(
+            [str(programs / "postgres"), "-D", str(data), "-p", str(port), *flags], port, directory, "postgres"
+        ):
+            yield f"postgresql://owner:s3cret@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def mariadb() -> Iterator[str]:
+    """``mysql://USER:PASSWORD@HOST:PORT/DATABASE``; the user may do everything."""
+    port = free_port()
+    with _directory("mysql") as directory:
+        flags = ["--no-defaults", f"--datadir={directory / 'data'}", "--innodb-flush-log-at-trx-commit=0"]
+        made = ["mariadb-install-db", *flags, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        subprocess.run(made, check=True, capture_output=True, user="mysql", cwd=directory)
+        first = directory / "first.sql"
+        first.write_text(
+            "CREATE DATABASE test;\nCREATE USER owner@'127.0.0.1' IDENTIFIED BY 's3cret';\n"
+            "GRANT ALL ON *.* TO owner@'127.0.0.1';\n"
+        )
+        flags += [f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--init-file={first}"]
+        flags += [f"--socket={directory}/socket", f"--pid-file={directory}/pid"]
+        with _running(["mariadbd", *flags], port, directory, "mysql"):
+            yield f"mysql://owner:s3cret@127.0.0.1:{port}/test"
+
+
+@contextmanager
+def etcd() -> Iterator[str]:
+    """``HOST:PORT``"""
+    port, peers = free_port(), free_port()
+    with _directory() as directory:
+        command = ["etcd", "--data-dir", str(directory / "data"), "--logger", "zap", "--log-level", "error"]
+        for name, number in (("client", port), ("peer", peers)):
+            command += [f"--listen-{name}-urls", f"http://127.0.0.1:{number}"]
+        command += ["--advertise-client-urls", f"http://127.0.0.1:{port}"]
+        command += ["--initial-advertise-peer-urls", f"http://127.0.0.1:{peers}"]
+        command += ["--initial-cluster", f"default=http://127.0.0.1:{peers}"]
+        with _running(command, port, directory, ready=lambda: _healthy(port)):
+            yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def _directory(owner: str | None = None) -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="shimd-server-"))
+    try:
+        if owner:
+            shutil.chown(directory, owner)
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def _running(
+    command: list[str], port: int, directory: Path, user: str | None = None, ready: Callable[[], bool] | None = None
+) -> Iterator[None]:
+    output = directory / "output"
+    environment = {"PATH": os.environ["PATH"] + ":/usr/sbin", "LANG": "C.UTF-8"}
+    with (
+        output.open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, user=user, env=environment) as process,
+    ):
+        try:
+            listens = ready or (lambda: answers(f"127.0.0.1:{port}"))
+            until(lambda: process.poll() is not None or listens(), f"{command[0]} to listen")
+            assert process.poll() is None, output.read_text()
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _healthy(port: int) -> bool:
+    """etcd listens before it has a leader."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            return b'"true"' in connection.makefile("rb").read()
+    except OSError:
+        return False
