@@ -39,7 +39,17 @@ def _build(source: Path, world: str, made: Path) -> None:
     if (own := source / "wit").exists():  # the other world is the SDK's, whose bindings it brings along
         flags, more, world = ["-d", str(own)], ["-m", f"spin_sdk={world}"], _world(own)
     partial = made.with_suffix(f".{os.getpid()}")
-    command = [str(tools / "bin/componentize-py"), *flags, "-w", world, "componentize", *more, "app", "-o", str(partial)]
+    command = [
+        str(tools / "bin/componentize-py"),
+        *flags,
+        "-w",
+        world,
+        "componentize",
+        *more,
+        "app",
+        "-o",
+        str(partial),
+    ]
     env = dict(os.environ)
     if world != "proxy":  # it finds spin-sdk, whose worlds would hide ours
         env.update(VIRTUAL_ENV=str(tools), PATH=f"{tools}/bin:{os.environ['PATH']}")

@@ -118,9 +118,9 @@ def read(_request, *parts):
         return error.strerror
 
 
-def write(_request):
+def write(_request, *parts):
     try:
-        with open("/assets/new", "w") as file:
+        with open("/" + "/".join(parts), "w") as file:
             file.write("x")
     except OSError as error:
         return error.strerror
@@ -217,7 +217,8 @@ def mysql_values(_request, where):
             rdbms_types.ParameterValue_DbNull(),
         ]
         connection.execute(
-            "INSERT INTO kinds (small, big, f, t, b, day, n) VALUES (?, ?, ?, ?, ?, '2024-02-29', ?) -- really?", parameters
+            "INSERT INTO kinds (small, big, f, t, b, day, n) VALUES (?, ?, ?, ?, ?, '2024-02-29', ?) -- really?",
+            parameters,
         )
         return _rows(connection.query("SELECT * FROM kinds WHERE t LIKE '%100\\%%' AND small = ?", parameters[:1]))
 
@@ -246,10 +247,13 @@ def postgres_values(_request, where):
     with postgres.open(f"postgres://{where}/postgres?sslmode=disable") as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS people (id SERIAL PRIMARY KEY, name TEXT)", [])
         connection.execute("DELETE FROM people", [])
-        changed = connection.execute("INSERT INTO people (name) VALUES ($1), ('bob')", [rdbms_types.ParameterValue_Str("ada")])
+        changed = connection.execute(
+            "INSERT INTO people (name) VALUES ($1), ('bob')", [rdbms_types.ParameterValue_Str("ada")]
+        )
         found = connection.query(
             "SELECT name, length(name) AS long, 1::int2 AS two, 2::int8 AS eight, 1.5::float8 AS f, true AS yes, "
-            "'\\x00ff'::bytea AS raw, NULL::text AS none, '2024-02-29'::date AS day FROM people WHERE name <> $1 ORDER BY name",
+            "'\\x00ff'::bytea AS raw, NULL::text AS none, '2024-02-29'::date AS day "
+            "FROM people WHERE name <> $1 ORDER BY name",
             [rdbms_types.ParameterValue_Str("bob")],
         )
         return {"changed": changed, **_rows(found)}
