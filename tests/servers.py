@@ -46,7 +46,8 @@ def postgres() -> Iterator[str]:
     with _directory("postgres") as directory:
         data, password = directory / "data", directory / "password"
         password.write_text("s3cret\n")
-        made = ["--pgdata", data, "--username", "owner", "--pwfile", password, "--auth", "scram-sha-256", "--no-sync"]
+        made: list[str | Path] = ["--pgdata", data, "--username", "owner", "--pwfile", password, "--no-sync"]
+        made += ["--auth", "scram-sha-256"]
         subprocess.run([programs / "initdb", *made], check=True, capture_output=True, user="postgres", cwd=directory)
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": directory, "fsync": "off"}
         flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]

@@ -2,8 +2,8 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any, Protocol
 
 import anyio
@@ -28,6 +28,26 @@ class Service(Protocol):
     def stop(self) -> None:
         """Begin nothing new. May be called before :meth:`run`, and more than once."""
         ...
+
+
+class Work:
+    """What a service waits for, which can be stopped, even before it has begun."""
+
+    def __init__(self) -> None:
+        self._stopped = False
+        self._scope: anyio.CancelScope | None = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        with anyio.CancelScope() as self._scope:
+            if self._stopped:
+                self._scope.cancel()
+            yield
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 async def serve(

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,11 @@ def refused(box: Box) -> str:
 @pytest.fixture(params=[False, True], ids=["layers", "archive"])
 def app(request: pytest.FixtureRequest, box: Box, tmp_path: Path) -> Iterator[App]:
     address = start(box, tmp_path, push(archive=request.param))
-    yield from serving(box, tmp_path, address)
+    with serving(box, tmp_path, address) as app:
+        yield app
 
 
+@contextmanager
 def serving(box: Box, tmp_path: Path, address: str) -> Iterator[App]:
     output = tmp_path / "output"
     box.ctr("tasks", "start", "-d", "--log-uri", f"file://{output}", "app")
@@ -148,16 +151,17 @@ def test_an_artifact(app: App) -> None:
 
 @on_spin
 def test_a_part_of_an_artifact(box: Box, tmp_path: Path) -> None:
-    address = start(box, tmp_path, push(), SPIN_COMPONENTS_TO_RETAIN="main")
-    for app in serving(box, tmp_path, address):
-        assert app.value("/other/about")["headers"]["spin-matched-route"] == "/..."
+    address = start(box, tmp_path, push(), SPIN_COMPONENTS_TO_RETAIN="other")
+    with serving(box, tmp_path, address) as app:
+        assert app.get("/about").status_code == 404
+        assert app.value("/other/about")["headers"]["spin-matched-route"] == "/other/..."
 
 
 @on_spin
 def test_a_component_alone(box: Box, tmp_path: Path) -> None:
     """As ``wkg`` pushes it: it answers every path."""
     address = start(box, tmp_path, _image([Blob("application/wasm", program())]))
-    for app in serving(box, tmp_path, address):
+    with serving(box, tmp_path, address) as app:
         assert app.value("/about")["headers"]["spin-matched-route"] == "/..."
         assert app.get("/counter").json() == "Error_AccessDenied"
 
@@ -216,5 +220,6 @@ def test_an_archive_that_is_none(box: Box, tmp_path: Path) -> None:
 
 @on_spin
 def test_an_image_that_is_no_application(box: Box, tmp_path: Path) -> None:
+    """Its component is run as any other, which it cannot be."""
     start(box, tmp_path, push(leave_out=LOCKED))
-    assert "no such file in the container" in refused(box)
+    assert "imports wasi:config/store@0.2.0-draft-2024-09-27, which is not provided" in refused(box)

@@ -1,12 +1,12 @@
 """Spin's other triggers, with real servers: two in one application, what they call, how they end."""
 
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis as redis_client
+from paho.mqtt import publish
 
 from tests import servers
 from tests.e2e.box import Box, until
@@ -93,8 +93,8 @@ def test_all_triggers_in_one_application(box: Box, redis: str, tmp_path: Path) -
             until(lambda: len(app.value("/noted/cron")) >= 2, "two moments")
             moments = [int(moment) for moment in app.value("/noted/cron")]
             assert moments == sorted(set(moments))
-            publish = ["mosquitto_pub", "-h", host, "-p", str(port), "-t", "rooms/7/temperature", "-m", "21", "-q", "1"]
-            until(lambda: subprocess.run(publish, check=True) and app.value("/noted/mqtt"), "a message of mqtt")
+            publish.single("rooms/7/temperature", b"21", qos=1, retain=True, hostname=host, port=port)
+            until(lambda: app.value("/noted/mqtt"), "a message of mqtt")
             assert app.value("/noted/mqtt")[0] == "rooms/7/temperature: 21"
 
 
@@ -104,7 +104,7 @@ def test_an_application_ends_with_the_first_of_its_triggers(box: Box, tmp_path: 
     with servers.redis() as address:
         manifest = ONLY_REDIS % port_of(address)
         box.ctr("images", "import", str(image(tmp_path / "one.tar", SPIN.image, manifest)))
-        output = box.detach("app")
+        output = box.detach("app", flags=("--net-host",))
         with redis_client.Redis.from_url(address) as client:
             until(lambda: client.publish("news", b"x"), "a listener")
         assert box.status("app") == "RUNNING"
@@ -116,7 +116,7 @@ def test_an_application_ends_with_the_first_of_its_triggers(box: Box, tmp_path: 
 @on_spin
 def test_no_server(box: Box, tmp_path: Path) -> None:
     box.ctr("images", "import", str(image(tmp_path / "none.tar", SPIN.image, ONLY_REDIS % 1)))
-    done = box.run("app")
+    done = box.run("app", flags=("--rm", "--net-host"))
     assert done.code == 137
     assert done.err.startswith("shimd: the redis trigger lost redis://127.0.0.1:1")
 
@@ -125,7 +125,7 @@ def test_no_server(box: Box, tmp_path: Path) -> None:
 def test_without_http_it_ends_on_term(box: Box, redis: str, tmp_path: Path) -> None:
     manifest = ONLY_REDIS % port_of(redis)
     box.ctr("images", "import", str(image(tmp_path / "one.tar", SPIN.image, manifest)))
-    box.detach("app")
+    box.detach("app", flags=("--net-host",))
     with redis_client.Redis.from_url(redis) as client:
         until(lambda: client.publish("news", b"x"), "a listener")
     box.kill("app", signal.SIGTERM.name)

@@ -8,6 +8,7 @@ import anyio
 from cronsim import CronSim, CronSimError
 
 from shimd.apps.calls import Calls
+from shimd.apps.serving import Work
 
 #: What a component exports.
 FUNCTION = "handle-cron-event"
@@ -31,17 +32,17 @@ class Schedule:
     def __init__(self, entries: Sequence[tuple[str, Calls]]) -> None:
         """:param entries: expressions, and what they call"""
         self._entries = entries
-        self._waiting = anyio.CancelScope()
+        self._work = Work()
 
     async def run(self) -> None:
         async with anyio.create_task_group() as calls:
-            with self._waiting:
+            with self._work.waiting():
                 async with anyio.create_task_group() as waits:
                     for expression, call in self._entries:
                         waits.start_soon(self._follow, expression, call, calls)
 
     def stop(self) -> None:
-        self._waiting.cancel()
+        self._work.stop()
 
     async def _follow(self, expression: str, call: Calls, calls: anyio.abc.TaskGroup) -> None:
         moments = CronSim(expression, datetime.now(UTC))

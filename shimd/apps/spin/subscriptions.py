@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import anyio
 
 from shimd.apps.calls import Calls
+from shimd.apps.serving import Work
 from shimd.apps.spin.clients import Clients, MqttAddress, MqttMessage, mqtt_errors, redis_errors, shown
 from shimd.engines.base import EngineError
 
@@ -25,17 +26,17 @@ class RedisSubscriber:
         self._client = clients.redis(address)
         self._address = address
         self._channels = channels
-        self._listening = anyio.CancelScope()
+        self._work = Work()
 
     async def run(self) -> None:
-        with self._listening:
+        with self._work.waiting():
             try:
                 await self._listen()
             except redis_errors() as error:
                 raise EngineError(f"the redis trigger lost {shown(self._address)}: {error}") from None
 
     def stop(self) -> None:
-        self._listening.cancel()
+        self._work.stop()
 
     async def _listen(self) -> None:
         async with self._client as client, client.pubsub(ignore_subscribe_messages=True) as messages:
@@ -55,10 +56,10 @@ class MqttSubscriber:
         self._clients, self._server = clients, server
         self._topic, self._qos = topic, qos
         self._call = call
-        self._listening = anyio.CancelScope()
+        self._work = Work()
 
     async def run(self) -> None:
-        with self._listening:
+        with self._work.waiting():
             try:
                 async with self._clients.mqtt(self._server) as client:
                     await client.subscribe(self._topic, self._qos)
@@ -67,7 +68,7 @@ class MqttSubscriber:
                 raise EngineError(f"the mqtt trigger lost {self._server.shown}: {error}") from None
 
     def stop(self) -> None:
-        self._listening.cancel()
+        self._work.stop()
 
     async def _listen(self, messages: AsyncIterator[MqttMessage]) -> None:
         async for message in messages:
