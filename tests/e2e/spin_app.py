@@ -37,7 +37,7 @@ class App:
     def value(self, path: str) -> Any:
         """What a component says."""
         answer = self.get(path)
-        assert answer.status_code == 200, answer.text
+        assert answer.status_code == 200, answer.text + self.output.read_text()[-2000:]
         return answer.json()
 
 

@@ -13,7 +13,7 @@ _LIBRARIES = {
     "redis": ("redis.asyncio",),
     "mqtt": ("aiomqtt",),
     "postgres": ("asyncpg",),
-    "mysql": ("aiomysql",),
+    "mysql": ("pymysql",),
 }
 KINDS = frozenset(_LIBRARIES)
 #: Seconds in which a server must take a connection.
@@ -47,7 +47,7 @@ class Clients:
         return Redis.from_url(address, protocol=2, socket_timeout=None, socket_connect_timeout=CONNECT, **more)
 
     def mqtt(self, address: "MqttAddress") -> AbstractAsyncContextManager[Any]:
-        """A connection; made on entering."""
+        """A connection; made on entering. To be called in the event loop."""
         from aiomqtt import Client
 
         return Client(
@@ -80,16 +80,16 @@ class Clients:
             statement_cache_size=0,  # a connection lives as long as one instance
         )
 
-    async def mysql(self, *, host: str, port: int, user: str, password: str, database: str | None, tls: bool) -> Any:
-        """A connection, each of whose statements is kept at once."""
-        import aiomysql
+    def mysql(self, *, host: str, port: int, user: str, password: str, database: str | None, tls: bool) -> Any:
+        """A connection, each of whose statements is kept at once; it blocks."""
+        import pymysql
 
-        return await aiomysql.connect(
+        return pymysql.connect(
             host=host,
             port=port,
             user=user,
             password=password,
-            db=database,
+            database=database,
             ssl=self._tls if tls else None,
             connect_timeout=CONNECT,
             autocommit=True,

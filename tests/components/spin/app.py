@@ -166,7 +166,7 @@ def redis(_request, address):
             "execute": [
                 _plain(result)
                 for command, arguments in (
-                    ("SET", [RedisParameter_Binary(b"raw"), RedisParameter_Int64(7)]),
+                    ("set", [RedisParameter_Binary(b"raw"), RedisParameter_Int64(7)]),
                     ("GET", [RedisParameter_Binary(b"raw")]),
                     ("GET", [RedisParameter_Binary(b"missing")]),
                     ("STRLEN", [RedisParameter_Binary(b"raw")]),

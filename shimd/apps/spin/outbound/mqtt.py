@@ -27,12 +27,13 @@ class Mqtt:
             raise Err(Case("invalid-address")) from None
         if not self._allowed.allows("mqtts" if server.tls else "mqtt", server.host, server.port):
             raise Err(Case("connection-failed", f"address {server.shown} is not permitted"))
-        client = self._clients.mqtt(server)
         try:
-            wait_for(client.__aenter__)
+            return Connection(wait_for(self._connect, server))
         except mqtt_errors() as error:
             raise Err(Case("connection-failed", str(error))) from None
-        return Connection(client)
+
+    async def _connect(self, server: MqttAddress) -> Any:
+        return await self._clients.mqtt(server).__aenter__()
 
 
 class Connection:

@@ -1,12 +1,14 @@
-"""MySQL and MariaDB for components: ``fermyon:spin/mysql@2.0.0``."""
+"""MySQL and MariaDB for components: ``fermyon:spin/mysql@2.0.0``, by PyMySQL, which blocks a thread of its own."""
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from anyio import from_thread
+from anyio import to_thread
 
+from shimd.apps.calls import UNLIMITED
 from shimd.apps.spin.allowed import PORTS, Outbound
 from shimd.apps.spin.clients import Clients, mysql_errors
 from shimd.component.values import Case, Err
@@ -23,6 +25,8 @@ _TOKENS = re.compile(
     r"""'(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `[^`]*` | \#[^\n]* | --\s[^\n]* | /\*.*?\*/ | \? | %""",
     re.VERBOSE | re.DOTALL,
 )
+
+T = TypeVar("T")
 
 
 class Mysql:
@@ -44,20 +48,24 @@ class Mysql:
             raise Err(Case("connection-failed", f"address mysql://{host}:{port} is not permitted"))
         query = {name.lower(): values[-1] for name, values in parse_qs(parts.query).items()}
         mode = query.get("ssl-mode") or query.get("sslmode") or query.get("ssl_mode") or "disabled"
+        connect = partial(
+            self._clients.mysql,
+            host=host,
+            port=port,
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            database=unquote(parts.path.lstrip("/")) or None,
+            tls=mode.lower() != "disabled",
+        )
         try:
-            connected = wait_for(
-                lambda: self._clients.mysql(
-                    host=host,
-                    port=port,
-                    user=unquote(parts.username or ""),
-                    password=unquote(parts.password or ""),
-                    database=unquote(parts.path.lstrip("/")) or None,
-                    tls=mode.lower() != "disabled",
-                )
-            )
+            return Connection(_apart(connect))
         except mysql_errors() as error:
             raise Err(Case("connection-failed", _text(error))) from None
-        return Connection(connected)
+
+
+def _apart(function: Callable[[], T]) -> T:
+    """Run what blocks on another thread, so that the guest's can be given up."""
+    return wait_for(partial(to_thread.run_sync, function, abandon_on_cancel=True, limiter=UNLIMITED))
 
 
 class Connection:
@@ -65,7 +73,7 @@ class Connection:
         self._connection = connection
 
     def close(self) -> None:
-        from_thread.run_sync(self._connection.close)
+        self._connection.close()
 
     def query(self, statement: str, parameters: list[Case]) -> dict[str, object]:
         fields, rows = self._run(statement, parameters)
@@ -85,16 +93,16 @@ class Connection:
         if count != len(values):
             raise Err(Case("bad-parameter", f"the statement has {count} parameters, and {len(values)} were given"))
         try:
-            return wait_for(self._execute, marked if values else statement, values)
+            return _apart(partial(self._execute, marked if values else statement, values))
         except mysql_errors() as error:
             raise Err(Case("query-failed", _text(error))) from None
 
-    async def _execute(self, statement: str, values: list[Any]) -> tuple[Sequence[Any], Sequence[Sequence[Any]]]:
-        async with self._connection.cursor() as cursor:
-            await cursor.execute(statement, values or None)
+    def _execute(self, statement: str, values: list[Any]) -> tuple[Sequence[Any], Sequence[Sequence[Any]]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, values or None)
             if cursor.description is None:
                 return [], []
-            return cursor._result.fields, await cursor.fetchall()  # the description has no flags
+            return cursor._result.fields, cursor.fetchall()  # the description has no flags
 
 
 def _marked(statement: str) -> tuple[str, int]:
