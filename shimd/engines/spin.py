@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from shimd.engines.base import Image, InvalidSetting, Invocation, Layer, OtherEngine
+from shimd.engines.base import Image, InvalidSetting, Invocation, Layer, OtherEngine, UnsupportedFeature
 from shimd.engines.wasi_http import LOADED, rehearse
 from shimd.engines.wasmtime import WasmtimeEngine, load_server, make_engine
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shimd.apps.spin.assembly import Assembly
     from shimd.apps.spin.model import Application
     from shimd.apps.spin.runtime import Runtime
+    from shimd.apps.spin.variables import Values
 
 _SPIN = ("assembly", "locked", "manifest")
 
@@ -49,6 +50,7 @@ class SpinEngine:
         self._tls: ssl.SSLContext
         self._application: Application
         self._runtime: Runtime
+        self._values: Values
         self._directories: Mapping[str, int] = {}
 
     def version(self) -> str:
@@ -100,22 +102,32 @@ class SpinEngine:
     def _take(
         self, application: "Application", read: Callable[[str], bytes | None], env: Mapping[str, str]
     ) -> "Application":
-        from shimd.apps.spin import runtime
+        """What can be found wrong before anything is compiled, which takes a while, is."""
+        from shimd.apps.spin.runtime import Runtime
+        from shimd.apps.spin.variables import Values
 
         self._application = application.retaining(env.get("SPIN_COMPONENTS_TO_RETAIN", ""))
-        self._runtime = runtime.Runtime(read, env, application.variables)
+        self._runtime = Runtime(read, env, application.variables)
+        self._values = Values(application, self._runtime.variables)
+        for component in self._application.components.values():
+            self._values.of(component)
         return self._application
 
     def load_all(self, artifacts: Mapping[str, Path]) -> Loaded:
-        programs = {id: load_server(self._engine, artifact) for id, artifact in artifacts.items()}
+        programs = {id: self._load(id, artifact) for id, artifact in artifacts.items()}
         return Loaded(self._application, self._runtime, programs, self._directories)
+
+    def _load(self, id: str, artifact: Path) -> Any:
+        try:
+            return load_server(self._engine, artifact)
+        except UnsupportedFeature as error:
+            raise UnsupportedFeature(f"{self._application.components[id].where}: {error}") from None
 
     def load(self, artifact: Path) -> NoReturn:
         raise OtherEngine(self.family)
 
     def check(self, module: Loaded, invocation: Invocation) -> None:
         from shimd.apps.spin.assembly import Assembly
-        from shimd.apps.spin.variables import Values
 
         module.assembly = Assembly(
             self._engine,
@@ -124,7 +136,7 @@ class SpinEngine:
             module.programs,
             module.directories,
             module.runtime,
-            Values(module.application, module.runtime.variables),
+            self._values,
             _settings(invocation.env),
         )
 

@@ -96,6 +96,8 @@ class WasmtimeEngine:
             raise InvalidModule(f"not valid WebAssembly: {_sentence(error)}") from None
         if kind == _MODULE:
             facts = {"problem": _problem(_linker(engine), compiled), "exports": _exports(compiled)}
+        if kind == _COMPONENT_FILE:
+            facts = {"problem": _newer(engine, compiled)}
         artifact.mkdir()
         (artifact / _FACTS).write_text(json.dumps(facts))
         (artifact / kind).write_bytes(compiled.serialize())
@@ -124,6 +126,8 @@ class WasmtimeEngine:
         if module.component:
             if entry != "_start":
                 raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {entry}")
+            if problem := module.facts.get("problem"):
+                raise UnsupportedFeature(f"the component {problem}")
             return
         if module.facts["problem"]:
             raise UnsupportedFeature(module.facts["problem"])
@@ -199,11 +203,32 @@ def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
     from wasmtime import component
 
     if not (artifact / _SERVER).exists() and (artifact / _FACTS).exists():
-        raise UnsupportedFeature("it is not a component that serves: it exports no wasi:http/incoming-handler")
+        raise UnsupportedFeature(_why_it_serves_not(artifact))
     try:
         return component.Component.deserialize_file(engine, str(artifact / _SERVER))
     except wasmtime.WasmtimeError as error:
         raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+
+
+def _why_it_serves_not(artifact: Path) -> str:
+    if (artifact / _MODULE).exists():
+        return (
+            "it is a core module, and servers are components: rebuild it with a newer SDK (Spin's: 2.3 or later), or "
+            "convert it: wasm-tools component new --adapt wasi_snapshot_preview1.reactor.wasm"
+        )
+    problem = json.loads((artifact / _FACTS).read_bytes()).get("problem")
+    return f"it {problem or 'is a component that serves nothing: it exports no wasi:http/incoming-handler'}"
+
+
+def _newer(engine: "wasmtime.Engine", program: Any) -> str | None:
+    """Why a component of WASI 0.3 does not run: its functions pass streams, of which the C API makes no values."""
+    for name in program.type.exports(engine):
+        if "@0.3." in name or name.startswith("spin:redis/inbound-redis@3"):
+            return (
+                f"exports {name}, which is WASI 0.3: its streams cannot be passed by wasmtime's C API. "
+                "Build it for WASI 0.2: Python apps with spin-sdk 3.4 and componentize-py 0.17"
+            )
+    return None
 
 
 def _serves(engine: "wasmtime.Engine", program: Any) -> bool:

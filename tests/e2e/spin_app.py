@@ -41,9 +41,15 @@ class App:
         return answer.json()
 
 
+#: For what is found wrong before a module is looked at: an image of all of it takes a while to import.
+NO_PROGRAM = b"\0asm\x0d\0\1\0"
+
+
 def image(path: Path, name: str, manifest: str, files: Mapping[str, bytes] | None = None, **more: bytes) -> Path:
     """The archive of an image with a ``/spin.toml``, and files of absolute paths."""
-    contents = {"/spin.toml": manifest.encode(), "/app.wasm": program(), **(files or {})}
+    contents = {"/spin.toml": manifest.encode(), **(files or {})}
+    if "/app.wasm" not in contents:
+        contents["/app.wasm"] = program()
     contents.update({f"/{key}": value for key, value in more.items()})
     layer = images.layer(contents, guests.DIRECTORIES)
     images.save(path, [images.image(name, [layer], {"Entrypoint": ["/"], "Env": ["PATH=/"]})])

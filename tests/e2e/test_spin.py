@@ -12,7 +12,7 @@ from tests.e2e import guests, images
 from tests.e2e.box import RUNTIMES, Box, until
 from tests.e2e.containerd import Containerd
 from tests.e2e.http_app import answers, free_port
-from tests.e2e.spin_app import SPIN, App, image, on_spin, running
+from tests.e2e.spin_app import NO_PROGRAM, SPIN, App, image, on_spin, running
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -235,10 +235,55 @@ def test_manifests_that_are_wrong(box: Box, tmp_path: Path, what: str) -> None:
     """One sentence that names the file and the field; nothing is left, and the daemon lives."""
     changes, words = WRONG[what]
     name = "test.invalid/wrong:1"
-    box.ctr("images", "import", str(image(tmp_path / "wrong.tar", name, changed(**changes), FILES)))
+    path = image(tmp_path / "wrong.tar", name, changed(**changes), {"/app.wasm": NO_PROGRAM})
+    box.ctr("images", "import", str(path))
     done = box.run("wrong", image=name, flags=("--rm", "--env", "SPIN_VARIABLE_SECRET=x"))
     assert done.code != 0
     assert words in done.err, done.err
+
+
+ONE = """
+spin_manifest_version = 2
+application = { name = "one" }
+[[trigger.%s]]
+component = "only"
+[component.only]
+source = "app.wasm"
+"""
+NEWER = '(component (instance $i) (export "wasi:http/handler@0.3.0" (instance $i)))'
+HANDLER = '(instance $i) (export "wasi:http/incoming-handler@0.2.0" (instance $i))'
+PROGRAMS = {
+    "module": ("(module)", "it is a core module, and servers are components: rebuild it with a newer SDK (Spin's: 2.3"),
+    "newer": (
+        NEWER,
+        "it exports wasi:http/handler@0.3.0, which is WASI 0.3: its streams cannot be passed by wasmtime's",
+    ),
+    "nothing": ("(component)", "it is a component that serves nothing: it exports no wasi:http/incoming-handler"),
+    "import": (f'(component (import "my:own/thing@1.0.0" (instance)) {HANDLER})', "the component imports my:own/thing"),
+}
+
+
+@on_spin
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_components_that_do_not_run(box: Box, tmp_path: Path, what: str) -> None:
+    """One sentence that names manifest and component, and says what does run."""
+    text, words = PROGRAMS[what]
+    manifest = ONE.replace("%s]]", 'http]]\nroute = "/..."')
+    path = image(tmp_path / "wrong.tar", SPIN.image, manifest, {"/app.wasm": text.encode()})
+    box.ctr("images", "import", str(path))
+    done = box.run("wrong")
+    assert done.code != 0
+    assert f"/spin.toml: component.only: {words}" in done.err, done.err
+
+
+@on_spin
+def test_a_component_without_what_its_trigger_calls(box: Box, tmp_path: Path) -> None:
+    manifest = ONE.replace("%s]]", 'redis]]\nchannel = "c"\naddress = "redis://a"')
+    path = image(tmp_path / "wrong.tar", SPIN.image, manifest, {"/app.wasm": f"(component {HANDLER})".encode()})
+    box.ctr("images", "import", str(path))
+    done = box.run("wrong")
+    words = "it exports no fermyon:spin/inbound-redis, which its redis trigger calls"
+    assert f"/spin.toml: component.only: {words}" in done.err, done.err
 
 
 @on_spin

@@ -16,7 +16,7 @@ from tests.e2e.box import Box, until
 from tests.e2e.containerd import version_of
 from tests.e2e.http_app import answers, free_port
 from tests.e2e.images import Blob
-from tests.e2e.spin_app import App, on_spin, program
+from tests.e2e.spin_app import NO_PROGRAM, App, on_spin, program
 from tests.e2e.test_images import create_without_files, set_image
 
 NAME = "test.invalid/artifact:1"
@@ -33,14 +33,17 @@ def no_change(_locked: dict[str, Any]) -> None:
     """As it should be."""
 
 
-def push(*, archive: bool = False, change: Change = no_change, leave_out: str = "") -> images.Image:
+def push(
+    *, archive: bool = False, change: Change = no_change, leave_out: str = "", wasm: bytes | None = None
+) -> images.Image:
     """What the command makes.
 
     :param archive: as with ``SPIN_OCI_ARCHIVE_LAYERS``
     :param change: something wrong with the locked manifest
     :param leave_out: a media type whose layers are missing
+    :param wasm: another program
     """
-    module = Blob(WASM, program())
+    module = Blob(WASM, wasm or program())
     data = {path: Blob(DATA, content) for path, content in FILES.items()}
     files = [{**_reference(blob, inline=not archive), "path": path} for path, blob in data.items()]
     locked: dict[str, Any] = {
@@ -206,13 +209,13 @@ WRONG: Mapping[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_locked_manifests_that_are_wrong(box: Box, tmp_path: Path, what: str) -> None:
     change, words = WRONG[what]
-    start(box, tmp_path, push(change=change))
+    start(box, tmp_path, push(change=change, wasm=NO_PROGRAM))
     assert words in refused(box)
 
 
 @on_spin
 def test_an_archive_that_is_none(box: Box, tmp_path: Path) -> None:
-    made = push(archive=True)
+    made = push(archive=True, wasm=NO_PROGRAM)
     broken = [Blob(ARCHIVE, b"no archive") if layer.media_type == ARCHIVE else layer for layer in made.layers]
     start(box, tmp_path, _image(broken))
     assert "is no archive (tar, gzip)" in refused(box)

@@ -10,7 +10,7 @@ from paho.mqtt import publish
 
 from tests import servers
 from tests.e2e.box import Box, until
-from tests.e2e.spin_app import SPIN, image, on_spin, running
+from tests.e2e.spin_app import NO_PROGRAM, SPIN, image, on_spin, running
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -144,7 +144,8 @@ WRONG = {
 def test_what_a_trigger_lacks(box: Box, tmp_path: Path, what: str) -> None:
     line, words = WRONG[what]
     manifest = ONLY_REDIS.replace(line, "").replace("%d", "1")
-    box.ctr("images", "import", str(image(tmp_path / "wrong.tar", SPIN.image, manifest)))
+    path = image(tmp_path / "wrong.tar", SPIN.image, manifest, {"/app.wasm": NO_PROGRAM})
+    box.ctr("images", "import", str(path))
     done = box.run("wrong")
     assert done.code != 0
     assert f"/spin.toml: {words}" in done.err, done.err
