@@ -78,6 +78,7 @@ _HANDLERS = {
     "runc": "io.containerd.runc.v2",
     "wasmtime": "io.containerd.wasmtime.v1",
     "wasmer": "io.containerd.wasmer.v1",
+    "spin": "io.containerd.spin.v2",
 }
 _NETWORK = {
     "cniVersion": "1.0.0",
@@ -144,7 +145,7 @@ class CriContainerd(Containerd):
     def crictl(self, *arguments: object, check: bool = True, timeout: float = PATIENCE) -> Result:
         """Run ``crictl`` to its end."""
         endpoint = f"unix://{self.address}"
-        command = self.inside(CRICTL, "-r", endpoint, "-i", endpoint, "-t", "15s", *arguments)
+        command = self.inside(CRICTL, "-r", endpoint, "-i", endpoint, "-t", f"{PATIENCE - 5}s", *arguments)
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=timeout)
         if check and done.returncode != 0:
             raise AssertionError(f"crictl {arguments}: exit code {done.returncode}\n{done.stdout}{done.stderr}")

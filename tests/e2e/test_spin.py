@@ -293,6 +293,13 @@ def test_a_required_variable(box: Box) -> None:
 
 
 @on_spin
+def test_the_older_name(box: Box) -> None:
+    """``containerd-shim-spin-v1``: the same."""
+    done = box.ctr("run", "--rm", "--runtime", "io.containerd.spin.v1", SPIN.image, "old", check=False)
+    assert "the variable secret is required" in done.err, done.err
+
+
+@on_spin
 def test_a_port_that_is_taken(box: Box) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
