@@ -42,7 +42,7 @@ class Allowed:
         scheme, port = found["scheme"], found["port"]
         if port is None and scheme not in PORTS:
             raise InvalidSetting(f'{where} has "{text}", which needs a port')
-        return cls(scheme, found["host"].lower(), _ports(port or str(PORTS[scheme]), text, where))
+        return cls(scheme, found["host"].lower().strip("[]"), _ports(port or str(PORTS[scheme]), text, where))
 
     def matches(self, scheme: str, host: str, port: int) -> bool:
         return (
@@ -75,7 +75,7 @@ class Outbound:
             raise DENIED
 
     def allows(self, scheme: str, host: str, port: int) -> bool:
-        return any(allowed.matches(scheme, host.lower(), port) for allowed in self._allowed)
+        return any(allowed.matches(scheme, host.lower().strip("[]"), port) for allowed in self._allowed)
 
     def may_ever(self, *schemes: str) -> bool:
         """Whether any host may be connected to by one of those protocols."""

@@ -34,6 +34,8 @@ class Clients:
     def redis(self, address: str, *, single: bool = False) -> Any:
         """A client of a redis URL (``redis``, ``rediss``); connects at its first command.
 
+        A URL's query would be settings of the library, another host among them: it is left out.
+
         :param single: one connection, and no second try: for a guest, which is told what goes wrong
         :raises ValueError: it is no such URL
         """
@@ -41,10 +43,15 @@ class Clients:
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
+        parts = urlsplit(address)
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+            raise ValueError("it is not redis://HOST[:PORT]")
+
         more: dict[str, Any] = {"single_connection_client": True, "retry": Retry(NoBackoff(), 0)} if single else {}
         if address.startswith("rediss:"):
             more["ssl_ca_data"] = self._certificates
-        return Redis.from_url(address, protocol=2, socket_timeout=None, socket_connect_timeout=CONNECT, **more)
+        plain = parts._replace(query="", fragment="").geturl()
+        return Redis.from_url(plain, protocol=2, socket_timeout=None, socket_connect_timeout=CONNECT, **more)
 
     def mqtt(self, address: "MqttAddress") -> AbstractAsyncContextManager[Any]:
         """A connection; made on entering. To be called in the event loop."""

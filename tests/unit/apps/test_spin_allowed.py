@@ -52,3 +52,18 @@ def test_nothing_is_allowed_unless_it_is_said() -> None:
 def test_entries_that_are_none(entry: str) -> None:
     with pytest.raises(InvalidSetting, match=rf"{WHERE} has \"{entry}\""):
         Outbound([entry], WHERE)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "port", "expected"),
+    [("redis", "::1", 6379, True), ("redis", "a", 6379, False), ("rediss", "::1", 6379, False), ("mqtt", "b", 7, True)],
+)
+def test_other_protocols(scheme: str, host: str, port: int, expected: bool) -> None:
+    outbound = Outbound(["redis://[::1]", "mqtt://b:7"], WHERE)
+    assert outbound.allows(scheme, host, port) == expected
+
+
+def test_which_libraries_may_be_needed() -> None:
+    assert Outbound(["redis://a"], WHERE).may_ever("redis", "rediss")
+    assert Outbound(["*://a:1"], WHERE).may_ever("mysql")
+    assert not Outbound(["http://*:*"], WHERE).may_ever("redis", "rediss")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shimd.apps.spin.clients import MqttAddress, shown
+from shimd.apps.spin.clients import Clients, MqttAddress, shown
 from shimd.apps.spin.outbound.mysql import _marked
 from shimd.apps.spin.outbound.postgres import Server
 from shimd.apps.spin.outbound.redis import _flat
@@ -62,6 +62,23 @@ def test_addresses_of_mqtt(url: str, expected: tuple[str, int, bool]) -> None:
 def test_what_is_no_address_of_mqtt(url: str) -> None:
     with pytest.raises(ValueError):
         MqttAddress.parse(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://allowed:1?host=other&port=2", "redis://allowed:1#x", "redis://u:p@allowed:1/0?ssl_ca_certs=/etc/passwd"],
+)
+def test_a_url_of_redis_names_one_server(url: str) -> None:
+    """What was checked is what is connected to."""
+    settings = Clients(["redis"]).redis(url).connection_pool.connection_kwargs
+    assert (settings["host"], settings["port"]) == ("allowed", 1)
+    assert "ssl_ca_certs" not in settings
+
+
+@pytest.mark.parametrize("url", ["", "redis://", "redis://?host=other", "unix:///run/redis.sock", "http://h", "h:1"])
+def test_what_is_no_address_of_redis(url: str) -> None:
+    with pytest.raises(ValueError):
+        Clients(["redis"]).redis(url)
 
 
 def test_secrets_are_not_shown() -> None:

@@ -1,5 +1,6 @@
 """``fermyon:spin/mqtt@2.0.0``: publishing."""
 
+from contextlib import suppress
 from typing import Any
 
 from anyio import from_thread
@@ -41,10 +42,8 @@ class Connection:
         self._client = client
 
     def close(self) -> None:
-        try:
+        with suppress(*mqtt_errors()):  # it was lost before
             from_thread.run(self._client.__aexit__, None, None, None)
-        except mqtt_errors():  # it was lost before
-            return
 
     def publish(self, topic: str, payload: bytes, qos: str) -> None:
         """Returns once the server has it, as far as its quality of service says so."""

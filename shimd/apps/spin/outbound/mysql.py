@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -73,7 +74,8 @@ class Connection:
         self._connection = connection
 
     def close(self) -> None:
-        self._connection.close()
+        with suppress(*mysql_errors()):  # it was lost before
+            self._connection.close()
 
     def query(self, statement: str, parameters: list[Case]) -> dict[str, object]:
         fields, rows = self._run(statement, parameters)

@@ -1,8 +1,9 @@
 """``fermyon:spin/redis@2.0.0``: a connection each time that one is opened, as transactions need it."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from anyio import from_thread
 
@@ -41,7 +42,7 @@ class Redis:
     def _may(self, address: str) -> bool:
         try:
             parts = urlsplit(address)
-            return self._allowed.allows(parts.scheme, parts.hostname or "localhost", parts.port or PORTS["redis"])
+            return self._allowed.allows(parts.scheme, unquote(parts.hostname or ""), parts.port or PORTS["redis"])
         except ValueError:
             return False
 
@@ -51,7 +52,8 @@ class Connection:
         self._client = client
 
     def close(self) -> None:
-        from_thread.run(self._client.aclose)
+        with suppress(*redis_errors()):  # it was lost before
+            from_thread.run(self._client.aclose)
 
     def ask(self, command: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         """Await a command of the client.
