@@ -18,8 +18,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Service(Protocol):
     """A server, or what waits for messages or moments."""
 
-    async def run(self) -> None:
-        """Returns once it was stopped and all that was under way is finished.
+    async def run(self) -> int | None:
+        """Returns once it was stopped and all that was under way is finished; or with the app's exit code.
 
         :raises EngineError: it ended for another reason
         """
@@ -66,7 +66,7 @@ async def serve(
         await serving.run()
     if serving.error is not None:
         raise serving.error
-    return 0
+    return serving.code
 
 
 class _Serving:
@@ -74,6 +74,7 @@ class _Serving:
         self._services = services
         self._grace = grace
         self._ending = anyio.Event()
+        self.code = 0
         self.error: EngineError | None = None
         """Of the first that ended."""
 
@@ -90,7 +91,9 @@ class _Serving:
     async def _run(self, service: Service) -> None:
         """All end with the first, as in Spin."""
         try:
-            await service.run()
+            code = await service.run()
+            if not self._ending.is_set():
+                self.code = code or 0
         except EngineError as error:
             if not self._ending.is_set():
                 self.error = error
@@ -113,4 +116,4 @@ class _Serving:
         await anyio.sleep(self._grace + 1)
         if self.error is not None:
             complain("", str(self.error))
-        os._exit(EXIT_ENGINE if self.error is not None else 0)
+        os._exit(EXIT_ENGINE if self.error is not None else self.code)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from shimd.engines.base import Image, InvalidSetting, Invocation, Layer, OtherEngine, UnsupportedFeature
 from shimd.engines.wasi_http import LOADED, rehearse
-from shimd.engines.wasmtime import WasmtimeEngine, load_server, make_engine
+from shimd.engines.wasmtime import WasmtimeEngine, is_server, load_command, load_server, make_engine
 
 if TYPE_CHECKING:
     import wasmtime
@@ -47,6 +47,8 @@ class SpinEngine:
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
+        self._plain: wasmtime.Engine
+        """For commands, which nobody interrupts."""
         self._tls: ssl.SSLContext
         self._application: Application
         self._runtime: Runtime
@@ -63,7 +65,7 @@ class SpinEngine:
         for name in (*LOADED, *(f"shimd.apps.spin.{name}" for name in _SPIN)):
             import_module(name)
         anyio.run(rehearse)
-        self._engine = make_engine(parallel=False, epochs=True)
+        self._engine, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
         self._tls = ssl.create_default_context(cafile=certifi.where())
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
@@ -90,11 +92,14 @@ class SpinEngine:
 
         :raises InvalidSetting: what is wrong with the manifest or the runtime's configuration
         """
-        from shimd.apps.spin import locked
+        from shimd.apps.spin import locked, manifest
 
         described = locked.find(image)
         if described is None:
-            return None
+            if any("wasm" in layer.media_type for layer in image.layers):  # to be run as any other
+                return None
+            there_is_none = f"the container has neither {manifest.PATH} nor the program that its command names"
+            raise InvalidSetting(f"{there_is_none}, and its image is no Spin application")
         components = self._take(described, read, env).components
         self._directories = {id: image.files(one.contents) for id, one in components.items() if one.contents}
         return {id: one.source for id, one in components.items() if isinstance(one.source, Layer)}
@@ -119,7 +124,10 @@ class SpinEngine:
 
     def _load(self, id: str, artifact: Path) -> Any:
         try:
-            return load_server(self._engine, artifact)
+            commands = {trigger.component for trigger in self._application.triggers.command}
+            if id in commands and not is_server(artifact):
+                return self._plain, load_command(self._plain, artifact)
+            return self._engine, load_server(self._engine, artifact)
         except UnsupportedFeature as error:
             raise UnsupportedFeature(f"{self._application.components[id].where}: {error}") from None
 
@@ -138,6 +146,7 @@ class SpinEngine:
             module.runtime,
             self._values,
             _settings(invocation.env),
+            invocation.args[1:],
         )
 
     def signals(self, module: Loaded) -> Collection[int]:

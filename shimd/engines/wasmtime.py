@@ -177,9 +177,10 @@ class WasmtimeEngine:
 def make_engine(*, parallel: bool, epochs: bool = False) -> "wasmtime.Engine":
     """The same configuration wherever it is made: artefacts are tied to it.
 
-    :param epochs: whether code can be interrupted, which costs some speed: for servers, whose requests have an end.
-        They have host functions of ours, and wasmtime 50 traps at one that borrows two resources ("BUG: deferred host
-        scope has no call context") unless its support of concurrency, of WASI 0.3, is off.
+    wasmtime 50 traps at a host function of ours that borrows two resources ("BUG: deferred host scope has no call
+    context") unless its support of concurrency, of WASI 0.3, is off.
+
+    :param epochs: whether code can be interrupted, which costs some speed: for servers, whose requests have an end
     """
     import wasmtime
     from wasmtime import _bindings
@@ -188,8 +189,7 @@ def make_engine(*, parallel: bool, epochs: bool = False) -> "wasmtime.Engine":
     config.parallel_compilation = parallel
     config.wasm_component_model = True
     config.epoch_interruption = epochs
-    if epochs:
-        _bindings.wasmtime_config_concurrency_support_set(config.ptr(), False)
+    _bindings.wasmtime_config_concurrency_support_set(config.ptr(), False)
     return wasmtime.Engine(config)
 
 
@@ -208,6 +208,28 @@ def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
         return component.Component.deserialize_file(engine, str(artifact / _SERVER))
     except wasmtime.WasmtimeError as error:
         raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+
+
+def load_command(engine: "wasmtime.Engine", artifact: Path) -> Any:
+    """A component that is a command, for an engine without ``epochs``.
+
+    :raises BrokenArtifact: it does not load
+    :raises UnsupportedFeature: it is another kind of program
+    """
+    import wasmtime
+    from wasmtime import component
+
+    if (artifact / _MODULE).exists():
+        raise UnsupportedFeature("it is a core module, and commands are components here")
+    try:
+        return component.Component.deserialize_file(engine, str(artifact / _COMPONENT_FILE))
+    except wasmtime.WasmtimeError as error:
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+
+
+def is_server(artifact: Path) -> bool:
+    """Whether it is for :func:`load_server`."""
+    return (artifact / _SERVER).exists()
 
 
 def _why_it_serves_not(artifact: Path) -> str:

@@ -222,9 +222,13 @@ WRONG = {
         "/no.wasm: no such file in the container",
     ),
     "variable": ({"{{secret}}": "{{ nobody }}"}, "component.main.variables.greeting uses the variable nobody"),
+    "executor": (
+        {'route = "/other/..."': 'route = "/other/..."\nexecutor = { type = "wagi" }'},
+        "trigger.http[2].executor is one that shimd does not have",
+    ),
     "trigger": (
         {'[[trigger.http]]\nroute = "/other/..."': '[[trigger.sqs]]\nroute = "/other/..."'},
-        "trigger.sqs[0] is a sqs trigger; shimd runs http, redis, cron, mqtt",
+        "trigger.sqs[0] is a sqs trigger; shimd runs http, redis, cron, mqtt, command",
     ),
 }
 
@@ -290,6 +294,16 @@ def test_a_component_without_what_its_trigger_calls(box: Box, tmp_path: Path) ->
 def test_a_required_variable(box: Box) -> None:
     done = box.run("wrong")
     assert "the variable secret is required: set SPIN_VARIABLE_SECRET" in done.err, done.err
+
+
+@on_spin
+def test_no_manifest(box: Box, tmp_path: Path) -> None:
+    layer = images.layer({"/app.wasm": NO_PROGRAM}, guests.DIRECTORIES)
+    images.save(tmp_path / "none.tar", [images.image("test.invalid/none:1", [layer], {"Entrypoint": ["/"]})])
+    box.ctr("images", "import", tmp_path / "none.tar")
+    done = box.run("none", image="test.invalid/none:1")
+    words = "has neither /spin.toml nor the program that its command names, and its image is no Spin application"
+    assert words in done.err, done.err
 
 
 @on_spin

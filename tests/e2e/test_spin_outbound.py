@@ -11,7 +11,7 @@ import redis as redis_client
 from shimd.apps.spin.clients import Clients, MqttAddress
 from tests import servers
 from tests.e2e.box import Box, until
-from tests.e2e.spin_app import SPIN, App, image, on_spin, on_the_newest, running
+from tests.e2e.spin_app import SPIN, App, image, on_spin, running
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -46,7 +46,7 @@ type = "env"
 prefix = "OWN"
 dotenv_path = "settings.env"
 """
-pytestmark = [on_spin, on_the_newest]
+pytestmark = [on_spin]
 
 
 @pytest.fixture(scope="module")

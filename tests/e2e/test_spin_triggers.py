@@ -133,6 +133,47 @@ def test_without_http_it_ends_on_term(box: Box, redis: str, tmp_path: Path) -> N
     assert box.delete("app") == 0
 
 
+COMMAND = """
+spin_manifest_version = 2
+application = { name = "command" }
+[[trigger.command]]
+component = "only"
+[component.only]
+source = "app.wasm"
+"""
+RUN = """(component
+  (core module $m (func (export "run") (result i32) %s))
+  (core instance $i (instantiate $m))
+  (func $run (result (result)) (canon lift (core func $i "run")))
+  (instance $cli (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $cli)))"""
+SPIN_ON = "(loop (br 0)) (i32.const 0)"
+
+
+def command(box: Box, tmp_path: Path, body: str) -> None:
+    path = image(tmp_path / "command.tar", SPIN.image, COMMAND, {"/app.wasm": (RUN % body).encode()})
+    box.ctr("images", "import", str(path))
+
+
+@on_spin
+@pytest.mark.parametrize(("body", "code"), [("(i32.const 0)", 0), ("(i32.const 1)", 1), ("unreachable", 134)])
+def test_a_command(box: Box, tmp_path: Path, body: str, code: int) -> None:
+    """Its end is the application's."""
+    command(box, tmp_path, body)
+    done = box.run("app")
+    assert done.code == code, done.err
+    assert ("shimd: only: " in done.err) == (code == 134)
+
+
+@on_spin
+def test_a_command_that_does_not_end(box: Box, tmp_path: Path) -> None:
+    command(box, tmp_path, SPIN_ON)
+    box.detach("app")
+    box.kill("app", "SIGTERM")
+    box.wait_status("app", "STOPPED")
+    assert box.delete("app") == 0
+
+
 WRONG = {
     "channel": ('channel = "news"\n', "trigger.redis[0].channel is missing, or not a string"),
     "address": ('address = "redis://127.0.0.1:%d"\n', "trigger.redis[0].address is missing"),

@@ -13,10 +13,11 @@ from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
 from shimd.apps.http.settings import Settings
 from shimd.apps.http.ticks import Ticks
-from shimd.apps.spin import cron, files, keyvalue, subscriptions
+from shimd.apps.spin import command, cron, files, keyvalue, subscriptions
 from shimd.apps.spin.allowed import Outbound
 from shimd.apps.spin.application import Server
 from shimd.apps.spin.clients import KINDS, Clients, MqttAddress
+from shimd.apps.spin.command import Command
 from shimd.apps.spin.cron import Schedule
 from shimd.apps.spin.model import Application, Component
 from shimd.apps.spin.runtime import Runtime
@@ -27,6 +28,9 @@ from shimd.component.host import Host
 from shimd.engines.base import InvalidSetting, UnsupportedFeature
 from shimd.wasi.http.outgoing import OutgoingHandler
 
+Program = tuple[wasmtime.Engine, Any]
+"""A compiled component, and the engine that it is for."""
+
 
 class Assembly:
     """Made before the container is entered, with all that can be found wrong by then; run inside."""
@@ -36,11 +40,12 @@ class Assembly:
         engine: wasmtime.Engine,
         tls: ssl.SSLContext,
         application: Application,
-        programs: Mapping[str, Any],
+        programs: Mapping[str, "Program"],
         directories: Mapping[str, int],
         runtime: Runtime,
         values: Values,
         settings: Settings,
+        arguments: Sequence[str] = (),
     ) -> None:
         """:param directories: of the files of components, if they came in layers
 
@@ -57,6 +62,7 @@ class Assembly:
         for id, component in application.components.items():
             given = imports(
                 component,
+                arguments,
                 values,
                 stores,
                 runtime.databases,
@@ -65,10 +71,15 @@ class Assembly:
                 self._outgoing[id],
                 self._preopens[id],
             )
-            self._hosts[id] = _link(engine, programs[id], component, given)
+            self._hosts[id] = _link(*programs[id], component, given)
         self._check_exports()
         self._calls: dict[str, Calls] = {}
-        self._services: list[serving.Service] = [*self._redis(), *self._cron(), *self._mqtt()]
+        self._services: list[serving.Service] = [
+            *self._redis(),
+            *self._cron(),
+            *self._mqtt(),
+            *(Command(self._hosts[trigger.component], trigger.component) for trigger in application.triggers.command),
+        ]
 
     def run(self) -> int:
         """In the container; returns the exit code.
@@ -106,6 +117,7 @@ class Assembly:
             *((trigger.component, "redis", subscriptions.REDIS) for trigger in triggers.redis),
             *((trigger.component, "cron", cron.FUNCTION) for trigger in triggers.cron),
             *((trigger.component, "mqtt", subscriptions.MQTT_FUNCTION) for trigger in triggers.mqtt),
+            *((trigger.component, "command", command.INTERFACE) for trigger in triggers.command),
         ]
         for id, kind, name in needed:
             if self._hosts[id].export(name) is None:

@@ -77,6 +77,12 @@ class MqttServer:
 
 
 @dataclass(frozen=True)
+class CommandTrigger:
+    where: str
+    component: str
+
+
+@dataclass(frozen=True)
 class Triggers:
     """What calls the components."""
 
@@ -85,6 +91,7 @@ class Triggers:
     cron: tuple[CronTrigger, ...] = ()
     mqtt: tuple[MqttTrigger, ...] = ()
     mqtt_server: MqttServer | None = None
+    command: tuple[CommandTrigger, ...] = ()
 
     def retaining(self, ids: frozenset[str]) -> "Triggers":
         """Those of some components."""
@@ -94,6 +101,7 @@ class Triggers:
             redis=tuple(trigger for trigger in self.redis if trigger.component in ids),
             cron=tuple(trigger for trigger in self.cron if trigger.component in ids),
             mqtt=tuple(trigger for trigger in self.mqtt if trigger.component in ids),
+            command=tuple(trigger for trigger in self.command if trigger.component in ids),
         )
 
 

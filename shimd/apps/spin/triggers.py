@@ -1,7 +1,7 @@
 """The triggers of an application, as ``spin.toml`` and a locked application both say them.
 
-http: https://spinframework.dev/http-trigger, redis: https://spinframework.dev/redis-trigger; cron and mqtt are plugins
-of Spin's (``trigger-cron``, ``trigger-mqtt``).
+http: https://spinframework.dev/http-trigger, redis: https://spinframework.dev/redis-trigger; the others are plugins
+of Spin's (``trigger-cron``, ``trigger-mqtt``, ``trigger-command``).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,11 +9,11 @@ from typing import Any
 
 from shimd.apps.spin import cron
 from shimd.apps.spin.fields import Table
-from shimd.apps.spin.model import CronTrigger, MqttServer, MqttTrigger, RedisTrigger, Triggers
+from shimd.apps.spin.model import CommandTrigger, CronTrigger, MqttServer, MqttTrigger, RedisTrigger, Triggers
 from shimd.apps.spin.routes import Route
 from shimd.engines.base import InvalidSetting
 
-KINDS = ("http", "redis", "cron", "mqtt")
+KINDS = ("http", "redis", "cron", "mqtt", "command")
 Declared = tuple[Table, str]
 """A trigger's settings, and the id of its component."""
 
@@ -31,13 +31,14 @@ def make(declared: Mapping[str, Sequence[Declared]], settings: Table, ids: Colle
         if component not in ids:
             raise table.wrong("component", f"names {component!r}, which is no component")
     found = Triggers(
-        http=_routes(declared.get("http", ())),
+        http=_routes(declared.get("http", ()), settings.table("http", optional=True)),
         redis=_each(_redis(settings.table("redis", optional=True)), declared.get("redis", ())),
         cron=_each(_cron, declared.get("cron", ())),
         mqtt=_each(_mqtt, declared.get("mqtt", ())),
+        command=tuple(CommandTrigger(table.place(), id) for table, id in declared.get("command", ())),
         mqtt_server=_mqtt_server(settings.table("mqtt", optional=True)) if declared.get("mqtt") else None,
     )
-    if not (found.http or found.redis or found.cron or found.mqtt):
+    if not any(declared.values()):
         raise InvalidSetting(f"{settings.file} has no trigger ({', '.join(KINDS)}): no component would ever run")
     return found
 
@@ -46,7 +47,9 @@ def _each(make: Callable[[Table, str], Any], ones: Sequence[Declared]) -> tuple[
     return tuple(make(table, component) for table, component in ones)
 
 
-def _routes(ones: Sequence[Declared]) -> tuple[Route, ...]:
+def _routes(ones: Sequence[Declared], settings: Table) -> tuple[Route, ...]:
+    if settings.values.get("base", "/") != "/":
+        raise settings.wrong("base", "is not supported: have it in each route")
     routes = [_route(table, component) for table, component in ones]
     seen: dict[str, str] = {}
     for route, (table, _component) in zip(routes, ones, strict=True):
@@ -59,7 +62,9 @@ def _routes(ones: Sequence[Declared]) -> tuple[Route, ...]:
 
 
 def _route(table: Table, component: str) -> Route:
-    path = table.values.get("route")
+    path, executor = table.values.get("route"), table.values.get("executor", {})
+    if not isinstance(executor, dict) or executor.get("type", "http") not in ("http", "spin"):
+        raise table.wrong("executor", "is one that shimd does not have: components export wasi:http/incoming-handler")
     if path == {"private": True}:
         return Route(None, component)
     if not isinstance(path, str) or not path.startswith("/"):

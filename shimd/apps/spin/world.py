@@ -1,6 +1,6 @@
 """The imports of a Spin component (the world ``fermyon:spin/http-trigger`` of SDK 2 and 3, WASI 0.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shimd.apps.spin.allowed import Outbound
@@ -32,6 +32,7 @@ _TYPES = (
 
 def imports(
     component: Component,
+    arguments: Sequence[str],
     values: Values,
     stores: Mapping[str, OpenStore],
     databases: Mapping[str, Database],
@@ -45,7 +46,7 @@ def imports(
     own_stores = Stores(stores, component.key_value_stores)
     own_databases = Databases(databases, component.sqlite_databases)
     return {
-        **providers(Invocation([component.id], env=component.environment), outgoing),
+        **providers(Invocation([component.id, *arguments], env=component.environment), outgoing),
         "wasi:filesystem/preopens": preopens,
         "fermyon:spin/variables@2.0.0": Variables(given),
         "wasi:config/store@0.2.0-draft-2024-09-27": Config(given),
