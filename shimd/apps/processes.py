@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 
+from shimd.engines.base import EXIT_ENGINE, EngineError
 from shimd.linux import libc
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -50,6 +51,7 @@ def _fork(serve: Callable[[], int], mask: set[int | signal.Signals]) -> int:
         code = serve()
     except Exception as error:
         os.write(2, f"shimd: {error}\n".encode())
+        code = EXIT_ENGINE if isinstance(error, EngineError) else code
     finally:
         os._exit(code)
 

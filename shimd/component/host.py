@@ -9,6 +9,7 @@ object's own.
 import ctypes
 import re
 from collections.abc import Callable, Mapping
+from keyword import iskeyword
 from typing import Any
 
 import wasmtime
@@ -72,6 +73,7 @@ class Host:
     def call(self, guest: Guest, interface: str, function: str, *arguments: Any) -> Any:
         """Call an exported function of an instance on this thread.
 
+        :param interface: its full name; empty for a function that stands in none
         :raises BaseException: what a host function raised
         :raises wasmtime.WasmtimeError: the guest trapped
         """
@@ -104,8 +106,9 @@ class Host:
         """Looked up by an index that is the same for all instances."""
         key = interface, name
         if key not in self._indices:
-            outer = guest.instance.get_export_index(guest.store, interface)
-            inner = guest.instance.get_export_index(guest.store, name, outer) if outer is not None else None
+            outer = guest.instance.get_export_index(guest.store, interface) if interface else None
+            found = outer is not None or not interface
+            inner = guest.instance.get_export_index(guest.store, name, outer) if found else None
             if inner is None:
                 raise UnsupportedFeature(f"the component exports no {interface}#{name}")
             self._indices[key] = inner
@@ -238,7 +241,9 @@ def _method(name: str) -> _Function:
 
 
 def _python(name: str) -> str:
-    return name.replace("-", "_")
+    """``del-many`` is ``del_many``; what is a word of Python's own gets an underscore more: ``del_``."""
+    plain = name.replace("-", "_")
+    return f"{plain}_" if iskeyword(plain) else plain
 
 
 def _class(name: str) -> str:

@@ -5,7 +5,8 @@ store. (https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/)
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -30,26 +31,20 @@ _MAX_MANIFEST = 4 << 20
 _PATIENCE = 10
 
 
-class Images:
-    """The images of one containerd namespace; ``address`` is containerd's gRPC socket."""
+class Content:
+    """What one containerd namespace has stored; ``address`` is containerd's gRPC socket."""
 
-    def __init__(self, address: str, namespace: str, more_layers: frozenset[str] = frozenset()) -> None:
-        self._types = WASM_LAYERS | more_layers
+    def __init__(self, address: str, namespace: str) -> None:
         self._address = address.removeprefix("unix://")
         self._metadata = {"containerd-namespace": namespace}
 
-    async def wasm_layer(self, container: str, name: str) -> bytes:
-        """The module in the image of a container; of several the one whose title is ``name``, else the first.
-
-        :raises NotFound: the container has no image, or the image no such layer
-        :raises Unavailable: containerd does not answer
-        """
+    @asynccontextmanager
+    async def _channel(self) -> AsyncIterator[Channel]:
         if not self._address:
             raise NotFound("containerd's address is not known, so its images cannot be read")
         channel = Channel(path=self._address)
         try:
-            with anyio.fail_after(_PATIENCE):
-                return await self._wasm_layer(channel, container, name)
+            yield channel
         except GRPCError as error:
             raise NotFound(f"containerd: {error.message}") from error
         except (OSError, StreamTerminatedError, TimeoutError) as error:
@@ -57,7 +52,33 @@ class Images:
         finally:
             channel.close()
 
-    async def _wasm_layer(self, channel: Channel, container: str, name: str) -> bytes:
+    async def layers(self, container: str) -> list[dict[str, Any]]:
+        """The descriptors of the layers of a container's image, of all its platforms that are there.
+
+        :raises NotFound: the container has no image
+        :raises Unavailable: containerd does not answer
+        """
+        async with self._channel() as channel:
+            with anyio.fail_after(_PATIENCE):
+                digest = await self._image(channel, container)
+                return [layer async for layer in self._layers(channel, digest)]
+
+    async def stream(self, digest: str) -> AsyncGenerator[bytes, None]:
+        """A blob, part by part.
+
+        :raises NotFound: it is not there
+        :raises Unavailable: containerd does not answer
+        """
+        async with self._channel() as channel:
+            parts = ContentStub(channel, metadata=self._metadata).read(ReadContentRequest(digest=digest))
+            while True:
+                with anyio.fail_after(_PATIENCE):
+                    part = await anext(parts, None)
+                if part is None:
+                    return
+                yield part.data
+
+    async def _image(self, channel: Channel, container: str) -> str:
         answer = await ContainersStub(channel, metadata=self._metadata).get(GetContainerRequest(id=container))
         image = answer.container.image if answer.container else ""
         if not image:
@@ -65,15 +86,12 @@ class Images:
         found = await ImagesStub(channel, metadata=self._metadata).get(GetImageRequest(name=image))
         if found.image is None or found.image.target is None:
             raise NotFound(f"image {image} does not exist")
-        layers = [layer async for layer in self._layers(channel, found.image.target.digest)]
-        if not layers:
-            raise NotFound(f"image {image} has no WebAssembly layer")
-        return await self._read(channel, choose(layers, name)["digest"])
+        return found.image.target.digest
 
     async def _layers(self, channel: Channel, digest: str) -> Any:
-        """All Wasm layers below a manifest or index."""
+        """All layers below a manifest or index."""
         document = await self._manifest(channel, digest)
-        for layer in wasm_layers(document, self._types):
+        for layer in document.get("layers", []):
             yield layer
         for manifest in document.get("manifests", []):
             try:
@@ -83,21 +101,27 @@ class Images:
                 continue
 
     async def _manifest(self, channel: Channel, digest: str) -> dict[str, Any]:
+        stub = ContentStub(channel, metadata=self._metadata)
+        request = ReadContentRequest(digest=digest, size=_MAX_MANIFEST)
         try:
-            document = json.loads(await self._read(channel, digest, _MAX_MANIFEST))
+            document = json.loads(b"".join([part.data async for part in stub.read(request)]))
         except ValueError as error:
             raise InvalidArgument(f"manifest {digest} is not JSON: {error}") from error
         if not isinstance(document, dict):
             raise InvalidArgument(f"manifest {digest} is not a JSON object")
         return document
 
-    async def _read(self, channel: Channel, digest: str, size: int = 0) -> bytes:
-        stub = ContentStub(channel, metadata=self._metadata)
-        return b"".join([part.data async for part in stub.read(ReadContentRequest(digest=digest, size=size))])
 
+async def wasm_layer(content: Content, container: str, name: str, more_types: frozenset[str] = frozenset()) -> bytes:
+    """The module in the image of a container; of several the one whose title is ``name``, else the first.
 
-def wasm_layers(manifest: dict[str, Any], types: frozenset[str] = WASM_LAYERS) -> Iterator[dict[str, Any]]:
-    return (layer for layer in manifest.get("layers", []) if layer.get("mediaType") in types)
+    :raises NotFound: the container has no image, or the image no such layer
+    :raises Unavailable: containerd does not answer
+    """
+    layers = [layer for layer in await content.layers(container) if layer.get("mediaType") in WASM_LAYERS | more_types]
+    if not layers:
+        raise NotFound(f"the image of container {container} has no WebAssembly layer")
+    return b"".join([part async for part in content.stream(choose(layers, name)["digest"])])
 
 
 def choose(layers: list[dict[str, Any]], name: str) -> dict[str, Any]:

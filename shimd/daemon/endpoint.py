@@ -15,8 +15,9 @@ from betterproto2 import Message
 from grpclib.server import Server as GrpcServer
 
 from shimd import paths
+from shimd.daemon.artifacts import ImageLayers
 from shimd.daemon.background import Background
-from shimd.daemon.content import Images
+from shimd.daemon.content import Content, wasm_layer
 from shimd.daemon.events import EventBus
 from shimd.daemon.forks import ForkPool
 from shimd.daemon.modules import Modules
@@ -50,7 +51,7 @@ class Endpoint:
         self.engine, self.namespace, self.tasks = engine, namespace, tasks
         self._pool, self._worlds, self._modules, self._bus = pool, worlds, modules, bus
         self.events_address, self.grpc_address = addresses
-        self._images = Images(self.grpc_address, namespace, engine_layers(engine))
+        self._content = Content(self.grpc_address, namespace)
         self.path = paths.task_socket(engine, self.events_address, namespace)
         self.service = TaskService(self)
 
@@ -82,13 +83,16 @@ class Endpoint:
     async def program(self, container: str, name: str, fd: int | None) -> Path:
         if fd is not None:
             return await self._modules.compiled(self.engine, name, fd)
-        wasm = await self._images.wasm_layer(container, name)
+        wasm = await wasm_layer(self._content, container, name, engine_layers(self.engine))
         fd = os.memfd_create("shimd-layer", os.MFD_CLOEXEC)
         try:
             os.pwrite(fd, wasm, 0)
             return await self._modules.compiled(self.engine, name, fd)
         finally:
             os.close(fd)
+
+    async def image(self, container: str) -> ImageLayers:
+        return ImageLayers(self.engine, self._content, self._modules, await self._content.layers(container))
 
     async def discard(self, artifact: Path) -> None:
         await self._modules.cache.discard(artifact)

@@ -83,6 +83,44 @@ class Invocation:
     """Descriptors of listening sockets that the guest gets as its first ones, from 3 (:class:`TakesSockets`)."""
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a container's image that is no file system's."""
+
+    digest: str
+    media_type: str
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file of an application: a layer, part of a layer that is an archive, or here in place."""
+
+    digest: str = ""
+    data: bytes = b""
+    """What it is, if there is no digest."""
+
+
+class Image(Protocol):
+    """The image of a container, as far as its layers are no file system's."""
+
+    @property
+    def layers(self) -> Sequence[Layer]: ...
+
+    def read(self, layer: Layer) -> bytes:
+        """A layer, whole: for descriptions, not for data."""
+        ...
+
+    def files(self, contents: Mapping[str, Content]) -> int:
+        """A directory of those files, by their paths in it; read-only, and shared with others that have the same.
+
+        :returns: a descriptor of it
+        :raises NotFound: no layer has one of them
+        """
+        ...
+
+
 ModuleT = TypeVar("ModuleT")
 ModuleT_co = TypeVar("ModuleT_co", covariant=True)
 ModuleT_contra = TypeVar("ModuleT_contra", contravariant=True)
@@ -165,6 +203,20 @@ class RunsApplications(Protocol[ModuleT_co]):
 
     def load_all(self, artifacts: Mapping[str, Path]) -> ModuleT_co:
         """As :meth:`Engine.load`, of all modules."""
+        ...
+
+
+@runtime_checkable
+class RunsArtifacts(RunsApplications[ModuleT_co], Protocol[ModuleT_co]):
+    """An engine whose applications also come as OCI artifacts: layers of an image instead of files. Optional."""
+
+    def artifact(
+        self, image: Image, read: Callable[[str], bytes | None], env: Mapping[str, str]
+    ) -> Mapping[str, Layer] | None:
+        """As :meth:`RunsApplications.programs`, which has found nothing: the layers of the modules.
+
+        :returns: ``None`` if the image is no application
+        """
         ...
 
 

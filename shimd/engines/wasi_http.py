@@ -71,6 +71,7 @@ class WasiHttpEngine:
         return Server(load_server(self._engine, artifact))
 
     def check(self, module: Server, invocation: Invocation) -> None:
+        from shimd.apps.http.handler import INTERFACE
         from shimd.apps.http.settings import Settings
         from shimd.component.host import Host
         from shimd.wasi.http.outgoing import OutgoingHandler, anything, nothing
@@ -81,26 +82,30 @@ class WasiHttpEngine:
         module.settings = Settings.of(invocation.env)
         module.outgoing = OutgoingHandler(self._tls, anything if invocation.network else nothing)
         module.host = Host(self._engine, module.program, providers(_seen_by_guests(invocation), module.outgoing))
+        if module.host.export(INTERFACE) is None:
+            raise UnsupportedFeature("the component serves no HTTP, but another of Spin's triggers: run it with spin")
 
     def signals(self, module: Server) -> Collection[int]:
-        from shimd.apps.http.server import SIGNALS
+        from shimd.apps.serving import SIGNALS
 
         return SIGNALS
 
     def run(self, module: Server, invocation: Invocation) -> int:
         from shimd.apps.http.handler import Handler
         from shimd.apps.http.server import serve
+        from shimd.apps.http.ticks import Ticks
 
         settings = module.settings
         assert module.host is not None and settings is not None
+        ticks = Ticks(self._engine)
         handler = Handler(
-            self._engine,
             module.host,
+            ticks,
             pool=settings.pool,
             concurrency=settings.concurrency,
             timeout=settings.timeout,
         )
-        return serve(handler, settings, [module.outgoing, handler])
+        return serve(handler, settings, [module.outgoing, ticks, handler])
 
 
 async def rehearse() -> None:

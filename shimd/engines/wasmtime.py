@@ -38,8 +38,9 @@ _MODULE, _COMPONENT_FILE, _SERVER, SOCKETS, _GUEST = "module", "component", "ser
 _FACTS = "facts.json"
 #: What a module of wit-bindgen 0.2 exports: Slight's, which is compiled to be interrupted, as servers are.
 _REALLOC = b"canonical_abi_realloc"
-#: What a component exports that serves HTTP: another engine's app.
-_HANDLER, _HTTP_ENGINE = "wasi:http/incoming-handler@", "wasi-http"
+#: What a component exports that serves: another engine's app, of HTTP or of Spin's other triggers.
+_SERVES = ("wasi:http/incoming-handler@", "fermyon:spin/inbound-redis", "handle-cron-event", "handle-message")
+_HTTP_ENGINE = "wasi-http"
 #: What a component imports that opens sockets: likewise.
 _OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
 _SOCKETS_ENGINE = "wasi-sockets"
@@ -104,7 +105,7 @@ class WasmtimeEngine:
         try:
             binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))
             kind = _COMPONENT_FILE if binary.startswith(_COMPONENT) else _MODULE
-            if kind == _COMPONENT_FILE and any(name.encode() in binary for name in (_HANDLER, *_OPENERS)):
+            if kind == _COMPONENT_FILE and any(name.encode() in binary for name in (*_SERVES, *_OPENERS)):
                 kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
             if kind == _MODULE and _REALLOC in binary:
                 kind, engine = _GUEST, make_engine(parallel=True, epochs=True)
@@ -122,6 +123,8 @@ class WasmtimeEngine:
         artifact.mkdir()
         if kind in (_MODULE, _GUEST):
             facts = {"problem": _problem(_linker(engine), compiled), "exports": _exports(compiled)}
+        if kind == _COMPONENT_FILE:
+            facts = {"problem": _newer(engine, compiled)}
         if kind == _MODULE:
             facts["accepts"] = doors.compile(engine, compiled, artifact)
         (artifact / _FACTS).write_text(json.dumps(facts))
@@ -152,6 +155,8 @@ class WasmtimeEngine:
         if module.component:
             if entry != "_start":
                 raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {entry}")
+            if problem := module.facts.get("problem"):
+                raise UnsupportedFeature(f"the component {problem}")
             if invocation.listening:
                 raise UnsupportedFeature("a component opens its listening sockets itself, it cannot be given any")
             return
@@ -251,9 +256,10 @@ class WasmtimeEngine:
 def make_engine(*, parallel: bool, epochs: bool = False) -> "wasmtime.Engine":
     """The same configuration wherever it is made: artefacts are tied to it.
 
-    :param epochs: whether code can be interrupted, which costs some speed: for servers, whose requests have an end.
-        They have host functions of ours, and wasmtime 50 traps at one that borrows two resources ("BUG: deferred host
-        scope has no call context") unless its support of concurrency, of WASI 0.3, is off.
+    wasmtime 50 traps at a host function of ours that borrows two resources ("BUG: deferred host scope has no call
+    context") unless its support of concurrency, of WASI 0.3, is off.
+
+    :param epochs: whether code can be interrupted, which costs some speed: for servers, whose requests have an end
     """
     import wasmtime
     from wasmtime import _bindings
@@ -262,8 +268,7 @@ def make_engine(*, parallel: bool, epochs: bool = False) -> "wasmtime.Engine":
     config.parallel_compilation = parallel
     config.wasm_component_model = True
     config.epoch_interruption = epochs
-    if epochs:
-        _bindings.wasmtime_config_concurrency_support_set(config.ptr(), False)
+    _bindings.wasmtime_config_concurrency_support_set(config.ptr(), False)
     return wasmtime.Engine(config)
 
 
@@ -274,7 +279,7 @@ def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
     :raises UnsupportedFeature: it is another kind of program
     """
     if not (artifact / _SERVER).exists() and (artifact / _FACTS).exists():
-        raise UnsupportedFeature("the component does not export wasi:http/incoming-handler")
+        raise UnsupportedFeature(_why_it_serves_not(artifact))
     return load_component(engine, artifact, _SERVER)
 
 
@@ -325,8 +330,46 @@ def _hand_over(directory: str) -> None:
             raise OtherEngine(engine)
 
 
+def load_command(engine: "wasmtime.Engine", artifact: Path) -> Any:
+    """A component that is a command, for an engine without ``epochs``.
+
+    :raises BrokenArtifact: it does not load
+    :raises UnsupportedFeature: it is another kind of program
+    """
+
+    if (artifact / _MODULE).exists():
+        raise UnsupportedFeature("it is a core module, and commands are components here")
+    return load_component(engine, artifact, _COMPONENT_FILE)
+
+
+def is_server(artifact: Path) -> bool:
+    """Whether it is for :func:`load_server`."""
+    return (artifact / _SERVER).exists()
+
+
+def _why_it_serves_not(artifact: Path) -> str:
+    if (artifact / _MODULE).exists():
+        return (
+            "it is a core module, and servers are components: rebuild it with a newer SDK (Spin's: 2.3 or later), or "
+            "convert it: wasm-tools component new --adapt wasi_snapshot_preview1.reactor.wasm"
+        )
+    problem = json.loads((artifact / _FACTS).read_bytes()).get("problem")
+    return f"it {problem or 'is a component that serves nothing: it exports no wasi:http/incoming-handler'}"
+
+
+def _newer(engine: "wasmtime.Engine", program: Any) -> str | None:
+    """Why a component of WASI 0.3 does not run: its functions pass streams, of which the C API makes no values."""
+    for name in program.type.exports(engine):
+        if "@0.3." in name or name.startswith("spin:redis/inbound-redis@3"):
+            return (
+                f"exports {name}, which is WASI 0.3: its streams cannot be passed by wasmtime's C API. "
+                "Build it for WASI 0.2: Python apps with spin-sdk 3.4 and componentize-py 0.17"
+            )
+    return None
+
+
 def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
-    return any(name.startswith(_HANDLER) for name in program.type.exports(engine))
+    return any(name.startswith(_SERVES) for name in program.type.exports(engine))
 
 
 def _unloaded(artifact: str) -> Loaded | None:

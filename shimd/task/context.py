@@ -1,13 +1,42 @@
 """What a container asks of the daemon around it: the one place where the task layer's needs are listed."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from betterproto2 import Message
 
 from shimd.worker.client import Forks
 from shimd.worker.messages import Plan
 from shimd.worker.worlds import Tasks, World
+
+
+class Image(Protocol):
+    """The layers of a container's image; no other content can be had by it."""
+
+    def told(self) -> list[dict[str, Any]]:
+        """What ``image`` is answered (``worker/messages.py``)."""
+        ...
+
+    async def read(self, digest: str) -> int:
+        """A layer in memory; the caller closes it.
+
+        :raises NotFound: the image has no such layer
+        """
+        ...
+
+    async def program(self, name: str, digest: str) -> Path:
+        """The compiled form of a layer.
+
+        :raises ShimdError: as :meth:`Context.program`
+        """
+        ...
+
+    async def files(self, table: bytes) -> Path:
+        """A directory of files, of layers or parts of them.
+
+        :raises ShimdError: it cannot be made
+        """
+        ...
 
 
 class Context(Protocol):
@@ -36,6 +65,14 @@ class Context(Protocol):
         """The compiled module of a program: of the file ``fd``, or without one of the image's Wasm layer.
 
         :raises ShimdError: it is not WebAssembly, does not compile, or the image has no such layer
+        """
+        ...
+
+    async def image(self, container: str) -> Image:
+        """What its image has for layers.
+
+        :raises NotFound: it has no image
+        :raises Unavailable: containerd does not answer
         """
         ...
 

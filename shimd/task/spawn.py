@@ -13,9 +13,9 @@ from shimd.errors import DataLoss, Internal, ShimdError, from_code
 from shimd.log import logger
 from shimd.task import plans
 from shimd.task.context import Context
-from shimd.task.magic import NativeProgram
+from shimd.task.questions import Questions
 from shimd.worker.client import HandedOver, Worker
-from shimd.worker.messages import Message, Plan
+from shimd.worker.messages import Plan
 from shimd.worker.programs import split_entry
 from shimd.worker.worlds import World
 
@@ -96,6 +96,7 @@ async def _spawn(attempt: _Attempt) -> Worker:
 
 
 async def _lead(context: Context, container: str, worker: Worker, artifact: str | None) -> None:
+    questions = Questions(context, container)
     while True:
         packet = await worker.receive()
         if packet is None:
@@ -103,10 +104,8 @@ async def _lead(context: Context, container: str, worker: Worker, artifact: str 
         message, fds = packet
         try:
             match message["ev"]:
-                case "entry":
-                    answer = await _program(context, container, message, fds)
-                    artifact = answer.get("artifact")
-                    worker.send(answer)
+                case "entry" | "image" | "layer" | "files":
+                    artifact = await questions.answer(worker, message, fds) or artifact
                 case "engine":
                     raise HandedOver(message["name"], artifact)
                 case "warning":
@@ -121,14 +120,3 @@ async def _lead(context: Context, container: str, worker: Worker, artifact: str 
         finally:
             for fd in fds:
                 os.close(fd)
-
-
-async def _program(context: Context, container: str, message: Message, fds: list[int]) -> Message:
-    """The answer to ``entry``."""
-    try:
-        artifact = await context.program(container, message["name"], fds[0] if fds else None)
-    except NativeProgram:
-        raise
-    except ShimdError as error:
-        return {"op": "fail", "code": int(error.code), "message": message.get("missing") or str(error)}
-    return {"op": "load", "artifact": str(artifact)}

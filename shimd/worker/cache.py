@@ -1,11 +1,14 @@
 """The cache of compiled modules: directories named by what they were made from, complete or not there at all.
 
+The files of applications that are OCI artifacts are in it, too (``files`` for an engine).
+
 Layout: ``<cache>/<engine>/<version>/<sha256 of the module>/artifact``, and ``…/tmp.*`` for what is being made. An
 entry appears by a rename, after everything in it has reached the disk: a crash leaves a temporary directory, never
 half an entry. Entries belong to root; compile workers write temporary directories only.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -114,6 +117,8 @@ class Cache:
         for _time, size, path in entries[:-1]:  # never the newest: somebody is about to load it
             if total <= self._size:
                 return
+            if _in_use(path):
+                continue
             shutil.rmtree(path, ignore_errors=True)
             total -= size
 
@@ -129,6 +134,19 @@ def _hit(entry: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _in_use(entry: Path) -> bool:
+    """Whether an app has locked it: one that opens files of it as long as it lives, and has not just mapped it."""
+    with suppress(OSError):
+        fd = os.open(entry / "artifact", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+    return False
 
 
 def _remove(entry: Path) -> None:

@@ -59,10 +59,10 @@ class Worker:
             except ConnectionResetError:
                 return None
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, fds: list[int] | None = None) -> None:
         """:raises Unavailable: the worker is gone"""
         try:
-            send(self.control, message)
+            send(self.control, message, fds)
         except OSError as error:
             raise Unavailable("the worker process is gone") from error
 

@@ -30,6 +30,7 @@ from shimd.engines.base import (
     OtherEngine,
     Preopen,
     RunsApplications,
+    RunsArtifacts,
     UnsupportedFeature,
 )
 from shimd.errors import (
@@ -45,7 +46,7 @@ from shimd.errors import (
 )
 from shimd.oci import Process
 from shimd.worker.messages import WORLD_FD, Message, Plan, read_file, read_plan, receive, send
-from shimd.worker.programs import candidates, open_file, split_entry
+from shimd.worker.programs import find_program, open_file, split_entry
 from shimd.worker.steps import Runner, Steps
 
 #: Exit code of a worker that failed before the guest could run; the supervisor has the reason.
@@ -196,7 +197,13 @@ def _load(engine: Engine[object], plan: Plan, place: Place, control: socket.sock
         programs = engine.programs(lambda path: _read(place, path), _environment(process))
         if programs is not None:
             return engine.load_all({name: Path(_fetch(place, path, control)) for name, path in programs.items()})
-    return engine.load(Path(plan.get("artifact") or _fetch_own(place, process, control)))
+    if isinstance(engine, RunsArtifacts) and plan["kind"] == "init" and not _is_there(process):
+        from shimd.worker import artifact
+
+        found = artifact.load(engine, control, lambda path: _read(place, path), _environment(process))
+        if found is not None:
+            return found
+    return engine.load(Path(plan.get("artifact") or _fetch_own(process, control)))
 
 
 def _read(place: Place, path: str) -> bytes | None:
@@ -207,16 +214,15 @@ def _read(place: Place, path: str) -> bytes | None:
         return None
 
 
-def _fetch_own(place: Place, process: Process, control: socket.socket) -> str:
+def _fetch_own(process: Process, control: socket.socket) -> str:
     """The compiled form of ``args[0]``, for an engine of applications whose container is none."""
-    program, _entry = split_entry(process["args"][0])
-    for path in (paths := candidates(program, process)):
-        try:
-            return _fetch(place, path, control)
-        except NotFound:
-            continue
-    missing = f"{program}: no such file in the container"
-    send(control, {"ev": "entry", "name": paths[-1], "missing": missing})  # an image's layer may hold it
+    fd, path = find_program(WORLD_FD, process)
+    if fd is None:  # an image's layer may hold it
+        program, _entry = split_entry(process["args"][0])
+        send(control, {"ev": "entry", "name": path, "missing": f"{program}: no such file in the container"})
+    else:
+        send(control, {"ev": "entry", "name": path}, [fd])
+        os.close(fd)
     return _compiled(control)
 
 
@@ -236,14 +242,22 @@ def _fetch(place: Place, path: str, control: socket.socket) -> str:
 
 def _compiled(control: socket.socket) -> str:
     """The supervisor's answer to a program."""
+    artifact: str = answer(control)[0]["artifact"]
+    return artifact
+
+
+def answer(control: socket.socket) -> tuple[Message, list[int]]:
+    """The supervisor's answer, with its descriptors.
+
+    :raises ShimdError: it is one
+    """
     packet = receive(control)
     if packet is None:
         os._exit(EXIT_FAILED)
-    message: Message = packet[0]
+    message = packet[0]
     if message["op"] == "fail":
         raise from_code(message["code"], message["message"])
-    artifact: str = message["artifact"]
-    return artifact
+    return packet
 
 
 def _listening(engine: Engine[object], plan: Plan) -> Sequence[int]:
@@ -252,6 +266,13 @@ def _listening(engine: Engine[object], plan: Plan) -> Sequence[int]:
     from shimd.worker import listen
 
     return listen.listening(engine, plan)
+
+
+def _is_there(process: Process) -> bool:
+    fd, _path = find_program(WORLD_FD, process)
+    if fd is not None:
+        os.close(fd)
+    return fd is not None
 
 
 def invocation_of(plan: Plan, listening: Sequence[int] = ()) -> Invocation:

@@ -19,7 +19,13 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 
       ← {"ev": "entry", "name": path} + [file]  a program, if the plan names no artefact
       ← {"ev": "entry", "name": path, "missing": sentence}    or it is not there; an image's layer may hold it
-      → {"op": "load", "artifact": path}        the compiled module
+      ← {"ev": "image"}                         what layers has the container's image?
+      → {"op": "image"} + [file]                JSON, a list of {"digest", "media_type", "size"}
+      ← {"ev": "layer", "digest": D}            one of them, to be read
+      → {"op": "layer"} + [file]
+      ← {"ev": "entry", "name": N, "layer": D}  one of them, which is a program
+      ← {"ev": "files"} + [file]                JSON, {path: {"digest": D} or {"data": base64}}: a directory of those
+      → {"op": "load", "artifact": path}        the compiled module, or the directory
       ← {"ev": "engine", "name": engine}        that engine runs the program; the worker exits
       ← {"ev": "ready", "signals": [n, …]}      all is set up, no guest has run; what the app handles itself
       → {"op": "start"}
@@ -40,7 +46,6 @@ Plans are passed in a memfd, since an OCI spec may exceed what a packet holds.
 """
 
 import array
-import errno
 import json
 import os
 import socket
@@ -135,17 +140,29 @@ def plan_file(plan: Plan) -> int:
     return memory_file("shimd-plan", json.dumps(plan, separators=(",", ":")).encode())
 
 
+def read_plan(fd: int) -> Plan:
+    plan: Plan = json.loads(read_file(fd))
+    return plan
+
+
 def memory_file(name: str, data: bytes) -> int:
+    """A file in memory, to be passed with a message; the caller closes it.
+
+    :raises OSError: there is no memory for it
+    """
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    if os.pwrite(fd, data, 0) != len(data):
-        raise OSError(errno.ENOSPC, f"no memory for {name}")
+    try:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(fd, data[written:] if written else data, written)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 
 def read_file(fd: int) -> bytes:
-    return os.pread(fd, os.fstat(fd).st_size, 0)
-
-
-def read_plan(fd: int) -> Plan:
-    plan: Plan = json.loads(read_file(fd))
-    return plan
+    """All of a file, whatever its offset."""
+    with open(fd, "rb", closefd=False) as file:
+        file.seek(0)
+        return file.read()

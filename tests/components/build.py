@@ -20,13 +20,13 @@ _USED = ("cli", "clocks", "filesystem", "io", "random", "sockets")
 
 @cache
 def component(name: str, world: str) -> Path:
-    """The component of ``tests/components/<name>/app.py``.
+    """The component of ``tests/components/<name>/app.py``, whose own ``wit/`` has what it exports besides.
 
     :param world: ``proxy`` (wasi:http), ``command`` (wasi:cli) or one of spin-sdk's
     """
     source = HERE / name
     key = hashlib.sha256(repr((PACKAGES, world)).encode())
-    for file in sorted(source.glob("*.py")):
+    for file in sorted([*source.glob("*.py"), *source.rglob("*.wit")]):
         key.update(file.read_bytes())
     made = CACHE / f"{name}-{key.hexdigest()[:16]}.wasm"
     if not made.exists():
@@ -36,15 +36,31 @@ def component(name: str, world: str) -> Path:
 
 def _build(source: Path, world: str, made: Path) -> None:
     tools = _tools()
-    flags = ["-d", str(_wit(tools, _WORLDS[world]))] if world in _WORLDS else []
+    flags, more = ["-d", str(_wit(tools, _WORLDS[world]))] if world in _WORLDS else [], []
+    if (own := source / "wit").exists():  # the other world is the SDK's, whose bindings it brings along
+        flags, more, world = ["-d", str(own)], ["-m", f"spin_sdk={world}"], _world(own)
     partial = made.with_suffix(f".{os.getpid()}")
-    command = [str(tools / "bin/componentize-py"), *flags, "-w", world, "componentize", "app", "-o", str(partial)]
+    command = [
+        str(tools / "bin/componentize-py"),
+        *flags,
+        "-w",
+        world,
+        "componentize",
+        *more,
+        "app",
+        "-o",
+        str(partial),
+    ]
     env = dict(os.environ)
     if world not in _WORLDS:  # it finds spin-sdk, whose worlds would hide ours
         env.update(VIRTUAL_ENV=str(tools), PATH=f"{tools}/bin:{os.environ['PATH']}")
     done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     partial.rename(made)
+
+
+def _world(wit: Path) -> str:
+    return next(line.split()[1] for line in (wit / "world.wit").read_text().splitlines() if line.startswith("world "))
 
 
 def _tools() -> Path:

@@ -84,6 +84,7 @@ _HANDLERS = {
     "wasmtime": "io.containerd.wasmtime.v1",
     "wasmer": "io.containerd.wasmer.v1",
     "slight": "io.containerd.slight.v1",
+    "spin": "io.containerd.spin.v2",
 }
 _NETWORK = {
     "cniVersion": "1.0.0",

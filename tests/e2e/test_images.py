@@ -131,11 +131,11 @@ def test_artifact_with_another_title(box: Box, tmp_path: Path, programs: tuple[b
     assert box.ctr("tasks", "start", "app").out == "hello from app\n"
 
 
-def create_without_files(box: Box, tmp_path: Path, *command: str) -> None:
+def create_without_files(box: Box, tmp_path: Path, *command: str, flags: Sequence[str] = ()) -> None:
     root = tmp_path / "root"
     for name in guests.DIRECTORIES:
         (root / name).mkdir(parents=True)
-    box.ctr("containers", "create", "--runtime", box.runtime.type, "--rootfs", root, "app", *command)
+    box.ctr("containers", "create", "--runtime", box.runtime.type, *flags, "--rootfs", root, "app", *command)
 
 
 async def set_image(box: Box, container: str, image: str) -> None:

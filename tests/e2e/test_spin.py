@@ -4,22 +4,16 @@ import os
 import socket
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-from tests.components.build import component
 from tests.e2e import guests, images
-from tests.e2e.box import RUNTIMES, Box, Runtime, until
+from tests.e2e.box import RUNTIMES, Box, until
 from tests.e2e.containerd import Containerd
 from tests.e2e.http_app import answers, free_port
+from tests.e2e.spin_app import NO_PROGRAM, SPIN, App, image, on_spin, running
 
-SPIN = Runtime("spin", "test.invalid/spin:1", "/", "io.containerd.spin.v2")
-on_spin = pytest.mark.parametrize("runtime", [SPIN], ids=["spin"], indirect=True)
 MANIFEST = """
 spin_manifest_version = 2
 [application]
@@ -68,59 +62,15 @@ FILES = {
 }
 
 
-@dataclass
-class App:
-    address: str
-    output: Path
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://{self.address}{path}", timeout=30, trust_env=False)
-
-    def value(self, path: str) -> Any:
-        """What a component says."""
-        answer = self.get(path)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-
 @pytest.fixture(scope="module")
-def program() -> bytes:
-    return component("spin", "spin-http").read_bytes()
-
-
-def image(path: Path, name: str, program: bytes, manifest: str, **files: bytes) -> Path:
-    contents = {"/spin.toml": manifest.encode(), "/app.wasm": program, **FILES}
-    contents.update({f"/{key}": value for key, value in files.items()})
-    layer = images.layer(contents, guests.DIRECTORIES)
-    images.save(path, [images.image(name, [layer], {"Entrypoint": ["/"], "Env": ["PATH=/"]})])
-    return path
-
-
-@contextmanager
-def running(box: Box, archive: Path, name: str = SPIN.image, **environment: str) -> Iterator[App]:
-    """An application in a container."""
-    box.ctr("images", "import", str(archive))
-    address = f"127.0.0.1:{free_port()}"
-    variables = {"SPIN_HTTP_LISTEN_ADDR": address, "SPIN_VARIABLE_SECRET": "s3cret", **environment}
-    flags = ["--net-host", *(item for key, value in variables.items() for item in ("--env", f"{key}={value}"))]
-    output = box.detach("app", flags=tuple(flags), image=name)
-    until(lambda: answers(address) or box.status("app") == "STOPPED", "the application to listen")
-    assert box.status("app") == "RUNNING", output.read_text()
-    yield App(address, output)
-    box.kill("app", "SIGTERM")
-    box.wait_status("app", "STOPPED")
-    assert box.delete("app") == 0
-
-
-@pytest.fixture(scope="module")
-def archive(program: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Takes the place of the standard images."""
-    return image(tmp_path_factory.mktemp("spin") / "spin.tar", SPIN.image, program, MANIFEST)
+    return image(tmp_path_factory.mktemp("spin") / "spin.tar", SPIN.image, MANIFEST, FILES)
 
 
 @pytest.fixture
-def app(box: Box, archive: Path) -> Iterator[App]:
-    with running(box, archive) as app:
+def app(box: Box) -> Iterator[App]:
+    with running(box) as app:
         yield app
 
 
@@ -190,7 +140,7 @@ def check_files(app: App) -> None:
     assert app.value("/main/read/mounted/note") == "a note"
     for path in ("assets/hidden.txt", "secret", "app.wasm", "mounted/none"):
         assert app.value(f"/main/read/{path}") == "No such file or directory", path
-    assert app.value("/main/write") == "Read-only file system"
+    assert app.value("/main/write/assets/new") == "Read-only file system"
 
 
 def check_outbound(app: App) -> None:
@@ -203,19 +153,16 @@ def check_outbound(app: App) -> None:
 
 
 def check_what_is_not_there(app: App) -> None:
-    assert app.get("/main/redis").status_code == 500
-    until(
-        lambda: "fermyon:spin/redis@2.0.0#[static]connection.open, which is not provided" in app.output.read_text(),
-        "the reason",
-    )
+    assert app.get("/main/infer").status_code == 500
+    until(lambda: "fermyon:spin/llm@2.0.0#infer, which is not provided" in app.output.read_text(), "the reason")
     assert "shimd: main: " in app.output.read_text()
     assert app.get("/main/about").status_code == 200
 
 
 @on_spin
-def test_plain_variables_and_a_part_of_the_application(box: Box, archive: Path) -> None:
+def test_plain_variables_and_a_part_of_the_application(box: Box) -> None:
     more = {"GREETING": "good day", "SPIN_COMPONENTS_TO_RETAIN": "main"}
-    with running(box, archive, **more) as app:
+    with running(box, **more) as app:
         assert app.value("/main/variable/greeting") == "good day, s3cret!"
         assert app.get("/other/about").status_code == 404
 
@@ -234,10 +181,10 @@ path = "data/sql.db"
 
 
 @on_spin
-def test_a_runtime_configuration(box: Box, program: bytes, tmp_path: Path) -> None:
-    """State in a volume outlives the container; a variable of the environment goes before a provider's."""
+def test_a_runtime_configuration(box: Box, tmp_path: Path) -> None:
+    """State in a volume outlives the container; a provider's variable goes before the environment's."""
     name = "test.invalid/configured:1"
-    path = image(tmp_path / "configured.tar", name, program, MANIFEST, **{"runtime-config.toml": RUNTIME.encode()})
+    path = image(tmp_path / "configured.tar", name, MANIFEST, FILES, **{"runtime-config.toml": RUNTIME.encode()})
     box.ctr("images", "import", str(path))
     (tmp_path / "volume").mkdir(mode=0o777)
     mount = f"type=bind,src={tmp_path}/volume,dst=/data,options=rbind:rw"
@@ -266,7 +213,7 @@ def changed(**changes: str) -> str:
 
 WRONG = {
     "version": ({"spin_manifest_version = 2": "spin_manifest_version = 1"}, "spin_manifest_version must be 2"),
-    "clash": ({'"/other/..."': '"/main/..."'}, "gives the route /main/... to main and other"),
+    "clash": ({'"/other/..."': '"/main/..."'}, "gives the route /main/... to other; main has it"),
     "route": ({'"/other/..."': '"/other/.../x"'}, "a wildcard (/...) can only come last"),
     "component": ({'component = "other"': 'component = "others"'}, "trigger.http[2].component names 'others'"),
     "source": ({'[component.hidden]\nsource = "app.wasm"': "[component.hidden]"}, "component.hidden.source is missing"),
@@ -275,29 +222,95 @@ WRONG = {
         "/no.wasm: no such file in the container",
     ),
     "variable": ({"{{secret}}": "{{ nobody }}"}, "component.main.variables.greeting uses the variable nobody"),
+    "executor": (
+        {'route = "/other/..."': 'route = "/other/..."\nexecutor = { type = "wagi" }'},
+        "trigger.http[2].executor is one that shimd does not have",
+    ),
     "trigger": (
-        {'[[trigger.http]]\nroute = "/other/..."': '[[trigger.mqtt]]\nroute = "/other/..."'},
-        "trigger.mqtt is a trigger that shimd does not run",
+        {'[[trigger.http]]\nroute = "/other/..."': '[[trigger.sqs]]\nroute = "/other/..."'},
+        "trigger.sqs[0] is a sqs trigger; shimd runs http, redis, cron, mqtt, command",
     ),
 }
 
 
 @on_spin
 @pytest.mark.parametrize("what", WRONG)
-def test_manifests_that_are_wrong(box: Box, program: bytes, tmp_path: Path, what: str) -> None:
+def test_manifests_that_are_wrong(box: Box, tmp_path: Path, what: str) -> None:
     """One sentence that names the file and the field; nothing is left, and the daemon lives."""
     changes, words = WRONG[what]
     name = "test.invalid/wrong:1"
-    box.ctr("images", "import", str(image(tmp_path / "wrong.tar", name, program, changed(**changes))))
+    path = image(tmp_path / "wrong.tar", name, changed(**changes), {"/app.wasm": NO_PROGRAM})
+    box.ctr("images", "import", str(path))
     done = box.run("wrong", image=name, flags=("--rm", "--env", "SPIN_VARIABLE_SECRET=x"))
     assert done.code != 0
     assert words in done.err, done.err
+
+
+ONE = """
+spin_manifest_version = 2
+application = { name = "one" }
+[[trigger.%s]]
+component = "only"
+[component.only]
+source = "app.wasm"
+"""
+NEWER = '(component (instance $i) (export "wasi:http/handler@0.3.0" (instance $i)))'
+HANDLER = '(instance $i) (export "wasi:http/incoming-handler@0.2.0" (instance $i))'
+PROGRAMS = {
+    "module": ("(module)", "it is a core module, and servers are components: rebuild it with a newer SDK (Spin's: 2.3"),
+    "newer": (
+        NEWER,
+        "it exports wasi:http/handler@0.3.0, which is WASI 0.3: its streams cannot be passed by wasmtime's",
+    ),
+    "nothing": ("(component)", "it is a component that serves nothing: it exports no wasi:http/incoming-handler"),
+    "import": (f'(component (import "my:own/thing@1.0.0" (instance)) {HANDLER})', "the component imports my:own/thing"),
+}
+
+
+@on_spin
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_components_that_do_not_run(box: Box, tmp_path: Path, what: str) -> None:
+    """One sentence that names manifest and component, and says what does run."""
+    text, words = PROGRAMS[what]
+    manifest = ONE.replace("%s]]", 'http]]\nroute = "/..."')
+    path = image(tmp_path / "wrong.tar", SPIN.image, manifest, {"/app.wasm": text.encode()})
+    box.ctr("images", "import", str(path))
+    done = box.run("wrong")
+    assert done.code != 0
+    assert f"/spin.toml: component.only: {words}" in done.err, done.err
+
+
+@on_spin
+def test_a_component_without_what_its_trigger_calls(box: Box, tmp_path: Path) -> None:
+    manifest = ONE.replace("%s]]", 'redis]]\nchannel = "c"\naddress = "redis://a"')
+    path = image(tmp_path / "wrong.tar", SPIN.image, manifest, {"/app.wasm": f"(component {HANDLER})".encode()})
+    box.ctr("images", "import", str(path))
+    done = box.run("wrong")
+    words = "it exports no fermyon:spin/inbound-redis, which its redis trigger calls"
+    assert f"/spin.toml: component.only: {words}" in done.err, done.err
 
 
 @on_spin
 def test_a_required_variable(box: Box) -> None:
     done = box.run("wrong")
     assert "the variable secret is required: set SPIN_VARIABLE_SECRET" in done.err, done.err
+
+
+@on_spin
+def test_no_manifest(box: Box, tmp_path: Path) -> None:
+    layer = images.layer({"/app.wasm": NO_PROGRAM}, guests.DIRECTORIES)
+    images.save(tmp_path / "none.tar", [images.image("test.invalid/none:1", [layer], {"Entrypoint": ["/"]})])
+    box.ctr("images", "import", tmp_path / "none.tar")
+    done = box.run("none", image="test.invalid/none:1")
+    words = "has neither /spin.toml nor the program that its command names, and its image is no Spin application"
+    assert words in done.err, done.err
+
+
+@on_spin
+def test_the_older_name(box: Box) -> None:
+    """``containerd-shim-spin-v1``: the same."""
+    done = box.ctr("run", "--rm", "--runtime", "io.containerd.spin.v1", SPIN.image, "old", check=False)
+    assert "the variable secret is required" in done.err, done.err
 
 
 @on_spin
@@ -310,10 +323,11 @@ def test_a_port_that_is_taken(box: Box) -> None:
 
 
 @on_spin
-def test_a_store_that_is_corrupt(box: Box, program: bytes, tmp_path: Path) -> None:
+def test_a_store_that_is_corrupt(box: Box, tmp_path: Path) -> None:
     name = "test.invalid/corrupt:1"
-    path = image(tmp_path / "corrupt.tar", name, program, MANIFEST, **{".spin/sqlite_key_value.db": b"not sqlite" * 99})
-    with running(box, path, name) as app:
+    path = image(tmp_path / "corrupt.tar", name, MANIFEST, FILES, **{".spin/sqlite_key_value.db": b"not sqlite" * 99})
+    box.ctr("images", "import", str(path))
+    with running(box, name) as app:
         assert app.get("/main/counter").json() == "Error_Other"
         assert app.get("/main/about").status_code == 200
 

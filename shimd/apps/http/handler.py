@@ -1,18 +1,17 @@
 """The ASGI application between the HTTP server and the guests (https://asgi.readthedocs.io, HTTP 2.3)."""
 
 import asyncio
-import os
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
-import wasmtime
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
+from shimd.apps.calls import UNLIMITED, closing, complain
 from shimd.apps.http.pool import Pool
+from shimd.apps.http.ticks import Ticks
 from shimd.component.guest import Guest, current
 from shimd.component.host import Exit, Host
 from shimd.component.values import Err, Ok
@@ -26,8 +25,6 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 INTERFACE = "wasi:http/incoming-handler"
-#: Seconds between the ticks that a spinning guest is interrupted by.
-_TICK = 0.5
 _NEVER = 1 << 62
 
 
@@ -36,16 +33,16 @@ class Handler:
 
     def __init__(
         self,
-        engine: wasmtime.Engine,
         host: Host,
+        ticks: Ticks,
         *,
         pool: int = 2,
         concurrency: int = 64,
         timeout: float = 60.0,
         name: str = "",
     ) -> None:
-        self._engine = engine
         self._host = host
+        self._ticks = ticks
         self._name = name
         self._interface = host.export(INTERFACE) or INTERFACE
         self._turns = Turns()
@@ -53,41 +50,27 @@ class Handler:
         self._guests = anyio.CapacityLimiter(concurrency)
         self._timeout = timeout
         self._tasks: TaskGroup
-        self._running = 0
-        self._busy = anyio.Event()
 
     async def __aenter__(self) -> "Handler":
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._pool.fill)
-        if self._timeout:
-            self._tasks.start_soon(self._tick)
         return self
 
     async def __aexit__(self, *exception: Any) -> None:
         self._tasks.cancel_scope.cancel()
         await self._tasks.__aexit__(*exception)
 
-    async def _tick(self) -> None:
-        """Advance the engine's epoch while guests run; an idle app stays asleep."""
-        while True:
-            self._busy = anyio.Event()
-            while self._running:
-                await anyio.sleep(_TICK)
-                self._engine.increment_epoch()
-            await self._busy.wait()
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         request = _Exchange(scope, receive, send)
         async with self._guests:
-            self._running += 1
-            self._busy.set()
-            try:
+            if self._timeout:
+                with self._ticks.running():
+                    await self._serve(request)
+            else:
                 await self._serve(request)
-            finally:
-                self._running -= 1
 
     async def _serve(self, exchange: "_Exchange") -> None:
         try:
@@ -99,10 +82,10 @@ class Handler:
         guest.environment["REQUEST_ID"] = str(uuid.uuid4())
         async with anyio.create_task_group() as tasks:
             if self._timeout:
-                guest.store.set_epoch_deadline(int(self._timeout / _TICK) + 1)
+                guest.store.set_epoch_deadline(Ticks.within(self._timeout))
                 tasks.start_soon(self._expire, exchange, guest)
             tasks.start_soon(exchange.answer)
-            await to_thread.run_sync(self._run, guest, exchange, limiter=_UNLIMITED)
+            await to_thread.run_sync(self._run, guest, exchange, limiter=UNLIMITED)
             await exchange.answered.wait()
             tasks.cancel_scope.cancel()
 
@@ -115,7 +98,7 @@ class Handler:
     def _run(self, guest: Guest, exchange: "_Exchange") -> None:
         """On a thread of its own, from the request's first byte to the response's last."""
         try:
-            with self._turns.taken() as guest.turn, _closing(guest):
+            with self._turns.taken() as guest.turn, closing(guest):
                 parameter = ResponseOutparam(exchange.respond)
                 self._host.call(guest, self._interface, "handle", exchange.incoming(), parameter)
         except Exit as exit:
@@ -127,25 +110,6 @@ class Handler:
             complain(self._name, f"no answer within {self._timeout:g} s" if late else str(error))
         finally:
             exchange.ended()
-
-
-@contextmanager
-def _closing(guest: Guest) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        with guest.entered():
-            guest.close()
-
-
-#: Threads are as many as requests are let in.
-_UNLIMITED = anyio.CapacityLimiter(1 << 20)
-
-
-def complain(name: str, text: str) -> None:
-    """On the app's stderr."""
-    where = f"shimd: {name}: " if name else "shimd: "
-    os.write(2, f"{where}{text.rstrip()}\n".encode(errors="replace"))
 
 
 class _Exchange:

@@ -1,23 +1,20 @@
 """The HTTP server around an ASGI application: uvicorn, on a socket of ours, until a signal ends it."""
 
 import logging
-import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import anyio
 import uvicorn
 
-from shimd.apps import processes
+from shimd.apps import processes, serving
 from shimd.apps.http.settings import Settings
+from shimd.apps.serving import Service
 from shimd.engines.base import EngineError
-
-#: Those that end the app, after its requests under way; the second time at once.
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Server(uvicorn.Server):
@@ -51,46 +48,35 @@ def serve(
     settings: Settings,
     around: Sequence[AbstractAsyncContextManager[Any]] = (),
     listener: socket.socket | None = None,
+    beside: Sequence[Service] = (),
 ) -> int:
     """Serve until told to end; returns the exit code.
 
     :param around: entered before the first request, left after the last
     :param listener: to serve on, in this process, rather than at the settings' address
-    :raises EngineError: the address cannot be had
+    :param beside: what else the app does, in one of its processes
+    :raises EngineError: the address cannot be had, or something beside has ended
     """
     listeners = [listener] if listener else [listen(settings) for _ in range(settings.processes)]
     if settings.access_log:
         _log_to_stdout()
-    return processes.run([_server(application, settings, listener, around) for listener in listeners])
+    servers = [HttpServer(application, settings, listener) for listener in listeners]
+    each = [[server, *(beside if server is servers[0] else ())] for server in servers]
+    return processes.run([partial(anyio.run, serving.serve, services, around, settings.grace) for services in each])
 
 
-def _server(
-    application: Any,
-    settings: Settings,
-    listener: socket.socket,
-    around: Sequence[AbstractAsyncContextManager[Any]],
-) -> Callable[[], int]:
-    return lambda: anyio.run(_serve, application, settings, listener, around)
+class HttpServer:
+    """As a service of an app."""
 
+    def __init__(self, application: Any, settings: Settings, listener: socket.socket) -> None:
+        self._server = _Server(configuration(application, settings))
+        self._listener = listener
 
-async def _serve(
-    application: Any,
-    settings: Settings,
-    listener: socket.socket,
-    around: Sequence[AbstractAsyncContextManager[Any]],
-) -> int:
-    server = _Server(configuration(application, settings))
-    with anyio.open_signal_receiver(*SIGNALS) as signals:
-        async with AsyncExitStack() as stack:
-            for manager in around:
-                await stack.enter_async_context(manager)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_obey, signals, server)
-                await server.serve(sockets=[listener])
-                tasks.cancel_scope.cancel()
-            if server.force_exit:
-                os._exit(0)  # threads of guests would be waited for
-    return 0
+    async def run(self) -> None:
+        await self._server.serve(sockets=[self._listener])
+
+    def stop(self) -> None:
+        self._server.should_exit = True
 
 
 def configuration(application: Any, settings: Settings) -> uvicorn.Config:
@@ -112,13 +98,6 @@ def configuration(application: Any, settings: Settings) -> uvicorn.Config:
     config.load()
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # an app's failures are told by the handler
     return config
-
-
-async def _obey(signals: AsyncIterator[signal.Signals], server: uvicorn.Server) -> None:
-    async for _number in signals:
-        if server.should_exit:
-            server.force_exit = True
-        server.should_exit = True
 
 
 def _log_to_stdout() -> None:

@@ -9,7 +9,8 @@ import wasmtime
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
-from shimd.apps.http.handler import Receive, Scope, Send, complain
+from shimd.apps.calls import complain
+from shimd.apps.http.handler import Receive, Scope, Send
 from shimd.apps.http.settings import Settings
 from shimd.apps.slight.messages import CORS, Response, request, response
 from shimd.apps.slight.routes import Match, Route, Table

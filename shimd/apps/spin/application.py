@@ -1,13 +1,13 @@
 """The ASGI application of a Spin application: routes to components, each a handler of its own."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
 from shimd.apps.http.handler import Handler, Receive, Scope, Send
 from shimd.apps.spin import routes
-from shimd.apps.spin.manifest import Application
+from shimd.apps.spin.model import Application
 
 _HEALTH, _INFO = "/.well-known/spin/health", "/.well-known/spin/info"
 
@@ -15,14 +15,13 @@ _HEALTH, _INFO = "/.well-known/spin/health", "/.well-known/spin/info"
 class Server:
     """Entered before the first request (``async with``)."""
 
-    def __init__(self, application: Application, handlers: Mapping[str, Handler], around: Sequence[Any]) -> None:
+    def __init__(self, application: Application, handlers: Mapping[str, Handler]) -> None:
         self._application = application
         self._handlers = handlers
-        self._around = around
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Server":
-        for manager in (*self._around, *self._handlers.values()):
+        for manager in self._handlers.values():
             await self._stack.enter_async_context(manager)
         return self
 
@@ -38,7 +37,7 @@ class Server:
         elif path == _INFO:
             about = {"name": self._application.name, "version": self._application.version}
             await _answer(send, 200, json.dumps(about).encode(), b"application/json")
-        elif match := routes.find(self._application.routes, path):
+        elif match := routes.find(self._application.triggers.http, path):
             told = routes.headers(match, _url(scope), _client(scope))
             names = {name for name, _value in told}
             sent = [(name, value) for name, value in scope["headers"] if name not in names]

@@ -2,11 +2,11 @@
 
 import glob
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
-from shimd.apps.spin.manifest import Component, Mount
+from shimd.apps.spin.model import Component, Mount
 from shimd.component.values import Err
 from shimd.engines.base import InvalidSetting
 from shimd.wasi.filesystem import Descriptor, DirectoryEntries, open_beneath, os_errors
@@ -27,7 +27,7 @@ def tree(component: Component, root: str = "/") -> "Tree | None":
 
 def _entries(mount: Mount, component: Component, root: str) -> Mapping[str, str]:
     """By guest path, without its slash at the front: files and directories of the container."""
-    where = f"/spin.toml: component.{component.id}.files"
+    where = f"{component.where}.files"
     if mount.destination is not None:
         host = os.path.join(root, mount.source)
         if not os.path.exists(host):
@@ -167,10 +167,18 @@ def _contains(key: str, full: str) -> bool:
 
 
 class Preopens:
-    """``wasi:filesystem/preopens``: the tree as ``/``."""
+    """``wasi:filesystem/preopens``: the component's files as ``/``; none until they are given.
 
-    def __init__(self, trees: Iterable[Tree]) -> None:
-        self._trees = list(trees)
+    A tree, or the descriptor of a directory.
+    """
 
-    def get_directories(self) -> list[tuple[Tree, str]]:
-        return [(tree, "/") for tree in self._trees]
+    def __init__(self) -> None:
+        self.root: Tree | int | None = None
+
+    def get_directories(self) -> list[tuple[Tree | Descriptor, str]]:
+        match self.root:
+            case None:
+                return []
+            case int():
+                return [(Descriptor(os.dup(self.root), {"read"}), "/")]
+        return [(self.root, "/")]

@@ -1,10 +1,12 @@
-"""Key-value stores (https://spinframework.dev/kv-store-api-guide): SQLite files, shared by a component's requests."""
+"""Key-value stores (https://spinframework.dev/kv-store-api-guide): SQLite files or redis, shared by all requests."""
 
 import sqlite3
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
 
+from shimd.apps.spin.clients import Clients
 from shimd.apps.spin.database import Database
+from shimd.apps.spin.redisstore import RedisStore
 from shimd.component.values import Case, Err
 
 TABLE = """CREATE TABLE IF NOT EXISTS spin_key_value (
@@ -12,9 +14,46 @@ TABLE = """CREATE TABLE IF NOT EXISTS spin_key_value (
 )"""
 
 
-class Store:
-    """One store; what both interfaces call their resource."""
+class Store(Protocol):
+    """One store; what both interfaces call their resource. All methods raise ``Err`` (``other``) if it fails."""
 
+    def get(self, key: str) -> bytes | None: ...
+
+    def set(self, key: str, value: bytes) -> None: ...
+
+    def delete(self, key: str) -> None: ...
+
+    def exists(self, key: str) -> bool: ...
+
+    def get_keys(self) -> list[str]: ...
+
+    def list_keys(self, _cursor: str | None) -> dict[str, object]: ...
+
+    def increment(self, key: str, delta: int) -> int:
+        """The value is a number in decimal digits; none is lost."""
+        ...
+
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Set a value unless it has changed."""
+        ...
+
+
+OpenStore = Callable[[str], Store]
+"""By the label under which a component opens it."""
+
+
+def opener(where: Database | str, clients: Clients) -> OpenStore:
+    """Of a store in a SQLite file, or in a redis of some address.
+
+    :raises InvalidSetting: that is no address
+    """
+    if isinstance(where, Database):
+        return lambda label: SqliteStore(where, label)
+    store = RedisStore(clients, where)
+    return lambda _label: store
+
+
+class SqliteStore:
     def __init__(self, database: Database, name: str) -> None:
         self._database = database
         self._name = name
@@ -46,7 +85,6 @@ class Store:
         return {"keys": self.get_keys(), "cursor": None}
 
     def increment(self, key: str, delta: int) -> int:
-        """The value is a number in decimal digits; in one statement, so that none is lost."""
         rows = self._execute(
             "INSERT INTO spin_key_value (store, key, value) VALUES (?, ?, CAST(?3 AS BLOB)) ON CONFLICT (store, key) "
             "DO UPDATE SET value = CAST(CAST(CAST(value AS TEXT) AS INTEGER) + ?3 AS BLOB) "
@@ -57,7 +95,6 @@ class Store:
         return int(rows[0][0])
 
     def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
-        """Set a value unless it has changed."""
         if old is None:
             statement = (
                 "INSERT INTO spin_key_value (store, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING RETURNING 1"
@@ -70,17 +107,17 @@ class Store:
 class Stores:
     """Those of an application, as one component may use them, for ``fermyon:spin/key-value`` and ``wasi:keyvalue``."""
 
-    def __init__(self, databases: Mapping[str, Database], granted: Collection[str]) -> None:
-        self._databases = databases
+    def __init__(self, stores: Mapping[str, OpenStore], granted: Collection[str]) -> None:
+        self._stores = stores
         self._granted = granted
         self.Store = self
 
     def open(self, label: str) -> Store:
         if label not in self._granted:
             raise Err(Case("access-denied"))
-        if label not in self._databases:
+        if label not in self._stores:
             raise Err(Case("no-such-store"))
-        return Store(self._databases[label], label)
+        return self._stores[label](label)
 
 
 class Cas:

@@ -1,59 +1,140 @@
 """``/runtime-config.toml`` (https://spinframework.dev/dynamic-configuration): where an application keeps its state."""
 
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from shimd.apps.spin import keyvalue
 from shimd.apps.spin.database import Database
+from shimd.apps.spin.fields import Table, toml
 from shimd.engines.base import InvalidSetting
 
 PATH = "/runtime-config.toml"
 #: Relative to the working directory, which is ``/``.
 STATE = Path("/.spin")
+_DOTENV = "/.env"
+_PREFIX = "SPIN_VARIABLE"
+Read = Callable[[str], bytes | None]
+"""A file of the container's, if it is there."""
 
 
 class Runtime:
     """The stores, databases and variables that it gives."""
 
-    def __init__(self, text: bytes | None) -> None:
-        """:raises InvalidSetting: what is wrong, and where"""
-        table = _parsed(text) if text is not None else {}
+    def __init__(self, read: Read, environment: Mapping[str, str], declared: Collection[str]) -> None:
+        """:param declared: the application's variables
+
+        :raises InvalidSetting: what is wrong, and where
+        """
+        table = toml(PATH, read(PATH) or b"")
         default = Database(STATE / "sqlite_key_value.db", keyvalue.TABLE)
-        self.stores = {"default": default, **_databases(table, "key_value_store", keyvalue.TABLE)}
-        self.databases = {"default": Database(STATE / "sqlite_db.db"), **_databases(table, "sqlite_database")}
-        self.variables = [*_variables(table, "variables_provider"), *_variables(table, "config_provider")]
+        self.stores: dict[str, Database | str] = {"default": default, **_stores(table)}
+        """Each a file, or the address of a redis."""
+        self.databases = {"default": Database(STATE / "sqlite_db.db"), **_databases(table)}
+        environment = _with_plain(environment, declared)
+        providers = [*table.tables("variables_provider"), *table.tables("config_provider")]
+        self.variables = [
+            *(_provided(one, read, environment, declared) for one in providers),
+            _environment(environment, declared),  # the last, as in Spin
+            _environment(_dotenv(read(_DOTENV)), declared),
+        ]
+
+    @property
+    def uses_redis(self) -> bool:
+        return any(isinstance(store, str) for store in self.stores.values())
 
 
-def _parsed(text: bytes) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidSetting(f"{PATH} is not TOML: {error}") from None
+def _stores(table: Table) -> dict[str, Database | str]:
+    found: dict[str, Database | str] = {}
+    kinds = table.table("key_value_store", optional=True)
+    for label in kinds.values:
+        settings = kinds.table(label)
+        match settings.values.get("type"):
+            case "spin":
+                found[label] = Database(_path(settings, label), keyvalue.TABLE)
+            case "redis":
+                found[label] = settings.text("url")
+            case kind:
+                raise settings.wrong("type", f'is {kind!r}; shimd has "spin" (SQLite in a file) and "redis"')
+    return found
 
 
-def _databases(table: dict[str, Any], name: str, setup: str = "") -> dict[str, Database]:
+def _databases(table: Table) -> dict[str, Database]:
     found = {}
-    for label, settings in table.get(name, {}).items():
-        where = f"{name}.{label}"
-        kind = settings.get("type") if isinstance(settings, dict) else None
-        if kind != "spin":
-            raise InvalidSetting(f'{PATH}: {where}.type is {kind!r}; shimd has "spin", which is SQLite in a file')
-        path = settings.get("path", f".spin/{label}.db")
-        if not isinstance(path, str):
-            raise InvalidSetting(f"{PATH}: {where}.path is not a string")
-        found[label] = Database(Path("/", path), setup)
+    kinds = table.table("sqlite_database", optional=True)
+    for label in kinds.values:
+        settings = kinds.table(label)
+        if (kind := settings.values.get("type")) != "spin":
+            raise settings.wrong("type", f'is {kind!r}; shimd has "spin", which is SQLite in a file')
+        found[label] = Database(_path(settings, label))
     return found
 
 
-def _variables(table: dict[str, Any], name: str) -> list[Mapping[str, str]]:
-    found: list[Mapping[str, str]] = []
-    for index, provider in enumerate(table.get(name, [])):
-        kind = provider.get("type") if isinstance(provider, dict) else None
-        if kind != "static":
-            raise InvalidSetting(
-                f'{PATH}: {name}[{index}].type is {kind!r}; shimd has "static" (values in place) and the environment'
+def _path(settings: Table, label: str) -> Path:
+    return Path("/", settings.text("path", f".spin/{label}.db"))
+
+
+def _provided(
+    settings: Table, read: Read, environment: Mapping[str, str], declared: Collection[str]
+) -> Mapping[str, str]:
+    """What a provider has of the declared variables."""
+    match settings.values.get("type"):
+        case "static":
+            return settings.texts("values")
+        case "env":
+            prefix = settings.text("prefix", _PREFIX)
+            own = _dotenv(read(f"/{path.lstrip('/')}")) if (path := settings.text("dotenv_path", "")) else {}
+            return _environment({**own, **environment}, declared, prefix)
+        case "file":
+            return _files(settings, read, declared)
+        case kind:
+            raise settings.wrong(
+                "type", f'is {kind!r}; shimd has "static" (values in place), "env" (with a prefix) and "file"'
             )
-        found.append({key: str(value) for key, value in provider.get("values", {}).items()})
-    return found
+
+
+def _files(settings: Table, read: Read, declared: Collection[str]) -> Mapping[str, str]:
+    """A TOML or JSON file of values, or a directory with a file for each, as Kubernetes mounts a Secret."""
+    path = f"/{settings.text('path').strip('/')}"
+    text = read(path)
+    if text is None:
+        each = {name: read(f"{path}/{name}") for name in declared}
+        return {name: _decoded(path, value).rstrip("\n") for name, value in each.items() if value is not None}
+    try:
+        values = json.loads(text) if path.endswith(".json") else tomllib.loads(_decoded(path, text))
+    except ValueError as error:
+        raise settings.wrong("path", f"names {path}, which is neither JSON nor TOML: {error}") from None
+    if not isinstance(values, dict):
+        raise settings.wrong("path", f"names {path}, which is no table of values")
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+
+
+def _decoded(path: str, text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise InvalidSetting(f"{path} is not UTF-8") from None
+
+
+def _environment(environment: Mapping[str, str], declared: Collection[str], prefix: str = _PREFIX) -> dict[str, str]:
+    """``SPIN_VARIABLE_NAME`` of each, or by another prefix."""
+    variables = {name: f"{prefix}_{name.upper()}" if prefix else name.upper() for name in declared}
+    return {name: environment[variable] for name, variable in variables.items() if variable in environment}
+
+
+def _with_plain(environment: Mapping[str, str], declared: Collection[str]) -> dict[str, str]:
+    """As SpinKube's shim has it, a plain ``NAME`` of a declared variable counts as the prefixed one, and before it."""
+    plain = {f"{_PREFIX}_{name.upper()}": environment.get(name.upper()) for name in declared}
+    return {**environment, **{name: value for name, value in plain.items() if value is not None}}
+
+
+def _dotenv(text: bytes | None) -> dict[str, str]:
+    """``NAME=VALUE`` lines, with quotation marks or without."""
+    lines = [line.strip().removeprefix("export ") for line in (text or b"").decode(errors="replace").splitlines()]
+    pairs = [line.partition("=") for line in lines if "=" in line and not line.startswith("#")]
+    return {name.strip(): _unquoted(value.strip()) for name, _equals, value in pairs}
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value

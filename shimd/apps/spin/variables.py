@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from shimd.apps.spin.manifest import Application, Component
+from shimd.apps.spin.model import Application, Component
 from shimd.component.values import Case, Err
 from shimd.engines.base import InvalidSetting
 
@@ -31,12 +31,13 @@ class Values:
     def resolve(self, template: str, where: str) -> str:
         """A template with the values in their places.
 
+        :param where: manifest and field, for messages
         :raises InvalidSetting: it uses one that is not declared
         """
 
         def value(match: re.Match[str]) -> str:
             if match[1] not in self._values:
-                raise InvalidSetting(f"/spin.toml: {where} uses the variable {match[1]}, which is not declared")
+                raise InvalidSetting(f"{where} uses the variable {match[1]}, which is not declared")
             return self._values[match[1]]
 
         return _TEMPLATE.sub(value, template)
@@ -44,17 +45,9 @@ class Values:
     def of(self, component: Component) -> dict[str, str]:
         """What a component may read."""
         return {
-            name: self.resolve(template, f"component.{component.id}.variables.{name}")
+            name: self.resolve(template, f"{component.where}.variables.{name}")
             for name, template in component.variables.items()
         }
-
-
-def from_environment(environment: Mapping[str, str], declared: Mapping[str, Any]) -> dict[str, str]:
-    """``SPIN_VARIABLE_NAME``, and as in SpinKube a plain ``NAME`` of a variable that is declared."""
-    found = {name: environment[name.upper()] for name in declared if name.upper() in environment}
-    prefix = "SPIN_VARIABLE_"
-    prefixed = {key[len(prefix) :].lower(): value for key, value in environment.items() if key.startswith(prefix)}
-    return {**found, **prefixed}
 
 
 class Variables:

@@ -1,47 +1,66 @@
 """The imports of a Spin component (the world ``fermyon:spin/http-trigger`` of SDK 2 and 3, WASI 0.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shimd.apps.spin.files import Preopens, tree
-from shimd.apps.spin.keyvalue import Atomics, Batch, Stores
-from shimd.apps.spin.manifest import Component
-from shimd.apps.spin.runtime import Runtime
+from shimd.apps.spin.allowed import Outbound
+from shimd.apps.spin.clients import Clients
+from shimd.apps.spin.database import Database
+from shimd.apps.spin.files import Preopens
+from shimd.apps.spin.keyvalue import Atomics, Batch, OpenStore, Stores
+from shimd.apps.spin.model import Component
+from shimd.apps.spin.outbound.mqtt import Mqtt
+from shimd.apps.spin.outbound.mysql import Mysql
+from shimd.apps.spin.outbound.pgtypes import V2, V3, V4
+from shimd.apps.spin.outbound.postgres import Postgres
+from shimd.apps.spin.outbound.redis import Redis
 from shimd.apps.spin.sqlite import Databases
 from shimd.apps.spin.variables import Config, Values, Variables
 from shimd.engines.base import Invocation
 from shimd.wasi.world import Nothing, providers
 
-#: What is not there yet: a component may import it, and is told so if it calls it.
-_LATER = (
-    "fermyon:spin/llm@2.0.0",
-    "fermyon:spin/mqtt@2.0.0",
-    "fermyon:spin/mysql@2.0.0",
-    "fermyon:spin/postgres@2.0.0",
+#: A component may import it, and is told so if it calls it.
+_NOT_THERE = ("fermyon:spin/llm@2.0.0",)
+#: Interfaces of types only, besides WASI's.
+_TYPES = (
     "fermyon:spin/rdbms-types@2.0.0",
-    "fermyon:spin/redis@2.0.0",
-    "spin:postgres/postgres@3.0.0",
-    "spin:postgres/postgres@4.0.0",
+    "fermyon:spin/redis-types",
+    "fermyon:spin-cron/cron-types@2.0.0",
+    "spin:mqtt-trigger/spin-mqtt-types",
 )
 
 
-def imports(component: Component, values: Values, runtime: Runtime, outgoing: object) -> Mapping[str, Any]:
+def imports(
+    component: Component,
+    arguments: Sequence[str],
+    values: Values,
+    stores: Mapping[str, OpenStore],
+    databases: Mapping[str, Database],
+    clients: Clients,
+    allowed: Outbound,
+    outgoing: object,
+    preopens: Preopens,
+) -> Mapping[str, Any]:
     """By interface, for one component."""
     given = values.of(component)
-    stores = Stores(runtime.stores, component.key_value_stores)
-    databases = Databases(runtime.databases, component.sqlite_databases)
-    files = tree(component)
-    common = providers(Invocation([component.id], env=component.environment), outgoing)
+    own_stores = Stores(stores, component.key_value_stores)
+    own_databases = Databases(databases, component.sqlite_databases)
     return {
-        **common,
-        "wasi:filesystem/preopens": Preopens([files] if files is not None else []),
+        **providers(Invocation([component.id, *arguments], env=component.environment), outgoing),
+        "wasi:filesystem/preopens": preopens,
         "fermyon:spin/variables@2.0.0": Variables(given),
         "wasi:config/store@0.2.0-draft-2024-09-27": Config(given),
-        "fermyon:spin/key-value@2.0.0": stores,
-        "wasi:keyvalue/store@0.2.0-draft2": stores,
+        "fermyon:spin/key-value@2.0.0": own_stores,
+        "wasi:keyvalue/store@0.2.0-draft2": own_stores,
         "wasi:keyvalue/atomics@0.2.0-draft2": Atomics(),
         "wasi:keyvalue/batch@0.2.0-draft2": Batch(),
-        "fermyon:spin/sqlite@2.0.0": databases,
-        "spin:sqlite/sqlite@3.0.0": databases,
-        **{name: Nothing() for name in _LATER},
+        "fermyon:spin/sqlite@2.0.0": own_databases,
+        "spin:sqlite/sqlite@3.0.0": own_databases,
+        "fermyon:spin/redis@2.0.0": Redis(clients, allowed),
+        "fermyon:spin/mqtt@2.0.0": Mqtt(clients, allowed),
+        "fermyon:spin/mysql@2.0.0": Mysql(clients, allowed),
+        "fermyon:spin/postgres@2.0.0": Postgres(clients, allowed, V2),
+        "spin:postgres/postgres@3.0.0": Postgres(clients, allowed, V3),
+        "spin:postgres/postgres@4.0.0": Postgres(clients, allowed, V4),
+        **{name: Nothing() for name in (*_TYPES, *_NOT_THERE)},
     }

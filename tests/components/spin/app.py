@@ -3,10 +3,16 @@
 import json
 import os
 
-from spin_sdk import http, key_value, variables
+import wit_world
+from spin_sdk import http, key_value, llm, mqtt, mysql, postgres, variables
 from spin_sdk import redis as redis_client
 from spin_sdk.http import Request, Response
-from spin_sdk.wit.imports import atomics, wasi_config_store, wasi_keyvalue_store
+from spin_sdk.wit import exports
+from spin_sdk.wit.imports import atomics, rdbms_types, wasi_config_store, wasi_keyvalue_store
+from spin_sdk.wit.imports import spin_postgres_postgres_3_0_0 as postgres3
+from spin_sdk.wit.imports import spin_postgres_postgres_4_0_0 as postgres4
+from spin_sdk.wit.imports.mqtt import Qos
+from spin_sdk.wit.imports.redis import RedisParameter_Binary, RedisParameter_Int64
 from spin_sdk.wit.imports.spin_sqlite_sqlite import Connection, Value_Integer, Value_Text
 from spin_sdk.wit.types import Err
 
@@ -19,6 +25,29 @@ class IncomingHandler(http.IncomingHandler):
         except Err as error:
             return _response(500, type(error.value).__name__)
         return _response(200, answer)
+
+
+class InboundRedis(exports.InboundRedis):
+    def handle_message(self, message: bytes) -> None:
+        """What comes is kept; ``trap`` and ``fail`` end otherwise."""
+        _note("redis", message)
+        if message == b"trap":
+            os.abort()
+
+
+class WitWorld(wit_world.WitWorld):
+    def handle_cron_event(self, metadata) -> None:
+        _note("cron", str(metadata.timestamp).encode())
+        print("cron", metadata.timestamp, flush=True)
+
+    def handle_message(self, message: bytes, metadata) -> None:
+        _note("mqtt", f"{metadata.topic}: ".encode() + message)
+
+
+def _note(kind, value):
+    """Add to what has come by a trigger so far."""
+    with key_value.open("default") as store:
+        store.set(kind, (store.get(kind) or b"") + value + b"\n")
 
 
 def _response(status: int, answer: object) -> Response:
@@ -89,14 +118,187 @@ def read(_request, *parts):
         return error.strerror
 
 
-def write(_request):
+def write(_request, *parts):
     try:
-        with open("/assets/new", "w") as file:
+        with open("/" + "/".join(parts), "w") as file:
             file.write("x")
     except OSError as error:
         return error.strerror
 
 
-def redis(_request):
-    with redis_client.open("redis://localhost") as connection:
-        return connection.get("x")
+def noted(_request, kind):
+    with key_value.open("default") as store:
+        return (store.get(kind) or b"").decode().splitlines()
+
+
+def values(_request, key):
+    with key_value.open("default") as store:
+        return (store.get(key) or b"").decode()
+
+
+def swap(_request):
+    """Two at a time: the second comes too late."""
+    bucket = wasi_keyvalue_store.open("default")
+    first, second = atomics.Cas.new(bucket, "swapped"), atomics.Cas.new(bucket, "swapped")
+    before = first.current()
+    atomics.swap(first, b"first")
+    try:
+        atomics.swap(second, b"second")
+    except Err as error:
+        return [before and before.decode(), type(error.value).__name__]
+
+
+def infer(_request):
+    return llm.infer("llama", "hello").text
+
+
+def redis(_request, address):
+    with redis_client.open(f"redis://{address}") as connection:
+        connection.set("text", b"value")
+        connection.del_(["number", "set"])
+        return {
+            "get": connection.get("text").decode(),
+            "missing": connection.get("missing"),
+            "incr": [connection.incr("number"), connection.incr("number")],
+            "sadd": connection.sadd("set", ["a", "b", "b"]),
+            "srem": connection.srem("set", ["a", "c"]),
+            "smembers": connection.smembers("set"),
+            "execute": [
+                _plain(result)
+                for command, arguments in (
+                    ("set", [RedisParameter_Binary(b"raw"), RedisParameter_Int64(7)]),
+                    ("GET", [RedisParameter_Binary(b"raw")]),
+                    ("GET", [RedisParameter_Binary(b"missing")]),
+                    ("STRLEN", [RedisParameter_Binary(b"raw")]),
+                    ("MGET", [RedisParameter_Binary(b"raw"), RedisParameter_Binary(b"text")]),
+                )
+                for result in connection.execute(command, arguments)
+            ],
+        }
+
+
+def _plain(case):
+    value = getattr(case, "value", None)
+    return [type(case).__name__.partition("_")[2], value.decode() if isinstance(value, bytes) else value]
+
+
+def redis_type_error(_request, address):
+    with redis_client.open(f"redis://{address}") as connection:
+        connection.set("text", b"value")
+        return connection.sadd("text", ["a"])
+
+
+def publish(_request, address, channel, text):
+    with redis_client.open(f"redis://{address}") as connection:
+        connection.publish(channel, text.encode())
+
+
+def mqtt_publish(_request, address, topic, text):
+    with mqtt.open(f"mqtt://{address}", "", "", 30) as connection:
+        for qos in Qos:
+            connection.publish(topic, text.encode(), qos)
+
+
+def mysql_values(_request, where):
+    """``where``: USER:PASSWORD@HOST:PORT"""
+    with mysql.open(f"mysql://{where}/test") as connection:
+        connection.execute("DROP TABLE IF EXISTS kinds", [])
+        connection.execute(
+            "CREATE TABLE kinds (id INT AUTO_INCREMENT PRIMARY KEY, small TINYINT, big BIGINT UNSIGNED, f DOUBLE, "
+            "t VARCHAR(40), b BLOB, day DATE, n INT)",
+            [],
+        )
+        parameters = [
+            rdbms_types.ParameterValue_Int8(-5),
+            rdbms_types.ParameterValue_Uint64(1 << 63),
+            rdbms_types.ParameterValue_Floating64(0.5),
+            rdbms_types.ParameterValue_Str("O'Neill \\ 100% ? ü"),
+            rdbms_types.ParameterValue_Binary(b"\0\xff'"),
+            rdbms_types.ParameterValue_DbNull(),
+        ]
+        connection.execute(
+            "INSERT INTO kinds (small, big, f, t, b, day, n) VALUES (?, ?, ?, ?, ?, '2024-02-29', ?) -- really?",
+            parameters,
+        )
+        return _rows(connection.query("SELECT * FROM kinds WHERE t LIKE '%100\\%%' AND small = ?", parameters[:1]))
+
+
+def mysql_error(_request, where):
+    with mysql.open(f"mysql://{where}/test") as connection:
+        return _rows(connection.query("SELEKT", []))
+
+
+def _rows(found):
+    """Column names and types, and the rows."""
+    columns = [[column.name, _kind(column.data_type)] for column in found.columns]
+    return {"columns": columns, "rows": [[_shown(value) for value in row] for row in found.rows]}
+
+
+def _kind(kind):
+    return kind.name if hasattr(kind, "name") else type(kind).__name__
+
+
+def _shown(case):
+    value = getattr(case, "value", None)
+    return [type(case).__name__.partition("_")[2], value.hex() if isinstance(value, bytes) else repr(value)]
+
+
+def postgres_values(_request, where):
+    with postgres.open(f"postgres://{where}/postgres?sslmode=disable") as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS people (id SERIAL PRIMARY KEY, name TEXT)", [])
+        connection.execute("DELETE FROM people", [])
+        changed = connection.execute(
+            "INSERT INTO people (name) VALUES ($1), ('bob')", [rdbms_types.ParameterValue_Str("ada")]
+        )
+        found = connection.query(
+            "SELECT name, length(name) AS long, 1::int2 AS two, 2::int8 AS eight, 1.5::float8 AS f, true AS yes, "
+            "'\\x00ff'::bytea AS raw, NULL::text AS none, '2024-02-29'::date AS day "
+            "FROM people WHERE name <> $1 ORDER BY name",
+            [rdbms_types.ParameterValue_Str("bob")],
+        )
+        return {"changed": changed, **_rows(found)}
+
+
+def postgres_moments(_request, where):
+    with postgres3.Connection.open(f"postgres://{where}/postgres?sslmode=disable") as connection:
+        parameters = [
+            postgres3.ParameterValue_Date((2024, 2, 29)),
+            postgres3.ParameterValue_Time((23, 59, 58, 1000)),
+            postgres3.ParameterValue_Datetime((1999, 12, 31, 1, 2, 3, 0)),
+            postgres3.ParameterValue_Timestamp(86400),
+        ]
+        return _rows(connection.query("SELECT $1::date, $2::time, $3::timestamp, $4::timestamptz", parameters))
+
+
+def postgres_more(_request, where):
+    host, _, port = where.rpartition("@")[2].partition(":")
+    user, _, password = where.rpartition("@")[0].partition(":")
+    address = f"host={host} port={port} user={user} password={password} dbname=postgres sslmode=disable"
+    inclusive, exclusive = postgres4.RangeBoundKind.INCLUSIVE, postgres4.RangeBoundKind.EXCLUSIVE
+    with postgres4.Connection.open(address) as connection:
+        parameters = [
+            postgres4.ParameterValue_Uuid("12345678-1234-5678-1234-567812345678"),
+            postgres4.ParameterValue_Jsonb(b'{"a": [1]}'),
+            postgres4.ParameterValue_Decimal("123.4500"),
+            postgres4.ParameterValue_RangeInt32(((1, inclusive), (5, exclusive))),
+            postgres4.ParameterValue_RangeDecimal((None, ("2.5", inclusive))),
+            postgres4.ParameterValue_ArrayStr(["a", None]),
+            postgres4.ParameterValue_ArrayDecimal(["1.10", None]),
+            postgres4.ParameterValue_Interval(postgres4.Interval(5, 3, 14)),
+        ]
+        kinds = ["uuid", "jsonb", "numeric", "int4range", "numrange", "text[]", "numeric[]", "interval"]
+        chosen = ", ".join(f"${number}::{kind}" for number, kind in enumerate(kinds, 1))
+        return _rows(connection.query(f"SELECT {chosen}, '1.2.3.4'::inet", parameters))
+
+
+def postgres_error(_request, where):
+    with postgres4.Connection.open(f"postgres://{where}/postgres?sslmode=disable") as connection:
+        try:
+            connection.query("SELECT * FROM nowhere", [])
+        except Err as error:
+            return [type(error.value).__name__, error.value.value.value.code]
+
+
+def postgres_wrong_type(_request, where):
+    with postgres4.Connection.open(f"postgres://{where}/postgres?sslmode=disable") as connection:
+        return _rows(connection.query("SELECT $1::int4", [postgres4.ParameterValue_Str("seven")]))

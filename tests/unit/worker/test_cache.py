@@ -1,5 +1,6 @@
 """The module cache: compiled once, published whole, bounded."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -203,6 +204,24 @@ async def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
         os.utime(paths[-1].parent, (number, number))
         os.close(fd)
     assert [path.exists() for path in paths] == [False, True, True]
+
+
+async def test_what_an_app_has_locked_stays(tmp_path: Path) -> None:
+    """Files that it opens as it needs them; the lock goes with the process."""
+    cache = Cache(tmp_path / "cache", 15)
+    paths = []
+    for number in range(3):
+        fd = os.memfd_create("wasm")
+        os.pwrite(fd, bytes([number]), 0)
+        paths.append(await cache.artifact("files", "1", fd, counted([])))
+        os.close(fd)
+        if number == 0:
+            locked = os.open(paths[0], os.O_RDONLY)
+            fcntl.flock(locked, fcntl.LOCK_SH)
+    assert [path.exists() for path in paths] == [True, False, True]
+    os.close(locked)
+    cache.prune()
+    assert [path.exists() for path in paths] == [False, False, True]
 
 
 async def test_what_goes_away_while_it_is_looked_at_is_no_error(cache: Cache, wasm: int) -> None:

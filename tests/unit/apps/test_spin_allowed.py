@@ -2,11 +2,11 @@
 
 import pytest
 
-from shimd.apps.spin.outbound import Outbound
+from shimd.apps.spin.allowed import Outbound
 from shimd.component.values import Err
 from shimd.engines.base import InvalidSetting
 
-WHERE = "component.c.allowed_outbound_hosts"
+WHERE = "/spin.toml: component.c.allowed_outbound_hosts"
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,20 @@ def test_nothing_is_allowed_unless_it_is_said() -> None:
 
 @pytest.mark.parametrize("entry", ["example.com", "https://", "https://a.com/path", "ftp://a.com", "http://a.com:x"])
 def test_entries_that_are_none(entry: str) -> None:
-    with pytest.raises(InvalidSetting, match=rf"/spin.toml: {WHERE} has \"{entry}\""):
+    with pytest.raises(InvalidSetting, match=rf"{WHERE} has \"{entry}\""):
         Outbound([entry], WHERE)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "port", "expected"),
+    [("redis", "::1", 6379, True), ("redis", "a", 6379, False), ("rediss", "::1", 6379, False), ("mqtt", "b", 7, True)],
+)
+def test_other_protocols(scheme: str, host: str, port: int, expected: bool) -> None:
+    outbound = Outbound(["redis://[::1]", "mqtt://b:7"], WHERE)
+    assert outbound.allows(scheme, host, port) == expected
+
+
+def test_which_libraries_may_be_needed() -> None:
+    assert Outbound(["redis://a"], WHERE).may_ever("redis", "rediss")
+    assert Outbound(["*://a:1"], WHERE).may_ever("mysql")
+    assert not Outbound(["http://*:*"], WHERE).may_ever("redis", "rediss")

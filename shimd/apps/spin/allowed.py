@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from shimd.engines.base import InvalidSetting
 from shimd.wasi.http.outgoing import DENIED
 
-_PORTS = {"http": 80, "https": 443, "redis": 6379, "mysql": 3306, "postgres": 5432, "mqtt": 1883}
+#: Of schemes, if none is named.
+PORTS = {
+    "http": 80,
+    "https": 443,
+    "redis": 6379,
+    "rediss": 6379,
+    "mysql": 3306,
+    "postgres": 5432,
+    "postgresql": 5432,
+    "mqtt": 1883,
+    "mqtts": 8883,
+}
 _PATTERN = re.compile(
     r"(?P<scheme>[a-z+*]+)://(?P<host>\*|\*\.[^:/*]+|\[[0-9a-fA-F:]+\]|[^:/*\[\]]+)(:(?P<port>\*|[\d.]+))?/?\Z"
 )
@@ -27,11 +38,11 @@ class Allowed:
         """:raises InvalidSetting: it is no such entry"""
         found = _PATTERN.match(text)
         if found is None:
-            raise InvalidSetting(f'/spin.toml: {where} has "{text}", which is not SCHEME://HOST[:PORT]')
+            raise InvalidSetting(f'{where} has "{text}", which is not SCHEME://HOST[:PORT]')
         scheme, port = found["scheme"], found["port"]
-        if port is None and scheme not in _PORTS:
-            raise InvalidSetting(f'/spin.toml: {where} has "{text}", which needs a port')
-        return cls(scheme, found["host"].lower(), _ports(port or str(_PORTS[scheme]), text, where))
+        if port is None and scheme not in PORTS:
+            raise InvalidSetting(f'{where} has "{text}", which needs a port')
+        return cls(scheme, found["host"].lower().strip("[]"), _ports(port or str(PORTS[scheme]), text, where))
 
     def matches(self, scheme: str, host: str, port: int) -> bool:
         return (
@@ -48,7 +59,7 @@ def _ports(text: str, entry: str, where: str) -> range | None:
     try:
         return range(int(first), int(last) if last else int(first) + 1)
     except ValueError:
-        raise InvalidSetting(f'/spin.toml: {where} has "{entry}", whose port is none') from None
+        raise InvalidSetting(f'{where} has "{entry}", whose port is none') from None
 
 
 class Outbound:
@@ -60,12 +71,19 @@ class Outbound:
     def __call__(self, scheme: str, authority: str) -> None:
         """:raises Err: ``HTTP-request-denied``"""
         host, port = _address(scheme, authority)
-        if not any(allowed.matches(scheme, host, port) for allowed in self._allowed):
+        if not self.allows(scheme, host, port):
             raise DENIED
+
+    def allows(self, scheme: str, host: str, port: int) -> bool:
+        return any(allowed.matches(scheme, host.lower().strip("[]"), port) for allowed in self._allowed)
+
+    def may_ever(self, *schemes: str) -> bool:
+        """Whether any host may be connected to by one of those protocols."""
+        return any(allowed.scheme in ("*", *schemes) for allowed in self._allowed)
 
 
 def _address(scheme: str, authority: str) -> tuple[str, int]:
     host, colon, port = authority.rpartition(":")
     if colon and port.isdigit():
         return host.lower(), int(port)
-    return authority.lower(), _PORTS[scheme]
+    return authority.lower(), PORTS[scheme]

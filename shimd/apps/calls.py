@@ -1,0 +1,92 @@
+"""Calls of a component's exported function: an instance for each, on a thread of its own."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from shimd.apps.http.pool import Pool
+from shimd.component.guest import Guest
+from shimd.component.host import Exit, Host
+from shimd.component.values import Err
+from shimd.wasi.turns import Turns
+
+#: Threads are as many as calls are let in.
+UNLIMITED = anyio.CapacityLimiter(1 << 20)
+
+
+class Calls:
+    """Of one component, by messages and moments. ``async with`` it, to have instances made ahead."""
+
+    def __init__(self, host: Host, name: str, *, pool: int = 1, concurrency: int = 64) -> None:
+        self._host = host
+        self._name = name
+        self._turns = Turns()
+        self._pool = Pool(host, pool, self._turns)
+        self._guests = anyio.CapacityLimiter(concurrency)
+        self._tasks: TaskGroup
+
+    async def __aenter__(self) -> "Calls":
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._pool.fill)
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(*exception)
+
+    async def __call__(self, interface: str, function: str, *arguments: Any) -> bool:
+        """Returns whether it went well; what did not is told on the app's stderr.
+
+        :param interface: as the component exports it; empty for a function that stands in none
+        """
+        async with self._guests:
+            try:
+                guest = await self._pool.take()
+            except Exception as error:
+                complain(self._name, str(error))
+                return False
+            return await to_thread.run_sync(self._run, guest, interface, function, arguments, limiter=UNLIMITED)
+
+    def _run(self, guest: Guest, interface: str, function: str, arguments: tuple[Any, ...]) -> bool:
+        try:
+            with self._turns.taken() as guest.turn, closing(guest):
+                result = self._host.call(guest, interface, function, *arguments)
+        except Exit as exit:
+            if exit.code:
+                complain(self._name, f"the guest exited with {exit.code}")
+            return exit.code == 0
+        except Exception as error:
+            complain(self._name, str(error))
+            return False
+        if isinstance(result, Err):
+            complain(self._name, f"{function} failed: {_reason(result.value)}")
+            return False
+        return True
+
+
+def _reason(value: Any) -> str:
+    """What a guest gives for an error: a case with a text, as a rule."""
+    payload = getattr(value, "payload", None)
+    return str(payload if payload is not None else getattr(value, "tag", value))
+
+
+@contextmanager
+def closing(guest: Guest) -> Iterator[None]:
+    """Give back what a guest has, at the end."""
+    try:
+        yield
+    finally:
+        with guest.entered():
+            guest.close()
+
+
+def complain(name: str, text: str) -> None:
+    """On the app's stderr."""
+    where = f"shimd: {name}: " if name else "shimd: "
+    os.write(2, f"{where}{text.rstrip()}\n".encode(errors="replace"))

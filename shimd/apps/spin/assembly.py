@@ -1,0 +1,195 @@
+"""An application put together: its components linked, its triggers connected to them."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+import wasmtime
+
+from shimd.apps import serving
+from shimd.apps.calls import Calls
+from shimd.apps.http.handler import INTERFACE, Handler
+from shimd.apps.http.server import serve
+from shimd.apps.http.settings import Settings
+from shimd.apps.http.ticks import Ticks
+from shimd.apps.spin import command, cron, files, keyvalue, subscriptions
+from shimd.apps.spin.allowed import Outbound
+from shimd.apps.spin.application import Server
+from shimd.apps.spin.clients import KINDS, Clients, MqttAddress
+from shimd.apps.spin.command import Command
+from shimd.apps.spin.cron import Schedule
+from shimd.apps.spin.model import Application, Component
+from shimd.apps.spin.runtime import Runtime
+from shimd.apps.spin.subscriptions import MqttSubscriber, RedisSubscriber
+from shimd.apps.spin.variables import Values
+from shimd.apps.spin.world import imports
+from shimd.component.host import Host
+from shimd.engines.base import InvalidSetting, UnsupportedFeature
+from shimd.wasi.http.outgoing import OutgoingHandler
+
+Program = tuple[wasmtime.Engine, Any]
+"""A compiled component, and the engine that it is for."""
+
+
+class Assembly:
+    """Made before the container is entered, with all that can be found wrong by then; run inside."""
+
+    def __init__(
+        self,
+        engine: wasmtime.Engine,
+        tls: ssl.SSLContext,
+        application: Application,
+        programs: Mapping[str, "Program"],
+        directories: Mapping[str, int],
+        runtime: Runtime,
+        values: Values,
+        settings: Settings,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """:param directories: of the files of components, if they came in layers
+
+        :raises EngineError: what is wrong with the application, in one sentence
+        """
+        self._engine, self._application, self._settings = engine, application, settings
+        self._directories, self._values = directories, values
+        allowed = {id: _outbound(component, values) for id, component in application.components.items()}
+        self._clients = Clients(_libraries(application, runtime, list(allowed.values())))
+        self._outgoing = {id: OutgoingHandler(tls, allowed[id]) for id in application.components}
+        self._preopens = {id: files.Preopens() for id in application.components}
+        self._hosts: dict[str, Host] = {}
+        stores = {label: keyvalue.opener(where, self._clients) for label, where in runtime.stores.items()}
+        for id, component in application.components.items():
+            given = imports(
+                component,
+                arguments,
+                values,
+                stores,
+                runtime.databases,
+                self._clients,
+                allowed[id],
+                self._outgoing[id],
+                self._preopens[id],
+            )
+            self._hosts[id] = _link(*programs[id], component, given)
+        self._check_exports()
+        self._calls: dict[str, Calls] = {}
+        self._services: list[serving.Service] = [
+            *self._redis(),
+            *self._cron(),
+            *self._mqtt(),
+            *(Command(self._hosts[trigger.component], trigger.component) for trigger in application.triggers.command),
+        ]
+
+    def run(self) -> int:
+        """In the container; returns the exit code.
+
+        :raises EngineError: a file is not there, the address is taken, a trigger has ended
+        """
+        for id, component in self._application.components.items():
+            directory = self._directories.get(id)
+            self._preopens[id].root = directory if directory is not None else files.tree(component)
+        around: list[Any] = [*self._outgoing.values(), *self._calls.values()]
+        if not self._application.triggers.http:
+            return anyio.run(serving.serve, self._services, around, self._settings.grace)
+        ticks = Ticks(self._engine)
+        server = Server(self._application, self._handlers(ticks))
+        return serve(server, self._settings, [*around, ticks, server], beside=self._services)
+
+    def _handlers(self, ticks: Ticks) -> dict[str, Handler]:
+        """Of the components that answer requests."""
+        return {
+            id: Handler(
+                self._hosts[id],
+                ticks,
+                pool=self._settings.pool,
+                concurrency=self._settings.concurrency,
+                timeout=self._settings.timeout,
+                name=id,
+            )
+            for id in dict.fromkeys(route.component for route in self._application.triggers.http)
+        }
+
+    def _check_exports(self) -> None:
+        triggers = self._application.triggers
+        needed = [
+            *((route.component, "http", INTERFACE) for route in triggers.http),
+            *((trigger.component, "redis", subscriptions.REDIS) for trigger in triggers.redis),
+            *((trigger.component, "cron", cron.FUNCTION) for trigger in triggers.cron),
+            *((trigger.component, "mqtt", subscriptions.MQTT_FUNCTION) for trigger in triggers.mqtt),
+            *((trigger.component, "command", command.INTERFACE) for trigger in triggers.command),
+        ]
+        for id, kind, name in needed:
+            if self._hosts[id].export(name) is None:
+                where = self._application.components[id].where
+                raise UnsupportedFeature(f"{where}: it exports no {name}, which its {kind} trigger calls")
+
+    def _call(self, id: str) -> Calls:
+        if id not in self._calls:
+            self._calls[id] = Calls(self._hosts[id], id, concurrency=self._settings.concurrency)
+        return self._calls[id]
+
+    def _redis(self) -> Sequence[RedisSubscriber]:
+        """One for each server."""
+        servers: dict[str, dict[str, list[Calls]]] = {}
+        places: dict[str, str] = {}
+        for trigger in self._application.triggers.redis:
+            address = self._values.resolve(trigger.address, f"{trigger.where}.address")
+            channel = self._values.resolve(trigger.channel, f"{trigger.where}.channel")
+            servers.setdefault(address, {}).setdefault(channel, []).append(self._call(trigger.component))
+            places.setdefault(address, f"{trigger.where}.address")
+        found = []
+        for address, channels in servers.items():
+            try:
+                found.append(RedisSubscriber(self._clients, address, channels))
+            except ValueError as error:
+                raise InvalidSetting(f"{places[address]}: {error}") from None
+        return found
+
+    def _cron(self) -> Sequence[Schedule]:
+        entries = [(trigger.expression, self._call(trigger.component)) for trigger in self._application.triggers.cron]
+        return [Schedule(entries)] if entries else []
+
+    def _mqtt(self) -> Sequence[MqttSubscriber]:
+        server = self._application.triggers.mqtt_server
+        if server is None:
+            return []
+        where = f"{self._application.file}: application.trigger.mqtt"
+        texts = {"address": server.address, "username": server.username, "password": server.password}
+        url, username, password = [self._values.resolve(text, f"{where}.{name}") for name, text in texts.items()]
+        try:
+            address = MqttAddress.parse(url, username, password, server.keep_alive)
+        except ValueError as error:
+            raise InvalidSetting(f"{where}.address: {error}") from None
+        return [
+            MqttSubscriber(
+                self._clients,
+                address,
+                self._values.resolve(trigger.topic, f"{trigger.where}.topic"),
+                trigger.qos,
+                self._call(trigger.component),
+            )
+            for trigger in self._application.triggers.mqtt
+        ]
+
+
+def _outbound(component: Component, values: Values) -> Outbound:
+    where = f"{component.where}.allowed_outbound_hosts"
+    return Outbound([values.resolve(entry, where) for entry in component.allowed_outbound_hosts], where)
+
+
+def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Mapping[str, Any]) -> Host:
+    try:
+        return Host(engine, program, given)
+    except UnsupportedFeature as error:
+        raise UnsupportedFeature(f"{component.where}: {error}") from None
+
+
+def _libraries(application: Application, runtime: Runtime, allowed: Sequence[Outbound]) -> set[str]:
+    """What is connected to by this application, if by any: of :data:`KINDS`."""
+    found = {kind for kind in KINDS if any(outbound.may_ever(kind, f"{kind}s") for outbound in allowed)}
+    if application.triggers.redis or runtime.uses_redis:
+        found.add("redis")
+    if application.triggers.mqtt:
+        found.add("mqtt")
+    return found

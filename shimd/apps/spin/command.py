@@ -1,0 +1,41 @@
+"""The command trigger: a component's ``wasi:cli/run``, once; its end is the application's."""
+
+from anyio import to_thread
+
+from shimd.apps.calls import UNLIMITED, closing, complain
+from shimd.apps.serving import Work
+from shimd.component.host import Exit, Host
+from shimd.component.values import Err
+from shimd.engines.base import EXIT_TRAP
+
+INTERFACE = "wasi:cli/run"
+
+
+class Command:
+    """A service."""
+
+    def __init__(self, host: Host, name: str) -> None:
+        self._host = host
+        self._name = name
+        self._work = Work()
+
+    async def run(self) -> int:
+        """Nothing tells a command that it is to end: its thread is left behind, and ends with the process."""
+        with self._work.waiting():
+            return await to_thread.run_sync(self._run, abandon_on_cancel=True, limiter=UNLIMITED)
+        return 0
+
+    def stop(self) -> None:
+        self._work.stop()
+
+    def _run(self) -> int:
+        try:
+            guest = self._host.instantiate()
+            with closing(guest):
+                result = self._host.call(guest, self._host.export(INTERFACE) or INTERFACE, "run")
+        except Exit as exit:
+            return exit.code & 0xFF
+        except Exception as error:
+            complain(self._name, str(error))
+            return EXIT_TRAP
+        return 1 if isinstance(result, Err) else 0

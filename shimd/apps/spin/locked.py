@@ -1,0 +1,124 @@
+"""A locked application: what ``spin registry push`` makes of a ``spin.toml``, as a layer of an image.
+
+Its other layers are the components' modules, and their files: one each (``…+data``), or all in archives; what is small
+stands in the manifest itself. (Spin's ``crates/locked-app`` and ``crates/oci``, version 3.)
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+
+from shimd.apps.spin import triggers
+from shimd.apps.spin.fields import Table, from_json
+from shimd.apps.spin.model import Application, Component, Triggers, Variable
+from shimd.apps.spin.routes import Route
+from shimd.engines.base import Content, Image, Layer
+
+#: The layer that holds it.
+MEDIA_TYPE = "application/vnd.fermyon.spin.application.v1+config"
+FILE = "the image's locked application"
+#: A component alone, as ``wkg`` pushes it.
+PACKAGE = "application/wasm"
+
+
+def find(image: Image) -> Application | None:
+    """What an image's layers make up; ``None``: no application.
+
+    :raises InvalidSetting: what is wrong with it, and where
+    """
+    for layer in image.layers:
+        if layer.media_type == MEDIA_TYPE:
+            return parse(image.read(layer), image.layers)
+    if [layer.media_type for layer in image.layers] == [PACKAGE]:
+        return _alone(image.layers[0])
+    return None
+
+
+def parse(text: bytes, layers: Sequence[Layer]) -> Application:
+    """:raises InvalidSetting: what is wrong, and where"""
+    table = from_json(FILE, text)
+    if table.values.get("spin_lock_version") not in (0, 1):
+        raise table.wrong("spin_lock_version", "is neither 0 nor 1")
+    _check_understood(table)
+    metadata = table.table("metadata", optional=True)
+    known = {layer.digest: layer for layer in layers}
+    components = [_component(one, known) for one in table.tables("components")]
+    variables = table.table("variables", optional=True)
+    return Application(
+        file=FILE,
+        name=metadata.text("name", "application"),
+        version=metadata.text("version", "0.0.0"),
+        variables={name: _variable(variables.table(name)) for name in variables.values},
+        components={component.id: component for component in components},
+        triggers=_triggers(table, [component.id for component in components]),
+    )
+
+
+def _alone(layer: Layer) -> Application:
+    """A component without a manifest: it answers every path, and may do nothing else."""
+    component = Component("main", "the image's component", layer)
+    routes = Triggers(http=(Route("/...", component.id),))
+    return Application("the image", component.id, "0.0.0", {}, {component.id: component}, routes)
+
+
+def _check_understood(table: Table) -> None:
+    for name in table.strings("must_understand"):
+        if name not in ("host_requirements", "component_host_requirements"):
+            raise table.wrong("must_understand", f"names {name}, which shimd does not know")
+    for owner in (table, *table.tables("components")):
+        for name, wanted in owner.table("host_requirements", optional=True).values.items():
+            if wanted != "optional":
+                raise owner.wrong(f"host_requirements.{name}", "is required, and shimd does not have it")
+
+
+def _triggers(table: Table, ids: Sequence[str]) -> Triggers:
+    declared: dict[str, list[triggers.Declared]] = {}
+    for trigger in table.tables("triggers"):
+        if trigger.values.get("trigger_dependencies"):
+            raise trigger.wrong("trigger_dependencies", "have to be composed: spin registry push does so")
+        config = trigger.table("trigger_config")
+        declared.setdefault(trigger.text("trigger_type"), []).append((config, config.text("component")))
+    settings = table.table("metadata", optional=True).table("triggers", optional=True)
+    return triggers.make(declared, settings, ids)
+
+
+def _variable(table: Table) -> Variable:
+    return Variable(table.text("default") if table.values.get("default") is not None else None)
+
+
+def _component(table: Table, known: Mapping[str, Layer]) -> Component:
+    if table.values.get("dependencies"):
+        raise table.wrong("dependencies", "have to be composed: spin registry push does so, unless told not to")
+    metadata = table.table("metadata", optional=True)
+    return Component(
+        id=table.text("id"),
+        where=table.place(),
+        source=_source(table.table("source"), known),
+        environment=table.texts("env"),
+        variables=table.texts("config"),
+        allowed_outbound_hosts=metadata.strings("allowed_outbound_hosts"),
+        key_value_stores=metadata.strings("key_value_stores"),
+        sqlite_databases=metadata.strings("databases"),
+        contents=dict(_content(one) for one in table.tables("files")),
+    )
+
+
+def _source(table: Table, known: Mapping[str, Layer]) -> Layer:
+    digest = table.text("digest")
+    if digest not in known:
+        raise table.wrong("digest", f"is {digest}, and the image has no such layer")
+    return known[digest]
+
+
+def _content(table: Table) -> tuple[str, Content]:
+    path = table.text("path")
+    parts = path.split("/")
+    if not path or {"", ".", ".."} & set(parts):
+        raise table.wrong("path", f'is "{path}", which is no path below the component\'s files')
+    if table.values.get("inline") is None:
+        return path, Content(digest=table.text("digest"))
+    inline = table.text("inline").rstrip("=")
+    try:  # Spin writes no padding
+        return path, Content(data=base64.b64decode(inline + "=" * (-len(inline) % 4), validate=True))
+    except binascii.Error as error:
+        raise table.wrong("inline", f"is not base64: {error}") from None

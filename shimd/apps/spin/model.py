@@ -1,0 +1,130 @@
+"""What a Spin application is, whichever manifest describes it: ``spin.toml`` or a locked application of an image."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from shimd.apps.spin.routes import Route
+from shimd.engines.base import Content, InvalidSetting, Layer
+
+
+@dataclass(frozen=True)
+class Variable:
+    default: str | None
+    """``None``: it is required."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """Files that a component sees: those that a glob finds, or one directory (or file) at a place of its own."""
+
+    source: str
+    destination: str | None = None
+
+
+@dataclass(frozen=True)
+class Component:
+    id: str
+    where: str
+    """The manifest and the field that describe it, for messages."""
+    source: str | Layer
+    """Of its module: a path relative to the manifest, or a layer of the image."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Templates."""
+    allowed_outbound_hosts: tuple[str, ...] = ()
+    key_value_stores: tuple[str, ...] = ()
+    sqlite_databases: tuple[str, ...] = ()
+    files: tuple[Mount, ...] = ()
+    exclude_files: tuple[str, ...] = ()
+    contents: Mapping[str, Content] = field(default_factory=dict)
+    """Instead of ``files``, in an image's layers: by the guest's paths."""
+
+
+@dataclass(frozen=True)
+class RedisTrigger:
+    where: str
+    component: str
+    channel: str
+    """A template, as the address."""
+    address: str
+
+
+@dataclass(frozen=True)
+class CronTrigger:
+    where: str
+    component: str
+    expression: str
+
+
+@dataclass(frozen=True)
+class MqttTrigger:
+    where: str
+    component: str
+    topic: str
+    """A template."""
+    qos: int
+
+
+@dataclass(frozen=True)
+class MqttServer:
+    """Templates, but for the interval."""
+
+    address: str
+    username: str
+    password: str
+    keep_alive: int
+    """Seconds."""
+
+
+@dataclass(frozen=True)
+class CommandTrigger:
+    where: str
+    component: str
+
+
+@dataclass(frozen=True)
+class Triggers:
+    """What calls the components."""
+
+    http: tuple[Route, ...] = ()
+    redis: tuple[RedisTrigger, ...] = ()
+    cron: tuple[CronTrigger, ...] = ()
+    mqtt: tuple[MqttTrigger, ...] = ()
+    mqtt_server: MqttServer | None = None
+    command: tuple[CommandTrigger, ...] = ()
+
+    def retaining(self, ids: frozenset[str]) -> "Triggers":
+        """Those of some components."""
+        return replace(
+            self,
+            http=tuple(route for route in self.http if route.component in ids),
+            redis=tuple(trigger for trigger in self.redis if trigger.component in ids),
+            cron=tuple(trigger for trigger in self.cron if trigger.component in ids),
+            mqtt=tuple(trigger for trigger in self.mqtt if trigger.component in ids),
+            command=tuple(trigger for trigger in self.command if trigger.component in ids),
+        )
+
+
+@dataclass(frozen=True)
+class Application:
+    file: str
+    """Where it is described, for messages."""
+    name: str
+    version: str
+    variables: Mapping[str, Variable]
+    components: Mapping[str, Component]
+    triggers: Triggers
+
+    def retaining(self, ids: str) -> "Application":
+        """Only those components (``SPIN_COMPONENTS_TO_RETAIN``, comma-separated; empty: all).
+
+        :raises InvalidSetting: there is none of a name
+        """
+        chosen = frozenset(id.strip() for id in ids.split(",") if id.strip())
+        for id in sorted(chosen):
+            if id not in self.components:
+                raise InvalidSetting(f"SPIN_COMPONENTS_TO_RETAIN names {id}, which {self.file} has not")
+        if not chosen:
+            return self
+        kept = {id: component for id, component in self.components.items() if id in chosen}
+        return replace(self, components=kept, triggers=self.triggers.retaining(chosen))

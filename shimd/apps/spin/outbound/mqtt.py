@@ -1,0 +1,53 @@
+"""``fermyon:spin/mqtt@2.0.0``: publishing."""
+
+from contextlib import suppress
+from typing import Any
+
+from anyio import from_thread
+
+from shimd.apps.spin.allowed import Outbound
+from shimd.apps.spin.clients import Clients, MqttAddress, mqtt_errors
+from shimd.component.values import Case, Err
+from shimd.wasi.waiting import wait_for
+
+_QOS = {"at-most-once": 0, "at-least-once": 1, "exactly-once": 2}
+
+
+class Mqtt:
+    """The interface; ``Connection`` has its static function."""
+
+    def __init__(self, clients: Clients, allowed: Outbound) -> None:
+        self._clients = clients
+        self._allowed = allowed
+        self.Connection = self
+
+    def open(self, address: str, username: str, password: str, keep_alive: int) -> "Connection":
+        try:
+            server = MqttAddress.parse(address, username, password, keep_alive)
+        except ValueError:
+            raise Err(Case("invalid-address")) from None
+        if not self._allowed.allows("mqtts" if server.tls else "mqtt", server.host, server.port):
+            raise Err(Case("connection-failed", f"address {server.shown} is not permitted"))
+        try:
+            return Connection(wait_for(self._connect, server))
+        except mqtt_errors() as error:
+            raise Err(Case("connection-failed", str(error))) from None
+
+    async def _connect(self, server: MqttAddress) -> Any:
+        return await self._clients.mqtt(server).__aenter__()
+
+
+class Connection:
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def close(self) -> None:
+        with suppress(*mqtt_errors()):  # it was lost before
+            from_thread.run(self._client.__aexit__, None, None, None)
+
+    def publish(self, topic: str, payload: bytes, qos: str) -> None:
+        """Returns once the server has it, as far as its quality of service says so."""
+        try:
+            wait_for(self._client.publish, topic, payload, _QOS[qos])
+        except mqtt_errors() as error:
+            raise Err(Case("other", str(error))) from None

@@ -1,0 +1,117 @@
+"""The triggers of an application, as ``spin.toml`` and a locked application both say them.
+
+http: https://spinframework.dev/http-trigger, redis: https://spinframework.dev/redis-trigger; the others are plugins
+of Spin's (``trigger-cron``, ``trigger-mqtt``, ``trigger-command``).
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from shimd.apps.spin import cron
+from shimd.apps.spin.fields import Table
+from shimd.apps.spin.model import CommandTrigger, CronTrigger, MqttServer, MqttTrigger, RedisTrigger, Triggers
+from shimd.apps.spin.routes import Route
+from shimd.engines.base import InvalidSetting
+
+KINDS = ("http", "redis", "cron", "mqtt", "command")
+Declared = tuple[Table, str]
+"""A trigger's settings, and the id of its component."""
+
+
+def make(declared: Mapping[str, Sequence[Declared]], settings: Table, ids: Collection[str]) -> Triggers:
+    """By kind.
+
+    :param settings: of whole kinds: ``application.trigger``
+    :raises InvalidSetting: what is wrong, and where
+    """
+    for kind, ones in declared.items():
+        if kind not in KINDS and ones:
+            raise ones[0][0].wrong("", f"is a {kind} trigger; shimd runs {', '.join(KINDS)}")
+    for table, component in (one for ones in declared.values() for one in ones):
+        if component not in ids:
+            raise table.wrong("component", f"names {component!r}, which is no component")
+    found = Triggers(
+        http=_routes(declared.get("http", ()), settings.table("http", optional=True)),
+        redis=_each(_redis(settings.table("redis", optional=True)), declared.get("redis", ())),
+        cron=_each(_cron, declared.get("cron", ())),
+        mqtt=_each(_mqtt, declared.get("mqtt", ())),
+        command=tuple(CommandTrigger(table.place(), id) for table, id in declared.get("command", ())),
+        mqtt_server=_mqtt_server(settings.table("mqtt", optional=True)) if declared.get("mqtt") else None,
+    )
+    if not any(declared.values()):
+        raise InvalidSetting(f"{settings.file} has no trigger ({', '.join(KINDS)}): no component would ever run")
+    return found
+
+
+def _each(make: Callable[[Table, str], Any], ones: Sequence[Declared]) -> tuple[Any, ...]:
+    return tuple(make(table, component) for table, component in ones)
+
+
+def _routes(ones: Sequence[Declared], settings: Table) -> tuple[Route, ...]:
+    if settings.values.get("base", "/") != "/":
+        raise settings.wrong("base", "is not supported: have it in each route")
+    routes = [_route(table, component) for table, component in ones]
+    seen: dict[str, str] = {}
+    for route, (table, _component) in zip(routes, ones, strict=True):
+        if route.path is None:
+            continue
+        if route.path in seen:
+            raise table.wrong("route", f"gives the route {route.path} to {route.component}; {seen[route.path]} has it")
+        seen[route.path] = route.component
+    return tuple(routes)
+
+
+def _route(table: Table, component: str) -> Route:
+    path, executor = table.values.get("route"), table.values.get("executor", {})
+    if not isinstance(executor, dict) or executor.get("type", "http") not in ("http", "spin"):
+        raise table.wrong("executor", "is one that shimd does not have: components export wasi:http/incoming-handler")
+    if path == {"private": True}:
+        return Route(None, component)
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise table.wrong("route", 'must be a path that starts with "/", or { private = true }')
+    if "..." in path and not path.endswith("/..."):
+        raise table.wrong("route", f'"{path}": a wildcard (/...) can only come last')
+    return Route(path, component)
+
+
+def _redis(settings: Table) -> Callable[[Table, str], RedisTrigger]:
+    def make(table: Table, component: str) -> RedisTrigger:
+        address = table.text("address", settings.text("address", ""))
+        if not address:
+            raise table.wrong("address", "is missing, and application.trigger.redis.address, too")
+        return RedisTrigger(table.place(), component, table.text("channel"), address)
+
+    return make
+
+
+def _cron(table: Table, component: str) -> CronTrigger:
+    expression = table.text("cron_expression")
+    try:
+        cron.parse(expression)
+    except ValueError as error:
+        raise table.wrong("cron_expression", f'"{expression}" {error}') from None
+    return CronTrigger(table.place(), component, expression)
+
+
+def _mqtt(table: Table, component: str) -> MqttTrigger:
+    qos = _number(table, "qos", 0)
+    if qos > 2:
+        raise table.wrong("qos", "is not 0, 1 or 2")
+    return MqttTrigger(table.place(), component, table.text("topic"), qos)
+
+
+def _mqtt_server(settings: Table) -> MqttServer:
+    return MqttServer(
+        settings.text("address"),
+        settings.text("username", ""),
+        settings.text("password", ""),
+        _number(settings, "keep_alive_interval", 30),
+    )
+
+
+def _number(table: Table, name: str, default: int) -> int:
+    """A number, or as the plugin has it one in quotation marks."""
+    text = str(table.values.get(name, default))
+    if not text.isdigit():
+        raise table.wrong(name, f"is {text}, which is no number")
+    return int(text)

@@ -1,0 +1,71 @@
+"""Spin applications in containers: the component of ``tests/components/spin``, described in one way or another."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.components.build import component
+from tests.e2e import guests, images
+from tests.e2e.box import Box, Runtime, until
+from tests.e2e.containerd import VERSIONS
+from tests.e2e.http_app import answers, free_port
+
+SPIN = Runtime("spin", "test.invalid/spin:1", "/", "io.containerd.spin.v2")
+on_spin = pytest.mark.parametrize("runtime", [SPIN], ids=["spin"], indirect=True)
+#: For what containerd has no part in.
+on_the_newest = pytest.mark.parametrize("version", VERSIONS[-1:], ids=lambda version: version.name, indirect=True)
+
+
+def program() -> bytes:
+    """With the exports of all triggers."""
+    return component("spin", "spin-all").read_bytes()
+
+
+@dataclass
+class App:
+    address: str
+    output: Path
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"http://{self.address}{path}", timeout=30, trust_env=False)
+
+    def value(self, path: str) -> Any:
+        """What a component says."""
+        answer = self.get(path)
+        assert answer.status_code == 200, answer.text + self.output.read_text()[-2000:]
+        return answer.json()
+
+
+#: For what is found wrong before a module is looked at: an image of all of it takes a while to import.
+NO_PROGRAM = b"\0asm\x0d\0\1\0"
+
+
+def image(path: Path, name: str, manifest: str, files: Mapping[str, bytes] | None = None, **more: bytes) -> Path:
+    """The archive of an image with a ``/spin.toml``, and files of absolute paths."""
+    contents = {"/spin.toml": manifest.encode(), **(files or {})}
+    if "/app.wasm" not in contents:
+        contents["/app.wasm"] = program()
+    contents.update({f"/{key}": value for key, value in more.items()})
+    layer = images.layer(contents, guests.DIRECTORIES)
+    images.save(path, [images.image(name, [layer], {"Entrypoint": ["/"], "Env": ["PATH=/"]})])
+    return path
+
+
+@contextmanager
+def running(box: Box, name: str = SPIN.image, **environment: str) -> Iterator[App]:
+    """An application in a container, which answers; ended with TERM and the exit code 0."""
+    address = f"127.0.0.1:{free_port()}"
+    variables = {"SPIN_HTTP_LISTEN_ADDR": address, "SPIN_VARIABLE_SECRET": "s3cret", **environment}
+    flags = ["--net-host", *(item for key, value in variables.items() for item in ("--env", f"{key}={value}"))]
+    output = box.detach("app", flags=tuple(flags), image=name)
+    until(lambda: answers(address) or box.status("app") == "STOPPED", "the application to listen")
+    assert box.status("app") == "RUNNING", output.read_text()
+    yield App(address, output)
+    box.kill("app", "SIGTERM")
+    box.wait_status("app", "STOPPED")
+    assert box.delete("app") == 0

@@ -1,0 +1,120 @@
+"""``/runtime-config.toml``: stores, and providers of variables in their order."""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from shimd.apps.spin.database import Database
+from shimd.apps.spin.model import Application, Triggers, Variable
+from shimd.apps.spin.runtime import Runtime
+from shimd.apps.spin.variables import Values
+from shimd.engines.base import InvalidSetting
+
+DECLARED = {"first": Variable(None), "second": Variable("default")}
+
+
+def reader(files: Mapping[str, str]) -> Callable[[str], bytes | None]:
+    return lambda path: files[path].encode() if path in files else None
+
+
+def values(files: Mapping[str, str], **environment: str) -> tuple[str, str]:
+    """Of the two variables."""
+    runtime = Runtime(reader(files), environment, DECLARED)
+    application = Application("/spin.toml", "a", "1", DECLARED, {}, Triggers())
+    found = Values(application, runtime.variables)
+    return found.resolve("{{ first }}", ""), found.resolve("{{second}}", "")
+
+
+def configured(text: str, **files: str) -> dict[str, str]:
+    return {"/runtime-config.toml": text, **{f"/{name}": content for name, content in files.items()}}
+
+
+def test_the_environment() -> None:
+    assert values({}, SPIN_VARIABLE_FIRST="one") == ("one", "default")
+
+
+def test_a_plain_name_goes_before_the_prefixed_one_as_in_spinkube() -> None:
+    assert values({}, SPIN_VARIABLE_FIRST="prefixed", FIRST="plain", first="no") == ("plain", "default")
+
+
+def test_dotenv_comes_last() -> None:
+    dotenv = {"/.env": "# ours\nSPIN_VARIABLE_FIRST=\"from file\"\nexport SPIN_VARIABLE_SECOND='two'\nnonsense\n"}
+    assert values(dotenv) == ("from file", "two")
+    assert values(dotenv, SPIN_VARIABLE_FIRST="environment") == ("environment", "two")
+
+
+def test_providers_go_before_the_environment_in_their_order() -> None:
+    text = """
+    [[variables_provider]]
+    type = "static"
+    values = { first = "static" }
+    [[config_provider]]
+    type = "static"
+    values = { first = "later", second = "later" }
+    """
+    assert values(configured(text), SPIN_VARIABLE_FIRST="environment") == ("static", "later")
+
+
+def test_another_prefix() -> None:
+    text = '[[variables_provider]]\ntype = "env"\nprefix = "OWN"\ndotenv_path = "own.env"'
+    files = configured(text, **{"own.env": "OWN_FIRST=file\nOWN_SECOND=file"})
+    assert values(files, OWN_FIRST="environment") == ("environment", "file")
+
+
+@pytest.mark.parametrize(
+    ("path", "files"),
+    [
+        ("secrets", {"secrets/first": "value\n", "secrets/second": "other", "secrets/third": "not declared"}),
+        ("/values.toml", {"values.toml": 'first = "value"\nsecond = "other"\n'}),
+        ("values.json", {"values.json": '{"first": "value", "second": "other"}'}),
+    ],
+)
+def test_files(path: str, files: Mapping[str, str]) -> None:
+    text = f'[[variables_provider]]\ntype = "file"\npath = "{path}"'
+    assert values(configured(text, **files)) == ("value", "other")
+
+
+def test_a_required_variable_that_nobody_gives() -> None:
+    with pytest.raises(InvalidSetting, match="the variable first is required: set SPIN_VARIABLE_FIRST"):
+        values({})
+
+
+def test_stores() -> None:
+    text = """
+    [key_value_store.here]
+    type = "spin"
+    path = "data/kv.db"
+    [key_value_store.there]
+    type = "redis"
+    url = "redis://server"
+    """
+    runtime = Runtime(reader(configured(text)), {}, DECLARED)
+    assert set(runtime.stores) == {"default", "here", "there"}
+    assert runtime.stores["there"] == "redis://server"
+    here = runtime.stores["here"]
+    assert isinstance(here, Database)
+    assert str(here.path) == "/data/kv.db"
+    assert runtime.uses_redis
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x", "/runtime-config.toml is not TOML"),
+        ('[key_value_store.a]\ntype = "azure_cosmos"', "key_value_store.a.type is 'azure_cosmos'; shimd has"),
+        ('[key_value_store.a]\ntype = "redis"', "key_value_store.a.url is missing"),
+        ('[sqlite_database.a]\ntype = "libsql"', "sqlite_database.a.type is 'libsql'"),
+        ('[[variables_provider]]\ntype = "vault"', r"variables_provider\[0\].type is 'vault'; shimd has"),
+        (
+            '[[variables_provider]]\ntype = "static"\nvalues = { a = 1 }',
+            r"values.a is not a string",
+        ),
+        (
+            '[[variables_provider]]\ntype = "file"\npath = "bad.toml"',
+            "path names /bad.toml, which is",
+        ),
+    ],
+)
+def test_what_is_wrong(text: str, words: str) -> None:
+    with pytest.raises(InvalidSetting, match=words):
+        values(configured(text, **{"bad.toml": "= ="}))
