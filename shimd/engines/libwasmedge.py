@@ -119,6 +119,7 @@ def prepare() -> None:
     It logs to stdout, which is the app's: its log is off. Results tell what went wrong, too.
 
     :raises OSError: there is no library, or something that it needs is missing
+    :raises AttributeError: it is another one, or of another age
     """
     library = _library()
     library.LogOff()

@@ -73,7 +73,7 @@ class WasmEdgeEngine:
 
         try:
             libwasmedge.prepare()
-        except OSError:
+        except (OSError, AttributeError):
             return  # version() tells it to everyone who wants to run an app
         self._configuration = libwasmedge.configuration()
 
@@ -243,7 +243,7 @@ def _directories(invocation: Invocation) -> Iterator[str]:
 
 def _read_only_view(directory: str) -> str:
     try:
-        return f"/proc/self/fd/{libc.clone_readonly(directory)}"
+        return f"/proc/self/fd/{libc.clone_readonly(directory)}/."  # which the library does not take for a link
     except OSError as error:
         raise EngineError(
             f"wasmedge gives a directory read-only by a mount, which takes root: {directory}: {error.strerror}"

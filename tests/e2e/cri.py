@@ -77,6 +77,7 @@ _AS_THE_KUBELET = {"security_context": {"namespace_options": {"pid": CONTAINER}}
 _HANDLERS = {
     "runc": "io.containerd.runc.v2",
     "wasmtime": "io.containerd.wasmtime.v1",
+    "wasmedge": "io.containerd.wasmedge.v1",
     "wasmer": "io.containerd.wasmer.v1",
 }
 _NETWORK = {

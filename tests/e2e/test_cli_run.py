@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from shimd.engines.registry import lacking
 from tests.e2e import leftovers
 from tests.e2e.box import until
 from tests.e2e.containerd import LAUNCHERS, PATIENCE
 
 Done = subprocess.CompletedProcess[str]
-ENGINES = ["wasmtime", "wasmer"]
+ENGINES = ["wasmtime", "wasmer", *([] if lacking("wasmedge") else ["wasmedge"])]
 #: Compiles for some seconds at least: many functions, none of them short.
 SLOW = 30_000
 
