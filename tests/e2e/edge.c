@@ -12,7 +12,7 @@
 #include <wasi/api.h>
 
 #define IMPORT(name) __attribute__((import_module("wasi_snapshot_preview1"), import_name(#name)))
-enum { INET4 = 1, DATAGRAM = 1, STREAM = 2, CLIENTS = 16 };
+enum { INET4 = 1, DATAGRAM = 1, STREAM = 2, SOCKET_LEVEL = 0, REUSE_ADDRESS = 0, CLIENTS = 16 };
 
 struct bytes {
     uint8_t *data;
@@ -24,6 +24,8 @@ IMPORT(sock_bind) int32_t sock_bind(uint32_t fd, struct bytes *address, uint32_t
 IMPORT(sock_listen) int32_t sock_listen(uint32_t fd, uint32_t backlog);
 IMPORT(sock_accept) int32_t edge_accept(uint32_t fd, uint32_t *connection);
 IMPORT(sock_connect) int32_t sock_connect(uint32_t fd, struct bytes *address, uint32_t port);
+IMPORT(sock_setsockopt)
+int32_t sock_setsockopt(uint32_t fd, uint32_t level, uint32_t name, const void *value, uint32_t size);
 IMPORT(sock_recv_from_v2)
 int32_t sock_recv_from(uint32_t fd, struct bytes *into, uint32_t count, struct bytes *address, uint32_t flags,
                        uint32_t *port, uint32_t *size, uint32_t *flags_out);
@@ -44,9 +46,10 @@ static void must(const char *what, int32_t error) {
 }
 
 static uint32_t bound(uint32_t type, int port) {
-    uint32_t fd;
+    uint32_t fd, yes = 1;
     struct bytes address = {any, sizeof any};
     must("sock_open", sock_open(INET4, type, &fd));
+    must("sock_setsockopt", sock_setsockopt(fd, SOCKET_LEVEL, REUSE_ADDRESS, &yes, sizeof yes));
     must("sock_bind", sock_bind(fd, &address, port));
     must("non-blocking", __wasi_fd_fdstat_set_flags(fd, __WASI_FDFLAGS_NONBLOCK));
     return fd;
@@ -121,6 +124,7 @@ static int datagrams(int port) {
             return fail("poll", errno);
         struct bytes into = {data, sizeof data}, address = {from, sizeof from};
         must("sock_recv_from", sock_recv_from(fd, &into, 1, &address, 0, &sender, &size, &flags));
+        sender = sender >> 8 | (sender & 0xff) << 8; /* WasmEdge 0.14 gives it as it came, and takes it in our order */
         struct bytes back = {data, size};
         must("sock_send_to", sock_send_to(fd, &back, 1, &address, (int32_t)sender, 0, &size));
         if (size == 3 && !memcmp(data, "end", 3))
