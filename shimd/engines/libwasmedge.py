@@ -18,6 +18,7 @@ _SUCCESS, _TERMINATED = 0, 1
 _EXECUTION = 0x400
 #: WasmEdge_ExternalType_Function, WasmEdge_CompilerOutputFormat_Native, WasmEdge_RunMode_AOT.
 _FUNCTION, _NATIVE, _AOT = 0, 0, 2
+_NN = b"wasi_nn"
 
 
 class Text(ctypes.Structure):
@@ -78,8 +79,6 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "ExecutorInstantiate": (Result, _P, _P, _P, _P),
     "ExecutorInvoke": (Result, _P, _P, _P, _N, _P, _N),
     "PluginLoadWithDefaultPaths": (None,),
-    "PluginListPluginsLength": (_N,),
-    "PluginListPlugins": (_N, _P, _N),
     "PluginFind": (_P, Text),
     "PluginListModuleLength": (_N, _P),
     "PluginListModule": (_N, _P, _P, _N),
@@ -223,22 +222,26 @@ def functions(instance: int) -> set[str]:
     return {str(name) for name in names}
 
 
-def plugin_module(name: str) -> int | None:
-    """An instance of a module that one of the plugins gives; ``None``: none does."""
+def nn_module(name: str) -> int | None:
+    """An instance of a module of the plugin for WASI-NN; ``None``: it has no such module, or is not there.
+
+    Other plugins are left out: some open files or run programs, past what a guest was given (the built-in
+    "wasi:logging/logging" writes to any file that the guest names).
+    """
     library = _library()
-    plugins = (Text * library.PluginListPluginsLength())()
-    library.PluginListPlugins(plugins, len(plugins))
-    for plugin in map(library.PluginFind, plugins):
-        modules = (Text * library.PluginListModuleLength(plugin))()
-        library.PluginListModule(plugin, modules, len(modules))
-        if name in map(str, modules):
-            made: int = library.PluginCreateModule(plugin, Text.of(name.encode()))
-            return made
-    return None
+    plugin = library.PluginFind(Text.of(_NN))
+    if not plugin:
+        return None
+    modules = (Text * library.PluginListModuleLength(plugin))()
+    library.PluginListModule(plugin, modules, len(modules))
+    if name not in map(str, modules):
+        return None
+    made: int = library.PluginCreateModule(plugin, Text.of(name.encode()))
+    return made
 
 
 def preload_models(models: str) -> None:
-    """WASI-NN's, as WASMEDGE_WASINN_PRELOAD names them: ``NAME:FORMAT:DEVICE:FILE``."""
+    """For WASI-NN, as WASMEDGE_WASINN_PRELOAD names them: ``NAME:FORMAT:DEVICE:FILE``."""
     _library().PluginInitWASINN((c_char_p * 1)(os.fsencode(models)), 1)
 
 

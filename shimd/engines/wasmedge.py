@@ -46,7 +46,7 @@ print(tell().decode())"""
 _MODULE, _FACTS = "module", "facts.json"
 #: Imports by which a module reaches the network.
 _NETWORK = ("sock_open", "sock_open_v2", "sock_getaddrinfo")
-#: Of the container's environment, what plugins read: they do it by getenv(3).
+#: Of the container's environment, what the plugin for WASI-NN reads, by getenv(3).
 _PREFIX, _PRELOAD = "WASMEDGE_", "WASMEDGE_WASINN_PRELOAD"
 
 
@@ -55,7 +55,7 @@ class Loaded:
     module: int
     facts: dict[str, Any]
     """What :func:`check_entry` takes; ``size``, bytes of the compiled form; ``network``, whether it opens sockets;
-    ``plugins``, what it imports of modules that are not WASI's, as [module, name]."""
+    ``others``, what it imports of modules that are not WASI's, as [module, name]."""
 
 
 class WasmEdgeEngine:
@@ -105,8 +105,8 @@ class WasmEdgeEngine:
         check_entry(module.facts, invocation.entry)
         if module.facts["network"] and not invocation.network:
             raise UnsupportedFeature("the module opens sockets, and this run has no network: shimd run --network")
-        if module.facts["plugins"]:
-            _check_plugins(module)
+        if module.facts["others"]:
+            _check_others(module)
         for host, guest, _read_only in top_preopens(invocation):
             if ":" in host + guest:
                 raise UnsupportedFeature(f"wasmedge takes no directory with a colon in its name: {guest}")
@@ -120,7 +120,7 @@ class WasmEdgeEngine:
         variables = [f"{name}={value}" for name, value in environment(invocation).items()]
         wasi = libwasmedge.wasi(invocation.args, variables, list(_directories(invocation)))
         try:
-            instance = libwasmedge.Instance(self._configuration, module.module, [wasi, *_plugins(module)])
+            instance = libwasmedge.Instance(self._configuration, module.module, [wasi, *_others(module)])
             instance.call(invocation.entry)
         except libwasmedge.Failure as failure:
             if failure.trap:
@@ -201,7 +201,7 @@ def _facts(module: int) -> dict[str, Any]:
         "problem": f"the module imports {WASI}.{unknown[0]}, which wasmedge does not have" if unknown else None,
         "exports": {name: _no_entry(type) for name, type in libwasmedge.exports(module)},
         "network": any(space == WASI and name in _NETWORK for space, name in imports),
-        "plugins": [[space, name] for space, name in imports if space != WASI],
+        "others": [[space, name] for space, name in imports if space != WASI],
     }
 
 
@@ -212,23 +212,23 @@ def _no_entry(type: tuple[int, int] | None) -> str | None:
     return None if type == (0, 0) else NO_ENTRY
 
 
-def _check_plugins(module: Loaded) -> None:
+def _check_others(module: Loaded) -> None:
     from shimd.engines import libwasmedge
 
-    for space, name in module.facts["plugins"]:
-        instance = libwasmedge.plugin_module(space)
+    for space, name in module.facts["others"]:
+        instance = libwasmedge.nn_module(space)
         if instance is None or name not in libwasmedge.functions(instance):
             way_out = " (WASIX modules run on wasmer)" if space.startswith("wasix") else ""
             raise UnsupportedFeature(
-                f"the module imports {space}.{name}, which is neither WASI preview 1 nor a plugin's{way_out}"
+                f"the module imports {space}.{name}, which is neither WASI preview 1 nor WASI-NN's{way_out}"
             )
 
 
-def _plugins(module: Loaded) -> Iterator[int]:
+def _others(module: Loaded) -> Iterator[int]:
     from shimd.engines import libwasmedge
 
-    for space in dict.fromkeys(space for space, _name in module.facts["plugins"]):
-        instance = libwasmedge.plugin_module(space)
+    for space in dict.fromkeys(space for space, _name in module.facts["others"]):
+        instance = libwasmedge.nn_module(space)
         if instance is not None:
             yield instance
 

@@ -20,7 +20,6 @@ SUITES = {
     "own": ("tests/e2e/test_wasmedge.py",),
     "run": ("tests/e2e/test_run.py", "-k", "wasmedge and debian and not hundred and not forty"),
     "files": ("tests/e2e/test_files.py", "-k", "wasmedge and v2"),
-    "cli": ("tests/e2e/test_cli_run.py", "-k", "wasmedge"),
 }
 
 

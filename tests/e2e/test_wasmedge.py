@@ -156,7 +156,7 @@ def test_bad_apps(box: Box, tmp_path: Path) -> None:
     for program, words in (
         ("/cut.wasm", "/cut.wasm: not valid WebAssembly: a section is not whole"),
         ("/component.wasm", "/component.wasm: wasmedge runs core modules, and this is a component: use the wasmtime"),
-        ("/imports.wat", "the module imports env.log, which is neither WASI preview 1 nor a plugin's"),
+        ("/imports.wat", "the module imports env.log, which is neither WASI preview 1 nor WASI-NN's"),
     ):
         done = box.ctr("run", "--rm", "--runtime", box.runtime.type, "test.invalid/bad:1", "bad", program, check=False)
         assert done.code != 0 and words in done.err, done.err

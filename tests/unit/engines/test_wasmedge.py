@@ -122,8 +122,9 @@ def test_entries_that_are_none(rig: Rig, entry: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "words"),
     [
-        ("env", "log", "the module imports env.log, which is neither WASI preview 1 nor a plugin's"),
+        ("env", "log", "the module imports env.log, which is neither WASI preview 1 nor WASI-NN's"),
         ("wasix_32v1", "thread_spawn", "WASIX modules run on wasmer"),
+        ("wasi:logging/logging", "log", "which is neither WASI"),  # built in, and past the preopens
         (WASI, "no_such_call", f"the module imports {WASI}.no_such_call, which wasmedge does not have"),
     ],
 )
