@@ -11,10 +11,12 @@ from tests.e2e.images import LINUX, WASI_WASM, Image, image, layer
 SOURCE = Path(__file__).parent / "app.c"
 #: For WasmEdge, with its sockets.
 EDGE = Path(__file__).parent / "edge.c"
+NN = Path(__file__).parent / "nn.c"
 #: Programs that were compiled once: the root tree of Debian 13 (test_trixie.py) has no compiler.
 CACHE = Path(__file__).parents[2] / ".cache/guests"
 _NATIVE = ("gcc", "-static", "-O1", "-s")
 _WASM = ("clang", "--target=wasm32-wasi", "-O1")
+_LIBRARY = ("gcc", "-shared", "-fPIC", "-O1", "-s")
 NATIVE = "test.invalid/native:1"
 WASM = "test.invalid/wasm:1"
 WASI = "test.invalid/wasi:1"
@@ -30,6 +32,11 @@ def build() -> tuple[bytes, bytes]:
 def edge() -> bytes:
     """edge.c as a module for WasmEdge."""
     return _compiled(EDGE, *_WASM)
+
+
+def nn() -> bytes:
+    """nn.c as a plugin of WasmEdge."""
+    return _compiled(NN, *_LIBRARY)
 
 
 def _compiled(source: Path, *command: str) -> bytes:

@@ -30,6 +30,7 @@ def tree(programs: tuple[bytes, bytes]) -> None:
     if not trixie.is_there():
         pytest.skip("there is no root tree of Debian 13: run tools/setup")
     guests.edge()
+    guests.nn()
 
 
 @pytest.mark.parametrize("suite", SUITES)

@@ -131,14 +131,19 @@ def test_a_network_of_its_own(edge: Box) -> None:
     assert done.code == 1 and done.err.startswith("sock_connect: ")
 
 
+def shimd_run(directory: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    command = [str(LAUNCHERS / "shimd"), "run", "--engine", "wasmedge", *words]
+    env = {"PATH": "/usr/bin:/bin", "SHIMD_CACHE_DIR": str(directory / "cache"), "TMPDIR": str(directory)}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+
 def test_shimd_run_has_a_network_only_if_asked_for(tmp_path: Path) -> None:
     program = tmp_path / "edge.wasm"
     program.write_bytes(guests.edge())
-    command = [str(LAUNCHERS / "shimd"), "run", "--engine", "wasmedge"]
-    words = ["get", HOST, str(free_port()), "/"]
-    refused = subprocess.run([*command, str(program), *words], capture_output=True, text=True, timeout=60)
+    words = [str(program), "get", HOST, str(free_port()), "/"]
+    refused = shimd_run(tmp_path, *words)
     assert "the module opens sockets, and this run has no network: shimd run --network" in refused.stderr
-    done = subprocess.run([*command, "--network", str(program), *words], capture_output=True, text=True, timeout=60)
+    done = shimd_run(tmp_path, "--network", *words)
     assert (done.returncode, done.stderr) == (1, "sock_connect: Connection refused\n")
 
 
@@ -162,6 +167,43 @@ def test_bad_apps(box: Box, tmp_path: Path) -> None:
         assert done.code != 0 and words in done.err, done.err
         box.remove("bad")
     assert box.run("good").out == "hello from app\n"
+
+
+ASKS = """(module (import "wasi_ephemeral_nn" "answer" (func $answer (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1) (func (export "_start") (call $exit (call $answer))))"""
+
+
+def test_wasi_nn_of_a_plugin(tmp_path: Path) -> None:
+    """The node's, never an image's; variables of the container's with WasmEdge's prefix reach it."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/nn.so").write_bytes(guests.nn())
+    (tmp_path / "asks.wat").write_text(ASKS)
+    (tmp_path / "artifacts").mkdir()
+    program = """
+import sys
+from pathlib import Path
+from shimd.shim import Invocation
+from shimd.testing.rig import make_rig
+rig, env = make_rig("wasmedge", Path(sys.argv[1])), {"WASMEDGE_ANSWER": "42"}
+done = rig.run(Path(sys.argv[2]).read_text(), Invocation(["app"], env=env))
+print(done.code, done.err)"""
+    words = [sys.executable, "-c", program, str(tmp_path / "artifacts"), str(tmp_path / "asks.wat")]
+    with_plugin = {"WASMEDGE_PLUGIN_PATH": str(tmp_path / "plugins")}
+    done = subprocess.run(words, env=with_plugin, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "42 \n", done.stderr
+    without = subprocess.run(words, env={}, capture_output=True, text=True, timeout=60)
+    assert "imports wasi_ephemeral_nn.answer, which is neither WASI preview 1 nor WASI-NN's" in without.stdout
+
+
+@on_wasmedge
+def test_no_plugin_of_an_image_is_loaded(box: Box, tmp_path: Path) -> None:
+    files = {"/plugins/nn.so": guests.nn(), "/asks.wat": ASKS.encode()}
+    process = {"Entrypoint": ["/asks.wat"], "Env": ["PATH=/", "WASMEDGE_PLUGIN_PATH=/plugins", "WASMEDGE_ANSWER=42"]}
+    images.save(tmp_path / "asks.tar", [images.image("test.invalid/asks:1", [images.layer(files)], process)])
+    box.containerd.import_image(tmp_path / "asks.tar", box.namespace)
+    done = box.run("asks", image="test.invalid/asks:1")
+    assert "which is neither WASI preview 1 nor WASI-NN's" in done.err
 
 
 @pytest.fixture(scope="module", params=VERSIONS, ids=lambda version: version.name)
