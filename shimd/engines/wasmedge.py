@@ -62,7 +62,7 @@ class WasmEdgeEngine:
     name: ClassVar[str] = "wasmedge"
 
     def __init__(self) -> None:
-        self._configuration: int
+        self._configuration: int | None = None
 
     def version(self) -> str:
         """With the processor's abilities, which the machine code makes use of."""
@@ -77,6 +77,14 @@ class WasmEdgeEngine:
             return  # version() tells it to everyone who wants to run an app
         self._configuration = libwasmedge.configuration()
 
+    def _configured(self) -> int:
+        """Made by :meth:`warm`; or here, if the library was installed when the fork server ran already."""
+        if self._configuration is None:
+            self.warm()
+        if self._configuration is None:
+            raise MissingRuntime("WasmEdge's library does not load", _REMEDY)
+        return self._configuration
+
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         from shimd.engines import libwasmedge
 
@@ -84,8 +92,8 @@ class WasmEdgeEngine:
         artifact.mkdir()
         file = artifact / _MODULE
         try:
-            facts = _facts(libwasmedge.parse(self._configuration, wasm))
-            libwasmedge.compile(self._configuration, wasm, str(file))
+            facts = _facts(libwasmedge.parse(self._configured(), wasm))
+            libwasmedge.compile(self._configured(), wasm, str(file))
         except libwasmedge.Failure as failure:
             raise InvalidModule(f"not valid WebAssembly: {failure}") from None
         (artifact / _FACTS).write_text(json.dumps({**facts, "size": file.stat().st_size}))
@@ -97,7 +105,7 @@ class WasmEdgeEngine:
             facts = json.loads((artifact / _FACTS).read_bytes())
             if facts["size"] != os.stat(artifact / _MODULE).st_size:  # mapped, it would be a SIGBUS
                 raise BrokenArtifact(f"the compiled module {artifact} does not load: it is not whole")
-            return Loaded(libwasmedge.load(self._configuration, str(artifact / _MODULE)), facts)
+            return Loaded(libwasmedge.load(self._configured(), str(artifact / _MODULE)), facts)
         except (libwasmedge.Failure, OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
 
@@ -120,7 +128,7 @@ class WasmEdgeEngine:
         variables = [f"{name}={value}" for name, value in environment(invocation).items()]
         wasi = libwasmedge.wasi(invocation.args, variables, list(_directories(invocation)))
         try:
-            instance = libwasmedge.Instance(self._configuration, module.module, [wasi, *_others(module)])
+            instance = libwasmedge.Instance(self._configured(), module.module, [wasi, *_others(module)])
             instance.call(invocation.entry)
         except libwasmedge.Failure as failure:
             if failure.trap:

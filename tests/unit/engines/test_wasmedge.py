@@ -15,6 +15,7 @@ from shimd.node.doctor import examine
 from shimd.testing.contract import EXIT, RETURNS
 from shimd.testing.rig import Child, Rig, make_rig
 
+NOWHERE = "/nowhere/libwasmedge.so.0"
 HEADER = b"\0asm\1\0\0\0"
 FUNCTIONS = """(module (memory (export "memory") 1) (func (export "_start") unreachable)
   (func (export "other")) (func (export "takes") (param i32)))"""
@@ -54,7 +55,7 @@ def forgetful() -> Iterator[None]:
         cached.cache_clear()
 
 
-@pytest.fixture(params=["/nowhere/libwasmedge.so.0", "libc.so.6"])
+@pytest.fixture(params=[NOWHERE, "libc.so.6"])
 def no_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, forgetful: None) -> str:
     """A name that there is no library under, or not WasmEdge's."""
     name: str = request.param
@@ -101,6 +102,16 @@ needs_the_library = pytest.mark.skipif(
 def rig(tmp_path: Path) -> Rig:
     (tmp_path / "artifacts").mkdir()
     return make_rig("wasmedge", tmp_path / "artifacts")
+
+
+@needs_the_library
+def test_a_library_that_is_installed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgetful: None) -> None:
+    """The fork server that started without it goes on to be used."""
+    engine = registry.load_engine(registry.engine_reference("wasmedge"))
+    monkeypatch.setenv("SHIMD_WASMEDGE_LIBRARY", NOWHERE)
+    engine.warm()
+    monkeypatch.delenv("SHIMD_WASMEDGE_LIBRARY")
+    assert Rig(engine, tmp_path).run(EXIT % 5).code == 5
 
 
 @needs_the_library
