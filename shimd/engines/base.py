@@ -40,6 +40,15 @@ class InvalidSetting(EngineError):
     """An environment variable or annotation that the engine reads has a value of the wrong kind."""
 
 
+class MissingRuntime(EngineError):
+    """The node lacks what the engine runs on, which no Python package brings along: a library, say."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(f"{found}; {remedy}")
+        self.found = found
+        self.remedy = remedy
+
+
 class OtherEngine(EngineError):
     """The program is for another engine of this installation, which takes this one's artefacts (:class:`OfFamily`).
 
@@ -134,11 +143,18 @@ class Engine(Protocol[ModuleT]):
     def version(self) -> str:
         """What a compiled artefact depends on: engine version, configuration and target. Part of the cache key and of
         a file name: letters, digits, ``.``, ``-``, ``_``, ``+`` only. Must not import the engine's heavy parts if it
-        can be told otherwise (the supervisor calls it)."""
+        can be told otherwise (the supervisor calls it).
+
+        :raises MissingRuntime: it cannot run on this node
+        """
         ...
 
     def warm(self) -> None:
-        """Called once in the fork server: import and build all that is safe to share by fork. Starts no thread."""
+        """Called once in the fork server: import and build all that is safe to share by fork. Starts no thread.
+
+        Where :meth:`version` raises ``MissingRuntime`` it does nothing: native containers and pods need a fork server,
+        too.
+        """
         ...
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:

@@ -21,6 +21,7 @@ from shimd.engines.base import (
     OtherEngine,
     UnsupportedFeature,
 )
+from shimd.engines.core import NO_ENTRY, NO_FUNCTION, WASI, check_entry, environment, top_preopens
 from shimd.linux.packed import pack
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 _CONFIG = 4
 #: The version and layer fields after ``\0asm``: 1, and the component model's layer 1 (component-model Binary.md).
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
-_WASI = "wasi_snapshot_preview1"
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
 _MODULE, _COMPONENT_FILE, _SERVER, SOCKETS, _GUEST = "module", "component", "server", "sockets", "guest"
 _FACTS = "facts.json"
@@ -44,7 +44,6 @@ _HTTP_ENGINE = "wasi-http"
 #: What a component imports that opens sockets: likewise.
 _OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
 _SOCKETS_ENGINE = "wasi-sockets"
-_NO_FUNCTION = "is not a function"
 #: ``wasmtime.c``, where a compiler was there to build it.
 _IN_C = Path(__file__).with_name("_wasmtime.so")
 _NOTHING = ("/proc/self/fdinfo", "/", True)
@@ -115,7 +114,7 @@ class WasmtimeEngine:
             if kind == SOCKETS and not _opens_sockets(engine, compiled):  # the name stands there for something else
                 kind, engine = _COMPONENT_FILE, make_engine(parallel=True)
                 compiled = component.Component(engine, binary)
-            if kind == _GUEST and all(item.module == _WASI for item in compiled.imports):  # as any other module
+            if kind == _GUEST and all(item.module == WASI for item in compiled.imports):  # as any other module
                 kind, engine = _MODULE, make_engine(parallel=True)
                 compiled = wasmtime.Module(engine, binary)
         except wasmtime.WasmtimeError as error:
@@ -150,7 +149,6 @@ class WasmtimeEngine:
             raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
 
     def check(self, module: Loaded, invocation: Invocation) -> None:
-        """By what was noted when it was compiled: an app's start is no time for asking again."""
         entry = invocation.entry
         if module.component:
             if entry != "_start":
@@ -160,14 +158,7 @@ class WasmtimeEngine:
             if invocation.listening:
                 raise UnsupportedFeature("a component opens its listening sockets itself, it cannot be given any")
             return
-        if module.facts["problem"]:
-            raise UnsupportedFeature(module.facts["problem"])
-        exports = module.facts["exports"]
-        if entry not in exports:
-            entries = [name for name, reason in exports.items() if reason != _NO_FUNCTION]
-            raise InvalidModule(f"the module exports no function {entry} (it has: {', '.join(entries) or 'none'})")
-        if exports[entry]:
-            raise InvalidModule(f"the export {entry} {exports[entry]}")
+        check_entry(module.facts, entry)
         if invocation.listening:
             self._prepare_sockets(module)
 
@@ -196,7 +187,7 @@ class WasmtimeEngine:
             return None
         self.check(facts, invocation)
         file = _COMPONENT_FILE if facts.component else _MODULE
-        env = _environment(invocation)
+        env = list(environment(invocation).items())
         return pack(
             (
                 os.fsencode(f"{artifact}/{file}"),
@@ -398,7 +389,7 @@ def _linker(engine: "wasmtime.Engine") -> "wasmtime.Linker":
     linker = wasmtime.Linker(engine)
     linker.allow_shadowing = True
     linker.define_wasi()
-    linker.define_func(_WASI, "proc_exit", wasmtime.FuncType([wasmtime.ValType.i32()], []), _exit)
+    linker.define_func(WASI, "proc_exit", wasmtime.FuncType([wasmtime.ValType.i32()], []), _exit)
     return linker
 
 
@@ -407,7 +398,7 @@ def _problem(linker: "wasmtime.Linker", module: "wasmtime.Module") -> str | None
     import wasmtime
 
     for item in module.imports:
-        if item.module != _WASI:
+        if item.module != WASI:
             way_out = " (WASIX modules run on wasmer)" if item.module.startswith("wasix") else ""
             if item.module == "canonical_abi" or any(other.module == "canonical_abi" for other in module.imports):
                 way_out = " (Slight's modules run on slight, beside a /slightfile.toml)"
@@ -426,9 +417,9 @@ def _exports(module: "wasmtime.Module") -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for export in module.exports:
         if not isinstance(export.type, wasmtime.FuncType):
-            found[export.name] = _NO_FUNCTION
+            found[export.name] = NO_FUNCTION
         elif export.type.params or export.type.results:
-            found[export.name] = "takes parameters or gives results; an entry does neither"
+            found[export.name] = NO_ENTRY
         else:
             found[export.name] = None
     return found
@@ -440,7 +431,7 @@ def wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
 
     config = wasmtime.WasiConfig()
     config.argv = list(invocation.args)
-    config.env = _environment(invocation)
+    config.env = list(environment(invocation).items())
     config.inherit_stdin()
     config.inherit_stdout()
     config.inherit_stderr()
@@ -451,28 +442,6 @@ def wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
     if invocation.network:  # names only: the library has no function that allows sockets (``wasi_sockets.py``)
         _bindings.wasi_config_allow_ip_name_lookup(config.ptr(), True)
     return config
-
-
-def _environment(invocation: Invocation) -> list[tuple[str, str]]:
-    # WASI preview 1 has no working directory: wasi-libc starts at "/"; another can only be told by this convention.
-    told = {"PWD": invocation.cwd} if invocation.cwd != "/" else {}
-    if invocation.listening:
-        told["LISTEN_FDS"] = str(len(invocation.listening))  # sd_listen_fds(3)
-    return list({**told, **invocation.env}.items())
-
-
-def top_preopens(invocation: Invocation) -> list[tuple[str, str, bool]]:
-    """Preopens that no other contains: mounts below are the kernel's to follow.
-
-    WASI preview 1 has no working directory, and wasi-libc strips ``/`` and ``./`` alike before it looks for a preopen,
-    so that a preopen for ``.`` would catch absolute paths, too: relative paths are relative to ``/``, and PWD tells
-    the rest.
-    """
-    chosen: list[tuple[str, str, bool]] = []
-    for item in sorted(invocation.preopens, key=lambda item: len(item.guest)):
-        if not any(item.guest.startswith(guest.rstrip("/") + "/") for _host, guest, _read_only in chosen):
-            chosen.append((item.host, item.guest, item.read_only))
-    return chosen
 
 
 def _command(instance: Any, store: "wasmtime.Store") -> Any:

@@ -82,6 +82,7 @@ _AS_THE_KUBELET = {"security_context": {"namespace_options": {"pid": CONTAINER}}
 _HANDLERS = {
     "runc": "io.containerd.runc.v2",
     "wasmtime": "io.containerd.wasmtime.v1",
+    "wasmedge": "io.containerd.wasmedge.v1",
     "wasmer": "io.containerd.wasmer.v1",
     "slight": "io.containerd.slight.v1",
     "spin": "io.containerd.spin.v2",
