@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shimd.engines.base import GuestTrap, Invocation, Preopen, UnsupportedFeature
-from shimd.engines.wasmtime import SOCKETS, WasmtimeEngine, load_component, make_engine, top_preopens
+from shimd.engines.core import top_preopens
+from shimd.engines.wasmtime import SOCKETS, WasmtimeEngine, load_component, make_engine
 
 if TYPE_CHECKING:
     import wasmtime

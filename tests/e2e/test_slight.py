@@ -513,7 +513,7 @@ def test_a_command(box: Box, tmp_path: Path) -> None:
 def test_a_container_that_is_no_application(box: Box, containerd: Containerd, tmp_path: Path) -> None:
     """A sidecar of a pod whose class is slight: an ordinary module, or a native program."""
     wasmtime, runc = (next(it for it in RUNTIMES if it.name == name) for name in ("wasmtime", "runc"))
-    images.save(tmp_path / "standard.tar", guests.standard(*guests.build(tmp_path)))
+    images.save(tmp_path / "standard.tar", guests.standard(*guests.build()))
     containerd.import_image(tmp_path / "standard.tar", box.namespace)
     for ordinary in (wasmtime, runc):
         done = box.ctr(
