@@ -32,6 +32,7 @@ from shimd.task.process import exit_code
 from shimd.task.timestamp import timestamp
 from shimd.worker.cache import Cache
 from shimd.worker.client import Forks, HandedOver, Worker, private_forks
+from shimd.worker.in_c import block_of
 from shimd.worker.messages import Plan, memory_file
 from shimd.worker.programs import split_entry
 from shimd.worker.steps import of_host
@@ -175,17 +176,17 @@ class Run:
 
     async def _live_where_it_belongs(self, forks: Forks, plan: Plan) -> None:
         try:
-            await self._live(forks, plan)
+            await self._live(forks, plan, self._options.engine)
         except HandedOver as other:
             with tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime()) as directory:
                 async with private_forks(other.engine, Path(directory)) as others:
-                    await self._live(others, plan)
+                    await self._live(others, plan, other.engine)
 
-    async def _live(self, forks: Forks, plan: Plan) -> None:
+    async def _live(self, forks: Forks, plan: Plan, engine: str) -> None:
         """The worker's life; its exit code is the outcome."""
         steps = memory_file("shimd-steps", of_host().packed())
         try:
-            worker = await forks.spawn("run", plan, (0, 1, 2), [steps])
+            worker = await forks.spawn("run", plan, (0, 1, 2), [steps], block_of(engine, plan))
         finally:
             os.close(steps)
         self._worker, self.outcome.pid = worker, worker.pid

@@ -247,7 +247,8 @@ class RunsInC(Protocol):
         ...
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
-        """What that part needs to know of a program, as a block (:mod:`shimd.linux.packed`); called in the fork server.
+        """What that part needs to know of a program, as a block (:mod:`shimd.linux.packed`); called in the
+        supervisor, where nothing was warmed.
 
         :returns: ``None`` if this program needs Python
         :raises EngineError: as :meth:`Engine.check` does

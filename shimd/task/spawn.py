@@ -15,6 +15,7 @@ from shimd.task import plans
 from shimd.task.context import Context
 from shimd.task.questions import Questions
 from shimd.worker.client import HandedOver, Worker
+from shimd.worker.in_c import block_of
 from shimd.worker.messages import Plan
 from shimd.worker.programs import split_entry
 from shimd.worker.worlds import World
@@ -86,7 +87,8 @@ async def _spawn(attempt: _Attempt) -> Worker:
     context, plan, world = attempt.context, attempt.plan, attempt.world
     key = f"{context.namespace}/{plan['id']}@{time.time_ns()}.{next(_serial)}"
     forks = await context.forks(attempt.engine)
-    worker = await forks.spawn(key, plan, attempt.stdio, [world.steps, *world.fds] if world else [])
+    block = block_of(attempt.engine or context.engine, plan) if world else None
+    worker = await forks.spawn(key, plan, attempt.stdio, [world.steps, *world.fds] if world else [], block)
     try:
         await _lead(context, attempt.container, worker, plan.get("artifact"))
     except BaseException:

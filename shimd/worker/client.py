@@ -17,7 +17,7 @@ import anyio
 
 from shimd.engines.registry import engine_reference
 from shimd.errors import ShimdError, Unavailable, from_code
-from shimd.worker.messages import LISTEN_FD, Message, Plan, plan_file, receive, send
+from shimd.worker.messages import LISTEN_FD, Message, Plan, memory_file, plan_file, receive, send
 
 
 class HandedOver(Exception):
@@ -90,18 +90,29 @@ class Forks:
         self._sending = anyio.Lock()
         self.closed = False
 
-    async def spawn(self, key: str, plan: Plan, stdio: tuple[int, int, int], world: Sequence[int] = ()) -> Worker:
+    async def spawn(
+        self,
+        key: str,
+        plan: Plan,
+        stdio: tuple[int, int, int],
+        world: Sequence[int] = (),
+        block: bytes | None = None,
+    ) -> Worker:
         """Fork a worker; the descriptors stay the caller's.
 
         :param world: of a container: its steps, and the descriptors of its world
+        :param block: for a worker without Python (:mod:`.in_c`), which has steps
         :raises ShimdError: the fork failed, or the fork server is gone
         """
         plan_fd = plan_file(plan)
+        blocks = [] if block is None else [memory_file("shimd-program", block)]
+        where = {"pidns": plan.get("pidns"), "cgroup": plan.get("unified"), "block": bool(blocks)}
         try:
-            where = {"pidns": plan.get("pidns"), "cgroup": plan.get("unified")}
-            return await self._ask({"op": "spawn", "key": key, **where}, [plan_fd, *stdio, *world])
+            fds = [plan_fd, *stdio, *world[:1], *blocks, *world[1:]]
+            return await self._ask({"op": "spawn", "key": key, **where}, fds)
         finally:
-            os.close(plan_fd)
+            for fd in (plan_fd, *blocks):
+                os.close(fd)
 
     async def follow(self, key: str, pid: int) -> Worker:
         """Learn of the exit of a process that a worker left behind, as of a worker's.

@@ -19,25 +19,21 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
-from shimd.engines.base import Engine, EngineError, RunsInC
+from shimd.engines.base import Engine, RunsInC
 from shimd.engines.registry import load_engine
 from shimd.errors import Code
 from shimd.linux import libc
 from shimd.linux.namespaces import fork_into
 from shimd.worker import main as worker
-from shimd.worker.main import invocation_of
-from shimd.worker.messages import LISTEN_FD, Message, read_plan, receive, send
+from shimd.worker.messages import LISTEN_FD, Message, receive, send
 from shimd.worker.zygote import Zygote, available
 
 #: Seconds without a supervisor and without children after which the server leaves.
 LINGER = 5.0
 #: Exit statuses of adopted processes that are kept for a request to follow them, which comes at once if at all.
 STRAYS = 256
-#: Descriptors that come with a spawn whose worker is in no container.
-_NO_WORLD = 4
 
 
 @dataclass
@@ -153,33 +149,28 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             pid = self._fork(message, fds, theirs.fileno())
-        except (OSError, EngineError) as error:
+        except OSError as error:
             ours.close()
-            self._tell({"ev": "failed", "key": key, **_describe(error)})
+            code = Code.RESOURCE_EXHAUSTED if isinstance(error, BlockingIOError) else Code.INTERNAL
+            self._tell({"ev": "failed", "key": key, "code": code, "message": f"fork: {error.strerror}"})
             return
         finally:
             theirs.close()
         self._watch(Child(key, pid, start_time(pid), ours, os.pidfd_open(pid)))
 
     def _fork(self, message: Message, fds: list[int], control: int) -> int:
-        """:raises EngineError: the engine refuses the program"""
         where = message["pidns"], message["cgroup"]
-        if (block := self._without_python(fds)) is not None:
-            assert self._zygote is not None
-            return self._zygote.spawn([*fds[1:4], control, *fds[5:]], fds[4], block, *where)
-        pid = fork_into(*where)
-        if pid == 0:
-            self._become_worker(fds, control)
-        return pid
-
-    def _without_python(self, fds: list[int]) -> bytes | None:
-        """What the engine's part in C needs to run the program of a plan; ``None``: the program needs Python."""
-        if self._zygote is None or len(fds) <= _NO_WORLD or not isinstance(self._engine, RunsInC):
-            return None
-        plan = read_plan(fds[0])
-        if "artifact" not in plan or plan.get("listen"):
-            return None
-        return self._engine.pack(Path(plan["artifact"]), invocation_of(plan))
+        block = [fds.pop(5)] if message["block"] else []
+        try:
+            if block and self._zygote is not None:
+                return self._zygote.spawn([*fds[1:4], control, *fds[5:]], fds[4], block[0], *where)
+            pid = fork_into(*where)
+            if pid == 0:
+                self._become_worker(fds, control)
+            return pid
+        finally:
+            for fd in block:
+                os.close(fd)
 
     def _watch(self, child: Child) -> None:
         self._children[child.key] = self._by_pidfd[child.pidfd] = child
@@ -252,14 +243,7 @@ def _zygote(engine: Engine[object]) -> Zygote | None:
     if not isinstance(engine, RunsInC) or not available():
         return None
     address = engine.in_c()
-    return Zygote(address) if address is not None else None
-
-
-def _describe(error: OSError | EngineError) -> Message:
-    if isinstance(error, EngineError):
-        return worker.describe(error)
-    code = Code.RESOURCE_EXHAUSTED if isinstance(error, BlockingIOError) else Code.INTERNAL
-    return {"code": int(code), "message": f"fork: {error.strerror}"}
+    return Zygote(address) if address is not None else None  # at once: its memory is of before any plan
 
 
 def _first_zombie() -> int | None:

@@ -19,32 +19,21 @@ from typing import NamedTuple, NoReturn
 from shimd.engines.base import (
     EXIT_ENGINE,
     EXIT_TRAP,
-    BrokenArtifact,
     Engine,
     EngineError,
     GuestTrap,
     HandlesSignals,
-    InvalidModule,
-    InvalidSetting,
-    Invocation,
     OtherEngine,
-    Preopen,
     RunsApplications,
     RunsArtifacts,
-    UnsupportedFeature,
 )
 from shimd.errors import (
-    Code,
-    DataLoss,
-    Internal,
-    InvalidArgument,
     NotFound,
-    ShimdError,
-    Unimplemented,
     from_code,
-    from_os,
 )
 from shimd.oci import Process
+from shimd.worker.faults import describe
+from shimd.worker.invocation import environment, invocation_of
 from shimd.worker.messages import WORLD_FD, Message, Plan, read_file, read_plan, receive, send
 from shimd.worker.programs import find_program, open_file, split_entry
 from shimd.worker.steps import Runner, Steps
@@ -194,13 +183,13 @@ def _warn(control: socket.socket, warnings: list[str]) -> None:
 def _load(engine: Engine[object], plan: Plan, place: Place, control: socket.socket) -> object:
     process = plan["process"]
     if isinstance(engine, RunsApplications) and plan["kind"] == "init":
-        programs = engine.programs(lambda path: _read(place, path), _environment(process))
+        programs = engine.programs(lambda path: _read(place, path), environment(process))
         if programs is not None:
             return engine.load_all({name: Path(_fetch(place, path, control)) for name, path in programs.items()})
     if isinstance(engine, RunsArtifacts) and plan["kind"] == "init" and not _is_there(process):
         from shimd.worker import artifact
 
-        found = artifact.load(engine, control, lambda path: _read(place, path), _environment(process))
+        found = artifact.load(engine, control, lambda path: _read(place, path), environment(process))
         if found is not None:
             return found
     return engine.load(Path(plan.get("artifact") or _fetch_own(process, control)))
@@ -273,44 +262,6 @@ def _is_there(process: Process) -> bool:
     if fd is not None:
         os.close(fd)
     return fd is not None
-
-
-def invocation_of(plan: Plan, listening: Sequence[int] = ()) -> Invocation:
-    process = plan["process"]
-    program, entry = split_entry(process["args"][0])
-    return Invocation(
-        args=[program, *process["args"][1:]],
-        env=_environment(process),
-        cwd=process["cwd"],
-        preopens=[Preopen(*item) for item in plan.get("preopens", [])],
-        entry=entry,
-        network=plan["kind"] != "run" or plan.get("network", False),
-        listening=listening,
-    )
-
-
-def _environment(process: Process) -> dict[str, str]:
-    return dict(item.split("=", 1) for item in process.get("env", []) if "=" in item)
-
-
-def describe(error: Exception) -> Message:
-    """An error as (code, one sentence)."""
-    match error:
-        case ShimdError():
-            code: Code = error.code
-        case InvalidModule() | InvalidSetting():
-            code = InvalidArgument.code
-        case BrokenArtifact():
-            code = DataLoss.code
-        case UnsupportedFeature():
-            code = Unimplemented.code
-        case OSError():
-            return describe(from_os(error))
-        case EngineError():
-            code = Internal.code
-        case _:
-            return {"code": int(Internal.code), "message": f"{type(error).__name__}: {error}"}
-    return {"code": int(code), "message": str(error)}
 
 
 def _run(run: Callable[[], int]) -> int:

@@ -4,8 +4,9 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 
 * supervisor ⇄ fork server (``<runtime>/worker-<engine>.sock``), one at a time; the fork server outlives it::
 
-      → {"op": "spawn", "key": K, "pidns": null | "new" | path, "cgroup": null | path}
-                                       + [plan memfd, stdin, stdout, stderr] and of a container [steps memfd, world…]
+      → {"op": "spawn", "key": K, "pidns": null | "new" | path, "cgroup": null | path, "block": bool}
+                          + [plan memfd, stdin, stdout, stderr] and of a container [steps memfd, world…];
+                            with a block for the engine's part in C (``in_c.py``), that comes after the steps
       ← {"ev": "spawned", "key": K, "pid": P, "start": T}       + [control]
       ← {"ev": "failed", "key": K, "code": C, "message": M}       the fork itself failed
       ← {"ev": "exited", "key": K, "pid": P, "status": wait status, "at": ns since the epoch}

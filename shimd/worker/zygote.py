@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from shimd.linux.namespaces import open_namespace
-from shimd.worker.messages import memory_file
 
 _LIBRARY = Path(__file__).with_name("_zygote.so")
 _NEW_PID, _IN_CGROUP, _JOIN_PID = 1, 2, 4
@@ -33,16 +32,16 @@ class Zygote:
     def __init__(self, engine: int) -> None:
         self._engine = engine
         self._library = ctypes.CDLL(str(_LIBRARY))
-        self._socket: socket.socket | None = None
-        self.pid = 0
+        self._socket: socket.socket | None = self._start()
 
-    def spawn(self, fds: list[int], steps: int, block: bytes, pidns: str | None, cgroup: str | None) -> int:
+    def spawn(self, fds: list[int], steps: int, block: int, pidns: str | None, cgroup: str | None) -> int:
         """Fork a worker; returns its pid.
 
         :param fds: its descriptors from 0 on: streams, control and world
+        :param block: the file of what the engine's part in C is told
         :raises OSError: as of clone3(2)
         """
-        opened = [memory_file("shimd-program", block)]
+        opened: list[int] = []
         flags = 0
         try:
             if cgroup is not None:
@@ -53,14 +52,14 @@ class Zygote:
             elif pidns is not None:
                 flags |= _JOIN_PID
                 opened.append(open_namespace(pidns))
-            return self._ask(struct.pack("=2Q", len(fds) - _STDIO, flags), [*fds, steps, *opened])
+            return self._ask(struct.pack("=2Q", len(fds) - _STDIO, flags), [*fds, steps, block, *opened])
         finally:
             for fd in opened:
                 os.close(fd)
 
     def _ask(self, request: bytes, fds: list[int]) -> int:
         for _ in range(2):  # one that was killed is replaced
-            zygote = self._socket or self._start()
+            zygote = self._socket = self._socket or self._start()
             try:
                 zygote.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
                 answer = zygote.recv(8)
@@ -77,11 +76,9 @@ class Zygote:
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        self.pid = os.fork()
-        if self.pid == 0:
+        if os.fork() == 0:
             self._run(theirs.fileno())
         theirs.close()
-        self._socket = ours
         return ours
 
     def _run(self, sock: int) -> NoReturn:

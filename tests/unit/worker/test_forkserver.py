@@ -18,6 +18,7 @@ from shimd.engines.wasmtime import WasmtimeEngine
 from shimd.errors import DataLoss, Internal, InvalidArgument, ShimdError, Unavailable, from_code
 from shimd.worker.client import Forks, Worker, connect, launch
 from shimd.worker.forkserver import ForkServer
+from shimd.worker.in_c import block_of
 from shimd.worker.messages import Plan, memory_file
 from shimd.worker.steps import Policy, Steps, of_host
 from tests.unit.engines.test_contract import EXIT as EXIT_WITH
@@ -70,7 +71,7 @@ class Server:
     async def spawn(self, key: str, plan: Plan, steps: Steps) -> Worker:
         fd = memory_file("steps", steps.packed())
         try:
-            return await self.forks.spawn(key, plan, (self.null,) * 3, [fd])
+            return await self.forks.spawn(key, plan, (self.null,) * 3, [fd], block_of("wasmtime", plan))
         finally:
             os.close(fd)
 
@@ -172,14 +173,16 @@ async def test_a_compile_worker_is_the_first_of_its_own_pid_namespace(server: Se
     namespaces: list[str] = []
 
     async def look() -> None:
-        while not (children := _children(server.pid)):  # noqa: ASYNC110 — no event tells of it
+        while not (children := set(_children(server.pid)) - before):  # noqa: ASYNC110 — no event tells of it
             await anyio.sleep(0.01)
-        namespaces.append(os.readlink(f"/proc/{children[0]}/ns/pid"))
+        namespaces.append(os.readlink(f"/proc/{children.pop()}/ns/pid"))
         os.write(writer, EXIT.encode())
         os.close(writer)
 
     (server.directory / "made").mkdir()
     async with server.supervised() as forks, anyio.create_task_group() as tasks:
+        await forks.adopt()  # it has answered: its zygote is there, if it has one
+        before = set(_children(server.pid))
         tasks.start_soon(look)
         await compile_in_worker(forks, "app.wat", reader, server.directory / "made/artifact")
     os.close(reader)

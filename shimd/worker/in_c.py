@@ -1,0 +1,35 @@
+"""Which programs run in workers without Python, and what their engine's part in C is told of them.
+
+Asked by the supervisor: the fork server and the zygote never look into a plan, so that nothing of one container (the
+secrets in its environment) is in the memory that they hand on to the workers of others.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from shimd.engines.base import Engine, EngineError, RunsInC
+from shimd.engines.registry import engine_reference, load_engine
+from shimd.worker import zygote
+from shimd.worker.faults import from_engine
+from shimd.worker.invocation import invocation_of
+from shimd.worker.messages import Plan
+
+
+def block_of(engine: str, plan: Plan) -> bytes | None:
+    """What the engine's part in C needs to run the program of a plan; ``None``: that takes Python.
+
+    :raises ShimdError: the engine refuses the program, in one sentence
+    """
+    runs = _engine(engine)
+    if not isinstance(runs, RunsInC) or not zygote.available() or "artifact" not in plan or plan.get("listen"):
+        return None
+    try:
+        return runs.pack(Path(plan["artifact"]), invocation_of(plan))
+    except EngineError as error:
+        raise from_engine(error) from None
+
+
+@cache
+def _engine(name: str) -> Engine[object]:
+    """Not warmed: for what it knows without its runtime."""
+    return load_engine(engine_reference(name))
