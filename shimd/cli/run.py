@@ -29,6 +29,7 @@ from shimd.oci import Process
 from shimd.task import listen
 from shimd.task.magic import reject_native
 from shimd.task.process import exit_code
+from shimd.task.seccomp import worker_filter
 from shimd.task.timestamp import timestamp
 from shimd.worker.cache import Cache
 from shimd.worker.client import Forks, HandedOver, Worker, private_forks
@@ -155,7 +156,7 @@ class Run:
         async def compile(fd: int, artifact: Path) -> None:
             started = time.monotonic()
             with _progress(name, os.fstat(wasm).st_size, self._options.engine):
-                await compile_in_worker(forks, name, fd, artifact)
+                await compile_in_worker(forks, name, fd, artifact, worker_filter({}))
             self.outcome.compile_seconds = round(time.monotonic() - started, 3)
 
         engine = self._options.engine

@@ -249,12 +249,21 @@ def test_a_signal_ends_a_compilation(rig: Rig) -> None:
     wat.write_text(slow_module())
     process = rig.popen(wat)
     until(lambda: list((rig.directory / "cache").glob("*/*/tmp.*")), "the compilation to start")
+    until(lambda: any(filtered(pid) for pid in rig.processes()), "the compile worker to have a filter")
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (143, "", "")
     assert not rig.processes()
     assert not list((rig.directory / "cache").glob("*/*/*"))
     nothing_is_left(rig)
+
+
+def filtered(pid: int) -> bool:
+    """Whether a process has a seccomp filter (proc_pid_status(5))."""
+    try:
+        return "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def test_json_tells_how_it_went(rig: Rig) -> None:
