@@ -1,7 +1,11 @@
 """Native containers under a Wasm runtime's name: what is not said by the whole suite being run on them, too."""
 
 import os
+import re
+import shutil
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ import pytest
 from tests.e2e import guests, images, leftovers
 from tests.e2e.box import RUNTIMES, Box, content, until
 from tests.e2e.conftest import BoxMaker
-from tests.e2e.containerd import Containerd
+from tests.e2e.containerd import VERSIONS, Containerd, Version, running
 
 #: The reference and ours, which must fail alike.
 native_only = pytest.mark.parametrize("runtime", RUNTIMES[:2], ids=lambda runtime: runtime.name, indirect=True)
@@ -106,3 +110,78 @@ def test_a_daemon_that_dies(own_containerd: Containerd, new_box: BoxMaker) -> No
     until(lambda: box.status("app") != "RUNNING", "containerd to know")
     box.remove("app")
     assert box.run("app", "exit", 3).code == 3
+
+
+class OldCgroups(Containerd):
+    """On a node with version 1 of cgroups alone: crun 1.8 takes no hybrid ones."""
+
+    def __init__(self, version: Version, directory: Path) -> None:
+        hidden = "umount /sys/fs/cgroup/unified 2>/dev/null; exec sleep infinity"
+        self._holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", hidden])
+        until(lambda: Path(f"/proc/{self._holder.pid}/comm").read_text() == "sleep\n", "the mount namespace")
+        super().__init__(version, directory)
+        self.env["SHIMD_RUNC"] = "crun"
+
+    def _enter(self) -> list[str]:
+        return ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", f"--wd={self.directory}", "--"]
+
+    def close(self) -> None:
+        self._holder.kill()
+        self._holder.wait()
+
+
+@pytest.fixture(scope="module")
+def crun() -> Iterator[Containerd]:
+    """With Debian's containerd: its crun, 1.8, refuses the newer version that containerd 2.x writes into its specs."""
+    if not shutil.which("crun"):
+        pytest.skip("no crun here")
+    with running(VERSIONS[0], OldCgroups) as containerd:
+        yield containerd
+
+
+@pytest.fixture
+def by_crun(crun: Containerd, new_box: BoxMaker) -> Box:
+    return new_box(crun, RUNTIMES[1])
+
+
+def test_crun_to_the_end(by_crun: Box) -> None:
+    assert by_crun.run("hello").out == "hello from app\n"
+    assert by_crun.run("code", "exit", 7).code == 7
+
+
+def test_crun_while_it_runs(by_crun: Box) -> None:
+    output = by_crun.detach("app", "tick", flags=("--memory-limit", 1 << 26))
+    until(lambda: "tick 1" in content(output), "ticks")
+    known = Path(by_crun.containerd.env["SHIMD_RUNTIME_DIR"]) / "native" / by_crun.namespace
+    assert [path.name for path in known.iterdir()] == ["app"], "crun's state, not runc's"
+    assert not (known / "app/state.json").exists()
+    assert by_crun.exec("app", "more", "echo", "inside").out == "inside\n"
+    assert by_crun.exec("app", "other", "exit", 3).code == 3
+    (limit,) = Path("/sys/fs/cgroup/memory").glob(f"{by_crun.namespace}/app/memory.limit_in_bytes")
+    assert int(limit.read_text()) == 1 << 26
+    assert str(1 << 26) in by_crun.ctr("tasks", "metrics", "app").out
+    by_crun.ctr("tasks", "pause", "app")
+    by_crun.wait_status("app", "PAUSED")
+    by_crun.ctr("tasks", "resume", "app")
+    by_crun.kill("app")
+    by_crun.wait_status("app", "STOPPED")
+    assert by_crun.delete("app") == 137
+    assert not list(known.iterdir())
+
+
+def test_crun_beside_wasm(crun: Containerd, new_box: BoxMaker) -> None:
+    """The same supervisor runs both, on version 1 alone."""
+    assert new_box(crun, RUNTIMES[2]).run("app", "exit", 5).code == 5
+
+
+@pytest.mark.parametrize("program", ["/orphan", "/garbage"])
+def test_crun_says_why_not(by_crun: Box, tmp_path: Path, program: str) -> None:
+    contents = images.layer(
+        {"/garbage": b"\x7fELF" + b"garbage " * 100, "/orphan": b"#!/nowhere\n"}, guests.DIRECTORIES
+    )
+    images.save(tmp_path / "odd.tar", [images.image(IMAGE, [contents], {"Entrypoint": [program], "Env": ["PATH=/"]})])
+    by_crun.containerd.import_image(tmp_path / "odd.tar", by_crun.namespace)
+    done = by_crun.run("odd", image=IMAGE)
+    assert done.code != 0
+    assert re.search(r"exec|No such file", done.err)
+    by_crun.remove("odd")

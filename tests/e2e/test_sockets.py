@@ -51,13 +51,18 @@ SERVERS = [
 servers = pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.handler)
 
 
-@pytest.fixture
-def node(version: Version, pod_archive: Path, tmp_path: Path) -> Iterator[CriContainerd]:
+def image(directory: Path) -> images.Image:
+    """Of all servers."""
     files = {
-        f"/{name}.wasm": compiled(SOURCES / f"{name}.c", tmp_path).read_bytes() for name in ("server", "listening")
+        f"/{name}.wasm": compiled(SOURCES / f"{name}.c", directory).read_bytes() for name in ("server", "listening")
     }
     contents = images.layer({**files, "/busybox": Path("/bin/busybox").read_bytes()})
-    images.save(tmp_path / "server.tar", [images.image(IMAGE, [contents], {"Env": ["PATH=/"]})])
+    return images.image(IMAGE, [contents], {"Env": ["PATH=/"]})
+
+
+@pytest.fixture
+def node(version: Version, pod_archive: Path, tmp_path: Path) -> Iterator[CriContainerd]:
+    images.save(tmp_path / "server.tar", [image(tmp_path)])
     with running(version, CriContainerd) as node:
         for archive in (pod_archive, tmp_path / "server.tar"):
             node.import_image(archive, "k8s.io")

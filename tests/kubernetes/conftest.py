@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import guests, images
+from tests.e2e import guests, images, test_sockets
 from tests.e2e.containerd import LAUNCHERS
 from tests.e2e.cri import PAUSE
 from tests.e2e.leftovers import settled
 from tests.kubernetes.cluster import PROGRAMS, Cluster, running
 
+TOOLS = "test.invalid/tools:1"
 CLASSES = Path(__file__).parents[2] / "contrib/kubernetes/base/runtimeclasses.yaml"
 
 
@@ -20,8 +21,15 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("guests")
     pause = images.layer({"/pause": (LAUNCHERS / "shimd-pause").read_bytes()})
     standard = guests.standard(*guests.build())
+    standard += [test_sockets.image(directory), tools()]
     images.save(directory / "all.tar", [*standard, images.image(PAUSE, [pause], {"Entrypoint": ["/pause"]})])
     return directory / "all.tar"
+
+
+def tools() -> images.Image:
+    """What ``kubectl cp`` needs in a container: tar, here busybox's."""
+    files = dict.fromkeys(("/bin/busybox", "/bin/tar"), Path("/bin/busybox").read_bytes())
+    return images.image(TOOLS, [images.layer(files, guests.DIRECTORIES)], {"Env": ["PATH=/bin"]})
 
 
 @pytest.fixture(scope="session")
