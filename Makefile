@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 TESTS ?= tests
 
-.PHONY: demo setup test test-kubernetes lint proto bench clean
+.PHONY: demo setup test test-kubernetes wasmer-native lint proto bench clean
 
 demo:
 	@tools/setup demo
@@ -18,6 +18,10 @@ test: setup
 test-kubernetes: setup
 	tools/setup kubernetes
 	SHIMD_TEST_KUBERNETES=1 $(PYTHON) -m pytest tests/kubernetes
+
+# The wheel of native/wasmer, in .cache/wasmer-native-*/ and .venv.
+wasmer-native:
+	tools/setup wasmer-native
 
 lint: setup
 	.venv/bin/ruff check .

@@ -21,20 +21,18 @@ from shimd.engines.base import (
     OtherEngine,
     UnsupportedFeature,
 )
+from shimd.engines.modules import COMPONENT, NO_FUNCTION, check_entry, environment, top_preopens
 
 if TYPE_CHECKING:
     import wasmtime
 
 #: Bumped when the configuration below changes what a compiled artefact is.
 _CONFIG = 3
-#: The version and layer fields after ``\0asm``: 1, and the component model's layer 1 (component-model Binary.md).
-_COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _WASI = "wasi_snapshot_preview1"
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
 _MODULE, _COMPONENT_FILE, _SERVER, _FACTS = "module", "component", "server", "facts.json"
 #: What a component exports that serves HTTP: another engine's app.
 _HANDLER, _HTTP_ENGINE = "wasi:http/incoming-handler@", "wasi-http"
-_NO_FUNCTION = "is not a function"
 
 
 @dataclass
@@ -84,7 +82,7 @@ class WasmtimeEngine:
         engine = make_engine(parallel=True)
         try:
             binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))
-            kind = _COMPONENT_FILE if binary.startswith(_COMPONENT) else _MODULE
+            kind = _COMPONENT_FILE if binary.startswith(COMPONENT) else _MODULE
             if kind == _COMPONENT_FILE and _HANDLER.encode() in binary:
                 kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
             compiled: Any = (wasmtime.Module if kind == _MODULE else component.Component)(engine, binary)
@@ -126,12 +124,7 @@ class WasmtimeEngine:
             return
         if module.facts["problem"]:
             raise UnsupportedFeature(module.facts["problem"])
-        exports = module.facts["exports"]
-        if entry not in exports:
-            entries = [name for name, reason in exports.items() if reason != _NO_FUNCTION]
-            raise InvalidModule(f"the module exports no function {entry} (it has: {', '.join(entries) or 'none'})")
-        if exports[entry]:
-            raise InvalidModule(f"the export {entry} {exports[entry]}")
+        check_entry(module.facts["exports"], entry)
 
     def run(self, module: Loaded, invocation: Invocation) -> int:
         import wasmtime
@@ -245,7 +238,7 @@ def _exports(module: "wasmtime.Module") -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for export in module.exports:
         if not isinstance(export.type, wasmtime.FuncType):
-            found[export.name] = _NO_FUNCTION
+            found[export.name] = NO_FUNCTION
         elif export.type.params or export.type.results:
             found[export.name] = "takes parameters or gives results; an entry does neither"
         else:
@@ -259,9 +252,7 @@ def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
 
     config = wasmtime.WasiConfig()
     config.argv = list(invocation.args)
-    # WASI preview 1 has no working directory: wasi-libc starts at "/"; another can only be told by this convention.
-    told = {"PWD": invocation.cwd} if invocation.cwd != "/" else {}
-    config.env = list({**told, **invocation.env}.items())
+    config.env = list(environment(invocation).items())
     config.inherit_stdin()
     config.inherit_stdout()
     config.inherit_stderr()
@@ -271,20 +262,6 @@ def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
         _bindings.wasi_config_inherit_network(config.ptr())
         _bindings.wasi_config_allow_ip_name_lookup(config.ptr(), True)
     return config
-
-
-def top_preopens(invocation: Invocation) -> list[tuple[str, str, bool]]:
-    """Preopens that no other contains: mounts below are the kernel's to follow.
-
-    WASI preview 1 has no working directory, and wasi-libc strips ``/`` and ``./`` alike before it looks for a preopen,
-    so that a preopen for ``.`` would catch absolute paths, too: relative paths are relative to ``/``, and PWD tells
-    the rest.
-    """
-    chosen: list[tuple[str, str, bool]] = []
-    for item in sorted(invocation.preopens, key=lambda item: len(item.guest)):
-        if not any(item.guest.startswith(guest.rstrip("/") + "/") for _host, guest, _read_only in chosen):
-            chosen.append((item.host, item.guest, item.read_only))
-    return chosen
 
 
 def _command(instance: Any, store: "wasmtime.Store") -> Any:
