@@ -1,7 +1,7 @@
 """wasmer: modules of WASI preview 1 and WASIX, by one of two bindings.
 
-``native`` is the package ``shimd-wasmer-native``, built from ``native/wasmer``: the engine as it is, with the container's
-own files. ``sdk`` is the package ``wasmer-sdk`` from PyPI, which is always there and has its limits.
+``native`` is the package ``shimd-wasmer-native``, built from ``native/wasmer``: the engine as it is, with the
+container's own files. ``sdk`` is the package ``wasmer-sdk`` from PyPI, which is always there and has its limits.
 """
 
 from typing import Any

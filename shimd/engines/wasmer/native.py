@@ -1,4 +1,4 @@
-"""wasmer by the package ``shimd-wasmer-native``: a C library around the engine and WASIX (``native/wasmer/src/lib.rs``).
+"""wasmer by the package ``shimd-wasmer-native``: a C library around the engine and WASIX (``native/wasmer/src``).
 
 The engine is made in the fork server; it starts no thread. A worker maps the compiled module, and the guest runs on its
 main thread, beside which WASIX starts others for timers, sockets and the guest's own threads if it uses any.
