@@ -15,13 +15,13 @@ Made by `python -m tests.conformance`, from the run that it makes; not to be edi
 The tests are those of [wasi-testsuite](https://github.com/WebAssembly/wasi-testsuite) for preview 1 (at commit
 e1f53e0), re-created: for each of its AssemblyScript, C and Rust sources there is one of ours in C, of the same name,
 that checks the same behaviour (`tests/conformance/guests`); nothing is copied. Each runs by `shimd run`, in a worker
-like a container's. Tests with a directory get it as `/`, read-write; wasmer's binding has no host directories, so that
-its guests see a copy in memory.
+like a container's. Tests with a directory get it as `/`, read-write. "wasmer" is the native binding (`native/wasmer`),
+"wasmer-sdk" the one from PyPI, which has no host directories, so that its guests see a copy in memory.
 """
 LAST_GROUP = """\
-The last group is the Rust tests that have a directory once more, on wasmer alone: they find the directory as C programs
-do, by way of wasi-libc. That says more of what an app meets there than the group before it, in which nearly all fail at
-their first step.
+The last group is the Rust tests that have a directory once more, on wasmer-sdk alone: they find the directory as C
+programs do, by way of wasi-libc. That says more of what an app meets there than the group before it, in which nearly
+all fail at their first step. The native binding gives both the same directory.
 """
 #: Whether it passed.
 MARKS = {True: "✓", False: "✗"}
@@ -51,11 +51,14 @@ def render(outcomes: Sequence[Outcome]) -> str:
 
 def _versions() -> str:
     engines = ", ".join(f"{engine} {engine_version(engine).split('-')[0]}" for engine in ENGINES)
-    return f"Engines: {engines} (the versions of their PyPI packages). Guests: {toolchain()}.\n"
+    return f"Engines: {engines} (the versions of their packages). Guests: {toolchain()}.\n"
 
 
 def _totals(outcomes: Sequence[Outcome]) -> str:
-    lines = [f"| tests | number | {' | '.join(f'{engine} passes' for engine in ENGINES)} |", "|---|---|---|---|"]
+    lines = [
+        f"| tests | number | {' | '.join(f'{engine} passes' for engine in ENGINES)} |",
+        "|---|---|" + "---|" * len(ENGINES),
+    ]
     for group, title in titles().items():
         lines.append(_total(title, [outcome for outcome in outcomes if outcome.case.group == group]))
     lines.insert(-1, _total("**of wasi-testsuite**", [o for o in outcomes if len(o.case.engines) == len(ENGINES)]))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import wasmer
 from tests.e2e import images, leftovers
 from tests.e2e.box import until
 from tests.e2e.containerd import LAUNCHERS, REPOSITORY, Version, running
@@ -71,11 +72,12 @@ def test_two_pods_with_the_same_port(node: CriContainerd, tmp_path: Path) -> Non
         pod.remove()
 
 
+@pytest.mark.parametrize("engine", wasmer.BINDINGS)
 @pytest.mark.parametrize(("flags", "said"), [([], "cannot listen"), (["--network"], "listening on port 8080")])
-def test_shimd_run_has_a_network_only_if_asked_for(tmp_path: Path, flags: list[str], said: str) -> None:
+def test_shimd_run_has_a_network_only_if_asked_for(tmp_path: Path, flags: list[str], said: str, engine: str) -> None:
     program = tmp_path / "server.wasm"
     subprocess.run(["clang", "--target=wasm32-wasi", "-O2", "-o", program, SOURCE], check=True)
-    run = [str(LAUNCHERS / "shimd"), "run", "--engine", "wasmer", *flags, str(program)]
+    run = [str(LAUNCHERS / "shimd"), "run", "--engine", engine, *flags, str(program)]
     command = ["unshare", "--net", *run]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None

@@ -39,7 +39,7 @@ class NativeEngine:
         self._engine: ctypes.c_void_p
 
     def version(self) -> str:
-        return f"native-{shimd_wasmer_native.VERSION}-{_LAYOUT}-{platform.machine()}"
+        return f"{shimd_wasmer_native.VERSION}-native-{_LAYOUT}-{platform.machine()}"
 
     def warm(self) -> None:
         self._library = ctypes.CDLL(str(shimd_wasmer_native.LIBRARY))

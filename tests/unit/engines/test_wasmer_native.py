@@ -209,7 +209,7 @@ def test_a_guest_that_does_not_ask_for_threads_has_none(rig: Rig, wat: str) -> N
 
 
 def test_the_bindings_share_no_artefact() -> None:
-    assert engine_version("wasmer").startswith("native-")
+    assert "native" in engine_version("wasmer")
     assert engine_version("wasmer") != engine_version("wasmer-sdk")
 
 
