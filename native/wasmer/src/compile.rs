@@ -10,6 +10,7 @@ use wasmer::sys::{Cranelift, EngineBuilder};
 use wasmer::{AsStoreRef, CompileError, Engine, Extern, ExternType, Imports, Module, Store};
 use wasmer_wasix::{WasiEnv, WasiFunctionEnv, WasiVersion, generate_import_object_from_env};
 
+use crate::descriptors::Descriptors;
 use crate::runtime::{Host, Tasks};
 
 /// What is noted when a module is compiled, since an app's start is no time for asking.
@@ -62,7 +63,7 @@ fn problem(engine: &Engine, module: &Module) -> Result<Option<String>, String> {
     }
     let mut store = Store::new(engine.clone());
     let ctx = WasiEnv::builder("")
-        .runtime(Arc::new(Host::new(engine.clone(), Tasks::default(), false)))
+        .runtime(Arc::new(Host::new(engine.clone(), Tasks::default(), Descriptors::default(), false)))
         .finalize(&mut store)
         .map_err(|error| error.to_string())?;
     let given = everything(&mut store, &ctx);

@@ -41,6 +41,11 @@ impl HostDirectory {
         Ok(Self { root, read_only })
     }
 
+    /// Whether it is the same open directory.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.root, &other.root)
+    }
+
     fn open_at(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
         let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o666) } else { Mode::empty() };
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -189,6 +194,9 @@ impl HostFile {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         if !self.seekable {
             return self.file.write(data);
+        }
+        if hooks::guest_appends() {
+            self.position = self.metadata().len;
         }
         let count = self.file.write_at(data, self.position)?;
         self.position += count as u64;

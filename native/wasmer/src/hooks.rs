@@ -2,23 +2,34 @@
 //!
 //! * ``fd_fdstat_get``: WASIX says of descriptors 0, 1 and 2 that they are terminals, whatever they are.
 //! * ``fd_sync`` and ``fd_datasync``: files are told that it is the guest who wants them on disk.
+//! * ``path_link``: WASIX asks no file system for hard links, but keeps them in memory and says that they were made.
+//! * ``fd_write``: what appends goes to the file's end, where WASIX has it go to where the end was when it last looked.
+//!   For that and for ``path_link``, three more are listened to.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::thread::LocalKey;
 
 use wasmer::{
     AsStoreMut, Extern, Function, FunctionEnv, FunctionEnvMut, Imports, Instance, Memory, MemoryView, RuntimeError,
     StoreMut, Value,
 };
+use wasmer_wasix::fs::fs_error_into_wasi_err;
 
+use crate::descriptors::Descriptors;
 use crate::stdio::is_terminal;
 
 const NAMESPACES: [&str; 3] = ["wasi_unstable", "wasi_snapshot_preview1", "wasix_32v1"];
+// WASI preview 1: errno, fdflags, lookupflags, filetype.
 const SUCCESS: i32 = 0;
-/// A file type: none that WASI has a name for.
+const INVAL: i32 = 28;
+const APPEND: i32 = 1;
+const SYMLINK_FOLLOW: i32 = 1;
 const UNKNOWN: u8 = 0;
 
 thread_local! {
     static SYNCS: Cell<bool> = const { Cell::new(false) };
+    static APPENDS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether the guest, on this thread, is in ``fd_sync`` or ``fd_datasync``.
@@ -26,45 +37,52 @@ pub fn guest_syncs() -> bool {
     SYNCS.get()
 }
 
+/// Whether the guest, on this thread, is in ``fd_write`` to a descriptor that appends.
+pub fn guest_appends() -> bool {
+    APPENDS.get()
+}
+
+type Env<'a> = FunctionEnvMut<'a, Original>;
+type Returns = Result<i32, RuntimeError>;
+
 /// WASIX's function, and the guest's memory once there is an instance.
 struct Original {
     function: Function,
     memory: Option<Memory>,
-}
-
-impl Original {
-    /// Call it and return its error number.
-    fn call(env: &mut FunctionEnvMut<'_, Original>, arguments: &[Value]) -> Result<i32, RuntimeError> {
-        let function = env.data().function.clone();
-        let results = function.call(&mut env.as_store_mut(), arguments)?;
-        Ok(results.first().and_then(Value::i32).unwrap_or(SUCCESS))
-    }
-
-    fn view<'a>(env: &'a FunctionEnvMut<'_, Original>) -> Option<MemoryView<'a>> {
-        env.data().memory.as_ref().map(|memory| memory.view(env))
-    }
+    descriptors: Arc<Descriptors>,
 }
 
 /// What is still to be told of an instance's memory.
 pub struct Hooked(Vec<FunctionEnv<Original>>);
 
 /// Replace functions among an instance's imports.
-pub fn replace(imports: &mut Imports, store: &mut StoreMut<'_>) -> Hooked {
+pub fn replace(imports: &mut Imports, store: &mut StoreMut<'_>, descriptors: &Arc<Descriptors>) -> Hooked {
     let mut hooked = Vec::new();
     for namespace in NAMESPACES {
-        for name in ["fd_fdstat_get", "fd_sync", "fd_datasync"] {
+        for (name, wrap) in HOOKS {
             let Some(Extern::Function(function)) = imports.get_export(namespace, name) else { continue };
-            let env = FunctionEnv::new(store, Original { function, memory: None });
-            let own = match name {
-                "fd_fdstat_get" => Function::new_typed_with_env(store, &env, fd_fdstat_get),
-                _ => Function::new_typed_with_env(store, &env, fd_sync),
-            };
-            imports.define(namespace, name, own);
+            let descriptors = descriptors.clone();
+            let env = FunctionEnv::new(store, Original { function, memory: None, descriptors });
+            imports.define(namespace, name, wrap(store, &env));
             hooked.push(env);
         }
     }
     Hooked(hooked)
 }
+
+type Wrap = fn(&mut StoreMut<'_>, &FunctionEnv<Original>) -> Function;
+
+const HOOKS: [(&str, Wrap); 9] = [
+    ("fd_fdstat_get", |store, env| Function::new_typed_with_env(store, env, fd_fdstat_get)),
+    ("fd_fdstat_set_flags", |store, env| Function::new_typed_with_env(store, env, fd_fdstat_set_flags)),
+    ("fd_sync", |store, env| Function::new_typed_with_env(store, env, fd_sync)),
+    ("fd_datasync", |store, env| Function::new_typed_with_env(store, env, fd_sync)),
+    ("fd_renumber", |store, env| Function::new_typed_with_env(store, env, fd_renumber)),
+    ("fd_write", |store, env| Function::new_typed_with_env(store, env, fd_write)),
+    ("path_open", |store, env| Function::new_typed_with_env(store, env, path_open)),
+    ("path_open2", |store, env| Function::new_typed_with_env(store, env, path_open2)),
+    ("path_link", |store, env| Function::new_typed_with_env(store, env, path_link)),
+];
 
 impl Hooked {
     /// :param imported: the memory that the instance was given, if it does not have its own
@@ -79,20 +97,148 @@ impl Hooked {
     }
 }
 
-fn fd_fdstat_get(mut env: FunctionEnvMut<'_, Original>, fd: i32, stat: i32) -> Result<i32, RuntimeError> {
-    let errno = Original::call(&mut env, &[Value::I32(fd), Value::I32(stat)])?;
+/// Call WASIX's function and return its error number.
+fn original(env: &mut Env<'_>, arguments: &[Value]) -> Returns {
+    let function = env.data().function.clone();
+    let results = function.call(&mut env.as_store_mut(), arguments)?;
+    Ok(results.first().and_then(Value::i32).unwrap_or(SUCCESS))
+}
+
+/// The same, with something said to what it calls.
+fn saying(what: &'static LocalKey<Cell<bool>>, env: &mut Env<'_>, arguments: &[Value]) -> Returns {
+    what.set(true);
+    let errno = original(env, arguments);
+    what.set(false);
+    errno
+}
+
+fn view<'a>(env: &'a Env<'_>) -> Option<MemoryView<'a>> {
+    env.data().memory.as_ref().map(|memory| memory.view(env))
+}
+
+fn text(env: &Env<'_>, at: i32, length: i32) -> Option<String> {
+    let mut bytes = vec![0; length as u32 as usize];
+    view(env)?.read(at as u32 as u64, &mut bytes).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+fn number(env: &Env<'_>, at: i32) -> Option<i32> {
+    let mut bytes = [0; 4];
+    view(env)?.read(at as u32 as u64, &mut bytes).ok()?;
+    Some(i32::from_le_bytes(bytes))
+}
+
+fn fd_fdstat_get(mut env: Env<'_>, fd: i32, stat: i32) -> Returns {
+    let errno = original(&mut env, &[Value::I32(fd), Value::I32(stat)])?;
     if errno == SUCCESS && (0..=2).contains(&fd) && !is_terminal(fd) {
-        // The type is fdstat's first byte (WASI preview 1). Where it was written just now, it can be written again.
-        if let Some(view) = Original::view(&env) {
+        // The type is fdstat's first byte. Where it was written just now, it can be written again.
+        if let Some(view) = view(&env) {
             view.write_u8(stat as u32 as u64, UNKNOWN).map_err(|error| RuntimeError::new(error.to_string()))?;
         }
     }
     Ok(errno)
 }
 
-fn fd_sync(mut env: FunctionEnvMut<'_, Original>, fd: i32) -> Result<i32, RuntimeError> {
-    SYNCS.set(true);
-    let errno = Original::call(&mut env, &[Value::I32(fd)]);
-    SYNCS.set(false);
-    errno
+fn fd_fdstat_set_flags(mut env: Env<'_>, fd: i32, flags: i32) -> Returns {
+    let errno = original(&mut env, &[Value::I32(fd), Value::I32(flags)])?;
+    if errno == SUCCESS {
+        env.data().descriptors.set_appends(fd, flags & APPEND != 0);
+    }
+    Ok(errno)
+}
+
+fn fd_sync(mut env: Env<'_>, fd: i32) -> Returns {
+    saying(&SYNCS, &mut env, &[Value::I32(fd)])
+}
+
+fn fd_renumber(mut env: Env<'_>, from: i32, to: i32) -> Returns {
+    let errno = original(&mut env, &[Value::I32(from), Value::I32(to)])?;
+    if errno == SUCCESS {
+        env.data().descriptors.renumbered(from, to);
+    }
+    Ok(errno)
+}
+
+fn fd_write(mut env: Env<'_>, fd: i32, data: i32, count: i32, written: i32) -> Returns {
+    let arguments = [fd, data, count, written].map(Value::I32);
+    if env.data().descriptors.appends(fd) {
+        saying(&APPENDS, &mut env, &arguments)
+    } else {
+        original(&mut env, &arguments)
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn path_open(
+    mut env: Env<'_>,
+    base: i32,
+    lookup: i32,
+    path: i32,
+    length: i32,
+    how: i32,
+    rights: i64,
+    inheriting: i64,
+    flags: i32,
+    opened: i32,
+) -> Returns {
+    let [base_, lookup, path_, length_, how, flags_, opened_] =
+        [base, lookup, path, length, how, flags, opened].map(Value::I32);
+    let rights = [rights, inheriting].map(Value::I64);
+    let [first, second] = rights;
+    let errno = original(&mut env, &[base_, lookup, path_, length_, how, first, second, flags_, opened_])?;
+    note_opened(&env, errno, base, (path, length), flags, opened);
+    Ok(errno)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn path_open2(
+    mut env: Env<'_>,
+    base: i32,
+    lookup: i32,
+    path: i32,
+    length: i32,
+    how: i32,
+    rights: i64,
+    inheriting: i64,
+    flags: i32,
+    more_flags: i32,
+    opened: i32,
+) -> Returns {
+    let [base_, lookup, path_, length_, how, flags_, more_flags, opened_] =
+        [base, lookup, path, length, how, flags, more_flags, opened].map(Value::I32);
+    let [first, second] = [rights, inheriting].map(Value::I64);
+    let errno = original(&mut env, &[base_, lookup, path_, length_, how, first, second, flags_, more_flags, opened_])?;
+    note_opened(&env, errno, base, (path, length), flags, opened);
+    Ok(errno)
+}
+
+fn note_opened(env: &Env<'_>, errno: i32, base: i32, path: (i32, i32), flags: i32, opened: i32) {
+    if errno == SUCCESS
+        && let (Some(path), Some(fd)) = (text(env, path.0, path.1), number(env, opened))
+    {
+        env.data().descriptors.opened(fd, base, &path, flags & APPEND != 0);
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn path_link(
+    env: Env<'_>,
+    base: i32,
+    lookup: i32,
+    path: i32,
+    length: i32,
+    new_base: i32,
+    new_path: i32,
+    new_length: i32,
+) -> i32 {
+    let (Some(path), Some(new_path)) = (text(&env, path, length), text(&env, new_path, new_length)) else {
+        return INVAL;
+    };
+    if lookup & SYMLINK_FOLLOW != 0 {
+        return INVAL;
+    }
+    match env.data().descriptors.link((base, &path), (new_base, &new_path)) {
+        Ok(()) => SUCCESS,
+        Err(error) => fs_error_into_wasi_err(error) as i32,
+    }
 }

@@ -5,6 +5,7 @@
 //! No function may be called with pointers that did not come from the others; panics end here, as failures.
 
 mod compile;
+mod descriptors;
 mod files;
 mod hooks;
 mod run;

@@ -1,7 +1,6 @@
 //! One run of a guest.
 
 use std::collections::HashMap;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,10 +11,11 @@ use wasmer_wasix::bin_factory::run_exec;
 use wasmer_wasix::fs::Kind;
 use wasmer_wasix::runtime::task_manager::TaskWasmRunProperties;
 use wasmer_wasix::{
-    WasiEnv, WasiEnvBuilder, WasiError, WasiFs, WasiFunctionEnv, WasiRuntimeError, WasiStateCreationError,
-    WasiThreadError,
+    VIRTUAL_ROOT_FD, WasiEnv, WasiEnvBuilder, WasiError, WasiFs, WasiFunctionEnv, WasiRuntimeError,
+    WasiStateCreationError, WasiThreadError,
 };
 
+use crate::descriptors::Descriptors;
 use crate::files::HostDirectory;
 use crate::runtime::{Host, Tasks};
 use crate::stdio::Stdio;
@@ -98,7 +98,7 @@ fn not_started(error: WasiRuntimeError) -> Failure {
 }
 
 fn environment(engine: &Engine, invocation: &Invocation) -> Result<WasiEnvBuilder, String> {
-    let tasks = Tasks::default();
+    let (tasks, descriptors) = (Tasks::default(), Descriptors::default());
     let stdio = |fd| Box::new(Stdio::new(fd, tasks.clone()));
     let program = invocation.args.first().map_or("", String::as_str);
     let builder = WasiEnv::builder(program)
@@ -107,13 +107,34 @@ fn environment(engine: &Engine, invocation: &Invocation) -> Result<WasiEnvBuilde
         .stdin(stdio(0))
         .stdout(stdio(1))
         .stderr(stdio(2))
-        .runtime(Arc::new(Host::new(engine.clone(), tasks.clone(), invocation.network)))
         .current_dir(&invocation.cwd);
-    match &invocation.preopens[..] {
-        [] => Ok(builder),
-        [root] if root.guest == "/" => Ok(builder.fs(directory(root)?).setup_fs(Box::new(|_inodes, fs| enter_root(fs)))),
-        preopens => mounted(builder, preopens),
+    let builder = with_directories(builder, &invocation.preopens, &descriptors)?;
+    Ok(builder.runtime(Arc::new(Host::new(engine.clone(), tasks, descriptors, invocation.network))))
+}
+
+fn with_directories(
+    mut builder: WasiEnvBuilder,
+    preopens: &[Preopen],
+    descriptors: &Descriptors,
+) -> Result<WasiEnvBuilder, String> {
+    if let [root] = preopens
+        && root.guest == "/"
+    {
+        let directory = directory(root)?;
+        descriptors.preopened(VIRTUAL_ROOT_FD as i32, directory.clone());
+        return Ok(builder.fs(shared(directory)).setup_fs(Box::new(|_inodes, fs| enter_root(fs))));
     }
+    let tree = MountFileSystem::new();
+    tree.mount("/", Arc::new(TmpFileSystem::new())).map_err(|error| error.to_string())?;
+    for (preopen, fd) in preopens.iter().zip(VIRTUAL_ROOT_FD as i32 + 1..) {
+        let (guest, directory) = (Path::new(&preopen.guest), directory(preopen)?);
+        descriptors.preopened(fd, directory.clone());
+        tree.mount(guest, shared(directory)).map_err(|error| format!("{}: {error}", preopen.guest))?;
+        builder = builder
+            .preopen_build(|made| made.directory(guest).read(true).write(!preopen.read_only).create(!preopen.read_only))
+            .map_err(|error: WasiStateCreationError| error.to_string())?;
+    }
+    Ok(builder.mount_fs(tree))
 }
 
 /// WASIX opens a root of its own first, in which there are mounts only, and nothing can be made. If the guest has a root of
@@ -124,21 +145,10 @@ fn enter_root(fs: &mut WasiFs) -> Result<(), String> {
     Ok(())
 }
 
-fn mounted(mut builder: WasiEnvBuilder, preopens: &[Preopen]) -> Result<WasiEnvBuilder, String> {
-    let tree = MountFileSystem::new();
-    tree.mount(Path::new("/"), Arc::new(TmpFileSystem::new())).map_err(|error| error.to_string())?;
-    for preopen in preopens {
-        let guest = Path::new(&preopen.guest);
-        tree.mount(guest, directory(preopen)?).map_err(|error| format!("{}: {error}", preopen.guest))?;
-        builder = builder
-            .preopen_build(|made| made.directory(guest).read(true).write(!preopen.read_only).create(!preopen.read_only))
-            .map_err(|error: WasiStateCreationError| error.to_string())?;
-    }
-    Ok(builder.mount_fs(tree))
+fn directory(preopen: &Preopen) -> Result<HostDirectory, String> {
+    HostDirectory::open(&preopen.host, preopen.read_only).map_err(|error| format!("{}: {error}", preopen.host))
 }
 
-fn directory(preopen: &Preopen) -> Result<Arc<dyn FileSystem + Send + Sync>, String> {
-    let opened = HostDirectory::open(&preopen.host, preopen.read_only);
-    let opened = opened.map_err(|error: io::Error| format!("{}: {error}", preopen.host))?;
-    Ok(Arc::new(opened))
+fn shared(directory: HostDirectory) -> Arc<dyn FileSystem + Send + Sync> {
+    Arc::new(directory)
 }

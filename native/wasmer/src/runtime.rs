@@ -18,6 +18,7 @@ use wasmer_wasix::runtime::task_manager::{TaskWasm, VirtualTaskManager};
 use wasmer_wasix::runtime::InstantiationState;
 use wasmer_wasix::{Runtime, WasiThreadError};
 
+use crate::descriptors::Descriptors;
 use crate::hooks::{self, Hooked};
 
 /// WASIX's tasks and timers, on one thread that starts when the first is asked for; each thread of the guest is one more.
@@ -74,13 +75,15 @@ pub struct Host {
     task_manager: Arc<dyn VirtualTaskManager>,
     network: bool,
     networking: OnceLock<DynVirtualNetworking>,
+    descriptors: Arc<Descriptors>,
 }
 
 impl Host {
     /// :param network: whether sockets of the process's network namespace may be used
-    pub fn new(engine: Engine, tasks: Tasks, network: bool) -> Self {
+    pub fn new(engine: Engine, tasks: Tasks, descriptors: Descriptors, network: bool) -> Self {
         let task_manager = Arc::new(tasks.clone());
-        Self { engine, tasks, task_manager, network, networking: OnceLock::new() }
+        let descriptors = Arc::new(descriptors);
+        Self { engine, tasks, task_manager, network, networking: OnceLock::new(), descriptors }
     }
 }
 
@@ -92,7 +95,7 @@ impl fmt::Debug for Host {
 
 impl Runtime for Host {
     fn networking(&self) -> &DynVirtualNetworking {
-        self.networking.get_or_init(|| {
+        self.networking.get_or_init(|| -> DynVirtualNetworking {
             if !self.network {
                 return Arc::new(UnsupportedVirtualNetworking::default());
             }
@@ -125,7 +128,7 @@ impl Runtime for Host {
         store: &mut StoreMut<'_>,
         imports: &mut Imports,
     ) -> anyhow::Result<InstantiationState> {
-        Ok(InstantiationState::new(hooks::replace(imports, store)))
+        Ok(InstantiationState::new(hooks::replace(imports, store, &self.descriptors)))
     }
 
     fn configure_new_instance(

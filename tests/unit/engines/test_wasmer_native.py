@@ -64,6 +64,21 @@ def test_appending(files: Files, tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "guest 0\nhost 0\nguest 1\nhost 1\n"
 
 
+def test_what_appends_goes_to_the_end_whoever_moved_it(files: Files, tmp_path: Path) -> None:
+    done = files("alternate", "/log", "/alias")
+    assert (done.code, done.out) == (0, "")
+    assert (tmp_path / "log").read_text() == "FIRST\nsecond\nfirst\nsecond\n"
+
+
+def test_hard_links(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "file").write_text("text")
+    assert files("link", "/file", "/directory/other").out == ""
+    assert (tmp_path / "directory/other").stat().st_ino == (tmp_path / "file").stat().st_ino
+    assert files("link", "/file", "/directory/other").out == "errno 20\n"
+    assert files("link", "/nothing", "/other").out == MISSING
+
+
 def test_a_log_that_is_rotated_while_it_is_open(files: Files, tmp_path: Path) -> None:
     done = files("rotate", "/log", "/log.1")
     assert (done.code, done.out) == (0, "")
@@ -98,7 +113,9 @@ def test_read_only(files: Files, tmp_path: Path) -> None:
     assert files("get", "/kept", preopens=preopens).out == "kept"
     for command in (("put", "/kept", "no"), ("append", "/kept", "no"), ("put", "/new", "no"), ("mkdir", "/new")):
         assert files(*command, preopens=preopens).out == DENIED
-    for command in (("unlink", "/kept"), ("rename", "/kept", "/other"), ("symlink", "/link", "kept")):
+    for command in (("unlink", "/kept"), ("rename", "/kept", "/other"), ("link", "/kept", "/other")):
+        assert files(*command, preopens=preopens).out == DENIED
+    for command in (("symlink", "/link", "kept"),):
         assert files(*command, preopens=preopens).out == DENIED
     assert {path.name for path in tmp_path.iterdir()} == {"kept", "artifacts"}
     assert (tmp_path / "kept").read_text() == "kept"

@@ -55,6 +55,18 @@ static int remove_renamed(const char *path, const char *other) {
     return 0;
 }
 
+/* Two names of one log, both open, written to in turn: for the engine they are two files, for the kernel one. */
+static int alternate(const char *path, const char *other) {
+    int first = open(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
+    if (first < 0 || link(path, other))
+        return failed();
+    int second = open(other, O_WRONLY | O_APPEND);
+    for (int i = 0; i < 2; i++)
+        if (second < 0 || write(first, "first\n", 6) != 6 || write(second, "second\n", 7) != 7)
+            return failed();
+    return fcntl(first, F_SETFL, 0) || pwrite(first, "FIRST", 5, 0) != 5 ? failed() : 0;
+}
+
 static int times(const char *path) {
     struct timespec wanted[2] = {{1000, 0}, {2000, 0}};
     int fd = open(path, O_RDWR);
@@ -79,6 +91,10 @@ int main(int argc, char **argv) {
         return rename(path, other) ? failed() : 0;
     if (!strcmp(command, "symlink"))
         return symlink(other, path) ? failed() : 0;
+    if (!strcmp(command, "link"))
+        return link(path, other) ? failed() : 0;
+    if (!strcmp(command, "alternate"))
+        return alternate(path, other);
     if (!strcmp(command, "rotate"))
         return rotate(path, other);
     if (!strcmp(command, "remove-renamed"))
