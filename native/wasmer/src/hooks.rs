@@ -181,11 +181,9 @@ fn path_open(
     flags: i32,
     opened: i32,
 ) -> Returns {
-    let [base_, lookup, path_, length_, how, flags_, opened_] =
-        [base, lookup, path, length, how, flags, opened].map(Value::I32);
+    let where_ = [base, lookup, path, length, how].map(Value::I32);
     let rights = [rights, inheriting].map(Value::I64);
-    let [first, second] = rights;
-    let errno = original(&mut env, &[base_, lookup, path_, length_, how, first, second, flags_, opened_])?;
+    let errno = original(&mut env, &[&where_[..], &rights, &[flags, opened].map(Value::I32)].concat())?;
     note_opened(&env, errno, base, (path, length), flags, opened);
     Ok(errno)
 }
@@ -204,10 +202,9 @@ fn path_open2(
     more_flags: i32,
     opened: i32,
 ) -> Returns {
-    let [base_, lookup, path_, length_, how, flags_, more_flags, opened_] =
-        [base, lookup, path, length, how, flags, more_flags, opened].map(Value::I32);
-    let [first, second] = [rights, inheriting].map(Value::I64);
-    let errno = original(&mut env, &[base_, lookup, path_, length_, how, first, second, flags_, more_flags, opened_])?;
+    let where_ = [base, lookup, path, length, how].map(Value::I32);
+    let rights = [rights, inheriting].map(Value::I64);
+    let errno = original(&mut env, &[&where_[..], &rights, &[flags, more_flags, opened].map(Value::I32)].concat())?;
     note_opened(&env, errno, base, (path, length), flags, opened);
     Ok(errno)
 }

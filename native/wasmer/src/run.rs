@@ -107,7 +107,8 @@ fn environment(engine: &Engine, invocation: &Invocation) -> Result<WasiEnvBuilde
         .stdin(stdio(0))
         .stdout(stdio(1))
         .stderr(stdio(2))
-        .current_dir(&invocation.cwd);
+        .current_dir(&invocation.cwd)
+        .disable_default_builtins(true);
     let builder = with_directories(builder, &invocation.preopens, &descriptors)?;
     Ok(builder.runtime(Arc::new(Host::new(engine.clone(), tasks, descriptors, invocation.network))))
 }

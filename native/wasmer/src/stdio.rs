@@ -51,7 +51,8 @@ impl Stdio {
 
 fn watch(fd: RawFd, handle: &Handle) -> Watch {
     let _entered = handle.enter();
-    AsyncFd::with_interest(fd, Interest::READABLE).map_or(Watch::Never, Watch::By)
+    // Sound: the descriptor stays open as long as the process.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_or(Watch::Never, Watch::By)
 }
 
 fn is_ready(fd: RawFd, events: i16) -> bool {
