@@ -48,7 +48,7 @@ impl HostDirectory {
 
     fn open_at(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
         let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o666) } else { Mode::empty() };
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let flags = flags | OFlags::CLOEXEC;
         rustix::fs::openat2(&*self.root, below(path), flags, mode, ResolveFlags::IN_ROOT).map_err(error)
     }
 
@@ -155,11 +155,12 @@ impl FileOpener for HostDirectory {
         if self.read_only && (writes || conf.create || conf.create_new || conf.truncate) {
             return Err(FsError::PermissionDenied);
         }
-        let mut flags = match (conf.read, writes) {
+        let access = match (conf.read, writes) {
             (_, false) => OFlags::RDONLY,
             (false, true) => OFlags::WRONLY,
             (true, true) => OFlags::RDWR,
         };
+        let mut flags = access | OFlags::NOCTTY;
         flags.set(OFlags::CREATE, conf.create || conf.create_new);
         flags.set(OFlags::EXCL, conf.create_new);
         flags.set(OFlags::TRUNC, conf.truncate);

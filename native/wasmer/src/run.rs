@@ -10,6 +10,7 @@ use wasmer::{Engine, InstantiationError, Module, RuntimeError, Store};
 use wasmer_wasix::bin_factory::run_exec;
 use wasmer_wasix::fs::Kind;
 use wasmer_wasix::runtime::task_manager::TaskWasmRunProperties;
+use wasmer_wasix::wasmer_wasix_types::wasi::Errno;
 use wasmer_wasix::{
     VIRTUAL_ROOT_FD, WasiEnv, WasiEnvBuilder, WasiError, WasiFs, WasiFunctionEnv, WasiRuntimeError,
     WasiStateCreationError, WasiThreadError,
@@ -52,11 +53,14 @@ pub enum Failure {
 ///
 /// :returns: its exit code, 0 to 255
 pub fn run(engine: &Engine, module: &Module, invocation: &Invocation) -> Result<i32, Failure> {
+    let (tasks, descriptors) = (Tasks::default(), Descriptors::default());
+    let builder = environment(&tasks, &descriptors, invocation).map_err(Failure::Engine)?;
+    let host = Arc::new(Host::new(engine.clone(), tasks, descriptors, invocation.network));
     let mut store = Store::new(engine.clone());
-    let builder = environment(engine, invocation).map_err(Failure::Engine)?;
-    let (instance, ctx) = builder.instantiate(module.clone(), &mut store).map_err(not_started)?;
+    let (instance, ctx) =
+        builder.runtime(host.clone()).instantiate(module.clone(), &mut store).map_err(not_started)?;
     if invocation.entry == START {
-        return run_command(ctx, store);
+        return run_command(&host, ctx, store);
     }
     let function = instance.exports.get_function(&invocation.entry).map_err(|error| Failure::Engine(error.to_string()))?;
     match function.call(&mut store, &[]) {
@@ -66,16 +70,17 @@ pub fn run(engine: &Engine, module: &Module, invocation: &Invocation) -> Result<
 }
 
 /// As WASIX runs programs, with all that they may do to their own stacks (contexts, vfork).
-fn run_command(ctx: WasiFunctionEnv, store: Store) -> Result<i32, Failure> {
+fn run_command(host: &Host, ctx: WasiFunctionEnv, store: Store) -> Result<i32, Failure> {
     let thread = ctx.data(&store).thread.clone();
     run_exec(TaskWasmRunProperties { ctx, store, trigger_result: None, recycle: None });
-    match thread.try_join() {
-        Some(Ok(code)) => Ok(code.raw() & 0xFF),
-        Some(Err(error)) => match error.as_exit_code() {
-            Some(code) => Ok(code.raw() & 0xFF),
-            None => Err(Failure::Trap(String::new())),
-        },
-        None => Err(Failure::Engine("the guest has neither ended nor failed".into())),
+    let code = match thread.try_join() {
+        Some(Ok(code)) => Some(code),
+        Some(Err(error)) => error.as_exit_code(),
+        None => return Err(Failure::Engine("the guest has neither ended nor failed".into())),
+    };
+    match code.map(|code| code.raw()) {
+        Some(code) if code != Errno::Noexec as i32 || !host.trapped() => Ok(code & 0xFF),
+        _ => Err(Failure::Trap(String::new())),
     }
 }
 
@@ -97,8 +102,11 @@ fn not_started(error: WasiRuntimeError) -> Failure {
     Failure::Engine(error.to_string())
 }
 
-fn environment(engine: &Engine, invocation: &Invocation) -> Result<WasiEnvBuilder, String> {
-    let (tasks, descriptors) = (Tasks::default(), Descriptors::default());
+fn environment(
+    tasks: &Tasks,
+    descriptors: &Descriptors,
+    invocation: &Invocation,
+) -> Result<WasiEnvBuilder, String> {
     let stdio = |fd| Box::new(Stdio::new(fd, tasks.clone()));
     let program = invocation.args.first().map_or("", String::as_str);
     let builder = WasiEnv::builder(program)
@@ -109,8 +117,7 @@ fn environment(engine: &Engine, invocation: &Invocation) -> Result<WasiEnvBuilde
         .stderr(stdio(2))
         .current_dir(&invocation.cwd)
         .disable_default_builtins(true);
-    let builder = with_directories(builder, &invocation.preopens, &descriptors)?;
-    Ok(builder.runtime(Arc::new(Host::new(engine.clone(), tasks, descriptors, invocation.network))))
+    with_directories(builder, &invocation.preopens, descriptors)
 }
 
 fn with_directories(

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use wasmer::{Engine, Imports, Instance, Memory, Module, Store, StoreMut};
 use wasmer_wasix::runtime::resolver::{MultiSource, Source};
 use wasmer_wasix::runtime::task_manager::tokio::TokioTaskManager;
 use wasmer_wasix::runtime::task_manager::{TaskWasm, VirtualTaskManager};
-use wasmer_wasix::runtime::InstantiationState;
+use wasmer_wasix::runtime::{InstantiationState, TaintReason};
 use wasmer_wasix::{Runtime, WasiThreadError};
 
 use crate::descriptors::Descriptors;
@@ -44,8 +45,10 @@ fn start_reactor() -> Handle {
 }
 
 impl VirtualTaskManager for Tasks {
+    /// WASIX makes timers that it then does not wait for: the thread starts with the first that is.
     fn sleep_now(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
-        self.manager().sleep_now(time)
+        let tasks = self.clone();
+        Box::pin(async move { tasks.manager().sleep_now(time).await })
     }
 
     fn task_shared(
@@ -76,6 +79,7 @@ pub struct Host {
     network: bool,
     networking: OnceLock<DynVirtualNetworking>,
     descriptors: Arc<Descriptors>,
+    trapped: AtomicBool,
 }
 
 impl Host {
@@ -83,7 +87,12 @@ impl Host {
     pub fn new(engine: Engine, tasks: Tasks, descriptors: Descriptors, network: bool) -> Self {
         let task_manager = Arc::new(tasks.clone());
         let descriptors = Arc::new(descriptors);
-        Self { engine, tasks, task_manager, network, networking: OnceLock::new(), descriptors }
+        Self { engine, tasks, task_manager, network, networking: OnceLock::new(), descriptors, trapped: false.into() }
+    }
+
+    /// Whether a program of this runtime has trapped.
+    pub fn trapped(&self) -> bool {
+        self.trapped.load(Ordering::Relaxed)
     }
 }
 
@@ -120,6 +129,12 @@ impl Runtime for Host {
 
     fn new_store(&self) -> Store {
         Store::new(self.engine.clone())
+    }
+
+    fn on_taint(&self, reason: TaintReason) {
+        if matches!(reason, TaintReason::RuntimeError(_)) {
+            self.trapped.store(true, Ordering::Relaxed);
+        }
     }
 
     fn prepare_imports(
