@@ -1,6 +1,7 @@
 //! Functions of WASI that are given to guests in place of WASIX's own, around which they are.
 //!
-//! * ``fd_fdstat_get``: WASIX says of descriptors 0, 1 and 2 that they are terminals, whatever they are.
+//! * ``fd_fdstat_get``: WASIX says of descriptors 0, 1 and 2 that they are terminals, whatever they are; and of directories
+//!   that they may be written to and sought in, with which rights they then do not open.
 //! * ``fd_sync`` and ``fd_datasync``: files are told that it is the guest who wants them on disk.
 //! * ``path_link``: WASIX asks no file system for hard links, but keeps them in memory and says that they were made.
 //! * ``fd_write``: what appends goes to the file's end, where WASIX has it go to where the end was when it last looked.
@@ -11,8 +12,8 @@ use std::sync::Arc;
 use std::thread::LocalKey;
 
 use wasmer::{
-    AsStoreMut, Extern, Function, FunctionEnv, FunctionEnvMut, Imports, Instance, Memory, MemoryView, RuntimeError,
-    StoreMut, Value,
+    AsStoreMut, Extern, Function, FunctionEnv, FunctionEnvMut, Imports, Instance, Memory, MemoryAccessError, MemoryView,
+    RuntimeError, StoreMut, Value,
 };
 use wasmer_wasix::fs::fs_error_into_wasi_err;
 
@@ -20,12 +21,14 @@ use crate::descriptors::Descriptors;
 use crate::stdio::is_terminal;
 
 const NAMESPACES: [&str; 3] = ["wasi_unstable", "wasi_snapshot_preview1", "wasix_32v1"];
-// WASI preview 1: errno, fdflags, lookupflags, filetype.
+// WASI preview 1: errno, fdflags, lookupflags, filetype, rights.
 const SUCCESS: i32 = 0;
 const INVAL: i32 = 28;
 const APPEND: i32 = 1;
 const SYMLINK_FOLLOW: i32 = 1;
 const UNKNOWN: u8 = 0;
+const DIRECTORY: u8 = 3;
+const SEEK_TELL_WRITE: u64 = 1 << 2 | 1 << 5 | 1 << 6;
 
 thread_local! {
     static SYNCS: Cell<bool> = const { Cell::new(false) };
@@ -130,13 +133,25 @@ fn number(env: &Env<'_>, at: i32) -> Option<i32> {
 
 fn fd_fdstat_get(mut env: Env<'_>, fd: i32, stat: i32) -> Returns {
     let errno = original(&mut env, &[Value::I32(fd), Value::I32(stat)])?;
-    if errno == SUCCESS && (0..=2).contains(&fd) && !is_terminal(fd) {
-        // The type is fdstat's first byte. Where it was written just now, it can be written again.
-        if let Some(view) = view(&env) {
-            view.write_u8(stat as u32 as u64, UNKNOWN).map_err(|error| RuntimeError::new(error.to_string()))?;
-        }
+    if errno == SUCCESS
+        && let Some(view) = view(&env)
+    {
+        correct(&view, fd, stat as u32 as u64).map_err(|error| RuntimeError::new(error.to_string()))?;
     }
     Ok(errno)
+}
+
+/// What stands in an fdstat: the type is its first byte, rights to the descriptor itself are at 8.
+fn correct(view: &MemoryView<'_>, fd: i32, stat: u64) -> Result<(), MemoryAccessError> {
+    if (0..=2).contains(&fd) && !is_terminal(fd) {
+        view.write_u8(stat, UNKNOWN)?;
+    }
+    if view.read_u8(stat)? == DIRECTORY {
+        let mut rights = [0; 8];
+        view.read(stat + 8, &mut rights)?;
+        view.write(stat + 8, &(u64::from_le_bytes(rights) & !SEEK_TELL_WRITE).to_le_bytes())?;
+    }
+    Ok(())
 }
 
 fn fd_fdstat_set_flags(mut env: Env<'_>, fd: i32, flags: i32) -> Returns {
