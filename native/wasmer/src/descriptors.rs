@@ -1,9 +1,11 @@
 //! What WASIX does not tell of a guest's descriptors: where they are in the host's directories, and whether they append.
 
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use rustix::fs::Timestamps;
 use virtual_fs::{FileSystem, FsError, Result};
 
 use crate::files::HostDirectory;
@@ -36,10 +38,22 @@ impl Descriptors {
 
     pub fn renumbered(&self, from: i32, to: i32) {
         let mut known = self.0.lock().unwrap();
-        match known.remove(&from) {
+        match known.get(&from).cloned() {
             Some(descriptor) => known.insert(to, descriptor),
             None => known.remove(&to),
         };
+    }
+
+    /// What was opened there, or below, moves along.
+    pub fn renamed(&self, from: (i32, &str), to: (i32, &str)) {
+        let (Some((directory, old)), Some((_, new))) = (self.at(from.0, from.1), self.at(to.0, to.1)) else { return };
+        for descriptor in self.0.lock().unwrap().values_mut() {
+            if descriptor.directory.is(&directory)
+                && let Ok(below) = descriptor.path.strip_prefix(&old)
+            {
+                descriptor.path = if below.as_os_str().is_empty() { new.clone() } else { new.join(below) };
+            }
+        }
     }
 
     pub fn set_appends(&self, fd: i32, appends: bool) {
@@ -52,22 +66,37 @@ impl Descriptors {
         self.0.lock().unwrap().get(&fd).is_some_and(|descriptor| descriptor.appends)
     }
 
+    /// `None`, here and below: it is not in a directory of the host's.
+    pub fn stat(&self, base: i32, path: &str, follow: bool) -> Option<Result<Metadata>> {
+        let (directory, path) = self.at(base, path)?;
+        Some(directory.stat(&path, follow))
+    }
+
+    pub fn set_times(&self, base: i32, path: &str, follow: bool, times: &Timestamps) -> Option<Result<()>> {
+        let (directory, path) = self.at(base, path)?;
+        Some(directory.set_times(&path, follow, times))
+    }
+
+    pub fn is_empty(&self, base: i32, path: &str) -> bool {
+        self.at(base, path).is_some_and(|(directory, path)| directory.is_empty(&path))
+    }
+
     /// Make a hard link.
     pub fn link(&self, from: (i32, &str), to: (i32, &str)) -> Result<()> {
-        let known = self.0.lock().unwrap();
-        let (source, target) = (known.get(&from.0), known.get(&to.0));
-        let (source, target) = (source.ok_or(FsError::InvalidFd)?, target.ok_or(FsError::InvalidFd)?);
-        if !source.directory.is(&target.directory) {
+        if from.1.ends_with('/') || to.1.ends_with('/') {
+            return Err(FsError::EntryNotFound); // that names a directory
+        }
+        let (source, from) = self.at(from.0, from.1).ok_or(FsError::Unsupported)?;
+        let (target, to) = self.at(to.0, to.1).ok_or(FsError::Unsupported)?;
+        if !source.is(&target) {
             return Err(FsError::Unsupported);
         }
-        source.directory.hard_link(&within(source, from.1)?, &within(target, to.1)?)
+        source.hard_link(&from, &to)
     }
-}
 
-/// A path that does not end with a slash, which would say that a directory is meant.
-fn within(base: &Descriptor, path: &str) -> Result<PathBuf> {
-    if path.is_empty() || path.ends_with('/') || Path::new(path).is_absolute() {
-        return Err(FsError::EntryNotFound);
+    fn at(&self, base: i32, path: &str) -> Option<(HostDirectory, PathBuf)> {
+        let known = self.0.lock().unwrap();
+        let base = known.get(&base).filter(|_| !path.is_empty() && Path::new(path).is_relative())?;
+        Some((base.directory.clone(), base.path.join(path)))
     }
-    Ok(base.path.join(path))
 }

@@ -5,7 +5,7 @@
 //! below the directory (openat2(2), RESOLVE_IN_ROOT), and files are read and written where the guest runs.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -25,7 +25,7 @@ use virtual_fs::{
     VirtualFile,
 };
 
-use crate::hooks;
+use crate::{hooks, paths};
 
 /// One directory of the host; cheap to clone.
 #[derive(Clone, Debug)]
@@ -67,8 +67,25 @@ impl HostDirectory {
         self.parent(path)
     }
 
-    fn stat(&self, path: &Path, flags: OFlags) -> Result<Metadata> {
-        metadata(&File::from(self.open_at(path, OFlags::PATH | flags)?)).map_err(FsError::from)
+    pub fn stat(&self, path: &Path, follow: bool) -> Result<fs::Metadata> {
+        let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
+        Ok(File::from(self.open_at(path, flags)?).metadata()?)
+    }
+
+    pub fn set_times(&self, path: &Path, follow: bool, times: &Timestamps) -> Result<()> {
+        let (parent, name) = self.parent_to_change(path)?;
+        if follow && self.stat(path, false)?.is_symlink() {
+            let file = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+            return rustix::fs::futimens(file, times).map_err(error);
+        }
+        rustix::fs::utimensat(parent, name, times, AtFlags::SYMLINK_NOFOLLOW).map_err(error)
+    }
+
+    /// Whether a directory has no entries.
+    pub fn is_empty(&self, path: &Path) -> bool {
+        let entries = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY).map(Dir::read_from);
+        let Ok(Ok(entries)) = entries else { return false };
+        entries.flatten().all(|entry| matches!(entry.file_name().to_bytes(), b"." | b".."))
     }
 
     fn remove(&self, path: &Path, flags: AtFlags) -> Result<()> {
@@ -95,7 +112,7 @@ impl FileSystem for HostDirectory {
                 continue;
             }
             if let Ok(fd) = rustix::fs::openat(&directory, name, flags, Mode::empty()) {
-                let metadata = metadata(&File::from(fd)).map_err(FsError::from);
+                let metadata = File::from(fd).metadata().map(|found| metadata(&found)).map_err(FsError::from);
                 entries.push(DirEntry { path: path.join(name), metadata });
             } // else it is gone
         }
@@ -132,11 +149,11 @@ impl FileSystem for HostDirectory {
     }
 
     fn metadata(&self, path: &Path) -> Result<Metadata> {
-        self.stat(path, OFlags::empty())
+        Ok(metadata(&self.stat(path, true)?))
     }
 
     fn symlink_metadata(&self, path: &Path) -> Result<Metadata> {
-        self.stat(path, OFlags::NOFOLLOW)
+        Ok(metadata(&self.stat(path, false)?))
     }
 
     fn remove_file(&self, path: &Path) -> Result<()> {
@@ -205,13 +222,14 @@ impl HostFile {
     }
 
     fn metadata(&self) -> Metadata {
-        metadata(&self.file).unwrap_or_default()
+        let Ok(found) = self.file.metadata() else { return Metadata::default() };
+        paths::seen(&found);
+        metadata(&found)
     }
 
     /// Whether a path names this very file.
     fn is_at(&self, path: &Path) -> bool {
-        let there = self.directory.open_at(path, OFlags::PATH | OFlags::NOFOLLOW).map(File::from);
-        match (there.map_err(io::Error::from).and_then(|file| file.metadata()), self.file.metadata()) {
+        match (self.directory.stat(path, false), self.file.metadata()) {
             (Ok(there), Ok(own)) => (there.dev(), there.ino()) == (own.dev(), own.ino()),
             _ => false,
         }
@@ -314,10 +332,9 @@ fn below(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-fn metadata(file: &File) -> io::Result<Metadata> {
-    let found = file.metadata()?;
+fn metadata(found: &fs::Metadata) -> Metadata {
     let kind = found.file_type();
-    Ok(Metadata {
+    Metadata {
         ft: FileType {
             dir: kind.is_dir(),
             file: kind.is_file(),
@@ -331,7 +348,7 @@ fn metadata(file: &File) -> io::Result<Metadata> {
         created: found.ctime() as u64 * 1_000_000_000 + found.ctime_nsec() as u64, // WASIX's name for the change time
         modified: nanoseconds(found.modified()),
         len: found.len(),
-    })
+    }
 }
 
 fn nanoseconds(time: io::Result<SystemTime>) -> u64 {

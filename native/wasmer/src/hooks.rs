@@ -3,9 +3,8 @@
 //! * ``fd_fdstat_get``: WASIX says of descriptors 0, 1 and 2 that they are terminals, whatever they are; and of directories
 //!   that they may be written to and sought in, with which rights they then do not open.
 //! * ``fd_sync`` and ``fd_datasync``: files are told that it is the guest who wants them on disk.
-//! * ``path_link``: WASIX asks no file system for hard links, but keeps them in memory and says that they were made.
 //! * ``fd_write``: what appends goes to the file's end, where WASIX has it go to where the end was when it last looked.
-//!   For that and for ``path_link``, three more are listened to.
+//! * Those that take paths: ``paths.rs``.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -15,19 +14,17 @@ use wasmer::{
     AsStoreMut, Extern, Function, FunctionEnv, FunctionEnvMut, Imports, Instance, Memory, MemoryAccessError, MemoryView,
     RuntimeError, StoreMut, Value,
 };
-use wasmer_wasix::fs::fs_error_into_wasi_err;
 
 use crate::descriptors::Descriptors;
+use crate::paths;
 use crate::stdio::is_terminal;
 
 const NAMESPACES: [&str; 3] = ["wasi_unstable", "wasi_snapshot_preview1", "wasix_32v1"];
-// WASI preview 1: errno, fdflags, lookupflags, filetype, rights.
-const SUCCESS: i32 = 0;
-const INVAL: i32 = 28;
-const APPEND: i32 = 1;
-const SYMLINK_FOLLOW: i32 = 1;
+// WASI preview 1: errno, fdflags, filetype, rights.
+pub const SUCCESS: i32 = 0;
+pub const APPEND: i32 = 1;
 const UNKNOWN: u8 = 0;
-const DIRECTORY: u8 = 3;
+pub const DIRECTORY: u8 = 3;
 const SEEK_TELL_WRITE: u64 = 1 << 2 | 1 << 5 | 1 << 6;
 
 thread_local! {
@@ -45,14 +42,14 @@ pub fn guest_appends() -> bool {
     APPENDS.get()
 }
 
-type Env<'a> = FunctionEnvMut<'a, Original>;
-type Returns = Result<i32, RuntimeError>;
+pub type Env<'a> = FunctionEnvMut<'a, Original>;
+pub type Returns = Result<i32, RuntimeError>;
 
 /// WASIX's function, and the guest's memory once there is an instance.
-struct Original {
+pub struct Original {
     function: Function,
     memory: Option<Memory>,
-    descriptors: Arc<Descriptors>,
+    pub descriptors: Arc<Descriptors>,
 }
 
 /// What is still to be told of an instance's memory.
@@ -75,16 +72,29 @@ pub fn replace(imports: &mut Imports, store: &mut StoreMut<'_>, descriptors: &Ar
 
 type Wrap = fn(&mut StoreMut<'_>, &FunctionEnv<Original>) -> Function;
 
-const HOOKS: [(&str, Wrap); 9] = [
-    ("fd_fdstat_get", |store, env| Function::new_typed_with_env(store, env, fd_fdstat_get)),
-    ("fd_fdstat_set_flags", |store, env| Function::new_typed_with_env(store, env, fd_fdstat_set_flags)),
-    ("fd_sync", |store, env| Function::new_typed_with_env(store, env, fd_sync)),
-    ("fd_datasync", |store, env| Function::new_typed_with_env(store, env, fd_sync)),
-    ("fd_renumber", |store, env| Function::new_typed_with_env(store, env, fd_renumber)),
-    ("fd_write", |store, env| Function::new_typed_with_env(store, env, fd_write)),
-    ("path_open", |store, env| Function::new_typed_with_env(store, env, path_open)),
-    ("path_open2", |store, env| Function::new_typed_with_env(store, env, path_open2)),
-    ("path_link", |store, env| Function::new_typed_with_env(store, env, path_link)),
+/// The hook of a function, with WASIX's own beside it.
+macro_rules! hook {
+    ($name:expr, $function:path) => {
+        ($name, |store, env| Function::new_typed_with_env(store, env, $function))
+    };
+}
+
+const HOOKS: [(&str, Wrap); 15] = [
+    hook!("fd_fdstat_get", fd_fdstat_get),
+    hook!("fd_fdstat_set_flags", fd_fdstat_set_flags),
+    hook!("fd_sync", fd_sync),
+    hook!("fd_datasync", fd_sync),
+    hook!("fd_renumber", fd_renumber),
+    hook!("fd_write", fd_write),
+    hook!("fd_filestat_get", paths::fd_filestat_get),
+    hook!("fd_readdir", paths::fd_readdir),
+    hook!("path_filestat_get", paths::path_filestat_get),
+    hook!("path_filestat_set_times", paths::path_filestat_set_times),
+    hook!("path_link", paths::path_link),
+    hook!("path_open", paths::path_open),
+    hook!("path_open2", paths::path_open2),
+    hook!("path_rename", paths::path_rename),
+    hook!("path_unlink_file", paths::path_unlink_file),
 ];
 
 impl Hooked {
@@ -101,7 +111,7 @@ impl Hooked {
 }
 
 /// Call WASIX's function and return its error number.
-fn original(env: &mut Env<'_>, arguments: &[Value]) -> Returns {
+pub fn original(env: &mut Env<'_>, arguments: &[Value]) -> Returns {
     let function = env.data().function.clone();
     let results = function.call(&mut env.as_store_mut(), arguments)?;
     Ok(results.first().and_then(Value::i32).unwrap_or(SUCCESS))
@@ -115,17 +125,17 @@ fn saying(what: &'static LocalKey<Cell<bool>>, env: &mut Env<'_>, arguments: &[V
     errno
 }
 
-fn view<'a>(env: &'a Env<'_>) -> Option<MemoryView<'a>> {
+pub fn view<'a>(env: &'a Env<'_>) -> Option<MemoryView<'a>> {
     env.data().memory.as_ref().map(|memory| memory.view(env))
 }
 
-fn text(env: &Env<'_>, at: i32, length: i32) -> Option<String> {
+pub fn text(env: &Env<'_>, at: i32, length: i32) -> Option<String> {
     let mut bytes = vec![0; length as u32 as usize];
     view(env)?.read(at as u32 as u64, &mut bytes).ok()?;
     String::from_utf8(bytes).ok()
 }
 
-fn number(env: &Env<'_>, at: i32) -> Option<i32> {
+pub fn number(env: &Env<'_>, at: i32) -> Option<i32> {
     let mut bytes = [0; 4];
     view(env)?.read(at as u32 as u64, &mut bytes).ok()?;
     Some(i32::from_le_bytes(bytes))
@@ -136,9 +146,14 @@ fn fd_fdstat_get(mut env: Env<'_>, fd: i32, stat: i32) -> Returns {
     if errno == SUCCESS
         && let Some(view) = view(&env)
     {
-        correct(&view, fd, stat as u32 as u64).map_err(|error| RuntimeError::new(error.to_string()))?;
+        correct(&view, fd, stat as u32 as u64).map_err(outside)?;
     }
     Ok(errno)
+}
+
+/// The guest named memory that it does not have.
+pub fn outside(error: MemoryAccessError) -> RuntimeError {
+    RuntimeError::new(error.to_string())
 }
 
 /// What stands in an fdstat: the type is its first byte, rights to the descriptor itself are at 8.
@@ -180,77 +195,5 @@ fn fd_write(mut env: Env<'_>, fd: i32, data: i32, count: i32, written: i32) -> R
         saying(&APPENDS, &mut env, &arguments)
     } else {
         original(&mut env, &arguments)
-    }
-}
-
-#[allow(clippy::too_many_arguments)]
-fn path_open(
-    mut env: Env<'_>,
-    base: i32,
-    lookup: i32,
-    path: i32,
-    length: i32,
-    how: i32,
-    rights: i64,
-    inheriting: i64,
-    flags: i32,
-    opened: i32,
-) -> Returns {
-    let where_ = [base, lookup, path, length, how].map(Value::I32);
-    let rights = [rights, inheriting].map(Value::I64);
-    let errno = original(&mut env, &[&where_[..], &rights, &[flags, opened].map(Value::I32)].concat())?;
-    note_opened(&env, errno, base, (path, length), flags, opened);
-    Ok(errno)
-}
-
-#[allow(clippy::too_many_arguments)]
-fn path_open2(
-    mut env: Env<'_>,
-    base: i32,
-    lookup: i32,
-    path: i32,
-    length: i32,
-    how: i32,
-    rights: i64,
-    inheriting: i64,
-    flags: i32,
-    more_flags: i32,
-    opened: i32,
-) -> Returns {
-    let where_ = [base, lookup, path, length, how].map(Value::I32);
-    let rights = [rights, inheriting].map(Value::I64);
-    let errno = original(&mut env, &[&where_[..], &rights, &[flags, more_flags, opened].map(Value::I32)].concat())?;
-    note_opened(&env, errno, base, (path, length), flags, opened);
-    Ok(errno)
-}
-
-fn note_opened(env: &Env<'_>, errno: i32, base: i32, path: (i32, i32), flags: i32, opened: i32) {
-    if errno == SUCCESS
-        && let (Some(path), Some(fd)) = (text(env, path.0, path.1), number(env, opened))
-    {
-        env.data().descriptors.opened(fd, base, &path, flags & APPEND != 0);
-    }
-}
-
-#[allow(clippy::too_many_arguments)]
-fn path_link(
-    env: Env<'_>,
-    base: i32,
-    lookup: i32,
-    path: i32,
-    length: i32,
-    new_base: i32,
-    new_path: i32,
-    new_length: i32,
-) -> i32 {
-    let (Some(path), Some(new_path)) = (text(&env, path, length), text(&env, new_path, new_length)) else {
-        return INVAL;
-    };
-    if lookup & SYMLINK_FOLLOW != 0 {
-        return INVAL;
-    }
-    match env.data().descriptors.link((base, &path), (new_base, &new_path)) {
-        Ok(()) => SUCCESS,
-        Err(error) => fs_error_into_wasi_err(error) as i32,
     }
 }

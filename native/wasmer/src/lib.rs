@@ -8,6 +8,7 @@ mod compile;
 mod descriptors;
 mod files;
 mod hooks;
+mod paths;
 mod run;
 mod runtime;
 mod stdio;
