@@ -81,6 +81,11 @@ impl Descriptors {
         self.at(base, path).is_some_and(|(directory, path)| directory.is_empty(&path))
     }
 
+    pub fn remove_directory(&self, base: i32, path: &str) -> Option<Result<()>> {
+        let (directory, path) = self.at(base, path)?;
+        Some(directory.remove_dir(&path))
+    }
+
     /// Make a hard link.
     pub fn link(&self, from: (i32, &str), to: (i32, &str)) -> Result<()> {
         if from.1.ends_with('/') || to.1.ends_with('/') {

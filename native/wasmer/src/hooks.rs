@@ -79,7 +79,7 @@ macro_rules! hook {
     };
 }
 
-const HOOKS: [(&str, Wrap); 15] = [
+const HOOKS: [(&str, Wrap); 16] = [
     hook!("fd_fdstat_get", fd_fdstat_get),
     hook!("fd_fdstat_set_flags", fd_fdstat_set_flags),
     hook!("fd_sync", fd_sync),
@@ -93,6 +93,7 @@ const HOOKS: [(&str, Wrap); 15] = [
     hook!("path_link", paths::path_link),
     hook!("path_open", paths::path_open),
     hook!("path_open2", paths::path_open2),
+    hook!("path_remove_directory", paths::path_remove_directory),
     hook!("path_rename", paths::path_rename),
     hook!("path_unlink_file", paths::path_unlink_file),
 ];

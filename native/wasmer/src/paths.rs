@@ -5,6 +5,7 @@
 //! * ``path_link``: it asks no file system for hard links, but keeps them in memory and says that they were made.
 //! * ``path_unlink_file`` of a directory, and ``path_rename`` of one to where it cannot be: it refuses, as it must, and
 //!   has forgotten the directory by then.
+//! * ``path_remove_directory``: it does not find what it has not looked at before.
 //!
 //! What is opened and renamed is listened to, for where descriptors are. Of those that are not in a directory of the host's
 //! WASIX's own functions are called.
@@ -18,11 +19,13 @@ use virtual_fs::FsError;
 use wasmer::Value;
 use wasmer_wasix::fs::fs_error_into_wasi_err;
 
+use crate::descriptors::Descriptors;
 use crate::hooks::{APPEND, DIRECTORY, Env, Returns, SUCCESS, number, original, outside, text, view};
 
 // WASI preview 1: errno, lookupflags, fstflags, filetype.
 const INVAL: i32 = 28;
 const ISDIR: i32 = 31;
+const NOENT: i32 = 44;
 const NOTDIR: i32 = 54;
 const NOTEMPTY: i32 = 55;
 const FOLLOW: i32 = 1;
@@ -239,15 +242,8 @@ pub fn path_rename(
         return Ok(INVAL);
     };
     let descriptors = env.data().descriptors.clone();
-    if let (Some(Ok(source)), Some(Ok(target))) = (descriptors.stat(base, &from, false), descriptors.stat(new_base, &to, false))
-        && source.is_dir()
-    {
-        if !target.is_dir() {
-            return Ok(NOTDIR);
-        }
-        if source.ino() != target.ino() && !descriptors.is_empty(new_base, &to) {
-            return Ok(NOTEMPTY);
-        }
+    if let Some(refusal) = refused(&descriptors, (base, &from), (new_base, &to)) {
+        return Ok(refusal);
     }
     let errno = original(&mut env, &[base, path, length, new_base, new_path, new_length].map(Value::I32))?;
     if errno == SUCCESS {
@@ -256,12 +252,34 @@ pub fn path_rename(
     Ok(errno)
 }
 
+/// Why one cannot take the other's place, if it is there.
+fn refused(descriptors: &Descriptors, from: (i32, &str), to: (i32, &str)) -> Option<i32> {
+    let source = descriptors.stat(from.0, from.1, false)?.ok()?;
+    let target = descriptors.stat(to.0, to.1, false)?.ok()?;
+    match (source.is_dir(), target.is_dir()) {
+        (true, false) => Some(NOTDIR),
+        (false, true) => Some(ISDIR),
+        (true, true) if source.ino() != target.ino() && !descriptors.is_empty(to.0, to.1) => Some(NOTEMPTY),
+        _ => None,
+    }
+}
+
 pub fn path_unlink_file(mut env: Env<'_>, base: i32, path: i32, length: i32) -> Returns {
     let name = text(&env, path, length);
     match name.and_then(|name| env.data().descriptors.stat(base, &name, false)) {
         Some(Ok(found)) if found.is_dir() => Ok(ISDIR),
         _ => original(&mut env, &[base, path, length].map(Value::I32)),
     }
+}
+
+pub fn path_remove_directory(mut env: Env<'_>, base: i32, path: i32, length: i32) -> Returns {
+    let said = original(&mut env, &[base, path, length].map(Value::I32))?;
+    if said != NOENT {
+        return Ok(said);
+    }
+    let name = text(&env, path, length);
+    let removed = name.and_then(|name| env.data().descriptors.remove_directory(base, &name));
+    Ok(removed.map_or(said, |result| result.map_or_else(errno, |()| SUCCESS)))
 }
 
 fn errno(error: FsError) -> i32 {

@@ -108,10 +108,30 @@ def test_renaming_into_another_directory_keeps_the_file(files: Files, tmp_path: 
 
 
 def test_times(files: Files, tmp_path: Path) -> None:
+    """Of an open file, and by a path."""
+    for name in ("open", "named"):
+        (tmp_path / name).touch()
+    assert files("times", "/open", "/named").out == ""
+    for name in ("open", "named"):
+        status = (tmp_path / name).stat()
+        assert (status.st_atime, status.st_mtime) == (1000, 2000)
+    assert tmp_path.stat().st_mtime != 2000
+
+
+def test_inode_numbers_and_links(files: Files, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert files("times", "/file").out == ""
-    status = (tmp_path / "file").stat()
-    assert (status.st_atime, status.st_mtime) == (1000, 2000)
+    (tmp_path / "link").hardlink_to(tmp_path / "file")
+    expected = f"{(tmp_path / 'file').stat().st_ino} 2\n"
+    assert files("number", "/file").out == files("number", "/link").out == expected
+
+
+def test_a_directory_that_cannot_be_unlinked_or_moved_stays(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    done = files("refused", "/empty", "/full")
+    assert (done.code, done.out) == (0, "")
+    assert not (tmp_path / "empty").exists()
 
 
 def test_read_only(files: Files, tmp_path: Path) -> None:

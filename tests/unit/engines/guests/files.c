@@ -67,10 +67,26 @@ static int alternate(const char *path, const char *other) {
     return fcntl(first, F_SETFL, 0) || pwrite(first, "FIRST", 5, 0) != 5 ? failed() : 0;
 }
 
-static int times(const char *path) {
+static int times(const char *path, const char *other) {
     struct timespec wanted[2] = {{1000, 0}, {2000, 0}};
     int fd = open(path, O_RDWR);
-    return fd < 0 || futimens(fd, wanted) ? failed() : 0;
+    return fd < 0 || futimens(fd, wanted) || utimensat(AT_FDCWD, other, wanted, 0) ? failed() : 0;
+}
+
+/* What "rm -r" and "mv" of other systems try. What was refused is still there. */
+static int refused(const char *directory, const char *full) {
+    struct stat status;
+    if (!unlink(directory) || !rename(directory, full) || stat(directory, &status) || rmdir(directory))
+        return failed();
+    return 0;
+}
+
+static int number(const char *path) {
+    struct stat status;
+    if (stat(path, &status))
+        return failed();
+    printf("%llu %llu\n", (unsigned long long)status.st_ino, (unsigned long long)status.st_nlink);
+    return 0;
 }
 
 int main(int argc, char **argv) {
@@ -100,7 +116,11 @@ int main(int argc, char **argv) {
     if (!strcmp(command, "remove-renamed"))
         return remove_renamed(path, other);
     if (!strcmp(command, "times"))
-        return times(path);
+        return times(path, other);
+    if (!strcmp(command, "refused"))
+        return refused(path, other);
+    if (!strcmp(command, "number"))
+        return number(path);
     for (int fd = 0; fd < 3; fd++)
         printf("%d%s\n", fd, isatty(fd) ? " is a terminal" : "");
     return 0;
