@@ -1,7 +1,7 @@
 //! One run of a guest.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -135,14 +135,22 @@ fn with_directories(
     let tree = MountFileSystem::new();
     tree.mount("/", Arc::new(TmpFileSystem::new())).map_err(|error| error.to_string())?;
     for (preopen, fd) in preopens.iter().zip(VIRTUAL_ROOT_FD as i32 + 1..) {
-        let (guest, directory) = (Path::new(&preopen.guest), directory(preopen)?);
+        let (point, directory) = (mount_point(&preopen.guest, fd), directory(preopen)?);
         descriptors.preopened(fd, directory.clone());
-        tree.mount(guest, shared(directory)).map_err(|error| format!("{}: {error}", preopen.guest))?;
+        tree.mount(&point, shared(directory)).map_err(|error| format!("{}: {error}", preopen.guest))?;
         builder = builder
-            .preopen_build(|made| made.directory(guest).read(true).write(!preopen.read_only).create(!preopen.read_only))
+            .preopen_build(|made| {
+                let made = made.directory(&point).read(true).write(!preopen.read_only).create(!preopen.read_only);
+                if point.as_os_str() == preopen.guest.as_str() { made } else { made.alias(&preopen.guest) }
+            })
             .map_err(|error: WasiStateCreationError| error.to_string())?;
     }
     Ok(builder.mount_fs(tree))
+}
+
+/// Where a directory is in WASIX's tree: where the guest has it, unless that is no place but a name (``.``).
+fn mount_point(guest: &str, fd: i32) -> PathBuf {
+    if guest.starts_with('/') { guest.into() } else { format!("/.preopened-{fd}").into() }
 }
 
 /// WASIX opens a root of its own first, in which there are mounts only, and nothing can be made. If the guest has a root of

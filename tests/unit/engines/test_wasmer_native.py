@@ -26,6 +26,20 @@ LINKS = ["/etc/hostname", "../" * 9 + "etc/hostname", "/proc/self/root/etc/hostn
 FUNCTIONS = f"""(module (import "{WASI}" "proc_exit" (func $exit (param i32))) (memory (export "memory") 1)
   (func (export "_start")) (func (export "other") (call $exit (i32.const 7))) (func (export "traps") unreachable)
   (func (export "takes") (param i32)))"""
+#: Starts a thread, and waits for what comes of it.
+THREADS = f"""(module (import "env" "memory" (memory 1 16 shared)) (export "memory" (memory 0))
+  (import "wasi" "thread-spawn" (func $spawn (param i32) (result i32)))
+  (import "{WASI}" "proc_exit" (func $exit (param i32)))
+  (import "{WASI}" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (func (export "wasi_thread_start") (param $id i32) (param $argument i32) %s)
+  (func (export "_start") (drop (call $spawn (i32.const 33))) %s))"""
+STORES = """(i32.atomic.store (i32.const 64) (local.get $argument))
+  (drop (memory.atomic.notify (i32.const 64) (i32.const 1)))"""
+EXITS_WITH_IT = """(drop (memory.atomic.wait32 (i32.const 64) (i32.const 0) (i64.const -1)))
+  (call $exit (i32.atomic.load (i32.const 64)))"""
+#: One clock subscription of 1000 s.
+SLEEPS = """(i32.store (i32.const 16) (i32.const 1)) (i64.store (i32.const 24) (i64.const 1000000000000))
+  (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))"""
 SAYS_AND_SPINS = f"""(module (import "{WASI}" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 1) (data (i32.const 16) ".")
   (func (export "_start")
@@ -240,6 +254,14 @@ def test_argv_0_is_the_programs_path(rig: Rig) -> None:
 def test_the_working_directory_is_told(rig: Rig, tmp_path: Path) -> None:
     invocation = Invocation(["app"], cwd="/artifacts", preopens=[Preopen(str(tmp_path), "/")])
     assert rig.run(dump("environ"), invocation).out == "PWD=/artifacts\0"
+
+
+@pytest.mark.parametrize(
+    ("thread", "main", "code"), [(STORES, EXITS_WITH_IT, 33), ("(call $exit (i32.const 5))", SLEEPS, 5)]
+)
+def test_threads_of_the_guest(rig: Rig, thread: str, main: str, code: int) -> None:
+    """They share memory, and any of them ends the program."""
+    assert rig.run(THREADS % (thread, main)).code == code
 
 
 def test_a_guest_that_asks_for_nothing_is_one_thread(rig: Rig) -> None:
