@@ -27,6 +27,7 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	@! cargo fmt --version >/dev/null 2>&1 || cargo fmt --check --manifest-path native/wasmer/Cargo.toml
 
 proto: setup
 	$(PYTHON) tools/proto.py

@@ -72,7 +72,9 @@ fn problem(engine: &Engine, module: &Module) -> Result<Option<String>, String> {
         match (import.ty(), given.get_export(namespace, name)) {
             (ExternType::Memory(_), None) if (namespace, name) == ("env", "memory") => (),
             (_, None) => {
-                return Ok(Some(format!("the module imports {namespace}.{name}, which is neither WASI preview 1 nor WASIX")));
+                return Ok(Some(format!(
+                    "the module imports {namespace}.{name}, which is neither WASI preview 1 nor WASIX"
+                )));
             }
             (wanted, Some(found)) if !matches(&found, wanted, &store) => {
                 return Ok(Some(format!("the module does not link: its import {namespace}.{name} is of another type")));

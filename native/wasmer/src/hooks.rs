@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::thread::LocalKey;
 
 use wasmer::{
-    AsStoreMut, Extern, Function, FunctionEnv, FunctionEnvMut, Imports, Instance, Memory, MemoryAccessError, MemoryView,
-    RuntimeError, StoreMut, Value,
+    AsStoreMut, Extern, Function, FunctionEnv, FunctionEnvMut, Imports, Instance, Memory, MemoryAccessError,
+    MemoryView, RuntimeError, StoreMut, Value,
 };
 
 use crate::descriptors::Descriptors;

@@ -62,7 +62,8 @@ pub unsafe extern "C" fn shimd_wasmer_load(
 ) -> i32 {
     let engine = unsafe { &*engine };
     guarded(text, || {
-        let loaded = unsafe { Module::deserialize_from_file(engine, string(path)?) }.map_err(|error| error.to_string())?;
+        let loaded =
+            unsafe { Module::deserialize_from_file(engine, string(path)?) }.map_err(|error| error.to_string())?;
         unsafe { *module = Box::into_raw(Box::new(loaded)) };
         Ok((DONE, String::new()))
     })

@@ -153,9 +153,10 @@ fn time(nanoseconds: i64, flags: i32, set: i32, now: i32) -> Option<Timespec> {
     let nanoseconds = nanoseconds as u64;
     match (flags & set != 0, flags & now != 0) {
         (true, true) => None,
-        (true, false) => {
-            Some(Timespec { tv_sec: (nanoseconds / 1_000_000_000) as i64, tv_nsec: (nanoseconds % 1_000_000_000) as i64 })
-        }
+        (true, false) => Some(Timespec {
+            tv_sec: (nanoseconds / 1_000_000_000) as i64,
+            tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+        }),
         (false, now) => Some(Timespec { tv_sec: 0, tv_nsec: if now { UTIME_NOW } else { UTIME_OMIT } }),
     }
 }

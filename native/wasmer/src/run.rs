@@ -57,12 +57,12 @@ pub fn run(engine: &Engine, module: &Module, invocation: &Invocation) -> Result<
     let builder = environment(&tasks, &descriptors, invocation).map_err(Failure::Engine)?;
     let host = Arc::new(Host::new(engine.clone(), tasks, descriptors, invocation.network));
     let mut store = Store::new(engine.clone());
-    let (instance, ctx) =
-        builder.runtime(host.clone()).instantiate(module.clone(), &mut store).map_err(not_started)?;
+    let (instance, ctx) = builder.runtime(host.clone()).instantiate(module.clone(), &mut store).map_err(not_started)?;
     if invocation.entry == START {
         return run_command(&host, ctx, store);
     }
-    let function = instance.exports.get_function(&invocation.entry).map_err(|error| Failure::Engine(error.to_string()))?;
+    let function =
+        instance.exports.get_function(&invocation.entry).map_err(|error| Failure::Engine(error.to_string()))?;
     match function.call(&mut store, &[]) {
         Ok(_) => Ok(0),
         Err(error) => exit_code(error),
@@ -102,11 +102,7 @@ fn not_started(error: WasiRuntimeError) -> Failure {
     Failure::Engine(error.to_string())
 }
 
-fn environment(
-    tasks: &Tasks,
-    descriptors: &Descriptors,
-    invocation: &Invocation,
-) -> Result<WasiEnvBuilder, String> {
+fn environment(tasks: &Tasks, descriptors: &Descriptors, invocation: &Invocation) -> Result<WasiEnvBuilder, String> {
     let stdio = |fd| Box::new(Stdio::new(fd, tasks.clone()));
     let program = invocation.args.first().map_or("", String::as_str);
     let builder = WasiEnv::builder(program)
