@@ -23,7 +23,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from shimd import log
 from shimd.cli import render
 from shimd.daemon.modules import compile_in_worker
-from shimd.engines.registry import engine_names, engine_version
+from shimd.engines.registry import engine_reference, engine_version
 from shimd.errors import DataLoss, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
 from shimd.oci import Process
 from shimd.task import listen
@@ -125,9 +125,10 @@ class Run:
 
     async def _attempt(self) -> None:
         name, entry = split_entry(self._options.program)
-        if self._options.engine not in engine_names():
-            installed = ", ".join(engine_names())
-            raise Internal(f"engine {self._options.engine} is not installed; installed are {installed}")
+        try:
+            engine_reference(self._options.engine)
+        except InvalidArgument as error:
+            raise Internal(str(error)) from None
         preopens = with_cwd([preopen(text) for text in self._options.directories], self._options.cwd)
         with ExitStack() as stack:
             wasm = _open(name, stack)

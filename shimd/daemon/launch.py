@@ -6,7 +6,7 @@ import anyio
 from anyio.abc import Listener, SocketStream
 
 from shimd.daemon.supervisor import Supervisor
-from shimd.engines.registry import engine_names
+from shimd.engines.registry import engine_reference
 from shimd.errors import InvalidArgument, NotFound, ShimdError
 from shimd.log import logger
 
@@ -43,10 +43,7 @@ class LaunchServer:
         try:
             if len(request) != 7 or request[0] not in self._commands:
                 raise InvalidArgument("not a launcher's request")
-            if request[1] not in engine_names():
-                raise InvalidArgument(
-                    f"engine {request[1]} is not installed; installed are {', '.join(engine_names())}"
-                )
+            engine_reference(request[1])  # it is installed
             return f"ok {await self._commands[request[0]](request)}"
         except ShimdError as error:
             return f"error {error}"

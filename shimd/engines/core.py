@@ -6,6 +6,9 @@ from typing import Any
 from shimd.engines.base import InvalidModule, Invocation, UnsupportedFeature
 
 WASI = "wasi_snapshot_preview1"
+#: How a component starts. The version and layer fields after ``\\0asm``: 1, and the component model's layer 1
+#: (component-model Binary.md).
+COMPONENT = b"\0asm\x0d\x00\x01\x00"
 NO_FUNCTION = "is not a function"
 NO_ENTRY = "takes parameters or gives results; an entry does neither"
 
@@ -21,6 +24,20 @@ def from_text(text: bytes) -> bytes:
         return bytes(wasmtime.wat2wasm(text))
     except wasmtime.WasmtimeError as error:
         raise InvalidModule(f"not valid WebAssembly: {str(error).splitlines()[0]}") from None
+
+
+def as_binary(wasm: bytes, engine: str) -> bytes:
+    """A core module in the binary format, whichever of the two it came in.
+
+    :raises InvalidModule: it is neither
+    :raises UnsupportedFeature: it is a component
+    """
+    binary = wasm if wasm.startswith(b"\0asm") else from_text(wasm)
+    if binary.startswith(COMPONENT):
+        raise UnsupportedFeature(
+            f"{engine} runs core modules, and this is a component: use the wasmtime engine (io.containerd.wasmtime.v1)"
+        )
+    return binary
 
 
 def check_entry(facts: Mapping[str, Any], entry: str) -> None:

@@ -21,7 +21,7 @@ from shimd.engines.base import (
     OtherEngine,
     UnsupportedFeature,
 )
-from shimd.engines.core import NO_ENTRY, NO_FUNCTION, WASI, check_entry, environment, top_preopens
+from shimd.engines.core import COMPONENT, NO_ENTRY, NO_FUNCTION, WASI, check_entry, environment, top_preopens
 from shimd.linux.packed import pack
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 #: Bumped when the configuration below changes what a compiled artefact is.
 _CONFIG = 4
-#: The version and layer fields after ``\0asm``: 1, and the component model's layer 1 (component-model Binary.md).
-_COMPONENT = b"\0asm\x0d\x00\x01\x00"
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
 _MODULE, _COMPONENT_FILE, _SERVER, SOCKETS, _GUEST = "module", "component", "server", "sockets", "guest"
 _FACTS = "facts.json"
@@ -103,7 +101,7 @@ class WasmtimeEngine:
         engine = make_engine(parallel=True)
         try:
             binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))
-            kind = _COMPONENT_FILE if binary.startswith(_COMPONENT) else _MODULE
+            kind = _COMPONENT_FILE if binary.startswith(COMPONENT) else _MODULE
             if kind == _COMPONENT_FILE and any(name.encode() in binary for name in (*_SERVES, *_OPENERS)):
                 kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
             if kind == _MODULE and _REALLOC in binary:

@@ -16,13 +16,14 @@ Made by `python -m tests.conformance`, from the run that it makes; not to be edi
 The tests are those of [wasi-testsuite](https://github.com/WebAssembly/wasi-testsuite) for preview 1 (at commit
 e1f53e0), re-created: for each of its AssemblyScript, C and Rust sources there is one of ours in C, of the same name,
 that checks the same behaviour (`tests/conformance/guests`); nothing is copied. Each runs by `shimd run`, in a worker
-like a container's. Tests with a directory get it as `/`, read-write; wasmer's binding has no host directories, so that
-its guests see a copy in memory. wasmedge runs in a root tree of Debian 13.
+like a container's. Tests with a directory get it as `/`, read-write. "wasmer" is the native binding (`native/wasmer`),
+"wasmer-sdk" the one from PyPI, which has no host directories, so that its guests see a copy in memory. wasmedge runs in
+a root tree of Debian 13.
 """
 LAST_GROUP = """\
-The last group is the Rust tests that have a directory once more, on wasmer alone: they find the directory as C programs
-do, by way of wasi-libc. That says more of what an app meets there than the group before it, in which nearly all fail at
-their first step.
+The last group is the Rust tests that have a directory once more, on wasmer-sdk alone: they find the directory as C
+programs do, by way of wasi-libc. That says more of what an app meets there than the group before it, in which nearly
+all fail at their first step. The native binding gives both the same directory.
 """
 #: Whether it passed.
 MARKS = {True: "✓", False: "✗"}

@@ -7,11 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests import wasmer
+
 HERE = Path(__file__).parent
 GUESTS = HERE / "guests"
 #: What guests with ``root`` see as ``/``, in a copy of their own.
 FIXTURE = HERE / "fixture"
-ENGINES = ("wasmtime", "wasmedge", "wasmer")
+#: By name; wasmer's are its two bindings, of which the first is built by cargo.
+ENGINES = ("wasmtime", "wasmedge", "wasmer", "wasmer-sdk")
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ def known_failures(engine: str) -> dict[str, Known]:
 
 
 def runs() -> list[tuple[Case, str]]:
-    """Each case with each of its engines."""
-    return [(case, engine) for engine in ENGINES for case in cases() if engine in case.engines]
+    """Each case with each of its engines, as far as they are installed."""
+    there = [engine for engine in ENGINES if engine in ("wasmtime", *wasmer.BINDINGS)]
+    return [(case, engine) for engine in there for case in cases() if engine in case.engines]
 
 
 def _group(group: str) -> Iterator[Case]:

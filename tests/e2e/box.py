@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shimd.engines.registry import lacking
+from tests import wasmer
 from tests.e2e import guests, leftovers
 from tests.e2e.containerd import PATIENCE, Containerd, Result
 
@@ -52,19 +53,23 @@ RUNTIMES = [
     *([] if lacking("wasmedge") else [_WASMEDGE]),
     Runtime("wasmer", guests.WASM, "/app.wasm", "io.containerd.wasmer.v1"),
 ]
-
+#: wasmer by the binding from PyPI, whatever else is installed, for what it does in its own way.
+WASMER_SDK = Runtime("wasmer-sdk", guests.WASM, "/app.wasm", "io.containerd.wasmer-sdk.v1")
 
 OURS = RUNTIMES[1:]
 WASM = RUNTIMES[2:]
 #: For what runc cannot show, or shows otherwise.
 ours_only = pytest.mark.parametrize("runtime", OURS, ids=lambda runtime: runtime.name, indirect=True)
 wasm_only = pytest.mark.parametrize("runtime", WASM, ids=lambda runtime: runtime.name, indirect=True)
-#: For what needs the host's directories in the guest, which wasmer-sdk does not offer.
 #: WASI preview 1 has no working directory: relative paths are wasi-libc's affair, and PWD is all that it could look at.
 with_working_directory = pytest.mark.parametrize(
     "runtime", RUNTIMES[:2], ids=lambda runtime: runtime.name, indirect=True
 )
-with_directories = pytest.mark.parametrize("runtime", RUNTIMES[:-1], ids=lambda runtime: runtime.name, indirect=True)
+#: For what needs the host's directories in the guest, which wasmer-sdk does not offer.
+with_directories = pytest.mark.parametrize(
+    "runtime", RUNTIMES if wasmer.NATIVE else RUNTIMES[:-1], ids=lambda runtime: runtime.name, indirect=True
+)
+wasmer_sdk_only = pytest.mark.parametrize("runtime", [WASMER_SDK], ids=lambda runtime: runtime.name, indirect=True)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 
 from shimd.engines.registry import engine_names, lacking
+from tests import wasmer
 from tests.e2e import leftovers
 from tests.e2e.box import until
 from tests.e2e.containerd import LAUNCHERS, PATIENCE
 
 Done = subprocess.CompletedProcess[str]
-ENGINES = ["wasmtime", "wasmer", *([] if lacking("wasmedge") else ["wasmedge"])]
+ENGINES = ["wasmtime", *wasmer.BINDINGS, *([] if lacking("wasmedge") else ["wasmedge"])]
+#: Those with the host's directories, and functions other than _start.
+WHOLE = ["wasmtime", "wasmer"] if wasmer.NATIVE else ["wasmtime"]
 #: Compiles for some seconds at least: many functions, none of them short.
 SLOW = 30_000
 
@@ -128,18 +131,20 @@ def test_environment_is_only_what_was_given(rig: Rig, engine: str) -> None:
     assert variables == {"A=b=c", "COLOUR=blue"}
 
 
-def test_directories(rig: Rig) -> None:
+@pytest.mark.parametrize("engine", WHOLE)
+def test_directories(rig: Rig, engine: str) -> None:
+    on = ("--engine", engine)
     (rig.directory / "data").mkdir()
     (rig.directory / "data" / "note").write_text("a note\n")
-    assert rig(rig.app, "read", "/data/note").returncode == 1
-    assert rig("--dir", "data::/data", rig.app, "read", "/data/note").stdout == "a note\n"
-    assert rig("--dir", "data::/data", "--cwd", "/data", rig.app, "read", "note").stdout == "a note\n"
-    assert rig("--dir", "data::/", "--cwd", "/", rig.app, "read", "/note").stdout == "a note\n"
-    assert rig("--dir", ".", rig.app, "read", "data/note").stdout == "a note\n"
-    assert rig("--dir", "data::/data", rig.app, "read", "/data/../app.wasm").returncode == 1
-    assert rig("--dir", "data::/data", rig.app, "write", "/data/new", "text").returncode == 0
+    assert rig(*on, rig.app, "read", "/data/note").returncode == 1
+    assert rig(*on, "--dir", "data::/data", rig.app, "read", "/data/note").stdout == "a note\n"
+    assert rig(*on, "--dir", "data::/data", "--cwd", "/data", rig.app, "read", "note").stdout == "a note\n"
+    assert rig(*on, "--dir", "data::/", "--cwd", "/", rig.app, "read", "/note").stdout == "a note\n"
+    assert rig(*on, "--dir", ".", rig.app, "read", "data/note").stdout == "a note\n"
+    assert rig(*on, "--dir", "data::/data", rig.app, "read", "/data/../app.wasm").returncode == 1
+    assert rig(*on, "--dir", "data::/data", rig.app, "write", "/data/new", "text").returncode == 0
     assert (rig.directory / "data" / "new").read_text() == "text\n"
-    assert rig("--dir", "data::/data:ro", rig.app, "write", "/data/newer", "text").returncode == 1
+    assert rig(*on, "--dir", "data::/data:ro", rig.app, "write", "/data/newer", "text").returncode == 1
     assert not (rig.directory / "data" / "newer").exists()
 
 
@@ -178,15 +183,16 @@ def test_an_engine_that_is_not_there(rig: Rig) -> None:
     assert f"engine nope is not installed; installed are {', '.join(engine_names())}" in done.stderr
 
 
-def test_another_function(rig: Rig) -> None:
+@pytest.mark.parametrize("engine", WHOLE)
+def test_another_function(rig: Rig, engine: str) -> None:
     wat = rig.directory / "two.wat"
     wat.write_text(
         '(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32))) (memory (export "memory") 1)'
         '(func (export "_start") (call $exit (i32.const 1))) (func (export "other") (call $exit (i32.const 2))))'
     )
-    assert rig(wat).returncode == 1
-    assert rig("--invoke", "other", wat).returncode == 2
-    assert rig(f"{wat}#other").returncode == 2
+    assert rig("--engine", engine, wat).returncode == 1
+    assert rig("--engine", engine, "--invoke", "other", wat).returncode == 2
+    assert rig("--engine", engine, f"{wat}#other").returncode == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])

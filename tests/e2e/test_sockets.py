@@ -13,6 +13,7 @@ from typing import IO
 
 import pytest
 
+from tests import wasmer
 from tests.components.build import component
 from tests.e2e import images, leftovers
 from tests.e2e.box import Box, Runtime, until, wasm_only
@@ -157,10 +158,11 @@ def test_a_component_in_a_pod(pod_archive: Path, tmp_path: Path) -> None:
         assert not leftovers.settled(lambda: left(node))
 
 
+@pytest.mark.parametrize("engine", wasmer.BINDINGS)
 @pytest.mark.parametrize(("flags", "said"), [([], "cannot listen"), (["--network"], "listening on port 8080")])
-def test_shimd_run_has_a_network_only_if_asked_for(tmp_path: Path, flags: list[str], said: str) -> None:
+def test_shimd_run_has_a_network_only_if_asked_for(tmp_path: Path, flags: list[str], said: str, engine: str) -> None:
     program = compiled(SOURCES / "server.c", tmp_path)
-    run = [str(LAUNCHERS / "shimd"), "run", "--engine", "wasmer", *flags, str(program)]
+    run = [str(LAUNCHERS / "shimd"), "run", "--engine", engine, *flags, str(program)]
     command = ["unshare", "--net", *run]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None

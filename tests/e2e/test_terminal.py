@@ -75,7 +75,7 @@ def test_is_a_terminal(box: Box, terminal: Terminal) -> None:
     assert "no tty" not in terminal.read()
 
 
-@with_directories  # wasmer's binding shows every stream as a terminal
+@with_directories  # wasmer-sdk shows every stream as a terminal
 def test_no_terminal_without_the_flag(box: Box) -> None:
     assert box.run("app", "isatty").out == "no tty\n"
 

@@ -7,7 +7,14 @@ import pytest
 
 from shimd.engines.base import InvalidModule
 from shimd.testing.contract import *  # noqa: F403
+from shimd.testing.contract import _of_modules
 from shimd.testing.rig import Rig
+from tests.wasmer import BINDINGS
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:  # type: ignore[no-redef]
+    if "engine_name" in metafunc.fixturenames:
+        metafunc.parametrize("engine_name", sorted({*_of_modules(), *BINDINGS}), scope="session")
 
 
 def test_text_that_is_none(rig: Rig) -> None:

@@ -6,9 +6,11 @@ from shimd.engines.base import InvalidModule, Invocation, Preopen, UnsupportedFe
 from shimd.engines.core import top_preopens
 from shimd.testing.contract import RETURNS, WASI
 from shimd.testing.rig import Rig
+from tests.wasmer import BINDINGS
 
 wasmtime_only = pytest.mark.parametrize("engine_name", ["wasmtime"])
-wasmer_only = pytest.mark.parametrize("engine_name", ["wasmer"])
+wasmer_only = pytest.mark.parametrize("engine_name", BINDINGS)
+wasmer_sdk_only = pytest.mark.parametrize("engine_name", ["wasmer-sdk"])
 COMPONENT = """(component
   (core module $m (func (export "run") (result i32) (i32.const %d)))
   (core instance $i (instantiate $m))
@@ -68,7 +70,13 @@ def test_imports_that_are_not_there(rig: Rig, module: str, name: str, words: str
         rig.check(artifact, Invocation(["app"]))
 
 
-@wasmer_only
+@wasmer_sdk_only
+def test_no_other_function(rig: Rig) -> None:
+    with pytest.raises(UnsupportedFeature, match=r"no function but _start: for other, use the wasmtime engine"):
+        rig.check(rig.precompile(FUNCTIONS), Invocation(["app"], entry="other"))
+
+
+@wasmer_sdk_only
 def test_no_shared_directories(rig: Rig) -> None:
     with pytest.raises(UnsupportedFeature, match=r"share /data read-write: mount it read-only, or use the wasmtime"):
         rig.check(rig.precompile(RETURNS), Invocation(["app"], preopens=[Preopen("/tmp", "/data")]))

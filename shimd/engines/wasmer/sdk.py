@@ -1,8 +1,8 @@
-"""wasmer, by the PyPI package ``wasmer-sdk``: modules of WASI preview 1 and WASIX.
+"""wasmer by the PyPI package ``wasmer-sdk``.
 
 The binding maps no host directories: the guest's file system is in memory. Files of the container that only have to be
 read are copied into it; what would have to be shared both ways is refused, naming the way out. It is asyncio from end
-to end and starts threads with its first object, so everything but the import happens in :meth:`WasmerEngine.run`.
+to end and starts threads with its first object, so everything but the import happens in :meth:`SdkEngine.run`.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from shimd.engines.base import (
     Preopen,
     UnsupportedFeature,
 )
+from shimd.engines.core import as_binary
 from shimd.linux import libc
 
 if TYPE_CHECKING:
     import wasmer_sdk
 
-_COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _MODULE = "module"
 #: Bumped when the files of an artefact change.
 _LAYOUT = 1
@@ -50,7 +50,7 @@ class Loaded:
     """The artefact's directory, read-only: the engine finds the compiled form in it by the module's digest."""
 
 
-class WasmerEngine:
+class SdkEngine:
     name: ClassVar[str] = "wasmer"
 
     def version(self) -> str:
@@ -62,10 +62,7 @@ class WasmerEngine:
         import wasmer_sdk  # noqa: F401 — importing is safe to share by fork, any object of it is not
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
-        if not wasm.startswith(b"\0asm"):
-            wasm = _from_text(wasm)
-        if wasm.startswith(_COMPONENT):
-            raise UnsupportedFeature(f"wasmer runs core modules, and this is a component: {_WAY_OUT}")
+        wasm = as_binary(wasm, "wasmer")
         artifact.mkdir()
         (artifact / "module.wasm").write_bytes(wasm)
         (artifact / "length").write_text(str(len(wasm)))
@@ -93,15 +90,6 @@ class WasmerEngine:
 
     def run(self, module: Loaded, invocation: Invocation) -> int:
         return asyncio.run(_run(module, collect(invocation), invocation))
-
-
-def _from_text(text: bytes) -> bytes:
-    import wasmtime
-
-    try:
-        return bytes(wasmtime.wat2wasm(text))
-    except wasmtime.WasmtimeError as error:
-        raise InvalidModule(f"not valid WebAssembly: {str(error).splitlines()[0]}") from None
 
 
 def _open_readonly(directory: Path) -> int:

@@ -1,0 +1,106 @@
+"""wasmer by the package ``shimd-wasmer-native``: a C library around the engine and WASIX (``native/wasmer/src``).
+
+The engine is made in the fork server; it starts no thread. A worker maps the compiled module, and the guest runs on its
+main thread, beside which WASIX starts others for timers, sockets and the guest's own threads if it uses any.
+"""
+
+import ctypes
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import shimd_wasmer_native
+
+from shimd.engines.base import BrokenArtifact, EngineError, GuestTrap, InvalidModule, Invocation
+from shimd.engines.core import as_binary, check_entry, environment, top_preopens
+
+#: Bumped when the files of an artefact change.
+_LAYOUT = 1
+_MODULE, _FACTS = "module", "facts.json"
+#: What the library's functions return beside exit codes.
+_FAILED, _INVALID, _TRAPPED = -1, -2, -3
+
+
+@dataclass
+class Loaded:
+    module: ctypes.c_void_p
+    facts: dict[str, Any]
+    """``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or null."""
+
+
+class NativeEngine:
+    name: ClassVar[str] = "wasmer"
+
+    def __init__(self) -> None:
+        self._library: ctypes.CDLL
+        self._engine: ctypes.c_void_p
+
+    def version(self) -> str:
+        return f"{shimd_wasmer_native.VERSION}-native-{_LAYOUT}-{platform.machine()}"
+
+    def warm(self) -> None:
+        self._library = ctypes.CDLL(str(shimd_wasmer_native.LIBRARY))
+        self._library.shimd_wasmer_engine.restype = ctypes.c_void_p
+        self._engine = ctypes.c_void_p(self._library.shimd_wasmer_engine())
+
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
+        binary = as_binary(wasm, "wasmer")
+        artifact.mkdir()
+        path = artifact / _MODULE
+        code, said = self._call("compile", binary, ctypes.c_size_t(len(binary)), os.fsencode(path))
+        if code == _INVALID:
+            raise InvalidModule(f"not valid WebAssembly: {_sentence(said)}")
+        if code == _FAILED:
+            raise EngineError(f"wasmer cannot compile it: {_sentence(said)}")
+        facts = {"size": path.stat().st_size, **json.loads(said)}
+        (artifact / _FACTS).write_text(json.dumps(facts))
+
+    def load(self, artifact: Path) -> Loaded:
+        directory, module = str(artifact), ctypes.c_void_p()
+        try:
+            with open(f"{directory}/{_FACTS}", "rb") as file:
+                facts = json.loads(file.read())
+            whole = os.stat(f"{directory}/{_MODULE}").st_size == facts["size"]
+        except (OSError, ValueError) as error:
+            raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
+        path = os.fsencode(f"{directory}/{_MODULE}")
+        code, said = self._call("load", path, ctypes.byref(module)) if whole else (_FAILED, "it is not whole")
+        if code == _FAILED:
+            raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(said)}")
+        return Loaded(module, facts)
+
+    def check(self, module: Loaded, invocation: Invocation) -> None:
+        """By what was noted when it was compiled."""
+        check_entry(module.facts, invocation.entry)
+
+    def run(self, module: Loaded, invocation: Invocation) -> int:
+        wanted = {
+            "args": list(invocation.args),
+            "env": list(environment(invocation).items()),
+            "cwd": invocation.cwd,
+            "preopens": top_preopens(invocation),
+            "entry": invocation.entry,
+            "network": invocation.network,
+        }
+        code, said = self._call("run", module.module, json.dumps(wanted).encode())
+        if code == _TRAPPED:
+            raise GuestTrap(said)
+        if code == _FAILED:
+            raise EngineError(_sentence(said))
+        return code
+
+    def _call(self, function: str, *arguments: Any) -> tuple[int, str]:
+        """A function of the library: its return value and its text."""
+        text = ctypes.c_void_p()
+        code: int = self._library[f"shimd_wasmer_{function}"](self._engine, *arguments, ctypes.byref(text))
+        try:
+            return code, ctypes.string_at(text).decode(errors="replace") if text else ""
+        finally:
+            self._library.shimd_wasmer_free(text)
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.split())
