@@ -22,11 +22,13 @@ from shimd.engines.base import (
     InvalidModule,
     InvalidSetting,
     Invocation,
+    MissingRuntime,
     OfFamily,
     OtherEngine,
     Preopen,
     RunsApplications,
     TakesLayers,
+    TakesSockets,
     UnsupportedFeature,
 )
 
@@ -41,11 +43,13 @@ __all__ = [
     "InvalidModule",
     "InvalidSetting",
     "Invocation",
+    "MissingRuntime",
     "OfFamily",
     "OtherEngine",
     "Preopen",
     "RunsApplications",
     "TakesLayers",
+    "TakesSockets",
     "UnsupportedFeature",
     "launch",
 ]

@@ -46,14 +46,14 @@ def postgres() -> Iterator[str]:
     with _directory("postgres") as directory:
         data, password = directory / "data", directory / "password"
         password.write_text("s3cret\n")
-        made: list[str | Path] = ["--pgdata", data, "--username", "owner", "--pwfile", password, "--no-sync"]
-        made += ["--auth", "scram-sha-256"]
-        subprocess.run([programs / "initdb", *made], check=True, capture_output=True, user="postgres", cwd=directory)
+        made: list[str | Path] = [programs / "initdb", "--pgdata", data, "--username", "owner", "--pwfile", password]
+        made += ["--auth", "scram-sha-256", "--no-sync"]
+        subprocess.run(made, check=True, capture_output=True, user="postgres", cwd=directory)
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": directory, "fsync": "off"}
         flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
-        with _running(
-            [str(programs / "postgres"), "-D", str(data), "-p", str(port), *flags], port, directory, "postgres"
-        ):
+        command = [str(programs / "postgres"), "-D", str(data), "-p", str(port), *flags]
+        ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        with _running(command, port, directory, "postgres", lambda: subprocess.run(ready).returncode == 0):
             yield f"postgresql://owner:s3cret@127.0.0.1:{port}/postgres"
 
 

@@ -5,12 +5,15 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shimd.cgroup import freezer, layout, paths, setting, stats, tree, v1, v2
 from shimd.cgroup.files import read_if_there, write
 from shimd.cgroup.layout import Layout
 from shimd.errors import Unimplemented, from_os
+
+if TYPE_CHECKING:
+    from shimd.cgroup.systemd import Scope
 
 _KILL_TIMEOUT = 1.0
 
@@ -21,6 +24,8 @@ class Cgroup:
     def __init__(self, directories: list[str], where: Layout) -> None:
         self.directories = directories
         """One per hierarchy: what :func:`shimd.cgroup.join` takes."""
+        self.scope: Scope | None = None
+        """systemd's unit, if it was asked for one."""
         self._layout = where
         self._by_controller = _by_controller(directories, where)
 
@@ -39,15 +44,19 @@ class Cgroup:
         where = where or layout.current()
         relative = paths.relative(path, systemd)
         made: list[str] = []
+        scope = _scope(relative, resources, where) if systemd else None
         try:
             for root in where.roots:
                 directory = f"{root}/{relative}"
-                tree.make(directory)
+                tree.make(directory, anew=scope is None)
                 made.append(directory)
             cgroup = cls(made, where)
+            cgroup.scope = scope
             cgroup._prepare()
-            cgroup.apply(resources)
+            cgroup._write(resources)
         except BaseException as error:
+            if scope is not None:
+                scope.stop()
             for directory in made:
                 with suppress(OSError):
                     tree.remove(directory)
@@ -81,8 +90,23 @@ class Cgroup:
         :raises InvalidArgument: the kernel refuses the value
         :raises FailedPrecondition: a limit below what cannot be reclaimed
         """
+        if self.scope is not None:
+            self.scope.update(resources)
+        self._write(resources)
+
+    def _write(self, resources: dict[str, Any]) -> None:
         translate = v2 if self.version == 2 else v1
         setting.write_all(translate.settings(resources), self._find)
+
+    def has_processes(self) -> None:
+        """Those that it is for have joined it."""
+        if self.scope is not None:
+            self.scope.release()
+
+    def give_up(self) -> None:
+        """Leave it to another who makes it anew: a native runtime that asks systemd itself."""
+        if self.scope is not None:
+            self.remove()
 
     def freeze(self) -> None:
         """Stop all processes, and return when they stand (usually within 1 ms; 2 s at most).
@@ -124,6 +148,8 @@ class Cgroup:
         :raises OSError: EBUSY: live processes are in it; the rest is removed
         """
         errors = []
+        if self.scope is not None:
+            self.scope.stop()
         for directory in self.directories:
             try:
                 tree.remove(directory)
@@ -177,6 +203,12 @@ class Cgroup:
         if self._layout.unified is not None:
             return freezer.V2(self.directories[-1])
         raise Unimplemented("containers cannot be paused: this node has no cgroup controller freezer")
+
+
+def _scope(relative: str, resources: dict[str, Any], where: Layout) -> "Scope":
+    from shimd.cgroup.systemd import Scope
+
+    return Scope.start(relative.split("/"), resources, 2 if where.is_v2 else 1)
 
 
 def _by_controller(directories: list[str], where: Layout) -> dict[str, str]:

@@ -8,8 +8,7 @@ def relative(path: str, systemd: bool) -> str:
 
     The second form is systemd's, ``slice:prefix:name``: it is taken as such where ``systemd`` (the runtime option
     SystemdCgroup) says so, and wherever it starts with a slice: containerd's CRI writes it whenever the kubelet's
-    cgroup driver is systemd. The scope's directory is made by us: systemd does not know the unit. Asking it over D-Bus
-    for a transient scope with delegation is not implemented.
+    cgroup driver is systemd. Only with the option is systemd asked to make the scope (``shimd/cgroup/systemd``).
 
     :raises InvalidArgument: the path leaves the hierarchy, is empty, or not of systemd's form though it should be
     """

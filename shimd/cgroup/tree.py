@@ -10,8 +10,10 @@ from shimd.errors import AlreadyExists
 _REMOVE_TIMEOUT = 1.0
 
 
-def make(directory: str) -> None:
+def make(directory: str, *, anew: bool = True) -> None:
     """Make it anew, with the parents that lack; one that somebody left behind is replaced, with its limits and counts.
+
+    :param anew: whether one that is there is not to be taken as it is
 
     :raises AlreadyExists: it is in use
     """
@@ -21,7 +23,8 @@ def make(directory: str) -> None:
         os.makedirs(os.path.dirname(directory), 0o755, exist_ok=True)
         os.mkdir(directory, 0o755)
     except FileExistsError:
-        _replace(directory)
+        if anew:
+            _replace(directory)
 
 
 def _replace(directory: str) -> None:

@@ -135,6 +135,7 @@ def logs(id: str, follow: bool, tail: int, namespace: str, as_json: bool) -> Non
 @click.option("--env", "environment", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or hand ours on.")
 @click.option("--cwd", default="/", show_default=True, metavar="GUEST", help="Its working directory.")
 @click.option("--network", is_flag=True, help="Let it use this machine's network, where the engine has sockets.")
+@click.option("--listen", multiple=True, metavar="tcp:[ADDRESS:]PORT", help="Give a module a listening socket.")
 @click.option("--invoke", default="", metavar="FUNC", help="Call this exported function instead of _start.")
 @click.option("--json", "as_json", is_flag=True, help="At the end, print how it went as JSON on stderr.")
 @click.argument("program", type=click.Path())
@@ -145,6 +146,7 @@ def run(
     environment: tuple[str, ...],
     cwd: str,
     network: bool,
+    listen: tuple[str, ...],
     invoke: str,
     as_json: bool,
     program: str,
@@ -159,7 +161,7 @@ def run(
     from shimd.cli import run
 
     raise SystemExit(
-        run.main(run.Options(engine, directories, environment, cwd, network, invoke, program, args), as_json)
+        run.main(run.Options(engine, directories, environment, cwd, network, invoke, program, args, listen), as_json)
     )
 
 

@@ -26,13 +26,15 @@ from shimd.daemon.modules import compile_in_worker
 from shimd.engines.registry import engine_names, engine_version
 from shimd.errors import DataLoss, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
 from shimd.oci import Process
+from shimd.task import listen
 from shimd.task.magic import reject_native
 from shimd.task.process import exit_code
 from shimd.task.timestamp import timestamp
 from shimd.worker.cache import Cache
 from shimd.worker.client import Forks, HandedOver, Worker, private_forks
-from shimd.worker.main import split_entry
-from shimd.worker.messages import Plan
+from shimd.worker.messages import Plan, memory_file
+from shimd.worker.programs import split_entry
+from shimd.worker.steps import of_host
 
 _log = log.logger(__name__)
 #: Exit codes of shimd's own failures, as of ``docker run``.
@@ -55,6 +57,8 @@ class Options(NamedTuple):
     entry: str
     program: str
     args: tuple[str, ...]
+    listen: tuple[str, ...] = ()
+    """``tcp:PORT`` or ``tcp:ADDRESS:PORT``"""
 
 
 @dataclass
@@ -166,6 +170,7 @@ class Run:
             artifact=str(artifact),
             preopens=preopens,
             network=options.network,
+            listen=[address for text in options.listen for address in listen.parse(text, "--listen")],
         )
 
     async def _live_where_it_belongs(self, forks: Forks, plan: Plan) -> None:
@@ -178,7 +183,11 @@ class Run:
 
     async def _live(self, forks: Forks, plan: Plan) -> None:
         """The worker's life; its exit code is the outcome."""
-        worker = await forks.spawn("run", plan, (0, 1, 2))
+        steps = memory_file("shimd-steps", of_host().packed())
+        try:
+            worker = await forks.spawn("run", plan, (0, 1, 2), [steps])
+        finally:
+            os.close(steps)
         self._worker, self.outcome.pid = worker, worker.pid
         try:
             worker.handled = await _ready(worker)

@@ -22,7 +22,7 @@ every call, and takes a list of bytes one by one (measured: 64 KiB in 60 ms; her
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import wasmtime
 from wasmtime import _bindings as c
@@ -30,34 +30,12 @@ from wasmtime.component import _types as types
 
 from shimd.component.guest import current
 from shimd.component.resources import Resources
+from shimd.component.results import Case as Case
+from shimd.component.results import Err as Err
+from shimd.component.results import Ok as Ok
 
 Val = Any
 """``wasmtime_component_val_t``: a structure of ctypes, in memory that wasmtime owns."""
-
-
-class Case(NamedTuple):
-    """A variant's case."""
-
-    tag: str
-    payload: Any = None
-
-
-@dataclass(frozen=True)
-class Ok:
-    value: Any = None
-
-
-class Err(Exception):
-    """``result``'s error case. Raised by a host function it is the function's result; it is no trap."""
-
-    def __init__(self, value: Any = None) -> None:
-        super().__init__(value)
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Err) and other.value == self.value
-
-    __hash__ = Exception.__hash__
 
 
 @dataclass(frozen=True)

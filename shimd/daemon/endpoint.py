@@ -27,6 +27,8 @@ from shimd.rpc import GrpcService, ttrpc_services
 from shimd.task.service import TaskService
 from shimd.ttrpc import Server
 from shimd.worker.client import Forks
+from shimd.worker.messages import Plan
+from shimd.worker.worlds import World, Worlds
 
 #: v3 names the same methods and messages; containerd calls the one that the launcher's answer says.
 _ALIASES = ["containerd.task.v2.Task"]
@@ -42,11 +44,12 @@ class Endpoint:
         addresses: tuple[str, str],
         tasks: Background,
         pool: ForkPool,
+        worlds: Worlds,
         modules: Modules,
         bus: EventBus,
     ) -> None:
         self.engine, self.namespace, self.tasks = engine, namespace, tasks
-        self._pool, self._modules, self._bus = pool, modules, bus
+        self._pool, self._worlds, self._modules, self._bus = pool, worlds, modules, bus
         self.events_address, self.grpc_address = addresses
         self._content = Content(self.grpc_address, namespace)
         self.path = paths.task_socket(engine, self.events_address, namespace)
@@ -73,6 +76,9 @@ class Endpoint:
 
     async def forks(self, engine: str | None = None) -> Forks:
         return await self._pool.get(engine or self.engine)
+
+    async def world(self, plan: Plan, terminal: int | None) -> World:
+        return await self._worlds.make(plan, terminal)
 
     async def program(self, container: str, name: str, fd: int | None) -> Path:
         if fd is not None:

@@ -17,6 +17,7 @@ from shimd.api.shimd.status import v1 as api
 from shimd.daemon.endpoint import Endpoint
 from shimd.daemon.supervisor import Supervisor
 from shimd.engines.registry import engine_names, engine_version
+from shimd.errors import ShimdError
 from shimd.task.container import Container
 from shimd.task.metrics import metrics
 from shimd.task.plans import is_sandbox
@@ -65,6 +66,8 @@ def daemon(supervisor: Supervisor, started_at: datetime) -> api.DaemonResponse:
 def _engine(name: str, pid: int) -> api.Engine:
     try:
         return api.Engine(name=name, version=engine_version(name), fork_server_pid=pid)
+    except ShimdError as error:
+        return api.Engine(name=name, error=str(error), fork_server_pid=pid)
     except Exception as error:  # whatever a package that is broken on this node raises
         return api.Engine(name=name, error=f"{type(error).__name__}: {error}", fork_server_pid=pid)
 

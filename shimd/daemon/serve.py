@@ -105,6 +105,7 @@ async def serve() -> None:
         notify.notify(STOPPING="1")
         _log.info("stopping")
         tasks.cancel_scope.cancel()
+        supervisor.worlds.close()
 
 
 async def _stop_signal() -> None:

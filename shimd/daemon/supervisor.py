@@ -8,6 +8,7 @@ from shimd.daemon.endpoint import Endpoint
 from shimd.daemon.events import EventBus
 from shimd.daemon.forks import ForkPool
 from shimd.daemon.modules import Modules
+from shimd.worker.worlds import Worlds
 
 
 class Supervisor:
@@ -17,6 +18,7 @@ class Supervisor:
         self._tasks = tasks
         self._background = Background(tasks)
         self.pool = ForkPool(self._background)
+        self.worlds = Worlds(self._background)
         self.modules = Modules(self.pool)
         self.bus = EventBus(self._background)
         self.endpoints: dict[tuple[str, str, str], Endpoint] = {}
@@ -28,7 +30,9 @@ class Supervisor:
         async with self._lock:
             if key not in self.endpoints:
                 addresses = (events_address, grpc_address)
-                endpoint = Endpoint(engine, namespace, addresses, self._background, self.pool, self.modules, self.bus)
+                endpoint = Endpoint(
+                    engine, namespace, addresses, self._background, self.pool, self.worlds, self.modules, self.bus
+                )
                 await self._tasks.start(endpoint.serve)
                 self.endpoints[key] = endpoint
             return self.endpoints[key]

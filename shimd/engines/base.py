@@ -40,6 +40,15 @@ class InvalidSetting(EngineError):
     """An environment variable or annotation that the engine reads has a value of the wrong kind."""
 
 
+class MissingRuntime(EngineError):
+    """The node lacks what the engine runs on, which no Python package brings along: a library, say."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(f"{found}; {remedy}")
+        self.found = found
+        self.remedy = remedy
+
+
 class OtherEngine(EngineError):
     """The program is for another engine of this installation, which takes this one's artefacts (:class:`OfFamily`).
 
@@ -79,6 +88,8 @@ class Invocation:
     """The exported function to call; ``_start`` also means a component's ``wasi:cli/run``."""
     network: bool = False
     """Whether the guest may use the sockets of the worker's network namespace, where the engine gives it any."""
+    listening: Sequence[int] = ()
+    """Descriptors of listening sockets that the guest gets as its first ones, from 3 (:class:`TakesSockets`)."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +143,18 @@ class Engine(Protocol[ModuleT]):
     def version(self) -> str:
         """What a compiled artefact depends on: engine version, configuration and target. Part of the cache key and of
         a file name: letters, digits, ``.``, ``-``, ``_``, ``+`` only. Must not import the engine's heavy parts if it
-        can be told otherwise (the supervisor calls it)."""
+        can be told otherwise (the supervisor calls it).
+
+        :raises MissingRuntime: it cannot run on this node
+        """
         ...
 
     def warm(self) -> None:
-        """Called once in the fork server: import and build all that is safe to share by fork. Starts no thread."""
+        """Called once in the fork server: import and build all that is safe to share by fork. Starts no thread.
+
+        Where :meth:`version` raises ``MissingRuntime`` it does nothing: native containers and pods need a fork server,
+        too.
+        """
         ...
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
@@ -219,11 +237,37 @@ class RunsArtifacts(RunsApplications[ModuleT_co], Protocol[ModuleT_co]):
 
 
 @runtime_checkable
+class RunsInC(Protocol):
+    """An engine with a part in C (``engine.h``) that does :meth:`Engine.load` and :meth:`Engine.run` for most programs,
+    in workers that have no use for an interpreter and its memory. Optional."""
+
+    def in_c(self) -> int | None:
+        """The address of its ``struct engine``; called once, after :meth:`Engine.warm`. ``None``: it was not built, or
+        is of no use with the library that is installed."""
+        ...
+
+    def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
+        """What that part needs to know of a program, as a block (:mod:`shimd.linux.packed`); called in the fork server.
+
+        :returns: ``None`` if this program needs Python
+        :raises EngineError: as :meth:`Engine.check` does
+        """
+        ...
+
+
+@runtime_checkable
 class TakesLayers(Protocol):
     """An engine whose programs come in layers of images that others do not know. Optional."""
 
     layers: ClassVar[Collection[str]]
     """Media types, besides those of WebAssembly."""
+
+
+@runtime_checkable
+class TakesSockets(Protocol):
+    """An engine whose guests may be given sockets that listen already (:attr:`Invocation.listening`). Optional."""
+
+    takes_sockets: ClassVar[bool]
 
 
 @runtime_checkable

@@ -6,8 +6,8 @@ for which each worker would pay in memory.
 
 from functools import cache
 
-from shimd.engines.base import Engine, OfFamily, TakesLayers
-from shimd.errors import InvalidArgument
+from shimd.engines.base import Engine, MissingRuntime, OfFamily, RunsApplications, TakesLayers
+from shimd.errors import FailedPrecondition, InvalidArgument
 
 GROUP = "shimd.engines"
 #: Engines that are no runtimes by themselves: others hand programs over to them (:class:`OtherEngine`).
@@ -41,8 +41,22 @@ def engine_version(name: str) -> str:
     """:meth:`Engine.version`, as of this process's start: what a fork server has imported stays, too.
 
     :raises InvalidArgument: none is installed under that name
+    :raises FailedPrecondition: the node lacks what it runs on
     """
-    return load_engine(engine_reference(name)).version()
+    try:
+        return load_engine(engine_reference(name)).version()
+    except MissingRuntime as missing:
+        raise FailedPrecondition(f"the engine {name} cannot run on this node: {missing}") from missing
+
+
+def lacking(name: str) -> MissingRuntime | None:
+    """What the node lacks for an engine that is installed; ``None``: nothing that it knows of."""
+    try:
+        engine_version(name)
+    except FailedPrecondition as error:
+        if isinstance(error.__cause__, MissingRuntime):
+            return error.__cause__
+    return None
 
 
 @cache
@@ -57,6 +71,12 @@ def engine_layers(name: str) -> frozenset[str]:
     """Media types of layers that an engine takes besides WebAssembly's (:class:`TakesLayers`)."""
     engine = load_engine(engine_reference(name))
     return frozenset(engine.layers) if isinstance(engine, TakesLayers) else frozenset()
+
+
+@cache
+def engine_runs_applications(name: str) -> bool:
+    """Whether its workers find their programs themselves (:class:`RunsApplications`)."""
+    return isinstance(load_engine(engine_reference(name)), RunsApplications)
 
 
 def load_engine(reference: str) -> Engine[object]:

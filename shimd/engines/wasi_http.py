@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shimd.engines.base import Invocation, Preopen, UnsupportedFeature
-from shimd.engines.wasmtime import WasmtimeEngine, load_server, make_engine, top_preopens
+from shimd.engines.core import top_preopens
+from shimd.engines.wasmtime import WasmtimeEngine, load_server, make_engine
 
 if TYPE_CHECKING:
     import wasmtime

@@ -21,21 +21,32 @@ from shimd.engines.base import (
     OtherEngine,
     UnsupportedFeature,
 )
+from shimd.engines.core import NO_ENTRY, NO_FUNCTION, WASI, check_entry, environment, top_preopens
+from shimd.linux.packed import pack
 
 if TYPE_CHECKING:
     import wasmtime
+
+    from shimd.engines.doors import Doors
 
 #: Bumped when the configuration below changes what a compiled artefact is.
 _CONFIG = 4
 #: The version and layer fields after ``\0asm``: 1, and the component model's layer 1 (component-model Binary.md).
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
-_WASI = "wasi_snapshot_preview1"
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
-_MODULE, _COMPONENT_FILE, _SERVER, _FACTS = "module", "component", "server", "facts.json"
+_MODULE, _COMPONENT_FILE, _SERVER, SOCKETS, _GUEST = "module", "component", "server", "sockets", "guest"
+_FACTS = "facts.json"
+#: What a module of wit-bindgen 0.2 exports: Slight's, which is compiled to be interrupted, as servers are.
+_REALLOC = b"canonical_abi_realloc"
 #: What a component exports that serves: another engine's app, of HTTP or of Spin's other triggers.
-_SERVES = (b"wasi:http/incoming-handler@", b"fermyon:spin/inbound-redis", b"handle-cron-event", b"handle-message")
+_SERVES = ("wasi:http/incoming-handler@", "fermyon:spin/inbound-redis", "handle-cron-event", "handle-message")
 _HTTP_ENGINE = "wasi-http"
-_NO_FUNCTION = "is not a function"
+#: What a component imports that opens sockets: likewise.
+_OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
+_SOCKETS_ENGINE = "wasi-sockets"
+#: ``wasmtime.c``, where a compiler was there to build it.
+_IN_C = Path(__file__).with_name("_wasmtime.so")
+_NOTHING = ("/proc/self/fdinfo", "/", True)
 
 
 @dataclass
@@ -45,7 +56,11 @@ class Loaded:
     program: Any
     component: bool
     facts: dict[str, Any]
-    """Of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or null."""
+    """Of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or null;
+    ``accepts``, whether it can accept connections."""
+    artifact: Path
+    doors: "Doors | None" = None
+    """For a guest that is given sockets."""
 
 
 class _Exit(Exception):
@@ -57,6 +72,7 @@ class _Exit(Exception):
 
 class WasmtimeEngine:
     name: ClassVar[str] = "wasmtime"
+    takes_sockets: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
@@ -81,69 +97,119 @@ class WasmtimeEngine:
         import wasmtime
         from wasmtime import component
 
+        from shimd.engines import doors
+
         facts: dict[str, Any] = {}
         engine = make_engine(parallel=True)
         try:
             binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))
             kind = _COMPONENT_FILE if binary.startswith(_COMPONENT) else _MODULE
-            if kind == _COMPONENT_FILE and any(name in binary for name in _SERVES):
+            if kind == _COMPONENT_FILE and any(name.encode() in binary for name in (*_SERVES, *_OPENERS)):
                 kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
-            compiled: Any = (wasmtime.Module if kind == _MODULE else component.Component)(engine, binary)
-            if kind == _SERVER and not _serves(engine, compiled):  # the name stands there, and is no export
+            if kind == _MODULE and _REALLOC in binary:
+                kind, engine = _GUEST, make_engine(parallel=True, epochs=True)
+            compiled: Any = (wasmtime.Module if kind in (_MODULE, _GUEST) else component.Component)(engine, binary)
+            if kind == _SERVER and not _serves(engine, compiled):
+                kind = SOCKETS
+            if kind == SOCKETS and not _opens_sockets(engine, compiled):  # the name stands there for something else
                 kind, engine = _COMPONENT_FILE, make_engine(parallel=True)
                 compiled = component.Component(engine, binary)
+            if kind == _GUEST and all(item.module == WASI for item in compiled.imports):  # as any other module
+                kind, engine = _MODULE, make_engine(parallel=True)
+                compiled = wasmtime.Module(engine, binary)
         except wasmtime.WasmtimeError as error:
-            raise InvalidModule(f"not valid WebAssembly: {_sentence(error)}") from None
-        if kind == _MODULE:
+            raise InvalidModule(f"not valid WebAssembly: {sentence(error)}") from None
+        artifact.mkdir()
+        if kind in (_MODULE, _GUEST):
             facts = {"problem": _problem(_linker(engine), compiled), "exports": _exports(compiled)}
         if kind == _COMPONENT_FILE:
             facts = {"problem": _newer(engine, compiled)}
-        artifact.mkdir()
+        if kind == _MODULE:
+            facts["accepts"] = doors.compile(engine, compiled, artifact)
         (artifact / _FACTS).write_text(json.dumps(facts))
         (artifact / kind).write_bytes(compiled.serialize())
 
     def load(self, artifact: Path) -> Loaded:
-        """:raises OtherEngine: it serves HTTP"""
+        """:raises OtherEngine: it serves HTTP, or opens sockets"""
         import wasmtime
         from wasmtime import component
 
         directory = str(artifact)
-        if os.path.exists(f"{directory}/{_SERVER}"):
-            raise OtherEngine(_HTTP_ENGINE)
+        if os.path.exists(f"{directory}/{_GUEST}"):
+            raise UnsupportedFeature(_facts(artifact)["problem"])
         is_component = os.path.exists(f"{directory}/{_COMPONENT_FILE}")
+        if not is_component and not os.path.exists(f"{directory}/{_MODULE}"):
+            _hand_over(directory)
         kind, file = (component.Component, _COMPONENT_FILE) if is_component else (wasmtime.Module, _MODULE)
         try:
             with open(f"{directory}/{_FACTS}", "rb") as facts:
-                return Loaded(
-                    kind.deserialize_file(self._engine, f"{directory}/{file}"), is_component, json.loads(facts.read())
-                )
+                program = kind.deserialize_file(self._engine, f"{directory}/{file}")
+                return Loaded(program, is_component, json.loads(facts.read()), artifact)
         except (wasmtime.WasmtimeError, OSError, ValueError) as error:
-            raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+            raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
 
     def check(self, module: Loaded, invocation: Invocation) -> None:
-        """By what was noted when it was compiled: an app's start is no time for asking again."""
         entry = invocation.entry
         if module.component:
             if entry != "_start":
                 raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {entry}")
             if problem := module.facts.get("problem"):
                 raise UnsupportedFeature(f"the component {problem}")
+            if invocation.listening:
+                raise UnsupportedFeature("a component opens its listening sockets itself, it cannot be given any")
             return
-        if module.facts["problem"]:
-            raise UnsupportedFeature(module.facts["problem"])
-        exports = module.facts["exports"]
-        if entry not in exports:
-            entries = [name for name, reason in exports.items() if reason != _NO_FUNCTION]
-            raise InvalidModule(f"the module exports no function {entry} (it has: {', '.join(entries) or 'none'})")
-        if exports[entry]:
-            raise InvalidModule(f"the export {entry} {exports[entry]}")
+        check_entry(module.facts, entry)
+        if invocation.listening:
+            self._prepare_sockets(module)
+
+    def _prepare_sockets(self, module: Loaded) -> None:
+        from shimd.engines.doors import Doors
+
+        if not module.facts["accepts"]:
+            raise UnsupportedFeature("the module cannot accept connections: it does not import WASI's sock_accept")
+        module.doors = Doors(self._engine, module.artifact)
+
+    def in_c(self) -> int | None:
+        import ctypes
+
+        from wasmtime._bindings import dll  # type: ignore[attr-defined]
+
+        if not _IN_C.is_file():
+            return None
+        self._in_c = ctypes.CDLL(str(_IN_C)).shimd_wasmtime
+        self._in_c.restype = ctypes.c_void_p
+        address: int | None = self._in_c(ctypes.c_void_p(dll._handle), self._engine.ptr())
+        return address
+
+    def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
+        facts = _unloaded(str(artifact))
+        if facts is None:
+            return None
+        self.check(facts, invocation)
+        file = _COMPONENT_FILE if facts.component else _MODULE
+        env = list(environment(invocation).items())
+        return pack(
+            (
+                os.fsencode(f"{artifact}/{file}"),
+                invocation.entry.encode(),
+                facts.component,
+                len(invocation.args),
+                [arg.encode() for arg in invocation.args],
+                len(env),
+                [name.encode() for name, _value in env],
+                [value.encode() for _name, value in env],
+                len(preopens := top_preopens(invocation)),
+                [(host.encode(), guest.encode(), read_only) for host, guest, read_only in preopens],
+                invocation.network,
+            )
+        )
 
     def run(self, module: Loaded, invocation: Invocation) -> int:
         import wasmtime
 
         store = wasmtime.Store(self._engine)
-        store.set_wasi(_wasi(invocation))
-        call = self._component(store, module) if module.component else self._module(store, module, invocation.entry)
+        store.set_wasi(wasi(invocation))
+        call = self._component(store, module) if module.component else self._module(store, module, invocation)
         try:
             call()
         except _Exit as exit:
@@ -154,10 +220,14 @@ class WasmtimeEngine:
             raise GuestTrap(str(trap)) from None
         return 0
 
-    def _module(self, store: "wasmtime.Store", module: Loaded, entry: str) -> Callable[[], Any]:
+    def _module(self, store: "wasmtime.Store", module: Loaded, invocation: Invocation) -> Callable[[], Any]:
         def call() -> Any:
-            instance = self._linker.instantiate(store, module.program)
-            function: Any = instance.exports(store)[entry]
+            if module.doors is None:
+                instance = self._linker.instantiate(store, module.program)
+            else:
+                linker = _linker(self._engine)
+                instance = module.doors.instantiate(store, linker, module.program, invocation.listening)
+            function: Any = instance.exports(store)[invocation.entry]
             return function(store)
 
         return call
@@ -199,15 +269,56 @@ def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
     :raises BrokenArtifact: it does not load
     :raises UnsupportedFeature: it is another kind of program
     """
+    if not (artifact / _SERVER).exists() and (artifact / _FACTS).exists():
+        raise UnsupportedFeature(_why_it_serves_not(artifact))
+    return load_component(engine, artifact, _SERVER)
+
+
+def load_component(engine: "wasmtime.Engine", artifact: Path, kind: str) -> Any:
+    """:raises BrokenArtifact: it does not load"""
     import wasmtime
     from wasmtime import component
 
-    if not (artifact / _SERVER).exists() and (artifact / _FACTS).exists():
-        raise UnsupportedFeature(_why_it_serves_not(artifact))
     try:
-        return component.Component.deserialize_file(engine, str(artifact / _SERVER))
+        return component.Component.deserialize_file(engine, str(artifact / kind))
     except wasmtime.WasmtimeError as error:
-        raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+
+
+def load_guest(
+    interruptible: "wasmtime.Engine", plain: "wasmtime.Engine", artifact: Path
+) -> tuple["wasmtime.Engine", "wasmtime.Module"]:
+    """A core module of wit-bindgen 0.2, or one that imports WASI only, and the engine that it is for.
+
+    :param interruptible: an engine with ``epochs``
+    :raises BrokenArtifact: it does not load
+    :raises UnsupportedFeature: it is a component
+    """
+    import wasmtime
+
+    guest, module = artifact / _GUEST, artifact / _MODULE
+    if not guest.exists() and not module.exists() and (artifact / _FACTS).exists():
+        raise UnsupportedFeature("the program is a component, and Slight's are core modules")
+    engine, file = (interruptible, guest) if guest.exists() else (plain, module)
+    try:
+        return engine, wasmtime.Module.deserialize_file(engine, str(file))
+    except wasmtime.WasmtimeError as error:
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+
+
+def _facts(artifact: Path) -> dict[str, Any]:
+    """:raises BrokenArtifact: they cannot be read"""
+    try:
+        facts: dict[str, Any] = json.loads((artifact / _FACTS).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
+    return facts
+
+
+def _hand_over(directory: str) -> None:
+    for kind, engine in ((_SERVER, _HTTP_ENGINE), (SOCKETS, _SOCKETS_ENGINE)):
+        if os.path.exists(f"{directory}/{kind}"):
+            raise OtherEngine(engine)
 
 
 def load_command(engine: "wasmtime.Engine", artifact: Path) -> Any:
@@ -216,15 +327,10 @@ def load_command(engine: "wasmtime.Engine", artifact: Path) -> Any:
     :raises BrokenArtifact: it does not load
     :raises UnsupportedFeature: it is another kind of program
     """
-    import wasmtime
-    from wasmtime import component
 
     if (artifact / _MODULE).exists():
         raise UnsupportedFeature("it is a core module, and commands are components here")
-    try:
-        return component.Component.deserialize_file(engine, str(artifact / _COMPONENT_FILE))
-    except wasmtime.WasmtimeError as error:
-        raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(error)}") from None
+    return load_component(engine, artifact, _COMPONENT_FILE)
 
 
 def is_server(artifact: Path) -> bool:
@@ -254,7 +360,23 @@ def _newer(engine: "wasmtime.Engine", program: Any) -> str | None:
 
 
 def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
-    return any(name.encode().startswith(_SERVES) for name in program.type.exports(engine))
+    return any(name.startswith(_SERVES) for name in program.type.exports(engine))
+
+
+def _unloaded(artifact: str) -> Loaded | None:
+    """Of a program that is not loaded yet; ``None`` if it is not for this engine, or broken."""
+    kinds = [kind for kind in (_MODULE, _COMPONENT_FILE) if os.path.exists(f"{artifact}/{kind}")]
+    if not kinds:
+        return None
+    try:
+        with open(f"{artifact}/{_FACTS}", "rb") as facts:
+            return Loaded(None, kinds == [_COMPONENT_FILE], json.loads(facts.read()), Path(artifact))
+    except (OSError, ValueError):
+        return None
+
+
+def _opens_sockets(engine: "wasmtime.Engine", program: Any) -> bool:
+    return any(name.startswith(_OPENERS) for name in program.type.imports(engine))
 
 
 def _exit(code: int) -> None:
@@ -267,7 +389,7 @@ def _linker(engine: "wasmtime.Engine") -> "wasmtime.Linker":
     linker = wasmtime.Linker(engine)
     linker.allow_shadowing = True
     linker.define_wasi()
-    linker.define_func(_WASI, "proc_exit", wasmtime.FuncType([wasmtime.ValType.i32()], []), _exit)
+    linker.define_func(WASI, "proc_exit", wasmtime.FuncType([wasmtime.ValType.i32()], []), _exit)
     return linker
 
 
@@ -276,13 +398,15 @@ def _problem(linker: "wasmtime.Linker", module: "wasmtime.Module") -> str | None
     import wasmtime
 
     for item in module.imports:
-        if item.module != _WASI:
+        if item.module != WASI:
             way_out = " (WASIX modules run on wasmer)" if item.module.startswith("wasix") else ""
+            if item.module == "canonical_abi" or any(other.module == "canonical_abi" for other in module.imports):
+                way_out = " (Slight's modules run on slight, beside a /slightfile.toml)"
             return f"the module imports {item.module}.{item.name}, which is not WASI preview 1{way_out}"
     try:
         linker.instantiate_pre(module)
     except wasmtime.WasmtimeError as error:
-        return f"the module does not link: {_sentence(error)}"
+        return f"the module does not link: {sentence(error)}"
     return None
 
 
@@ -293,46 +417,31 @@ def _exports(module: "wasmtime.Module") -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for export in module.exports:
         if not isinstance(export.type, wasmtime.FuncType):
-            found[export.name] = _NO_FUNCTION
+            found[export.name] = NO_FUNCTION
         elif export.type.params or export.type.results:
-            found[export.name] = "takes parameters or gives results; an entry does neither"
+            found[export.name] = NO_ENTRY
         else:
             found[export.name] = None
     return found
 
 
-def _wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
+def wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
     import wasmtime
     from wasmtime import _bindings
 
     config = wasmtime.WasiConfig()
     config.argv = list(invocation.args)
-    # WASI preview 1 has no working directory: wasi-libc starts at "/"; another can only be told by this convention.
-    told = {"PWD": invocation.cwd} if invocation.cwd != "/" else {}
-    config.env = list({**told, **invocation.env}.items())
+    config.env = list(environment(invocation).items())
     config.inherit_stdin()
     config.inherit_stdout()
     config.inherit_stderr()
-    for preopen in top_preopens(invocation):
-        config.preopen_dir(preopen[0], preopen[1], not preopen[2])
-    if invocation.network:  # preview 2's sockets: the binding has the C library's functions, but no method for them
-        _bindings.wasi_config_inherit_network(config.ptr())
+    preopens = top_preopens(invocation)
+    # A socket's number is an entry of wasmtime's table, too, which no call ever reaches (``doors.py``).
+    for host, guest, read_only in [*(preopens[:1] or [_NOTHING]) * len(invocation.listening), *preopens]:
+        config.preopen_dir(host, guest, not read_only)
+    if invocation.network:  # names only: the library has no function that allows sockets (``wasi_sockets.py``)
         _bindings.wasi_config_allow_ip_name_lookup(config.ptr(), True)
     return config
-
-
-def top_preopens(invocation: Invocation) -> list[tuple[str, str, bool]]:
-    """Preopens that no other contains: mounts below are the kernel's to follow.
-
-    WASI preview 1 has no working directory, and wasi-libc strips ``/`` and ``./`` alike before it looks for a preopen,
-    so that a preopen for ``.`` would catch absolute paths, too: relative paths are relative to ``/``, and PWD tells
-    the rest.
-    """
-    chosen: list[tuple[str, str, bool]] = []
-    for item in sorted(invocation.preopens, key=lambda item: len(item.guest)):
-        if not any(item.guest.startswith(guest.rstrip("/") + "/") for _host, guest, _read_only in chosen):
-            chosen.append((item.host, item.guest, item.read_only))
-    return chosen
 
 
 def _command(instance: Any, store: "wasmtime.Store") -> Any:
@@ -350,7 +459,7 @@ def _failed(result: Any) -> bool:
     return getattr(result, "tag", None) == "err"
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """The innermost cause of the engine's chain of messages, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line.split(": ", 1)[1] for line in lines if line[:1].isdigit() and ": " in line]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 #: A runtime ``io.containerd.NAME.v1`` for each.
-ENGINES = ("wasmer", "wasmtime", "spin")
+ENGINES = ("wasmer", "wasmtime", "wasmedge", "spin", "slight")
 #: Versions of the shim's name that containerd is told, if it is not 1: SpinKube's is 2.
 VERSIONS = {"spin": (2, 1)}
 _HERE = Path(__file__).parent

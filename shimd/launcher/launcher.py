@@ -256,6 +256,10 @@ def clean_up(record: bytes) -> int:
     prefix = b"cgroup /sys/fs/cgroup/"
     remove_cgroups([decode(line[7:]) for line in rest.splitlines() if line.startswith(prefix) and line != prefix])
     unmount(posix.getcwd() + "/rootfs")
+    prefix = b"native " + encode(runtime_file("native/"))
+    for line in rest.splitlines():
+        if line.startswith(prefix) and b"/.." not in line and not line.endswith(b"/"):
+            remove_tree(decode(line[7:]))
     unlink("shimd.task")
     return int(pid) if pid.isdigit() else 0
 
@@ -307,6 +311,18 @@ def thaw(directory: str) -> None:
         return
     write(fd, b"THAWED")
     posix.close(fd)
+
+
+def remove_tree(directory: str) -> None:
+    """What runc (or another) would remove if it were asked; it need not be there any more."""
+    try:
+        with posix.scandir(directory) as entries:
+            children = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for path, is_directory in children:
+            remove_tree(path) if is_directory else unlink(path)
+        posix.rmdir(directory)
+    except OSError:
+        pass
 
 
 def unmount(path: str) -> None:

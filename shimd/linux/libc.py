@@ -113,6 +113,21 @@ def mount_setattr_readonly(fd: int) -> None:
     _check(_syscall(_SYS_MOUNT_SETATTR, fd, b"", c_uint(AT_EMPTY_PATH | AT_RECURSIVE), ctypes.byref(attributes), size))
 
 
+def clone_tree(path: str, recursive: bool, flags: int) -> int:
+    """A detached copy of the mount at ``path`` (open_tree(2), OPEN_TREE_CLONE), with some of ``MS_RDONLY``,
+    ``MS_NOSUID``, ``MS_NODEV`` and ``MS_NOEXEC`` (mount_setattr(2)'s attributes have the same numbers)."""
+    how = _OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    fd = _check(_syscall(_SYS_OPEN_TREE, -100, _bytes(path), c_uint(how)), path)
+    attributes = _MountAttr(attr_set=flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC))
+    size = c_size_t(ctypes.sizeof(attributes))
+    try:
+        _check(_syscall(_SYS_MOUNT_SETATTR, fd, b"", c_uint(AT_EMPTY_PATH), ctypes.byref(attributes), size))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def clone_readonly(path: str) -> int:
     """A detached, read-only copy of the mount at ``path`` (open_tree(2), OPEN_TREE_CLONE)."""
     fd = _check(_syscall(_SYS_OPEN_TREE, -100, _bytes(path), c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC)), path)

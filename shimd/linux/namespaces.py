@@ -74,8 +74,12 @@ def _fork_in_steps(flags: int, cgroup: str | None) -> int:
     return pid
 
 
+def open_namespace(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def join(path: str, flag: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_namespace(path)
     try:
         libc.setns(fd, flag)
     finally:
@@ -93,7 +97,7 @@ def enter(namespaces: Iterable[Namespace]) -> set[str]:
     flags, made, joined = 0, {"mount"}, set()
     for namespace in namespaces:
         kind, path = namespace["type"], namespace.get("path")
-        flag, _name = _known(kind)
+        flag, _name = known(kind)
         if kind == "pid":
             continue
         if path:
@@ -108,7 +112,12 @@ def enter(namespaces: Iterable[Namespace]) -> set[str]:
     return made - joined
 
 
-def _known(kind: str) -> tuple[int, str]:
+def known(kind: str) -> tuple[int, str]:
+    """Its flag, and its name under /proc/PID/ns.
+
+    :raises Unimplemented: not for WebAssembly containers
+    :raises InvalidArgument: there is no such kind
+    """
     if kind == "user":
         raise Unimplemented("user namespaces are not supported for WebAssembly containers")
     try:
@@ -122,12 +131,3 @@ def _join(kind: str, path: str, flag: int) -> None:
         join(path, flag)
     except OSError as error:
         raise InvalidArgument(f"{kind} namespace {path} cannot be joined: {error.strerror}") from error
-
-
-def enter_those_of(pid: int, namespaces: Iterable[Namespace]) -> None:
-    """Join the namespaces of a process, as many as its spec asked for (setns(2)); the mount namespace last."""
-    kinds = {namespace["type"] for namespace in namespaces} - {"pid", "user", "mount"}
-    for kind in sorted(kinds):
-        flag, name = _known(kind)
-        join(f"/proc/{pid}/ns/{name}", flag)
-    join(f"/proc/{pid}/ns/mnt", libc.CLONE_NEWNS)

@@ -30,6 +30,8 @@ CONFIG = "etc/containerd/config.toml"
 #: Distributions that generate their configuration from a template: its directory, and the service to restart.
 _GENERATED = {"var/lib/rancher/k3s/agent/etc/containerd": "k3s", "var/lib/rancher/rke2/agent/etc/containerd": "rke2"}
 _PLUGINS = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime", 4: "io.containerd.cri.v1.runtime"}
+#: Of pods, those that reach their containers (``shimd/task/listen.py``).
+_ANNOTATIONS = "shimd.io/*"
 _RUNC = "io.containerd.runc.v2"
 _OURS = "# written by shimd install\n"
 _BASE = '{{ template "base" . }}\n'
@@ -166,7 +168,7 @@ def _block(config: Config, names: Sequence[str], present: Mapping[str, Any]) -> 
     keep_runc = config.version == 2 and "runc" not in present and not config.template
     types = {**({"runc": _RUNC} if keep_runc else {}), **{name: runtime_type(name) for name in names}}
     systemd = _uses_systemd(present.get("runc"))
-    tables = "".join(_runtime(config, name, type, systemd and name != "runc") for name, type in types.items())
+    tables = "".join(_runtime(config, name, type, systemd) for name, type in types.items())
     return f"{BEGIN}\n{tables}{END}\n"
 
 
@@ -176,8 +178,10 @@ def _uses_systemd(runc: Any) -> bool:
 
 def _runtime(config: Config, name: str, type: str, systemd: bool) -> str:
     table = f'plugins."{_PLUGINS[config.version]}".containerd.runtimes.{name}'
+    if type == _RUNC:
+        return f'[{table}]\nruntime_type = "{type}"\n'
     options = f"[{table}.options]\nSystemdCgroup = true\n" if systemd else ""
-    return f'[{table}]\nruntime_type = "{type}"\n{options}'
+    return f'[{table}]\nruntime_type = "{type}"\npod_annotations = ["{_ANNOTATIONS}"]\n{options}'
 
 
 def _head(config: Config, text: str) -> str:

@@ -16,7 +16,7 @@ import anyio
 import shimd
 from shimd import paths
 from shimd.cgroup import layout
-from shimd.engines.registry import engine_names, engine_version
+from shimd.engines.registry import engine_names, engine_version, lacking
 from shimd.errors import ShimdError
 from shimd.launcher.build import ENGINES
 from shimd.node.containerd import runtime_type
@@ -95,6 +95,9 @@ def _unified(found: layout.Layout) -> set[str]:
 
 def _engines() -> Iterator[Finding]:
     for name in engine_names():
+        if missing := lacking(name):
+            yield Finding(f"engine {name}", "warning", missing.found, missing.remedy)
+            continue
         try:
             yield Finding(f"engine {name}", "ok", engine_version(name))
         except Exception as error:  # whatever a package that is broken on this node raises
@@ -189,7 +192,7 @@ def _one_task() -> Iterator[Finding]:
     address = _address()
     if address is None:
         return
-    for name in ENGINES:
+    for name in (name for name in ENGINES if not lacking(name)):
         with tempfile.TemporaryDirectory(prefix="shimd-doctor-") as directory:
             Path(directory, "app.wat").write_text(_GUEST)
             Path(directory).chmod(0o755)

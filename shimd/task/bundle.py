@@ -12,9 +12,11 @@ from pathlib import Path
 _RECORD = "shimd.task"
 
 
-def write_record(bundle: Path, pid: int, start: int, cgroup: Sequence[str]) -> None:
-    """Record the init process and its cgroup, atomically."""
+def write_record(bundle: Path, pid: int, start: int, cgroup: Sequence[str], native: Path | None = None) -> None:
+    """Record the init process, its cgroup and what a native runtime keeps of it, atomically."""
     lines = [f"{pid} {start}", *(f"cgroup {directory}" for directory in cgroup)]
+    if native is not None:
+        lines.append(f"native {native}")
     temporary = bundle / f".{_RECORD}"
     temporary.write_text("\n".join(lines) + "\n")
     os.replace(temporary, bundle / _RECORD)

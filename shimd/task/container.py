@@ -77,7 +77,8 @@ class Container:
         try:
             self.cgroup = await to_thread.run_sync(self._make_cgroup, options.systemd)
             await self._make_init(options)
-            bundle_files.write_record(bundle, self.init.pid, self._worker_start, self.cgroup.directories)
+            native = self.native.state if self.native is not None else None
+            bundle_files.write_record(bundle, self.init.pid, self._worker_start, self.cgroup.directories, native)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._undo()
@@ -103,10 +104,14 @@ class Container:
                 self.init.worker = await spawn(self.context, self.id, plan, self._fds(self.init))
             except NativeProgram:
                 self.init.worker = await self._become_native(options)
+        if self.cgroup.scope is not None:
+            await to_thread.run_sync(self.cgroup.has_processes)
 
     async def _become_native(self, options: Options) -> Worker:
         """The worker found a program for the host, and is gone: the native runtime makes the container in its place."""
         self.init.emulate_signals = False
+        assert self.cgroup is not None
+        await to_thread.run_sync(self.cgroup.give_up)
         self.native = Native(self.context, self.id, self.bundle, self.spec, options)
         return await self.native.create(self.init, self.rootfs)
 

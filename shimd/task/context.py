@@ -1,20 +1,13 @@
 """What a container asks of the daemon around it: the one place where the task layer's needs are listed."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVarTuple
+from typing import Any, Protocol
 
 from betterproto2 import Message
 
 from shimd.worker.client import Forks
-
-Args = TypeVarTuple("Args")
-
-
-class Tasks(Protocol):
-    """Tasks that live as long as the daemon."""
-
-    def start_soon(self, function: Callable[[*Args], Awaitable[None]], *args: *Args) -> None: ...
+from shimd.worker.messages import Plan
+from shimd.worker.worlds import Tasks, World
 
 
 class Image(Protocol):
@@ -62,6 +55,10 @@ class Context(Protocol):
 
         :raises Unavailable: it does not start
         """
+        ...
+
+    async def world(self, plan: Plan, terminal: int | None) -> World:
+        """What the worker of a plan will live in (:meth:`shimd.worker.worlds.Worlds.make`)."""
         ...
 
     async def program(self, container: str, name: str, fd: int | None) -> Path:

@@ -11,6 +11,11 @@ class NativeProgram(InvalidArgument):
     """The file is a program for the host, not WebAssembly."""
 
 
+def is_native(fd: int) -> bool:
+    """Whether the file is a program for the host."""
+    return os.pread(fd, 4, 0).startswith(tuple(_NATIVE))
+
+
 def reject_native(name: str, fd: int) -> None:
     """:raises NativeProgram: the file is one"""
     head = os.pread(fd, 4, 0)

@@ -38,6 +38,8 @@ class Native:
         if program is None:
             raise InvalidArgument(f"there is no {options.runtime} on this node to run a native program with")
         self._root = paths.native_root(context.namespace)
+        self.state = self._root / id
+        """The directory in which the runtime keeps what it knows of the container."""
         systemd = options.systemd or is_systemd(spec.get("linux", {}).get("cgroupsPath", ""))
         self._command = [program, "--root", str(self._root), *(["--systemd-cgroup"] if systemd else [])]
 
@@ -73,7 +75,7 @@ class Native:
 
     async def _forget_any(self) -> None:
         """A container of that name, perhaps of a daemon that died over it."""
-        if (self._root / self._id).exists():
+        if self.state.exists():
             await anyio.run_process([*self._command, "delete", "--force", self._id], check=False, env=_environment())
 
     async def _make(self, process: Process, plan: Plan, *arguments: str) -> Worker:

@@ -3,6 +3,7 @@
 import os
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any as AnyJson
 
 from shimd.api.containerd.runc.v1 import Options as RuncOptions
@@ -40,7 +41,11 @@ def _options(table: dict[str, AnyJson]) -> Options:
 
 
 def _toml(options: RuntimeOptions) -> dict[str, AnyJson]:
+    """The body, or the file that ``ctr run --runtime-config-path`` names."""
     try:
-        return tomllib.loads(options.config_body.decode())
+        body = options.config_body or (Path(options.config_path).read_bytes() if options.config_path else b"")
+        return tomllib.loads(body.decode())
+    except OSError as error:
+        raise InvalidArgument(f"runtime options: {options.config_path}: {error.strerror}") from None
     except ValueError as error:
         raise InvalidArgument(f"runtime options: {error}") from None

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from shimd import oci
 from shimd.cgroup import Cgroup
+from shimd.task import listen
 from shimd.task.seccomp import worker_filter
 from shimd.worker.messages import Plan
+from shimd.worker.worlds import World
 
 #: The kubelet's containers and sandboxes, as containerd marks them (containerd: internal/cri/annotations).
 CONTAINER_TYPE = "io.kubernetes.cri.container-type"
@@ -41,10 +43,11 @@ def init(
         unified=cgroup.unified,
         terminal=terminal,
         pidns=pid_namespace(spec),
+        preopens=_preopens(spec),
     )
     if is_sandbox(spec):
         return plan | Plan(kind="sandbox", rootfs=[], pause=pause_program())
-    return plan | Plan(seccomp=worker_filter(spec))
+    return plan | Plan(seccomp=worker_filter(spec), listen=listen.wanted(spec))
 
 
 def exec(
@@ -61,8 +64,33 @@ def exec(
         unified=cgroup.unified,
         init_pid=init_pid,
         terminal=terminal,
+        preopens=_preopens(spec),
         pidns=f"/proc/{init_pid}/ns/pid" if pid_namespace(spec) else None,
         seccomp=worker_filter(spec),
+    )
+
+
+def _preopens(spec: oci.Spec) -> list[tuple[str, str, bool]]:
+    """The root file system, and each bind mount by itself for engines that cannot just follow the kernel's."""
+    binds = [mount for mount in spec.get("mounts", []) if {"bind", "rbind"} & set(mount.get("options", []))]
+    return [
+        ("/", "/", bool(spec["root"].get("readonly"))),
+        *((mount["destination"], mount["destination"], "ro" in mount["options"]) for mount in binds),
+    ]
+
+
+def of_worker(plan: Plan, world: World) -> Plan:
+    """What is left of a plan for the worker once its world is made."""
+    process = plan["process"]
+    return Plan(
+        kind=plan["kind"],
+        id=plan["id"],
+        process=oci.Process(args=process["args"], env=process.get("env", []), cwd=process["cwd"]),
+        preopens=plan["preopens"],
+        listen=plan.get("listen", []),
+        listening=world.listening,
+        pidns=plan["pidns"],
+        unified=plan["unified"],
     )
 
 

@@ -5,14 +5,19 @@ it.
 import itertools
 import os
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shimd.errors import DataLoss, Internal, from_code
+from shimd.engines.registry import engine_runs_applications
+from shimd.errors import DataLoss, Internal, ShimdError, from_code
 from shimd.log import logger
+from shimd.task import plans
 from shimd.task.context import Context
 from shimd.task.questions import Questions
 from shimd.worker.client import HandedOver, Worker
 from shimd.worker.messages import Plan
+from shimd.worker.programs import split_entry
+from shimd.worker.worlds import World
 
 _log = logger(__name__)
 _serial = itertools.count()
@@ -26,32 +31,64 @@ async def spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, 
     :raises NativeProgram: the program is none for an engine
     :raises ShimdError: it failed; the worker is gone
     """
-    try:
-        return await _with_right_engine(context, container, plan, stdio)
-    except DataLoss as error:  # a disk that crashed, say: _lead has thrown the module away, and it is compiled anew
-        _log.warning("container %s: %s", container, error)
-        return await _with_right_engine(context, container, plan, stdio)
+    if plan["kind"] == "sandbox":
+        return await _spawn(_Attempt(context, container, plan, stdio))
+    with await context.world(plan, stdio[0] if plan["terminal"] else None) as world:
+        attempt = _Attempt(context, container, plans.of_worker(plan, world), stdio, world)
+        try:
+            return await _with_right_engine(attempt)
+        except DataLoss as error:  # a disk that crashed, say: _lead has thrown the module away, and it is compiled anew
+            _log.warning("container %s: %s", container, error)
+            return await _with_right_engine(attempt)
 
 
-async def _with_right_engine(context: Context, container: str, plan: Plan, stdio: tuple[int, int, int]) -> Worker:
+@dataclass(frozen=True)
+class _Attempt:
+    context: Context
+    container: str
+    plan: Plan
+    stdio: tuple[int, int, int]
+    world: World | None = None
     engine: str | None = None
+    """Another than the context's."""
+
+
+async def _with_right_engine(attempt: _Attempt) -> Worker:
+    attempt = await _with_program(attempt)
     for _ in range(_HANDS):
         try:
-            return await _spawn(context, container, plan, stdio, engine)
+            return await _spawn(attempt)
         except HandedOver as other:
-            engine = other.engine
-            plan = plan | (Plan(artifact=other.artifact) if other.artifact else Plan())
-    raise Internal(f"engines hand {plan['id']} over to each other")
+            found = Plan(artifact=other.artifact) if other.artifact else Plan()
+            attempt = replace(attempt, engine=other.engine, plan=attempt.plan | found)
+    raise Internal(f"engines hand {attempt.plan['id']} over to each other")
 
 
-async def _spawn(
-    context: Context, container: str, plan: Plan, stdio: tuple[int, int, int], engine: str | None
-) -> Worker:
-    key = f"{context.namespace}/{plan['id']}@{time.time_ns()}.{next(_serial)}"
-    forks = await context.forks(engine)
-    worker = await forks.spawn(key, plan, stdio)
+async def _with_program(attempt: _Attempt) -> _Attempt:
+    """With the compiled form of the program that the world shows, if the worker does not look for it itself.
+
+    :raises NativeProgram: it is none for an engine
+    """
+    context, world, plan = attempt.context, attempt.world, attempt.plan
+    if world is None or (plan["kind"] == "init" and engine_runs_applications(context.engine)):
+        return attempt
     try:
-        await _lead(context, container, worker, plan.get("artifact"))
+        artifact = await context.program(attempt.container, world.path, world.program)
+    except ShimdError as error:
+        if world.program is not None:
+            raise
+        name, _entry = split_entry(plan["process"]["args"][0])
+        raise from_code(error.code, f"{name}: no such file in the container") from error
+    return replace(attempt, plan=plan | Plan(artifact=str(artifact)))
+
+
+async def _spawn(attempt: _Attempt) -> Worker:
+    context, plan, world = attempt.context, attempt.plan, attempt.world
+    key = f"{context.namespace}/{plan['id']}@{time.time_ns()}.{next(_serial)}"
+    forks = await context.forks(attempt.engine)
+    worker = await forks.spawn(key, plan, attempt.stdio, [world.steps, *world.fds] if world else [])
+    try:
+        await _lead(context, attempt.container, worker, plan.get("artifact"))
     except BaseException:
         await forks.end(worker)
         raise

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import anyio
 
 from shimd.errors import FailedPrecondition, InvalidArgument, ShimdError
-from shimd.task.context import Tasks
 from shimd.task.logger import Logger
+from shimd.worker.worlds import Tasks
 
 _CHUNK = 65536
 

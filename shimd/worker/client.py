@@ -8,7 +8,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,15 +90,16 @@ class Forks:
         self._sending = anyio.Lock()
         self.closed = False
 
-    async def spawn(self, key: str, plan: Plan, stdio: tuple[int, int, int]) -> Worker:
+    async def spawn(self, key: str, plan: Plan, stdio: tuple[int, int, int], world: Sequence[int] = ()) -> Worker:
         """Fork a worker; the descriptors stay the caller's.
 
+        :param world: of a container: its steps, and the descriptors of its world
         :raises ShimdError: the fork failed, or the fork server is gone
         """
         plan_fd = plan_file(plan)
         try:
             where = {"pidns": plan.get("pidns"), "cgroup": plan.get("unified")}
-            return await self._ask({"op": "spawn", "key": key, **where}, [plan_fd, *stdio])
+            return await self._ask({"op": "spawn", "key": key, **where}, [plan_fd, *stdio, *world])
         finally:
             os.close(plan_fd)
 
@@ -253,12 +254,7 @@ def launch(engine: str, path: Path, *flags: str) -> tuple[socket.socket, int]:
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-I", "-m", "shimd.worker.forkserver", engine_reference(engine), *flags],
-            # A guest may be able to read /proc/self/environ: nothing of the node's own belongs there.
-            {
-                name: value
-                for name, value in os.environ.items()
-                if name.startswith("SHIMD_") or name in ("PATH", "LANG")
-            },
+            environment(),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
                 (os.POSIX_SPAWN_DUP2, 0, 1),
@@ -267,6 +263,11 @@ def launch(engine: str, path: Path, *flags: str) -> tuple[socket.socket, int]:
             setsid=True,
         )
         return connect(path), pid
+
+
+def environment() -> dict[str, str]:
+    """A guest may be able to read /proc/self/environ: nothing of the node's own belongs there."""
+    return {name: value for name, value in os.environ.items() if name.startswith("SHIMD_") or name in ("PATH", "LANG")}
 
 
 def peer_pid(sock: socket.socket) -> int:

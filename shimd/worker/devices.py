@@ -106,10 +106,10 @@ def _bind(tree: Tree, path: str) -> None:
         os.close(fd)
 
 
-def make_console(tree: Tree) -> None:
-    """/dev/console is the terminal at fd 0."""
+def make_console(tree: Tree, terminal: int) -> None:
+    """/dev/console is the terminal whose slave end the descriptor is."""
     fd = tree.make("/dev/console", directory=False)
     try:
-        libc.mount(os.readlink("/proc/self/fd/0"), f"/proc/self/fd/{fd}", None, libc.MS_BIND)
+        libc.mount(os.readlink(f"/proc/self/fd/{terminal}"), f"/proc/self/fd/{fd}", None, libc.MS_BIND)
     finally:
         os.close(fd)

@@ -19,20 +19,25 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
-from shimd.engines.base import Engine
+from shimd.engines.base import Engine, EngineError, RunsInC
 from shimd.engines.registry import load_engine
 from shimd.errors import Code
 from shimd.linux import libc
 from shimd.linux.namespaces import fork_into
 from shimd.worker import main as worker
+from shimd.worker.main import invocation_of
 from shimd.worker.messages import LISTEN_FD, Message, read_plan, receive, send
+from shimd.worker.zygote import Zygote, available
 
 #: Seconds without a supervisor and without children after which the server leaves.
 LINGER = 5.0
 #: Exit statuses of adopted processes that are kept for a request to follow them, which comes at once if at all.
 STRAYS = 256
+#: Descriptors that come with a spawn whose worker is in no container.
+_NO_WORLD = 4
 
 
 @dataclass
@@ -55,7 +60,9 @@ class Child:
 class ForkServer:
     """The poll loop and its table of children."""
 
-    def __init__(self, engine: Engine[object], listener: socket.socket, *, private: bool = False) -> None:
+    def __init__(
+        self, engine: Engine[object], listener: socket.socket, *, private: bool = False, zygote: Zygote | None = None
+    ) -> None:
         self._engine = engine
         self._private = private
         self._listener = listener
@@ -64,6 +71,7 @@ class ForkServer:
         self._by_pidfd: dict[int, Child] = {}
         self._strays: dict[int, tuple[int, int]] = {}
         """Adopted processes that ended before anybody asked to follow them, the latest last: status and time."""
+        self._zygote = zygote
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
 
@@ -144,17 +152,34 @@ class ForkServer:
         key = message["key"]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            pid = fork_into(message["pidns"], message["cgroup"])
-        except OSError as error:
+            pid = self._fork(message, fds, theirs.fileno())
+        except (OSError, EngineError) as error:
             ours.close()
-            theirs.close()
-            code = Code.RESOURCE_EXHAUSTED if isinstance(error, BlockingIOError) else Code.INTERNAL
-            self._tell({"ev": "failed", "key": key, "code": code, "message": f"fork: {error.strerror}"})
+            self._tell({"ev": "failed", "key": key, **_describe(error)})
             return
-        if pid == 0:
-            self._become_worker(fds, theirs.fileno())
-        theirs.close()
+        finally:
+            theirs.close()
         self._watch(Child(key, pid, start_time(pid), ours, os.pidfd_open(pid)))
+
+    def _fork(self, message: Message, fds: list[int], control: int) -> int:
+        """:raises EngineError: the engine refuses the program"""
+        where = message["pidns"], message["cgroup"]
+        if (block := self._without_python(fds)) is not None:
+            assert self._zygote is not None
+            return self._zygote.spawn([*fds[1:4], control, *fds[5:]], fds[4], block, *where)
+        pid = fork_into(*where)
+        if pid == 0:
+            self._become_worker(fds, control)
+        return pid
+
+    def _without_python(self, fds: list[int]) -> bytes | None:
+        """What the engine's part in C needs to run the program of a plan; ``None``: the program needs Python."""
+        if self._zygote is None or len(fds) <= _NO_WORLD or not isinstance(self._engine, RunsInC):
+            return None
+        plan = read_plan(fds[0])
+        if "artifact" not in plan or plan.get("listen"):
+            return None
+        return self._engine.pack(Path(plan["artifact"]), invocation_of(plan))
 
     def _watch(self, child: Child) -> None:
         self._children[child.key] = self._by_pidfd[child.pidfd] = child
@@ -192,8 +217,7 @@ class ForkServer:
     def _become_worker(self, fds: list[int], control: int) -> NoReturn:
         """In the child: nothing of the server may stay reachable, whatever happens."""
         try:
-            plan, connection = worker.take_descriptors(fds, control)
-            worker.main(self._engine, read_plan(plan), connection)
+            worker.main(self._engine, worker.take(fds, control))
         except BaseException as error:
             with contextlib.suppress(OSError):
                 os.write(2, f"shimd: worker failed: {error!r}\n".encode())
@@ -223,6 +247,21 @@ class ForkServer:
         self._tell({"ev": "listed"})
 
 
+def _zygote(engine: Engine[object]) -> Zygote | None:
+    """If the engine can do without Python, here."""
+    if not isinstance(engine, RunsInC) or not available():
+        return None
+    address = engine.in_c()
+    return Zygote(address) if address is not None else None
+
+
+def _describe(error: OSError | EngineError) -> Message:
+    if isinstance(error, EngineError):
+        return worker.describe(error)
+    code = Code.RESOURCE_EXHAUSTED if isinstance(error, BlockingIOError) else Code.INTERNAL
+    return {"code": int(code), "message": f"fork: {error.strerror}"}
+
+
 def _first_zombie() -> int | None:
     try:
         found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -244,7 +283,7 @@ def main() -> None:
     engine.warm()
     listener = socket.socket(fileno=LISTEN_FD)
     listener.listen()  # once more, so that SO_PEERCRED tells our pid, not our parent's
-    server = ForkServer(engine, listener, private="private" in sys.argv[2:])
+    server = ForkServer(engine, listener, private="private" in sys.argv[2:], zygote=_zygote(engine))
     # What exists now is shared with every worker: keep the collector from writing to it.
     gc.collect()
     gc.freeze()

@@ -3,7 +3,7 @@
 A worker is one app. It prepares everything that can fail *before* it reports ready (so that Create fails with one clear
 sentence), waits for Start, and runs the guest on its only thread. It is inside the container, without privileges,
 before the guest's first instruction; the engine maps the compiled module before that, while the host's files are in
-sight.
+sight. Engines that run without Python have the same in C (``zygote.c``).
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn, Protocol
+from typing import NamedTuple, NoReturn
 
 from shimd.engines.base import (
     EXIT_ENGINE,
@@ -44,10 +44,10 @@ from shimd.errors import (
     from_code,
     from_os,
 )
-from shimd.linux import libc
 from shimd.oci import Process
-from shimd.worker import sandbox
-from shimd.worker.messages import Message, Plan, receive, send
+from shimd.worker.messages import WORLD_FD, Message, Plan, read_file, read_plan, receive, send
+from shimd.worker.programs import find_program, open_file, split_entry
+from shimd.worker.steps import Runner, Steps
 
 #: Exit code of a worker that failed before the guest could run; the supervisor has the reason.
 EXIT_FAILED = 70
@@ -55,55 +55,66 @@ _TERMINAL = (signal.SIGINT, signal.SIGHUP)
 _DEADLY = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _CONTROL_FD = 3
 _libc = ctypes.CDLL(None)
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Place(Protocol):
-    """Where the app will live: entered in two steps, since the engine loads between them."""
+class Place:
+    """Where the app will live: what the sandboxer made, at ``WORLD_FD``, entered in two steps, since the engine loads
+    between them. (``shimd run`` has no world, and steps all the same.)"""
+
+    def __init__(self, steps: bytes) -> None:
+        self._runner = Runner(steps or Steps().packed())
 
     def open(self, path: str) -> int:
         """Open a file of the container's, wherever its symlinks lead inside the root.
 
         :raises NotFound: there is none
         """
-        ...
+        return open_file(WORLD_FD, path)
+
+    def join(self) -> list[str]:
+        """Be accounted for; returns warnings."""
+        return self._runner.run()
 
     def enter(self) -> list[str]:
         """Go inside for good and drop privileges; returns warnings."""
-        ...
+        return self._runner.run()
 
 
-class Host:
-    """No container at all: ``shimd run`` (the guest sees only what its preopens name)."""
+class Given(NamedTuple):
+    """What a worker gets."""
 
-    def open(self, path: str) -> int:
-        raise NotFound(path)
-
-    def enter(self) -> list[str]:
-        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)  # no daemon looks after it once its fork server is gone
-        return []
+    plan: Plan
+    control: socket.socket
+    steps: bytes
+    """Of a container; else empty."""
 
 
-def take_descriptors(fds: Sequence[int], control: int) -> tuple[int, socket.socket]:
-    """Make ``fds[1:4]`` the standard streams and close everything that is not ours; returns (plan, control)."""
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (*fds[1:4], control, fds[0])]
+def take(fds: Sequence[int], control: int) -> Given:
+    """Read what is to be read, make the rest the streams, ``control`` and the world, and close all that is not ours.
+
+    :param fds: as they come with a spawn (``messages.py``)
+    """
+    plan, streams, steps, world = fds[0], fds[1:4], fds[4:5], fds[5:]
+    given = read_plan(plan), read_file(steps[0]) if steps else b""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (*streams, control, *world)]
     for target, fd in enumerate(high):
         os.dup2(fd, target, inheritable=False)
     os.closerange(len(high), 1 << 30)
-    return _CONTROL_FD + 1, socket.socket(fileno=_CONTROL_FD)
+    return Given(given[0], socket.socket(fileno=_CONTROL_FD), given[1])
 
 
-def main(engine: Engine[object], plan: Plan, control: socket.socket) -> NoReturn:
+def main(engine: Engine[object], given: Given) -> NoReturn:
     """Prepare, report, wait, run, exit."""
+    plan, control, _steps = given
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        ready = _make_ready(engine, plan, control)
+        ready = _make_ready(engine, given)
         send(control, {"ev": "ready", "signals": [int(number) for number in ready.signals]})
     except OtherEngine as other:
         send(control, {"ev": "engine", "name": other.engine})
         os._exit(EXIT_FAILED)
     except Exception as error:  # a bug of ours or a binding's, too, must be seen by who waits for this app
-        send(control, {"ev": "error", **_describe(error)})
+        send(control, {"ev": "error", **describe(error)})
         os._exit(EXIT_FAILED)
     if plan["kind"] == "compile":
         os._exit(0)
@@ -143,8 +154,9 @@ class Ready(NamedTuple):
     """That the app handles itself."""
 
 
-def _make_ready(engine: Engine[object], plan: Plan, control: socket.socket) -> Ready:
+def _make_ready(engine: Engine[object], given: Given) -> Ready:
     """What is to be run at Start. What few workers need, they import themselves: the others need not carry it."""
+    plan = given.plan
     match plan["kind"]:
         case "compile":
             from shimd.worker import compile
@@ -159,20 +171,24 @@ def _make_ready(engine: Engine[object], plan: Plan, control: socket.socket) -> R
             from shimd.worker import native
 
             native.become(plan)
-    return _prepare(engine, plan, control)
+    return _prepare(engine, given)
 
 
-def _prepare(engine: Engine[object], plan: Plan, control: socket.socket) -> Ready:
-    place = _place(plan)
-    process = plan["process"]
-    program, entry = split_entry(process["args"][0])
+def _prepare(engine: Engine[object], given: Given) -> Ready:
+    plan, control = given.plan, given.control
+    place = Place(given.steps)
+    _warn(control, place.join())
     module = _load(engine, plan, place, control)
-    invocation = _invocation(plan, program, entry)
+    invocation = invocation_of(plan, _listening(engine, plan))
     engine.check(module, invocation)
-    for warning in place.enter():
-        send(control, {"ev": "warning", "message": warning})
+    _warn(control, place.enter())
     signals = engine.signals(module) if isinstance(engine, HandlesSignals) else ()
     return Ready(lambda: engine.run(module, invocation), signals)
+
+
+def _warn(control: socket.socket, warnings: list[str]) -> None:
+    for warning in warnings:
+        send(control, {"ev": "warning", "message": warning})
 
 
 def _load(engine: Engine[object], plan: Plan, place: Place, control: socket.socket) -> object:
@@ -181,14 +197,13 @@ def _load(engine: Engine[object], plan: Plan, place: Place, control: socket.sock
         programs = engine.programs(lambda path: _read(place, path), _environment(process))
         if programs is not None:
             return engine.load_all({name: Path(_fetch(place, path, control)) for name, path in programs.items()})
-    program, _entry = split_entry(process["args"][0])
-    if isinstance(engine, RunsArtifacts) and plan["kind"] == "init" and not _is_there(place, program, process):
+    if isinstance(engine, RunsArtifacts) and plan["kind"] == "init" and not _is_there(process):
         from shimd.worker import artifact
 
         found = artifact.load(engine, control, lambda path: _read(place, path), _environment(process))
         if found is not None:
             return found
-    return engine.load(Path(plan.get("artifact") or _obtain(place, program, process, control)))
+    return engine.load(Path(plan.get("artifact") or _fetch_own(process, control)))
 
 
 def _read(place: Place, path: str) -> bytes | None:
@@ -197,6 +212,18 @@ def _read(place: Place, path: str) -> bytes | None:
             return file.read()
     except NotFound:
         return None
+
+
+def _fetch_own(process: Process, control: socket.socket) -> str:
+    """The compiled form of ``args[0]``, for an engine of applications whose container is none."""
+    fd, path = find_program(WORLD_FD, process)
+    if fd is None:  # an image's layer may hold it
+        program, _entry = split_entry(process["args"][0])
+        send(control, {"ev": "entry", "name": path, "missing": f"{program}: no such file in the container"})
+    else:
+        send(control, {"ev": "entry", "name": path}, [fd])
+        os.close(fd)
+    return _compiled(control)
 
 
 def _fetch(place: Place, path: str, control: socket.socket) -> str:
@@ -210,41 +237,6 @@ def _fetch(place: Place, path: str, control: socket.socket) -> str:
         raise NotFound(f"{path}: no such file in the container") from None
     send(control, {"ev": "entry", "name": path}, [fd])
     os.close(fd)
-    return _compiled(control)
-
-
-def _place(plan: Plan) -> Place:
-    match plan["kind"]:
-        case "init":
-            return sandbox.enter_init(plan)
-        case "exec":
-            return sandbox.enter_exec(plan)
-        case _:
-            return Host()
-
-
-def split_entry(arg: str) -> tuple[str, str]:
-    """``path#func`` as runwasi reads it: the program, and the exported function (default ``_start``)."""
-    program, _, entry = arg.partition("#")
-    return program, entry or "_start"
-
-
-def candidates(program: str, process: Process) -> list[str]:
-    """Where a program may be: as it stands if it names a directory, else in PATH, then in the working directory."""
-    if "/" in program:
-        return [os.path.join(process["cwd"], program)]
-    path = next((item[5:] for item in process.get("env", []) if item.startswith("PATH=")), _DEFAULT_PATH)
-    return [os.path.join(directory, program) for directory in (*path.split(":"), process["cwd"]) if directory]
-
-
-def _obtain(place: Place, program: str, process: Process, control: socket.socket) -> str:
-    """Send the program's file to the supervisor, which answers with its compiled form."""
-    fd, path = _find(place, program, process)
-    if fd is None:
-        send(control, {"ev": "entry", "name": path, "missing": f"{program}: no such file in the container"})
-    else:
-        send(control, {"ev": "entry", "name": path}, [fd])
-        os.close(fd)
     return _compiled(control)
 
 
@@ -268,32 +260,32 @@ def answer(control: socket.socket) -> tuple[Message, list[int]]:
     return packet
 
 
-def _find(place: Place, program: str, process: Process) -> tuple[int | None, str]:
-    paths = candidates(program, process)
-    for path in paths:
-        try:
-            return place.open(path), path
-        except NotFound:
-            continue
-    return None, paths[-1]
+def _listening(engine: Engine[object], plan: Plan) -> Sequence[int]:
+    if not plan.get("listen"):
+        return ()
+    from shimd.worker import listen
+
+    return listen.listening(engine, plan)
 
 
-def _is_there(place: Place, program: str, process: Process) -> bool:
-    fd, _path = _find(place, program, process)
+def _is_there(process: Process) -> bool:
+    fd, _path = find_program(WORLD_FD, process)
     if fd is not None:
         os.close(fd)
     return fd is not None
 
 
-def _invocation(plan: Plan, program: str, entry: str) -> Invocation:
+def invocation_of(plan: Plan, listening: Sequence[int] = ()) -> Invocation:
     process = plan["process"]
+    program, entry = split_entry(process["args"][0])
     return Invocation(
         args=[program, *process["args"][1:]],
         env=_environment(process),
         cwd=process["cwd"],
-        preopens=_preopens(plan),
+        preopens=[Preopen(*item) for item in plan.get("preopens", [])],
         entry=entry,
         network=plan["kind"] != "run" or plan.get("network", False),
+        listening=listening,
     )
 
 
@@ -301,19 +293,7 @@ def _environment(process: Process) -> dict[str, str]:
     return dict(item.split("=", 1) for item in process.get("env", []) if "=" in item)
 
 
-def _preopens(plan: Plan) -> list[Preopen]:
-    """The root file system, and each bind mount by itself for engines that cannot just follow the kernel's."""
-    if plan["kind"] == "run":
-        return [Preopen(*item) for item in plan.get("preopens", [])]
-    spec = plan["spec"]
-    binds = [mount for mount in spec.get("mounts", []) if {"bind", "rbind"} & set(mount.get("options", []))]
-    return [
-        Preopen("/", "/", bool(spec["root"].get("readonly"))),
-        *(Preopen(m["destination"], m["destination"], "ro" in m["options"]) for m in binds),
-    ]
-
-
-def _describe(error: Exception) -> Message:
+def describe(error: Exception) -> Message:
     """An error as (code, one sentence)."""
     match error:
         case ShimdError():
@@ -325,7 +305,7 @@ def _describe(error: Exception) -> Message:
         case UnsupportedFeature():
             code = Unimplemented.code
         case OSError():
-            return _describe(from_os(error))
+            return describe(from_os(error))
         case EngineError():
             code = Internal.code
         case _:

@@ -5,7 +5,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 * supervisor ⇄ fork server (``<runtime>/worker-<engine>.sock``), one at a time; the fork server outlives it::
 
       → {"op": "spawn", "key": K, "pidns": null | "new" | path, "cgroup": null | path}
-                                                                + [plan memfd, stdin, stdout, stderr]
+                                       + [plan memfd, stdin, stdout, stderr] and of a container [steps memfd, world…]
       ← {"ev": "spawned", "key": K, "pid": P, "start": T}       + [control]
       ← {"ev": "failed", "key": K, "code": C, "message": M}       the fork itself failed
       ← {"ev": "exited", "key": K, "pid": P, "status": wait status, "at": ns since the epoch}
@@ -17,7 +17,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 
 * supervisor ⇄ worker (``control`` above; the fork server keeps a duplicate until the worker is forgotten)::
 
-      ← {"ev": "entry", "name": path} + [file]  the program of args[0] (init: once the root file system is mounted)
+      ← {"ev": "entry", "name": path} + [file]  a program, if the plan names no artefact
       ← {"ev": "entry", "name": path, "missing": sentence}    or it is not there; an image's layer may hold it
       ← {"ev": "image"}                         what layers has the container's image?
       → {"op": "image"} + [file]                JSON, a list of {"digest", "media_type", "size"}
@@ -32,6 +32,13 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
       ← {"ev": "error", "code": C, "message": M}   at any point before ready; the worker exits, Create fails
       ← {"ev": "warning", "message": M}            something that may be missing was (a capability of the host)
 
+* supervisor ⇄ sandboxer (:mod:`.sandboxer`), which makes what a container's worker will live in, one at a time::
+
+      → {"op": "init" | "exec", "terminal": bool} + [plan memfd] and of a terminal [its slave end]
+      ← {"ev": "world", "path": path, "program": bool, "listening": [fd, …]}
+                                         + [steps memfd, world…] and if it was found [the program]
+      ← {"ev": "error", "code": C, "message": M}
+
 A compile worker answers with ready (the artefact is complete) or error, and exits. A native worker becomes the command
 of its plan: the connection ends there, or brings an error.
 
@@ -39,7 +46,6 @@ Plans are passed in a memfd, since an OCI spec may exceed what a packet holds.
 """
 
 import array
-import errno
 import json
 import os
 import socket
@@ -49,9 +55,11 @@ from shimd.oci import Process, RootfsMount, Spec
 
 #: Largest packet; plans travel in memfds, so messages are small.
 MAX_PACKET = 65536
-MAX_FDS = 8
+MAX_FDS = 32
 #: Where a fork server finds its listening socket.
 LISTEN_FD = 3
+#: Where a worker has what the sandboxer made, the root file system first; below are its streams and ``control``.
+WORLD_FD = 4
 
 Message = dict[str, Any]
 
@@ -77,11 +85,16 @@ class Plan(TypedDict, total=False):
     terminal: bool
     """Whether fd 0 is a pty to be made the controlling terminal."""
     artifact: str
-    """run, or for another engine: the compiled module. compile: where to put it."""
+    """The compiled module; missing if the worker asks for it itself. compile: where to put it."""
     preopens: list[tuple[str, str, bool]]
-    """run: (host directory, guest directory, read-only)."""
+    """(host directory, guest directory, read-only). Of a container: its root, and each bind mount by itself, for
+    engines that cannot just follow the kernel's."""
     network: bool
     """run: whether the guest may use this machine's network. A container's may always use its own."""
+    listen: list[tuple[str, int]]
+    """Listening TCP sockets for the app: IP address, empty for all, and port."""
+    listening: list[int]
+    """Their descriptors, if they came with the world."""
     pidns: str | None
     """As in the spawn request."""
     pause: str
@@ -124,17 +137,11 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
 
 def plan_file(plan: Plan) -> int:
     """The plan in a file in memory, to be passed with a spawn; the caller closes it."""
-    fd = os.memfd_create("shimd-plan", os.MFD_CLOEXEC)
-    data = json.dumps(plan, separators=(",", ":")).encode()
-    if os.pwrite(fd, data, 0) != len(data):
-        raise OSError(errno.ENOSPC, "no memory for the plan")
-    return fd
+    return memory_file("shimd-plan", json.dumps(plan, separators=(",", ":")).encode())
 
 
 def read_plan(fd: int) -> Plan:
-    """And close it."""
     plan: Plan = json.loads(read_file(fd))
-    os.close(fd)
     return plan
 
 

@@ -10,73 +10,8 @@ from contextlib import suppress
 from shimd.errors import InvalidArgument
 from shimd.linux import libc
 from shimd.oci import Mount, Spec
-
-#: Option → (flags to set, flags to clear), as mount(8) names them.
-_FLAGS: dict[str, tuple[int, int]] = {
-    "defaults": (0, 0),
-    "ro": (libc.MS_RDONLY, 0),
-    "rw": (0, libc.MS_RDONLY),
-    "nosuid": (libc.MS_NOSUID, 0),
-    "suid": (0, libc.MS_NOSUID),
-    "nodev": (libc.MS_NODEV, 0),
-    "dev": (0, libc.MS_NODEV),
-    "noexec": (libc.MS_NOEXEC, 0),
-    "exec": (0, libc.MS_NOEXEC),
-    "sync": (libc.MS_SYNCHRONOUS, 0),
-    "async": (0, libc.MS_SYNCHRONOUS),
-    "dirsync": (libc.MS_DIRSYNC, 0),
-    "remount": (libc.MS_REMOUNT, 0),
-    "noatime": (libc.MS_NOATIME, 0),
-    "atime": (0, libc.MS_NOATIME),
-    "nodiratime": (libc.MS_NODIRATIME, 0),
-    "diratime": (0, libc.MS_NODIRATIME),
-    "relatime": (libc.MS_RELATIME, 0),
-    "norelatime": (0, libc.MS_RELATIME),
-    "strictatime": (libc.MS_STRICTATIME, 0),
-    "nostrictatime": (0, libc.MS_STRICTATIME),
-    "bind": (libc.MS_BIND, 0),
-    "rbind": (libc.MS_BIND | libc.MS_REC, 0),
-}
-PROPAGATION = {
-    "private": libc.MS_PRIVATE,
-    "rprivate": libc.MS_PRIVATE | libc.MS_REC,
-    "shared": libc.MS_SHARED,
-    "rshared": libc.MS_SHARED | libc.MS_REC,
-    "slave": libc.MS_SLAVE,
-    "rslave": libc.MS_SLAVE | libc.MS_REC,
-    "unbindable": libc.MS_UNBINDABLE,
-    "runbindable": libc.MS_UNBINDABLE | libc.MS_REC,
-}
-#: Options that are not the kernel's: recursive read-only, and what only other runtimes act on.
-_RECURSIVE_READONLY = "rro"
-_IGNORED = frozenset({"tmpcopyup", "auto", "noauto", "user", "users", "nofail", "_netdev"})
-#: Of every mount of /proc: writable, /proc/self/mem is a way out of the WebAssembly sandbox for a guest that opens "/".
-_PROC = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
-#: Flags that a bind mount takes only by being mounted once more.
-_REMOUNTED = ~(libc.MS_BIND | libc.MS_REC | libc.MS_REMOUNT)
-
-
-class Options:
-    """A mount's options, sorted into what mount(2) wants."""
-
-    def __init__(self, options: list[str]) -> None:
-        self.flags = 0
-        self.propagation: list[int] = []
-        self.recursive_readonly = _RECURSIVE_READONLY in options
-        data = []
-        for option in options:
-            if option in _FLAGS:
-                add, remove = _FLAGS[option]
-                self.flags = self.flags & ~remove | add
-            elif option in PROPAGATION:
-                self.propagation.append(PROPAGATION[option])
-            elif option not in _IGNORED and option != _RECURSIVE_READONLY and not option.startswith("X-"):
-                data.append(option)
-        self.data = ",".join(data)
-
-    @property
-    def bind(self) -> bool:
-        return bool(self.flags & libc.MS_BIND)
+from shimd.worker.inner import Inner
+from shimd.worker.options import PROC, REMOUNTED, Options, within
 
 
 class Tree:
@@ -110,14 +45,14 @@ class Tree:
         return self.open(path)
 
 
-def mount_all(tree: Tree, spec: Spec, cgroup: list[str]) -> None:
-    """Mount all that the spec lists, in its order.
+def mount_all(tree: Tree, spec: Spec, cgroup: list[str], inner: Inner | None = None) -> None:
+    """Mount all that the spec lists, in its order; what ``inner`` takes is left to it.
 
     :raises InvalidArgument: one sentence that names the mount
     """
     for mount in spec.get("mounts", []):
         try:
-            _mount_one(tree, mount, cgroup)
+            _mount_one(tree, mount, cgroup, inner)
         except InvalidArgument as error:
             raise InvalidArgument(f"mount {mount.get('destination')}: {error}") from None
         except OSError as error:
@@ -126,16 +61,21 @@ def mount_all(tree: Tree, spec: Spec, cgroup: list[str]) -> None:
             raise InvalidArgument(f"mount {mount.get('destination')}: {error.args[0]} is missing") from None
 
 
-def _mount_one(tree: Tree, mount: Mount, cgroup: list[str]) -> None:
+def _mount_one(tree: Tree, mount: Mount, cgroup: list[str], inner: Inner | None) -> None:
     options = Options(mount.get("options", []))
     fstype = mount.get("type", "")
+    if inner is not None and inner.takes(fstype, mount["destination"]):
+        if not inner.holds(mount["destination"]):
+            os.close(tree.make(mount["destination"], directory=True))
+        inner.mount(mount, options)
+        return
     if fstype == "cgroup":
         _mount_cgroup(tree, mount, cgroup)
     elif is_bind(mount):
         _bind(tree, mount["source"], mount["destination"], options)
     else:
         if fstype == "proc":
-            options.flags |= _PROC
+            options.flags |= PROC
         with at(tree, mount["destination"], directory=True) as target:
             libc.mount(mount.get("source", fstype), target, fstype, options.flags, options.data or None)
     _propagate(tree, mount["destination"], options)
@@ -151,26 +91,22 @@ def _bind(tree: Tree, source: str, destination: str, options: Options) -> None:
     except OSError as error:
         raise InvalidArgument(f"source {source}: {error.strerror}") from None
     real = os.path.realpath(source)
-    if _within(real, "/proc"):
-        options.flags |= _PROC
-    elif not _within(real, "/dev"):  # a volume's device files are nobody's, as those of an image
+    if within(real, "/proc"):
+        options.flags |= PROC
+    elif not within(real, "/dev"):  # a volume's device files are nobody's, as those of an image
         options.flags |= libc.MS_NODEV
     with at(tree, destination, directory) as target:
         libc.mount(source, target, None, libc.MS_BIND | options.flags & libc.MS_REC)
-    if options.flags & _REMOUNTED or options.recursive_readonly:
+    if options.flags & REMOUNTED or options.recursive_readonly:
         _restrict(tree, destination, options)
     if real == "/" and options.flags & libc.MS_REC:
         _restrict(tree, f"{destination}/proc", Options(["ro", "nosuid", "nodev", "noexec"]))
 
 
-def _within(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(directory + "/")
-
-
 def _restrict(tree: Tree, destination: str, options: Options) -> None:
     fd = tree.open(destination)
     try:
-        if options.flags & _REMOUNTED:
+        if options.flags & REMOUNTED:
             flags = options.flags & ~libc.MS_REC | _present(fd)
             libc.mount(None, f"/proc/self/fd/{fd}", None, libc.MS_REMOUNT | libc.MS_BIND | flags)
         if options.recursive_readonly:
@@ -218,11 +154,14 @@ class at:
         os.close(self._fd)
 
 
-def hide(tree: Tree, spec: Spec) -> None:
+def hide(tree: Tree, spec: Spec, inner: Inner | None = None) -> None:
     """maskedPaths and readonlyPaths of the spec, as far as they exist (config-linux.md)."""
     linux = spec.get("linux", {})
     for path in linux.get("maskedPaths", []):
-        _mask(tree, path)
+        if inner is not None and inner.holds(path):
+            inner.mask(path)
+        else:
+            _mask(tree, path)
     for path in linux.get("readonlyPaths", []):
         if not path.startswith("/proc/"):  # read-only as a whole
             _make_readonly(tree, path)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from shimd.linux import libc
 from shimd.worker import privileges, sandbox
 from shimd.worker.messages import Plan
+from shimd.worker.steps import Steps
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _EMPTY = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
@@ -26,13 +27,14 @@ def prepare(plan: Plan) -> Callable[[], int]:
     """
     spec, process = plan["spec"], plan["process"]
     program = os.open(plan["pause"], os.O_RDONLY | os.O_CLOEXEC) if plan.get("pause") else None
-    sandbox.join_cgroup(plan)
-    sandbox.enter_namespaces(spec)
-    privileges.limit(process)
+    sandbox.first_steps(first := Steps(), plan)
+    first.take()
+    sandbox.enter_namespaces(spec.get("linux", {}).get("namespaces", []), spec)
     sandbox.set_sysctls(spec)
     _empty_root(plan["bundle"])
     # No filter: the one for guests forbids the program, which is ours; nor anything that it does not need.
-    privileges.drop({**process, "capabilities": {}, "noNewPrivileges": True}, None)
+    privileges.drop(last := Steps(), {**process, "capabilities": {}, "noNewPrivileges": True}, None)
+    last.take()
     return lambda: _become(program) if program is not None else _wait()
 
 

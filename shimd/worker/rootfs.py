@@ -10,7 +10,8 @@ import os
 from shimd.errors import InvalidArgument
 from shimd.linux import libc
 from shimd.oci import RootfsMount, Spec
-from shimd.worker.mounts import PROPAGATION, Options, Tree, at
+from shimd.worker.mounts import Tree, at
+from shimd.worker.options import PROPAGATION, Options
 
 #: mount(2) takes one page of data; an overlay of many layers has more.
 _PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -1,109 +1,177 @@
-"""A container from the inside: the steps of :class:`shimd.worker.main.Place`, for an init and for an exec.
+"""A container from the outside: its world, made by the sandboxer, for a process that will step into it.
 
-An init makes its world and an exec joins one; both then give up what the spec takes away. The order is the point: see
-the comments.
+For an init the world is made, for an exec it is there; either way what comes out is the same: a root file system, the
+namespaces to join, and the steps that are left to the process itself. The order is the point: see the comments.
 """
 
 import fcntl
 import os
 import socket
-import stat
 import struct
 import termios
 from contextlib import suppress
+from dataclasses import dataclass, field
 
-from shimd.cgroup import join
 from shimd.errors import InvalidArgument, NotFound
 from shimd.linux import libc, namespaces
-from shimd.oci import Process, Spec
+from shimd.oci import Namespace, Process, Spec
+from shimd.task.magic import is_native
 from shimd.worker import devices, mounts, privileges, rootfs
-from shimd.worker.messages import Plan
+from shimd.worker.inner import Inner
+from shimd.worker.listen import listener
+from shimd.worker.messages import WORLD_FD, Plan
+from shimd.worker.programs import find_program
+from shimd.worker.steps import Policy, Steps
 
 # <linux/sockios.h>, <linux/if.h>
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 #: Settings of an IPC namespace (ipc_namespaces(7)).
 _IPC = frozenset("msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split())
+#: Where a worker has a file of its security module open, if there is one.
+_LABEL_FD = 41
 
 
-def enter_init(plan: Plan) -> "Init":
-    """Cgroup, namespaces and all mounts; the host's files are still in sight.
+@dataclass
+class World:
+    """Where a process will live. Its descriptors are the worker's from ``WORLD_FD`` on, the root file system first."""
 
+    steps: Steps
+    fds: list[int] = field(default_factory=list)
+    program: int | None = None
+    """The file that ``args[0]`` names, opened."""
+    path: str = ""
+    """Where it is, or should have been."""
+    listening: list[int] = field(default_factory=list)
+    """The worker's descriptors of sockets that its app keeps, the last ones."""
+
+    def add(self, fd: int) -> int:
+        """Returns which descriptor it will be."""
+        self.fds.append(fd)
+        return WORLD_FD + len(self.fds) - 1
+
+    def close(self) -> None:
+        for fd in (*self.fds, *([] if self.program is None else [self.program])):
+            os.close(fd)
+
+
+def make_world(plan: Plan, terminal: int | None) -> World:
+    """For an init: namespaces and all mounts. The caller's process is in them afterwards, and has to leave them.
+
+    :param terminal: the slave end of its pty
     :raises ShimdError: one sentence
     """
-    return Init(plan)
+    spec, process = plan["spec"], plan["process"]
+    world = World(steps := Steps())
+    try:
+        first_steps(steps, plan)
+        kinds = [one for one in spec.get("linux", {}).get("namespaces", []) if one["type"] != "cgroup"]
+        enter_namespaces(kinds, spec)
+        tree = rootfs.assemble(spec, plan["bundle"], plan["rootfs"])
+        world.add(os.dup(tree.fd))
+        _hand_over_namespaces(world, {one["type"] for one in kinds} & {"network", "ipc", "uts"}, "/proc/self/ns")
+        _cgroup_namespace(world, spec)
+        inner = Inner(steps, WORLD_FD + len(world.fds))
+        mounts.mount_all(tree, spec, plan.get("cgroup", []), inner)
+        devices.make_devices(tree, spec)
+        if terminal is not None:
+            devices.make_console(tree, terminal)
+        mounts.hide(tree, spec, inner)
+        world.fds += inner.fds
+        set_sysctls(spec)
+        _make_cwd(tree, process)
+        if spec["root"].get("readonly"):
+            rootfs.make_readonly(tree)  # last: mount points had to be made
+        world.program, world.path = find_program(tree.fd, process)
+        if world.program is None or not is_native(world.program):  # a pod's annotations are its sidecars', too
+            world.listening = [world.add(listener(*address)) for address in plan.get("listen", [])]
+        last_steps(world, process, plan.get("seccomp"))
+        rootfs.pivot(tree)  # the node's files are out of sight from here on, our own modules, too
+    except BaseException:
+        world.close()
+        raise
+    return world
 
 
-def enter_exec(plan: Plan) -> "Exec":
-    return Exec(plan)
+def find_world(plan: Plan) -> World:
+    """For an exec: that of the container's first process.
+
+    :raises NotFound: it is gone
+    """
+    pid, process = plan["init_pid"], plan["process"]
+    world = World(steps := Steps())
+    try:
+        first_steps(steps, plan)
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        world.add(root)
+        wanted = {one["type"] for one in plan["spec"].get("linux", {}).get("namespaces", [])}
+        _hand_over_namespaces(world, wanted - {"pid", "user", "mount"}, f"/proc/{pid}/ns")
+        world.program, world.path = find_program(root, process)
+        last_steps(world, process, plan.get("seccomp"))
+    except (FileNotFoundError, ProcessLookupError) as error:
+        world.close()
+        raise NotFound(f"the container's first process is gone: {error.strerror}") from None
+    except BaseException:
+        world.close()
+        raise
+    return world
 
 
-class Init:
-    def __init__(self, plan: Plan) -> None:
-        self._plan, self._spec = plan, plan["spec"]
-        join_cgroup(plan)  # first, so that everything after is accounted
-        enter_namespaces(self._spec)
-        self._tree = rootfs.assemble(self._spec, plan["bundle"], plan["rootfs"])
-        mounts.mount_all(self._tree, self._spec, plan.get("cgroup", []))
-        devices.make_devices(self._tree, self._spec)
-        if plan.get("terminal"):
-            _take_terminal()
-            devices.make_console(self._tree)
-        mounts.hide(self._tree, self._spec)
-
-    def open(self, path: str) -> int:
-        return _open_program(self._tree.fd, path)
-
-    def enter(self) -> list[str]:
-        process = self._plan["process"]
-        warnings = privileges.limit(process)
-        set_sysctls(self._spec)
-        _make_cwd(self._tree, process)
-        if self._spec["root"].get("readonly"):
-            rootfs.make_readonly(self._tree)  # last: mount points had to be made
-        labels = _Labels(process)
-        rootfs.pivot(self._tree)
-        labels.apply()
-        privileges.drop(process, self._plan.get("seccomp"))
-        _change_directory(process)
-        return warnings
+def first_steps(steps: Steps, plan: Plan) -> None:
+    """What comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
+    for directory in plan.get("cgroup", []):
+        if directory != plan.get("unified"):
+            _join_cgroup(steps, directory)
+    privileges.account(steps, plan["process"])
+    for file, _value in _labels(plan["process"]):
+        steps.open(file, os.O_WRONLY, _LABEL_FD, f"security label {file}")
+    if plan.get("terminal"):
+        steps.call("setsid", says="a session of its own")
+        steps.call("ioctl", 0, termios.TIOCSCTTY, 0, says="the terminal")
+    steps.pause()
+    privileges.limit(steps, plan["process"])
 
 
-class Exec:
-    """Joins the namespaces of the container's init only in :meth:`enter`: until then the host's files are in sight."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        join_cgroup(plan)
-        try:
-            self._root = os.open(f"/proc/{plan['init_pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise NotFound(f"the container's first process is gone: {error.strerror}") from None
-        if plan.get("terminal"):
-            _take_terminal()
-
-    def open(self, path: str) -> int:
-        return _open_program(self._root, path)
-
-    def enter(self) -> list[str]:
-        process = self._plan["process"]
-        warnings = privileges.limit(process)
-        labels = _Labels(process)
-        os.close(self._root)
-        wanted = self._plan["spec"].get("linux", {}).get("namespaces", [])
-        namespaces.enter_those_of(self._plan["init_pid"], wanted)
-        labels.apply()
-        privileges.drop(process, self._plan.get("seccomp"))
-        _change_directory(process)
-        return warnings
+def last_steps(world: World, process: Process, seccomp: str | None) -> None:
+    steps = world.steps
+    for _file, value in _labels(process):
+        steps.call("write", _LABEL_FD, value, len(value), says=f"security label {value.decode()}")
+        steps.call("close", _LABEL_FD, says="security label", policy=Policy.TRY)
+    privileges.drop(steps, process, seccomp)
+    steps.call("chdir", os.fsencode(process["cwd"]), says=f"working directory {process['cwd']}")
+    # Not all that is open: an engine may keep a module's file, for its memory's sake.
+    last = WORLD_FD + len(world.fds) - len(world.listening) - 1
+    steps.call("close_range", WORLD_FD, last, 0, says="descriptors")
 
 
-def join_cgroup(plan: Plan) -> None:
-    join([directory for directory in plan.get("cgroup", []) if directory != plan.get("unified")])
+def _join_cgroup(steps: Steps, directory: str) -> None:
+    """In version 1 by ``tasks`` (:mod:`shimd.cgroup.join`)."""
+    file = next(name for name in ("tasks", "cgroup.procs") if os.path.exists(f"{directory}/{name}"))
+    steps.write(f"{directory}/{file}", b"0", f"cgroup {directory}")
 
 
-def enter_namespaces(spec: Spec) -> None:
-    """Join and make the spec's, and set up what was made: the loopback device, the host's name."""
-    made = namespaces.enter(spec.get("linux", {}).get("namespaces", []))
+def _hand_over_namespaces(world: World, kinds: set[str], directory: str) -> None:
+    """To be joined by the process; the mount namespace last, since it hides the node's files."""
+    for kind in [*sorted(kinds), "mount"]:
+        flag, name = namespaces.known(kind)
+        fd = world.add(os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+        world.steps.call("setns", fd, flag, says=f"{kind} namespace")
+
+
+def _cgroup_namespace(world: World, spec: Spec) -> None:
+    """A new one begins where its maker is: so the process makes it."""
+    for one in spec.get("linux", {}).get("namespaces", []):
+        if one["type"] != "cgroup":
+            continue
+        if path := one.get("path"):
+            fd = world.add(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            world.steps.call("setns", fd, libc.CLONE_NEWCGROUP, says=f"cgroup namespace {path}")
+        else:
+            world.steps.call("unshare", libc.CLONE_NEWCGROUP, says="cgroup namespace")
+
+
+def enter_namespaces(kinds: list[Namespace], spec: Spec) -> None:
+    """Join and make those, and set up what was made: the loopback device, the host's name."""
+    made = namespaces.enter(kinds)
     if "network" in made:
         _loopback_up()
     if "uts" in made:
@@ -117,20 +185,6 @@ def _name_host(spec: Spec) -> None:
         libc.setdomainname(domain)
 
 
-def _open_program(root: int, path: str) -> int:
-    """:raises NotFound: no such file; nor is a directory a program, or a device (some start at being opened)"""
-    try:
-        fd = libc.open_in_root(root, path, os.O_PATH)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(path) from None
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise NotFound(path)
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(fd)
-
-
 def _loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         request = bytearray(struct.pack("16sh22x", b"lo", 0))
@@ -138,12 +192,6 @@ def _loopback_up() -> None:
         flags = struct.unpack_from("h", request, 16)[0]
         struct.pack_into("h", request, 16, flags | _IFF_UP)
         fcntl.ioctl(sock, _SIOCSIFFLAGS, request)
-
-
-def _take_terminal() -> None:
-    """A session of its own, with the terminal at fd 0 in control."""
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def set_sysctls(spec: Spec) -> None:
@@ -185,31 +233,11 @@ def _make_cwd(tree: mounts.Tree, process: Process) -> None:
         os.close(tree.make(process["cwd"], directory=True))
 
 
-def _change_directory(process: Process) -> None:
-    try:
-        os.chdir(process["cwd"])
-    except OSError as error:
-        raise InvalidArgument(f"working directory {process['cwd']}: {error.strerror}") from error
-
-
-class _Labels:
-    """AppArmor and SELinux: the files are opened while the host's /proc is there, and written when all else is done."""
-
-    def __init__(self, process: Process) -> None:
-        self._writes: list[tuple[int, bytes]] = []
-        if (profile := process.get("apparmorProfile")) and os.path.exists("/sys/kernel/security/apparmor"):
-            self._prepare("/proc/self/attr/apparmor/current", f"changeprofile {profile}")
-        if (label := process.get("selinuxLabel")) and os.path.exists("/sys/fs/selinux/enforce"):
-            self._prepare("/proc/self/attr/current", label)
-
-    def _prepare(self, path: str, value: str) -> None:
-        self._writes.append((os.open(path, os.O_WRONLY | os.O_CLOEXEC), value.encode()))
-
-    def apply(self) -> None:
-        for fd, value in self._writes:
-            try:
-                os.write(fd, value)
-            except OSError as error:
-                raise InvalidArgument(f"security label {value.decode()}: {error.strerror}") from error
-            finally:
-                os.close(fd)
+def _labels(process: Process) -> list[tuple[str, bytes]]:
+    """AppArmor and SELinux: what is to be written where."""
+    found = []
+    if (profile := process.get("apparmorProfile")) and os.path.exists("/sys/kernel/security/apparmor"):
+        found.append(("/proc/self/attr/apparmor/current", f"changeprofile {profile}".encode()))
+    if (label := process.get("selinuxLabel")) and os.path.exists("/sys/fs/selinux/enforce"):
+        found.append(("/proc/self/attr/current", label.encode()))
+    return found[:1]  # one file is one module's, and a node has one of the two

@@ -13,15 +13,16 @@ HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".cache/components"
 #: The pair that spin-sdk's own documentation names.
 PACKAGES = ("componentize-py==0.17.2", "spin-sdk==3.4.1")
-#: Packages of WASI 0.2.0 that ``wasi:http`` uses.
+#: The packages of WASI 0.2.0 that have a world of their own, and those that they use.
+_WORLDS = {"proxy": "http", "command": "cli"}
 _USED = ("cli", "clocks", "filesystem", "io", "random", "sockets")
 
 
 @cache
 def component(name: str, world: str) -> Path:
-    """The component of ``tests/components/<name>/app.py``: ``world`` is ``proxy`` (wasi:http) or one of spin-sdk's.
+    """The component of ``tests/components/<name>/app.py``, whose own ``wit/`` has what it exports besides.
 
-    Its own ``wit/`` has what it exports besides.
+    :param world: ``proxy`` (wasi:http), ``command`` (wasi:cli) or one of spin-sdk's
     """
     source = HERE / name
     key = hashlib.sha256(repr((PACKAGES, world)).encode())
@@ -35,7 +36,7 @@ def component(name: str, world: str) -> Path:
 
 def _build(source: Path, world: str, made: Path) -> None:
     tools = _tools()
-    flags, more = ["-d", str(_proxy_wit(tools))] if world == "proxy" else [], []
+    flags, more = ["-d", str(_wit(tools, _WORLDS[world]))] if world in _WORLDS else [], []
     if (own := source / "wit").exists():  # the other world is the SDK's, whose bindings it brings along
         flags, more, world = ["-d", str(own)], ["-m", f"spin_sdk={world}"], _world(own)
     partial = made.with_suffix(f".{os.getpid()}")
@@ -51,7 +52,7 @@ def _build(source: Path, world: str, made: Path) -> None:
         str(partial),
     ]
     env = dict(os.environ)
-    if world != "proxy":  # it finds spin-sdk, whose worlds would hide ours
+    if world not in _WORLDS:  # it finds spin-sdk, whose worlds would hide ours
         env.update(VIRTUAL_ENV=str(tools), PATH=f"{tools}/bin:{os.environ['PATH']}")
     done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -73,12 +74,13 @@ def _tools() -> Path:
     return directory
 
 
-def _proxy_wit(tools: Path) -> Path:
-    """``wasi:http`` with what it uses, laid out as one package and its dependencies."""
-    directory = CACHE / "wit"
+def _wit(tools: Path, root: str) -> Path:
+    """A package of WASI's with what it uses, laid out as one package and its dependencies."""
+    directory = CACHE / f"wit-{root}"
     packages = tools / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages/spin_sdk/wit/deps"
     if not directory.exists():
-        shutil.copytree(packages / "http", directory)
+        shutil.copytree(packages / root, directory)
         for name in _USED:
-            shutil.copytree(packages / name, directory / "deps" / name)
+            if name != root:
+                shutil.copytree(packages / name, directory / "deps" / name)
     return directory

@@ -1,11 +1,12 @@
 """``docs/conformance.md``, from the outcomes of a run."""
 
+import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 
-from shimd.engines.registry import engine_version
 from tests.conformance.guests import toolchain
 from tests.conformance.runner import Outcome
 from tests.conformance.suite import ENGINES, Known, known_failures, titles
+from tests.e2e import trixie
 
 INTRODUCTION = """\
 # WASI preview 1 conformance
@@ -16,7 +17,7 @@ The tests are those of [wasi-testsuite](https://github.com/WebAssembly/wasi-test
 e1f53e0), re-created: for each of its AssemblyScript, C and Rust sources there is one of ours in C, of the same name,
 that checks the same behaviour (`tests/conformance/guests`); nothing is copied. Each runs by `shimd run`, in a worker
 like a container's. Tests with a directory get it as `/`, read-write; wasmer's binding has no host directories, so that
-its guests see a copy in memory.
+its guests see a copy in memory. wasmedge runs in a root tree of Debian 13.
 """
 LAST_GROUP = """\
 The last group is the Rust tests that have a directory once more, on wasmer alone: they find the directory as C programs
@@ -50,12 +51,22 @@ def render(outcomes: Sequence[Outcome]) -> str:
 
 
 def _versions() -> str:
-    engines = ", ".join(f"{engine} {engine_version(engine).split('-')[0]}" for engine in ENGINES)
-    return f"Engines: {engines} (the versions of their PyPI packages). Guests: {toolchain()}.\n"
+    engines = ", ".join(f"{engine} {_version(engine)}" for engine in ENGINES)
+    return f"Engines: {engines} (of PyPI packages, wasmedge's of Debian's libwasmedge0). Guests: {toolchain()}.\n"
+
+
+def _version(engine: str) -> str:
+    program = f"from shimd.engines.registry import engine_version; print(engine_version({engine!r}))"
+    command = [*(trixie.where(engine) or []), str(trixie.PROGRAMS / "python"), "-c", program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.split("-")[0]
 
 
 def _totals(outcomes: Sequence[Outcome]) -> str:
-    lines = [f"| tests | number | {' | '.join(f'{engine} passes' for engine in ENGINES)} |", "|---|---|---|---|"]
+    lines = [
+        f"| tests | number | {' | '.join(f'{engine} passes' for engine in ENGINES)} |",
+        "|---" * (2 + len(ENGINES)) + "|",
+    ]
     for group, title in titles().items():
         lines.append(_total(title, [outcome for outcome in outcomes if outcome.case.group == group]))
     lines.insert(-1, _total("**of wasi-testsuite**", [o for o in outcomes if len(o.case.engines) == len(ENGINES)]))

@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance.guests import compiled
+from tests.conformance.guests import CACHE, compiled
 from tests.conformance.suite import FIXTURE, Case
-from tests.e2e import leftovers
-from tests.e2e.containerd import LAUNCHERS
+from tests.e2e import leftovers, trixie
 
 #: Seconds until a guest counts as hanging.
 PATIENCE = 20
 #: Guests that run at a time: a run waits as much as it works.
 AT_ONCE = 3
+#: LLVM takes a second for each module: what wasmedge has compiled once is kept.
+_CACHES = {"wasmedge": {"SHIMD_CACHE_DIR": str(CACHE / "compiled")}}
 #: What a check that fails says first: where it stands in the guest's source.
 _CHECK = re.compile(r"[\w-]+\.[ch]:\d+: ")
 
@@ -74,9 +75,11 @@ class Runner:
 
     def _run(self, case: Case, engine: str, directory: Path) -> Outcome:
         module = compiled(case.source, case.define)
+        enter = trixie.where(engine) or []
+        command = [trixie.PROGRAMS / "shimd", "run", "--engine", engine, *_options(case, directory), module, *case.args]
         process = subprocess.Popen(
-            [LAUNCHERS / "shimd", "run", "--engine", engine, *_options(case, directory), module, *case.args],
-            env=self._env,
+            [*enter, *map(str, command)],
+            env={**self._env, **_CACHES.get(engine, {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

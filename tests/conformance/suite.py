@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 GUESTS = HERE / "guests"
 #: What guests with ``root`` see as ``/``, in a copy of their own.
 FIXTURE = HERE / "fixture"
-ENGINES = ("wasmtime", "wasmer")
+ENGINES = ("wasmtime", "wasmedge", "wasmer")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shimd.engines.registry import lacking
 from tests.e2e import guests, leftovers
 from tests.e2e.containerd import PATIENCE, Containerd, Result
 
@@ -41,11 +42,14 @@ class Runtime:
         return self.image == guests.NATIVE
 
 
+#: Where its library is: in Debian 13 and later (test_trixie.py).
+_WASMEDGE = Runtime("wasmedge", guests.WASM, "/app.wasm", "io.containerd.wasmedge.v1")
 #: runc first: it shows that what a test expects is right. Then ours, of which one has runc run native containers.
 RUNTIMES = [
     Runtime("runc", guests.NATIVE, "/app", "io.containerd.runc.v2"),
     Runtime("native", guests.NATIVE, "/app", "io.containerd.wasmtime.v1"),
     Runtime("wasmtime", guests.WASM, "/app.wasm", "io.containerd.wasmtime.v1"),
+    *([] if lacking("wasmedge") else [_WASMEDGE]),
     Runtime("wasmer", guests.WASM, "/app.wasm", "io.containerd.wasmer.v1"),
 ]
 
@@ -60,7 +64,7 @@ wasm_only = pytest.mark.parametrize("runtime", WASM, ids=lambda runtime: runtime
 with_working_directory = pytest.mark.parametrize(
     "runtime", RUNTIMES[:2], ids=lambda runtime: runtime.name, indirect=True
 )
-with_directories = pytest.mark.parametrize("runtime", RUNTIMES[:3], ids=lambda runtime: runtime.name, indirect=True)
+with_directories = pytest.mark.parametrize("runtime", RUNTIMES[:-1], ids=lambda runtime: runtime.name, indirect=True)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ def root() -> None:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+def programs() -> tuple[bytes, bytes]:
     """app.c as (Linux program, Wasm module)."""
-    return guests.build(tmp_path_factory.mktemp("guests"))
+    return guests.build()
 
 
 @pytest.fixture(scope="session")

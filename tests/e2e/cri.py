@@ -8,14 +8,18 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.e2e import leftovers
 from tests.e2e.containerd import PATIENCE, REPOSITORY, Containerd, Result, Version
 
 PAUSE = "test.invalid/pause:1"
 CRICTL = REPOSITORY / ".cache/cri-tools/crictl"
+#: The parent of all pods' cgroups: others may run these tests on this machine at the same time.
+CGROUPS = f"e2e-pods-{os.getpid()}"
 #: Of CRI's NamespaceMode.
 POD, CONTAINER, NODE = 0, 1, 2
 Json = Mapping[str, Any]
@@ -71,13 +75,16 @@ version = 3
 _RUNTIME = """\
 [plugins."{plugin}".containerd.runtimes.{name}]
   runtime_type = "{type}"
+  pod_annotations = ["shimd.io/*"]
 """
 #: crictl's own default is a pid namespace for the whole pod.
 _AS_THE_KUBELET = {"security_context": {"namespace_options": {"pid": CONTAINER}}}
 _HANDLERS = {
     "runc": "io.containerd.runc.v2",
     "wasmtime": "io.containerd.wasmtime.v1",
+    "wasmedge": "io.containerd.wasmedge.v1",
     "wasmer": "io.containerd.wasmer.v1",
+    "slight": "io.containerd.slight.v1",
     "spin": "io.containerd.spin.v2",
 }
 _NETWORK = {
@@ -137,6 +144,8 @@ class CriContainerd(Containerd):
         """The network goes with the last that is in it."""
         self._holder.kill()
         self._holder.wait()
+        with suppress(OSError):  # another node's pods are there still
+            leftovers.remove_parents(CGROUPS)
 
     def inside(self, *command: object) -> list[str]:
         """A command line that runs in the node's network."""
@@ -145,7 +154,7 @@ class CriContainerd(Containerd):
     def crictl(self, *arguments: object, check: bool = True, timeout: float = PATIENCE) -> Result:
         """Run ``crictl`` to its end."""
         endpoint = f"unix://{self.address}"
-        command = self.inside(CRICTL, "-r", endpoint, "-i", endpoint, "-t", f"{PATIENCE - 5}s", *arguments)
+        command = self.inside(CRICTL, "-r", endpoint, "-i", endpoint, "-t", f"{timeout:g}s", *arguments)
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=timeout)
         if check and done.returncode != 0:
             raise AssertionError(f"crictl {arguments}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
@@ -222,7 +231,7 @@ def run_pod(node: CriContainerd, directory: Path, handler: str, name: str = "pod
     config = {
         "metadata": {"name": name, "namespace": "default", "uid": f"{name}-{time.time_ns()}", "attempt": 0},
         "log_directory": str(directory),
-        "linux": _AS_THE_KUBELET,
+        "linux": {**_AS_THE_KUBELET, "cgroup_parent": f"/{CGROUPS}"},
     }
     path = directory / "pod.json"
     path.write_text(json.dumps(_merged(config, more)))

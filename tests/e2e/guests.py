@@ -1,11 +1,22 @@
 """The guests of the end-to-end tests, and the images that carry them."""
 
+import os
 import subprocess
+import tempfile
+from hashlib import sha256
 from pathlib import Path
 
 from tests.e2e.images import LINUX, WASI_WASM, Image, image, layer
 
 SOURCE = Path(__file__).parent / "app.c"
+#: For WasmEdge, with its sockets.
+EDGE = Path(__file__).parent / "edge.c"
+NN = Path(__file__).parent / "nn.c"
+#: Programs that were compiled once: the root tree of Debian 13 (test_trixie.py) has no compiler.
+CACHE = Path(__file__).parents[2] / ".cache/guests"
+_NATIVE = ("gcc", "-static", "-O1", "-s")
+_WASM = ("clang", "--target=wasm32-wasi", "-O1")
+_LIBRARY = ("gcc", "-shared", "-fPIC", "-O1", "-s")
 NATIVE = "test.invalid/native:1"
 WASM = "test.invalid/wasm:1"
 WASI = "test.invalid/wasi:1"
@@ -13,16 +24,31 @@ WASI = "test.invalid/wasi:1"
 DIRECTORIES = ("data", "tmp", "mnt", "proc", "dev", "sys", "etc", "run")
 
 
-def build(directory: Path) -> tuple[bytes, bytes]:
+def build() -> tuple[bytes, bytes]:
     """app.c as (static Linux program, WASI command)."""
-    native, wasm = directory / "app", directory / "app.wasm"
-    _run("gcc", "-static", "-O1", "-s", "-o", native, SOURCE)
-    _run("clang", "--target=wasm32-wasi", "-O1", "-o", wasm, SOURCE)
-    return native.read_bytes(), wasm.read_bytes()
+    return _compiled(SOURCE, *_NATIVE), _compiled(SOURCE, *_WASM)
 
 
-def _run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, timeout=120)
+def edge() -> bytes:
+    """edge.c as a module for WasmEdge."""
+    return _compiled(EDGE, *_WASM)
+
+
+def nn() -> bytes:
+    """nn.c as a plugin of WasmEdge."""
+    return _compiled(NN, *_LIBRARY)
+
+
+def _compiled(source: Path, *command: str) -> bytes:
+    key = sha256("\0".join(command).encode() + source.read_bytes()).hexdigest()[:16]
+    program = CACHE / f"{source.stem}-{key}"
+    if not program.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as directory:  # whoever else compiles it sees all of it or nothing
+            unfinished = Path(directory) / "program"
+            subprocess.run([*command, "-o", unfinished, source], check=True, timeout=120)
+            os.replace(unfinished, program)
+    return program.read_bytes()
 
 
 def standard(native: bytes, wasm: bytes) -> list[Image]:

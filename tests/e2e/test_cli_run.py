@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from shimd.engines.registry import engine_names, lacking
 from tests.e2e import leftovers
 from tests.e2e.box import until
 from tests.e2e.containerd import LAUNCHERS, PATIENCE
 
 Done = subprocess.CompletedProcess[str]
-ENGINES = ["wasmtime", "wasmer"]
+ENGINES = ["wasmtime", "wasmer", *([] if lacking("wasmedge") else ["wasmedge"])]
 #: Compiles for some seconds at least: many functions, none of them short.
 SLOW = 30_000
 
@@ -174,7 +175,7 @@ def test_programs_that_do_not_run(rig: Rig, engine: str) -> None:
 def test_an_engine_that_is_not_there(rig: Rig) -> None:
     done = rig("--engine", "nope", rig.app)
     assert done.returncode == 125
-    assert "engine nope is not installed; installed are wasmer, wasmtime" in done.stderr
+    assert f"engine nope is not installed; installed are {', '.join(engine_names())}" in done.stderr
 
 
 def test_another_function(rig: Rig) -> None:

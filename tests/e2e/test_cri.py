@@ -16,7 +16,7 @@ import pytest
 from tests.e2e import guests, images, leftovers
 from tests.e2e.box import Runtime, ours_only, until, wasm_only, with_directories
 from tests.e2e.containerd import LAUNCHERS, VERSIONS, Version, running
-from tests.e2e.cri import NODE, PAUSE, POD, CriContainerd, Pod, run_pod
+from tests.e2e.cri import CGROUPS, NODE, PAUSE, POD, CriContainerd, Pod, run_pod
 
 _serial = itertools.count()
 MakePod = Callable[..., Pod]
@@ -71,9 +71,9 @@ def left(node: CriContainerd) -> dict[str, object]:
     seen = {
         "bundles": node.bundles("k8s.io"),
         "mounts": [point for point in leftovers.mounts(str(state)) if "/sandboxes/" in point or "rootfs" in point],
-        "cgroups": leftovers.cgroups("k8s.io"),
+        "cgroups": leftovers.cgroups(CGROUPS),
         "namespaces": list((state / "io.containerd.grpc.v1.cri/netns").glob("*")),
-        "processes": leftovers.processes_in("k8s.io"),
+        "processes": leftovers.processes_in(CGROUPS),
     }
     return {kind: things for kind, things in seen.items() if things}
 

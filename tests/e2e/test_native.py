@@ -91,3 +91,18 @@ def test_a_fork_server_that_dies(own_containerd: Containerd, new_box: BoxMaker) 
     box.wait_status("app", "STOPPED")
     assert box.delete("app") == 137
     assert box.run("next").code == 0
+
+
+def test_a_daemon_that_dies(own_containerd: Containerd, new_box: BoxMaker) -> None:
+    """The launcher cleans up for it: what runc keeps is gone, too, and the name is free again."""
+    box = new_box(own_containerd, RUNTIMES[1])
+    box.detach("app", "sleep", 600)
+    kept = Path(own_containerd.env["SHIMD_RUNTIME_DIR"]) / "native" / box.namespace
+    assert [path.name for path in kept.iterdir()] == ["app"]
+    pid = own_containerd.daemon_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not list(kept.iterdir()), "the launcher to clean up")
+    until(lambda: box.status("app") != "RUNNING", "containerd to know")
+    box.remove("app")
+    assert box.run("app", "exit", 3).code == 3

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from shimd.engines.registry import engine_names, lacking
 from tests.e2e import leftovers
 from tests.e2e.box import WASM, until
 from tests.e2e.containerd import LAUNCHERS, SYSTEM, Containerd, Version, running
@@ -93,6 +94,8 @@ def test_doctor(bare: Bare) -> None:
     found = {finding["subject"]: finding for finding in json.loads(well.stdout)}
     assert {finding["level"] for finding in found.values()} <= {"ok", "warning"}
     assert found["an app on wasmer"]["found"] == found["an app on wasmtime"]["found"] == "ran in a container"
+    assert found["engine wasmedge"]["level"] == ("warning" if lacking("wasmedge") else "ok")
+    assert ("an app on wasmedge" in found) != bool(lacking("wasmedge"))
     assert "✓ an app on wasmtime: ran in a container" in bare.shimd("doctor").stdout
     bare.set_up("uninstall")
 
@@ -114,5 +117,5 @@ def test_a_program_that_is_not_installed(tmp_path: Path, containerd: Containerd)
         [LAUNCHERS / "shimd", "install", "--root", tmp_path, "--runtime", "python"], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "shimd: there is no runtime python (there are wasmer, wasmtime)\n"
+    assert done.stderr == f"shimd: there is no runtime python (there are {', '.join(engine_names())})\n"
     assert list(tmp_path.iterdir()) == []

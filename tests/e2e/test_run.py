@@ -30,7 +30,7 @@ def test_trap_is_134_with_a_backtrace(box: Box) -> None:
     done = box.run("app", "abort")
     assert done.code == 134
     assert "unreachable" in done.err
-    assert "abort" in done.err
+    assert "abort" in done.err or box.runtime.name == "wasmedge"  # which tells the trap, and not where it was
 
 
 def test_arguments(box: Box) -> None:

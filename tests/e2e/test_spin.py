@@ -345,7 +345,7 @@ def test_a_store_that_is_corrupt(box: Box, tmp_path: Path) -> None:
 def test_a_container_that_is_no_application(box: Box, containerd: Containerd, tmp_path: Path) -> None:
     """A sidecar of a pod whose class is spin: an ordinary module, or a native program."""
     wasmtime, runc = (next(it for it in RUNTIMES if it.name == name) for name in ("wasmtime", "runc"))
-    native, wasm = guests.build(tmp_path)
+    native, wasm = guests.build()
     images.save(tmp_path / "standard.tar", guests.standard(native, wasm))
     containerd.import_image(tmp_path / "standard.tar", box.namespace)
     for ordinary in (wasmtime, runc):

@@ -19,7 +19,7 @@ CLASSES = Path(__file__).parents[2] / "contrib/kubernetes/base/runtimeclasses.ya
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("guests")
     pause = images.layer({"/pause": (LAUNCHERS / "shimd-pause").read_bytes()})
-    standard = guests.standard(*guests.build(directory))
+    standard = guests.standard(*guests.build())
     images.save(directory / "all.tar", [*standard, images.image(PAUSE, [pause], {"Entrypoint": ["/pause"]})])
     return directory / "all.tar"
 

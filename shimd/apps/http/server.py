@@ -47,16 +47,18 @@ def serve(
     application: Any,
     settings: Settings,
     around: Sequence[AbstractAsyncContextManager[Any]] = (),
+    listener: socket.socket | None = None,
     beside: Sequence[Service] = (),
 ) -> int:
     """Serve until told to end; returns the exit code.
 
     :param around: entered before the first request, left after the last
+    :param listener: to serve on, in this process, rather than at the settings' address
     :param beside: what else the app does, in one of its processes
     :raises EngineError: the address cannot be had, or something beside has ended
     """
     serving.hold_signals()
-    listeners = [listen(settings) for _ in range(settings.processes)]
+    listeners = [listener] if listener else [listen(settings) for _ in range(settings.processes)]
     if settings.access_log:
         _log_to_stdout()
     servers = [HttpServer(application, settings, listener) for listener in listeners]

@@ -88,7 +88,7 @@ class Assembly:
             return anyio.run(serving.serve, self._services, around, self._settings.grace)
         ticks = Ticks(self._engine)
         server = Server(self._application, self._handlers(ticks))
-        return serve(server, self._settings, [*around, ticks, server], self._services)
+        return serve(server, self._settings, [*around, ticks, server], beside=self._services)
 
     def _handlers(self, ticks: Ticks) -> dict[str, Handler]:
         """Of the components that answer requests."""

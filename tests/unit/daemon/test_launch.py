@@ -9,8 +9,10 @@ import pytest
 from shimd.daemon.launch import LaunchServer
 from shimd.daemon.sockets import unix_listener
 from shimd.daemon.supervisor import Supervisor
+from shimd.engines.registry import engine_names
 
 pytestmark = pytest.mark.anyio
+INSTALLED = ", ".join(engine_names())
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ async def test_many_at_once_get_the_same(socket: Path) -> None:
     [
         (("start",), "error not a launcher's request"),
         (("explode", "wasmtime", "n", "", "", "i", "b"), "error not a launcher's request"),
-        (("start", "lua", "n", "", "", "i", "b"), "error engine lua is not installed; installed are wasmer, wasmtime"),
+        (("start", "lua", "n", "", "", "i", "b"), f"error engine lua is not installed; installed are {INSTALLED}"),
         (("delete", "wasmtime", "n", "", "", "nobody", "b"), "error container nobody does not exist"),
     ],
 )

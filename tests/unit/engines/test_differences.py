@@ -3,7 +3,7 @@
 import pytest
 
 from shimd.engines.base import InvalidModule, Invocation, Preopen, UnsupportedFeature
-from shimd.engines.wasmtime import top_preopens
+from shimd.engines.core import top_preopens
 from shimd.testing.contract import RETURNS, WASI
 from shimd.testing.rig import Rig
 

@@ -247,3 +247,21 @@ def test_bundle_behind_a_link(launcher: Launcher, tmp_path: Path) -> None:
     finally:
         while real.is_mount():
             subprocess.run(["umount", "-l", real], check=True)
+
+
+def test_what_a_native_runtime_keeps_is_removed(launcher: Launcher) -> None:
+    """And nothing that lies elsewhere, whatever the record says."""
+    native = launcher.runtime / "native"
+    for name in ("ns/app/deep", "ns/other"):
+        (native / name).mkdir(parents=True)
+        (native / name / "state.json").write_text("{}")
+    elsewhere = launcher.bundle / "elsewhere"
+    elsewhere.mkdir()
+    (native / "ns/app/link").symlink_to(elsewhere)
+    wrong = [f"native {elsewhere}", f"native {native}/../native/ns/other", f"native {native}/"]
+    path = launcher.bundle / "shimd.task"
+    path.write_text("\n".join(["1 0", f"native {native}/ns/app", *wrong]) + "\n")
+    response(launcher.delete())
+    assert not path.exists()
+    assert [found.name for found in (native / "ns").iterdir()] == ["other"]
+    assert elsewhere.exists()

@@ -1,5 +1,6 @@
 """Running what only a worker does: in a forked child that tells what came of it."""
 
+import fcntl
 import os
 import traceback
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def reported(action: Callable[[], object], fork: Callable[[], int] = os.fork) ->
 
 def _act(action: Callable[[], object], writer: int) -> None:
     try:
+        writer = fcntl.fcntl(writer, fcntl.F_DUPFD_CLOEXEC, 64)  # out of the way of descriptors with fixed numbers
         said = str(action())
     except Exception as error:
         said = f"{type(error).__name__}: {error}"

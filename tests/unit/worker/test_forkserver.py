@@ -15,10 +15,11 @@ import pytest
 from shimd.daemon.modules import compile_in_worker
 from shimd.engines.base import Engine
 from shimd.engines.wasmtime import WasmtimeEngine
-from shimd.errors import Internal, InvalidArgument, ShimdError, Unavailable
+from shimd.errors import DataLoss, Internal, InvalidArgument, ShimdError, Unavailable, from_code
 from shimd.worker.client import Forks, Worker, connect, launch
 from shimd.worker.forkserver import ForkServer
-from shimd.worker.messages import Plan
+from shimd.worker.messages import Plan, memory_file
+from shimd.worker.steps import Policy, Steps, of_host
 from tests.unit.engines.test_contract import EXIT as EXIT_WITH
 from tests.unit.engines.test_contract import SPINS
 
@@ -60,18 +61,29 @@ class Server:
 
     async def ready(self, key: str, artifact: Path) -> Worker:
         plan = Plan(kind="run", id=key, process={"args": ["app"], "cwd": "/"}, artifact=str(artifact), preopens=[])
-        worker = await self.forks.spawn(key, plan, (self.null,) * 3)
+        worker = await self.spawn(key, plan, of_host())
         packet = await worker.receive()
         assert packet is not None
         assert packet[0]["ev"] == "ready", packet
         return worker
 
+    async def spawn(self, key: str, plan: Plan, steps: Steps) -> Worker:
+        fd = memory_file("steps", steps.packed())
+        try:
+            return await self.forks.spawn(key, plan, (self.null,) * 3, [fd])
+        finally:
+            os.close(fd)
+
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
+@pytest.fixture(params=["zygote", "python"])
+async def server(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Server]:
+    """Its workers are the zygote's, or run in Python."""
+    monkeypatch.setenv("SHIMD_ZYGOTE", "yes" if request.param == "zygote" else "no")
     server = Server(tmp_path)
     with anyio.fail_after(60):
         yield server
@@ -87,6 +99,65 @@ async def test_exit_statuses(server: Server) -> None:
         await worker.exited.wait()
         assert worker.status == 7 << 8
         await forks.forget(worker)
+
+
+async def test_steps_are_taken_before_the_guest_runs(server: Server) -> None:
+    """The engine has loaded the program by then, and what fails is told in the step's own words."""
+    plan = Plan(kind="run", id="a", process={"args": ["app"], "cwd": "/"}, preopens=[])
+    async with server.supervised() as forks:
+        plan["artifact"] = str(await server.compiled(EXIT))
+        steps = Steps()
+        steps.call("chdir", b"/nowhere/first", says='the "first"', policy=Policy.WARN)
+        steps.call("chdir", b"/nowhere/masked", says="none", policy=Policy.IF_THERE)
+        steps.pause()
+        steps.call("chdir", b"/nowhere/second", says="the second")
+        worker = await server.spawn("a", plan, steps)
+        said = [await worker.receive(), await worker.receive()]
+        reason = "No such file or directory"
+        assert [packet and packet[0] for packet in said] == [
+            {"ev": "warning", "message": f'the "first": {reason}'},
+            {"ev": "error", "code": InvalidArgument.code, "message": f"the second: {reason}"},
+        ]
+        await forks.end(worker)
+
+
+async def test_an_artefact_that_does_not_load(server: Server) -> None:
+    plan = Plan(kind="run", id="a", process={"args": ["app"], "cwd": "/"}, preopens=[])
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        (artifact / "module").write_bytes(b"broken")
+        worker = await server.spawn("a", plan | Plan(artifact=str(artifact)), of_host())
+        packet = await worker.receive()
+        assert packet is not None
+        assert packet[0]["code"] == DataLoss.code
+        assert packet[0]["message"].startswith(f"the compiled module {artifact}"), packet
+        await forks.end(worker)
+
+
+async def test_an_entry_that_is_none(server: Server) -> None:
+    plan = Plan(kind="run", id="a", process={"args": ["app#nothing"], "cwd": "/"}, preopens=[])
+    async with server.supervised() as forks:
+        plan["artifact"] = str(await server.compiled(EXIT))
+        with pytest.raises(InvalidArgument, match="exports no function nothing"):
+            worker = await server.spawn("a", plan, of_host())  # the zygote's forks no worker for it
+            packet = await worker.receive()
+            await forks.end(worker)
+            assert packet is not None
+            raise from_code(packet[0]["code"], packet[0]["message"])
+
+
+async def test_a_zygote_that_is_killed_is_replaced(server: Server) -> None:
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        first = await server.ready("first", artifact)
+        for pid in set(_children(server.pid)) - {first.pid}:
+            os.kill(pid, signal.SIGKILL)
+        second = await server.ready("second", artifact)
+        for worker in (first, second):
+            worker.send({"op": "start"})
+            await worker.exited.wait()
+            assert worker.status == 7 << 8
+            await forks.forget(worker)
 
 
 async def test_a_bad_module_is_one_sentence(server: Server) -> None:

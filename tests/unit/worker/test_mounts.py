@@ -10,7 +10,8 @@ from shimd.errors import InvalidArgument
 from shimd.linux import libc
 from shimd.oci import Mount, RootfsMount, Spec
 from shimd.worker import devices, mounts, rootfs
-from shimd.worker.mounts import Options, Tree
+from shimd.worker.mounts import Tree
+from shimd.worker.options import Options
 from tests.unit.worker.inside import inside
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from shimd.errors import InvalidArgument
 from shimd.oci import Process
 from shimd.task.seccomp import worker_filter
 from shimd.worker import privileges
+from shimd.worker.steps import Steps
 from tests.unit.worker.inside import inside
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give it up")
@@ -23,7 +25,8 @@ def process(**more: object) -> Process:
 
 def dropped(process: Process, then: Callable[[], object], seccomp: str | None = None) -> str:
     def act() -> object:
-        privileges.drop(process, seccomp)
+        privileges.drop(steps := Steps(), process, seccomp)
+        steps.take()
         return then()
 
     return inside(act)
@@ -37,6 +40,12 @@ def status(*names: str) -> list[str]:
 def capabilities() -> list[int]:
     """Inheritable, permitted, effective, bounding, ambient."""
     return [int(value, 16) for value in status("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")]
+
+
+def held() -> list[str]:
+    """All capabilities that this machine's root has."""
+    mask = capabilities()[1]
+    return [f"CAP_{name}" for number, name in enumerate(privileges.CAPABILITIES) if mask >> number & 1]
 
 
 NAMES = ["CAP_CHOWN", "CAP_NET_BIND_SERVICE"]
@@ -81,7 +90,10 @@ def test_limits() -> None:
             {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
             {"type": "RLIMIT_CORE", "soft": 0, "hard": 2**64 - 1},
         ]
-        warnings = privileges.limit(process(rlimits=rlimits, oomScoreAdj=500))
+        limited = process(rlimits=rlimits, oomScoreAdj=500)
+        privileges.account(steps := Steps(), limited)
+        privileges.limit(steps, limited)
+        warnings = steps.take()
         score = Path("/proc/self/oom_score_adj").read_text().strip()
         return warnings, resource.getrlimit(resource.RLIMIT_NOFILE), score
 
@@ -89,8 +101,19 @@ def test_limits() -> None:
 
 
 def test_limits_that_are_none() -> None:
-    said = inside(lambda: privileges.limit(process(rlimits=[{"type": "RLIMIT_JOY", "soft": 1, "hard": 1}])))
-    assert said == "InvalidArgument: rlimit RLIMIT_JOY is not known"
+    with pytest.raises(InvalidArgument, match="rlimit RLIMIT_JOY is not known"):
+        privileges.limit(Steps(), process(rlimits=[{"type": "RLIMIT_JOY", "soft": 1, "hard": 1}]))
+
+
+def test_what_the_node_forbids_is_a_warning() -> None:
+    def act() -> object:
+        limited = process(rlimits=[{"type": "RLIMIT_NOFILE", "soft": 300, "hard": 200}], oomScoreAdj=2000)
+        privileges.account(steps := Steps(), limited)
+        privileges.limit(steps, limited)
+        return steps.take()
+
+    reason = "cannot be set: Invalid argument"
+    assert inside(act) == f"['oom_score_adj 2000 {reason}', 'rlimit RLIMIT_NOFILE {reason}']"
 
 
 @pytest.mark.parametrize(
@@ -104,8 +127,7 @@ def test_limits_that_are_none() -> None:
     ids=["execve", "kill", "mknod", "chroot"],
 )
 def test_the_filter_denies_what_no_guest_needs_even_to_root(call: Callable[[], object]) -> None:
-    everything = [f"CAP_{name}" for name in privileges.CAPABILITIES]
-    given = {"bounding": everything, "effective": everything, "permitted": everything}
+    given = {"bounding": held(), "effective": held(), "permitted": held()}
     said = dropped(process(capabilities=given), call, seccomp=worker_filter({"linux": {}}))
     assert said.startswith("PermissionError"), said
 

@@ -1,6 +1,7 @@
 """A container from the inside, without containerd: namespaces, settings, programs."""
 
 import encodings.idna  # noqa: F401 — for socket, inside, where the host's files are gone
+import fcntl
 import os
 import socket
 import stat
@@ -11,9 +12,10 @@ import pytest
 
 from shimd.errors import NotFound
 from shimd.linux import libc, namespaces
-from shimd.oci import Namespace, Spec
+from shimd.oci import Namespace, Process, Spec
 from shimd.worker import sandbox
-from shimd.worker.messages import Plan
+from shimd.worker.messages import WORLD_FD, Plan
+from shimd.worker.programs import open_file
 from tests.unit.worker.inside import inside
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -28,6 +30,13 @@ def root(tmp_path: Path) -> Path:
     return directory
 
 
+def step_into(world: sandbox.World) -> None:
+    """As a worker does, with the world's descriptors where it has them."""
+    for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in world.fds]):
+        os.dup2(fd, WORLD_FD + number)
+    world.steps.take()
+
+
 def entered(root: Path, then: Callable[[], object], spec: Spec | None = None, cwd: str = "/") -> str:
     """What ``then`` says in a container made by the worker's own steps."""
     whole: Spec = {"root": {"path": str(root)}, "linux": {"namespaces": OWN}, **(spec or {})}
@@ -36,7 +45,7 @@ def entered(root: Path, then: Callable[[], object], spec: Spec | None = None, cw
     )
 
     def act() -> object:
-        sandbox.enter_init(plan).enter()
+        step_into(sandbox.make_world(plan, None))
         return then()
 
     return inside(act)
@@ -119,7 +128,7 @@ def test_names_of_interfaces_may_have_dots(name: str, found: str) -> None:
 def open_program(root: Path, path: str) -> bytes:
     directory = os.open(root, os.O_PATH)
     try:
-        fd = sandbox._open_program(directory, path)
+        fd = open_file(directory, path)
         try:
             return os.read(fd, 100)
         finally:
@@ -188,7 +197,10 @@ def test_an_exec_joins_those_of_its_container() -> None:
 
         def act() -> object:
             theirs = [os.readlink(f"/proc/{pid}/ns/{name}") for name in ("uts", "net", "mnt")]
-            namespaces.enter_those_of(pid, [{"type": "uts"}, {"type": "network"}, {"type": "pid"}])
+            kinds: list[Namespace] = [{"type": "uts"}, {"type": "network"}, {"type": "pid"}]
+            process: Process = {"args": ["/app.wasm"], "cwd": "/", "env": [], "capabilities": {}}
+            spec: Spec = {"linux": {"namespaces": kinds}}
+            step_into(sandbox.find_world(Plan(kind="exec", init_pid=pid, spec=spec, process=process)))
             return theirs == [os.readlink(f"/proc/self/ns/{name}") for name in ("uts", "net", "mnt")]
 
         assert inside(act) == "True"

@@ -1,0 +1,162 @@
+"""The ASGI application of a Slight application: a fresh instance for each request, whose handler answers it whole."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import wasmtime
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from shimd.apps.calls import complain
+from shimd.apps.http.handler import Receive, Scope, Send
+from shimd.apps.http.settings import Settings
+from shimd.apps.slight.messages import CORS, Response, request, response
+from shimd.apps.slight.routes import Match, Route, Table
+from shimd.wasi.turns import Turns
+from shimd.wit.guest import Exit, Gone, Guest
+from shimd.wit.resolve import Function
+
+#: Seconds between the ticks that a spinning guest is interrupted by.
+_TICK = 0.5
+#: Threads are as many as requests are let in.
+_UNLIMITED = anyio.CapacityLimiter(1 << 20)
+
+
+class Application:
+    """``async with`` it while it serves."""
+
+    def __init__(
+        self, engine: wasmtime.Engine, make: Callable[[], Guest], handler: Function, table: Table, settings: Settings
+    ) -> None:
+        """:param make: an instance"""
+        self._engine = engine
+        self._make = make
+        self._handler = handler
+        self._table = table
+        self._timeout = settings.timeout
+        self._guests = anyio.CapacityLimiter(settings.concurrency)
+        self._turns = Turns()
+        self._running = _Count()
+        self._busy = anyio.Event()
+        self._tasks: TaskGroup
+
+    async def __aenter__(self) -> "Application":
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        if self._timeout:
+            self._tasks.start_soon(self._tick)
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(*exception)
+
+    async def _tick(self) -> None:
+        """Advance the engine's epoch while guests run; an idle app stays asleep."""
+        while True:
+            self._busy = anyio.Event()
+            while self._running.number:
+                await anyio.sleep(_TICK)
+                self._engine.increment_epoch()
+            await self._busy.wait()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        answer = await self._answer(scope, receive)
+        fields = [*answer.headers, *CORS]
+        if answer.status not in (204, 304):
+            fields.append((b"content-length", str(len(answer.body)).encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": fields})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        match = self._table.find(scope["method"], scope["path"])
+        if match is None:
+            return Response(204 if scope["method"] == "OPTIONS" else 404)
+        body = await _whole(receive)
+        if body is None:
+            return Response(400)  # which nobody sees
+        async with self._guests:
+            return await self._handle(match, request(scope, match.params, body))
+
+    async def _handle(self, match: Match, message: dict[str, Any]) -> Response:
+        call = _Call(self._make, self._handler, match.route, self._timeout)
+        self._busy.set()
+        with anyio.move_on_after(self._timeout or None):
+            return await to_thread.run_sync(self._run, call, message, limiter=_UNLIMITED, abandon_on_cancel=True)
+        call.give_up()
+        complain(call.route.handler, f"no answer within {self._timeout:g} s")
+        return Response(504)
+
+    def _run(self, call: "_Call", message: dict[str, Any]) -> Response:
+        """On a thread of its own."""
+        with self._running, self._turns.taken() as turn:
+            try:
+                return response(call.answer(message, turn))
+            except Gone:
+                return Response(504)  # which nobody sees
+            except Exit as exit:
+                reason = f"the guest exited with {exit.code}"
+            except Exception as error:
+                reason = str(error)
+        if not call.given_up:
+            complain(call.route.handler, reason)
+        return Response(500)
+
+
+async def _whole(receive: Receive) -> bytes | None:
+    """A request's body; ``None``: the client has gone away."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+class _Count:
+    """Of guests that run, whether anybody waits for them or not."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.number += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self.number -= 1
+
+
+class _Call:
+    """One request's guest."""
+
+    def __init__(self, make: Callable[[], Guest], handler: Function, route: Route, timeout: float) -> None:
+        self._make = make
+        self._handler = handler
+        self.route = route
+        self._ticks = int(timeout / _TICK) + 1
+        self._guest: Guest | None = None
+        self.given_up = False
+
+    def answer(self, message: dict[str, Any], turn: Any) -> Any:
+        guest = self._guest = self._make()
+        guest.turn, guest.given_up = turn, self.given_up
+        if self._ticks > 1:
+            guest.store.set_epoch_deadline(self._ticks)
+        try:
+            return guest.call(self._handler, self.route.export, message)
+        finally:
+            guest.close()
+
+    def give_up(self) -> None:
+        self.given_up = True
+        if self._guest is not None:
+            self._guest.given_up = True

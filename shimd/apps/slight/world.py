@@ -1,0 +1,70 @@
+"""The interfaces of Slight 0.5, and who gives them."""
+
+import ssl
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+from shimd.apps.slight.blobs import BlobStore
+from shimd.apps.slight.configs import Configs
+from shimd.apps.slight.http_client import HttpClient
+from shimd.apps.slight.http_server import HttpServer
+from shimd.apps.slight.keyvalue import Keyvalue
+from shimd.apps.slight.locking import DistributedLocking
+from shimd.apps.slight.messaging import Messaging
+from shimd.apps.slight.secrets import Stores
+from shimd.apps.slight.slightfile import Slightfile
+from shimd.apps.slight.sql import Sql
+from shimd.wit.host import Provided
+from shimd.wit.resolve import Function, functions
+from shimd.wit.syntax import Interface, parse
+
+NAMES = (
+    "blob-store", "configs", "distributed-locking", "http-client", "http-server", "keyvalue", "messaging", "sql",
+)  # fmt: skip
+#: Those of Slight before 0.3, and what they are now.
+BEFORE: Mapping[str, str] = {
+    "kv": "keyvalue", "mq": "messaging", "pubsub": "messaging", "lockd": "distributed-locking", "http": "http-server",
+}  # fmt: skip
+
+
+@cache
+def interface(name: str) -> Interface:
+    """From its ``.wit`` file."""
+    folder = resources.files("shimd.apps.slight") / "interfaces"
+    return parse(name, lambda name: (folder / f"{name}.wit").read_text())
+
+
+def load() -> None:
+    """Read all of them, to have them at hand."""
+    for name in ("http-handler", "http-server-export", *NAMES):
+        functions(interface(name))
+
+
+@cache
+def init() -> Function:
+    """The export that starts the server."""
+    return functions(interface("http-server-export"))[0]
+
+
+@cache
+def handler() -> Function:
+    """The type of a handler's export."""
+    return functions(interface("http-handler"))[0]
+
+
+def provided(
+    slightfile: Slightfile, stores: Stores, server: HttpServer, tls: ssl.SSLContext, directory: str
+) -> Mapping[str, Provided]:
+    """By interface; a guest may import all of them, whatever its slightfile has."""
+    providers = {
+        "blob-store": BlobStore(),
+        "configs": Configs(slightfile, stores),
+        "distributed-locking": DistributedLocking(slightfile, tls),
+        "http-client": HttpClient(tls),
+        "http-server": server,
+        "keyvalue": Keyvalue(slightfile, directory),
+        "messaging": Messaging(slightfile, directory),
+        "sql": Sql(slightfile),
+    }
+    return {name: Provided(interface(name), provider) for name, provider in providers.items()}

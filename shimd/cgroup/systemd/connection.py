@@ -1,0 +1,124 @@
+"""Calls of systemd's manager (org.freedesktop.systemd1(5)): over the system bus, or where there is none its own socket.
+
+Blocking, for threads; messages are jeepney's.
+"""
+
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+from jeepney import DBusAddress, DBusErrorResponse, HeaderFields, Message, MessageType, Parser, new_method_call
+from jeepney.bus_messages import MatchRule, message_bus
+from jeepney.io.blocking import prep_socket
+from jeepney.wrappers import unwrap_msg
+
+from shimd.errors import FailedPrecondition, Internal
+
+_BUS, _PRIVATE = "/run/dbus/system_bus_socket", "/run/systemd/private"
+_MANAGER = DBusAddress("/org/freedesktop/systemd1", "org.freedesktop.systemd1", "org.freedesktop.systemd1.Manager")
+_JOBS = MatchRule(type="signal", interface=_MANAGER.interface, member="JobRemoved", path=_MANAGER.object_path)
+#: Seconds for systemd to do what it is asked for.
+_PATIENCE = 30.0
+
+
+class Refused(Internal):
+    """systemd's own error; ``name`` is D-Bus's."""
+
+    def __init__(self, call: str, name: str, message: str) -> None:
+        super().__init__(f"systemd: {call}: {message}")
+        self.name = name
+
+
+class Manager:
+    """One connection, made when it is needed, and again when systemd has closed it. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: _Connection | None = None
+
+    def call(self, method: str, signature: str, *arguments: Any) -> tuple[Any, ...]:
+        """:raises Refused: by systemd; :raises FailedPrecondition: it does not answer"""
+        with self._lock:
+            found: tuple[Any, ...] = self._attempt(lambda connection: connection.call(method, signature, *arguments))
+        return found
+
+    def run(self, method: str, signature: str, *arguments: Any) -> None:
+        """A call that starts a job, and the job to its end.
+
+        :raises Refused: by systemd, or the job failed
+        """
+        with self._lock:
+            result = self._attempt(lambda connection: connection.run(method, signature, *arguments))
+        if result not in ("done", "skipped"):
+            raise Refused(method, "", f"{arguments[0]}: the job's result is {result}")
+
+    def _attempt(self, action: Any) -> Any:
+        if self._connection is not None:
+            with suppress(OSError):
+                return action(self._connection)
+        try:
+            self._connection = _Connection()
+            return action(self._connection)
+        except OSError as error:
+            self._connection = None
+            raise FailedPrecondition(
+                f"SystemdCgroup is set, and systemd does not answer at {_BUS} or {_PRIVATE}: {error.strerror or error}"
+            ) from None
+
+
+class _Connection:
+    def __init__(self) -> None:
+        """:raises OSError: there is no systemd"""
+        self._parser, self._serial = Parser(), 0
+        self._jobs: dict[str, str] = {}
+        try:
+            self._sock = prep_socket(_BUS)
+            self._sock.settimeout(_PATIENCE)
+            self._ask(message_bus.Hello())
+            self._ask(message_bus.AddMatch(_JOBS))
+        except OSError:
+            self._sock = prep_socket(_PRIVATE)
+            self._sock.settimeout(_PATIENCE)
+        self.call("Subscribe", "")
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):
+            self._sock.close()
+
+    def call(self, method: str, signature: str, *arguments: Any) -> tuple[Any, ...]:
+        try:
+            return self._ask(new_method_call(_MANAGER, method, signature or None, arguments))
+        except DBusErrorResponse as error:
+            raise Refused(method, error.name, str(error.data[0]) if error.data else error.name) from None
+
+    def run(self, method: str, signature: str, *arguments: Any) -> str:
+        self._jobs.clear()
+        job = self.call(method, signature, *arguments)[0]
+        deadline = time.monotonic() + _PATIENCE
+        while job not in self._jobs:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{method} did not end")
+            self._take()
+        return self._jobs.pop(job)
+
+    def _ask(self, message: Message) -> tuple[Any, ...]:
+        self._serial += 1
+        self._sock.sendall(message.serialise(serial=self._serial))
+        while True:
+            answer = self._take()
+            if answer.header.fields.get(HeaderFields.reply_serial) == self._serial:
+                found: tuple[Any, ...] = unwrap_msg(answer)
+                return found
+
+    def _take(self) -> Message:
+        while (message := self._parser.get_next_message()) is None:
+            data = self._sock.recv(65536)
+            if not data:
+                raise ConnectionResetError("systemd has closed the connection")
+            self._parser.add_data(data)
+        if message.header.message_type is MessageType.signal and len(message.body) == 4:
+            _number, job, _unit, result = message.body
+            self._jobs[job] = result
+        found: Message = message
+        return found

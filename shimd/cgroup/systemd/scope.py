@@ -1,0 +1,75 @@
+"""A container's scope: a transient unit, whose cgroup is ours to use (systemd.scope(5), "Delegate=")."""
+
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from shimd.cgroup.systemd.connection import Manager, Refused
+from shimd.cgroup.systemd.properties import properties
+from shimd.errors import AlreadyExists
+
+_ERROR = "org.freedesktop.systemd1."
+_manager = Manager()
+
+
+class Scope:
+    """systemd makes none without a process and ends one without: a stand-in is there until the container's own are."""
+
+    def __init__(self, unit: str, version: int) -> None:
+        self.unit = unit
+        self._version = version
+        self._stand_in: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def start(cls, path: Sequence[str], resources: dict[str, Any], version: int) -> "Scope":
+        """Returns when its cgroup is there.
+
+        :param path: the names of its cgroup's directories, slices and then the unit
+        :raises AlreadyExists: there is such a unit
+        :raises FailedPrecondition: no systemd answers
+        """
+        self = cls(path[-1], version)
+        self._stand_in = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)  # ends with us
+        try:
+            self._start(path[-2] if len(path) > 1 else "-.slice", resources)
+        except BaseException:
+            self.release()
+            raise
+        return self
+
+    def _start(self, slice: str, resources: dict[str, Any]) -> None:
+        assert self._stand_in is not None
+        wanted = [
+            ("Description", ("s", f"shimd container {self.unit}")),
+            ("Slice", ("s", slice)),
+            ("Delegate", ("b", True)),
+            ("DefaultDependencies", ("b", False)),
+            ("CollectMode", ("s", "inactive-or-failed")),
+            ("PIDs", ("au", [self._stand_in.pid])),
+            *((f"{name}Accounting", ("b", True)) for name in ("CPU", "Memory", "Tasks", "IO")),
+            ("TasksMax", ("t", (1 << 64) - 1)),  # unless limited below: systemd's default is a part of all
+            *properties(resources, self._version),
+        ]
+        try:
+            _manager.run("StartTransientUnit", "ssa(sv)a(sa(sv))", self.unit, "fail", wanted, [])
+        except Refused as error:
+            if error.name == _ERROR + "UnitExists":
+                raise AlreadyExists(f"systemd has a unit {self.unit} already") from None
+            raise
+
+    def update(self, resources: dict[str, Any]) -> None:
+        if wanted := properties(resources, self._version):
+            _manager.call("SetUnitProperties", "sba(sv)", self.unit, True, wanted)
+
+    def release(self) -> None:
+        """The container's processes are there, or it is given up."""
+        if self._stand_in is not None:
+            self._stand_in.communicate()
+            self._stand_in = None
+
+    def stop(self) -> None:
+        """Quietly, if it has ended by itself, as it does when its last process has."""
+        self.release()
+        with suppress(Refused):
+            _manager.run("StopUnit", "ss", self.unit, "replace")

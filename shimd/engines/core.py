@@ -1,0 +1,63 @@
+"""What engines of core modules (WASI preview 1) have in common."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from shimd.engines.base import InvalidModule, Invocation, UnsupportedFeature
+
+WASI = "wasi_snapshot_preview1"
+NO_FUNCTION = "is not a function"
+NO_ENTRY = "takes parameters or gives results; an entry does neither"
+
+
+def from_text(text: bytes) -> bytes:
+    """A module's binary form.
+
+    :raises InvalidModule: it is no module in the text format
+    """
+    import wasmtime
+
+    try:
+        return bytes(wasmtime.wat2wasm(text))
+    except wasmtime.WasmtimeError as error:
+        raise InvalidModule(f"not valid WebAssembly: {str(error).splitlines()[0]}") from None
+
+
+def check_entry(facts: Mapping[str, Any], entry: str) -> None:
+    """By what was noted when a module was compiled: an app's start is no time for asking again.
+
+    :param facts: ``problem``, why the module cannot run here, or null; ``exports``, each with why it is no entry, or
+        null
+    :raises UnsupportedFeature: it cannot run here
+    :raises InvalidModule: it cannot be started there
+    """
+    if facts["problem"]:
+        raise UnsupportedFeature(facts["problem"])
+    exports = facts["exports"]
+    if entry not in exports:
+        entries = [name for name, reason in exports.items() if reason != NO_FUNCTION]
+        raise InvalidModule(f"the module exports no function {entry} (it has: {', '.join(entries) or 'none'})")
+    if exports[entry]:
+        raise InvalidModule(f"the export {entry} {exports[entry]}")
+
+
+def environment(invocation: Invocation) -> dict[str, str]:
+    """WASI preview 1 has no working directory: wasi-libc starts at "/"; another can only be told by this convention."""
+    told = {"PWD": invocation.cwd} if invocation.cwd != "/" else {}
+    if invocation.listening:
+        told["LISTEN_FDS"] = str(len(invocation.listening))  # sd_listen_fds(3)
+    return {**told, **invocation.env}
+
+
+def top_preopens(invocation: Invocation) -> list[tuple[str, str, bool]]:
+    """Preopens that no other contains: mounts below are the kernel's to follow.
+
+    WASI preview 1 has no working directory, and wasi-libc strips ``/`` and ``./`` alike before it looks for a preopen,
+    so that a preopen for ``.`` would catch absolute paths, too: relative paths are relative to ``/``, and PWD tells
+    the rest.
+    """
+    chosen: list[tuple[str, str, bool]] = []
+    for item in sorted(invocation.preopens, key=lambda item: len(item.guest)):
+        if not any(item.guest.startswith(guest.rstrip("/") + "/") for _host, guest, _read_only in chosen):
+            chosen.append((item.host, item.guest, item.read_only))
+    return chosen

@@ -1,0 +1,258 @@
+"""WasmEdge, by its C library (Debian's ``libwasmedge0``): modules of WASI preview 1 and of WasmEdge's own sockets.
+
+The library is loaded in the fork server; a worker maps the machine code that the library's compiler has made, links it
+and runs. Machine code that a module brings along is never used: see :func:`plain`.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from shimd.engines.base import (
+    BrokenArtifact,
+    EngineError,
+    GuestTrap,
+    InvalidModule,
+    Invocation,
+    MissingRuntime,
+    UnsupportedFeature,
+)
+from shimd.engines.core import NO_ENTRY, NO_FUNCTION, WASI, check_entry, environment, from_text, top_preopens
+from shimd.linux import libc
+
+#: Bumped when what is compiled changes, or the files of an artefact.
+_CONFIG = 1
+_COMPONENT = b"\0asm\x0d\x00\x01\x00"
+_WAY_OUT = "use the wasmtime engine (io.containerd.wasmtime.v1)"
+_REMEDY = (
+    "install libwasmedge0 of Debian 13 or later, or WasmEdge 0.14 or later by other means, and name its "
+    "libwasmedge.so.0 in SHIMD_WASMEDGE_LIBRARY if it is no directory of the dynamic linker's"
+)
+_OLDEST = (0, 14)
+#: A program that prints a library's version.
+_TELL = """\
+import ctypes, sys
+tell = ctypes.CDLL(sys.argv[1]).WasmEdge_VersionGet
+tell.restype = ctypes.c_char_p
+print(tell().decode())"""
+_MODULE, _FACTS = "module", "facts.json"
+#: Imports by which a module reaches the network.
+_NETWORK = ("sock_open", "sock_open_v2", "sock_getaddrinfo")
+#: Of the container's environment, what the plugin for WASI-NN reads, by getenv(3).
+_PREFIX, _PRELOAD = "WASMEDGE_", "WASMEDGE_WASINN_PRELOAD"
+
+
+@dataclass
+class Loaded:
+    module: int
+    facts: dict[str, Any]
+    """What :func:`check_entry` takes; ``size``, bytes of the compiled form; ``network``, whether it opens sockets;
+    ``others``, what it imports of modules that are not WASI's, as [module, name]."""
+
+
+class WasmEdgeEngine:
+    name: ClassVar[str] = "wasmedge"
+
+    def __init__(self) -> None:
+        self._configuration: int | None = None
+
+    def version(self) -> str:
+        """With the processor's abilities, which the machine code makes use of."""
+        return f"{_library_version()}-{_CONFIG}-{platform.machine()}-{zlib.crc32(_abilities()):08x}"
+
+    def warm(self) -> None:
+        from shimd.engines import libwasmedge
+
+        try:
+            libwasmedge.prepare()
+        except (OSError, AttributeError):
+            return  # version() tells it to everyone who wants to run an app
+        self._configuration = libwasmedge.configuration()
+
+    def _configured(self) -> int:
+        """Made by :meth:`warm`; or here, if the library was installed when the fork server ran already."""
+        if self._configuration is None:
+            self.warm()
+        if self._configuration is None:
+            raise MissingRuntime("WasmEdge's library does not load", _REMEDY)
+        return self._configuration
+
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
+        from shimd.engines import libwasmedge
+
+        wasm = plain(wasm if wasm.startswith(b"\0asm") else from_text(wasm))
+        artifact.mkdir()
+        file = artifact / _MODULE
+        try:
+            facts = _facts(libwasmedge.parse(self._configured(), wasm))
+            libwasmedge.compile(self._configured(), wasm, str(file))
+        except libwasmedge.Failure as failure:
+            raise InvalidModule(f"not valid WebAssembly: {failure}") from None
+        (artifact / _FACTS).write_text(json.dumps({**facts, "size": file.stat().st_size}))
+
+    def load(self, artifact: Path) -> Loaded:
+        from shimd.engines import libwasmedge
+
+        try:
+            facts = json.loads((artifact / _FACTS).read_bytes())
+            if facts["size"] != os.stat(artifact / _MODULE).st_size:  # mapped, it would be a SIGBUS
+                raise BrokenArtifact(f"the compiled module {artifact} does not load: it is not whole")
+            return Loaded(libwasmedge.load(self._configured(), str(artifact / _MODULE)), facts)
+        except (libwasmedge.Failure, OSError, ValueError) as error:
+            raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
+
+    def check(self, module: Loaded, invocation: Invocation) -> None:
+        check_entry(module.facts, invocation.entry)
+        if module.facts["network"] and not invocation.network:
+            raise UnsupportedFeature("the module opens sockets, and this run has no network: shimd run --network")
+        if module.facts["others"]:
+            _check_others(module)
+        for host, guest, _read_only in top_preopens(invocation):
+            if ":" in host + guest:
+                raise UnsupportedFeature(f"wasmedge takes no directory with a colon in its name: {guest}")
+
+    def run(self, module: Loaded, invocation: Invocation) -> int:
+        from shimd.engines import libwasmedge
+
+        os.environ.update({name: value for name, value in invocation.env.items() if name.startswith(_PREFIX)})
+        if models := invocation.env.get(_PRELOAD):
+            libwasmedge.preload_models(models)
+        variables = [f"{name}={value}" for name, value in environment(invocation).items()]
+        wasi = libwasmedge.wasi(invocation.args, variables, list(_directories(invocation)))
+        try:
+            instance = libwasmedge.Instance(self._configured(), module.module, [wasi, *_others(module)])
+            instance.call(invocation.entry)
+        except libwasmedge.Failure as failure:
+            if failure.trap:
+                raise GuestTrap(f"wasm trap: {failure}") from None
+            raise EngineError(f"the module does not link: {failure}") from None
+        return libwasmedge.exit_code(wasi) & 0xFF
+
+
+def plain(wasm: bytes) -> bytes:
+    """A module without the section in which ``wasmedge compile`` puts machine code: that of an image is not trusted.
+
+    :raises InvalidModule: it has no sections, or is a component
+    """
+    if wasm.startswith(_COMPONENT):
+        raise UnsupportedFeature(f"wasmedge runs core modules, and this is a component: {_WAY_OUT}")
+    kept, position = [wasm[:8]], 8
+    try:
+        while position < len(wasm):
+            start, (size, body) = position, _number(wasm, position + 1)
+            position = body + size
+            if position > len(wasm):
+                raise IndexError
+            if wasm[start] != 0 or _name(wasm, body) != b"wasmedge":
+                kept.append(wasm[start:position])
+    except IndexError:
+        raise InvalidModule("not valid WebAssembly: a section is not whole") from None
+    return b"".join(kept)
+
+
+def _name(wasm: bytes, position: int) -> bytes:
+    length, start = _number(wasm, position)
+    return wasm[start : start + length]
+
+
+def _number(wasm: bytes, position: int) -> tuple[int, int]:
+    """A number in LEB128, of five bytes at most, and where it ends.
+
+    :raises IndexError: it is not whole
+    """
+    value = 0
+    for index in range(5):
+        byte = wasm[position + index]
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, position + index + 1
+    raise IndexError
+
+
+@cache
+def _library_version() -> str:
+    """Asked in a process of its own: the library is large, and LLVM comes with it."""
+    from shimd.engines import libwasmedge
+
+    command = [sys.executable, "-IS", "-c", _TELL, libwasmedge.path()]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    version = done.stdout.strip()
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"{libwasmedge.path()}: it does not load"]
+        raise MissingRuntime(said[-1].removeprefix("OSError: "), _REMEDY)
+    if tuple(int(part) for part in version.split("-")[0].split(".")[:2]) < _OLDEST:
+        raise MissingRuntime(f"{libwasmedge.path()} is of version {version}", _REMEDY)
+    return version
+
+
+def _abilities() -> bytes:
+    """Of the first processor, as the kernel names them."""
+    with open("/proc/cpuinfo", "rb") as file:
+        return next((line for line in file if line.startswith((b"flags", b"Features"))), b"")
+
+
+def _facts(module: int) -> dict[str, Any]:
+    from shimd.engines import libwasmedge
+
+    imports = list(libwasmedge.imports(module))
+    known = libwasmedge.functions(libwasmedge.wasi())
+    unknown = [name for space, name in imports if space == WASI and name not in known]
+    return {
+        "problem": f"the module imports {WASI}.{unknown[0]}, which wasmedge does not have" if unknown else None,
+        "exports": {name: _no_entry(type) for name, type in libwasmedge.exports(module)},
+        "network": any(space == WASI and name in _NETWORK for space, name in imports),
+        "others": [[space, name] for space, name in imports if space != WASI],
+    }
+
+
+def _no_entry(type: tuple[int, int] | None) -> str | None:
+    """Why an export cannot be an entry."""
+    if type is None:
+        return NO_FUNCTION
+    return None if type == (0, 0) else NO_ENTRY
+
+
+def _check_others(module: Loaded) -> None:
+    from shimd.engines import libwasmedge
+
+    for space, name in module.facts["others"]:
+        instance = libwasmedge.nn_module(space)
+        if instance is None or name not in libwasmedge.functions(instance):
+            way_out = " (WASIX modules run on wasmer)" if space.startswith("wasix") else ""
+            raise UnsupportedFeature(
+                f"the module imports {space}.{name}, which is neither WASI preview 1 nor WASI-NN's{way_out}"
+            )
+
+
+def _others(module: Loaded) -> Iterator[int]:
+    from shimd.engines import libwasmedge
+
+    for space in dict.fromkeys(space for space, _name in module.facts["others"]):
+        instance = libwasmedge.nn_module(space)
+        if instance is not None:
+            yield instance
+
+
+def _directories(invocation: Invocation) -> Iterator[str]:
+    """WasmEdge's own ``readonly`` is for a directory itself, and not for what is below: the kernel sees to it."""
+    for host, guest, read_only in top_preopens(invocation):
+        if read_only and not os.statvfs(host).f_flag & os.ST_RDONLY:
+            host = _read_only_view(host)
+        yield f"{guest}:{host}"
+
+
+def _read_only_view(directory: str) -> str:
+    try:
+        return f"/proc/self/fd/{libc.clone_readonly(directory)}/."  # which the library does not take for a link
+    except OSError as error:
+        raise EngineError(
+            f"wasmedge gives a directory read-only by a mount, which takes root: {directory}: {error.strerror}"
+        ) from None

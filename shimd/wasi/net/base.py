@@ -1,0 +1,141 @@
+"""What TCP's and UDP's sockets have in common."""
+
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import anyio
+
+from shimd.component.values import Case, Err
+from shimd.wasi.io import Pollable
+from shimd.wasi.net import address
+
+T = TypeVar("T")
+
+
+class Socket:
+    """A socket of the host's, which never blocks; its state is named as in the interface's text."""
+
+    def __init__(self, sock: socket.socket, state: str) -> None:
+        self.sock = sock
+        self.state = state
+        sock.setblocking(False)
+
+    @classmethod
+    def open(cls, family: str, kind: int) -> socket.socket:
+        """:raises Err: of the host's"""
+        with failing():
+            sock = socket.socket(address.FAMILIES[family], kind)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        return sock
+
+    def must_be(self, *states: str) -> None:
+        if self.state not in states:
+            raise Err("invalid-state")
+
+    def finish(self, started: str, state: str) -> None:
+        """The second half of an operation of two."""
+        if self.state != started:
+            raise Err("not-in-progress")
+        self.state = state
+
+    def start_bind(self, _network: object, local: Case) -> None:
+        self.must_be("unbound")
+        with failing():
+            self.sock.bind(address.to_host(self.sock.family, local))
+        self.state = "bind-started"
+
+    def finish_bind(self) -> None:
+        self.finish("bind-started", "bound")
+
+    def local_address(self) -> Case:
+        if self.state in ("unbound", "bind-started"):
+            raise Err("invalid-state")
+        with failing():
+            return address.from_host(self.sock.family, self.sock.getsockname())
+
+    def remote_address(self) -> Case:
+        self.must_be("connected")
+        with failing():
+            return address.from_host(self.sock.family, self.sock.getpeername())
+
+    def address_family(self) -> str:
+        return address.family_name(self.sock.family)
+
+    def receive_buffer_size(self) -> int:
+        return self.option(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles it (socket(7))
+
+    def set_receive_buffer_size(self, value: int) -> None:
+        self.set_option(socket.SOL_SOCKET, socket.SO_RCVBUF, value)
+
+    def send_buffer_size(self) -> int:
+        return self.option(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
+
+    def set_send_buffer_size(self, value: int) -> None:
+        self.set_option(socket.SOL_SOCKET, socket.SO_SNDBUF, value)
+
+    def hop_limit(self) -> int:
+        return self.option(*self._hops())
+
+    def set_hop_limit(self, value: int) -> None:
+        self.set_option(*self._hops(), value)
+
+    def _hops(self) -> tuple[int, int]:
+        if self.sock.family == socket.AF_INET:
+            return socket.IPPROTO_IP, socket.IP_TTL
+        return socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS
+
+    def option(self, level: int, name: int) -> int:
+        with failing():
+            return self.sock.getsockopt(level, name)
+
+    def set_option(self, level: int, name: int, value: int) -> None:
+        """:raises Err: ``invalid-argument``: 0 is no limit"""
+        if not value:
+            raise Err("invalid-argument")
+        with failing():
+            self.sock.setsockopt(level, name, min(value, (1 << 31) - 1))
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """The host's errors, in the interface's words."""
+    try:
+        yield
+    except OSError as error:
+        raise address.failure(error) from None
+
+
+def is_ready(sock: socket.socket, event: int) -> bool:
+    """``select.POLLIN``, ``POLLOUT``; an error is something to be told, too."""
+    if sock.fileno() < 0:
+        return True
+    poller = select.poll()
+    poller.register(sock, event)
+    return bool(poller.poll(0))
+
+
+def pollable(sock: socket.socket, event: Callable[[], int]) -> Pollable:
+    """:param event: what to wait for, asked anew each time; 0: nothing, it is ready"""
+
+    def ready() -> bool:
+        wanted = event()
+        return not wanted or is_ready(sock, wanted)
+
+    async def wait() -> None:
+        await wait_for_event(sock, event())
+
+    return Pollable(ready, wait)
+
+
+async def wait_for_event(sock: socket.socket, event: int) -> None:
+    if event == select.POLLIN:
+        await anyio.wait_readable(sock)
+    elif event:
+        await anyio.wait_writable(sock)

@@ -1,0 +1,176 @@
+"""``wasi:sockets/tcp`` and ``tcp-create-socket``."""
+
+import select
+import socket
+from contextlib import suppress
+
+from shimd.component.values import Case, Err
+from shimd.wasi.io import WRITABLE, InputStream, OutputStream, Pollable, closed, failed
+from shimd.wasi.net import address
+from shimd.wasi.net.base import Socket, failing, is_ready, pollable, wait_for_event
+
+_WAYS = {"receive": socket.SHUT_RD, "send": socket.SHUT_WR, "both": socket.SHUT_RDWR}
+_SECOND = 1_000_000_000
+
+
+class Tcp:
+    """``wasi:sockets/tcp-create-socket``."""
+
+    def create_tcp_socket(self, family: str) -> "TcpSocket":
+        return TcpSocket(Socket.open(family, socket.SOCK_STREAM))
+
+
+class TcpSocket(Socket):
+    """``tcp-socket``."""
+
+    def __init__(self, sock: socket.socket, state: str = "unbound") -> None:
+        super().__init__(sock, state)
+        self._backlog = 128
+
+    def start_bind(self, network: object, local: Case) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        super().start_bind(network, local)
+
+    def start_listen(self) -> None:
+        self.must_be("bound")
+        with failing():
+            self.sock.listen(self._backlog)
+        self.state = "listen-started"
+
+    def finish_listen(self) -> None:
+        self.finish("listen-started", "listening")
+
+    def accept(self) -> tuple["TcpSocket", InputStream, OutputStream]:
+        self.must_be("listening")
+        with failing():
+            connection, _address = self.sock.accept()
+        accepted = TcpSocket(connection, "connected")
+        return accepted, Received(connection), Sent(connection)
+
+    def start_connect(self, _network: object, remote: Case) -> None:
+        self.must_be("unbound", "bound")
+        with failing(), suppress(BlockingIOError):  # it is on its way
+            self.sock.connect(address.remote(self.sock.family, remote))
+        self.state = "connect-started"
+
+    def finish_connect(self) -> tuple[InputStream, OutputStream]:
+        if self.state != "connect-started":
+            raise Err("not-in-progress")
+        if not is_ready(self.sock, select.POLLOUT):
+            raise Err("would-block")
+        if error := self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.state = "closed"
+            raise address.failure(OSError(error, ""))
+        self.state = "connected"
+        return Received(self.sock), Sent(self.sock)
+
+    def is_listening(self) -> bool:
+        return self.state == "listening"
+
+    def set_listen_backlog_size(self, value: int) -> None:
+        if not value:
+            raise Err("invalid-argument")
+        self._backlog = min(value, (1 << 31) - 1)
+        if self.is_listening():
+            with failing():
+                self.sock.listen(self._backlog)
+
+    def keep_alive_enabled(self) -> bool:
+        return bool(self.option(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    def set_keep_alive_enabled(self, value: bool) -> None:
+        with failing():
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, value)
+
+    def keep_alive_idle_time(self) -> int:
+        return self.option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) * _SECOND
+
+    def set_keep_alive_idle_time(self, value: int) -> None:
+        self.set_option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _seconds(value))
+
+    def keep_alive_interval(self) -> int:
+        return self.option(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) * _SECOND
+
+    def set_keep_alive_interval(self, value: int) -> None:
+        self.set_option(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _seconds(value))
+
+    def keep_alive_count(self) -> int:
+        return self.option(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
+
+    def set_keep_alive_count(self, value: int) -> None:
+        self.set_option(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, min(value, 127))
+
+    def subscribe(self) -> Pollable:
+        return pollable(self.sock, self._awaited)
+
+    def _awaited(self) -> int:
+        return {"listening": select.POLLIN, "connect-started": select.POLLOUT}.get(self.state, 0)
+
+    def shutdown(self, way: str) -> None:
+        self.must_be("connected")
+        with failing():
+            self.sock.shutdown(_WAYS[way])
+
+
+def _seconds(nanoseconds: int) -> int:
+    """Rounded up, within what the kernel takes; 0 stays what it is, no time."""
+    return min(-(-nanoseconds // _SECOND), 32767)
+
+
+class Received(InputStream):
+    """What a connection's other side sends."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def ready(self) -> bool:
+        return is_ready(self._sock, select.POLLIN)
+
+    async def wait(self) -> None:
+        await wait_for_event(self._sock, select.POLLIN)
+
+    def take(self, length: int) -> bytes:
+        try:
+            return self._sock.recv(length) or closed()
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            failed(error.strerror or str(error), error)
+
+
+class Sent(OutputStream):
+    """What is sent to it: taken at once, and more only when the kernel has all of it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._pending = b""
+
+    def check_write(self) -> int:
+        self.flush()
+        return WRITABLE if not self._pending and is_ready(self._sock, select.POLLOUT) else 0
+
+    async def wait(self) -> None:
+        await wait_for_event(self._sock, select.POLLOUT)
+
+    def write(self, data: bytes) -> None:
+        self._pending += data
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            while self._pending:
+                self._pending = self._pending[self._sock.send(self._pending, socket.MSG_NOSIGNAL) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._pending = b""
+            closed() if isinstance(error, ConnectionError) else failed(error.strerror or str(error), error)
+
+    def blocking_write_and_flush(self, data: bytes) -> None:
+        super().blocking_write_and_flush(data)
+        self.blocking_flush()
+
+    def close(self) -> None:
+        """What was taken is sent, unless nobody is there any more."""
+        with suppress(Err):
+            self.blocking_flush()

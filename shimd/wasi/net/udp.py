@@ -1,0 +1,101 @@
+"""``wasi:sockets/udp`` and ``udp-create-socket``."""
+
+import select
+import socket
+from contextlib import suppress
+from typing import Any
+
+from shimd.component.values import Case, Err
+from shimd.wasi.io import Pollable
+from shimd.wasi.net import address
+from shimd.wasi.net.base import Socket, failing, is_ready, pollable
+
+#: Most datagrams at a time, and the largest there can be, bytes.
+_MOST, _SIZE = 16, 65535
+Datagram = dict[str, Any]
+
+
+class Udp:
+    """``wasi:sockets/udp-create-socket``."""
+
+    def create_udp_socket(self, family: str) -> "UdpSocket":
+        return UdpSocket(Socket.open(family, socket.SOCK_DGRAM), "unbound")
+
+
+class UdpSocket(Socket):
+    """``udp-socket``."""
+
+    unicast_hop_limit = Socket.hop_limit
+    set_unicast_hop_limit = Socket.set_hop_limit
+
+    def stream(self, remote: Case | None) -> tuple["Incoming", "Outgoing"]:
+        self.must_be("bound", "connected")
+        if remote is None and self.state == "connected":
+            raise Err("not-supported")  # the host's sockets cannot be disconnected from Python
+        if remote is not None:
+            with failing():
+                self.sock.connect(address.remote(self.sock.family, remote))
+            self.state = "connected"
+        return Incoming(self.sock), Outgoing(self.sock, self.state == "connected")
+
+    def subscribe(self) -> Pollable:
+        return pollable(self.sock, lambda: 0)
+
+
+class Incoming:
+    """``incoming-datagram-stream``."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def receive(self, most: int) -> list[Datagram]:
+        found: list[Datagram] = []
+        with failing(), suppress(BlockingIOError):
+            while len(found) < min(most, _MOST):
+                data, sender = self._sock.recvfrom(_SIZE)
+                found.append({"data": data, "remote-address": address.from_host(self._sock.family, sender)})
+        return found
+
+    def subscribe(self) -> Pollable:
+        return pollable(self._sock, lambda: select.POLLIN)
+
+
+class Outgoing:
+    """``outgoing-datagram-stream``."""
+
+    def __init__(self, sock: socket.socket, connected: bool) -> None:
+        self._sock = sock
+        self._connected = connected
+
+    def check_send(self) -> int:
+        return _MOST if is_ready(self._sock, select.POLLOUT) else 0
+
+    def send(self, datagrams: list[Datagram]) -> int:
+        """How many were sent; an error is the first one's."""
+        for number, datagram in enumerate(datagrams):
+            try:
+                self._send(datagram)
+            except Err:
+                if number:
+                    return number
+                raise
+        return len(datagrams)
+
+    def _send(self, datagram: Datagram) -> None:
+        remote = datagram["remote-address"]
+        if remote is None and not self._connected:
+            raise Err("invalid-argument")
+        with failing():
+            if remote is None or self._connected:
+                self._check_same(remote)
+                self._sock.send(datagram["data"])
+            else:
+                self._sock.sendto(datagram["data"], address.remote(self._sock.family, remote))
+
+    def _check_same(self, remote: Case | None) -> None:
+        peer = address.from_host(self._sock.family, self._sock.getpeername())
+        if remote is not None and remote != peer:
+            raise Err("invalid-argument")
+
+    def subscribe(self) -> Pollable:
+        return pollable(self._sock, lambda: select.POLLOUT)

@@ -1,0 +1,88 @@
+"""The sandboxer: makes the worlds of containers, one after the other, in a process of its own.
+
+It goes into new namespaces, mounts there, hands descriptors of it all to the supervisor, and comes back. Nothing of a
+world is left in it, nor on the node: what nobody steps into is gone with its last descriptor. A worker then only has to
+step in, so it needs neither the memory nor the time that making it takes.
+
+Run as ``python -I -m shimd.worker.sandboxer`` with a socket at ``LISTEN_FD``, whose end is its own; ``messages.py`` has
+the protocol. It works with single requests and may hang in one, on a volume that does not answer: :mod:`.worlds` has
+another then.
+"""
+
+import os
+import signal
+import socket
+
+from shimd.errors import Internal, ShimdError, from_os
+from shimd.linux import libc
+from shimd.linux.namespaces import known
+from shimd.worker.messages import LISTEN_FD, Message, memory_file, read_plan, receive, send
+from shimd.worker.sandbox import World, find_world, make_world
+
+#: Namespaces that it goes to and comes back from; the mount namespace last.
+_KINDS = ("network", "ipc", "uts", "mount")
+
+
+class Home:
+    """Where this process started."""
+
+    def __init__(self) -> None:
+        self._fds = [
+            (os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for flag, name in map(known, _KINDS)
+        ]
+        self._end = max(fd for fd, _flag in self._fds) + 1
+
+    def go(self) -> None:
+        """:raises OSError: there is no way back: this process is of no more use"""
+        for fd, flag in self._fds:
+            libc.setns(fd, flag)
+        os.chdir("/")
+
+    def close_all_else(self) -> None:
+        """Nothing of a request stays open, whatever became of it: a descriptor would hold a world."""
+        os.closerange(self._end, 1 << 30)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the supervisor's
+    sock = socket.socket(fileno=LISTEN_FD)
+    home = Home()
+    while (packet := receive(sock)) is not None:
+        _answer(sock, home, *packet)
+        home.close_all_else()
+
+
+def _answer(sock: socket.socket, home: Home, message: Message, fds: list[int]) -> None:
+    try:
+        world = _make(home, message, fds)
+    except ShimdError as error:
+        send(sock, {"ev": "error", "code": int(error.code), "message": str(error)})
+        return
+    program = [] if world.program is None else [world.program]
+    steps = memory_file("shimd-steps", world.steps.packed())
+    send(
+        sock,
+        {"ev": "world", "path": world.path, "program": bool(program), "listening": world.listening},
+        [steps, *world.fds, *program],
+    )
+
+
+def _make(home: Home, message: Message, fds: list[int]) -> World:
+    try:
+        plan = read_plan(fds[0])
+        if message["op"] == "exec":
+            return find_world(plan)
+        try:
+            return make_world(plan, fds[1] if message["terminal"] else None)
+        finally:
+            home.go()
+    except ShimdError:
+        raise
+    except OSError as error:
+        raise from_os(error) from error
+    except Exception as error:  # a bug of ours must be seen by who waits for this app
+        raise Internal(f"{type(error).__name__}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

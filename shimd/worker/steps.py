@@ -1,0 +1,173 @@
+"""What a worker still has to do when its world is made: system calls, as data.
+
+The sandboxer (:mod:`.sandboxer`) decides them, the worker makes them: in C (``zygote.c``) where it is a worker without
+Python, else here. Both stop at the first that fails, and tell the supervisor in the words that come with it.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import signal
+from ctypes import c_long, c_uint64
+from enum import IntEnum
+
+from shimd.errors import Code, from_code
+from shimd.linux import libc
+from shimd.linux.packed import Block, Packable, pack
+
+#: By architecture: x86_64, and the table of asm-generic/unistd.h that the later ones share.
+_X86 = {
+    "mount": 165, "umask": 95, "chdir": 80, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126,
+    "prctl": 157, "setns": 308, "prlimit64": 302, "seccomp": 317, "setsid": 112, "ioctl": 16, "unshare": 272,
+    "close": 3, "write": 1,
+}  # fmt: skip
+_GENERIC = {
+    "mount": 40, "umask": 166, "chdir": 49, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91,
+    "prctl": 167, "setns": 268, "prlimit64": 261, "seccomp": 277, "setsid": 157, "ioctl": 29, "unshare": 97,
+    "close": 57, "write": 64,
+}  # fmt: skip
+_NUMBERS = {**(_X86 if os.uname().machine == "x86_64" else _GENERIC), "move_mount": 429, "close_range": 436}
+#: No system calls: open a path at a given descriptor; let the engine load the program.
+_OPEN, _PAUSE = 1 << 32, (1 << 32) + 1
+_WORDS = 9
+
+
+class Policy(IntEnum):
+    """What becomes of a call that fails."""
+
+    FAIL = 0
+    WARN = 1
+    IF_THERE = 2
+    """Nothing, if what it names does not exist."""
+    TRY = 3
+
+
+class Steps:
+    """A list of calls, in the making."""
+
+    def __init__(self) -> None:
+        self._calls: list[Packable] = []
+
+    def call(
+        self,
+        name: str,
+        *arguments: Packable,
+        says: str,
+        policy: Policy = Policy.FAIL,
+        code: Code = Code.INVALID_ARGUMENT,
+    ) -> None:
+        """Add a system call.
+
+        :param arguments: ``bytes`` for a pointer to them, and so on (:mod:`shimd.linux.packed`)
+        :param says: the sentence for its failure, up to the system's reason
+        """
+        self._add(_NUMBERS[name], arguments, says, policy, code)
+
+    def open(self, path: str, flags: int, fd: int, says: str, policy: Policy = Policy.FAIL) -> None:
+        """Open a file as descriptor ``fd``, which is closed first if it is in use."""
+        self._add(_OPEN, (os.fsencode(path), flags, fd), says, policy, Code.INVALID_ARGUMENT)
+
+    def write(self, path: str, data: bytes, says: str, policy: Policy = Policy.FAIL) -> None:
+        """Write to a file, at once."""
+        self.open(path, os.O_WRONLY, _FD, says, policy)
+        self.call("write", _FD, data, len(data), says=says, policy=policy)
+        self.call("close", _FD, says=says, policy=Policy.TRY)
+
+    def pause(self) -> None:
+        """Let the engine load the program here."""
+        self._add(_PAUSE, (), "", Policy.FAIL, Code.INTERNAL)
+
+    def _add(self, number: int, arguments: tuple[Packable, ...], says: str, policy: Policy, code: Code) -> None:
+        event = {"ev": "warning"} if policy is Policy.WARN else {"ev": "error", "code": int(code)}
+        # The packet as it is sent, up to the reason, so that who sends it needs no JSON.
+        packet = json.dumps({**event, "message": f"{says}: "}, separators=(",", ":"))[:-2].encode()
+        padding = (0,) * (6 - len(arguments))
+        self._calls.append((number, *arguments, *padding, int(policy), packet))
+
+    def packed(self) -> bytes:
+        return pack((len(self._calls), self._calls))
+
+    def take(self) -> list[str]:
+        """Make the calls in this process, at once.
+
+        :returns: warnings
+        :raises ShimdError: as the call that failed says
+        """
+        runner = Runner(self.packed())
+        warnings = runner.run()
+        while not runner.done:
+            warnings += runner.run()
+        return warnings
+
+
+def of_host() -> Steps:
+    """Of ``shimd run``: no daemon looks after the app once its fork server is gone."""
+    steps = Steps()
+    steps.pause()
+    steps.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, says="its fork server's end")
+    return steps
+
+
+#: A descriptor that a worker has not otherwise, before its engine loads.
+_FD = 40
+
+
+class Runner:
+    """Makes the calls of a packed list, in this process."""
+
+    def __init__(self, packed: bytes) -> None:
+        self._block = Block(packed)
+        self._count, self._calls = Block.words(self._block.root, 2)
+        self._next = 0
+
+    @property
+    def done(self) -> bool:
+        return self._next >= self._count
+
+    def run(self) -> list[str]:
+        """Up to the next pause, or the end; returns warnings.
+
+        :raises ShimdError: as the call that failed says
+        """
+        warnings: list[str] = []
+        while not self.done:
+            number, *arguments, policy, packet = Block.words(self._calls + self._next * _WORDS * 8, _WORDS)
+            self._next += 1
+            if number == _PAUSE:
+                break
+            error = _call(number, arguments)
+            if error and not _excused(error, policy):
+                message = json.loads(ctypes.string_at(packet) + os.strerror(error).encode() + b'"}')
+                if policy != Policy.WARN:
+                    raise from_code(message["code"], message["message"])
+                warnings.append(message["message"])
+        return warnings
+
+
+def _excused(error: int, policy: int) -> bool:
+    return policy == Policy.TRY or (policy == Policy.IF_THERE and error in (errno.ENOENT, errno.ENOTDIR))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = c_long
+
+
+def _call(number: int, arguments: list[int]) -> int:
+    """Make a call; returns its errno, or 0."""
+    if number == _OPEN:
+        return _open(*arguments[:3])
+    ctypes.set_errno(0)
+    return ctypes.get_errno() if _syscall(c_long(number), *map(c_uint64, arguments)) < 0 else 0
+
+
+def _open(path: int, flags: int, target: int) -> int:
+    try:
+        fd = os.open(ctypes.string_at(path), flags | os.O_CLOEXEC)
+    except OSError as error:
+        assert error.errno is not None
+        return error.errno
+    os.dup2(fd, target, inheritable=False)
+    os.close(fd)
+    return 0

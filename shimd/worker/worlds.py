@@ -1,0 +1,187 @@
+"""The supervisor's side of the sandboxers: as many as there is work for, and another for each that hangs."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, TypeVarTuple
+
+import anyio
+
+from shimd.errors import Internal, Unavailable, from_code
+from shimd.worker.client import environment
+from shimd.worker.messages import LISTEN_FD, Plan, plan_file, receive, send
+
+#: At work at a time; more would only wait for processors.
+_MOST = max(2, os.cpu_count() or 1)
+#: Seconds after which one counts as hanging, on a volume that does not answer: others go on without it.
+_HANGS = 5.0
+
+
+Args = TypeVarTuple("Args")
+
+
+class Tasks(Protocol):
+    """Tasks that live as long as the daemon."""
+
+    def start_soon(self, function: Callable[[*Args], Awaitable[None]], *args: *Args) -> None: ...
+
+
+@dataclass
+class World:
+    """What a sandboxer made, as descriptors: closed, and with them gone, at the end of the context."""
+
+    steps: int
+    fds: Sequence[int]
+    program: int | None
+    path: str
+    listening: list[int]
+    """The worker's descriptors of its listening sockets."""
+
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for fd in (self.steps, *self.fds, *([] if self.program is None else [self.program])):
+            os.close(fd)
+
+
+@dataclass(eq=False)
+class _Sandboxer:
+    pid: int
+    sock: socket.socket
+    since: float = 0.0
+    """When its work began (seconds, monotonic)."""
+
+
+class Worlds:
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._idle: list[_Sandboxer] = []
+        self._busy: set[_Sandboxer] = set()
+        self._freed = anyio.Event()
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the sandboxers that run."""
+        return [one.pid for one in (*self._idle, *self._busy)]
+
+    async def make(self, plan: Plan, terminal: int | None = None) -> World:
+        """Make or find the world of a plan; ``terminal`` is the slave end of the process's pty.
+
+        :raises ShimdError: one sentence
+        """
+        sandboxer = await self._take()
+        try:
+            world = await _ask(sandboxer, plan, terminal)
+        except _Refused as refused:
+            self._free(sandboxer)
+            raise refused.error from None
+        except BaseException:  # nobody knows where it is now
+            self._end(sandboxer)
+            raise
+        self._free(sandboxer)
+        return world
+
+    def close(self) -> None:
+        """Let them all go; they end by themselves."""
+        for sandboxer in (*self._idle, *self._busy):
+            sandboxer.sock.close()
+
+    async def _take(self) -> _Sandboxer:
+        while not self._idle and self._at_work() >= _MOST:
+            with anyio.move_on_after(_HANGS / 5):
+                await self._freed.wait()
+        sandboxer = self._idle.pop() if self._idle else _start()
+        sandboxer.since = time.monotonic()
+        self._busy.add(sandboxer)
+        return sandboxer
+
+    def _at_work(self) -> int:
+        now = time.monotonic()
+        return sum(now - one.since < _HANGS for one in self._busy)
+
+    def _free(self, sandboxer: _Sandboxer) -> None:
+        self._busy.discard(sandboxer)
+        self._idle.append(sandboxer)
+        self._freed.set()
+        self._freed = anyio.Event()
+
+    def _end(self, sandboxer: _Sandboxer) -> None:
+        self._busy.discard(sandboxer)
+        sandboxer.sock.close()
+        with suppress(ProcessLookupError):
+            os.kill(sandboxer.pid, signal.SIGKILL)
+        self._tasks.start_soon(_reap, sandboxer.pid)
+
+
+class _Refused(Exception):
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+async def _ask(sandboxer: _Sandboxer, plan: Plan, terminal: int | None) -> World:
+    fd = plan_file(plan)
+    try:
+        request = {"op": plan["kind"], "terminal": terminal is not None}
+        send(sandboxer.sock, request, [fd, *([] if terminal is None else [terminal])])
+    except OSError as error:
+        raise Unavailable("the sandboxer is gone") from error
+    finally:
+        os.close(fd)
+    await anyio.wait_readable(sandboxer.sock)
+    try:
+        packet = receive(sandboxer.sock)
+    except ConnectionResetError:
+        packet = None
+    if packet is None:
+        raise Internal("the sandboxer died")
+    message, fds = packet
+    if message["ev"] == "error":
+        raise _Refused(from_code(message["code"], message["message"]))
+    program = fds.pop() if message["program"] else None
+    return World(fds[0], fds[1:], program, message["path"], message["listening"])
+
+
+def _start() -> _Sandboxer:
+    """:raises Unavailable: it cannot be started"""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    with theirs:
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-m", "shimd.worker.sandboxer"],
+                environment(),
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), LISTEN_FD),
+                ],
+                setsid=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise Unavailable(f"the sandboxer does not start: {error.strerror}") from error
+    ours.setblocking(False)
+    return _Sandboxer(pid, ours)
+
+
+async def _reap(pid: int) -> None:
+    """It may take its time, if a file system holds it."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        await anyio.wait_readable(pidfd)
+        _bury(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def _bury(pidfd: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)

@@ -1,0 +1,210 @@
+/* The zygote: forks workers that need no Python. It was a fork server's child, with the engine warmed; from then on it
+ * only runs this loop, so that the memory which its workers share with it is never written to. worker/zygote.py starts
+ * it and has the other end of its socket; the parts of an engine that a worker needs are functions of engine.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "../engines/engine.h"
+
+enum { MAX_FDS = 32, CONTROL = 3, STDIO = 4, FAILED = 70, HIGH = 64 };
+
+/* A request: the descriptors that come with it are stdin, stdout, stderr, control, those of the world, the steps, the
+ * program's block, and then, as the flags say, a cgroup's directory and a pid namespace. */
+struct request {
+    uint64_t world;
+    uint64_t flags;
+};
+enum { NEW_PID = 1, IN_CGROUP = 2, JOIN_PID = 4 };
+
+struct clone_arguments {
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+};
+
+/* worker/steps.py */
+struct step {
+    uint64_t number, argument[6], policy;
+    const char *packet;
+};
+struct steps {
+    uint64_t count;
+    const struct step *step;
+};
+enum { STEP_OPEN = 0, STEP_PAUSE = 1 };
+enum { POLICY_FAIL, POLICY_WARN, POLICY_IF_THERE, POLICY_TRY };
+
+static void say(const char *packet) { (void)send(CONTROL, packet, strlen(packet), MSG_NOSIGNAL); }
+
+/* The packet of a step, completed by the system's reason. */
+static void say_error(const char *start, int error) {
+    char packet[8192];
+    snprintf(packet, sizeof packet, "%s%s\"}", start, strerror(error));
+    say(packet);
+}
+
+/* An engine's own sentence, as a JSON string. */
+static void fail(int code, const char *message) {
+    char packet[8192];
+    size_t at = (size_t)snprintf(packet, sizeof packet, "{\"ev\":\"error\",\"code\":%d,\"message\":\"", code);
+    for (; *message && at < sizeof packet - 16; message++) {
+        unsigned char c = (unsigned char)*message;
+        if (c == '"' || c == '\\') packet[at++] = '\\';
+        packet[at++] = c < ' ' ? ' ' : (char)c;
+    }
+    strcpy(packet + at, "\"}");
+    say(packet);
+    _exit(FAILED);
+}
+
+/* linux/packed.py */
+static void *unpack(int fd) {
+    struct stat status;
+    if (fstat(fd, &status) != 0) return NULL;
+    uint64_t *words = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    if (words == MAP_FAILED) return NULL;
+    for (uint64_t i = 0; i < words[1]; i++) *(uint64_t *)((char *)words + words[2 + i]) += (uint64_t)(uintptr_t)words;
+    return words + 2 + words[1];
+}
+
+static int open_at(const uint64_t *argument) {
+    int fd = open((const char *)(uintptr_t)argument[0], (int)argument[1] | O_CLOEXEC);
+    if (fd < 0) return -1;
+    if (fd != (int)argument[2]) {
+        if (dup3(fd, (int)argument[2], O_CLOEXEC) < 0) return -1;
+        close(fd);
+    }
+    return 0;
+}
+
+static int excused(uint64_t policy, int error) {
+    return policy == POLICY_TRY || (policy == POLICY_IF_THERE && (error == ENOENT || error == ENOTDIR));
+}
+
+/* Up to the next pause, or the end; returns where to go on. */
+static uint64_t take(const struct steps *steps, uint64_t at) {
+    for (; at < steps->count; at++) {
+        const struct step *step = &steps->step[at];
+        const uint64_t *a = step->argument;
+        long result;
+        if (step->number >> 32) {
+            if ((uint32_t)step->number == STEP_PAUSE) return at + 1;
+            result = open_at(a);
+        } else {
+            result = syscall((long)step->number, a[0], a[1], a[2], a[3], a[4], a[5]);
+        }
+        int error = errno;
+        if (result >= 0 || excused(step->policy, error)) continue;
+        say_error(step->packet, error);
+        if (step->policy != POLICY_WARN) _exit(FAILED);
+    }
+    return at;
+}
+
+/* For process 1 of a pid namespace, whom the kernel spares a signal's default action (worker/main.py). */
+static void die(int number) { _exit(128 + number); }
+
+static void arrange(const int *fds, int count) {
+    int high[MAX_FDS];
+    for (int i = 0; i < count; i++) high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, HIGH);
+    for (int i = 0; i < count; i++) dup3(high[i], i, i < CONTROL ? 0 : O_CLOEXEC);
+    (void)syscall(SYS_close_range, count, ~0U, 0);
+}
+
+static void work(const struct engine *engine, const struct request *request, const int *fds) {
+    int count = STDIO + (int)request->world;
+    sigset_t none;
+    const struct steps *steps = unpack(fds[count]);
+    const void *block = unpack(fds[count + 1]);
+    char sentence[4096] = "";
+    int code = 0;
+    if (steps == NULL || block == NULL) _exit(FAILED);
+    arrange(fds, count);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    uint64_t at = take(steps, 0);
+    void *program = engine->load(engine->context, block, &code, sentence, sizeof sentence);
+    if (program == NULL) fail(code, sentence);
+    take(steps, at);
+    say("{\"ev\":\"ready\",\"signals\":[]}");
+    char start[64];
+    if (recv(CONTROL, start, sizeof start, 0) <= 0) _exit(FAILED); /* deleted before it was started */
+    close(CONTROL);
+    _exit(engine->run(program));
+}
+
+/* Where the C library keeps this thread's id: just before the list of robust futexes (linux/fork.py). */
+static void *thread_id(void) {
+    void *head = NULL;
+    size_t length = 0;
+    if (syscall(SYS_get_robust_list, 0, &head, &length) != 0 || head == NULL) return NULL;
+    int *address = (int *)((char *)head - 16);
+    return *address == (int)syscall(SYS_gettid) ? address : NULL;
+}
+
+/* A worker, as a child of our parent's. */
+static long spawn(const struct engine *engine, const struct request *request, const int *fds) {
+    const int *more = fds + STDIO + request->world + 2;
+    static int own = -1;
+    void *id = thread_id();
+    struct clone_arguments arguments = {.flags = CLONE_PARENT};
+    if (id == NULL) return -ENOSYS;
+    arguments.flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+    arguments.child_tid = (uint64_t)(uintptr_t)id;
+    if (request->flags & NEW_PID) arguments.flags |= CLONE_NEWPID;
+    if (request->flags & IN_CGROUP) {
+        arguments.flags |= 0x200000000ULL; /* CLONE_INTO_CGROUP */
+        arguments.cgroup = (uint64_t)*more++;
+    }
+    if (request->flags & JOIN_PID) {
+        if (own < 0) own = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+        if (own < 0 || setns(*more, CLONE_NEWPID) != 0) return -errno;
+    }
+    long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
+    if (pid == 0) {
+        syscall(SYS_set_robust_list, (char *)id + 16, 24);
+        work(engine, request, fds);
+    }
+    long result = pid < 0 ? -errno : pid;
+    if (request->flags & JOIN_PID && setns(own, CLONE_NEWPID) != 0) _exit(FAILED); /* of no use any more */
+    return result;
+}
+
+static int receive(int sock, struct request *request, int *fds) {
+    char control[CMSG_SPACE(sizeof(int) * MAX_FDS)];
+    struct iovec data = {request, sizeof *request};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    ssize_t size = recvmsg(sock, &message, MSG_CMSG_CLOEXEC);
+    if (size != sizeof *request) return -1;
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header == NULL || header->cmsg_type != SCM_RIGHTS) return -1;
+    int count = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    memcpy(fds, CMSG_DATA(header), sizeof(int) * (size_t)count);
+    return count;
+}
+
+/* Never returns. */
+void shimd_zygote(int sock, const struct engine *engine) {
+    static const int deadly[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    struct request request;
+    int fds[MAX_FDS];
+    for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) signal(deadly[i], die);
+    for (;;) {
+        int count = receive(sock, &request, fds);
+        if (count < 0) _exit(0);
+        int64_t answer = spawn(engine, &request, fds);
+        for (int i = 0; i < count; i++) close(fds[i]);
+        if (send(sock, &answer, sizeof answer, MSG_NOSIGNAL) < 0) _exit(0);
+    }
+}

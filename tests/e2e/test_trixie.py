@@ -1,0 +1,44 @@
+"""What this machine's Debian has no library for, in a root tree of Debian 13, with that one's Python and containerd.
+
+pytest runs in there, in namespaces that end with it. The programs that it runs are compiled here before.
+"""
+
+import re
+import subprocess
+
+import pytest
+
+from shimd.engines.registry import lacking
+from tests.e2e import guests, trixie
+from tests.e2e.containerd import REPOSITORY
+
+_PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+#: Arguments for pytest. What has no bearing on the engine is left to the machines that run all tests.
+SUITES = {
+    "contract": ("--shimd-engine=wasmedge",),
+    "engine": ("tests/unit/engines/test_wasmedge.py", "-k", "not too_old"),
+    "own": ("tests/e2e/test_wasmedge.py",),
+    "run": ("tests/e2e/test_run.py", "-k", "wasmedge and debian and not hundred and not forty"),
+    "files": ("tests/e2e/test_files.py", "-k", "wasmedge and v2"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tree(programs: tuple[bytes, bytes]) -> None:
+    if lacking("wasmedge") is None:
+        pytest.skip("this machine has libwasmedge: all of it runs here")
+    if not trixie.is_there():
+        pytest.skip("there is no root tree of Debian 13: run tools/setup")
+    guests.edge()
+    guests.nn()
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_in_the_tree(suite: str) -> None:
+    enter = trixie.where("wasmedge")
+    assert enter is not None
+    alone = ["unshare", "--pid", "--fork", "--kill-child", "--"]
+    command = [*alone, *enter, str(trixie.PROGRAMS / "python"), *_PYTEST, *SUITES[suite]]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d+ passed", done.stdout) and "skipped" not in done.stdout, done.stdout

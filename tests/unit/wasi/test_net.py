@@ -1,0 +1,176 @@
+"""``wasi:sockets`` as a guest calls it, over the loopback device."""
+
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from shimd.component.values import Case, Err
+from shimd.wasi.io import WRITABLE
+from shimd.wasi.net import Names, Tcp, Udp
+from shimd.wasi.net.base import is_ready
+from shimd.wasi.net.tcp import Sent, TcpSocket
+from shimd.wasi.net.udp import UdpSocket
+
+NETWORK = object()
+ANY = Case("ipv4", {"port": 0, "address": (127, 0, 0, 1)})
+ANY6 = Case("ipv6", {"port": 0, "flow-info": 0, "address": (0,) * 7 + (1,), "scope-id": 0})
+Opened = TcpSocket | UdpSocket
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[Opened], Opened]]:
+    found: list[Opened] = []
+
+    def keep(one: Opened) -> Opened:
+        found.append(one)
+        return one
+
+    yield keep
+    for one in found:
+        one.close()
+
+
+def refused(code: str, function: Callable[..., object], *arguments: object) -> None:
+    with pytest.raises(Err) as error:
+        function(*arguments)
+    assert error.value.value == code
+
+
+def listening(family: str = "ipv4", address: Case = ANY) -> TcpSocket:
+    one = Tcp().create_tcp_socket(family)
+    one.start_bind(NETWORK, address)
+    one.finish_bind()
+    one.start_listen()
+    one.finish_listen()
+    return one
+
+
+@pytest.mark.parametrize(("family", "address"), [("ipv4", ANY), ("ipv6", ANY6)])
+def test_a_connection(opened: Callable[[Opened], Opened], family: str, address: Case) -> None:
+    server, client = listening(family, address), Tcp().create_tcp_socket(family)
+    opened(server), opened(client)
+    assert server.is_listening()
+    refused("would-block", server.accept)
+    client.start_connect(NETWORK, server.local_address())
+    client.subscribe().ready()
+    received, sent = client.finish_connect()
+    accepted, received_there, sent_there = server.accept()
+    opened(accepted)
+    assert accepted.remote_address() == client.local_address()
+    assert client.address_family() == family
+    assert not received.ready()
+    assert received.read(10) == b""
+    assert sent.check_write() == WRITABLE
+    sent.write(b"hello")
+    assert received_there.read(10) == b"hello"
+    client.shutdown("send")
+    refused_stream(lambda: received_there.take(10))
+    sent_there.write(b"answer")
+    assert received.take(3) == b"ans"
+
+
+def refused_stream(function: Callable[[], object]) -> None:
+    with pytest.raises(Err) as error:
+        function()
+    assert error.value.value == Case("closed")
+
+
+def test_what_was_taken_is_sent(opened: Callable[[Opened], Opened]) -> None:
+    """However much the kernel takes at a time; and no more is taken meanwhile."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        sent, total = Sent(ours), 0
+        while sent.check_write():
+            sent.write(bytes(WRITABLE))
+            total += WRITABLE
+        received = 0
+        while received < total:
+            received += len(theirs.recv(1 << 20))
+            sent.flush()
+        assert received == total
+        assert sent.check_write() == WRITABLE
+        theirs.close()
+        with pytest.raises(Err):
+            while True:
+                sent.write(bytes(WRITABLE))
+
+
+def test_states(opened: Callable[[Opened], Opened]) -> None:
+    one = Tcp().create_tcp_socket("ipv4")
+    opened(one)
+    for function in (one.accept, one.start_listen, one.local_address, one.remote_address):
+        refused("invalid-state", function)
+    for function in (one.finish_bind, one.finish_listen, one.finish_connect):
+        refused("not-in-progress", function)
+    refused("invalid-argument", one.start_bind, NETWORK, ANY6)
+    refused("invalid-argument", one.start_connect, NETWORK, ANY)
+    refused("invalid-argument", one.set_listen_backlog_size, 0)
+    one.start_bind(NETWORK, ANY)
+    refused("invalid-state", one.start_bind, NETWORK, ANY)
+
+
+def test_nobody_there(opened: Callable[[Opened], Opened]) -> None:
+    server, client = listening(), Tcp().create_tcp_socket("ipv4")
+    opened(client)
+    address = server.local_address()
+    server.close()
+    with suppress(Err):
+        client.start_connect(NETWORK, address)
+        refused("connection-refused", client.finish_connect)
+    other = listening()
+    opened(other)
+    second = Tcp().create_tcp_socket("ipv4")
+    opened(second)
+    refused("address-in-use", second.start_bind, NETWORK, other.local_address())
+
+
+def test_options(opened: Callable[[Opened], Opened]) -> None:
+    one = Tcp().create_tcp_socket("ipv4")
+    opened(one)
+    one.set_keep_alive_enabled(True)
+    one.set_keep_alive_idle_time(1_500_000_000)
+    one.set_keep_alive_count(3)
+    one.set_hop_limit(9)
+    one.set_receive_buffer_size(8192)
+    assert one.keep_alive_enabled()
+    assert one.keep_alive_idle_time() == 2_000_000_000, "rounded up"
+    assert (one.keep_alive_count(), one.hop_limit(), one.receive_buffer_size()) == (3, 9, 8192)
+    refused("invalid-argument", one.set_keep_alive_idle_time, 0)
+
+
+def bound(family: str = "ipv4") -> UdpSocket:
+    one = Udp().create_udp_socket(family)
+    one.start_bind(NETWORK, ANY if family == "ipv4" else ANY6)
+    one.finish_bind()
+    return one
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_datagrams(opened: Callable[[Opened], Opened], family: str) -> None:
+    server, client = bound(family), bound(family)
+    opened(server), opened(client)
+    incoming, outgoing = server.stream(None)
+    _nothing, asking = client.stream(server.local_address())
+    assert incoming.receive(5) == []
+    assert asking.check_send() > 0
+    assert asking.send([{"data": data, "remote-address": None} for data in (b"one", b"two")]) == 2
+    assert is_ready(server.sock, select.POLLIN)
+    found = incoming.receive(5)
+    assert [datagram["data"] for datagram in found] == [b"one", b"two"]
+    assert found[0]["remote-address"] == client.local_address()
+    assert outgoing.send([{"data": b"back", "remote-address": client.local_address()}]) == 1
+    assert [datagram["data"] for datagram in _nothing.receive(5)] == [b"back"]
+    refused("invalid-argument", outgoing.send, [{"data": b"", "remote-address": None}])
+    refused("invalid-argument", asking.send, [{"data": b"", "remote-address": client.local_address()}])
+
+
+def test_names() -> None:
+    found = Names().resolve_addresses(NETWORK, "127.0.0.1")
+    assert found.resolve_next_address() == Case("ipv4", (127, 0, 0, 1))
+    assert found.resolve_next_address() is None
+    assert Names().resolve_addresses(NETWORK, "::1").resolve_next_address() == Case("ipv6", (0,) * 7 + (1,))
+    refused("name-unresolvable", Names().resolve_addresses, NETWORK, "no such name")
