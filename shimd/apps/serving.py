@@ -30,6 +30,11 @@ class Service(Protocol):
         ...
 
 
+def hold_signals() -> None:
+    """Have them wait until :func:`serve` obeys them: one that comes at an app's very start is no other than a later."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
 class Work:
     """What a service waits for, which can be stopped, even before it has begun."""
 
@@ -80,6 +85,7 @@ class _Serving:
 
     async def run(self) -> None:
         with anyio.open_signal_receiver(*SIGNALS) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._obey, signals)
                 tasks.start_soon(self._end_in_time)

@@ -40,9 +40,15 @@ class Exit(BaseException):
 class Host:
     """A component, linked to its providers: makes instances of it."""
 
-    def __init__(self, engine: wasmtime.Engine, program: component.Component, providers: Providers) -> None:
-        """:raises UnsupportedFeature: it imports what nobody provides"""
+    def __init__(
+        self, engine: wasmtime.Engine, program: component.Component, providers: Providers, memory: int = -1
+    ) -> None:
+        """:param memory: the most that an instance may have, bytes; -1: what there is
+
+        :raises UnsupportedFeature: it imports what nobody provides
+        """
         self._engine = engine
+        self._memory = memory
         self._program = program
         self._resources = Resources()
         self._linker = component.Linker(engine)
@@ -66,6 +72,8 @@ class Host:
         """
         guest = Guest(self._engine)
         guest.store.set_epoch_deadline(1 << 62)
+        if self._memory >= 0:
+            guest.store.set_limits(memory_size=self._memory)
         with guest.entered():
             guest.instance = self._linker.instantiate(guest.store, self._program)
         return guest

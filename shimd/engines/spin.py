@@ -147,6 +147,7 @@ class SpinEngine:
             self._values,
             _settings(invocation.env),
             invocation.args[1:],
+            _memory(invocation.env),
         )
 
     def signals(self, module: Loaded) -> Collection[int]:
@@ -155,6 +156,14 @@ class SpinEngine:
     def run(self, module: Loaded, invocation: Invocation) -> int:
         assert module.assembly is not None
         return module.assembly.run()
+
+
+def _memory(env: Mapping[str, str]) -> int:
+    """The most that an instance may have, bytes; -1: no limit but the container's."""
+    text = env.get("SPIN_MAX_INSTANCE_MEMORY", "")
+    if text and not text.isdigit():
+        raise InvalidSetting(f"SPIN_MAX_INSTANCE_MEMORY={text} is not a number of bytes")
+    return int(text) if text else -1
 
 
 def _settings(env: Mapping[str, str]) -> "Settings":

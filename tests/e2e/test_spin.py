@@ -167,6 +167,15 @@ def test_plain_variables_and_a_part_of_the_application(box: Box) -> None:
         assert app.get("/other/about").status_code == 404
 
 
+@on_spin
+def test_a_limit_of_memory(box: Box) -> None:
+    """It is an instance's; what goes beyond is an answer, and the application lives."""
+    with running(box, SPIN_MAX_INSTANCE_MEMORY=str(1 << 20)) as app:
+        assert app.get("/main/about").status_code == 500
+        assert app.get("/.well-known/spin/health").status_code == 200
+        assert "memory minimum size" in app.output.read_text()
+
+
 RUNTIME = """
 [[variables_provider]]
 type = "static"

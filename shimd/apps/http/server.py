@@ -57,6 +57,7 @@ def serve(
     :param beside: what else the app does, in one of its processes
     :raises EngineError: the address cannot be had, or something beside has ended
     """
+    serving.hold_signals()
     listeners = [listener] if listener else [listen(settings) for _ in range(settings.processes)]
     if settings.access_log:
         _log_to_stdout()

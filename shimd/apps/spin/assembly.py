@@ -23,7 +23,7 @@ from shimd.apps.spin.model import Application, Component
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.subscriptions import MqttSubscriber, RedisSubscriber
 from shimd.apps.spin.variables import Values
-from shimd.apps.spin.world import imports
+from shimd.apps.spin.world import Shared, imports
 from shimd.component.host import Host
 from shimd.engines.base import InvalidSetting, UnsupportedFeature
 from shimd.wasi.http.outgoing import OutgoingHandler
@@ -46,8 +46,10 @@ class Assembly:
         values: Values,
         settings: Settings,
         arguments: Sequence[str] = (),
+        memory: int = -1,
     ) -> None:
         """:param directories: of the files of components, if they came in layers
+        :param memory: the most that an instance may have, bytes
 
         :raises EngineError: what is wrong with the application, in one sentence
         """
@@ -57,35 +59,27 @@ class Assembly:
         self._clients = Clients(_libraries(application, runtime, list(allowed.values())))
         self._outgoing = {id: OutgoingHandler(tls, allowed[id]) for id in application.components}
         self._preopens = {id: files.Preopens() for id in application.components}
-        self._hosts: dict[str, Host] = {}
         stores = {label: keyvalue.opener(where, self._clients) for label, where in runtime.stores.items()}
-        for id, component in application.components.items():
-            given = imports(
+        shared = Shared(arguments, values, stores, runtime.databases, self._clients)
+        self._hosts = {
+            id: _link(
+                *programs[id],
                 component,
-                arguments,
-                values,
-                stores,
-                runtime.databases,
-                self._clients,
-                allowed[id],
-                self._outgoing[id],
-                self._preopens[id],
+                imports(component, shared, allowed[id], self._outgoing[id], self._preopens[id]),
+                memory,
             )
-            self._hosts[id] = _link(*programs[id], component, given)
+            for id, component in application.components.items()
+        }
         self._check_exports()
         self._calls: dict[str, Calls] = {}
-        self._services: list[serving.Service] = [
-            *self._redis(),
-            *self._cron(),
-            *self._mqtt(),
-            *(Command(self._hosts[trigger.component], trigger.component) for trigger in application.triggers.command),
-        ]
+        self._services: list[serving.Service] = [*self._redis(), *self._cron(), *self._mqtt(), *self._commands()]
 
     def run(self) -> int:
         """In the container; returns the exit code.
 
         :raises EngineError: a file is not there, the address is taken, a trigger has ended
         """
+        serving.hold_signals()
         for id, component in self._application.components.items():
             directory = self._directories.get(id)
             self._preopens[id].root = directory if directory is not None else files.tree(component)
@@ -150,6 +144,10 @@ class Assembly:
         entries = [(trigger.expression, self._call(trigger.component)) for trigger in self._application.triggers.cron]
         return [Schedule(entries)] if entries else []
 
+    def _commands(self) -> Sequence[Command]:
+        ids = [trigger.component for trigger in self._application.triggers.command]
+        return [Command(self._hosts[id], id) for id in ids]
+
     def _mqtt(self) -> Sequence[MqttSubscriber]:
         server = self._application.triggers.mqtt_server
         if server is None:
@@ -178,9 +176,9 @@ def _outbound(component: Component, values: Values) -> Outbound:
     return Outbound([values.resolve(entry, where) for entry in component.allowed_outbound_hosts], where)
 
 
-def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Mapping[str, Any]) -> Host:
+def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Mapping[str, Any], memory: int) -> Host:
     try:
-        return Host(engine, program, given)
+        return Host(engine, program, given, memory)
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{component.where}: {error}") from None
 

@@ -1,6 +1,7 @@
 """The imports of a Spin component (the world ``fermyon:spin/http-trigger`` of SDK 2 and 3, WASI 0.2)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shimd.apps.spin.allowed import Outbound
@@ -30,23 +31,26 @@ _TYPES = (
 )
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What the components of an application have in common."""
+
+    arguments: Sequence[str]
+    values: Values
+    stores: Mapping[str, OpenStore]
+    databases: Mapping[str, Database]
+    clients: Clients
+
+
 def imports(
-    component: Component,
-    arguments: Sequence[str],
-    values: Values,
-    stores: Mapping[str, OpenStore],
-    databases: Mapping[str, Database],
-    clients: Clients,
-    allowed: Outbound,
-    outgoing: object,
-    preopens: Preopens,
+    component: Component, shared: Shared, allowed: Outbound, outgoing: object, preopens: Preopens
 ) -> Mapping[str, Any]:
     """By interface, for one component."""
-    given = values.of(component)
-    own_stores = Stores(stores, component.key_value_stores)
-    own_databases = Databases(databases, component.sqlite_databases)
+    given, clients = shared.values.of(component), shared.clients
+    own_stores = Stores(shared.stores, component.key_value_stores)
+    own_databases = Databases(shared.databases, component.sqlite_databases)
     return {
-        **providers(Invocation([component.id, *arguments], env=component.environment), outgoing),
+        **providers(Invocation([component.id, *shared.arguments], env=component.environment), outgoing),
         "wasi:filesystem/preopens": preopens,
         "fermyon:spin/variables@2.0.0": Variables(given),
         "wasi:config/store@0.2.0-draft-2024-09-27": Config(given),
