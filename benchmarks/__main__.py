@@ -7,53 +7,51 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import anyio
-
 from benchmarks import report
+from benchmarks.caller import sink
 from benchmarks.latency import latencies
-from benchmarks.shims import Shim, cleaned, known
-from benchmarks.tasks import Bench, sink
+from benchmarks.shims import EVENTS, Shim, cleaned, known
+from benchmarks.tasks import Bench
 from shimd.ttrpc import StatusError
 from tests.e2e.containerd import VERSIONS
 
 PARALLEL = (1, 8)
 
 
-async def refusals(bench: Bench, shims: list[Shim]) -> dict[str, str]:
+def refusals(bench: Bench, shims: list[Shim]) -> dict[str, str]:
     """Those that run nothing on this machine, with what they say (crun on hybrid cgroups)."""
     found = {}
-    async with sink(bench.directory):
+    with sink(bench.directory / EVENTS):
         for shim in shims:
             try:
-                await bench.try_once(shim)
+                bench.try_once(shim)
             except StatusError as error:
                 found[shim.name] = str(error)
     return found
 
 
-async def task_rates(bench: Bench, shims: list[Shim], tasks: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+def task_rates(bench: Bench, shims: list[Shim], tasks: int, rounds: int) -> dict[str, dict[str, list[float]]]:
     """Of each shim and number in parallel, tasks a second in each round."""
     rates: dict[str, dict[str, list[float]]] = {
         shim.name: {str(parallel): [] for parallel in PARALLEL} for shim in shims
     }
-    async with sink(bench.directory):
+    with sink(bench.directory / EVENTS):
         for _ in range(rounds):
             for parallel in PARALLEL:
                 for shim in shims:
-                    rates[shim.name][str(parallel)].append(await bench.rate(shim, tasks // rounds, parallel))
+                    rates[shim.name][str(parallel)].append(bench.rate(shim, tasks // rounds, parallel))
     return rates
 
 
-async def memory(directory: Path, shims: list[Shim], sizes: list[int]) -> dict[str, dict[str, float]]:
+def memory(directory: Path, shims: list[Shim], sizes: list[int]) -> dict[str, dict[str, float]]:
     """Of each shim and number of apps, MiB of proportional set size per app."""
     found: dict[str, dict[str, float]] = {shim.name: {} for shim in shims}
     for size in sizes:
         for shim in shims:
             # A daemon of its own for each engine: what the other keeps is not this one's.
             bench = Bench(Path(tempfile.mkdtemp(dir=directory)))
-            async with sink(bench.directory):
-                with cleaned(bench.directory):
-                    found[shim.name][str(size)] = await bench.memory(shim, size)
+            with sink(bench.directory / EVENTS), cleaned(bench.directory):
+                found[shim.name][str(size)] = bench.memory(shim, size)
     return found
 
 
@@ -63,10 +61,10 @@ def measure(shims: list[Shim], *, quick: bool, version: str) -> dict[str, object
         directory = Path(name)
         with cleaned(directory):
             bench = Bench(directory)
-            left_out = anyio.run(refusals, bench, shims)
+            left_out = refusals(bench, shims)
             shims = [shim for shim in shims if shim.name not in left_out]
-            rates = anyio.run(task_rates, bench, shims, tasks, rounds)
-            pss = anyio.run(memory, directory, shims, sizes)
+            rates = task_rates(bench, shims, tasks, rounds)
+            pss = memory(directory, shims, sizes)
     return {
         "machine": {"kernel": platform.release(), "python": platform.python_version(), "processor": report.processor()},
         "containerd": version,
