@@ -1,13 +1,14 @@
 """Values for C, in one block that works wherever it is mapped: words, strings, and pointers to both.
 
-A block is ``{size, count, offsets[count], root…}``, all of 64 bits: at each of the offsets stands a pointer, as an
-offset from the block's start, to which the reader adds its address (``unpack`` in ``worker/zygote.c``, :class:`Block`).
+A block is ``{size, count, offsets[count], root…}``, all of 64 bits: at each of the offsets stands a pointer. Both are
+from the root on, whose address the reader adds (``unpack`` in ``worker/zygote.c``, :class:`Block`).
 A tuple is a struct, laid out inline; a list is a pointer to its items; ``bytes`` is a pointer to a copy that ends in
-a zero; an ``int`` is itself.
+a zero, the same one for all that are equal; an ``int`` is itself.
 """
 
 import ctypes
 import struct
+from array import array
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -18,44 +19,57 @@ _MASK = (1 << 64) - 1
 
 
 def pack(root: tuple[Packable, ...]) -> bytes:
-    """The block of a struct, which begins after the offsets."""
-    offsets: list[int] = []
-    _Packer(offsets).block(root, 0)  # where the root begins depends on the number of pointers
-    start = (2 + len(offsets)) * _WORD
-    offsets = []
-    data = _Packer(offsets).block(root, start)
-    return struct.pack(f"<{2 + len(offsets)}Q", start + len(data), len(offsets), *offsets) + data
+    """The block of a struct."""
+    packer = _Packer()
+    packer.struct(root)
+    words, offsets = packer.finished()
+    size = (2 + len(offsets) + len(words)) * _WORD + len(packer.data)
+    return array("Q", [size, len(offsets), *offsets, *words]).tobytes() + packer.data
 
 
 class _Packer:
-    """Lays a struct out: its own words first, then what they point to, breadth first."""
+    """Words first, breadth first, then all strings."""
 
-    def __init__(self, offsets: list[int]) -> None:
-        self._offsets = offsets
-        self._data = bytearray()
-        self._pending: list[tuple[int, bytes | list[Packable]]] = []
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._words: list[int] = []
+        self._lists: list[tuple[int, list[Packable]]] = []
+        self._strings: list[tuple[int, int]] = []
+        self._known: dict[bytes, int] = {}
 
-    def block(self, root: tuple[Packable, ...], start: int) -> bytes:
-        self._struct(root, start)
-        for position, value in self._pending:  # grows meanwhile
-            self._data[position : position + _WORD] = struct.pack("<Q", start + len(self._data))
-            self._offsets.append(start + position)
-            if isinstance(value, bytes):
-                self._data += value + bytes(_WORD - len(value) % _WORD)
-            else:
-                self._struct(tuple(value), start)
-        return bytes(self._data)
-
-    def _struct(self, fields: tuple[Packable, ...], start: int) -> None:
+    def struct(self, fields: Sequence[Packable]) -> None:
+        words = self._words
         for field in fields:
             match field:
                 case int():
-                    self._data += struct.pack("<Q", field & _MASK)
+                    words.append(field & _MASK)
+                case bytes():
+                    self._strings.append((len(words), self._string(field)))
+                    words.append(0)
                 case tuple():
-                    self._struct(field, start)
+                    self.struct(field)
                 case _:
-                    self._pending.append((len(self._data), field))
-                    self._data += bytes(_WORD)
+                    self._lists.append((len(words), field))
+                    words.append(0)
+
+    def _string(self, text: bytes) -> int:
+        at = self._known.get(text)
+        if at is None:
+            at = self._known[text] = len(self.data)
+            self.data += text + bytes(_WORD - len(text) % _WORD)
+        return at
+
+    def finished(self) -> tuple[list[int], list[int]]:
+        """All words, and at which offsets pointers are."""
+        words, pointers = self._words, []
+        for index, items in self._lists:  # grows meanwhile
+            words[index] = len(words) * _WORD
+            pointers.append(index * _WORD)
+            self.struct(items)
+        for index, at in self._strings:
+            words[index] = len(words) * _WORD + at
+            pointers.append(index * _WORD)
+        return words, pointers
 
 
 class Block:
@@ -63,13 +77,13 @@ class Block:
 
     def __init__(self, packed: bytes) -> None:
         self._buffer = ctypes.create_string_buffer(packed, len(packed))
-        base = ctypes.addressof(self._buffer)
-        _size, count = struct.unpack_from("<2Q", packed)
-        for offset in struct.unpack_from(f"<{count}Q", packed, 2 * _WORD):
-            pointer = ctypes.c_uint64.from_buffer(self._buffer, offset)
-            pointer.value += base
-        self.root = base + (2 + count) * _WORD
+        _size, count = struct.unpack_from("=2Q", packed)
+        start = (2 + count) * _WORD
+        self.root = ctypes.addressof(self._buffer) + start
         """The address of the struct."""
+        for offset in struct.unpack_from(f"={count}Q", packed, 2 * _WORD):
+            pointer = ctypes.c_uint64.from_buffer(self._buffer, start + offset)
+            pointer.value += self.root
 
     @staticmethod
     def words(address: int, count: int) -> Sequence[int]:

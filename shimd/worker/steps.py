@@ -11,6 +11,7 @@ import os
 import signal
 from ctypes import c_long, c_uint64
 from enum import IntEnum
+from functools import lru_cache
 
 from shimd.errors import Code, from_code
 from shimd.linux import libc
@@ -41,6 +42,13 @@ class Policy(IntEnum):
     IF_THERE = 2
     """Nothing, if what it names does not exist."""
     TRY = 3
+
+
+@lru_cache(maxsize=1024)
+def _packet(says: str, policy: Policy, code: Code) -> bytes:
+    """What is sent if a call fails, up to the system's reason, so that who sends it needs no JSON."""
+    event = {"ev": "warning"} if policy is Policy.WARN else {"ev": "error", "code": int(code)}
+    return json.dumps({**event, "message": f"{says}: "}, separators=(",", ":"))[:-2].encode()
 
 
 class Steps:
@@ -79,11 +87,8 @@ class Steps:
         self._add(_PAUSE, (), "", Policy.FAIL, Code.INTERNAL)
 
     def _add(self, number: int, arguments: tuple[Packable, ...], says: str, policy: Policy, code: Code) -> None:
-        event = {"ev": "warning"} if policy is Policy.WARN else {"ev": "error", "code": int(code)}
-        # The packet as it is sent, up to the reason, so that who sends it needs no JSON.
-        packet = json.dumps({**event, "message": f"{says}: "}, separators=(",", ":"))[:-2].encode()
         padding = (0,) * (6 - len(arguments))
-        self._calls.append((number, *arguments, *padding, int(policy), packet))
+        self._calls.append((number, *arguments, *padding, int(policy), _packet(says, policy, code)))
 
     def packed(self) -> bytes:
         return pack((len(self._calls), self._calls))

@@ -74,8 +74,9 @@ static void *unpack(int fd) {
     if (fstat(fd, &status) != 0) return NULL;
     uint64_t *words = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
     if (words == MAP_FAILED) return NULL;
-    for (uint64_t i = 0; i < words[1]; i++) *(uint64_t *)((char *)words + words[2 + i]) += (uint64_t)(uintptr_t)words;
-    return words + 2 + words[1];
+    char *root = (char *)(words + 2 + words[1]);
+    for (uint64_t i = 0; i < words[1]; i++) *(uint64_t *)(root + words[2 + i]) += (uint64_t)(uintptr_t)root;
+    return root;
 }
 
 static int open_at(const uint64_t *argument) {
