@@ -66,6 +66,7 @@ class ForkPool:
             del self.pids[engine]
         _log.error("the fork server of %s, pid %d, is gone; its %d apps go on", engine, pid, len(forks.orphans))
         _reap(pid)
+        self._tasks.start_soon(_bury, {worker.pid for worker in forks.orphans})
         async with anyio.create_task_group() as tasks:
             for worker in forks.orphans:
                 tasks.start_soon(_adopt, worker)
@@ -83,6 +84,23 @@ async def _inherit(engine: str, forks: Forks) -> None:
 def _reap(pid: int) -> None:
     with suppress(ChildProcessError):  # an earlier daemon's child, not ours
         os.waitpid(pid, os.WNOHANG)
+
+
+async def _bury(workers: set[int]) -> None:
+    """The others that a fork server leaves to us when it dies: its zygote, which ends by itself."""
+    for _ in range(20):
+        found = _first_zombie()
+        if found is not None and found not in workers:
+            _reap(found)
+        else:
+            await anyio.sleep(0.1)
+
+
+def _first_zombie() -> int | None:
+    with suppress(ChildProcessError):
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return found.si_pid if found is not None else None
+    return None
 
 
 async def _adopt(worker: Worker) -> None:

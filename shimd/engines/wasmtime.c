@@ -57,7 +57,6 @@ typedef void *callback(void *, void *, const value *, size_t, value *, size_t);
     F(wasi_config_inherit_stdout, void, (void *))                                                                 \
     F(wasi_config_inherit_stderr, void, (void *))                                                                 \
     F(wasi_config_preopen_dir, bool, (void *, const char *, const char *, bool))                                  \
-    F(wasi_config_inherit_network, void, (void *))                                                                \
     F(wasi_config_allow_ip_name_lookup, void, (void *, bool))
 
 #define DECLARE(name, result, arguments) static result(*name) arguments;
@@ -159,10 +158,7 @@ static void *wasi(const struct block *block) {
     for (uint64_t i = 0; right && i < block->preopens; i++)
         right = wasi_config_preopen_dir(
             config, block->preopen[i].host, block->preopen[i].guest, !block->preopen[i].read_only);
-    if (block->network) {
-        wasi_config_inherit_network(config);
-        wasi_config_allow_ip_name_lookup(config, true);
-    }
+    if (block->network) wasi_config_allow_ip_name_lookup(config, true); /* names only: wasi_sockets.py */
     return right ? config : NULL;
 }
 

@@ -23,7 +23,7 @@ KINDS = {
 
 
 #: A kernel before 5.7, or a C library that :mod:`shimd.linux.fork` does not know: fork, then move.
-_NO_CLONE3 = (errno.ENOSYS, errno.E2BIG, errno.EINVAL)
+NO_CLONE3 = (errno.ENOSYS, errno.E2BIG, errno.EINVAL)
 
 
 def fork_into(which: str | None, cgroup: str | None = None) -> int:
@@ -54,7 +54,7 @@ def _fork(flags: int, cgroup: str | None) -> int:
     try:
         return fork(flags, directory)
     except OSError as error:
-        if error.errno not in _NO_CLONE3:
+        if error.errno not in NO_CLONE3:
             raise
     finally:
         if directory is not None:

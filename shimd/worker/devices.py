@@ -8,6 +8,7 @@ from shimd.errors import InvalidArgument
 from shimd.linux import libc
 from shimd.oci import Device, Spec
 from shimd.worker.mounts import Tree, at, is_bind
+from shimd.worker.options import normal
 
 _DEFAULT: list[Device] = [
     {"type": "c", "path": f"/dev/{name}", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0}
@@ -38,7 +39,7 @@ def make_devices(tree: Tree, spec: Spec) -> None:
 
     :raises InvalidArgument: one sentence that names the device
     """
-    mounts = [mount for mount in spec.get("mounts", []) if os.path.normpath("/" + mount["destination"]) == "/dev"]
+    mounts = [mount for mount in spec.get("mounts", []) if normal(mount["destination"]) == "/dev"]
     if any(is_bind(mount) for mount in mounts):
         return
     if not mounts:

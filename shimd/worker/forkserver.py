@@ -25,7 +25,7 @@ from shimd.engines.base import Engine, RunsInC
 from shimd.engines.registry import load_engine
 from shimd.errors import Code
 from shimd.linux import libc
-from shimd.linux.namespaces import fork_into
+from shimd.linux.namespaces import NO_CLONE3, fork_into
 from shimd.worker import main as worker
 from shimd.worker.messages import LISTEN_FD, Message, receive, send
 from shimd.worker.zygote import Zygote, available
@@ -163,7 +163,12 @@ class ForkServer:
         block = [fds.pop(5)] if message["block"] else []
         try:
             if block and self._zygote is not None:
-                return self._zygote.spawn([*fds[1:4], control, *fds[5:]], fds[4], block[0], *where)
+                try:
+                    return self._zygote.spawn([*fds[1:4], control, *fds[5:]], fds[4], block[0], *where)
+                except OSError as error:
+                    if error.errno not in NO_CLONE3:
+                        raise
+                    self._zygote = None  # not on this kernel, or with this C library: by the way that has a way out
             pid = fork_into(*where)
             if pid == 0:
                 self._become_worker(fds, control)

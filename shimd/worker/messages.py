@@ -47,6 +47,7 @@ Plans are passed in a memfd, since an OCI spec may exceed what a packet holds.
 """
 
 import array
+import errno
 import json
 import os
 import socket
@@ -56,7 +57,8 @@ from shimd.oci import Process, RootfsMount, Spec
 
 #: Largest packet; plans travel in memfds, so messages are small.
 MAX_PACKET = 65536
-MAX_FDS = 32
+#: SCM_MAX_FD (unix(7)).
+MAX_FDS = 253
 #: Where a fork server finds its listening socket.
 LISTEN_FD = 3
 #: Where a worker has what the sandboxer made, the root file system first; below are its streams and ``control``.
@@ -122,11 +124,15 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     :raises BlockingIOError: the socket is non-blocking and empty
     :raises ValueError: it is not a message
     """
-    data, fds, _flags, _address = socket.recv_fds(sock, MAX_PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+    data, fds, flags, _address = socket.recv_fds(sock, MAX_PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
     if not data:
         for fd in fds:
             os.close(fd)
         return None
+    if flags & socket.MSG_CTRUNC:  # some descriptors are missing, and nobody could tell which
+        for fd in fds:
+            os.close(fd)
+        raise OSError(errno.EMFILE, "too many descriptors")
     try:
         message: Message = json.loads(data)
     except ValueError:

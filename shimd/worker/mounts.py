@@ -11,7 +11,7 @@ from shimd.errors import InvalidArgument
 from shimd.linux import libc
 from shimd.oci import Mount, Spec
 from shimd.worker.inner import Inner
-from shimd.worker.options import PROC, REMOUNTED, Options, within
+from shimd.worker.options import PROC, REMOUNTED, Options, bind_flags
 
 
 class Tree:
@@ -91,10 +91,7 @@ def _bind(tree: Tree, source: str, destination: str, options: Options) -> None:
     except OSError as error:
         raise InvalidArgument(f"source {source}: {error.strerror}") from None
     real = os.path.realpath(source)
-    if within(real, "/proc"):
-        options.flags |= PROC
-    elif not within(real, "/dev"):  # a volume's device files are nobody's, as those of an image
-        options.flags |= libc.MS_NODEV
+    options.flags |= bind_flags(real)
     with at(tree, destination, directory) as target:
         libc.mount(source, target, None, libc.MS_BIND | options.flags & libc.MS_REC)
     if options.flags & REMOUNTED or options.recursive_readonly:
@@ -159,7 +156,7 @@ def hide(tree: Tree, spec: Spec, inner: Inner | None = None) -> None:
     linux = spec.get("linux", {})
     for path in linux.get("maskedPaths", []):
         if inner is not None and inner.holds(path):
-            inner.mask(path)
+            inner.mask(tree.fd, path)
         else:
             _mask(tree, path)
     for path in linux.get("readonlyPaths", []):

@@ -1,5 +1,7 @@
 """A mount's options, as mount(8) and the runtime spec name them (config.md, "Linux mount options")."""
 
+import os
+
 from shimd.linux import libc
 
 #: Option → (flags to set, flags to clear), as mount(8) names them.
@@ -68,6 +70,18 @@ class Options:
     @property
     def bind(self) -> bool:
         return bool(self.flags & libc.MS_BIND)
+
+
+def bind_flags(real: str) -> int:
+    """What a bind mount of a path of the node's gets whatever is asked for; a volume's device files are nobody's."""
+    if within(real, "/proc"):
+        return PROC
+    return 0 if within(real, "/dev") else libc.MS_NODEV
+
+
+def normal(path: str) -> str:
+    """A path of the container's, absolute, in its one form (normpath(3) keeps two slashes at the beginning)."""
+    return os.path.normpath("/" + path.lstrip("/"))
 
 
 def within(path: str, directory: str) -> bool:

@@ -28,7 +28,9 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 #: Settings of an IPC namespace (ipc_namespaces(7)).
 _IPC = frozenset("msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split())
 #: Where a worker has a file of its security module open, if there is one.
-_LABEL_FD = 41
+_LABEL_FD = 301
+#: Descriptors of a world: what passes in one packet (``MAX_FDS``), less what comes with it.
+_MOST = 240
 
 
 @dataclass
@@ -68,7 +70,9 @@ def make_world(plan: Plan, terminal: int | None) -> World:
         enter_namespaces(kinds, spec)
         tree = rootfs.assemble(spec, plan["bundle"], plan["rootfs"])
         world.add(os.dup(tree.fd))
-        _hand_over_namespaces(world, {one["type"] for one in kinds} & {"network", "ipc", "uts"}, "/proc/self/ns")
+        proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _hand_over_namespaces(world, {one["type"] for one in kinds} & {"network", "ipc", "uts"}, proc)
+        os.close(proc)
         _cgroup_namespace(world, spec)
         inner = Inner(steps, WORLD_FD + len(world.fds))
         mounts.mount_all(tree, spec, plan.get("cgroup", []), inner)
@@ -101,10 +105,13 @@ def find_world(plan: Plan) -> World:
     world = World(steps := Steps())
     try:
         first_steps(steps, plan)
-        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # By one descriptor: of this process, or of none if it ends meanwhile, whoever gets its number.
+        proc = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
         world.add(root)
         wanted = {one["type"] for one in plan["spec"].get("linux", {}).get("namespaces", [])}
-        _hand_over_namespaces(world, wanted - {"pid", "user", "mount"}, f"/proc/{pid}/ns")
+        _hand_over_namespaces(world, wanted - {"pid", "user", "mount"}, proc)
+        os.close(proc)
         world.program, world.path = find_program(root, process)
         last_steps(world, process, plan.get("seccomp"))
     except (FileNotFoundError, ProcessLookupError) as error:
@@ -136,24 +143,30 @@ def last_steps(world: World, process: Process, seccomp: str | None) -> None:
     for _file, value in _labels(process):
         steps.call("write", _LABEL_FD, value, len(value), says=f"security label {value.decode()}")
         steps.call("close", _LABEL_FD, says="security label", policy=Policy.TRY)
+    if len(world.fds) > _MOST:
+        raise InvalidArgument(f"{len(world.fds)} mounts in /proc and listening sockets are too many")
+    # One by one, and before there is a filter: a profile need not allow it. Not all that is open: an engine may keep a
+    # module's file, for its memory's sake.
+    for number in range(len(world.fds) - len(world.listening)):
+        steps.call("close", WORLD_FD + number, says="descriptors", policy=Policy.TRY)
     privileges.drop(steps, process, seccomp)
     steps.call("chdir", os.fsencode(process["cwd"]), says=f"working directory {process['cwd']}")
-    # Not all that is open: an engine may keep a module's file, for its memory's sake.
-    last = WORLD_FD + len(world.fds) - len(world.listening) - 1
-    steps.call("close_range", WORLD_FD, last, 0, says="descriptors")
 
 
 def _join_cgroup(steps: Steps, directory: str) -> None:
     """In version 1 by ``tasks`` (:mod:`shimd.cgroup.join`)."""
-    file = next(name for name in ("tasks", "cgroup.procs") if os.path.exists(f"{directory}/{name}"))
+    file = "tasks" if os.path.exists(f"{directory}/tasks") else "cgroup.procs"
     steps.write(f"{directory}/{file}", b"0", f"cgroup {directory}")
 
 
-def _hand_over_namespaces(world: World, kinds: set[str], directory: str) -> None:
-    """To be joined by the process; the mount namespace last, since it hides the node's files."""
+def _hand_over_namespaces(world: World, kinds: set[str], proc: int) -> None:
+    """To be joined by the process; the mount namespace last, since it hides the node's files.
+
+    :param proc: the directory /proc/PID of who is in them
+    """
     for kind in [*sorted(kinds), "mount"]:
         flag, name = namespaces.known(kind)
-        fd = world.add(os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+        fd = world.add(os.open(f"ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc))
         world.steps.call("setns", fd, flag, says=f"{kind} namespace")
 
 

@@ -33,10 +33,13 @@ class Home:
         self._end = max(fd for fd, _flag in self._fds) + 1
 
     def go(self) -> None:
-        """:raises OSError: there is no way back: this process is of no more use"""
-        for fd, flag in self._fds:
-            libc.setns(fd, flag)
-        os.chdir("/")
+        """Or end, if there is no way back: the next world must not be made from within this one."""
+        try:
+            for fd, flag in self._fds:
+                libc.setns(fd, flag)
+            os.chdir("/")
+        except OSError:
+            os._exit(1)
 
     def close_all_else(self) -> None:
         """Nothing of a request stays open, whatever became of it: a descriptor would hold a world."""

@@ -115,7 +115,7 @@ def of_host() -> Steps:
 
 
 #: A descriptor that a worker has not otherwise, before its engine loads.
-_FD = 40
+_FD = 300
 
 
 class Runner:
@@ -170,9 +170,10 @@ def _call(number: int, arguments: list[int]) -> int:
 def _open(path: int, flags: int, target: int) -> int:
     try:
         fd = os.open(ctypes.string_at(path), flags | os.O_CLOEXEC)
+        if fd != target:
+            os.dup2(fd, target, inheritable=False)
+            os.close(fd)
     except OSError as error:
         assert error.errno is not None
         return error.errno
-    os.dup2(fd, target, inheritable=False)
-    os.close(fd)
     return 0

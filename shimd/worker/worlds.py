@@ -78,9 +78,13 @@ class Worlds:
 
         :raises ShimdError: one sentence
         """
-        sandboxer = await self._take()
+        while True:
+            sandboxer = await self._take()
+            if _ask_for(sandboxer, plan, terminal):
+                break
+            self._end(sandboxer)  # it was killed when it was idle
         try:
-            world = await _ask(sandboxer, plan, terminal)
+            world = await _answer(sandboxer)
         except _Refused as refused:
             self._free(sandboxer)
             raise refused.error from None
@@ -127,15 +131,20 @@ class _Refused(Exception):
         self.error = error
 
 
-async def _ask(sandboxer: _Sandboxer, plan: Plan, terminal: int | None) -> World:
+def _ask_for(sandboxer: _Sandboxer, plan: Plan, terminal: int | None) -> bool:
+    """Whether it takes the request."""
     fd = plan_file(plan)
     try:
         request = {"op": plan["kind"], "terminal": terminal is not None}
         send(sandboxer.sock, request, [fd, *([] if terminal is None else [terminal])])
-    except OSError as error:
-        raise Unavailable("the sandboxer is gone") from error
+    except ConnectionError:
+        return False
     finally:
         os.close(fd)
+    return True
+
+
+async def _answer(sandboxer: _Sandboxer) -> World:
     await anyio.wait_readable(sandboxer.sock)
     try:
         packet = receive(sandboxer.sock)

@@ -19,7 +19,7 @@
 
 #include "../engines/engine.h"
 
-enum { MAX_FDS = 32, CONTROL = 3, STDIO = 4, FAILED = 70, HIGH = 64 };
+enum { MAX_FDS = 253, CONTROL = 3, STDIO = 4, FAILED = 70, HIGH = 256 };
 
 /* A request: the descriptors that come with it are stdin, stdout, stderr, control, those of the world, the steps, the
  * program's block, and then, as the flags say, a cgroup's directory and a pid namespace. */
@@ -45,13 +45,22 @@ struct steps {
 enum { STEP_OPEN = 0, STEP_PAUSE = 1 };
 enum { POLICY_FAIL, POLICY_WARN, POLICY_IF_THERE, POLICY_TRY };
 
-static void say(const char *packet) { (void)send(CONTROL, packet, strlen(packet), MSG_NOSIGNAL); }
+/* A packet of up to three parts. By sendmsg, as in Python: a container's filter may allow no other. */
+static void say(const char *first, const char *second, const char *third) {
+    struct iovec parts[] = {
+        {(void *)first, strlen(first)}, {(void *)second, strlen(second)}, {(void *)third, strlen(third)}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3};
+    (void)sendmsg(CONTROL, &message, MSG_NOSIGNAL);
+}
 
-/* The packet of a step, completed by the system's reason. */
-static void say_error(const char *start, int error) {
-    char packet[8192];
-    snprintf(packet, sizeof packet, "%s%s\"}", start, strerror(error));
-    say(packet);
+/* The length without a character of UTF-8 that is cut off at the end. */
+static size_t whole(const char *text, size_t length) {
+    size_t at = length;
+    while (at > 0 && ((unsigned char)text[at - 1] & 0xc0) == 0x80) at--;
+    if (at == 0 || (unsigned char)text[at - 1] < 0xc0) return length;
+    unsigned char first = (unsigned char)text[at - 1];
+    size_t wanted = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+    return length - (at - 1) == wanted ? length : at - 1;
 }
 
 /* An engine's own sentence, as a JSON string. */
@@ -63,8 +72,8 @@ static void fail(int code, const char *message) {
         if (c == '"' || c == '\\') packet[at++] = '\\';
         packet[at++] = c < ' ' ? ' ' : (char)c;
     }
-    strcpy(packet + at, "\"}");
-    say(packet);
+    packet[whole(packet, at)] = '\0';
+    say(packet, "\"}", "");
     _exit(FAILED);
 }
 
@@ -107,7 +116,7 @@ static uint64_t take(const struct steps *steps, uint64_t at) {
         }
         int error = errno;
         if (result >= 0 || excused(step->policy, error)) continue;
-        say_error(step->packet, error);
+        say(step->packet, strerror(error), "\"}");
         if (step->policy != POLICY_WARN) _exit(FAILED);
     }
     return at;
@@ -118,9 +127,12 @@ static void die(int number) { _exit(128 + number); }
 
 static void arrange(const int *fds, int count) {
     int high[MAX_FDS];
-    for (int i = 0; i < count; i++) high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, HIGH);
-    for (int i = 0; i < count; i++) dup3(high[i], i, i < CONTROL ? 0 : O_CLOEXEC);
-    (void)syscall(SYS_close_range, count, ~0U, 0);
+    for (int i = 0; i < count; i++)
+        if ((high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, HIGH)) < 0) _exit(FAILED);
+    for (int i = 0; i < count; i++)
+        if (dup3(high[i], i, i < CONTROL ? 0 : O_CLOEXEC) < 0) _exit(FAILED);
+    if (syscall(SYS_close_range, count, ~0U, 0) == 0) return;
+    for (int fd = count; fd < 65536; fd++) close(fd); /* a kernel before 5.9 */
 }
 
 static void work(const struct engine *engine, const struct request *request, const int *fds) {
@@ -138,9 +150,11 @@ static void work(const struct engine *engine, const struct request *request, con
     void *program = engine->load(engine->context, block, &code, sentence, sizeof sentence);
     if (program == NULL) fail(code, sentence);
     take(steps, at);
-    say("{\"ev\":\"ready\",\"signals\":[]}");
+    say("{\"ev\":\"ready\",\"signals\":[]}", "", "");
     char start[64];
-    if (recv(CONTROL, start, sizeof start, 0) <= 0) _exit(FAILED); /* deleted before it was started */
+    struct iovec data = {start, sizeof start};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
+    if (recvmsg(CONTROL, &message, 0) <= 0) _exit(FAILED); /* deleted before it was started */
     close(CONTROL);
     _exit(engine->run(program));
 }
@@ -190,9 +204,11 @@ static int receive(int sock, struct request *request, int *fds) {
     if (size != sizeof *request) return -1;
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     if (header == NULL || header->cmsg_type != SCM_RIGHTS) return -1;
-    int count = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-    memcpy(fds, CMSG_DATA(header), sizeof(int) * (size_t)count);
-    return count;
+    size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    size_t wanted = STDIO + request->world + 2 + !!(request->flags & IN_CGROUP) + !!(request->flags & JOIN_PID);
+    if ((message.msg_flags & MSG_CTRUNC) || count > MAX_FDS || count != wanted) return -1;
+    memcpy(fds, CMSG_DATA(header), sizeof(int) * count);
+    return (int)count;
 }
 
 /* Never returns. */

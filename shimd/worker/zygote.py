@@ -6,6 +6,7 @@ zygote stops running it once everything is there that workers share. Its workers
 
 import array
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -32,7 +33,7 @@ class Zygote:
     def __init__(self, engine: int) -> None:
         self._engine = engine
         self._library = ctypes.CDLL(str(_LIBRARY))
-        self._socket: socket.socket | None = self._start()
+        self._socket = self._start()
 
     def spawn(self, fds: list[int], steps: int, block: int, pidns: str | None, cgroup: str | None) -> int:
         """Fork a worker; returns its pid.
@@ -58,21 +59,28 @@ class Zygote:
                 os.close(fd)
 
     def _ask(self, request: bytes, fds: list[int]) -> int:
-        for _ in range(2):  # one that was killed is replaced
-            zygote = self._socket = self._socket or self._start()
-            try:
-                zygote.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
-                answer = zygote.recv(8)
-            except OSError:
-                answer = b""
-            if answer:
-                (pid,) = struct.unpack("=q", answer)
-                if pid < 0:
-                    raise OSError(-pid, os.strerror(-pid))
-                return int(pid)
-            zygote.close()
-            self._socket = None
-        raise OSError(0, "the zygote died")
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        try:
+            self._socket.sendmsg([request], ancillary)
+        except ConnectionError:  # it was killed, and is replaced
+            self._replace()
+            self._socket.sendmsg([request], ancillary)
+        # From here on it may have forked: to ask again could be to have the app run twice.
+        try:
+            answer = self._socket.recv(8)
+        except ConnectionError:
+            answer = b""
+        if not answer:
+            self._replace()
+            raise OSError(errno.ECHILD, "the zygote died")
+        (pid,) = struct.unpack("=q", answer)
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        return int(pid)
+
+    def _replace(self) -> None:
+        self._socket.close()
+        self._socket = self._start()
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)

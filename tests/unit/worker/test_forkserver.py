@@ -122,6 +122,20 @@ async def test_steps_are_taken_before_the_guest_runs(server: Server) -> None:
         await forks.end(worker)
 
 
+async def test_a_long_sentence_is_told_whole(server: Server) -> None:
+    plan = Plan(kind="run", id="a", process={"args": ["app"], "cwd": "/"}, preopens=[])
+    says = "é" * 9000
+    async with server.supervised() as forks:
+        plan["artifact"] = str(await server.compiled(EXIT))
+        steps = of_host()
+        steps.call("chdir", b"/nowhere", says=says)
+        worker = await server.spawn("a", plan, steps)
+        packet = await worker.receive()
+        assert packet is not None
+        assert packet[0]["message"] == f"{says}: No such file or directory"
+        await forks.end(worker)
+
+
 async def test_an_artefact_that_does_not_load(server: Server) -> None:
     plan = Plan(kind="run", id="a", process={"args": ["app"], "cwd": "/"}, preopens=[])
     async with server.supervised() as forks:
@@ -153,6 +167,8 @@ async def test_a_zygote_that_is_killed_is_replaced(server: Server) -> None:
         first = await server.ready("first", artifact)
         for pid in set(_children(server.pid)) - {first.pid}:
             os.kill(pid, signal.SIGKILL)
+            while "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():  # noqa: ASYNC110
+                await anyio.sleep(0.01)
         second = await server.ready("second", artifact)
         for worker in (first, second):
             worker.send({"op": "start"})

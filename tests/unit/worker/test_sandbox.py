@@ -13,6 +13,7 @@ import pytest
 from shimd.errors import NotFound
 from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec
+from shimd.task.seccomp import worker_filter
 from shimd.worker import sandbox
 from shimd.worker.messages import WORLD_FD, Plan
 from shimd.worker.programs import open_file
@@ -37,11 +38,16 @@ def step_into(world: sandbox.World) -> None:
     world.steps.take()
 
 
-def entered(root: Path, then: Callable[[], object], spec: Spec | None = None, cwd: str = "/") -> str:
+def entered(root: Path, then: Callable[[], object], spec: Spec | None = None, cwd: str = "/", seccomp: str = "") -> str:
     """What ``then`` says in a container made by the worker's own steps."""
     whole: Spec = {"root": {"path": str(root)}, "linux": {"namespaces": OWN}, **(spec or {})}
     plan = Plan(
-        kind="init", bundle=str(root.parent), spec=whole, rootfs=[], process={"args": ["/app.wasm"], "cwd": cwd}
+        kind="init",
+        bundle=str(root.parent),
+        spec=whole,
+        rootfs=[],
+        process={"args": ["/app.wasm"], "cwd": cwd},
+        seccomp=seccomp,
     )
 
     def act() -> object:
@@ -49,6 +55,14 @@ def entered(root: Path, then: Callable[[], object], spec: Spec | None = None, cw
         return then()
 
     return inside(act)
+
+
+def test_a_filter_need_not_allow_what_comes_before_the_guest(root: Path) -> None:
+    """A profile from before Linux 5.9 knows no close_range."""
+    denied = {"names": ["close_range", "close"], "action": "SCMP_ACT_ERRNO"}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [denied]}
+    seccomp = worker_filter({"linux": {"seccomp": profile}})
+    assert entered(root, os.getcwd, seccomp=seccomp) == "/"
 
 
 def with_sysctl(name: str, value: str = "1") -> Spec:

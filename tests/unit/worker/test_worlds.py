@@ -94,10 +94,29 @@ async def test_one_that_is_killed_is_replaced(worlds: Worlds, tmp_path: Path) ->
     (await worlds.make(plan(tmp_path))).__exit__(None, None, None)
     (sandboxer,) = worlds.pids
     os.kill(sandboxer, signal.SIGKILL)
-    with pytest.raises(ShimdError, match="the sandboxer"):
-        await worlds.make(plan(tmp_path))
+    os.waitid(os.P_PID, sandboxer, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 — it is dying
     (await worlds.make(plan(tmp_path))).__exit__(None, None, None)
     assert worlds.pids != [sandboxer]
+
+
+async def test_one_that_dies_at_its_work_is_told_of(worlds: Worlds, tmp_path: Path) -> None:
+    (await worlds.make(plan(tmp_path))).__exit__(None, None, None)
+    (sandboxer,) = worlds.pids
+    os.kill(sandboxer, signal.SIGSTOP)
+    with pytest.raises(ShimdError, match="the sandboxer died"):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_kill, sandboxer)
+            try:
+                await worlds.make(plan(tmp_path))
+            except ShimdError as error:
+                caught = error
+        raise caught
+    (await worlds.make(plan(tmp_path))).__exit__(None, None, None)
+
+
+async def _kill(pid: int) -> None:
+    await anyio.wait_all_tasks_blocked()
+    os.kill(pid, signal.SIGKILL)
 
 
 async def test_others_go_on_without_one_that_hangs(
