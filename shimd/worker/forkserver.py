@@ -31,7 +31,7 @@ from shimd.worker.messages import LISTEN_FD, Message, receive, send
 from shimd.worker.zygote import Zygote, available
 
 #: Seconds without a supervisor and without children after which the server leaves.
-LINGER = 5.0
+LINGER = float(os.environ.get("SHIMD_LINGER") or 5)
 #: Exit statuses of adopted processes that are kept for a request to follow them, which comes at once if at all.
 STRAYS = 256
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -87,6 +87,7 @@ class Containerd:
             "SHIMD_RUNTIME_DIR": str(directory / "shimd"),
             "SHIMD_STATE_DIR": str(directory / "shimd-state"),
             "SHIMD_CACHE_DIR": str(directory / "shimd-cache"),
+            "SHIMD_LINGER": "0.2",  # each test waits for all processes to be gone
             "CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS": "1",
             "CONTAINERD_SNAPSHOTTER": snapshotter(directory),
         }
@@ -177,7 +178,8 @@ class Containerd:
 
     def stop_daemon(self) -> None:
         if pid := self.daemon_pid():
-            os.kill(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it is about to end
+                os.kill(pid, signal.SIGTERM)
 
     def daemon_log(self) -> str:
         path = self.directory / "shimd/shimd.log"
