@@ -24,7 +24,8 @@ from shimd.engines.base import (
     UnsupportedFeature,
 )
 from shimd.engines.wasi_http import LOADED, rehearse
-from shimd.engines.wasmtime import WasmtimeEngine, load_guest, make_engine, sentence, wasi
+from shimd.engines.wasmtime import WasmtimeEngine, wasi
+from shimd.engines.wasmtime_artifact import load_guest, make_engine, sentence
 
 if TYPE_CHECKING:
     import wasmtime

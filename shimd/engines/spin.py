@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from shimd.engines.base import Image, InvalidSetting, Invocation, Layer, OtherEngine, UnsupportedFeature
 from shimd.engines.wasi_http import LOADED, rehearse
-from shimd.engines.wasmtime import WasmtimeEngine, is_server, load_command, load_server, make_engine
+from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime_artifact import is_server, load_command, load_server, make_engine
 
 if TYPE_CHECKING:
     import wasmtime

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from shimd.engines.base import Invocation, Preopen, UnsupportedFeature
 from shimd.engines.core import top_preopens
-from shimd.engines.wasmtime import WasmtimeEngine, load_server, make_engine
+from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime_artifact import load_server, make_engine
 
 if TYPE_CHECKING:
     import wasmtime

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from shimd.engines.base import GuestTrap, Invocation, Preopen, UnsupportedFeature
 from shimd.engines.core import top_preopens
-from shimd.engines.wasmtime import SOCKETS, WasmtimeEngine, load_component, make_engine
+from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime_artifact import SOCKETS, load_component, make_engine
 
 if TYPE_CHECKING:
     import wasmtime

@@ -6,7 +6,8 @@ import pytest
 
 from shimd.engines.base import BrokenArtifact, OtherEngine, UnsupportedFeature
 from shimd.engines.slight import SlightEngine
-from shimd.engines.wasmtime import WasmtimeEngine, load_guest, make_engine
+from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime_artifact import load_guest, make_engine
 
 _EXPORTS = '(func (export "canonical_abi_realloc")) (func (export "_start"))'
 GUEST = f'(module (import "canonical_abi" "resource_drop_keyvalue" (func (param i32))) {_EXPORTS})'

@@ -1,0 +1,250 @@
+"""What wasmtime makes of a program: compiled for the one of several engines that will run it, with what is to be known
+of it before it starts. And how it is loaded again.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shimd.engines.base import BrokenArtifact, InvalidModule, OtherEngine, UnsupportedFeature
+from shimd.engines.core import COMPONENT, NO_ENTRY, NO_FUNCTION, WASI
+
+if TYPE_CHECKING:
+    import wasmtime
+
+#: Bumped when the configuration below changes what a compiled artefact is.
+CONFIG = 4
+#: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
+MODULE, COMPONENT_FILE, _SERVER, SOCKETS, GUEST = "module", "component", "server", "sockets", "guest"
+FACTS = "facts.json"
+#: What a module of wit-bindgen 0.2 exports: Slight's, which is compiled to be interrupted, as servers are.
+_REALLOC = b"canonical_abi_realloc"
+#: What a component exports that serves: another engine's app, of HTTP or of Spin's other triggers.
+_SERVES = ("wasi:http/incoming-handler@", "fermyon:spin/inbound-redis", "handle-cron-event", "handle-message")
+_HTTP_ENGINE = "wasi-http"
+#: What a component imports that opens sockets: likewise.
+_OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
+_SOCKETS_ENGINE = "wasi-sockets"
+
+
+class Exit(Exception):
+    """proc_exit, with codes that the binding's own refuses (126 to 255)."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code & 0xFF
+
+
+def make_engine(*, parallel: bool, epochs: bool = False) -> "wasmtime.Engine":
+    """The same configuration wherever it is made: artefacts are tied to it.
+
+    wasmtime 50 traps at a host function of ours that borrows two resources ("BUG: deferred host scope has no call
+    context") unless its support of concurrency, of WASI 0.3, is off.
+
+    :param epochs: whether code can be interrupted, which costs some speed: for servers, whose requests have an end
+    """
+    import wasmtime
+    from wasmtime import _bindings
+
+    config = wasmtime.Config()
+    config.parallel_compilation = parallel
+    config.wasm_component_model = True
+    config.epoch_interruption = epochs
+    _bindings.wasmtime_config_concurrency_support_set(config.ptr(), False)
+    return wasmtime.Engine(config)
+
+
+def make_linker(engine: "wasmtime.Engine") -> "wasmtime.Linker":
+    import wasmtime
+
+    linker = wasmtime.Linker(engine)
+    linker.allow_shadowing = True
+    linker.define_wasi()
+    linker.define_func(WASI, "proc_exit", wasmtime.FuncType([wasmtime.ValType.i32()], []), _exit)
+    return linker
+
+
+def _exit(code: int) -> None:
+    raise Exit(code)
+
+
+def compile(wasm: bytes, artifact: Path) -> None:
+    """As :meth:`shimd.engines.base.Engine.precompile`."""
+    import wasmtime
+    from wasmtime import component
+
+    from shimd.engines import doors
+
+    facts: dict[str, Any] = {}
+    engine = make_engine(parallel=True)
+    try:
+        binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))
+        kind = COMPONENT_FILE if binary.startswith(COMPONENT) else MODULE
+        if kind == COMPONENT_FILE and any(name.encode() in binary for name in (*_SERVES, *_OPENERS)):
+            kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
+        if kind == MODULE and _REALLOC in binary:
+            kind, engine = GUEST, make_engine(parallel=True, epochs=True)
+        compiled: Any = (wasmtime.Module if kind in (MODULE, GUEST) else component.Component)(engine, binary)
+        if kind == _SERVER and not _serves(engine, compiled):
+            kind = SOCKETS
+        if kind == SOCKETS and not _opens_sockets(engine, compiled):  # the name stands there for something else
+            kind, engine = COMPONENT_FILE, make_engine(parallel=True)
+            compiled = component.Component(engine, binary)
+        if kind == GUEST and all(item.module == WASI for item in compiled.imports):  # as any other module
+            kind, engine = MODULE, make_engine(parallel=True)
+            compiled = wasmtime.Module(engine, binary)
+    except wasmtime.WasmtimeError as error:
+        raise InvalidModule(f"not valid WebAssembly: {sentence(error)}") from None
+    artifact.mkdir()
+    if kind in (MODULE, GUEST):
+        facts = {"problem": _problem(make_linker(engine), compiled), "exports": _exports(compiled)}
+    if kind == COMPONENT_FILE:
+        facts = {"problem": _newer(engine, compiled)}
+    if kind == MODULE:
+        facts["accepts"] = doors.compile(engine, compiled, artifact)
+    (artifact / FACTS).write_text(json.dumps(facts))
+    (artifact / kind).write_bytes(compiled.serialize())
+
+
+def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
+    """A component that serves HTTP, for an engine with ``epochs``.
+
+    :raises BrokenArtifact: it does not load
+    :raises UnsupportedFeature: it is another kind of program
+    """
+    if not (artifact / _SERVER).exists() and (artifact / FACTS).exists():
+        raise UnsupportedFeature(_why_it_serves_not(artifact))
+    return load_component(engine, artifact, _SERVER)
+
+
+def load_component(engine: "wasmtime.Engine", artifact: Path, kind: str) -> Any:
+    """:raises BrokenArtifact: it does not load"""
+    import wasmtime
+    from wasmtime import component
+
+    try:
+        return component.Component.deserialize_file(engine, str(artifact / kind))
+    except wasmtime.WasmtimeError as error:
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+
+
+def load_guest(
+    interruptible: "wasmtime.Engine", plain: "wasmtime.Engine", artifact: Path
+) -> tuple["wasmtime.Engine", "wasmtime.Module"]:
+    """A core module of wit-bindgen 0.2, or one that imports WASI only, and the engine that it is for.
+
+    :param interruptible: an engine with ``epochs``
+    :raises BrokenArtifact: it does not load
+    :raises UnsupportedFeature: it is a component
+    """
+    import wasmtime
+
+    guest, module = artifact / GUEST, artifact / MODULE
+    if not guest.exists() and not module.exists() and (artifact / FACTS).exists():
+        raise UnsupportedFeature("the program is a component, and Slight's are core modules")
+    engine, file = (interruptible, guest) if guest.exists() else (plain, module)
+    try:
+        return engine, wasmtime.Module.deserialize_file(engine, str(file))
+    except wasmtime.WasmtimeError as error:
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+
+
+def load_command(engine: "wasmtime.Engine", artifact: Path) -> Any:
+    """A component that is a command, for an engine without ``epochs``.
+
+    :raises BrokenArtifact: it does not load
+    :raises UnsupportedFeature: it is another kind of program
+    """
+
+    if (artifact / MODULE).exists():
+        raise UnsupportedFeature("it is a core module, and commands are components here")
+    return load_component(engine, artifact, COMPONENT_FILE)
+
+
+def is_server(artifact: Path) -> bool:
+    """Whether it is for :func:`load_server`."""
+    return (artifact / _SERVER).exists()
+
+
+def hand_over(directory: str) -> None:
+    for kind, engine in ((_SERVER, _HTTP_ENGINE), (SOCKETS, _SOCKETS_ENGINE)):
+        if os.path.exists(f"{directory}/{kind}"):
+            raise OtherEngine(engine)
+
+
+def facts_of(artifact: Path) -> dict[str, Any]:
+    """:raises BrokenArtifact: they cannot be read"""
+    try:
+        facts: dict[str, Any] = json.loads((artifact / FACTS).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
+    return facts
+
+
+def _why_it_serves_not(artifact: Path) -> str:
+    if (artifact / MODULE).exists():
+        return (
+            "it is a core module, and servers are components: rebuild it with a newer SDK (Spin's: 2.3 or later), or "
+            "convert it: wasm-tools component new --adapt wasi_snapshot_preview1.reactor.wasm"
+        )
+    problem = json.loads((artifact / FACTS).read_bytes()).get("problem")
+    return f"it {problem or 'is a component that serves nothing: it exports no wasi:http/incoming-handler'}"
+
+
+def _newer(engine: "wasmtime.Engine", program: Any) -> str | None:
+    """Why a component of WASI 0.3 does not run: its functions pass streams, of which the C API makes no values."""
+    for name in program.type.exports(engine):
+        if "@0.3." in name or name.startswith("spin:redis/inbound-redis@3"):
+            return (
+                f"exports {name}, which is WASI 0.3: its streams cannot be passed by wasmtime's C API. "
+                "Build it for WASI 0.2: Python apps with spin-sdk 3.4 and componentize-py 0.17"
+            )
+    return None
+
+
+def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
+    return any(name.startswith(_SERVES) for name in program.type.exports(engine))
+
+
+def _opens_sockets(engine: "wasmtime.Engine", program: Any) -> bool:
+    return any(name.startswith(_OPENERS) for name in program.type.imports(engine))
+
+
+def _problem(linker: "wasmtime.Linker", module: "wasmtime.Module") -> str | None:
+    """Why a module cannot run here, for want of what it imports."""
+    import wasmtime
+
+    for item in module.imports:
+        if item.module != WASI:
+            way_out = " (WASIX modules run on wasmer)" if item.module.startswith("wasix") else ""
+            if item.module == "canonical_abi" or any(other.module == "canonical_abi" for other in module.imports):
+                way_out = " (Slight's modules run on slight, beside a /slightfile.toml)"
+            return f"the module imports {item.module}.{item.name}, which is not WASI preview 1{way_out}"
+    try:
+        linker.instantiate_pre(module)
+    except wasmtime.WasmtimeError as error:
+        return f"the module does not link: {sentence(error)}"
+    return None
+
+
+def _exports(module: "wasmtime.Module") -> dict[str, str | None]:
+    """Each export's name, with why it cannot be an entry."""
+    import wasmtime
+
+    found: dict[str, str | None] = {}
+    for export in module.exports:
+        if not isinstance(export.type, wasmtime.FuncType):
+            found[export.name] = NO_FUNCTION
+        elif export.type.params or export.type.results:
+            found[export.name] = NO_ENTRY
+        else:
+            found[export.name] = None
+    return found
+
+
+def sentence(error: Exception) -> str:
+    """The innermost cause of the engine's chain of messages, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line.split(": ", 1)[1] for line in lines if line[:1].isdigit() and ": " in line]
+    text = causes[-1] if causes else (lines[0] if lines else type(error).__name__)
+    return " ".join(text.split())
