@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from tests.components.build import component
-from tests.e2e.box import RUNTIMES, Box, until
+from tests.e2e.box import Box, until
 from tests.e2e.containerd import LAUNCHERS
-from tests.e2e.http_app import IMAGE, App, answers, archive, free_port, running
+from tests.e2e.http_app import IMAGE, App, answers, archive, free_port, on_wasmtime, running
 
 
 @pytest.fixture(scope="module")
@@ -318,11 +318,6 @@ def test_without_a_network_it_asks_nobody(program: Path, tmp_path: Path, other: 
     with running(program, tmp_path / "log", network=False) as app:
         answer = app.get("/fetch", params={"authority": other.address})
         assert (answer.status_code, answer.text) == (502, "ErrorCode_HttpRequestDenied")
-
-
-on_wasmtime = pytest.mark.parametrize(
-    "runtime", [runtime for runtime in RUNTIMES if runtime.name == "wasmtime"], ids=lambda it: it.name, indirect=True
-)
 
 
 @on_wasmtime
