@@ -129,6 +129,18 @@ def test_a_trap_in_the_middle_breaks_the_connection(app: App) -> None:
     assert app.get("/").status_code == 200
 
 
+@pytest.mark.parametrize("query", ["drop=yes", "drop=no&length=20"])
+def test_a_body_that_is_not_whole_breaks_the_connection(app: App, query: str) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        app.get(f"/unfinished?{query}")
+    assert app.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("query", ["drop=no", "drop=no&length=13"])
+def test_a_body_that_is_left_open_ends_with_its_guest(app: App, query: str) -> None:
+    assert app.get(f"/unfinished?{query}").text == "the beginning"
+
+
 @pytest.mark.parametrize("path", ["/silent", "/leave"])
 def test_no_answer(app: App, path: str) -> None:
     assert app.get(path).status_code == 500
