@@ -10,6 +10,7 @@ import pytest
 from tests.components.javascript import component
 from tests.e2e.box import Box, until
 from tests.e2e.http_app import IMAGE, App, answers, archive, free_port, on_wasmtime, running
+from tests.e2e.spin_app import on_the_newest
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,9 @@ def test_what_a_guest_knows_of_a_request(app: App) -> None:
     url = f"http://{app.address}/about?a=1"
     about = httpx.put(url, headers=[("x-one", "1"), ("x-two", "2")], trust_env=False).json()
     assert (about["method"], about["url"]) == ("PUT", url)
-    assert {("x-one", "1"), ("x-two", "2"), ("host", app.address)} <= {(name, value) for name, value in about["headers"]}
+    assert {("x-one", "1"), ("x-two", "2"), ("host", app.address)} <= {
+        (name, value) for name, value in about["headers"]
+    }
     assert abs(about["now"] / 1000 - time.time()) < 60
 
 
@@ -102,6 +105,7 @@ def test_a_guest_that_takes_too_long(program: Path, tmp_path: Path) -> None:
         assert app.end() == 0
 
 
+@on_the_newest
 @on_wasmtime
 def test_by_ctr(box: Box, program: Path, tmp_path: Path) -> None:
     box.ctr("images", "import", str(archive(tmp_path / "http.tar", program)))

@@ -22,7 +22,6 @@ from wit_world.imports.types import (
 )
 from wit_world.types import Err, Ok
 
-
 #: Not to be collected.
 LEFT = []
 
