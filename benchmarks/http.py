@@ -65,10 +65,9 @@ def native(processes: int) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def served(program: Path, processes: int) -> Iterator[tuple[str, int]]:
-    environment = {"SHIMD_HTTP_PROCESSES": str(processes)}
     with (
         tempfile.TemporaryDirectory() as directory,
-        http_app.running(program, Path(directory, "log"), **environment) as app,
+        http_app.running(program, Path(directory, "log"), SHIMD_HTTP_PROCESSES=str(processes)) as app,
     ):
         yield app.address, app.process.pid
 
