@@ -129,6 +129,19 @@ def test_a_trap_in_the_middle_breaks_the_connection(app: App) -> None:
     assert app.get("/").status_code == 200
 
 
+def test_a_client_that_goes_away_in_the_middle(app: App) -> None:
+    """What is written to it then is refused with SIGPIPE. The app does not see it go: so much is not read yet."""
+    host, _, port = app.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as sock:
+        sock.sendall(b"POST /ticks?number=5&every=200 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        sock.sendall(bytes(100_000))
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += sock.recv(65536)
+    time.sleep(1)
+    assert app.get("/").status_code == 200
+
+
 @pytest.mark.parametrize("query", ["drop=yes", "drop=no&length=20"])
 def test_a_body_that_is_not_whole_breaks_the_connection(app: App, query: str) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
