@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.http`` needs Debian's ``wrk``. The peer is a hello of uvicorn, in the same interpreter; the app
 is a component made from Python by componentize-py, which is the slowest guest there is: an interpreter, fresh for each
-request.
+request; and one made from JavaScript by componentize-js.
 """
 
 import json
@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
+from tests.components import javascript
 from tests.components.build import component
 from tests.e2e import http_app
 from tests.e2e.box import until
@@ -62,17 +64,23 @@ def native(processes: int) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def served(processes: int) -> Iterator[tuple[str, int]]:
-    with tempfile.TemporaryDirectory() as directory:
-        program, log = component("proxy", "proxy"), Path(directory, "log")
-        with http_app.running(program, log, SHIMD_HTTP_PROCESSES=str(processes)) as app:
-            yield app.address, app.process.pid
+def served(program: Path, processes: int) -> Iterator[tuple[str, int]]:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        http_app.running(program, Path(directory, "log"), SHIMD_HTTP_PROCESSES=str(processes)) as app,
+    ):
+        yield app.address, app.process.pid
 
 
 def measure() -> list[dict[str, object]]:
     rows = []
+    servers: dict[str, Callable[[int], AbstractContextManager[tuple[str, int]]]] = {
+        "uvicorn, native": native,
+        "wasi-http, a Python component": partial(served, component("proxy", "proxy")),
+        "wasi-http, a JavaScript component": partial(served, javascript.component("fetch")),
+    }
     for processes in (1, 2):
-        for name, server in (("uvicorn, native", native), ("wasi-http, a Python component", served)):
+        for name, server in servers.items():
             with server(processes) as (address, pid):
                 load(address, 1)
                 time.sleep(0.5)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -89,4 +89,5 @@ def closing(guest: Guest) -> Iterator[None]:
 def complain(name: str, text: str) -> None:
     """On the app's stderr."""
     where = f"shimd: {name}: " if name else "shimd: "
-    os.write(2, f"{where}{text.rstrip()}\n".encode(errors="replace"))
+    with suppress(OSError):  # nobody reads it
+        os.write(2, f"{where}{text.rstrip()}\n".encode(errors="replace"))

@@ -31,8 +31,12 @@ class Service(Protocol):
 
 
 def hold_signals() -> None:
-    """Have them wait until :func:`serve` obeys them: one that comes at an app's very start is no other than a later."""
+    """Have them wait until :func:`serve` obeys them: one that comes at an app's very start is no other than a later.
+
+    SIGPIPE, of which a command dies, is not heeded: to a server, a peer that goes away is one connection's error.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
 class Work:

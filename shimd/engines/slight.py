@@ -142,6 +142,7 @@ class SlightEngine:
 
         host = module.host
         assert host is not None
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a backend that goes away is an error that the guest is told
 
         def make() -> "Guest":
             return host.instantiate(wasi(_seen_by_guests(invocation)))

@@ -10,18 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.components.build import component
 from tests.e2e import images
-from tests.e2e.box import until
+from tests.e2e.box import RUNTIMES, until
 from tests.e2e.containerd import LAUNCHERS
 
-#: An image of the component of ``tests/components/proxy``.
 IMAGE = "test.invalid/http:1"
 
+on_wasmtime = pytest.mark.parametrize(
+    "runtime", [runtime for runtime in RUNTIMES if runtime.name == "wasmtime"], ids=lambda it: it.name, indirect=True
+)
 
-def archive(path: Path) -> Path:
-    files = {"/app.wasm": component("proxy", "proxy").read_bytes(), "/busybox": Path("/bin/busybox").read_bytes()}
+
+def archive(path: Path, program: Path | None = None) -> Path:
+    """An image of ``program``, or of the component of ``tests/components/proxy``."""
+    program = program or component("proxy", "proxy")
+    files = {"/app.wasm": program.read_bytes(), "/busybox": Path("/bin/busybox").read_bytes()}
     contents = images.layer({**files, "/data/note": b"a note\n"}, ["tmp"])
     process = {"Entrypoint": ["/app.wasm"], "Env": ["PATH=/", "FROM_IMAGE=yes"]}
     images.save(path, [images.image(IMAGE, [contents], process)])

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from tests.components.build import component
-from tests.e2e.box import RUNTIMES, Box, until
+from tests.e2e.box import Box, until
 from tests.e2e.containerd import LAUNCHERS
-from tests.e2e.http_app import IMAGE, App, answers, archive, free_port, running
+from tests.e2e.http_app import IMAGE, App, answers, archive, free_port, on_wasmtime, running
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,31 @@ def test_a_trap_in_the_middle_breaks_the_connection(app: App) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         app.get("/late-trap")
     assert app.get("/").status_code == 200
+
+
+def test_a_client_that_goes_away_in_the_middle(app: App) -> None:
+    """What is written to it then is refused with SIGPIPE. The app does not see it go: so much is not read yet."""
+    host, _, port = app.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as sock:
+        sock.sendall(b"POST /ticks?number=5&every=200 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        sock.sendall(bytes(100_000))
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += sock.recv(65536)
+    time.sleep(1)
+    assert app.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("query", ["drop=yes", "drop=no&length=20"])
+def test_a_body_that_is_not_whole_breaks_the_connection(app: App, query: str) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        app.get(f"/unfinished?{query}")
+    assert app.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("query", ["drop=no", "drop=no&length=13"])
+def test_a_body_that_is_left_open_ends_with_its_guest(app: App, query: str) -> None:
+    assert app.get(f"/unfinished?{query}").text == "the beginning"
 
 
 @pytest.mark.parametrize("path", ["/silent", "/leave"])
@@ -318,11 +343,6 @@ def test_without_a_network_it_asks_nobody(program: Path, tmp_path: Path, other: 
     with running(program, tmp_path / "log", network=False) as app:
         answer = app.get("/fetch", params={"authority": other.address})
         assert (answer.status_code, answer.text) == (502, "ErrorCode_HttpRequestDenied")
-
-
-on_wasmtime = pytest.mark.parametrize(
-    "runtime", [runtime for runtime in RUNTIMES if runtime.name == "wasmtime"], ids=lambda it: it.name, indirect=True
-)
 
 
 @on_wasmtime

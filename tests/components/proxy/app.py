@@ -22,6 +22,9 @@ from wit_world.imports.types import (
 )
 from wit_world.types import Err, Ok
 
+#: Not to be collected.
+LEFT = []
+
 
 class IncomingHandler(exports.IncomingHandler):
     def handle(self, request: IncomingRequest, response_out: ResponseOutparam) -> None:
@@ -145,6 +148,17 @@ def late_trap(exchange):
     exchange.start()
     exchange.write(b"the beginning")
     raise RuntimeError("in the middle")
+
+
+def unfinished(exchange, drop, length=None):
+    """A body that is left open, or dropped, without an end."""
+    exchange.start(**({"content_length": length} if length else {}))
+    exchange.write(b"the beginning")
+    exchange.stream.__exit__(None, None, None)
+    if drop == "yes":
+        exchange.body.__exit__(None, None, None)
+    else:
+        LEFT.append(exchange)
 
 
 def silent(exchange):
