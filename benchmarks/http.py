@@ -5,6 +5,7 @@ is a component made from Python by componentize-py, which is the slowest guest t
 request; and one made from JavaScript by componentize-js.
 """
 
+import argparse
 import json
 import re
 import subprocess
@@ -16,10 +17,12 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
+from benchmarks.apps import SPIN_TOML
 from tests.components import javascript
 from tests.components.build import component
-from tests.e2e import http_app
-from tests.e2e.box import until
+from tests.e2e import http_app, leftovers, spin_app
+from tests.e2e.box import Box, until
+from tests.e2e.containerd import LAUNCHERS, VERSIONS, Containerd, running
 
 _NATIVE = """
 async def app(scope, receive, send):
@@ -64,21 +67,43 @@ def native(processes: int) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def served(program: Path, processes: int) -> Iterator[tuple[str, int]]:
+def served(program: Path, processes: int, launchers: Path = LAUNCHERS) -> Iterator[tuple[str, int]]:
     with (
         tempfile.TemporaryDirectory() as directory,
-        http_app.running(program, Path(directory, "log"), SHIMD_HTTP_PROCESSES=str(processes)) as app,
+        http_app.running(
+            program, Path(directory, "log"), launchers=launchers, SHIMD_HTTP_PROCESSES=str(processes)
+        ) as app,
     ):
         yield app.address, app.process.pid
 
 
-def measure() -> list[dict[str, object]]:
+@contextmanager
+def spin(processes: int) -> Iterator[tuple[str, int]]:
+    """The least application of spin-sdk, in a container."""
+    with running(VERSIONS[0], Containerd) as containerd:
+        box = Box(containerd, "bench-http", spin_app.SPIN)
+        containerd.import_image(
+            spin_app.image(containerd.directory / "spin.tar", spin_app.SPIN.image, SPIN_TOML), box.namespace
+        )
+        with spin_app.running(box, SHIMD_HTTP_PROCESSES=str(processes)) as app:
+            yield app.address, int(box.ctr("tasks", "ls").out.splitlines()[1].split()[1])
+        box.close()
+        leftovers.remove_parents(box.namespace)
+
+
+def measure(before: Path | None) -> list[dict[str, object]]:
+    """:param before: the programs of another installation, which serve the Python component, too"""
     rows = []
     servers: dict[str, Callable[[int], AbstractContextManager[tuple[str, int]]]] = {
         "uvicorn, native": native,
         "wasi-http, a Python component": partial(served, component("proxy", "proxy")),
         "wasi-http, a JavaScript component": partial(served, javascript.component("fetch")),
+        "Spin, a Python component": spin,
     }
+    if before is not None:
+        servers["wasi-http, a Python component, before"] = partial(
+            served, component("proxy", "proxy"), launchers=before
+        )
     for processes in (1, 2):
         for name, server in servers.items():
             with server(processes) as (address, pid):
@@ -92,5 +117,13 @@ def measure() -> list[dict[str, object]]:
     return rows
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.http", description=__doc__)
+    parser.add_argument(
+        "--before", type=Path, metavar="BIN", help="the .venv/bin of a checkout of the commit before, to compare with"
+    )
+    print(json.dumps(measure(parser.parse_args().before), indent=1))
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(), indent=1))
+    main()

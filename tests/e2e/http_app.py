@@ -70,13 +70,19 @@ def answers(address: str) -> bool:
 
 @contextmanager
 def running(
-    program: Path, output: Path, *flags: str, engine: str = "wasmtime", network: bool = True, **environment: str
+    program: Path,
+    output: Path,
+    *flags: str,
+    engine: str = "wasmtime",
+    network: bool = True,
+    launchers: Path = LAUNCHERS,
+    **environment: str,
 ) -> Iterator[App]:
-    """``environment``: the app's."""
+    """``environment``: the app's. ``launchers``: where ``shimd`` is."""
     address = f"127.0.0.1:{free_port()}"
     variables = {"WASMTIME_HTTP_PROXY_SOCKET_ADDR": address, "SPIN_HTTP_LISTEN_ADDR": address, **environment}
     env = [f"--env={name}={value}" for name, value in variables.items()]
-    command = [str(LAUNCHERS / "shimd"), "run", "--engine", engine, *env, *flags, str(program)]
+    command = [str(launchers / "shimd"), "run", "--engine", engine, *env, *flags, str(program)]
     if network:
         command.insert(2, "--network")
     with output.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, text=True) as process:

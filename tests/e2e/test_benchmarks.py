@@ -9,6 +9,15 @@ from xml.etree import ElementTree
 from tests.e2e.containerd import REPOSITORY
 
 
+def test_apps() -> None:
+    command = [sys.executable, "-m", "benchmarks.apps", "--apps", "1", "--only", "wasmtime,slight"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines()[2:]]
+    assert [row[0].strip() for row in rows] == ["wasmtime", "slight"]
+    assert all(float(cell) > 0 for row in rows for cell in row[1:])
+
+
 def test_quick_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--quick", "--only", "wasmtime,runc", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
