@@ -82,7 +82,7 @@ def known_failures(engine: str) -> dict[str, Known]:
 
 def runs() -> list[tuple[Case, str]]:
     """Each case with each of its engines, as far as they are installed."""
-    there = [engine for engine in ENGINES if engine in ("wasmtime", *wasmer.BINDINGS)]
+    there = [engine for engine in ENGINES if engine in ("wasmtime", "wasmedge", *wasmer.BINDINGS)]
     return [(case, engine) for engine in there for case in cases() if engine in case.engines]
 
 
