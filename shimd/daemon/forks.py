@@ -11,6 +11,7 @@ import anyio
 from shimd import paths
 from shimd.daemon.background import Background
 from shimd.errors import Unavailable
+from shimd.linux.zombies import first_zombie
 from shimd.log import logger
 from shimd.worker.client import Forks, Worker, connect, launch, peer_pid
 
@@ -89,18 +90,11 @@ def _reap(pid: int) -> None:
 async def _bury(workers: set[int]) -> None:
     """The others that a fork server leaves to us when it dies: its zygote, which ends by itself."""
     for _ in range(20):
-        found = _first_zombie()
+        found = first_zombie()
         if found is not None and found not in workers:
             _reap(found)
         else:
             await anyio.sleep(0.1)
-
-
-def _first_zombie() -> int | None:
-    with suppress(ChildProcessError):
-        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        return found.si_pid if found is not None else None
-    return None
 
 
 async def _adopt(worker: Worker) -> None:

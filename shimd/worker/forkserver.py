@@ -26,6 +26,7 @@ from shimd.engines.registry import load_engine
 from shimd.errors import Code
 from shimd.linux import libc
 from shimd.linux.namespaces import NO_CLONE3, fork_into
+from shimd.linux.zombies import first_zombie
 from shimd.worker import main as worker
 from shimd.worker.messages import LISTEN_FD, Message, receive, send
 from shimd.worker.zygote import Zygote, available
@@ -202,7 +203,7 @@ class ForkServer:
 
     def _bury_strays(self) -> None:
         """Wait for adopted processes that nobody follows (yet)."""
-        while (pid := _first_zombie()) is not None:
+        while (pid := first_zombie()) is not None:
             if any(child.pid == pid for child in self._by_pidfd.values()):
                 break  # one that is followed: its descriptor tells of it
             _pid, status = os.waitpid(pid, 0)
@@ -249,14 +250,6 @@ def _zygote(engine: Engine[object]) -> Zygote | None:
         return None
     address = engine.in_c()
     return Zygote(address) if address is not None else None  # at once: its memory is of before any plan
-
-
-def _first_zombie() -> int | None:
-    try:
-        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    return found.si_pid if found is not None else None
 
 
 def start_time(pid: int) -> int:
