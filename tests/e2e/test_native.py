@@ -100,6 +100,19 @@ def test_a_fork_server_that_dies(own_containerd: Containerd, new_box: BoxMaker) 
     box.wait_status("app", "STOPPED")
     assert box.delete("app") == 137
     assert box.run("next").code == 0
+    daemon = own_containerd.daemon_pid()
+    until(lambda: not [pid for pid in children(daemon) if is_zombie(pid)], "its zygote to be waited for")
+
+
+def children(pid: int | None) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def test_a_daemon_that_dies(own_containerd: Containerd, new_box: BoxMaker) -> None:
