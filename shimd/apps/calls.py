@@ -7,7 +7,6 @@ from typing import Any
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
 from shimd.apps.http.pool import Pool
 from shimd.component.guest import Guest
@@ -28,17 +27,13 @@ class Calls:
         self._turns = Turns()
         self._pool = Pool(host, pool, self._turns)
         self._guests = anyio.CapacityLimiter(concurrency)
-        self._tasks: TaskGroup
 
     async def __aenter__(self) -> "Calls":
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._pool.fill)
+        await self._pool.__aenter__()
         return self
 
     async def __aexit__(self, *exception: Any) -> None:
-        self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(*exception)
+        await self._pool.__aexit__(*exception)
 
     async def __call__(self, interface: str, function: str, *arguments: Any) -> bool:
         """Returns whether it went well; what did not is told on the app's stderr.

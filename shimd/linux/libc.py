@@ -108,9 +108,13 @@ def pivot_root(new: str, old: str) -> None:
 
 def mount_setattr_readonly(fd: int) -> None:
     """Make a mount and all below it read-only (mount_setattr(2), Linux 5.12)."""
-    attributes = _MountAttr(attr_set=MOUNT_ATTR_RDONLY)
+    _mount_setattr(fd, MOUNT_ATTR_RDONLY, AT_RECURSIVE)
+
+
+def _mount_setattr(fd: int, add: int, how: int = 0) -> None:
+    attributes = _MountAttr(attr_set=add)
     size = c_size_t(ctypes.sizeof(attributes))
-    _check(_syscall(_SYS_MOUNT_SETATTR, fd, b"", c_uint(AT_EMPTY_PATH | AT_RECURSIVE), ctypes.byref(attributes), size))
+    _check(_syscall(_SYS_MOUNT_SETATTR, fd, b"", c_uint(AT_EMPTY_PATH | how), ctypes.byref(attributes), size))
 
 
 def clone_tree(path: str, recursive: bool, flags: int) -> int:
@@ -118,10 +122,8 @@ def clone_tree(path: str, recursive: bool, flags: int) -> int:
     ``MS_NOSUID``, ``MS_NODEV`` and ``MS_NOEXEC`` (mount_setattr(2)'s attributes have the same numbers)."""
     how = _OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     fd = _check(_syscall(_SYS_OPEN_TREE, -100, _bytes(path), c_uint(how)), path)
-    attributes = _MountAttr(attr_set=flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC))
-    size = c_size_t(ctypes.sizeof(attributes))
     try:
-        _check(_syscall(_SYS_MOUNT_SETATTR, fd, b"", c_uint(AT_EMPTY_PATH), ctypes.byref(attributes), size))
+        _mount_setattr(fd, flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC))
     except BaseException:
         os.close(fd)
         raise
@@ -129,14 +131,8 @@ def clone_tree(path: str, recursive: bool, flags: int) -> int:
 
 
 def clone_readonly(path: str) -> int:
-    """A detached, read-only copy of the mount at ``path`` (open_tree(2), OPEN_TREE_CLONE)."""
-    fd = _check(_syscall(_SYS_OPEN_TREE, -100, _bytes(path), c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC)), path)
-    try:
-        mount_setattr_readonly(fd)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    """A detached, read-only copy of the mount at ``path``, without what is mounted below."""
+    return clone_tree(path, False, MS_RDONLY)
 
 
 def unshare(flags: int) -> None:

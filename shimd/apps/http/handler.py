@@ -8,7 +8,6 @@ from typing import Any
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
 from shimd.apps.calls import UNLIMITED, closing, complain
 from shimd.apps.http.pool import Pool
@@ -50,17 +49,13 @@ class Handler:
         self._pool = Pool(host, pool, self._turns)
         self._guests = anyio.CapacityLimiter(concurrency)
         self._timeout = timeout
-        self._tasks: TaskGroup
 
     async def __aenter__(self) -> "Handler":
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._pool.fill)
+        await self._pool.__aenter__()
         return self
 
     async def __aexit__(self, *exception: Any) -> None:
-        self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(*exception)
+        await self._pool.__aexit__(*exception)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
