@@ -33,27 +33,32 @@ class Wheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]  # what is in C does not know Python
 
 
-class Libraries(build_ext):
-    """Plain shared libraries, for ctypes."""
+class InC(build_ext):
+    """Plain shared libraries, and one program: none of them knows Python. shimd does without what cannot be built."""
 
     def get_ext_filename(self, name: str) -> str:
-        return name.replace(".", "/") + ".so"
+        return name.replace(".", "/") + ("" if ZYGOTE.endswith(name) else ".so")
+
+    def build_extension(self, ext: Extension) -> None:
+        if ext.name != ZYGOTE:
+            return super().build_extension(ext)
+        path = Path(self.get_ext_fullpath(ext.name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        objects = self.compiler.compile(ext.sources, self.build_temp, extra_postargs=ext.extra_compile_args)
+        self.compiler.link_executable(objects, path.name, str(path.parent), libraries=["dl"])
 
 
-def library(name: str, source: str) -> Extension:
-    """One that shimd does without if it cannot be built."""
+def in_c(name: str, source: str) -> Extension:
     flags = ["-std=gnu99", "-O2", "-Wall", "-Wextra"]
     return Extension(name, [source], depends=["shimd/engines/engine.h"], extra_compile_args=flags, optional=True)
 
 
-LIBRARIES = [
-    library("shimd.worker._zygote", "shimd/worker/zygote.c"),
-    library("shimd.engines._wasmtime", "shimd/engines/wasmtime.c"),
-]
+ZYGOTE = "shimd.worker._zygote"
+EXTENSIONS = [in_c(ZYGOTE, "shimd/worker/zygote.c"), in_c("shimd.engines._wasmtime", "shimd/engines/wasmtime.c")]
 
 setup(
-    cmdclass={"build_scripts": BuildLaunchers, "bdist_wheel": Wheel, "build_ext": Libraries},
-    ext_modules=LIBRARIES if default_kind() == "c" else [],
+    cmdclass={"build_scripts": BuildLaunchers, "bdist_wheel": Wheel, "build_ext": InC},
+    ext_modules=EXTENSIONS if default_kind() == "c" else [],
     scripts=["shimd/launcher/launcher.py"],  # without any, build_scripts does not run
     data_files=[("lib/systemd/system", ["systemd/shimd.service", "systemd/shimd.socket"])],
 )

@@ -241,9 +241,8 @@ class RunsInC(Protocol):
     """An engine with a part in C (``engine.h``) that does :meth:`Engine.load` and :meth:`Engine.run` for most programs,
     in workers that have no use for an interpreter and its memory. Optional."""
 
-    def in_c(self) -> int | None:
-        """The address of its ``struct engine``; called once, after :meth:`Engine.warm`. ``None``: it was not built, or
-        is of no use with the library that is installed."""
+    def in_c(self) -> list[str] | None:
+        """The shared library with its ``shimd_engine``, and that function's arguments. ``None``: it was not built."""
         ...
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:

@@ -11,4 +11,10 @@ struct engine {
     int (*run)(void *program);
     void *context;
 };
+
+/* What a library with such a part exports as `shimd_engine`: called once, before the first fork, with the arguments that
+ * its Python part names; all that can be made before it is known what will run. It starts no thread: none would survive
+ * the fork. NULL: it cannot work here. */
+typedef const struct engine *make_engine(int count, char *const arguments[]);
+make_engine shimd_engine;
 #endif

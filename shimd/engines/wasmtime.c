@@ -1,10 +1,11 @@
-/* wasmtime for workers without Python: wasmtime.py's load and run, on the C API of the library that wasmtime-py carries.
- * Its functions are looked up in the library that is loaded already; the types are those of its bindings (_bindings.py). */
+/* wasmtime for workers without Python: wasmtime.py's load and run, on the C API of the library that wasmtime-py carries,
+ * which is the argument. The types are those of its bindings (_bindings.py). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,6 +23,11 @@ typedef struct { uint64_t words[4]; } component_function;
 typedef void *callback(void *, void *, const value *, size_t, value *, size_t);
 
 #define FUNCTIONS(F)                                                                                              \
+    F(wasm_config_new, void *, (void))                                                                            \
+    F(wasmtime_config_wasm_component_model_set, void, (void *, bool))                                             \
+    F(wasmtime_config_concurrency_support_set, void, (void *, bool))                                              \
+    F(wasmtime_config_parallel_compilation_set, void, (void *, bool))                                             \
+    F(wasm_engine_new_with_config, void *, (void *))                                                              \
     F(wasmtime_module_deserialize_file, void *, (void *, const char *, void **))                                  \
     F(wasmtime_component_deserialize_file, void *, (void *, const char *, void **))                               \
     F(wasmtime_linker_new, void *, (void *))                                                                      \
@@ -222,18 +228,31 @@ static bool define_exit(void) {
                warm.linker, module, sizeof module - 1, name, sizeof name - 1, type, proc_exit, NULL, NULL) == NULL;
 }
 
-static struct engine ours = {load, run, NULL};
+/* wasmtime_artifact.py's make_engine: what one compiles, the other loads. */
+static void *new_engine(void) {
+    void *config = wasm_config_new();
+    wasmtime_config_parallel_compilation_set(config, false);
+    wasmtime_config_wasm_component_model_set(config, true);
+    wasmtime_config_concurrency_support_set(config, false);
+    return wasm_engine_new_with_config(config);
+}
 
-/* Once, in the fork server: all that can be made before it is known what will run. NULL: this is another library than
- * the one that these lines were written for. */
-const struct engine *shimd_wasmtime(void *library, void *engine) {
-#define FIND(name, result, arguments) \
-    if ((*(void **)&name = dlsym(library, #name)) == NULL) return NULL;
-    FUNCTIONS(FIND)
-    warm.engine = engine;
-    warm.linker = wasmtime_linker_new(engine);
-    warm.component_linker = wasmtime_component_linker_new(engine);
+static bool make_warm(void) {
+    warm.engine = new_engine();
+    warm.linker = wasmtime_linker_new(warm.engine);
+    warm.component_linker = wasmtime_component_linker_new(warm.engine);
     wasmtime_linker_allow_shadowing(warm.linker, true);
-    if (wasmtime_linker_define_wasi(warm.linker) != NULL || !define_exit()) return NULL;
-    return wasmtime_component_linker_add_wasip2(warm.component_linker) == NULL ? &ours : NULL;
+    if (wasmtime_linker_define_wasi(warm.linker) != NULL || !define_exit()) return false;
+    return wasmtime_component_linker_add_wasip2(warm.component_linker) == NULL;
+}
+
+const struct engine *shimd_engine(int count, char *const arguments[]) {
+    static const struct engine ours = {load, run, NULL};
+    void *library = count == 1 ? dlopen(arguments[0], RTLD_NOW | RTLD_LOCAL) : NULL;
+    if (library == NULL) return NULL;
+#define FIND(name, result, arguments) \
+    if ((*(void **)&name = dlsym(library, #name)) == NULL) return NULL; /* not the one these lines were written for */
+    FUNCTIONS(FIND)
+    setenv("TOKIO_WORKER_THREADS", "1", 1); /* of wasmtime-wasi, in each app; else one a processor */
+    return make_warm() ? &ours : NULL;
 }

@@ -126,17 +126,10 @@ class WasmtimeEngine:
             raise UnsupportedFeature("the module cannot accept connections: it does not import WASI's sock_accept")
         module.doors = Doors(self._engine, module.artifact)
 
-    def in_c(self) -> int | None:
-        import ctypes
-
+    def in_c(self) -> list[str] | None:
         from wasmtime._bindings import dll  # type: ignore[attr-defined]
 
-        if not _IN_C.is_file():
-            return None
-        self._in_c = ctypes.CDLL(str(_IN_C)).shimd_wasmtime
-        self._in_c.restype = ctypes.c_void_p
-        address: int | None = self._in_c(ctypes.c_void_p(dll._handle), self._engine.ptr())
-        return address
+        return [str(_IN_C), dll._name] if _IN_C.is_file() else None
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
         facts = _unloaded(str(artifact))

@@ -248,8 +248,11 @@ def _zygote(engine: Engine[object]) -> Zygote | None:
     """If the engine can do without Python, here."""
     if not isinstance(engine, RunsInC) or not available():
         return None
-    address = engine.in_c()
-    return Zygote(address) if address is not None else None  # at once: its memory is of before any plan
+    command = engine.in_c()
+    try:
+        return Zygote(command) if command is not None else None
+    except OSError:  # its standard error has told why
+        return None
 
 
 def start_time(pid: int) -> int:

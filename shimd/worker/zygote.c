@@ -1,7 +1,11 @@
-/* The zygote: forks workers that need no Python. It was a fork server's child, with the engine warmed; from then on it
- * only runs this loop, so that the memory which its workers share with it is never written to. worker/zygote.py starts
- * it and has the other end of its socket; the parts of an engine that a worker needs are functions of engine.h. */
+/* The zygote: forks workers that need no Python. It has never run any, so that there is little to copy at a fork, and
+ * once the engine is made it only runs this loop, so that the memory which its workers share with it is not written to.
+ * worker/zygote.py starts it, and has the other end of its socket; what a worker needs of an engine is in engine.h.
+ *
+ *     _zygote LIBRARY [ARGUMENT...]    with descriptor 3 a socket: 8 bytes of zero say that it can fork
+ */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -211,17 +215,27 @@ static int receive(int sock, struct request *request, int *fds) {
     return (int)count;
 }
 
-/* Never returns. */
-void shimd_zygote(int sock, const struct engine *engine) {
+static const struct engine *find_engine(int count, char *const arguments[]) {
+    void *library = count > 1 ? dlopen(arguments[1], RTLD_NOW | RTLD_LOCAL) : NULL;
+    make_engine *make = library ? (make_engine *)dlsym(library, "shimd_engine") : NULL;
+    if (make == NULL) fprintf(stderr, "shimd: zygote: %s\n", library || count > 1 ? dlerror() : "no library is named");
+    return make ? make(count - 2, arguments + 2) : NULL;
+}
+
+static int answer(int sock, int64_t result) { return send(sock, &result, sizeof result, MSG_NOSIGNAL) == sizeof result; }
+
+int main(int argc, char *argv[]) {
     static const int deadly[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     struct request request;
     int fds[MAX_FDS];
+    const struct engine *engine = find_engine(argc, argv);
+    if (engine == NULL) return FAILED;
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) signal(deadly[i], die);
-    for (;;) {
-        int count = receive(sock, &request, fds);
-        if (count < 0) _exit(0);
-        int64_t answer = spawn(engine, &request, fds);
+    for (int64_t result = 0; answer(CONTROL, result);) {
+        int count = receive(CONTROL, &request, fds);
+        if (count < 0) return 0;
+        result = spawn(engine, &request, fds);
         for (int i = 0; i < count; i++) close(fds[i]);
-        if (send(sock, &answer, sizeof answer, MSG_NOSIGNAL) < 0) _exit(0);
     }
+    return 0;
 }

@@ -1,38 +1,38 @@
 """The zygote's other end: a fork server's child that forks workers which need no Python (``zygote.c``).
 
-An interpreter is a bad thing to fork: it writes to a quarter of its pages only by running, and each becomes a copy. The
-zygote stops running it once everything is there that workers share. Its workers are the fork server's children.
+An interpreter is a bad thing to fork: it is thousands of pages, each of which is in every fork's page table, and by
+running it writes to a quarter of them, of which each becomes a copy. The zygote's workers are the fork server's children.
 """
 
 import array
-import ctypes
 import errno
 import os
-import signal
 import socket
 import struct
 from pathlib import Path
-from typing import NoReturn
 
 from shimd.linux.namespaces import open_namespace
 
-_LIBRARY = Path(__file__).with_name("_zygote.so")
+_PROGRAM = Path(__file__).with_name("_zygote")
 _NEW_PID, _IN_CGROUP, _JOIN_PID = 1, 2, 4
 _STDIO = 4
 """With ``control``."""
+_THEIR_SOCKET = 3
 
 
 def available() -> bool:
     """Whether the part in C was built, and is wanted (``SHIMD_ZYGOTE``)."""
-    return _LIBRARY.is_file() and os.environ.get("SHIMD_ZYGOTE", "yes") != "no"
+    return _PROGRAM.is_file() and os.environ.get("SHIMD_ZYGOTE", "yes") != "no"
 
 
 class Zygote:
-    """:param engine: the address of its ``struct engine`` (``engine.h``)"""
+    """:param engine: the library with the engine's part in C, and its arguments (``RunsInC``)
 
-    def __init__(self, engine: int) -> None:
-        self._engine = engine
-        self._library = ctypes.CDLL(str(_LIBRARY))
+    :raises OSError: it does not start
+    """
+
+    def __init__(self, engine: list[str]) -> None:
+        self._command = [str(_PROGRAM), *engine]
         self._socket = self._start()
 
     def spawn(self, fds: list[int], steps: int, block: int, pidns: str | None, cgroup: str | None) -> int:
@@ -67,16 +67,10 @@ class Zygote:
             self._socket.sendmsg([request], ancillary)
         # From here on it may have forked: to ask again could be to have the app run twice.
         try:
-            answer = self._socket.recv(8)
-        except ConnectionError:
-            answer = b""
-        if not answer:
+            return _answer(self._socket)
+        except ChildProcessError:
             self._replace()
-            raise OSError(errno.ECHILD, "the zygote died")
-        (pid,) = struct.unpack("=q", answer)
-        if pid < 0:
-            raise OSError(-pid, os.strerror(-pid))
-        return int(pid)
+            raise
 
     def _replace(self) -> None:
         self._socket.close()
@@ -84,16 +78,25 @@ class Zygote:
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        if os.fork() == 0:
-            self._run(theirs.fileno())
-        theirs.close()
+        with theirs:
+            os.posix_spawn(self._command[0], self._command, os.environ, file_actions=[_as(theirs, _THEIR_SOCKET)])
+        _answer(ours)
         return ours
 
-    def _run(self, sock: int) -> NoReturn:
-        try:
-            os.dup2(sock, 3)
-            os.closerange(4, 1 << 30)
-            self._library.shimd_zygote(3, ctypes.c_void_p(self._engine))
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
+
+def _as(sock: socket.socket, number: int) -> tuple[int, int, int]:
+    return os.POSIX_SPAWN_DUP2, sock.fileno(), number
+
+
+def _answer(sock: socket.socket) -> int:
+    """:raises OSError: as of clone3(2), or ECHILD: it has ended"""
+    try:
+        answer = sock.recv(8)
+    except ConnectionError:
+        answer = b""
+    if not answer:
+        raise ChildProcessError(errno.ECHILD, "the zygote died")
+    (pid,) = struct.unpack("=q", answer)
+    if pid < 0:
+        raise OSError(-pid, os.strerror(-pid))
+    return int(pid)
