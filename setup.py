@@ -40,9 +40,12 @@ class InC(build_ext):
         return name.replace(".", "/") + ("" if ZYGOTE.endswith(name) else ".so")
 
     def build_extension(self, ext: Extension) -> None:
-        if ext.name != ZYGOTE:
-            return super().build_extension(ext)
-        path = Path(self.get_ext_fullpath(ext.name))
+        if ext.name == ZYGOTE:
+            self._link_program(Path(self.get_ext_fullpath(ext.name)), ext)
+        else:
+            super().build_extension(ext)
+
+    def _link_program(self, path: Path, ext: Extension) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         objects = self.compiler.compile(ext.sources, self.build_temp, extra_postargs=ext.extra_compile_args)
         self.compiler.link_executable(objects, path.name, str(path.parent), libraries=["dl"])

@@ -158,6 +158,10 @@ class Cgroup:
         if errors:
             raise errors[0]
 
+    def remove_at_once(self) -> bool:
+        """The same if it takes no waiting; whether all is gone."""
+        return self.scope is None and all(tree.removed(directory) for directory in self.directories)
+
     def stats(self) -> stats.Readings:
         """What the kernel has counted."""
         return stats.read_v2(self.directories[0]) if self.version == 2 else stats.read_v1(self._by_controller)

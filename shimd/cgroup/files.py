@@ -10,13 +10,38 @@ _SIZE = 1 << 16
 
 def write(path: str, value: str) -> None:
     """:raises OSError: naming the file"""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
-    finally:
-        os.close(fd)
+    with Writer() as writer:
+        writer.write(path, value)
+
+
+class Writer:
+    """Writes values, one each time; opens a file once that takes several in a row (a list of devices)."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._fd = -1
+
+    def write(self, path: str, value: str) -> None:
+        """:raises OSError: naming the file"""
+        if path != self._path:
+            self._close()
+            self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            self._path = path
+        try:
+            os.write(self._fd, value.encode())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+
+    def _close(self) -> None:
+        if self._path:
+            os.close(self._fd)
+            self._path = ""
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._close()
 
 
 def read(path: str) -> str:

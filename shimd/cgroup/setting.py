@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable
 from typing import NamedTuple
 
-from shimd.cgroup.files import write
+from shimd.cgroup.files import Writer
 from shimd.errors import FailedPrecondition, InvalidArgument, ShimdError, Unimplemented, from_os
 
 _INVALID = frozenset({errno.EINVAL, errno.ERANGE, errno.ENODEV, errno.ENXIO, errno.ENOSPC, errno.EOVERFLOW})
@@ -34,34 +34,35 @@ def write_all(settings: list[Setting], find: Find) -> None:
     :raises InvalidArgument: the kernel refuses the value
     :raises FailedPrecondition: it cannot be had now (a limit below what is in use)
     """
-    refused = [setting for setting in settings if not _accepted(setting, find)]
-    for setting in refused:
-        _write(setting, find)
+    with Writer() as writer:
+        refused = [setting for setting in settings if not _accepted(setting, find, writer)]
+        for setting in refused:
+            _write(setting, find, writer)
 
 
-def _accepted(setting: Setting, find: Find) -> bool:
+def _accepted(setting: Setting, find: Find, writer: Writer) -> bool:
     try:
-        _write(setting, find)
+        _write(setting, find, writer)
     except InvalidArgument:
         return False
     return True
 
 
-def _write(setting: Setting, find: Find) -> None:
+def _write(setting: Setting, find: Find, writer: Writer) -> None:
     directory = find(setting.controller)
     try:
         if directory is None:
             raise FileNotFoundError
-        write(f"{directory}/{setting.file}", setting.value)
+        writer.write(f"{directory}/{setting.file}", setting.value)
     except FileNotFoundError:
-        _missing(setting, find)
+        _missing(setting, find, writer)
     except OSError as error:
         raise _refused(setting, error) from error
 
 
-def _missing(setting: Setting, find: Find) -> None:
+def _missing(setting: Setting, find: Find, writer: Writer) -> None:
     if setting.instead is not None:
-        _write(setting.instead, find)
+        _write(setting.instead, find, writer)
     elif not setting.optional:
         lacks = f"cgroup controller {setting.controller}" if find(setting.controller) is None else "such cgroup file"
         raise Unimplemented(f"{setting.file} cannot be set to {setting.value!r}: this node has no {lacks}")

@@ -100,7 +100,7 @@ def _removed(directory: str) -> bool:
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        return _removed_below(directory) and _removed_now(directory)
+        return _removed_below(directory) and removed(directory)
     return True
 
 
@@ -111,7 +111,8 @@ def _removed_below(directory: str) -> bool:
     return bool(gone) and all(gone)
 
 
-def _removed_now(directory: str) -> bool:
+def removed(directory: str) -> bool:
+    """Whether it is gone now, nothing being in it."""
     try:
         os.rmdir(directory)
     except OSError as error:

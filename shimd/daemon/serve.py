@@ -6,6 +6,7 @@ and go on.
 
 import faulthandler
 import fcntl
+import gc
 import os
 import signal
 import time
@@ -35,6 +36,7 @@ def main() -> int:
     log.configure()
     faulthandler.enable()  # the watchdog's SIGABRT leaves a stack trace in the journal
     os.umask(0o022)
+    gc.freeze()  # what is imported by now stays: the collector need not look at it again and again
     try:
         with _only_one():
             anyio.run(serve)

@@ -9,6 +9,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -132,8 +133,9 @@ class WasmtimeEngine:
         return [str(_IN_C), dll._name] if _IN_C.is_file() else None
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
-        facts = _unloaded(str(artifact))
-        if facts is None:
+        try:
+            facts = _unloaded(str(artifact))
+        except _Unknown:
             return None
         self.check(facts, invocation)
         file = COMPONENT_FILE if facts.component else MODULE
@@ -194,16 +196,24 @@ class WasmtimeEngine:
         return call
 
 
-def _unloaded(artifact: str) -> Loaded | None:
-    """Of a program that is not loaded yet; ``None`` if it is not for this engine, or broken."""
+class _Unknown(Exception):
+    """It is not for this engine, or broken."""
+
+
+@lru_cache(maxsize=1024)
+def _unloaded(artifact: str) -> Loaded:
+    """Of a program that is not loaded yet; an artefact never changes.
+
+    :raises _Unknown: which may change, once it is compiled anew
+    """
     kinds = [kind for kind in (MODULE, COMPONENT_FILE) if os.path.exists(f"{artifact}/{kind}")]
     if not kinds:
-        return None
+        raise _Unknown
     try:
         with open(f"{artifact}/{FACTS}", "rb") as facts:
             return Loaded(None, kinds == [COMPONENT_FILE], json.loads(facts.read()), Path(artifact))
     except (OSError, ValueError):
-        return None
+        raise _Unknown from None
 
 
 def wasi(invocation: Invocation) -> "wasmtime.WasiConfig":

@@ -17,12 +17,16 @@ def write_record(bundle: Path, pid: int, start: int, cgroup: Sequence[str], nati
     lines = [f"{pid} {start}", *(f"cgroup {directory}" for directory in cgroup)]
     if native is not None:
         lines.append(f"native {native}")
-    temporary = bundle / f".{_RECORD}"
-    temporary.write_text("\n".join(lines) + "\n")
-    os.replace(temporary, bundle / _RECORD)
+    temporary = f"{bundle}/.{_RECORD}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, os.fsencode("\n".join(lines) + "\n"))
+    finally:
+        os.close(fd)
+    os.replace(temporary, f"{bundle}/{_RECORD}")
 
 
 def remove_record(bundle: Path) -> None:
     """Nothing is left for the launcher to clean up."""
     with suppress(OSError):  # containerd may have removed the whole bundle
-        os.unlink(bundle / _RECORD)
+        os.unlink(f"{bundle}/{_RECORD}")

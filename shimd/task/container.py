@@ -4,8 +4,10 @@ Every method either does the whole of what it says, or raises a ShimdError and l
 """
 
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +61,10 @@ class Container:
         """What makes the processes, if the program is none for an engine."""
         self.init = Process("", spec["process"], streams)
         self.execs: dict[str, Process] = {}
-        self._lock = anyio.Lock()
+        self._lock = anyio.Lock(fast_acquire=True)
         self._watch = anyio.CancelScope()
+        self._killed = 0
+        """Processes that the kernel has killed for memory, as far as we have told."""
 
     # Create, and its undoing
 
@@ -75,7 +79,7 @@ class Container:
         self = cls(context, id, bundle, oci.load_spec(bundle), streams)
         self.rootfs = rootfs
         try:
-            self.cgroup = await to_thread.run_sync(self._make_cgroup, options.systemd)
+            self.cgroup = await self._make_cgroup(options.systemd)
             await self._make_init(options)
             native = self.native.state if self.native is not None else None
             bundle_files.write_record(bundle, self.init.pid, self._worker_start, self.cgroup.directories, native)
@@ -86,13 +90,18 @@ class Container:
         self.init.state = State.CREATED
         context.publish(self._created(rootfs))
         context.tasks.start_soon(self._monitor, self.init)
-        context.tasks.start_soon(self._watch_memory)
+        if not self._alone:
+            context.tasks.start_soon(self._watch_memory)
         return self
 
-    def _make_cgroup(self, systemd: bool) -> Cgroup:
+    async def _make_cgroup(self, systemd: bool) -> Cgroup:
+        """In this thread, but for systemd's: handing it to another takes longer than making it (docs/cgroups.md)."""
         linux = self.spec.get("linux", {})
         path = linux.get("cgroupsPath") or f"/{self.context.namespace}/{self.id}"
-        return Cgroup.create(path, linux.get("resources", {}), systemd=systemd)
+        resources = linux.get("resources", {})
+        if systemd:
+            return await to_thread.run_sync(partial(Cgroup.create, path, resources, systemd=True))
+        return Cgroup.create(path, resources)
 
     async def _make_init(self, options: Options) -> None:
         assert self.cgroup is not None
@@ -159,7 +168,7 @@ class Container:
         await self._release_worker(process)
 
     async def _remove_cgroup(self) -> None:
-        if self.cgroup is None:
+        if self.cgroup is None or self.cgroup.remove_at_once():
             return
         try:
             await to_thread.run_sync(self.cgroup.remove)
@@ -312,6 +321,7 @@ class Container:
         async with process.starting:
             pass
         exit = process.has_exited()
+        self._tell_of_memory(process)
         process.exited.set()
         self.context.publish(
             TaskExit(
@@ -335,12 +345,26 @@ class Container:
         if self.native is not None and self.cgroup is not None and plans.pid_namespace(self.spec) != "new":
             await to_thread.run_sync(self.cgroup.kill)
 
+    @property
+    def _alone(self) -> bool:
+        """Whether the kernel can kill nothing here but processes whose exit we are told of."""
+        return self.init.worker is not None and self.init.worker.alone
+
     async def _watch_memory(self) -> None:
         """Tell of each time the kernel killed something for memory."""
         assert self.cgroup is not None
         with self._watch:
             async for _kill in self.cgroup.oom_kills():
                 self.context.publish(TaskOom(container_id=self.id))
+
+    def _tell_of_memory(self, process: Process) -> None:
+        """The same where nobody watches: if that is what ended this process."""
+        assert process.worker is not None
+        if not self._alone or self.cgroup is None or process.worker.status != signal.SIGKILL:
+            return
+        while self._killed < self.cgroup.oom_count():
+            self._killed += 1
+            self.context.publish(TaskOom(container_id=self.id))
 
     # Delete
 

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 
@@ -41,7 +42,7 @@ class Process:
     created_at: int = field(default_factory=time.time_ns)
     """When it was asked for, by Create or Exec; nanoseconds since the epoch, as all times."""
     started_at: int = 0
-    starting: anyio.Lock = field(default_factory=anyio.Lock)
+    starting: anyio.Lock = field(default_factory=partial(anyio.Lock, fast_acquire=True))
     """Held while it is started: an exit that comes meanwhile is told after the start."""
     _killed_by: int = 0
 

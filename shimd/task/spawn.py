@@ -89,6 +89,7 @@ async def _spawn(attempt: _Attempt) -> Worker:
     forks = await context.forks(attempt.engine)
     block = block_of(attempt.engine or context.engine, plan) if world else None
     worker = await forks.spawn(key, plan, attempt.stdio, [world.steps, *world.fds] if world else [], block)
+    worker.alone = block is not None
     try:
         await _lead(context, attempt.container, worker, plan.get("artifact"))
     except BaseException:

@@ -46,6 +46,8 @@ class Worker:
     """Nanoseconds since the epoch."""
     adopted: bool = False
     """Spawned by an earlier supervisor."""
+    alone: bool = False
+    """Whether its app is one process, whatever it does."""
     exited: anyio.Event = field(default_factory=anyio.Event)
 
     async def receive(self) -> tuple[Message, list[int]] | None:
@@ -87,7 +89,7 @@ class Forks:
         self._workers: dict[str, Worker] = {}
         self._replies: dict[str, tuple[anyio.Event, list[Worker | ShimdError]]] = {}
         self._listed = anyio.Event()
-        self._sending = anyio.Lock()
+        self._sending = anyio.Lock(fast_acquire=True)
         self.closed = False
 
     async def spawn(

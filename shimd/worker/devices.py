@@ -51,30 +51,41 @@ def make_devices(tree: Tree, spec: Spec) -> None:
         for name, target in _LINKS.items():
             with suppress(FileExistsError):
                 os.symlink(target, name, dir_fd=dev)
-        for device in [*_DEFAULT, *spec.get("linux", {}).get("devices", [])]:
-            _make(tree, device)
+        nodev = _nodev(dev)
+        for device in _DEFAULT:
+            _make(tree, device, dev, nodev)
         os.close(dev)
+        for device in spec.get("linux", {}).get("devices", []):
+            _find_and_make(tree, device)
     finally:
         os.umask(before)
 
 
-def _make(tree: Tree, device: Device) -> None:
-    path = device["path"]
-    directory, _, name = path.rpartition("/")
-    parent = tree.make(directory or "/", directory=True)
+def _find_and_make(tree: Tree, device: Device) -> None:
+    parent = tree.make(os.path.dirname(device["path"]) or "/", directory=True)
     try:
-        if os.fstatvfs(parent).f_flag & os.ST_NODEV:
+        _make(tree, device, parent, _nodev(parent))
+    finally:
+        os.close(parent)
+
+
+def _nodev(directory: int) -> bool:
+    return bool(os.fstatvfs(directory).f_flag & os.ST_NODEV)
+
+
+def _make(tree: Tree, device: Device, parent: int, nodev: bool) -> None:
+    path = device["path"]
+    try:
+        if nodev:
             _make_and_bind(tree, device)
         else:
-            _mknod(device, name, parent)
+            _mknod(device, os.path.basename(path), parent)
     except FileExistsError:
         pass
     except PermissionError:  # no CAP_MKNOD: the host's own file serves as well
         _bind(tree, path)
     except (KeyError, OSError) as error:
         raise InvalidArgument(f"device {path}: {error}") from error
-    finally:
-        os.close(parent)
 
 
 def _mknod(device: Device, name: str, parent: int) -> None:

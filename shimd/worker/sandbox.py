@@ -127,7 +127,8 @@ def first_steps(steps: Steps, plan: Plan) -> None:
     """What comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
     for directory in plan.get("cgroup", []):
         if directory != plan.get("unified"):
-            _join_cgroup(steps, directory)
+            # Of version 1, by ``tasks`` (:mod:`shimd.cgroup.join`): in version 2 it is born.
+            steps.write(f"{directory}/tasks", b"0", f"cgroup {directory}")
     privileges.account(steps, plan["process"])
     for file, _value in _labels(plan["process"]):
         steps.open(file, os.O_WRONLY, _LABEL_FD, f"security label {file}")
@@ -151,12 +152,6 @@ def last_steps(world: World, process: Process, seccomp: str | None) -> None:
         steps.call("close", WORLD_FD + number, says="descriptors", policy=Policy.TRY)
     privileges.drop(steps, process, seccomp)
     steps.call("chdir", os.fsencode(process["cwd"]), says=f"working directory {process['cwd']}")
-
-
-def _join_cgroup(steps: Steps, directory: str) -> None:
-    """In version 1 by ``tasks`` (:mod:`shimd.cgroup.join`)."""
-    file = "tasks" if os.path.exists(f"{directory}/tasks") else "cgroup.procs"
-    steps.write(f"{directory}/{file}", b"0", f"cgroup {directory}")
 
 
 def _hand_over_namespaces(world: World, kinds: set[str], proc: int) -> None:

@@ -1,7 +1,7 @@
 """The zygote's other end: a fork server's child that forks workers which need no Python (``zygote.c``).
 
-An interpreter is a bad thing to fork: it is thousands of pages, each of which is in every fork's page table, and by
-running it writes to a quarter of them, of which each becomes a copy. The zygote's workers are the fork server's children.
+An interpreter is a bad thing to fork: thousands of pages, of which each is in every fork's page table and a quarter
+become copies only by running it. The zygote's workers are the fork server's children.
 """
 
 import array
@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import struct
+from functools import cache
 from pathlib import Path
 
 from shimd.linux.namespaces import open_namespace
@@ -20,6 +21,7 @@ _STDIO = 4
 _THEIR_SOCKET = 3
 
 
+@cache
 def available() -> bool:
     """Whether the part in C was built, and is wanted (``SHIMD_ZYGOTE``)."""
     return _PROGRAM.is_file() and os.environ.get("SHIMD_ZYGOTE", "yes") != "no"
