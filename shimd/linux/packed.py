@@ -40,17 +40,16 @@ class _Packer:
     def struct(self, fields: Sequence[Packable]) -> None:
         words = self._words
         for field in fields:
-            match field:
-                case int():
-                    words.append(field & _MASK)
-                case bytes():
-                    self._strings.append((len(words), self._string(field)))
-                    words.append(0)
-                case tuple():
-                    self.struct(field)
-                case _:
-                    self._lists.append((len(words), field))
-                    words.append(0)
+            if isinstance(field, int):
+                words.append(field & _MASK)
+            elif isinstance(field, tuple):
+                self.struct(field)
+            elif isinstance(field, bytes):
+                self._strings.append((len(words), self._string(field)))
+                words.append(0)
+            else:
+                self._lists.append((len(words), field))
+                words.append(0)
 
     def _string(self, text: bytes) -> int:
         at = self._known.get(text)

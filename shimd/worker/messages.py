@@ -108,8 +108,11 @@ class Plan(TypedDict, total=False):
     """The worker's filter: a BPF program, base64; none if empty."""
 
 
+_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def encode(message: Message) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode()
+    return _json(message).encode()
 
 
 def send(sock: socket.socket, message: Message, fds: list[int] | None = None) -> None:
@@ -144,7 +147,7 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
 
 def plan_file(plan: Plan) -> int:
     """The plan in a file in memory, to be passed with a spawn; the caller closes it."""
-    return memory_file("shimd-plan", json.dumps(plan, separators=(",", ":")).encode())
+    return memory_file("shimd-plan", _json(plan).encode())
 
 
 def read_plan(fd: int) -> Plan:

@@ -108,7 +108,7 @@ def drop(steps: Steps, process: Process, seccomp: str | None) -> None:
         sets["permitted"] = sets["effective"] = sets["ambient"]
     for number in range(_LAST + 1):
         if not sets["bounding"] >> number & 1:
-            _prctl(steps, libc.PR_CAPBSET_DROP, number)
+            steps.call("prctl", libc.PR_CAPBSET_DROP, number, says="capabilities that it shall never have")
     _prctl(steps, libc.PR_SET_KEEPCAPS, 1)
     _become(steps, process)
     _prctl(steps, libc.PR_SET_KEEPCAPS, 0)
