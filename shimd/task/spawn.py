@@ -5,17 +5,20 @@ it.
 import itertools
 import os
 import time
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from shimd.engines.registry import engine_runs_applications
-from shimd.errors import DataLoss, Internal, ShimdError, from_code
+from shimd.errors import DataLoss, Internal, ShimdError, Unimplemented, from_code
 from shimd.log import logger
 from shimd.task import plans
 from shimd.task.context import Context
 from shimd.task.questions import Questions
-from shimd.worker.client import HandedOver, Worker
-from shimd.worker.in_c import block_of
+from shimd.worker.client import Coming, HandedOver, Worker
+from shimd.worker.in_c import block_of, is_likely
 from shimd.worker.messages import Plan
 from shimd.worker.programs import split_entry
 from shimd.worker.worlds import World
@@ -34,13 +37,38 @@ async def spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, 
     """
     if plan["kind"] == "sandbox":
         return await _spawn(_Attempt(context, container, plan, stdio))
-    with await context.world(plan, stdio[0] if plan["terminal"] else None) as world:
-        attempt = _Attempt(context, container, plans.of_worker(plan, world), stdio, world)
-        try:
-            return await _with_right_engine(attempt)
-        except DataLoss as error:  # a disk that crashed, say: _lead has thrown the module away, and it is compiled anew
-            _log.warning("container %s: %s", container, error)
-            return await _with_right_engine(attempt)
+    async with _begun(context, plan, stdio) as begun:
+        with await context.world(plan, stdio[0] if plan["terminal"] else None) as world:
+            attempt = _Attempt(context, container, plans.of_worker(plan, world), stdio, world, begun)
+            try:
+                return await _with_right_engine(attempt)
+            except DataLoss as error:  # a disk that crashed, say: _lead has thrown the module away, it is compiled anew
+                _log.warning("container %s: %s", container, error)
+                return await _with_right_engine(attempt)
+
+
+class _Begun:
+    """A worker that is forked while its world is being made; which takes one without Python, as most programs do."""
+
+    def __init__(self, coming: Coming | None) -> None:
+        self._coming = coming
+
+    def take(self) -> Coming | None:
+        """Whoever has it has to end it."""
+        coming, self._coming = self._coming, None
+        return coming
+
+
+@asynccontextmanager
+async def _begun(context: Context, plan: Plan, stdio: tuple[int, int, int]) -> AsyncIterator[_Begun]:
+    forks = await context.forks()
+    likely = is_likely(context.engine, plan)
+    begun = _Begun(await forks.begin(_key(context, plan), plan, stdio) if likely else None)
+    try:
+        yield begun
+    finally:
+        if unwanted := begun.take():
+            await unwanted.end()
 
 
 @dataclass(frozen=True)
@@ -50,6 +78,7 @@ class _Attempt:
     plan: Plan
     stdio: tuple[int, int, int]
     world: World | None = None
+    begun: _Begun = field(default_factory=partial(_Begun, None))
     engine: str | None = None
     """Another than the context's."""
 
@@ -84,18 +113,38 @@ async def _with_program(attempt: _Attempt) -> _Attempt:
 
 
 async def _spawn(attempt: _Attempt) -> Worker:
-    context, plan, world = attempt.context, attempt.plan, attempt.world
-    key = f"{context.namespace}/{plan['id']}@{time.time_ns()}.{next(_serial)}"
-    forks = await context.forks(attempt.engine)
-    block = block_of(attempt.engine or context.engine, plan) if world else None
-    worker = await forks.spawn(key, plan, attempt.stdio, [world.steps, *world.fds] if world else [], block)
-    worker.alone = block is not None
+    worker = await _born(attempt)
     try:
-        await _lead(context, attempt.container, worker, plan.get("artifact"))
+        await _lead(attempt.context, attempt.container, worker, attempt.plan.get("artifact"))
     except BaseException:
-        await forks.end(worker)
+        await worker.forks.end(worker)
         raise
     return worker
+
+
+async def _born(attempt: _Attempt) -> Worker:
+    context, plan, world = attempt.context, attempt.plan, attempt.world
+    engine = attempt.engine or context.engine
+    if world is not None and (block := block_of(engine, plan)) is not None:
+        with suppress(Unimplemented):
+            return await _born_in_c(attempt, world, block)
+    forks = await context.forks(engine)
+    fds = [world.steps, *world.fds] if world is not None else []
+    return await forks.spawn(_key(context, plan), plan, attempt.stdio, fds)
+
+
+async def _born_in_c(attempt: _Attempt, world: World, block: bytes) -> Worker:
+    """:raises Unimplemented: it takes Python"""
+    context, plan = attempt.context, attempt.plan
+    coming = None if attempt.engine else attempt.begun.take()
+    if coming is None:
+        forks = await context.forks(attempt.engine)
+        coming = await forks.begin(_key(context, plan), plan, attempt.stdio)
+    return await coming.entered(block, world.steps, world.fds)
+
+
+def _key(context: Context, plan: Plan) -> str:
+    return f"{context.namespace}/{plan['id']}@{time.time_ns()}.{next(_serial)}"
 
 
 async def _lead(context: Context, container: str, worker: Worker, artifact: str | None) -> None:

@@ -80,6 +80,51 @@ class Worker:
         self.exited.set()
 
 
+class Coming:
+    """A worker that was asked for. It may exist from then on, so that its owner must learn of it, whoever cancels."""
+
+    def __init__(self, forks: "Forks") -> None:
+        self.forks = forks
+        self._known = anyio.Event()
+        self._result: Worker | ShimdError
+
+    def has_come(self, result: Worker | ShimdError) -> None:
+        self._result = result
+        self._known.set()
+
+    async def worker(self) -> Worker:
+        """:raises ShimdError: the fork failed, or the fork server is gone"""
+        with anyio.CancelScope(shield=True):
+            await self._known.wait()
+        if isinstance(self._result, ShimdError):
+            raise self._result
+        return self._result
+
+    async def entered(self, block: bytes, steps: int, world: Sequence[int] = ()) -> Worker:
+        """One of :meth:`Forks.begin`, told what to run, and where. The descriptors stay the caller's.
+
+        :param block: for the engine's part in C
+        :param steps: to its world, whose descriptors are ``world``
+        :raises ShimdError: as :meth:`worker`, or the worker is gone
+        """
+        worker = await self.worker()
+        worker.alone = True
+        fd = memory_file("shimd-program", block)
+        try:
+            worker.send({"op": "enter"}, [steps, fd, *world])
+        except BaseException:
+            await self.forks.end(worker)
+            raise
+        finally:
+            os.close(fd)
+        return worker
+
+    async def end(self) -> None:
+        """It is not wanted any more."""
+        with suppress(ShimdError):
+            await self.forks.end(await self.worker())
+
+
 class Forks:
     """A connection to the fork server of one engine."""
 
@@ -87,59 +132,50 @@ class Forks:
         sock.setblocking(False)
         self._sock = sock
         self._workers: dict[str, Worker] = {}
-        self._replies: dict[str, tuple[anyio.Event, list[Worker | ShimdError]]] = {}
+        self._coming: dict[str, Coming] = {}
         self._listed = anyio.Event()
         self._sending = anyio.Lock(fast_acquire=True)
         self.closed = False
 
-    async def spawn(
-        self,
-        key: str,
-        plan: Plan,
-        stdio: tuple[int, int, int],
-        world: Sequence[int] = (),
-        block: bytes | None = None,
-    ) -> Worker:
+    async def spawn(self, key: str, plan: Plan, stdio: tuple[int, int, int], world: Sequence[int] = ()) -> Worker:
         """Fork a worker; the descriptors stay the caller's.
 
         :param world: of a container: its steps, and the descriptors of its world
-        :param block: for a worker without Python (:mod:`.in_c`), which has steps
         :raises ShimdError: the fork failed, or the fork server is gone
         """
         plan_fd = plan_file(plan)
-        blocks = [] if block is None else [memory_file("shimd-program", block)]
-        where = {"pidns": plan.get("pidns"), "cgroup": plan.get("unified"), "block": bool(blocks)}
         try:
-            fds = [plan_fd, *stdio, *world[:1], *blocks, *world[1:]]
-            return await self._ask({"op": "spawn", "key": key, **where}, fds)
+            coming = await self._ask(_spawn(key, plan), [*stdio, plan_fd, *world])
         finally:
-            for fd in (plan_fd, *blocks):
-                os.close(fd)
+            os.close(plan_fd)
+        return await coming.worker()
+
+    async def begin(self, key: str, plan: Plan, stdio: tuple[int, int, int]) -> Coming:
+        """Ask for a worker without Python (:mod:`.in_c`), which waits until it has :meth:`Coming.entered`. It
+        fails as ``Unimplemented`` if it takes Python here.
+
+        :param plan: of it, pid namespace and cgroup
+        :raises Unavailable: the fork server is gone
+        """
+        return await self._ask(_spawn(key, plan), list(stdio))
 
     async def follow(self, key: str, pid: int) -> Worker:
         """Learn of the exit of a process that a worker left behind, as of a worker's.
 
         :raises Internal: it left none of that number
         """
-        return await self._ask({"op": "follow", "key": key, "pid": pid}, [])
+        return await (await self._ask({"op": "follow", "key": key, "pid": pid}, [])).worker()
 
-    async def _ask(self, message: Message, fds: list[int]) -> Worker:
-        """Send a request and wait for the ``spawned`` or ``failed`` that answers it."""
-        event, slot = anyio.Event(), []  # type: tuple[anyio.Event, list[Worker | ShimdError]]
+    async def _ask(self, message: Message, fds: list[int]) -> Coming:
+        """Send a request that ``spawned`` or ``failed`` will answer."""
         key = message["key"]
-        self._replies[key] = event, slot
+        coming = self._coming[key] = Coming(self)
         try:
             await self._send(message, fds)
         except BaseException:
-            del self._replies[key]
+            del self._coming[key]
             raise
-        # The worker exists from here on: its owner must learn of it, whoever cancels.
-        with anyio.CancelScope(shield=True):
-            await event.wait()
-        result = slot[0]
-        if isinstance(result, ShimdError):
-            raise result
-        return result
+        return coming
 
     async def forget(self, worker: Worker) -> None:
         """Drop the exit status of a worker that has exited; here and in the fork server."""
@@ -209,7 +245,7 @@ class Forks:
         if key in self._workers:  # ours, and listed once more
             control.close()
             return
-        worker = Worker(key, message["pid"], message["start"], control, self, adopted=key not in self._replies)
+        worker = Worker(key, message["pid"], message["start"], control, self, adopted=key not in self._coming)
         self._workers[key] = worker
         self._reply(key, worker)
 
@@ -222,22 +258,25 @@ class Forks:
             worker.gone(message["status"], message["at"])
 
     def _reply(self, key: str, result: Worker | ShimdError) -> None:
-        waiting = self._replies.pop(key, None)
-        if waiting is not None:
-            waiting[1].append(result)
-            waiting[0].set()
+        coming = self._coming.pop(key, None)
+        if coming is not None:
+            coming.has_come(result)
 
     def _close(self) -> None:
         self.closed = True
         self._sock.close()
         self._listed.set()
-        for key in list(self._replies):
+        for key in list(self._coming):
             self._reply(key, Unavailable("the fork server is gone"))
 
     @property
     def orphans(self) -> list[Worker]:
         """Workers not known to have exited: after :meth:`run` has ended nobody reports them any more."""
         return [worker for worker in self._workers.values() if worker.status is None]
+
+
+def _spawn(key: str, plan: Plan) -> Message:
+    return {"op": "spawn", "key": key, "pidns": plan.get("pidns"), "cgroup": plan.get("unified")}
 
 
 def connect(path: Path) -> socket.socket:

@@ -12,6 +12,7 @@ has the protocol.
 """
 
 import contextlib
+import errno
 import gc
 import os
 import select
@@ -35,6 +36,8 @@ from shimd.worker.zygote import Zygote, available
 LINGER = float(os.environ.get("SHIMD_LINGER") or 5)
 #: Exit statuses of adopted processes that are kept for a request to follow them, which comes at once if at all.
 STRAYS = 256
+#: Descriptors of a spawn without a plan.
+_STREAMS = 3
 
 
 @dataclass
@@ -152,8 +155,8 @@ class ForkServer:
             pid = self._fork(message, fds, theirs.fileno())
         except OSError as error:
             ours.close()
-            code = Code.RESOURCE_EXHAUSTED if isinstance(error, BlockingIOError) else Code.INTERNAL
-            self._tell({"ev": "failed", "key": key, "code": code, "message": f"fork: {error.strerror}"})
+            failed = {"ev": "failed", "key": key, "code": _code(error), "message": f"fork: {error.strerror}"}
+            self._tell(failed)
             return
         finally:
             theirs.close()
@@ -161,22 +164,22 @@ class ForkServer:
 
     def _fork(self, message: Message, fds: list[int], control: int) -> int:
         where = message["pidns"], message["cgroup"]
-        block = [fds.pop(5)] if message["block"] else []
+        if len(fds) == _STREAMS:
+            return self._fork_in_c([*fds, control], *where)
+        pid = fork_into(*where)
+        if pid == 0:
+            self._become_worker(fds, control)
+        return pid
+
+    def _fork_in_c(self, fds: list[int], pidns: str | None, cgroup: str | None) -> int:
+        if self._zygote is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         try:
-            if block and self._zygote is not None:
-                try:
-                    return self._zygote.spawn([*fds[1:4], control, *fds[5:]], fds[4], block[0], *where)
-                except OSError as error:
-                    if error.errno not in NO_CLONE3:
-                        raise
-                    self._zygote = None  # not on this kernel, or with this C library: by the way that has a way out
-            pid = fork_into(*where)
-            if pid == 0:
-                self._become_worker(fds, control)
-            return pid
-        finally:
-            for fd in block:
-                os.close(fd)
+            return self._zygote.spawn(fds, pidns, cgroup)
+        except OSError as error:
+            if error.errno in NO_CLONE3:  # on this kernel, or with this C library
+                self._zygote = None
+            raise
 
     def _watch(self, child: Child) -> None:
         self._children[child.key] = self._by_pidfd[child.pidfd] = child
@@ -253,6 +256,13 @@ def _zygote(engine: Engine[object]) -> Zygote | None:
         return Zygote(command) if command is not None else None
     except OSError:  # its standard error has told why
         return None
+
+
+def _code(error: OSError) -> Code:
+    """Of a fork that failed."""
+    if isinstance(error, BlockingIOError):
+        return Code.RESOURCE_EXHAUSTED
+    return Code.UNIMPLEMENTED if error.errno in NO_CLONE3 else Code.INTERNAL
 
 
 def start_time(pid: int) -> int:

@@ -15,13 +15,18 @@ from shimd.worker.invocation import invocation_of
 from shimd.worker.messages import Plan
 
 
+def is_likely(engine: str, plan: Plan) -> bool:
+    """Whether most programs like this one run without Python, as far as a plan tells."""
+    return isinstance(_engine(engine), RunsInC) and zygote.available() and not plan.get("listen")
+
+
 def block_of(engine: str, plan: Plan) -> bytes | None:
     """What the engine's part in C needs to run the program of a plan; ``None``: that takes Python.
 
     :raises ShimdError: the engine refuses the program, in one sentence
     """
     runs = _engine(engine)
-    if not isinstance(runs, RunsInC) or not zygote.available() or "artifact" not in plan or plan.get("listen"):
+    if not isinstance(runs, RunsInC) or not is_likely(engine, plan) or "artifact" not in plan:
         return None
     try:
         return runs.pack(Path(plan["artifact"]), invocation_of(plan))

@@ -83,7 +83,7 @@ def take(fds: Sequence[int], control: int) -> Given:
 
     :param fds: as they come with a spawn (``messages.py``)
     """
-    plan, streams, steps, world = fds[0], fds[1:4], fds[4:5], fds[5:]
+    streams, plan, steps, world = fds[:3], fds[3], fds[4:5], fds[5:]
     given = read_plan(plan), read_file(steps[0]) if steps else b""
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (*streams, control, *world)]
     for target, fd in enumerate(high):

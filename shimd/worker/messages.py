@@ -4,11 +4,11 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 
 * supervisor ⇄ fork server (``<runtime>/worker-<engine>.sock``), one at a time; the fork server outlives it::
 
-      → {"op": "spawn", "key": K, "pidns": null | "new" | path, "cgroup": null | path, "block": bool}
-                          + [plan memfd, stdin, stdout, stderr] and of a container [steps memfd, world…];
-                            with a block for the engine's part in C (``in_c.py``), that comes after the steps
+      → {"op": "spawn", "key": K, "pidns": null | "new" | path, "cgroup": null | path}
+                          + [stdin, stdout, stderr, plan memfd] and of a container [steps memfd, world…];
+                            without a plan: a worker without Python (``in_c.py``), which is told later what to run
       ← {"ev": "spawned", "key": K, "pid": P, "start": T}       + [control]
-      ← {"ev": "failed", "key": K, "code": C, "message": M}       the fork itself failed
+      ← {"ev": "failed", "key": K, "code": C, "message": M}       the fork itself failed; UNIMPLEMENTED: take Python
       ← {"ev": "exited", "key": K, "pid": P, "status": wait status, "at": ns since the epoch}
       → {"op": "follow", "key": K, "pid": P}                      a process that a worker left: answered as a spawn
       → {"op": "forget", "key": K}                                the exit is on record; drop it
@@ -18,6 +18,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 
 * supervisor ⇄ worker (``control`` above; the fork server keeps a duplicate until the worker is forgotten)::
 
+      → {"op": "enter"} + [steps memfd, block memfd, world…]   to a worker without Python, before all else
       ← {"ev": "entry", "name": path} + [file]  a program, if the plan names no artefact
       ← {"ev": "entry", "name": path, "missing": sentence}    or it is not there; an image's layer may hold it
       ← {"ev": "image"}                         what layers has the container's image?

@@ -23,14 +23,10 @@
 
 #include "../engines/engine.h"
 
-enum { MAX_FDS = 253, CONTROL = 3, STDIO = 4, FAILED = 70, HIGH = 256 };
+enum { MAX_FDS = 253, CONTROL = 3, WORLD = 4, FAILED = 70, HIGH = 512 };
 
-/* A request: the descriptors that come with it are stdin, stdout, stderr, control, those of the world, the steps, the
- * program's block, and then, as the flags say, a cgroup's directory and a pid namespace. */
-struct request {
-    uint64_t world;
-    uint64_t flags;
-};
+/* A request is its flags: with it come stdin, stdout, stderr, control, and as they say a cgroup's directory and a pid
+ * namespace. The worker gets all else by control: "enter" (worker/messages.py). */
 enum { NEW_PID = 1, IN_CGROUP = 2, JOIN_PID = 4 };
 
 struct clone_arguments {
@@ -129,36 +125,48 @@ static uint64_t take(const struct steps *steps, uint64_t at) {
 /* For process 1 of a pid namespace, whom the kernel spares a signal's default action (worker/main.py). */
 static void die(int number) { _exit(128 + number); }
 
-static void arrange(const int *fds, int count) {
+/* A packet with its descriptors; returns how many, or -1 at the end of the connection. */
+static int receive(int sock, void *packet, size_t size, int *fds) {
+    char control[CMSG_SPACE(sizeof(int) * MAX_FDS)];
+    struct iovec data = {packet, size};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    if (recvmsg(sock, &message, MSG_CMSG_CLOEXEC) <= 0 || message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) return -1;
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header == NULL || header->cmsg_type != SCM_RIGHTS) return 0;
+    size_t length = header->cmsg_len - CMSG_LEN(0);
+    memcpy(fds, CMSG_DATA(header), length);
+    return (int)(length / sizeof(int));
+}
+
+/* Make them this process's descriptors from first on, and close all others from there. */
+static void arrange(const int *fds, int count, int first) {
     int high[MAX_FDS];
     for (int i = 0; i < count; i++)
         if ((high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, HIGH)) < 0) _exit(FAILED);
     for (int i = 0; i < count; i++)
-        if (dup3(high[i], i, i < CONTROL ? 0 : O_CLOEXEC) < 0) _exit(FAILED);
-    if (syscall(SYS_close_range, count, ~0U, 0) == 0) return;
-    for (int fd = count; fd < 65536; fd++) close(fd); /* a kernel before 5.9 */
+        if (dup3(high[i], first + i, first + i < CONTROL ? 0 : O_CLOEXEC) < 0) _exit(FAILED);
+    if (syscall(SYS_close_range, first + count, ~0U, 0) == 0) return;
+    for (int fd = first + count; fd < 65536; fd++) close(fd); /* a kernel before 5.9 */
 }
 
-static void work(const struct engine *engine, const struct request *request, const int *fds) {
-    int count = STDIO + (int)request->world;
+static void work(const struct engine *engine, const int *streams_and_control) {
+    char packet[64], sentence[4096] = "";
+    int fds[MAX_FDS], count, code = 0;
     sigset_t none;
-    const struct steps *steps = unpack(fds[count]);
-    const void *block = unpack(fds[count + 1]);
-    char sentence[4096] = "";
-    int code = 0;
-    if (steps == NULL || block == NULL) _exit(FAILED);
-    arrange(fds, count);
+    arrange(streams_and_control, WORLD, 0);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    if ((count = receive(CONTROL, packet, sizeof packet, fds)) < 2) _exit(FAILED); /* it is not wanted any more */
+    const struct steps *steps = unpack(fds[0]);
+    const void *block = unpack(fds[1]);
+    if (steps == NULL || block == NULL) _exit(FAILED);
+    arrange(fds + 2, count - 2, WORLD);
     uint64_t at = take(steps, 0);
     void *program = engine->load(engine->context, block, &code, sentence, sizeof sentence);
     if (program == NULL) fail(code, sentence);
     take(steps, at);
     say("{\"ev\":\"ready\",\"signals\":[]}", "", "");
-    char start[64];
-    struct iovec data = {start, sizeof start};
-    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
-    if (recvmsg(CONTROL, &message, 0) <= 0) _exit(FAILED); /* deleted before it was started */
+    if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED); /* deleted before it was started */
     close(CONTROL);
     _exit(engine->run(program));
 }
@@ -173,46 +181,31 @@ static void *thread_id(void) {
 }
 
 /* A worker, as a child of our parent's. */
-static long spawn(const struct engine *engine, const struct request *request, const int *fds) {
-    const int *more = fds + STDIO + request->world + 2;
+static long spawn(const struct engine *engine, uint64_t flags, const int *fds) {
+    const int *more = fds + WORLD;
     static int own = -1;
     void *id = thread_id();
     struct clone_arguments arguments = {.flags = CLONE_PARENT};
     if (id == NULL) return -ENOSYS;
     arguments.flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
     arguments.child_tid = (uint64_t)(uintptr_t)id;
-    if (request->flags & NEW_PID) arguments.flags |= CLONE_NEWPID;
-    if (request->flags & IN_CGROUP) {
+    if (flags & NEW_PID) arguments.flags |= CLONE_NEWPID;
+    if (flags & IN_CGROUP) {
         arguments.flags |= 0x200000000ULL; /* CLONE_INTO_CGROUP */
         arguments.cgroup = (uint64_t)*more++;
     }
-    if (request->flags & JOIN_PID) {
+    if (flags & JOIN_PID) {
         if (own < 0) own = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
         if (own < 0 || setns(*more, CLONE_NEWPID) != 0) return -errno;
     }
     long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
     if (pid == 0) {
         syscall(SYS_set_robust_list, (char *)id + 16, 24);
-        work(engine, request, fds);
+        work(engine, fds);
     }
     long result = pid < 0 ? -errno : pid;
-    if (request->flags & JOIN_PID && setns(own, CLONE_NEWPID) != 0) _exit(FAILED); /* of no use any more */
+    if (flags & JOIN_PID && setns(own, CLONE_NEWPID) != 0) _exit(FAILED); /* of no use any more */
     return result;
-}
-
-static int receive(int sock, struct request *request, int *fds) {
-    char control[CMSG_SPACE(sizeof(int) * MAX_FDS)];
-    struct iovec data = {request, sizeof *request};
-    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    ssize_t size = recvmsg(sock, &message, MSG_CMSG_CLOEXEC);
-    if (size != sizeof *request) return -1;
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    if (header == NULL || header->cmsg_type != SCM_RIGHTS) return -1;
-    size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    size_t wanted = STDIO + request->world + 2 + !!(request->flags & IN_CGROUP) + !!(request->flags & JOIN_PID);
-    if ((message.msg_flags & MSG_CTRUNC) || count > MAX_FDS || count != wanted) return -1;
-    memcpy(fds, CMSG_DATA(header), sizeof(int) * count);
-    return (int)count;
 }
 
 static const struct engine *find_engine(int count, char *const arguments[]) {
@@ -226,15 +219,15 @@ static int answer(int sock, int64_t result) { return send(sock, &result, sizeof 
 
 int main(int argc, char *argv[]) {
     static const int deadly[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-    struct request request;
+    uint64_t flags;
     int fds[MAX_FDS];
     const struct engine *engine = find_engine(argc, argv);
     if (engine == NULL) return FAILED;
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) signal(deadly[i], die);
     for (int64_t result = 0; answer(CONTROL, result);) {
-        int count = receive(CONTROL, &request, fds);
-        if (count < 0) return 0;
-        result = spawn(engine, &request, fds);
+        int count = receive(CONTROL, &flags, sizeof flags, fds);
+        if (count < WORLD) return 0;
+        result = spawn(engine, flags, fds);
         for (int i = 0; i < count; i++) close(fds[i]);
     }
     return 0;

@@ -16,8 +16,6 @@ from shimd.linux.namespaces import open_namespace
 
 _PROGRAM = Path(__file__).with_name("_zygote")
 _NEW_PID, _IN_CGROUP, _JOIN_PID = 1, 2, 4
-_STDIO = 4
-"""With ``control``."""
 _THEIR_SOCKET = 3
 
 
@@ -37,11 +35,10 @@ class Zygote:
         self._command = [str(_PROGRAM), *engine]
         self._socket = self._start()
 
-    def spawn(self, fds: list[int], steps: int, block: int, pidns: str | None, cgroup: str | None) -> int:
-        """Fork a worker; returns its pid.
+    def spawn(self, fds: list[int], pidns: str | None, cgroup: str | None) -> int:
+        """Fork a worker, which waits to be told what to run; returns its pid.
 
-        :param fds: its descriptors from 0 on: streams, control and world
-        :param block: the file of what the engine's part in C is told
+        :param fds: its descriptors from 0 on: streams and control
         :raises OSError: as of clone3(2)
         """
         opened: list[int] = []
@@ -55,7 +52,7 @@ class Zygote:
             elif pidns is not None:
                 flags |= _JOIN_PID
                 opened.append(open_namespace(pidns))
-            return self._ask(struct.pack("=2Q", len(fds) - _STDIO, flags), [*fds, steps, block, *opened])
+            return self._ask(struct.pack("=Q", flags), [*fds, *opened])
         finally:
             for fd in opened:
                 os.close(fd)

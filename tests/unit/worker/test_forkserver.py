@@ -16,6 +16,7 @@ from shimd.daemon.modules import compile_in_worker
 from shimd.engines.base import Engine
 from shimd.engines.wasmtime import WasmtimeEngine
 from shimd.errors import DataLoss, Internal, InvalidArgument, ShimdError, Unavailable, from_code
+from shimd.worker import zygote
 from shimd.worker.client import Forks, Worker, connect, launch
 from shimd.worker.forkserver import ForkServer
 from shimd.worker.in_c import block_of
@@ -69,9 +70,12 @@ class Server:
         return worker
 
     async def spawn(self, key: str, plan: Plan, steps: Steps) -> Worker:
-        fd = memory_file("steps", steps.packed())
+        fd, stdio = memory_file("steps", steps.packed()), (self.null,) * 3
         try:
-            return await self.forks.spawn(key, plan, (self.null,) * 3, [fd], block_of("wasmtime", plan))
+            block = block_of("wasmtime", plan)
+            if block is None:
+                return await self.forks.spawn(key, plan, stdio, [fd])
+            return await (await self.forks.begin(key, plan, stdio)).entered(block, fd)
         finally:
             os.close(fd)
 
@@ -85,9 +89,11 @@ async def server(
 ) -> AsyncIterator[Server]:
     """Its workers are the zygote's, or run in Python."""
     monkeypatch.setenv("SHIMD_ZYGOTE", "yes" if request.param == "zygote" else "no")
+    zygote.available.cache_clear()
     server = Server(tmp_path)
     with anyio.fail_after(60):
         yield server
+    zygote.available.cache_clear()
     os.close(server.null)
     os.kill(server.pid, signal.SIGKILL)
     os.waitpid(server.pid, 0)  # noqa: ASYNC222 — it is dead
