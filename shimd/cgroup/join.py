@@ -7,8 +7,8 @@ def join(directories: list[str]) -> None:
     """Move this process, which must have one thread only, into a cgroup: one directory per hierarchy.
 
     In version 1 by ``tasks`` rather than ``cgroup.procs``: since Linux 5.12 a thread that moves just itself does not
-    take the node-wide lock that every fork and exit needs, nor wait for an RCU grace period (measured per hierarchy:
-    docs/cgroups.md). Version 2 has no such file.
+    take the node-wide lock that every fork and exit needs, nor wait for an RCU grace period (docs/design.md). Version 2
+    has no such file.
 
     :raises OSError: naming the file
     """

@@ -95,7 +95,7 @@ class Container:
         return self
 
     async def _make_cgroup(self, systemd: bool) -> Cgroup:
-        """In this thread, but for systemd's: handing it to another takes longer than making it (docs/cgroups.md)."""
+        """In this thread, but for systemd's: handing it to another takes longer than making it (docs/design.md)."""
         linux = self.spec.get("linux", {})
         path = linux.get("cgroupsPath") or f"/{self.context.namespace}/{self.id}"
         resources = linux.get("resources", {})

@@ -5,6 +5,7 @@ logging program: containerd's docs, "Shim Authoring", Logging). The worker write
 terminal is copied, since its other end must outlive any reader.
 """
 
+import errno
 import fcntl
 import os
 import stat
@@ -18,11 +19,13 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from shimd.errors import FailedPrecondition, InvalidArgument, ShimdError
+from shimd.errors import FailedPrecondition, InvalidArgument
 from shimd.task.logger import Logger
 from shimd.worker.worlds import Tasks
 
 _CHUNK = 65536
+#: Seconds to wait for somebody to read what a FIFO will bring.
+_PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Stdio:
         self = cls()
         try:
             if streams.terminal:
-                self._open_console(streams, size)
+                await self._open_console(streams, size)
             else:
                 stdin = self._open_stdin(streams.stdin)
                 self.fds = (stdin, *await self._open_outputs(streams, container, namespace))
@@ -84,13 +87,13 @@ class Stdio:
         if urlsplit(streams.stdout).scheme == "binary":
             self._logger = await Logger.start(streams.stdout, container, namespace)
             return self._own(self._logger.stdout), self._own(self._logger.stderr)
-        stdout = self._own(open_output("stdout", streams.stdout))
+        stdout = self._own(await open_output("stdout", streams.stdout))
         if streams.stderr == streams.stdout:
             return stdout, stdout
-        return stdout, self._own(open_output("stderr", streams.stderr))
+        return stdout, self._own(await open_output("stderr", streams.stderr))
 
-    def _open_console(self, streams: Streams, size: tuple[int, int]) -> None:
-        self._console = Console(streams, size)
+    async def _open_console(self, streams: Streams, size: tuple[int, int]) -> None:
+        self._console = await Console.open(streams, size)
         master, slave = os.openpty()
         self.fds = (self._own(slave),) * 3
         self._console.attach(master)
@@ -128,7 +131,7 @@ class Stdio:
             await self._logger.close()
 
 
-def open_output(stream: str, name: str) -> int:
+async def open_output(stream: str, name: str) -> int:
     """Open an output that containerd names by path, ``fifo://`` or ``file://`` URI; ``/dev/null`` for an empty name.
 
     :raises InvalidArgument: the stream and its name, with the system's reason
@@ -140,8 +143,39 @@ def open_output(stream: str, name: str) -> int:
         if urlsplit(name).scheme == "file":
             path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        # Read-write: with the write end alone a reader that has not come yet is ENXIO, one that left is EPIPE.
-        return os.open(path, os.O_RDWR if stat.S_ISFIFO(path.stat().st_mode) else os.O_WRONLY | os.O_APPEND)
+        if not stat.S_ISFIFO(path.stat().st_mode):
+            return os.open(path, os.O_WRONLY | os.O_APPEND)
+        return await _open_fifo(path)
+
+
+async def _open_fifo(path: Path) -> int:
+    """Open the write end once somebody reads, or has not come for a while.
+
+    containerd opens its end in a thread, which may come after a fast app has gone: then the output is lost, and the
+    reader waits for a writer for ever. (runc waits, too, without an end.)
+
+    Read-write: a reader that leaves, as containerd does in a restart, must not be the app's end (SIGPIPE).
+    """
+    writer = None
+    with anyio.move_on_after(_PATIENCE):
+        writer = await _when_read(path)
+    try:
+        return os.open(path, os.O_RDWR)
+    finally:
+        if writer is not None:  # until then: a reader that sees none takes that for the end
+            os.close(writer)
+
+
+async def _when_read(path: Path) -> int:
+    pause = 0.001
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        await anyio.sleep(pause)
+        pause = min(2 * pause, 0.05)
 
 
 def _path(name: str) -> Path:
@@ -162,7 +196,7 @@ def _naming(stream: str, name: str) -> Iterator[None]:
 class Console:
     """A pseudo-terminal whose master side is copied from and to containerd's FIFOs."""
 
-    def __init__(self, streams: Streams, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int]) -> None:
         self.master: int | None = None
         self._size = size
         self._input: int | None = None
@@ -171,11 +205,17 @@ class Console:
         self._drained = anyio.Event()
         self._scope = anyio.CancelScope()
         self._started = False
+
+    @classmethod
+    async def open(cls, streams: Streams, size: tuple[int, int]) -> "Console":
+        """:raises InvalidArgument: as :meth:`Stdio.open`"""
+        self = cls(size)
         try:
-            self._open_fifos(streams)
-        except (OSError, ShimdError):
+            await self._open_fifos(streams)
+        except BaseException:
             self._close_fds()
             raise
+        return self
 
     def attach(self, master: int) -> None:
         """From here on ``master`` is ours to close."""
@@ -185,13 +225,13 @@ class Console:
         os.set_blocking(master, False)
         self.resize(*self._size)
 
-    def _open_fifos(self, streams: Streams) -> None:
+    async def _open_fifos(self, streams: Streams) -> None:
         if streams.stdin:
             with _naming("stdin", streams.stdin):
                 path = _path(streams.stdin)
                 self._input = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
                 self._keep = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # else a read would see an EOF between writers
-        self._output = open_output("stdout", streams.stdout)
+        self._output = await open_output("stdout", streams.stdout)
         os.set_blocking(self._output, False)
 
     def resize(self, rows: int, columns: int) -> None:

@@ -57,6 +57,20 @@ class Member:
         return os.waitpid(self.pid, 0)[1]
 
 
+def test_removed_at_once_if_nothing_is_in_it(name: str) -> None:
+    cgroup = Cgroup.create(f"/{name}", {})
+    member = Member(cgroup)
+    assert not cgroup.remove_at_once()
+    assert os.path.exists(f"/proc/{member.pid}")  # it is nobody's to kill here
+    os.kill(member.pid, signal.SIGKILL)
+    member.end()
+    cgroup.remove()
+    assert cgroup.remove_at_once()  # it is gone
+    assert not directories(name)
+    assert Cgroup.create(f"/{name}", {}).remove_at_once()
+    assert not directories(name)
+
+
 def test_a_directory_in_each_hierarchy_and_none_afterwards(name: str) -> None:
     cgroup = Cgroup.create(f"/{name}", {})
     assert cgroup.directories == directories(name) == [f"{root}/{name}" for root in layout.current().roots]

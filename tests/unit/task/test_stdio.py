@@ -3,6 +3,8 @@
 import os
 import stat
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import anyio.abc
 import pytest
 
 from shimd.errors import FailedPrecondition, InvalidArgument
+from shimd.task import stdio as stdio_module
 from shimd.task.stdio import Stdio, Streams
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +37,12 @@ def fifo(directory: Path, name: str) -> str:
     return str(path)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For FIFOs that nobody reads yet."""
+    monkeypatch.setattr(stdio_module, "_PATIENCE", 0.01)
+
+
 async def open_stdio(streams: Streams, size: tuple[int, int] = (0, 0)) -> Stdio:
     return await Stdio.open(streams, "c1", "ns1", size)
 
@@ -45,6 +54,7 @@ async def test_nothing_named_is_dev_null() -> None:
     await stdio.close()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_fifos_open_without_any_peer(tmp_path: Path) -> None:
     stdio = await open_stdio(Streams(fifo(tmp_path, "in"), fifo(tmp_path, "out"), fifo(tmp_path, "err")))
     assert all(os.get_blocking(fd) for fd in stdio.fds)
@@ -54,6 +64,28 @@ async def test_fifos_open_without_any_peer(tmp_path: Path) -> None:
     os.close(reader)
     assert os.write(stdio.fds[1], b"late") == 4, "written after the reader left"
     await stdio.close()
+
+
+async def test_a_reader_may_come_later_than_a_fast_app_would_end(tmp_path: Path, tasks: anyio.abc.TaskGroup) -> None:
+    """containerd's comes from a thread of its own: it reads all there is, and its end."""
+    streams = Streams(stdout=fifo(tmp_path, "out"), stderr=fifo(tmp_path, "err"))
+    read = {}
+
+    def reader(name: str) -> None:
+        time.sleep(0.1)
+        read[name] = (tmp_path / name).read_bytes()
+
+    readers = [threading.Thread(target=reader, args=[name], daemon=True) for name in ("out", "err")]
+    for thread in readers:
+        thread.start()
+    stdio = await open_stdio(streams)
+    os.write(stdio.fds[1], b"output")
+    os.write(stdio.fds[2], b"errors")
+    stdio.handed_over(tasks)
+    await stdio.close()
+    for thread in readers:
+        thread.join(5)
+    assert read == {"out": b"output", "err": b"errors"}
 
 
 async def test_stdin_ends_when_closed_not_before(tmp_path: Path) -> None:
@@ -122,6 +154,7 @@ async def test_logging_program(tmp_path: Path, tasks: anyio.abc.TaskGroup) -> No
     assert result.read_text() == "['key', 'value'] c1 ns1\nto stdout to stderr\n"
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_terminal(tmp_path: Path, tasks: anyio.abc.TaskGroup) -> None:
     streams = Streams(fifo(tmp_path, "in"), fifo(tmp_path, "out"), terminal=True)
     stdio = await open_stdio(streams, size=(24, 80))
@@ -143,6 +176,7 @@ async def test_terminal(tmp_path: Path, tasks: anyio.abc.TaskGroup) -> None:
     await stdio.close()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_what_was_written_last_is_not_lost(tmp_path: Path, tasks: anyio.abc.TaskGroup) -> None:
     stdio = await open_stdio(Streams(stdout=fifo(tmp_path, "out"), terminal=True))
     slave = os.dup(stdio.fds[1])

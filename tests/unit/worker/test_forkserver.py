@@ -15,7 +15,7 @@ import pytest
 from shimd.daemon.modules import compile_in_worker
 from shimd.engines.base import Engine
 from shimd.engines.wasmtime import WasmtimeEngine
-from shimd.errors import DataLoss, Internal, InvalidArgument, ShimdError, Unavailable, from_code
+from shimd.errors import DataLoss, Internal, InvalidArgument, ShimdError, Unavailable, Unimplemented, from_code
 from shimd.worker import zygote
 from shimd.worker.client import Forks, Worker, connect, launch
 from shimd.worker.forkserver import ForkServer
@@ -181,6 +181,39 @@ async def test_a_zygote_that_is_killed_is_replaced(server: Server) -> None:
             await worker.exited.wait()
             assert worker.status == 7 << 8
             await forks.forget(worker)
+
+
+@pytest.mark.parametrize("server", ["python"], indirect=True)
+async def test_without_a_zygote_a_worker_takes_python(server: Server) -> None:
+    async with server.supervised() as forks:
+        coming = await forks.begin("a", Plan(), (server.null,) * 3)
+        with pytest.raises(Unimplemented):
+            await coming.worker()
+        assert _children(server.pid) == []
+
+
+@pytest.mark.parametrize("server", ["zygote"], indirect=True)
+async def test_a_worker_that_was_begun_and_is_not_wanted(server: Server) -> None:
+    """Its world could not be made, say: it goes, and nothing of it stays."""
+    async with server.supervised() as forks:
+        kept = await server.ready("kept", await server.compiled(SPINS))
+        before, descriptors = _children(server.pid), server.descriptors()
+        coming = await forks.begin("a", Plan(), (server.null,) * 3)
+        await coming.end()
+        assert _children(server.pid) == before
+        assert await forks.adopt() == []  # it has answered
+        assert server.descriptors() == descriptors
+        await forks.end(kept)
+
+
+@pytest.mark.parametrize("server", ["zygote"], indirect=True)
+async def test_a_worker_that_is_told_nonsense_ends(server: Server) -> None:
+    async with server.supervised() as forks:
+        worker = await (await forks.begin("a", Plan(), (server.null,) * 3)).worker()
+        worker.send({"op": "enter"})  # without a descriptor
+        await worker.exited.wait()
+        assert worker.status == 70 << 8
+        await forks.forget(worker)
 
 
 async def test_a_bad_module_is_one_sentence(server: Server) -> None:
