@@ -57,7 +57,11 @@ def in_c(name: str, source: str) -> Extension:
 
 
 ZYGOTE = "shimd.worker._zygote"
-EXTENSIONS = [in_c(ZYGOTE, "shimd/worker/zygote.c"), in_c("shimd.engines._wasmtime", "shimd/engines/wasmtime.c")]
+EXTENSIONS = [
+    in_c(ZYGOTE, "shimd/worker/zygote.c"),
+    in_c("shimd.engines._wasmtime", "shimd/engines/wasmtime.c"),
+    in_c("shimd.engines.wasmer._native", "shimd/engines/wasmer/native.c"),
+]
 
 setup(
     cmdclass={"build_scripts": BuildLaunchers, "bdist_wheel": Wheel, "build_ext": InC},

@@ -1,6 +1,8 @@
 """What engines of core modules (WASI preview 1) have in common."""
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from shimd.engines.base import InvalidModule, Invocation, UnsupportedFeature
@@ -38,6 +40,17 @@ def as_binary(wasm: bytes, engine: str) -> bytes:
             f"{engine} runs core modules, and this is a component: use the wasmtime engine (io.containerd.wasmtime.v1)"
         )
     return binary
+
+
+@lru_cache(maxsize=1024)
+def read_facts(path: str) -> dict[str, Any]:
+    """What was noted of a program when it was compiled, from a file of its artefact, which never changes.
+
+    :raises OSError, ValueError: it is not there, or broken; that may change, once it is compiled anew
+    """
+    with open(path, "rb") as file:
+        facts: dict[str, Any] = json.loads(file.read())
+    return facts
 
 
 def check_entry(facts: Mapping[str, Any], entry: str) -> None:

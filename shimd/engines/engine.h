@@ -2,6 +2,8 @@
 #ifndef SHIMD_ENGINE_H
 #define SHIMD_ENGINE_H
 #include <stddef.h>
+#include <string.h>
+#include <unistd.h>
 
 struct engine {
     /* The compiled program that a block of the engine's own (linux/packed.py) describes; NULL: the gRPC status code and a
@@ -17,4 +19,39 @@ struct engine {
  * the fork. NULL: it cannot work here. */
 typedef const struct engine *make_engine(int count, char *const arguments[]);
 make_engine shimd_engine;
+
+/* base.py's exit codes, and errors.py's DataLoss. */
+enum { EXIT_TRAP = 134, EXIT_ENGINE = 137, DATA_LOSS = 15 };
+
+static inline void tell(const char *text, size_t size) {
+    while (size) {
+        ssize_t written = write(2, text, size);
+        if (written <= 0) return; /* nobody listens any more */
+        text += written;
+        size -= (size_t)written;
+    }
+}
+
+/* A sentence has one. */
+static inline char *one_line(char *text) {
+    for (char *c = text; *c; c++)
+        if (*c == '\n') *c = ' ';
+    return text;
+}
+
+/* What a guest did wrong, on its own standard error. */
+static inline int complain(const char *text, size_t size, int code) {
+    while (size && (text[size - 1] == '\n' || text[size - 1] == '\0')) size--;
+    if (size) {
+        tell(text, size);
+        tell("\n", 1);
+    }
+    return code;
+}
+
+/* What we did. */
+static inline int failed(const char *what) {
+    tell("shimd: ", 7);
+    return complain(what, strlen(what), EXIT_ENGINE);
+}
 #endif

@@ -11,7 +11,7 @@
 
 #include "engine.h"
 
-enum { EXIT_FAILURE_OF_GUEST = 1, EXIT_TRAP = 134, EXIT_ENGINE = 137, DATA_LOSS = 15 };
+enum { EXIT_FAILURE_OF_GUEST = 1 };
 enum { KIND_FUNC = 0, KIND_RESULT = 19 };
 
 typedef struct { size_t size; char *data; } bytes;
@@ -110,36 +110,9 @@ static void *load(void *context, const void *data, int *code, char *sentence, si
         warm.engine, block->artifact, &program.code);
     if (error == NULL) return &program;
     message_of(error, reason, sizeof reason);
-    for (char *c = reason; *c; c++)
-        if (*c == '\n') *c = ' ';
     *code = DATA_LOSS;
-    snprintf(sentence, size, "the compiled module %s does not load: %s", block->artifact, reason);
+    snprintf(sentence, size, "the compiled module %s does not load: %s", block->artifact, one_line(reason));
     return NULL;
-}
-
-static void tell(const char *text, size_t size) {
-    while (size) {
-        ssize_t written = write(2, text, size);
-        if (written <= 0) return; /* nobody listens any more */
-        text += written;
-        size -= (size_t)written;
-    }
-}
-
-static int complain(bytes text, int code) {
-    while (text.size && (text.data[text.size - 1] == '\n' || text.data[text.size - 1] == '\0')) text.size--;
-    if (text.size) {
-        tell(text.data, text.size);
-        tell("\n", 1);
-    }
-    return code;
-}
-
-static int failed(const char *what) {
-    tell("shimd: ", 7);
-    tell(what, strlen(what));
-    tell("\n", 1);
-    return EXIT_ENGINE;
 }
 
 /* The exit code that a call's error or trap stands for. */
@@ -151,7 +124,7 @@ static int outcome(void *error, void *trap) {
     if (error != NULL) wasmtime_error_message(error, &text);
     else if (trap != NULL) wasm_trap_message(trap, &text);
     else return 0;
-    return complain(text, EXIT_TRAP);
+    return complain(text.data, text.size, EXIT_TRAP);
 }
 
 static void *wasi(const struct block *block) {

@@ -9,7 +9,6 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +19,7 @@ from shimd.engines.base import (
     Invocation,
     UnsupportedFeature,
 )
-from shimd.engines.core import check_entry, environment, top_preopens
+from shimd.engines.core import check_entry, environment, read_facts, top_preopens
 from shimd.engines.wasmtime_artifact import (
     COMPONENT_FILE,
     CONFIG,
@@ -133,9 +132,8 @@ class WasmtimeEngine:
         return [str(_IN_C), dll._name] if _IN_C.is_file() else None
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
-        try:
-            facts = _unloaded(str(artifact))
-        except _Unknown:
+        facts = _unloaded(str(artifact))
+        if facts is None:
             return None
         self.check(facts, invocation)
         file = COMPONENT_FILE if facts.component else MODULE
@@ -196,24 +194,15 @@ class WasmtimeEngine:
         return call
 
 
-class _Unknown(Exception):
-    """It is not for this engine, or broken."""
-
-
-@lru_cache(maxsize=1024)
-def _unloaded(artifact: str) -> Loaded:
-    """Of a program that is not loaded yet; an artefact never changes.
-
-    :raises _Unknown: which may change, once it is compiled anew
-    """
+def _unloaded(artifact: str) -> Loaded | None:
+    """Of a program that is not loaded yet; ``None`` if it is not for this engine, or broken."""
     kinds = [kind for kind in (MODULE, COMPONENT_FILE) if os.path.exists(f"{artifact}/{kind}")]
     if not kinds:
-        raise _Unknown
+        return None
     try:
-        with open(f"{artifact}/{FACTS}", "rb") as facts:
-            return Loaded(None, kinds == [COMPONENT_FILE], json.loads(facts.read()), Path(artifact))
+        return Loaded(None, kinds == [COMPONENT_FILE], read_facts(f"{artifact}/{FACTS}"), Path(artifact))
     except (OSError, ValueError):
-        raise _Unknown from None
+        return None
 
 
 def wasi(invocation: Invocation) -> "wasmtime.WasiConfig":

@@ -15,11 +15,14 @@ from typing import Any, ClassVar
 import shimd_wasmer_native
 
 from shimd.engines.base import BrokenArtifact, EngineError, GuestTrap, InvalidModule, Invocation
-from shimd.engines.core import as_binary, check_entry, environment, top_preopens
+from shimd.engines.core import as_binary, check_entry, environment, read_facts, top_preopens
+from shimd.linux.packed import pack
 
 #: Bumped when the files of an artefact change.
 _LAYOUT = 1
 _MODULE, _FACTS = "module", "facts.json"
+#: ``native.c``, where a compiler was there to build it.
+_IN_C = Path(__file__).with_name("_native.so")
 #: What the library's functions return beside exit codes.
 _FAILED, _INVALID, _TRAPPED = -1, -2, -3
 
@@ -76,16 +79,20 @@ class NativeEngine:
         """By what was noted when it was compiled."""
         check_entry(module.facts, invocation.entry)
 
+    def in_c(self) -> list[str] | None:
+        return [str(_IN_C), str(shimd_wasmer_native.LIBRARY)] if _IN_C.is_file() else None
+
+    def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
+        try:
+            facts = read_facts(f"{artifact}/{_FACTS}")
+            size = facts["size"]
+        except (OSError, ValueError, KeyError):
+            return None
+        check_entry(facts, invocation.entry)
+        return pack((os.fsencode(f"{artifact}/{_MODULE}"), size, _wanted(invocation)))
+
     def run(self, module: Loaded, invocation: Invocation) -> int:
-        wanted = {
-            "args": list(invocation.args),
-            "env": list(environment(invocation).items()),
-            "cwd": invocation.cwd,
-            "preopens": top_preopens(invocation),
-            "entry": invocation.entry,
-            "network": invocation.network,
-        }
-        code, said = self._call("run", module.module, json.dumps(wanted).encode())
+        code, said = self._call("run", module.module, _wanted(invocation))
         if code == _TRAPPED:
             raise GuestTrap(said)
         if code == _FAILED:
@@ -100,6 +107,19 @@ class NativeEngine:
             return code, ctypes.string_at(text).decode(errors="replace") if text else ""
         finally:
             self._library.shimd_wasmer_free(text)
+
+
+def _wanted(invocation: Invocation) -> bytes:
+    """As ``native/wasmer/src/run.rs`` reads it."""
+    wanted = {
+        "args": list(invocation.args),
+        "env": list(environment(invocation).items()),
+        "cwd": invocation.cwd,
+        "preopens": top_preopens(invocation),
+        "entry": invocation.entry,
+        "network": invocation.network,
+    }
+    return json.dumps(wanted).encode()
 
 
 def _sentence(text: str) -> str:
