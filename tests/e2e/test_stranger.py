@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +17,7 @@ from tests.e2e.containerd import REPOSITORY, SYSTEM, Containerd, Version, runnin
 from tests.e2e.images import image, layer, save
 
 TUTORIAL = (REPOSITORY / "docs/shims.md").read_text()
+STRANGER = Path(__file__).with_name("stranger")
 TEMPLATE = REPOSITORY / "contrib/engine-template"
 FILES = {"pyproject.toml": "toml", "shimd_pywasm/__init__.py": "python"}
 IMAGE = "test.invalid/stranger:1"
@@ -89,6 +91,35 @@ def test_the_commands(output: dict[str, str]) -> None:
     assert list(output) == ["pip install .", "pytest --shimd-engine=pywasm", "shimd run --engine pywasm hello.wasm"]
     assert re.search(r"\d\d passed", output["pytest --shimd-engine=pywasm"])
     assert output["shimd run --engine pywasm hello.wasm"] == "hello from nobody\n"
+
+
+@pytest.fixture(scope="module")
+def echo(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of an engine with a part in C, which is installed."""
+    directory = tmp_path_factory.mktemp("echo")
+    shutil.copytree(STRANGER, directory, dirs_exist_ok=True)
+    python = str(environment / "bin/python")
+    include = subprocess.check_output([python, "-c", "import shimd.shim; print(shimd.shim.INCLUDE)"], text=True).strip()
+    flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{include}"]
+    subprocess.run(["cc", *flags, "-o", "shimd_echo/echo.so", "echo.c"], check=True, cwd=directory)
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "."]
+    subprocess.run(install, check=True, cwd=directory)
+    (directory / "app.wasm").write_bytes(b"\0asm\1\0\0\0")
+    return directory / "app.wasm"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "out", "err"),
+    [
+        (["a", "b"], 3, "", "C: a b\n"),
+        (["python", "b"], 3, "Python: python b\n", ""),
+    ],
+)
+def test_an_engine_in_c(environment: Path, echo: Path, arguments: list[str], code: int, out: str, err: str) -> None:
+    """By what ``shimd.shim`` offers: programs run in C, but those that its pack leaves to Python."""
+    command = [str(environment / "bin/shimd"), "run", "--engine", "echo", str(echo), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
 
 
 def test_installing_on_a_node(output: dict[str, str], environment: Path, tmp_path: Path) -> None:
