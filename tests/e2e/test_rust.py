@@ -17,7 +17,7 @@ from tests.e2e import images, spin_app
 from tests.e2e.box import Box, until
 from tests.e2e.containerd import LAUNCHERS
 from tests.e2e.http_app import IMAGE, App, answers, archive, free_port, on_wasmtime, running
-from tests.e2e.spin_app import SPIN, on_spin, on_the_newest
+from tests.e2e.spin_app import SPIN, on_spin
 
 
 @pytest.fixture(scope="module")
