@@ -12,12 +12,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from shimd.engines import componentize
 from tests.components import rust
 from tests.e2e import images, spin_app
 from tests.e2e.box import Box, until
 from tests.e2e.containerd import LAUNCHERS
 from tests.e2e.http_app import IMAGE, App, answers, archive, free_port, on_wasmtime, running
-from tests.e2e.spin_app import SPIN, on_spin
+from tests.e2e.spin_app import SPIN, on_spin, on_the_newest
+
+componentizes = pytest.mark.skipif(
+    not componentize.version(), reason="native/componentize is built by cargo: run tools/setup"
+)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +115,13 @@ def test_a_server_by_ctr(box: Box, tmp_path: Path) -> None:
     assert box.delete("server") == 0
 
 
+@componentizes
+def test_a_server_that_is_a_core_module(tmp_path: Path) -> None:
+    with running(rust.module("server"), tmp_path / "log") as app:
+        assert app.get("/").text == "hello from Rust\n"
+        assert app.get(f"/ask?{app.address}/").text == "hello from Rust\n"
+
+
 def command(*words: object, stdin: str = "") -> "subprocess.CompletedProcess[str]":
     start = [str(LAUNCHERS / "shimd"), "run", "--engine", "wasmtime"]
     return subprocess.run([*start, *map(str, words)], input=stdin, capture_output=True, text=True, timeout=60)
@@ -177,8 +189,19 @@ files = [{ source = "assets", destination = "/mounted" }]
 
 @on_spin
 def test_a_spin_application(box: Box, tmp_path: Path) -> None:
-    program = rust.component("spin").read_bytes()
-    files = {"/app.wasm": program, "/assets/note": b"a note"}
+    run_spin(box, tmp_path, rust.component("spin"))
+
+
+@componentizes
+@on_the_newest
+@on_spin
+def test_a_spin_application_of_core_modules(box: Box, tmp_path: Path) -> None:
+    """As ``spin build`` of Spin 2 and 3 leaves them."""
+    run_spin(box, tmp_path, rust.module("spin"))
+
+
+def run_spin(box: Box, tmp_path: Path, program: Path) -> None:
+    files = {"/app.wasm": program.read_bytes(), "/assets/note": b"a note"}
     box.ctr("images", "import", str(spin_app.image(tmp_path / "spin.tar", SPIN.image, MANIFEST, files)))
     with spin_app.running(box, SPIN_VARIABLE_GREETING="good day") as app:
         check_spin(app)
