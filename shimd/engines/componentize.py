@@ -1,4 +1,4 @@
-"""Core modules that are the core of a component: what cargo makes for WASI preview 1, of Rust apps of Spin 2 and 3, too.
+"""Core modules that are the core of a component: what cargo makes for WASI preview 1, as of Spin 2 and 3 apps.
 
 The package ``shimd-componentize`` (``native/componentize``), where it is installed, makes the component of it.
 """
