@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.shims import IDLE_WAT
+from benchmarks.shims import IDLE_WAT, SPIN_TOML
 from benchmarks.tasks import pss
 from shimd.engines.registry import lacking
 from tests.components import rust
@@ -24,16 +24,6 @@ from tests.e2e.containerd import PATIENCE, VERSIONS, Containerd, running
 from tests.e2e.http_app import free_port
 from tests.slight.build import guest
 
-SPIN_TOML = """
-spin_manifest_version = 2
-[application]
-name = "hello"
-[[trigger.http]]
-route = "/..."
-component = "hello"
-[component.hello]
-source = "app.wasm"
-"""
 IDLE = "test.invalid/idle:1"
 
 

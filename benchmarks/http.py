@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.apps import SPIN_TOML
+from benchmarks.shims import SPIN_TOML
 from tests.components import javascript, rust
 from tests.components.build import component
 from tests.e2e import http_app, leftovers, spin_app
