@@ -84,7 +84,7 @@ def served(program: Path, processes: int, launchers: Path = LAUNCHERS) -> Iterat
     with (
         tempfile.TemporaryDirectory() as directory,
         http_app.running(
-            program, Path(directory, "log"), launchers=launchers, SHIMD_HTTP_PROCESSES=str(processes)
+            program, Path(directory, "log"), launchers=launchers, patience=120, SHIMD_HTTP_PROCESSES=str(processes)
         ) as app,
     ):
         yield app.address, app.process.pid
