@@ -192,6 +192,33 @@ def test_a_spin_application(box: Box, tmp_path: Path) -> None:
     run_spin(box, tmp_path, rust.component("spin"))
 
 
+@on_the_newest
+@on_spin
+def test_more_than_one_process_in_a_container(box: Box, tmp_path: Path) -> None:
+    """What is under way is finished, and the exit code is 0, though no process there may signal another."""
+    files = {"/app.wasm": rust.component("spin").read_bytes(), "/assets/note": b"a note"}
+    box.ctr("images", "import", str(spin_app.image(tmp_path / "spin.tar", SPIN.image, MANIFEST, files)))
+    with spin_app.running(box, SHIMD_HTTP_PROCESSES="2") as app:
+        assert {app.get("/").text for _ in range(20)} == {"hello from Spin in Rust\n"}
+
+
+@on_wasmtime
+def test_requests_under_way_are_finished_in_a_container(box: Box, tmp_path: Path) -> None:
+    box.ctr("images", "import", str(archive(tmp_path / "http.tar", rust.component("server"))))
+    address = f"127.0.0.1:{free_port()}"
+    variables = (f"WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}", "SHIMD_HTTP_PROCESSES=2")
+    box.detach("server", flags=("--net-host", *(f"--env={it}" for it in variables)), image=IMAGE)
+    until(lambda: answers(address), "the app to listen")
+    got: list[str] = []
+    thread = threading.Thread(target=lambda: got.append(httpx.get(f"http://{address}/ticks", trust_env=False).text))
+    thread.start()
+    time.sleep(0.4)
+    box.kill("server", "SIGTERM")
+    box.wait_status("server", "STOPPED")
+    thread.join()
+    assert (got, box.delete("server")) == (["0\n1\n2\n"], 0)
+
+
 @componentizes
 @on_the_newest
 @on_spin
