@@ -64,7 +64,7 @@ def _fork(serve: Callable[[], int], mask: set[int | signal.Signals]) -> tuple[in
 
 
 def _listen(bell: int) -> None:
-    """Have the kernel send SIGTERM whenever it rings (F_SETSIG, fcntl(2)): a container's filter lets nobody call kill."""
+    """Have the kernel send SIGTERM when it rings (F_SETSIG, fcntl(2)): a container's filter lets nobody call kill."""
     fcntl.fcntl(bell, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(bell, fcntl.F_SETSIG, signal.SIGTERM)
     fcntl.fcntl(bell, fcntl.F_SETFL, os.O_ASYNC)
