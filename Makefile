@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 TESTS ?= tests
 
-.PHONY: demo setup test test-kubernetes wasmer-native lint proto bench clean
+.PHONY: demo setup test test-kubernetes wasmer-native componentize-native lint proto bench clean
 
 demo:
 	@tools/setup demo
@@ -19,15 +19,15 @@ test-kubernetes: setup
 	tools/setup kubernetes
 	SHIMD_TEST_KUBERNETES=1 $(PYTHON) -m pytest tests/kubernetes
 
-# The wheel of native/wasmer, in .cache/wasmer-native-*/ and .venv.
-wasmer-native:
-	tools/setup wasmer-native
+# The wheels of native/, in .cache/*-native-*/ and .venv.
+wasmer-native componentize-native:
+	tools/setup $@
 
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	@! cargo fmt --version >/dev/null 2>&1 || cargo fmt --check --manifest-path native/wasmer/Cargo.toml
+	@! cargo fmt --version >/dev/null 2>&1 || for crate in native/wasmer native/componentize tests/components/rust; do cargo fmt --all --check --manifest-path $$crate/Cargo.toml || exit 1; done
 
 proto: setup
 	$(PYTHON) tools/proto.py

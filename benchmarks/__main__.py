@@ -61,9 +61,10 @@ def measure(shims: list[Shim], *, quick: bool, version: str) -> dict[str, object
         directory = Path(name)
         with cleaned(directory):
             bench = Bench(directory)
-            left_out = refusals(bench, shims)
-            shims = [shim for shim in shims if shim.name not in left_out]
-            rates = task_rates(bench, shims, tasks, rounds)
+            commands = [shim for shim in shims if shim.files is None]
+            left_out = refusals(bench, commands)
+            shims, commands = ([it for it in some if it.name not in left_out] for some in (shims, commands))
+            rates = task_rates(bench, commands, tasks, rounds)
             pss = memory(directory, shims, sizes)
     return {
         "machine": {"kernel": platform.release(), "python": platform.python_version(), "processor": report.processor()},
@@ -75,7 +76,7 @@ def measure(shims: list[Shim], *, quick: bool, version: str) -> dict[str, object
         "tasks_per_second_by_round": rates,
         "pss_mib_per_app": pss,
         "left_out": left_out,
-        "ctr_run_ms": latencies(version, shims, runs),
+        "ctr_run_ms": latencies(version, commands, runs),
     }
 
 

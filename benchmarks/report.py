@@ -26,7 +26,8 @@ def table(found: dict[str, Any]) -> str:
             "",
             *_memory(found["pss_mib_per_app"]),
             "",
-            "All processes count: supervisor, fork server and workers; for runc and crun their shims and the apps.",
+            "All processes count: supervisor, fork server and workers; for runc and crun their shims and the apps. "
+            "Spin's app is a hello in Rust, Slight's one in C: servers, which have no place in the other tables.",
             "",
             *_latency(found["ctr_run_ms"], found["containerd"]),
             *(f"\nLeft out: {name}, which says: {reason}" for name, reason in found["left_out"].items()),

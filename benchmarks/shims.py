@@ -6,13 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from shimd.api.containerd.runc.v1 import Options as RuncOptions
 from shimd.api.google.protobuf import Any
+from shimd.engines.registry import lacking
 from shimd.typeurl import pack
 
 BIN = Path(sys.executable).parent
@@ -33,6 +34,22 @@ IDLE_WAT = """(module
     (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))))"""
 NATIVE_C = """#include <unistd.h>
 int main(int c, char **v) { if (c > 1) { sleep(1000); return 0; } return write(1, "hello\\n", 6) != 6; }"""
+SPIN_TOML = """
+spin_manifest_version = 2
+[application]
+name = "hello"
+[[trigger.http]]
+route = "/..."
+component = "hello"
+[component.hello]
+source = "app.wasm"
+"""
+_SLIGHTFILE = b"""
+specversion = "0.2"
+[[capability]]
+resource = "http"
+name = "my-rest-api"
+"""
 _CAPS = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_NET_BIND_SERVICE"]
 _MOUNTS = [
     ("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
@@ -59,6 +76,8 @@ class Shim:
     """runc's shim: the OCI runtime to use instead of runc."""
     runtime: str = ""
     """What ``ctr run --runtime`` takes; the program's path if empty."""
+    files: Callable[[], Mapping[str, bytes]] | None = None
+    """Of its own root file system, if it runs no commands but an application that serves, and is idle until asked."""
 
     def options(self) -> Any | None:
         """Of a Create request."""
@@ -70,32 +89,50 @@ class Shim:
 
 
 def known() -> list[Shim]:
-    wasm = [
-        Shim(
-            name,
-            str(BIN / f"containerd-shim-{name}-v1"),
-            ["/hello.wasm"],
-            ["/idle.wasm"],
-            shared=True,
-            runtime=f"io.containerd.{name}.v1",
-        )
-        for name in ("wasmtime", "wasmer")
+    return [*_wasm(), *_servers(), *_native()]
+
+
+def _wasm() -> list[Shim]:
+    names = [name for name in ("wasmtime", "wasmer", "wasmedge") if lacking(name) is None]
+    return [
+        Shim(name, _launcher(f"{name}-v1"), ["/hello.wasm"], ["/idle.wasm"], True, runtime=f"io.containerd.{name}.v1")
+        for name in names
     ]
+
+
+def _servers() -> list[Shim]:
+    return [
+        Shim("spin", _launcher("spin-v2"), [], ["/"], True, files=_spin),
+        Shim("slight", _launcher("slight-v1"), [], ["/"], True, files=_slight),
+    ]
+
+
+def _native() -> list[Shim]:
     program = shutil.which("containerd-shim-runc-v2") or "/usr/bin/containerd-shim-runc-v2"
-    native = [
-        Shim(
-            name,
-            program,
-            ["/native"],
-            ["/native", "idle"],
-            shared=False,
-            binary=binary,
-            runtime="io.containerd.runc.v2",
-        )
+    hello, idle, runtime = ["/native"], ["/native", "idle"], "io.containerd.runc.v2"
+    return [
+        Shim(name, program, hello, idle, False, binary=binary, runtime=runtime)
         for name, binary in (("runc", ""), ("crun", shutil.which("crun") or ""))
         if shutil.which(name)
     ]
-    return [*wasm, *native]
+
+
+def _launcher(name: str) -> str:
+    return str(BIN / f"containerd-shim-{name}")
+
+
+def _spin() -> dict[str, bytes]:
+    """A hello in Rust, on port 80."""
+    from tests.components import rust
+
+    return {"/spin.toml": SPIN_TOML.encode(), "/app.wasm": rust.component("spin").read_bytes()}
+
+
+def _slight() -> dict[str, bytes]:
+    """The tests' app, on port 80."""
+    from tests.slight.build import guest
+
+    return {"/slightfile.toml": _SLIGHTFILE, "/app.wasm": guest("app").read_bytes()}
 
 
 def programs(directory: Path) -> dict[str, bytes]:
@@ -112,12 +149,13 @@ def programs(directory: Path) -> dict[str, bytes]:
     }
 
 
-def make_rootfs(directory: Path) -> None:
+def make_rootfs(directory: Path, files: Mapping[str, bytes]) -> Path:
     for name in ("", "proc", "dev", "sys", "run"):
         (directory / name).mkdir(exist_ok=True)
-    for path, program in programs(directory.parent).items():
-        (directory / path.lstrip("/")).write_bytes(program)
+    for path, content in files.items():
+        (directory / path.lstrip("/")).write_bytes(content)
         (directory / path.lstrip("/")).chmod(0o755)
+    return directory
 
 
 def make_bundle(bundle: Path, rootfs: Path, args: list[str]) -> Path:

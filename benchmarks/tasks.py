@@ -9,21 +9,26 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.caller import Caller
-from benchmarks.shims import Shim, make_bundle, make_rootfs, processes, start
+from benchmarks.shims import Shim, make_bundle, make_rootfs, processes, programs, start
 from shimd.api.containerd.task import v3 as api
+from shimd.api.containerd.v1.types import Status
 from shimd.ttrpc import StatusError
 
 
 class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.rootfs = directory / "rootfs"
-        self.rootfs.mkdir()
-        make_rootfs(self.rootfs)
+        self._programs = make_rootfs(directory / "rootfs", programs(directory))
         self._serial = itertools.count()
 
     def bundle(self, shim: Shim, args: list[str]) -> Path:
-        return make_bundle(self.directory / "bundles" / f"{shim.name}{next(self._serial)}", self.rootfs, args)
+        return make_bundle(self.directory / "bundles" / f"{shim.name}{next(self._serial)}", self._rootfs(shim), args)
+
+    def _rootfs(self, shim: Shim) -> Path:
+        if shim.files is None:
+            return self._programs
+        own = self.directory / f"rootfs-{shim.name}"
+        return own if own.exists() else make_rootfs(own, shim.files())
 
     def rate(self, shim: Shim, tasks: int, parallel: int) -> float:
         """Create + start + wait + delete of hello, tasks a second; the shim runs already, one for all."""
@@ -68,7 +73,10 @@ class Bench:
         pids = set(processes(self.directory))
         for address, id in running:
             with Caller(address) as caller:
+                state = api.StateResponse.parse(caller.call("State", bytes(api.StateRequest(id=id))))
                 answer = caller.call("Pids", bytes(api.PidsRequest(id=id)))
+            if state.status != Status.RUNNING:
+                raise RuntimeError(f"{id} has ended, with {state.exit_status}")
             pids |= {process.pid for process in api.PidsResponse.parse(answer).processes}
         return sum(pss(pid) for pid in pids)
 

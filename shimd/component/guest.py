@@ -4,14 +4,14 @@ Host functions are shared by all instances of an app, which run on threads of th
 calls it by :func:`current`.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import anyio
 import wasmtime
 from wasmtime import component
+
+from shimd.component.current import Current
 
 
 class Turn(Protocol):
@@ -63,15 +63,9 @@ class Guest:
         self.table.clear()
         self.store.close()
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> AbstractContextManager[None]:
         """While this thread runs it."""
-        before = getattr(_local, "guest", None)
-        _local.guest = self
-        try:
-            yield
-        finally:
-            _local.guest = before
+        return current.entered(self)
 
 
 def close(thing: Any) -> None:
@@ -80,10 +74,4 @@ def close(thing: Any) -> None:
         method()
 
 
-_local = threading.local()
-
-
-def current() -> Guest:
-    """The guest that this thread runs."""
-    guest: Guest = _local.guest
-    return guest
+current: Current[Guest] = Current()

@@ -72,7 +72,10 @@ class WasmtimeEngine:
     def version(self) -> str:
         from importlib.metadata import version  # not for workers
 
-        return f"{version('wasmtime')}-{CONFIG}-{platform.machine()}"
+        from shimd.engines import componentize
+
+        parts = (version("wasmtime"), str(CONFIG), platform.machine(), componentize.version())
+        return "-".join(part for part in parts if part)
 
     def warm(self) -> None:
         from wasmtime import component

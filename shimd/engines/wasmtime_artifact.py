@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import wasmtime
 
 #: Bumped when the configuration below changes what a compiled artefact is.
-CONFIG = 4
+CONFIG = 5
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
 MODULE, COMPONENT_FILE, _SERVER, SOCKETS, GUEST = "module", "component", "server", "sockets", "guest"
 FACTS = "facts.json"
@@ -26,6 +26,7 @@ _HTTP_ENGINE = "wasi-http"
 #: What a component imports that opens sockets: likewise.
 _OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
 _SOCKETS_ENGINE = "wasi-sockets"
+_CORE = "the module is the core of a component"
 
 
 class Exit(Exception):
@@ -73,7 +74,7 @@ def compile(wasm: bytes, artifact: Path) -> None:
     import wasmtime
     from wasmtime import component
 
-    from shimd.engines import doors
+    from shimd.engines import componentize, doors
 
     facts: dict[str, Any] = {}
     engine = make_engine(parallel=True)
@@ -93,11 +94,16 @@ def compile(wasm: bytes, artifact: Path) -> None:
         if kind == GUEST and all(item.module == WASI for item in compiled.imports):  # as any other module
             kind, engine = MODULE, make_engine(parallel=True)
             compiled = wasmtime.Module(engine, binary)
+        is_core = kind == MODULE and componentize.is_core(binary, compiled)
+        if is_core and (made := componentize.component(binary)):
+            compile(made, artifact)
+            return
     except wasmtime.WasmtimeError as error:
         raise InvalidModule(f"not valid WebAssembly: {sentence(error)}") from None
     artifact.mkdir()
     if kind in (MODULE, GUEST):
-        facts = {"problem": _problem(make_linker(engine), compiled), "exports": _exports(compiled)}
+        problem = f"{_CORE}: {componentize.REMEDY}" if is_core else _problem(make_linker(engine), compiled)
+        facts = {"problem": problem, "exports": _exports(compiled)}
     if kind == COMPONENT_FILE:
         facts = {"problem": _newer(engine, compiled)}
     if kind == MODULE:
@@ -182,12 +188,11 @@ def facts_of(artifact: Path) -> dict[str, Any]:
 
 
 def _why_it_serves_not(artifact: Path) -> str:
+    problem = str(facts_of(artifact).get("problem") or "")
     if (artifact / MODULE).exists():
-        return (
-            "it is a core module, and servers are components: rebuild it with a newer SDK (Spin's: 2.3 or later), or "
-            "convert it: wasm-tools component new --adapt wasi_snapshot_preview1.reactor.wasm"
-        )
-    problem = json.loads((artifact / FACTS).read_bytes()).get("problem")
+        if problem.startswith(_CORE):
+            return problem
+        return "it is a core module, and servers are components: rebuild it with a newer SDK (Spin's: 2 or later)"
     return f"it {problem or 'is a component that serves nothing: it exports no wasi:http/incoming-handler'}"
 
 

@@ -5,14 +5,14 @@ threads. Here a call is an array of numbers, and a failure is its guest's.
 """
 
 import ctypes
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import wasmtime
 from wasmtime import _bindings as c
 
+from shimd.component.current import Current
 from shimd.component.guest import Turn
 from shimd.wit.memory import Fault, Handles
 from shimd.wit.resolve import Function
@@ -147,15 +147,9 @@ class Guest:
             return None
         return found.of.memory if kind == _MEMORY else found.of.func
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> AbstractContextManager[None]:
         """While this thread runs it."""
-        before = getattr(_local, "guest", None)
-        _local.guest = self
-        try:
-            yield
-        finally:
-            _local.guest = before
+        return current.entered(self)
 
     def close(self) -> None:
         self.store.close()
@@ -165,10 +159,4 @@ class Gone(Exception):
     """Nobody waits for this guest's answer any more."""
 
 
-_local = threading.local()
-
-
-def current() -> Guest:
-    """The guest that this thread runs."""
-    guest: Guest = _local.guest
-    return guest
+current: Current[Guest] = Current()

@@ -14,8 +14,8 @@ import pytest
 
 from tests.components.build import component
 from tests.e2e import images
-from tests.e2e.box import RUNTIMES, until
-from tests.e2e.containerd import LAUNCHERS
+from tests.e2e.box import RUNTIMES, happens
+from tests.e2e.containerd import LAUNCHERS, PATIENCE
 
 IMAGE = "test.invalid/http:1"
 
@@ -76,9 +76,10 @@ def running(
     engine: str = "wasmtime",
     network: bool = True,
     launchers: Path = LAUNCHERS,
+    patience: float = PATIENCE,
     **environment: str,
 ) -> Iterator[App]:
-    """``environment``: the app's. ``launchers``: where ``shimd`` is."""
+    """``environment``: the app's. ``launchers``: where ``shimd`` is. ``patience``: seconds until it listens."""
     address = f"127.0.0.1:{free_port()}"
     variables = {"WASMTIME_HTTP_PROXY_SOCKET_ADDR": address, "SPIN_HTTP_LISTEN_ADDR": address, **environment}
     env = [f"--env={name}={value}" for name, value in variables.items()]
@@ -87,7 +88,7 @@ def running(
         command.insert(2, "--network")
     with output.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, text=True) as process:
         try:
-            until(lambda: answers(address) or process.poll() is not None, "the app to listen")
+            assert happens(lambda: answers(address) or process.poll() is not None, patience), "it does not listen"
             assert process.poll() is None, output.read_text()
             yield App(process, address, output)
         finally:

@@ -266,7 +266,10 @@ source = "app.wasm"
 NEWER = '(component (instance $i) (export "wasi:http/handler@0.3.0" (instance $i)))'
 HANDLER = '(instance $i) (export "wasi:http/incoming-handler@0.2.0" (instance $i))'
 PROGRAMS = {
-    "module": ("(module)", "it is a core module, and servers are components: rebuild it with a newer SDK (Spin's: 2.3"),
+    "module": (
+        "(module)",
+        "it is a core module, and servers are components: rebuild it with a newer SDK (Spin's: 2 or",
+    ),
     "newer": (
         NEWER,
         "it exports wasi:http/handler@0.3.0, which is WASI 0.3: its streams cannot be passed by wasmtime's",

@@ -17,6 +17,7 @@ _PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 SUITES = {
     "contract": ("--shimd-engine=wasmedge",),
     "engine": ("tests/unit/engines/test_wasmedge.py", "-k", "not too_old"),
+    "entries": ("tests/unit/engines/test_entries.py", "-k", "wasmedge"),
     "own": ("tests/e2e/test_wasmedge.py",),
     "run": ("tests/e2e/test_run.py", "-k", "wasmedge and debian and not hundred and not forty"),
     "files": ("tests/e2e/test_files.py", "-k", "wasmedge and v2"),

@@ -2,9 +2,9 @@
 
 import pytest
 
-from shimd.engines.base import InvalidModule, Invocation, Preopen, UnsupportedFeature
+from shimd.engines.base import Invocation, Preopen, UnsupportedFeature
 from shimd.engines.core import top_preopens
-from shimd.testing.contract import RETURNS, WASI
+from shimd.testing.contract import RETURNS
 from shimd.testing.rig import Rig
 from tests.wasmer import BINDINGS
 
@@ -37,37 +37,6 @@ def _component() -> bytes:
     import wasmtime
 
     return bytes(wasmtime.wat2wasm(COMPONENT % 0))
-
-
-@wasmtime_only
-def test_another_function(rig: Rig) -> None:
-    assert rig.run(FUNCTIONS, Invocation(["app"], entry="other")).code == 0
-
-
-@wasmtime_only
-@pytest.mark.parametrize(
-    ("entry", "words"),
-    [("memory", "is not a function"), ("takes", "takes parameters"), ("nope", "it has: _start, other, takes")],
-)
-def test_entries_that_are_none(rig: Rig, entry: str, words: str) -> None:
-    with pytest.raises(InvalidModule, match=words):
-        rig.check(rig.precompile(FUNCTIONS), Invocation(["app"], entry=entry))
-
-
-@wasmtime_only
-@pytest.mark.parametrize(
-    ("module", "name", "words"),
-    [
-        ("env", "log", "the module imports env.log, which is not WASI preview 1"),
-        ("wasix_32v1", "thread_spawn", "WASIX modules run on wasmer"),
-        (WASI, "no_such_call", "does not link"),
-    ],
-)
-def test_imports_that_are_not_there(rig: Rig, module: str, name: str, words: str) -> None:
-    wat = f'(module (import "{module}" "{name}" (func)) (memory (export "memory") 1) (func (export "_start")))'
-    artifact = rig.precompile(wat)  # valid, so it compiles; that it does not run here is known before it starts
-    with pytest.raises(UnsupportedFeature, match=words):
-        rig.check(artifact, Invocation(["app"]))
 
 
 @wasmer_sdk_only

@@ -17,8 +17,6 @@ from shimd.testing.rig import Child, Rig, make_rig
 
 NOWHERE = "/nowhere/libwasmedge.so.0"
 HEADER = b"\0asm\1\0\0\0"
-FUNCTIONS = """(module (memory (export "memory") 1) (func (export "_start") unreachable)
-  (func (export "other")) (func (export "takes") (param i32)))"""
 
 
 def section(name: bytes, content: bytes = b"") -> bytes:
@@ -112,38 +110,6 @@ def test_a_library_that_is_installed_later(tmp_path: Path, monkeypatch: pytest.M
     engine.warm()
     monkeypatch.delenv("SHIMD_WASMEDGE_LIBRARY")
     assert Rig(engine, tmp_path).run(EXIT % 5).code == 5
-
-
-@needs_the_library
-def test_another_function(rig: Rig) -> None:
-    assert rig.run(FUNCTIONS, Invocation(["app"], entry="other")).code == 0
-
-
-@needs_the_library
-@pytest.mark.parametrize(
-    ("entry", "words"),
-    [("memory", "is not a function"), ("takes", "takes parameters"), ("nope", "it has: _start, other, takes")],
-)
-def test_entries_that_are_none(rig: Rig, entry: str, words: str) -> None:
-    with pytest.raises(InvalidModule, match=words):
-        rig.check(rig.precompile(FUNCTIONS), Invocation(["app"], entry=entry))
-
-
-@needs_the_library
-@pytest.mark.parametrize(
-    ("module", "name", "words"),
-    [
-        ("env", "log", "the module imports env.log, which is neither WASI preview 1 nor WASI-NN's"),
-        ("wasix_32v1", "thread_spawn", "WASIX modules run on wasmer"),
-        ("wasi:logging/logging", "log", "which is neither WASI"),  # built in, and past the preopens
-        (WASI, "no_such_call", f"the module imports {WASI}.no_such_call, which wasmedge does not have"),
-    ],
-)
-def test_imports_that_are_not_there(rig: Rig, module: str, name: str, words: str) -> None:
-    wat = f'(module (import "{module}" "{name}" (func)) (memory (export "memory") 1) (func (export "_start")))'
-    artifact = rig.precompile(wat)
-    with pytest.raises(UnsupportedFeature, match=words):
-        rig.check(artifact, Invocation(["app"]))
 
 
 @needs_the_library

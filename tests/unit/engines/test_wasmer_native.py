@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shimd.engines.base import InvalidModule, Invocation, Preopen, UnsupportedFeature
+from shimd.engines.base import Invocation, Preopen
 from shimd.engines.registry import engine_version
 from shimd.testing.contract import WASI, dump
 from shimd.testing.rig import Child, Outcome, Rig
@@ -206,37 +206,6 @@ def test_a_terminal(rig: Rig) -> None:
     assert Child(act).end().out == "0 is a terminal\n1\n2 is a terminal\n"
     os.close(ours)
     os.close(theirs)
-
-
-def test_another_function(rig: Rig) -> None:
-    artifact = rig.precompile(FUNCTIONS)
-    assert rig.start(artifact, Invocation(["app"], entry="other")).end().code == 7
-    trapped = rig.start(artifact, Invocation(["app"], entry="traps")).end()
-    assert trapped.code == 134 and "unreachable" in trapped.err
-
-
-@pytest.mark.parametrize(
-    ("entry", "words"),
-    [("memory", "is not a function"), ("takes", "takes parameters"), ("nope", "it has: _start, other, takes, traps")],
-)
-def test_entries_that_are_none(rig: Rig, entry: str, words: str) -> None:
-    with pytest.raises(InvalidModule, match=words):
-        rig.check(rig.precompile(FUNCTIONS), Invocation(["app"], entry=entry))
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "words"),
-    [
-        ("env", "log", "the module imports env.log, which is neither WASI preview 1 nor WASIX"),
-        (WASI, "no_such_call", f"the module imports {WASI}.no_such_call"),
-        (WASI, "fd_write", "does not link"),
-    ],
-)
-def test_imports_that_are_not_there(rig: Rig, module: str, name: str, words: str) -> None:
-    wat = f'(module (import "{module}" "{name}" (func)) (memory (export "memory") 1) (func (export "_start")))'
-    artifact = rig.precompile(wat)
-    with pytest.raises(UnsupportedFeature, match=words):
-        rig.check(artifact, Invocation(["app"]))
 
 
 def test_wasi_and_wasix_in_one_module(rig: Rig) -> None:

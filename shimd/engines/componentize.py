@@ -1,0 +1,54 @@
+"""Core modules that are the core of a component: what cargo makes for WASI preview 1, as of Spin 2 and 3 apps.
+
+The package ``shimd-componentize`` (``native/componentize``), where it is installed, makes the component of it.
+"""
+
+import ctypes
+from typing import TYPE_CHECKING
+
+from shimd.engines.base import InvalidModule
+
+if TYPE_CHECKING:
+    import wasmtime
+
+#: How the custom section starts in which wit-bindgen describes the component's type.
+_DESCRIPTION = b"component-type"
+REMEDY = (
+    "install shimd-componentize on the node (make componentize-native), or convert it: "
+    "wasm-tools component new --adapt wasi_snapshot_preview1.reactor.wasm"
+)
+
+
+def is_core(binary: bytes, module: "wasmtime.Module") -> bool:
+    """Whether a module uses bindings of the component model: their names are of interfaces, ``a:b/c#d``."""
+    names = (*(item.module for item in module.imports), *(item.name for item in module.exports))
+    return _DESCRIPTION in binary and any(":" in name for name in names)
+
+
+def version() -> str:
+    """Of the package; empty: it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("shimd-componentize")
+    except PackageNotFoundError:
+        return ""
+
+
+def component(binary: bytes) -> bytes | None:
+    """Of a core module; ``None``: the package is not installed.
+
+    :raises InvalidModule: it cannot be made one
+    """
+    try:
+        import shimd_componentize
+    except ImportError:
+        return None
+    library = ctypes.CDLL(str(shimd_componentize.LIBRARY))
+    made, size = ctypes.c_void_p(), ctypes.c_size_t()
+    failed = library.shimd_componentize(binary, ctypes.c_size_t(len(binary)), ctypes.byref(made), ctypes.byref(size))
+    result = ctypes.string_at(made.value or 0, size.value)
+    library.shimd_componentize_free(made, size)
+    if failed:
+        raise InvalidModule(f"no component can be made of the module: {result.decode(errors='replace')}")
+    return result

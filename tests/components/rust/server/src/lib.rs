@@ -1,0 +1,93 @@
+//! A server with wstd, of many paths: each shows one thing.
+use std::sync::atomic::{AtomicUsize, Ordering};
+use wstd::http::body::{BodyForthcoming, IncomingBody};
+use wstd::http::server::{Finished, Responder};
+use wstd::http::{Client, IntoBody, Request, Response, StatusCode};
+use wstd::io::{copy, empty, AsyncRead, AsyncWrite};
+use wstd::time::Duration;
+
+/// An instance's own: each request has another.
+static REQUESTS: AtomicUsize = AtomicUsize::new(0);
+
+#[wstd::http_server]
+async fn main(request: Request<IncomingBody>, responder: Responder) -> Finished {
+    let path = request.uri().path().to_owned();
+    match path.as_str() {
+        "/" => say(responder, StatusCode::OK, "hello from Rust\n".into()).await,
+        "/about" => about(request, responder).await,
+        "/echo" => echo(request, responder).await,
+        "/count" => count(request, responder).await,
+        "/ticks" => ticks(responder).await,
+        "/ask" => ask(request, responder).await,
+        "/note" => match std::fs::read_to_string("/data/note") {
+            Ok(text) => say(responder, StatusCode::OK, text).await,
+            Err(error) => say(responder, StatusCode::NOT_FOUND, error.to_string()).await,
+        },
+        "/panic" => panic!("on purpose"),
+        "/broken" => Finished::fail(responder.start_response(Response::new(BodyForthcoming))),
+        "/spin" => loop {
+            std::hint::spin_loop();
+        },
+        _ => responder.respond(status(StatusCode::NOT_FOUND).body(empty()).unwrap()).await,
+    }
+}
+
+fn status(code: StatusCode) -> wstd::http::response::Builder {
+    Response::builder().status(code)
+}
+
+async fn say(responder: Responder, code: StatusCode, text: String) -> Finished {
+    let response = status(code).header("content-type", "text/plain");
+    responder.respond(response.body(text.into_body()).unwrap()).await
+}
+
+/// Lines of `key value`.
+async fn about(request: Request<IncomingBody>, responder: Responder) -> Finished {
+    let mut lines = vec![format!("method {}", request.method()), format!("uri {}", request.uri())];
+    lines.push(format!("requests {}", REQUESTS.fetch_add(1, Ordering::Relaxed) + 1));
+    lines.extend(request.headers().iter().map(|(name, value)| format!("header {name}: {}", value.to_str().unwrap())));
+    lines.extend(std::env::vars().map(|(name, value)| format!("env {name}={value}")));
+    say(responder, StatusCode::OK, lines.join("\n")).await
+}
+
+async fn echo(mut request: Request<IncomingBody>, responder: Responder) -> Finished {
+    let mut body = responder.start_response(Response::new(BodyForthcoming));
+    let result = copy(request.body_mut(), &mut body).await;
+    Finished::finish(body, result, None)
+}
+
+async fn count(mut request: Request<IncomingBody>, responder: Responder) -> Finished {
+    let (mut buffer, mut total) = (vec![0; 65536], 0);
+    loop {
+        match request.body_mut().read(&mut buffer).await.expect("a body") {
+            0 => return say(responder, StatusCode::OK, total.to_string()).await,
+            more => total += more,
+        }
+    }
+}
+
+async fn ticks(responder: Responder) -> Finished {
+    let mut body = responder.start_response(Response::new(BodyForthcoming));
+    for number in 0..3 {
+        if let Err(error) = body.write_all(format!("{number}\n").as_bytes()).await {
+            return Finished::finish(body, Err(error), None);
+        }
+        body.flush().await.expect("a stream");
+        wstd::task::sleep(Duration::from_millis(300)).await;
+    }
+    Finished::finish(body, Ok(()), None)
+}
+
+/// Asks the server that the query names, and hands its answer on.
+async fn ask(request: Request<IncomingBody>, responder: Responder) -> Finished {
+    let asked = Request::get(format!("http://{}", request.uri().query().unwrap()));
+    match Client::new().send(asked.header("x-asked-by", "Rust").body(empty()).unwrap()).await {
+        Ok(mut answer) => {
+            let code = answer.status();
+            let mut body = responder.start_response(status(code).body(BodyForthcoming).unwrap());
+            let result = copy(answer.body_mut(), &mut body).await;
+            Finished::finish(body, result, None)
+        }
+        Err(error) => say(responder, StatusCode::BAD_GATEWAY, error.to_string()).await,
+    }
+}
