@@ -37,7 +37,7 @@ class InC(build_ext):
     """Plain shared libraries, and one program: none of them knows Python. shimd does without what cannot be built."""
 
     def get_ext_filename(self, name: str) -> str:
-        return name.replace(".", "/") + ("" if ZYGOTE.endswith(name) else ".so")
+        return name.replace(".", "/") + ("" if name.rpartition(".")[2] == "_zygote" else ".so")
 
     def build_extension(self, ext: Extension) -> None:
         if ext.name == ZYGOTE:

@@ -37,8 +37,9 @@ def status_socket() -> Path:
 
 
 def worker_socket(engine: str) -> Path:
-    """SEQPACKET socket of the fork server of one engine."""
-    return runtime_dir() / f"worker-{engine}.sock"
+    """SEQPACKET socket of the fork server of one engine, which may have been started by an older shimd: the number is
+    that of what they speak (``shimd/worker/messages.py``)."""
+    return runtime_dir() / f"worker-{engine}.2.sock"
 
 
 def native_root(namespace: str) -> Path:

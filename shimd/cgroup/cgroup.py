@@ -58,8 +58,7 @@ class Cgroup:
             if scope is not None:
                 scope.stop()
             for directory in made:
-                with suppress(OSError):
-                    tree.remove(directory)
+                tree.removed(directory)
             if isinstance(error, OSError):
                 raise from_os(error) from error
             raise

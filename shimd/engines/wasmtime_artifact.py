@@ -37,7 +37,7 @@ class Exit(Exception):
 
 
 def make_engine(*, parallel: bool, epochs: bool = False) -> "wasmtime.Engine":
-    """The same configuration wherever it is made: artefacts are tied to it.
+    """The same configuration wherever it is made, in ``wasmtime.c`` (``new_engine``), too: artefacts are tied to it.
 
     wasmtime 50 traps at a host function of ours that borrows two resources ("BUG: deferred host scope has no call
     context") unless its support of concurrency, of WASI 0.3, is off.

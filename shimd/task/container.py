@@ -219,8 +219,12 @@ class Container:
     async def _start_exec(self, process: Process) -> None:
         if self.init.state is not State.RUNNING:
             raise FailedPrecondition(f"container {self.id} is not running")
-        async with self._opened(process):
-            process.worker = await self._make_exec(process)
+        try:
+            async with self._opened(process):
+                process.worker = await self._make_exec(process)
+        except ShimdError:
+            self._tell_of_kills()  # that may be why
+            raise
         process.state = State.CREATED
         self._release(process)
         self.context.publish(TaskExecStarted(container_id=self.id, exec_id=process.name, pid=process.pid))
@@ -314,6 +318,8 @@ class Container:
         """Wait for a process's exit and tell everybody: execs before the init that they lived under."""
         assert process.worker is not None
         await process.worker.exited.wait()
+        if process.worker.status == signal.SIGKILL:
+            self._tell_of_kills()
         if process is self.init:
             await self._end_execs()
             await self._end_children()
@@ -321,7 +327,6 @@ class Container:
         async with process.starting:
             pass
         exit = process.has_exited()
-        self._tell_of_memory(process)
         process.exited.set()
         self.context.publish(
             TaskExit(
@@ -351,18 +356,15 @@ class Container:
         return self.init.worker is not None and self.init.worker.alone
 
     async def _watch_memory(self) -> None:
-        """Tell of each time the kernel killed something for memory."""
+        """Tell of each time the kernel killed something for memory, where no exit may tell."""
         assert self.cgroup is not None
         with self._watch:
             async for _kill in self.cgroup.oom_kills():
-                self.context.publish(TaskOom(container_id=self.id))
+                self._tell_of_kills()
 
-    def _tell_of_memory(self, process: Process) -> None:
-        """The same where nobody watches: if that is what ended this process."""
-        assert process.worker is not None
-        if not self._alone or self.cgroup is None or process.worker.status != signal.SIGKILL:
-            return
-        while self._killed < self.cgroup.oom_count():
+    def _tell_of_kills(self) -> None:
+        """For memory, that are new."""
+        while self.cgroup is not None and self._killed < self.cgroup.oom_count():
             self._killed += 1
             self.context.publish(TaskOom(container_id=self.id))
 

@@ -18,7 +18,7 @@ from shimd.task import plans
 from shimd.task.context import Context
 from shimd.task.questions import Questions
 from shimd.worker.client import Coming, HandedOver, Worker
-from shimd.worker.in_c import block_of, is_likely
+from shimd.worker.in_c import block_of, is_likely, may_wait
 from shimd.worker.messages import Plan
 from shimd.worker.programs import split_entry
 from shimd.worker.worlds import World
@@ -62,7 +62,7 @@ class _Begun:
 @asynccontextmanager
 async def _begun(context: Context, plan: Plan, stdio: tuple[int, int, int]) -> AsyncIterator[_Begun]:
     forks = await context.forks()
-    likely = is_likely(context.engine, plan)
+    likely = is_likely(context.engine, plan) and may_wait(plan)
     begun = _Begun(await forks.begin(_key(context, plan), plan, stdio) if likely else None)
     try:
         yield begun
@@ -128,6 +128,8 @@ async def _born(attempt: _Attempt) -> Worker:
     if world is not None and (block := block_of(engine, plan)) is not None:
         with suppress(Unimplemented):
             return await _born_in_c(attempt, world, block)
+    if unwanted := attempt.begun.take():
+        await unwanted.end()
     forks = await context.forks(engine)
     fds = [world.steps, *world.fds] if world is not None else []
     return await forks.spawn(_key(context, plan), plan, attempt.stdio, fds)

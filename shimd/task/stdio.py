@@ -11,8 +11,8 @@ import os
 import stat
 import struct
 import termios
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -87,10 +87,11 @@ class Stdio:
         if urlsplit(streams.stdout).scheme == "binary":
             self._logger = await Logger.start(streams.stdout, container, namespace)
             return self._own(self._logger.stdout), self._own(self._logger.stderr)
-        stdout = self._own(await open_output("stdout", streams.stdout))
-        if streams.stderr == streams.stdout:
-            return stdout, stdout
-        return stdout, self._own(await open_output("stderr", streams.stderr))
+        async with _readers(streams.stdout, streams.stderr):
+            stdout = self._own(open_output("stdout", streams.stdout))
+            if streams.stderr == streams.stdout:
+                return stdout, stdout
+            return stdout, self._own(open_output("stderr", streams.stderr))
 
     async def _open_console(self, streams: Streams, size: tuple[int, int]) -> None:
         self._console = await Console.open(streams, size)
@@ -131,7 +132,7 @@ class Stdio:
             await self._logger.close()
 
 
-async def open_output(stream: str, name: str) -> int:
+def open_output(stream: str, name: str) -> int:
     """Open an output that containerd names by path, ``fifo://`` or ``file://`` URI; ``/dev/null`` for an empty name.
 
     :raises InvalidArgument: the stream and its name, with the system's reason
@@ -143,39 +144,35 @@ async def open_output(stream: str, name: str) -> int:
         if urlsplit(name).scheme == "file":
             path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        if not stat.S_ISFIFO(path.stat().st_mode):
-            return os.open(path, os.O_WRONLY | os.O_APPEND)
-        return await _open_fifo(path)
+        # Read-write: a reader that leaves, as containerd does in a restart, must not be the app's end (SIGPIPE).
+        return os.open(path, os.O_RDWR if stat.S_ISFIFO(path.stat().st_mode) else os.O_WRONLY | os.O_APPEND)
 
 
-async def _open_fifo(path: Path) -> int:
-    """Open the write end once somebody reads, or has not come for a while.
+@asynccontextmanager
+async def _readers(*names: str) -> AsyncIterator[None]:
+    """With somebody at the other end of those that are FIFOs; or without, if nobody has come for a while.
 
-    containerd opens its end in a thread, which may come after a fast app has gone: then the output is lost, and the
+    containerd opens its ends in threads, which may come after a fast app has gone: then the output is lost, and the
     reader waits for a writer for ever. (runc waits, too, without an end.)
-
-    Read-write: a reader that leaves, as containerd does in a restart, must not be the app's end (SIGPIPE).
     """
-    writer = None
-    with anyio.move_on_after(_PATIENCE):
-        writer = await _when_read(path)
+    waiting = [_path(name) for name in names if urlsplit(name).scheme in ("", "fifo") and name]
+    with ExitStack() as writers:  # until ours are open: a reader that sees none takes that for the end
+        with anyio.move_on_after(_PATIENCE):
+            pause = 0.001
+            while waiting := [path for path in waiting if not _is_read(path, writers)]:
+                await anyio.sleep(pause)
+                pause = min(2 * pause, 0.05)
+        yield
+
+
+def _is_read(path: Path, writers: ExitStack) -> bool:
+    """Also true of what is no FIFO, or cannot be opened: nobody need be waited for."""
     try:
-        return os.open(path, os.O_RDWR)
-    finally:
-        if writer is not None:  # until then: a reader that sees none takes that for the end
-            os.close(writer)
-
-
-async def _when_read(path: Path) -> int:
-    pause = 0.001
-    while True:
-        try:
-            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-        await anyio.sleep(pause)
-        pause = min(2 * pause, 0.05)
+        if stat.S_ISFIFO(path.stat().st_mode):
+            writers.callback(os.close, os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno != errno.ENXIO
+    return True
 
 
 def _path(name: str) -> Path:
@@ -231,7 +228,8 @@ class Console:
                 path = _path(streams.stdin)
                 self._input = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
                 self._keep = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # else a read would see an EOF between writers
-        self._output = await open_output("stdout", streams.stdout)
+        async with _readers(streams.stdout):
+            self._output = open_output("stdout", streams.stdout)
         os.set_blocking(self._output, False)
 
     def resize(self, rows: int, columns: int) -> None:

@@ -68,6 +68,11 @@ class Worker:
         except OSError as error:
             raise Unavailable("the worker process is gone") from error
 
+    def hang_up(self) -> None:
+        """Let it end if it has not been started; one that runs does not listen any more."""
+        with suppress(OSError):
+            self.control.shutdown(socket.SHUT_WR)
+
     def signal(self, number: int) -> None:
         """:raises ProcessLookupError: it has exited"""
         if self.status is not None:
@@ -109,14 +114,15 @@ class Coming:
         """
         worker = await self.worker()
         worker.alone = True
-        fd = memory_file("shimd-program", block)
         try:
-            worker.send({"op": "enter"}, [steps, fd, *world])
+            fd = memory_file("shimd-program", block)
+            try:
+                worker.send({"op": "enter"}, [steps, fd, *world])
+            finally:
+                os.close(fd)
         except BaseException:
             await self.forks.end(worker)
             raise
-        finally:
-            os.close(fd)
         return worker
 
     async def end(self) -> None:

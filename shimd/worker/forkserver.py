@@ -26,7 +26,7 @@ from shimd.engines.base import Engine, RunsInC
 from shimd.engines.registry import load_engine
 from shimd.errors import Code
 from shimd.linux import libc
-from shimd.linux.namespaces import NO_CLONE3, fork_into
+from shimd.linux.namespaces import fork_into
 from shimd.linux.zombies import first_zombie
 from shimd.worker import main as worker
 from shimd.worker.messages import LISTEN_FD, Message, receive, send
@@ -36,6 +36,8 @@ from shimd.worker.zygote import Zygote, available
 LINGER = float(os.environ.get("SHIMD_LINGER") or 5)
 #: Exit statuses of adopted processes that are kept for a request to follow them, which comes at once if at all.
 STRAYS = 256
+#: Without a zygote, for good or for now, workers are forked from here.
+_PYTHON_CAN = (errno.ENOSYS, errno.ECHILD)
 #: Descriptors of a spawn without a plan.
 _STREAMS = 3
 
@@ -177,7 +179,7 @@ class ForkServer:
         try:
             return self._zygote.spawn(fds, pidns, cgroup)
         except OSError as error:
-            if error.errno in NO_CLONE3:  # on this kernel, or with this C library
+            if error.errno == errno.ENOSYS:
                 self._zygote = None
             raise
 
@@ -254,7 +256,8 @@ def _zygote(engine: Engine[object]) -> Zygote | None:
     command = engine.in_c()
     try:
         return Zygote(command) if command is not None else None
-    except OSError:  # its standard error has told why
+    except OSError as error:  # it may have told why
+        sys.stderr.write(f"shimd: all workers run in Python: {error.strerror}\n")
         return None
 
 
@@ -262,7 +265,7 @@ def _code(error: OSError) -> Code:
     """Of a fork that failed."""
     if isinstance(error, BlockingIOError):
         return Code.RESOURCE_EXHAUSTED
-    return Code.UNIMPLEMENTED if error.errno in NO_CLONE3 else Code.INTERNAL
+    return Code.UNIMPLEMENTED if error.errno in _PYTHON_CAN else Code.INTERNAL
 
 
 def start_time(pid: int) -> int:

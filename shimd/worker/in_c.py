@@ -20,6 +20,12 @@ def is_likely(engine: str, plan: Plan) -> bool:
     return isinstance(_engine(engine), RunsInC) and zygote.available() and not plan.get("listen")
 
 
+def may_wait(plan: Plan) -> bool:
+    """Whether a worker may be there before its world is: it has a root's powers until then, and must not be seen by
+    processes of a container, as in a pid namespace that others are in (CVE-2016-9962)."""
+    return plan["pidns"] in (None, "new")
+
+
 def block_of(engine: str, plan: Plan) -> bytes | None:
     """What the engine's part in C needs to run the program of a plan; ``None``: that takes Python.
 

@@ -203,7 +203,8 @@ static long spawn(const struct engine *engine, uint64_t flags, const int *fds) {
         syscall(SYS_set_robust_list, (char *)id + 16, 24);
         work(engine, fds);
     }
-    long result = pid < 0 ? -errno : pid;
+    int error = errno == EINVAL || errno == E2BIG ? ENOSYS : errno; /* a kernel before 5.7 */
+    long result = pid < 0 ? -error : pid;
     if (flags & JOIN_PID && setns(own, CLONE_NEWPID) != 0) _exit(FAILED); /* of no use any more */
     return result;
 }
@@ -211,8 +212,10 @@ static long spawn(const struct engine *engine, uint64_t flags, const int *fds) {
 static const struct engine *find_engine(int count, char *const arguments[]) {
     void *library = count > 1 ? dlopen(arguments[1], RTLD_NOW | RTLD_LOCAL) : NULL;
     make_engine *make = library ? (make_engine *)dlsym(library, "shimd_engine") : NULL;
-    if (make == NULL) fprintf(stderr, "shimd: zygote: %s\n", library || count > 1 ? dlerror() : "no library is named");
-    return make ? make(count - 2, arguments + 2) : NULL;
+    const struct engine *engine = make ? make(count - 2, arguments + 2) : NULL;
+    if (make == NULL) fprintf(stderr, "shimd: zygote: %s\n", count > 1 ? dlerror() : "no library is named");
+    else if (engine == NULL) fprintf(stderr, "shimd: zygote: %s cannot work here\n", arguments[1]);
+    return engine;
 }
 
 static int answer(int sock, int64_t result) { return send(sock, &result, sizeof result, MSG_NOSIGNAL) == sizeof result; }
@@ -221,6 +224,8 @@ int main(int argc, char *argv[]) {
     static const int deadly[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     uint64_t flags;
     int fds[MAX_FDS];
+    syscall(SYS_close_range, WORLD, ~0U, 0);
+    prctl(PR_SET_NAME, "shimd-zygote");
     const struct engine *engine = find_engine(argc, argv);
     if (engine == NULL) return FAILED;
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) signal(deadly[i], die);

@@ -6,6 +6,7 @@ become copies only by running it. The zygote's workers are the fork server's chi
 
 import array
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -17,6 +18,7 @@ from shimd.linux.namespaces import open_namespace
 _PROGRAM = Path(__file__).with_name("_zygote")
 _NEW_PID, _IN_CGROUP, _JOIN_PID = 1, 2, 4
 _THEIR_SOCKET = 3
+_MFD_EXEC = 0x10  # <linux/memfd.h>
 
 
 @cache
@@ -32,14 +34,18 @@ class Zygote:
     """
 
     def __init__(self, engine: list[str]) -> None:
-        self._command = [str(_PROGRAM), *engine]
-        self._socket = self._start()
+        # What runs is a copy: an upgrade of the file is not for this fork server, and no worker's /proc/PID/exe is a
+        # file of the node's (CVE-2019-5736).
+        self._program = _sealed(_PROGRAM)
+        self._arguments = ["shimd-zygote", *engine]
+        self._socket: socket.socket | None = self._start()
 
     def spawn(self, fds: list[int], pidns: str | None, cgroup: str | None) -> int:
         """Fork a worker, which waits to be told what to run; returns its pid.
 
         :param fds: its descriptors from 0 on: streams and control
-        :raises OSError: as of clone3(2)
+        :raises OSError: ENOSYS: this kernel or C library does not let it. Others: as of clone3(2), setns(2); ECHILD:
+            there is no zygote now, but may be at the next call
         """
         opened: list[int] = []
         flags = 0
@@ -57,34 +63,69 @@ class Zygote:
             for fd in opened:
                 os.close(fd)
 
+    def close(self) -> None:
+        """Let it end."""
+        self._bury()
+        os.close(self._program)
+
     def _ask(self, request: bytes, fds: list[int]) -> int:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         try:
-            self._socket.sendmsg([request], ancillary)
+            self._living().sendmsg([request], ancillary)
         except ConnectionError:  # it was killed, and is replaced
-            self._replace()
-            self._socket.sendmsg([request], ancillary)
+            self._bury()
+            self._living().sendmsg([request], ancillary)
         # From here on it may have forked: to ask again could be to have the app run twice.
         try:
-            return _answer(self._socket)
+            return _answer(self._living())
         except ChildProcessError:
-            self._replace()
+            self._bury()
             raise
 
-    def _replace(self) -> None:
-        self._socket.close()
-        self._socket = self._start()
+    def _living(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = self._start()
+        return self._socket
+
+    def _bury(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        with theirs:
-            os.posix_spawn(self._command[0], self._command, os.environ, file_actions=[_as(theirs, _THEIR_SOCKET)])
-        _answer(ours)
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), _THEIR_SOCKET)]
+            os.posix_spawn(f"/proc/self/fd/{self._program}", self._arguments, os.environ, file_actions=actions)
+            theirs.close()
+            _answer(ours)
+        except OSError as error:
+            ours.close()
+            raise ChildProcessError(errno.ECHILD, f"the zygote does not start: {error.strerror}") from error
+        finally:
+            theirs.close()
         return ours
 
 
-def _as(sock: socket.socket, number: int) -> tuple[int, int, int]:
-    return os.POSIX_SPAWN_DUP2, sock.fileno(), number
+def _sealed(path: Path) -> int:
+    """A copy of a program in memory, which nobody can write to; close-on-exec."""
+    data = path.read_bytes()
+    try:
+        fd = os.memfd_create("shimd-zygote", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _MFD_EXEC)
+    except OSError:  # a kernel before 6.3, where all are executable
+        fd = os.memfd_create("shimd-zygote", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        fcntl.fcntl(
+            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        )
+        reopened = os.open(
+            f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC
+        )  # executing what is open to write is ETXTBSY
+    finally:
+        os.close(fd)
+    return reopened
 
 
 def _answer(sock: socket.socket) -> int:

@@ -155,6 +155,13 @@ def test_cpu_and_memory_limits_are_set(box: Box, runtime: Runtime) -> None:
     assert values.get("memory.limit_in_bytes", values.get("memory.max")) == str(128 << 20)
 
 
+def test_too_much_memory_ends_an_exec(box: Box) -> None:
+    box.detach("app", "sleep", 600, flags=("--memory-limit", 64 << 20))
+    assert box.exec("app", "big", "allocate", 256).code == 137
+    assert box.wait_event("app", "/tasks/oom").payload == {"container_id": "app"}
+    assert box.status("app") == "RUNNING"
+
+
 def test_too_much_memory_ends_the_app(box: Box) -> None:
     box.detach("app", "allocate", 256, flags=("--memory-limit", 64 << 20))
     box.wait_status("app", "STOPPED")

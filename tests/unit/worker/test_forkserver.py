@@ -1,5 +1,6 @@
 """A real fork server: what it promises its supervisor, and what it keeps when that one is gone."""
 
+import errno
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from shimd.errors import DataLoss, Internal, InvalidArgument, ShimdError, Unavai
 from shimd.worker import zygote
 from shimd.worker.client import Forks, Worker, connect, launch
 from shimd.worker.forkserver import ForkServer
-from shimd.worker.in_c import block_of
+from shimd.worker.in_c import block_of, may_wait
 from shimd.worker.messages import Plan, memory_file
 from shimd.worker.steps import Policy, Steps, of_host
 from tests.unit.engines.test_contract import EXIT as EXIT_WITH
@@ -207,6 +208,56 @@ async def test_a_worker_that_was_begun_and_is_not_wanted(server: Server) -> None
 
 
 @pytest.mark.parametrize("server", ["zygote"], indirect=True)
+async def test_a_worker_that_waits_ends_with_its_supervisor(server: Server) -> None:
+    """With the next one, that is: nobody else knows of it."""
+    async with server.supervised() as forks:
+        waiting = await (await forks.begin("a", Plan(), (server.null,) * 3)).worker()
+        running = await server.ready("b", await server.compiled(SPINS))
+        running.send({"op": "start"})
+    server.reconnect()
+    async with server.supervised() as forks:
+        found = {worker.key: worker for worker in await forks.adopt()}
+        for worker in found.values():
+            worker.hang_up()
+        await found["a"].exited.wait()
+        assert found["a"].status == 70 << 8
+        assert found["b"].status is None, "one that runs does not mind"
+        for worker in found.values():
+            await forks.end(worker)
+    for worker in (waiting, running):
+        worker.control.close()
+
+
+@pytest.mark.parametrize("server", ["zygote"], indirect=True)
+async def test_a_worker_that_cannot_be_told_ends(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_name: str, _data: bytes) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with server.supervised() as forks:
+        before = _children(server.pid)
+        coming = await forks.begin("a", Plan(), (server.null,) * 3)
+        monkeypatch.setattr("shimd.worker.client.memory_file", none)
+        with pytest.raises(OSError, match="Too many open files"):
+            await coming.entered(b"", server.null)
+        assert set(_children(server.pid)) <= {*before, *_zygotes(server.pid)}
+
+
+@pytest.mark.parametrize("server", ["zygote"], indirect=True)
+async def test_a_namespace_that_is_none_is_that_spawns_error_only(server: Server) -> None:
+    async with server.supervised() as forks:
+        coming = await forks.begin("a", Plan(pidns="/proc/self/ns/net"), (server.null,) * 3)
+        with pytest.raises(Internal, match="Invalid argument"):
+            await coming.worker()
+        await (await forks.begin("b", Plan(), (server.null,) * 3)).end()
+
+
+def test_only_what_nobody_sees_waits_for_its_world() -> None:
+    assert may_wait(Plan(pidns="new"))
+    assert may_wait(Plan(pidns=None))
+    assert not may_wait(Plan(pidns="/proc/1/ns/pid"))
+
+
+@pytest.mark.parametrize("server", ["zygote"], indirect=True)
 async def test_a_worker_that_is_told_nonsense_ends(server: Server) -> None:
     async with server.supervised() as forks:
         worker = await (await forks.begin("a", Plan(), (server.null,) * 3)).worker()
@@ -244,6 +295,11 @@ async def test_a_compile_worker_is_the_first_of_its_own_pid_namespace(server: Se
     (namespace,) = namespaces
     assert namespace != os.readlink("/proc/self/ns/pid")
     assert (server.directory / "made/artifact").exists()
+
+
+def _zygotes(pid: int) -> list[int]:
+    """What runs from memory."""
+    return [child for child in _children(pid) if "memfd" in os.readlink(f"/proc/{child}/exe")]
 
 
 def _lives(pid: int) -> bool:
