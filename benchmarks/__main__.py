@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.caller import sink
 from benchmarks.latency import latencies
-from benchmarks.shims import EVENTS, Shim, cleaned, known
+from benchmarks.shims import EVENTS, Shim, cleaned, known, workplace
 from benchmarks.tasks import Bench
 from shimd.ttrpc import StatusError
 from tests.e2e.containerd import VERSIONS
@@ -57,15 +57,13 @@ def memory(directory: Path, shims: list[Shim], sizes: list[int]) -> dict[str, di
 
 def measure(shims: list[Shim], *, quick: bool, version: str) -> dict[str, object]:
     sizes, tasks, rounds, runs = ([1, 3], 8, 2, 2) if quick else ([1, 10, 50], 200, 4, 20)
-    with tempfile.TemporaryDirectory(prefix="shimd-bench-", ignore_cleanup_errors=True) as name:
-        directory = Path(name)
-        with cleaned(directory):
-            bench = Bench(directory)
-            commands = [shim for shim in shims if shim.files is None]
-            left_out = refusals(bench, commands)
-            shims, commands = ([it for it in some if it.name not in left_out] for some in (shims, commands))
-            rates = task_rates(bench, commands, tasks, rounds)
-            pss = memory(directory, shims, sizes)
+    with workplace() as directory, cleaned(directory):
+        bench = Bench(directory)
+        commands = [shim for shim in shims if shim.files is None]
+        left_out = refusals(bench, commands)
+        shims, commands = ([it for it in some if it.name not in left_out] for some in (shims, commands))
+        rates = task_rates(bench, commands, tasks, rounds)
+        pss = memory(directory, shims, sizes)
     return {
         "machine": {"kernel": platform.release(), "python": platform.python_version(), "processor": report.processor()},
         "containerd": version,

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -156,6 +157,16 @@ def make_rootfs(directory: Path, files: Mapping[str, bytes]) -> Path:
         (directory / path.lstrip("/")).write_bytes(content)
         (directory / path.lstrip("/")).chmod(0o755)
     return directory
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A directory for everything; the bundles in it are in memory, as they are on a node (below /run)."""
+    prefix = "shimd-bench-"
+    memory = tempfile.TemporaryDirectory(prefix=prefix, dir="/dev/shm", ignore_cleanup_errors=True)
+    with memory, tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+        Path(name, "bundles").symlink_to(memory.name)
+        yield Path(name)
 
 
 def make_bundle(bundle: Path, rootfs: Path, args: list[str]) -> Path:
