@@ -28,7 +28,10 @@ class Caller:
 
     def call(self, method: str, request: bytes) -> bytes:
         """:raises StatusError: what the shim says"""
-        data = Request(SERVICE, method, request).encode()
+        return self.send(encoded(method, request))
+
+    def send(self, data: bytes) -> bytes:
+        """The same, of what was :func:`encoded` before."""
         self._socket.sendall(_HEADER.pack(len(data), self._stream, _REQUEST, 0) + data)
         self._stream += 2
         _stream, answer = _receive(self._socket)
@@ -58,6 +61,10 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
             raise ConnectionError("the shim has hung up")
         data += more
     return data
+
+
+def encoded(method: str, request: bytes) -> bytes:
+    return Request(SERVICE, method, request).encode()
 
 
 @contextmanager

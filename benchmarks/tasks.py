@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.caller import Caller
+from benchmarks.caller import Caller, encoded
 from benchmarks.shims import Shim, make_bundle, make_rootfs, processes, programs, start
 from shimd.api.containerd.task import v3 as api
 from shimd.api.containerd.v1.types import Status
@@ -32,14 +33,14 @@ class Bench:
 
     def rate(self, shim: Shim, tasks: int, parallel: int) -> float:
         """Create + start + wait + delete of hello, tasks a second; the shim runs already, one for all."""
-        bundles: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        lives: queue.SimpleQueue[Life] = queue.SimpleQueue()
         for _ in range(tasks):
-            bundles.put(self.bundle(shim, shim.hello))
+            lives.put(Life.of(shim, self.bundle(shim, shim.hello)))
         address = start(shim, self.bundle(shim, shim.hello), self.directory)
         self._warm(shim, address)
         began = time.perf_counter()
         with ThreadPoolExecutor(parallel) as pool:
-            for done in [pool.submit(_work, shim, address, bundles) for _ in range(parallel)]:
+            for done in [pool.submit(_work, address, lives) for _ in range(parallel)]:
                 done.result()
         return tasks / (time.perf_counter() - began)
 
@@ -49,7 +50,7 @@ class Bench:
 
     def _warm(self, shim: Shim, address: str) -> None:
         with Caller(address) as caller:
-            life(caller, shim, self.bundle(shim, shim.hello))
+            Life.of(shim, self.bundle(shim, shim.hello)).lead(caller)
 
     def memory(self, shim: Shim, apps: int) -> float:
         """MiB of proportional set size per idle app, all processes counted."""
@@ -81,10 +82,40 @@ class Bench:
         return sum(pss(pid) for pid in pids)
 
 
-def _work(shim: Shim, address: str, bundles: "queue.SimpleQueue[Path]") -> None:
+@dataclass(frozen=True)
+class Life:
+    """The requests of a task from Create to Delete, encoded beforehand: only the shim is at work when they are sent."""
+
+    id: str
+    create: bytes
+    start: bytes
+    wait: bytes
+    delete: bytes
+
+    @classmethod
+    def of(cls, shim: Shim, bundle: Path) -> "Life":
+        id = bundle.name
+        return cls(
+            id,
+            encoded("Create", _create(shim, bundle)),
+            encoded("Start", bytes(api.StartRequest(id=id))),
+            encoded("Wait", bytes(api.WaitRequest(id=id))),
+            encoded("Delete", bytes(api.DeleteRequest(id=id))),
+        )
+
+    def lead(self, caller: Caller) -> None:
+        caller.send(self.create)
+        caller.send(self.start)
+        answer = caller.send(self.wait)
+        caller.send(self.delete)
+        if status := api.WaitResponse.parse(answer).exit_status:
+            raise RuntimeError(f"{self.id} exited with {status}")
+
+
+def _work(address: str, lives: "queue.SimpleQueue[Life]") -> None:
     with Caller(address) as caller, suppress(queue.Empty):
         while True:
-            life(caller, shim, bundles.get_nowait())
+            lives.get_nowait().lead(caller)
 
 
 def _end(shim: Shim, address: str, id: str) -> None:
@@ -108,13 +139,3 @@ def pss(pid: int) -> float:
 
 def _create(shim: Shim, bundle: Path) -> bytes:
     return bytes(api.CreateTaskRequest(id=bundle.name, bundle=str(bundle), options=shim.options()))
-
-
-def life(caller: Caller, shim: Shim, bundle: Path) -> None:
-    id = bundle.name
-    caller.call("Create", _create(shim, bundle))
-    caller.call("Start", bytes(api.StartRequest(id=id)))
-    answer = api.WaitResponse.parse(caller.call("Wait", bytes(api.WaitRequest(id=id))))
-    caller.call("Delete", bytes(api.DeleteRequest(id=id)))
-    if answer.exit_status:
-        raise RuntimeError(f"{id} exited with {answer.exit_status}")
