@@ -26,6 +26,8 @@ class Cgroup:
         """One per hierarchy: what :func:`shimd.cgroup.join` takes."""
         self.scope: Scope | None = None
         """systemd's unit, if it was asked for one."""
+        self._asks_systemd: str | None = None
+        """For the unit of this path."""
         self._layout = where
         self._by_controller = _by_controller(directories, where)
 
@@ -41,28 +43,41 @@ class Cgroup:
         :raises Unimplemented: a limit for which this node has no controller
         :raises InvalidArgument: the path, or a value
         """
+        cgroup = cls.at(path, systemd, where)
+        cgroup.make(resources)
+        return cgroup
+
+    @classmethod
+    def at(cls, path: str, systemd: bool = False, where: Layout | None = None) -> "Cgroup":
+        """The one that :meth:`create` would make, which need not be there yet.
+
+        :raises InvalidArgument: the path
+        """
         where = where or layout.current()
         relative = paths.relative(path, systemd)
+        cgroup = cls([f"{root}/{relative}" for root in where.roots], where)
+        cgroup._asks_systemd = relative if systemd else None
+        return cgroup
+
+    def make(self, resources: dict[str, Any]) -> None:
+        """As :meth:`create`."""
         made: list[str] = []
-        scope = _scope(relative, resources, where) if systemd else None
+        if self._asks_systemd is not None:
+            self.scope = _scope(self._asks_systemd, resources, self._layout)
         try:
-            for root in where.roots:
-                directory = f"{root}/{relative}"
-                tree.make(directory, anew=scope is None)
+            for directory in self.directories:
+                tree.make(directory, anew=self.scope is None)
                 made.append(directory)
-            cgroup = cls(made, where)
-            cgroup.scope = scope
-            cgroup._prepare()
-            cgroup._write(resources)
+            self._prepare()
+            self._write(resources)
         except BaseException as error:
-            if scope is not None:
-                scope.stop()
+            if self.scope is not None:
+                self.scope.stop()
             for directory in made:
                 tree.removed(directory)
             if isinstance(error, OSError):
                 raise from_os(error) from error
             raise
-        return cgroup
 
     @classmethod
     def open(cls, directories: list[str], where: Layout | None = None) -> "Cgroup":

@@ -28,7 +28,7 @@ from shimd.task.service import TaskService
 from shimd.ttrpc import Server
 from shimd.worker.client import Forks
 from shimd.worker.messages import Plan
-from shimd.worker.worlds import World, Worlds
+from shimd.worker.worlds import Meanwhile, World, Worlds
 
 #: v3 names the same methods and messages; containerd calls the one that the launcher's answer says.
 _ALIASES = ["containerd.task.v2.Task"]
@@ -77,8 +77,8 @@ class Endpoint:
     async def forks(self, engine: str | None = None) -> Forks:
         return await self._pool.get(engine or self.engine)
 
-    async def world(self, plan: Plan, terminal: int | None) -> World:
-        return await self._worlds.make(plan, terminal)
+    async def world(self, plan: Plan, terminal: int | None, meanwhile: Meanwhile) -> World:
+        return await self._worlds.make(plan, terminal, meanwhile)
 
     async def program(self, container: str, name: str, fd: int | None) -> Path:
         if fd is not None:

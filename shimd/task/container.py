@@ -43,6 +43,7 @@ from shimd.task.state import State, Step
 from shimd.task.stdio import Stdio, Streams
 from shimd.task.timestamp import timestamp
 from shimd.worker.client import Worker
+from shimd.worker.worlds import Meanwhile, nothing
 
 _log = logger(__name__)
 
@@ -79,8 +80,8 @@ class Container:
         self = cls(context, id, bundle, oci.load_spec(bundle), streams)
         self.rootfs = rootfs
         try:
-            self.cgroup = await self._make_cgroup(options.systemd)
             await self._make_init(options)
+            assert self.cgroup is not None
             native = self.native.state if self.native is not None else None
             bundle_files.write_record(bundle, self.init.pid, self._worker_start, self.cgroup.directories, native)
         except BaseException:
@@ -94,27 +95,32 @@ class Container:
             context.tasks.start_soon(self._watch_memory)
         return self
 
-    async def _make_cgroup(self, systemd: bool) -> Cgroup:
+    async def _make_cgroup(self, cgroup: Cgroup, systemd: bool) -> None:
         """In this thread, but for systemd's: handing it to another takes longer than making it (docs/design.md)."""
-        linux = self.spec.get("linux", {})
-        path = linux.get("cgroupsPath") or f"/{self.context.namespace}/{self.id}"
-        resources = linux.get("resources", {})
+        resources = self.spec.get("linux", {}).get("resources", {})
         if systemd:
-            return await to_thread.run_sync(partial(Cgroup.create, path, resources, systemd=True))
-        return Cgroup.create(path, resources)
+            await to_thread.run_sync(cgroup.make, resources)
+        else:
+            cgroup.make(resources)
+        self.cgroup = cgroup
 
     async def _make_init(self, options: Options) -> None:
-        assert self.cgroup is not None
+        path = self.spec.get("linux", {}).get("cgroupsPath") or f"/{self.context.namespace}/{self.id}"
+        cgroup = Cgroup.at(path, options.systemd)
+        meanwhile: Meanwhile = partial(self._make_cgroup, cgroup, options.systemd)
+        if plans.shows_cgroup(self.spec):
+            await meanwhile()
+            meanwhile = nothing
         streams = self.init.streams
-        plan = plans.init(self.id, self.bundle, self.spec, self.rootfs, self.cgroup, terminal=streams.terminal)
+        plan = plans.init(self.id, self.bundle, self.spec, self.rootfs, cgroup, terminal=streams.terminal)
         self.init.emulate_signals = plan["kind"] == "init" and plan["pidns"] == "new"
         async with self._opened(self.init):  # once only: a reader takes their being closed for the end
             try:
-                self.init.worker = await spawn(self.context, self.id, plan, self._fds(self.init))
+                self.init.worker = await spawn(self.context, self.id, plan, self._fds(self.init), meanwhile)
             except NativeProgram:
                 self.init.worker = await self._become_native(options)
-        if self.cgroup.scope is not None:
-            await to_thread.run_sync(self.cgroup.has_processes)
+        if cgroup.scope is not None:
+            await to_thread.run_sync(cgroup.has_processes)
 
     async def _become_native(self, options: Options) -> Worker:
         """The worker found a program for the host, and is gone: the native runtime makes the container in its place."""

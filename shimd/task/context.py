@@ -7,7 +7,7 @@ from betterproto2 import Message
 
 from shimd.worker.client import Forks
 from shimd.worker.messages import Plan
-from shimd.worker.worlds import Tasks, World
+from shimd.worker.worlds import Meanwhile, Tasks, World
 
 
 class Image(Protocol):
@@ -57,7 +57,7 @@ class Context(Protocol):
         """
         ...
 
-    async def world(self, plan: Plan, terminal: int | None) -> World:
+    async def world(self, plan: Plan, terminal: int | None, meanwhile: Meanwhile) -> World:
         """What the worker of a plan will live in (:meth:`shimd.worker.worlds.Worlds.make`)."""
         ...
 

@@ -70,6 +70,11 @@ def exec(
     )
 
 
+def shows_cgroup(spec: oci.Spec) -> bool:
+    """Whether its world has its cgroup in it, which has to be there then."""
+    return any(mount.get("type") == "cgroup" for mount in spec.get("mounts", []))
+
+
 def _preopens(spec: oci.Spec) -> list[tuple[str, str, bool]]:
     """The root file system, and each bind mount by itself for engines that cannot just follow the kernel's."""
     binds = [mount for mount in spec.get("mounts", []) if {"bind", "rbind"} & set(mount.get("options", []))]

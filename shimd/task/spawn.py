@@ -7,8 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shimd.engines.registry import engine_runs_applications
@@ -21,7 +20,7 @@ from shimd.worker.client import Coming, HandedOver, Worker
 from shimd.worker.in_c import block_of, is_likely, may_wait
 from shimd.worker.messages import Plan
 from shimd.worker.programs import split_entry
-from shimd.worker.worlds import World
+from shimd.worker.worlds import Meanwhile, World, nothing
 
 _log = logger(__name__)
 _serial = itertools.count()
@@ -29,16 +28,25 @@ _serial = itertools.count()
 _HANDS = 3
 
 
-async def spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, int, int]) -> Worker:
+async def spawn(
+    context: Context, container: str, plan: Plan, stdio: tuple[int, int, int], meanwhile: Meanwhile = nothing
+) -> Worker:
     """Fork a worker and lead it to ready.
 
+    :param meanwhile: called before that, but while its world is being made
     :raises NativeProgram: the program is none for an engine
     :raises ShimdError: it failed; the worker is gone
     """
     if plan["kind"] == "sandbox":
+        await meanwhile()
         return await _spawn(_Attempt(context, container, plan, stdio))
-    async with _begun(context, plan, stdio) as begun:
-        with await context.world(plan, stdio[0] if plan["terminal"] else None) as world:
+    async with _ending(_Begun(context, plan, stdio)) as begun:
+
+        async def begin() -> None:
+            await meanwhile()
+            await begun.begin()
+
+        with await context.world(plan, stdio[0] if plan["terminal"] else None, begin) as world:
             attempt = _Attempt(context, container, plans.of_worker(plan, world), stdio, world, begun)
             try:
                 return await _with_right_engine(attempt)
@@ -50,25 +58,33 @@ async def spawn(context: Context, container: str, plan: Plan, stdio: tuple[int, 
 class _Begun:
     """A worker that is forked while its world is being made; which takes one without Python, as most programs do."""
 
-    def __init__(self, coming: Coming | None) -> None:
-        self._coming = coming
+    def __init__(self, context: Context, plan: Plan, stdio: tuple[int, int, int]) -> None:
+        self._context, self._plan, self._stdio = context, plan, stdio
+        self._coming: Coming | None = None
+
+    async def begin(self) -> None:
+        context, plan = self._context, self._plan
+        if is_likely(context.engine, plan) and may_wait(plan):
+            forks = await context.forks()
+            self._coming = await forks.begin(_key(context, plan), plan, self._stdio)
 
     def take(self) -> Coming | None:
         """Whoever has it has to end it."""
         coming, self._coming = self._coming, None
         return coming
 
+    async def end(self) -> None:
+        """Unless it was taken."""
+        if unwanted := self.take():
+            await unwanted.end()
+
 
 @asynccontextmanager
-async def _begun(context: Context, plan: Plan, stdio: tuple[int, int, int]) -> AsyncIterator[_Begun]:
-    forks = await context.forks()
-    likely = is_likely(context.engine, plan) and may_wait(plan)
-    begun = _Begun(await forks.begin(_key(context, plan), plan, stdio) if likely else None)
+async def _ending(begun: _Begun) -> AsyncIterator[_Begun]:
     try:
         yield begun
     finally:
-        if unwanted := begun.take():
-            await unwanted.end()
+        await begun.end()
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,7 @@ class _Attempt:
     plan: Plan
     stdio: tuple[int, int, int]
     world: World | None = None
-    begun: _Begun = field(default_factory=partial(_Begun, None))
+    begun: _Begun | None = None
     engine: str | None = None
     """Another than the context's."""
 
@@ -128,8 +144,8 @@ async def _born(attempt: _Attempt) -> Worker:
     if world is not None and (block := block_of(engine, plan)) is not None:
         with suppress(Unimplemented):
             return await _born_in_c(attempt, world, block)
-    if unwanted := attempt.begun.take():
-        await unwanted.end()
+    if attempt.begun is not None:
+        await attempt.begun.end()
     forks = await context.forks(engine)
     fds = [world.steps, *world.fds] if world is not None else []
     return await forks.spawn(_key(context, plan), plan, attempt.stdio, fds)
@@ -138,7 +154,7 @@ async def _born(attempt: _Attempt) -> Worker:
 async def _born_in_c(attempt: _Attempt, world: World, block: bytes) -> Worker:
     """:raises Unimplemented: it takes Python"""
     context, plan = attempt.context, attempt.plan
-    coming = None if attempt.engine else attempt.begun.take()
+    coming = None if attempt.engine or attempt.begun is None else attempt.begun.take()
     if coming is None:
         forks = await context.forks(attempt.engine)
         coming = await forks.begin(_key(context, plan), plan, attempt.stdio)

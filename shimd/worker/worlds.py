@@ -32,6 +32,13 @@ class Tasks(Protocol):
     def start_soon(self, function: Callable[[*Args], Awaitable[None]], *args: *Args) -> None: ...
 
 
+Meanwhile = Callable[[], Awaitable[None]]
+
+
+async def nothing() -> None:
+    pass
+
+
 @dataclass
 class World:
     """What a sandboxer made, as descriptors: closed, and with them gone, at the end of the context."""
@@ -73,10 +80,12 @@ class Worlds:
         """Of the sandboxers that run."""
         return [one.pid for one in (*self._idle, *self._busy)]
 
-    async def make(self, plan: Plan, terminal: int | None = None) -> World:
-        """Make or find the world of a plan; ``terminal`` is the slave end of the process's pty.
+    async def make(self, plan: Plan, terminal: int | None = None, meanwhile: Meanwhile = nothing) -> World:
+        """Make or find the world of a plan.
 
-        :raises ShimdError: one sentence
+        :param terminal: the slave end of the process's pty
+        :param meanwhile: called while it is being made
+        :raises ShimdError: one sentence; or what ``meanwhile`` raises
         """
         while True:
             sandboxer = await self._take()
@@ -84,6 +93,7 @@ class Worlds:
                 break
             self._end(sandboxer)  # it was killed when it was idle
         try:
+            await meanwhile()
             world = await _answer(sandboxer)
         except _Refused as refused:
             self._free(sandboxer)
