@@ -106,9 +106,7 @@ def drop(steps: Steps, process: Process, seccomp: str | None) -> None:
     if process.get("user", {}).get("uid", 0) != 0:
         # As an exec would do (capabilities(7), "Transformation of capabilities during execve"): we do not exec.
         sets["permitted"] = sets["effective"] = sets["ambient"]
-    for number in range(_LAST + 1):
-        if not sets["bounding"] >> number & 1:
-            steps.call("prctl", libc.PR_CAPBSET_DROP, number, says="capabilities that it shall never have")
+    steps.bound(sets["bounding"], _LAST, says="capabilities that it shall never have")
     _prctl(steps, libc.PR_SET_KEEPCAPS, 1)
     _become(steps, process)
     _prctl(steps, libc.PR_SET_KEEPCAPS, 0)

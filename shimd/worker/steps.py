@@ -29,8 +29,9 @@ _GENERIC = {
     "close": 57, "write": 64,
 }  # fmt: skip
 _NUMBERS = {**(_X86 if os.uname().machine == "x86_64" else _GENERIC), "move_mount": 429, "close_range": 436}
-#: No system calls: open a path at a given descriptor; let the engine load the program.
-_OPEN, _PAUSE = 1 << 32, (1 << 32) + 1
+#: No system calls: open a path at a given descriptor; let the engine load the program; drop all capabilities but some
+#: from the bounding set, which takes a call for each.
+_OPEN, _PAUSE, _BOUND = range(1 << 32, (1 << 32) + 3)
 _WORDS = 9
 
 
@@ -81,6 +82,10 @@ class Steps:
         self.open(path, os.O_WRONLY, _FD, says, policy)
         self.call("write", _FD, data, len(data), says=says, policy=policy)
         self.call("close", _FD, says=says, policy=Policy.TRY)
+
+    def bound(self, keep: int, last: int, says: str) -> None:
+        """Drop from the bounding set all capabilities up to ``last`` that are not in the mask ``keep``."""
+        self._add(_BOUND, (keep, last), says, Policy.FAIL, Code.INVALID_ARGUMENT)
 
     def pause(self) -> None:
         """Let the engine load the program here."""
@@ -163,8 +168,21 @@ def _call(number: int, arguments: list[int]) -> int:
     """Make a call; returns its errno, or 0."""
     if number == _OPEN:
         return _open(*arguments[:3])
+    if number == _BOUND:
+        return _bound(*arguments[:2])
     ctypes.set_errno(0)
     return ctypes.get_errno() if _syscall(c_long(number), *map(c_uint64, arguments)) < 0 else 0
+
+
+def _bound(keep: int, last: int) -> int:
+    try:
+        for number in range(last + 1):
+            if not keep >> number & 1:
+                libc.prctl(libc.PR_CAPBSET_DROP, number)
+    except OSError as error:
+        assert error.errno is not None
+        return error.errno
+    return 0
 
 
 def _open(path: int, flags: int, target: int) -> int:

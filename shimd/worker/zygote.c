@@ -42,7 +42,7 @@ struct steps {
     uint64_t count;
     const struct step *step;
 };
-enum { STEP_OPEN = 0, STEP_PAUSE = 1 };
+enum { STEP_OPEN = 0, STEP_PAUSE = 1, STEP_BOUND = 2 };
 enum { POLICY_FAIL, POLICY_WARN, POLICY_IF_THERE, POLICY_TRY };
 
 /* A packet of up to three parts. By sendmsg, as in Python: a container's filter may allow no other. */
@@ -98,6 +98,12 @@ static int open_at(const uint64_t *argument) {
     return 0;
 }
 
+static int bound(uint64_t keep, uint64_t last) {
+    for (uint64_t number = 0; number <= last; number++)
+        if (!(keep >> number & 1) && prctl(PR_CAPBSET_DROP, number, 0, 0, 0) != 0) return -1;
+    return 0;
+}
+
 static int excused(uint64_t policy, int error) {
     return policy == POLICY_TRY || (policy == POLICY_IF_THERE && (error == ENOENT || error == ENOTDIR));
 }
@@ -110,7 +116,7 @@ static uint64_t take(const struct steps *steps, uint64_t at) {
         long result;
         if (step->number >> 32) {
             if ((uint32_t)step->number == STEP_PAUSE) return at + 1;
-            result = open_at(a);
+            result = (uint32_t)step->number == STEP_BOUND ? bound(a[0], a[1]) : open_at(a);
         } else {
             result = syscall((long)step->number, a[0], a[1], a[2], a[3], a[4], a[5]);
         }
