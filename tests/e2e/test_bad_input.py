@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import guests, images
+from tests.e2e import guests, images, leftovers
 from tests.e2e.box import Box, Runtime, content, until, wasm_only
 from tests.e2e.conftest import BoxMaker
 from tests.e2e.containerd import Containerd, Result
@@ -117,6 +117,30 @@ def run_spec(box: Box, spec: object) -> Result:
 )
 def test_configuration(box: Box, bystander: str, change: dict[str, object], word: str) -> None:
     refused(box, run_spec(box, {**SPEC, **change}), word)
+
+
+def test_a_cgroup_that_is_in_use(box: Box, bystander: str) -> None:
+    """It stays the other's, with its limits; the sandboxer that was at work meanwhile is ended, and replaced."""
+    shared = ("--cgroup", f"/{box.namespace}/shared")
+    box.detach("app", "sleep", 600, flags=(*shared, "--memory-limit", 100 << 20))
+    done = box.run("other", "exit", 0, flags=("--rm", *shared, "--memory-limit", 50 << 20))
+    assert (done.code, done.out) == (1, "")
+    assert "container other: cgroup /" in done.err
+    assert "in use" in done.err
+    values = [
+        path.read_text().strip()
+        for directory in leftovers.cgroups(box.namespace)
+        for path in Path(directory).rglob("memory.*")
+        if path.name in ("memory.limit_in_bytes", "memory.max")
+    ]
+    assert str(100 << 20) in values
+    assert box.run("third", "exit", 0).code == 0
+    assert box.kill("app").code == 0
+    box.wait_status("app", "STOPPED")
+    box.delete("app")
+    box.remove("app")
+    box.remove("bystander")
+    assert not box.leftovers()
 
 
 def test_bundle_deleted_meanwhile(box: Box, bystander: str) -> None:

@@ -56,6 +56,22 @@ async def test_a_world_has_the_program_and_leaves_nothing(worlds: Worlds, tmp_pa
         assert os.readlink(f"/proc/{sandboxer}/ns/{name}") == os.readlink(f"/proc/self/ns/{name}")
 
 
+async def test_what_fails_meanwhile_is_the_error(worlds: Worlds, tmp_path: Path) -> None:
+    """And the world, whose maker is ended, is gone."""
+
+    async def fail() -> None:
+        raise InvalidArgument("the cgroup cannot be made")
+
+    (await worlds.make(plan(tmp_path))).__exit__(None, None, None)
+    (first,) = worlds.pids
+    with pytest.raises(InvalidArgument, match="the cgroup"):
+        await worlds.make(plan(tmp_path), None, fail)
+    with await worlds.make(plan(tmp_path)) as world:
+        assert world.program is not None
+    (second,) = worlds.pids
+    assert second != first
+
+
 async def settled(sandboxer: int) -> int:
     """How many descriptors it has open once it waits for work: it closes after it has answered."""
     while "S (sleeping)" not in Path(f"/proc/{sandboxer}/status").read_text():  # noqa: ASYNC110
