@@ -4,13 +4,15 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from shimd.engines.wasmtime import WasmtimeEngine
 from shimd.worker.zygote import Zygote
+
+Children = Callable[[], list[int]]
 
 
 @pytest.fixture
@@ -22,16 +24,27 @@ def library(tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def zygote(library: list[str]) -> Iterator[Zygote]:
+def children() -> Iterator[Children]:
+    """Of the test's own; they have ended after it. (The whole suite has others.)"""
+    before = _all()
+
+    def own() -> list[int]:
+        return sorted(_all() - before)
+
+    yield own
+    for pid in own():
+        os.waitpid(pid, 0)
+
+
+@pytest.fixture
+def zygote(library: list[str], children: Children) -> Iterator[Zygote]:
     zygote = Zygote(library)
     yield zygote
     zygote.close()
-    while _children():
-        os.wait()
 
 
-def _children() -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+def _all() -> set[int]:
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
 def spawn(zygote: Zygote) -> int:
@@ -42,8 +55,9 @@ def spawn(zygote: Zygote) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_it_runs_from_memory_that_nobody_can_write_to(zygote: Zygote) -> None:
-    (pid,) = _children()
+@pytest.mark.usefixtures("zygote")
+def test_it_runs_from_memory_that_nobody_can_write_to(children: Children) -> None:
+    (pid,) = children()
     assert "memfd:shimd-zygote" in os.readlink(f"/proc/{pid}/exe")
     with pytest.raises(OSError), open(f"/proc/{pid}/exe", "wb"):  # busy while it runs, else sealed
         pass
@@ -51,9 +65,9 @@ def test_it_runs_from_memory_that_nobody_can_write_to(zygote: Zygote) -> None:
     assert set(os.listdir(f"/proc/{pid}/fd")) == {"0", "1", "2", "3"}
 
 
-def test_one_that_cannot_be_replaced_now_may_be_later(zygote: Zygote, library: list[str]) -> None:
+def test_one_that_cannot_be_replaced_now_may_be_later(zygote: Zygote, library: list[str], children: Children) -> None:
     assert spawn(zygote) == 70
-    (pid,) = _children()
+    (pid,) = children()
     hidden = Path(library[0]).rename(Path(library[0]).with_name("hidden.so"))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -64,10 +78,9 @@ def test_one_that_cannot_be_replaced_now_may_be_later(zygote: Zygote, library: l
     assert spawn(zygote) == 70
 
 
+@pytest.mark.usefixtures("children")
 def test_a_library_that_is_none_is_told(library: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     for wrong in ([library[0], "/nowhere/libwasmtime.so"], ["/nowhere/part.so"]):
         with pytest.raises(ChildProcessError):
             Zygote(wrong)
         assert wrong[0] in capfd.readouterr().err
-    while _children():
-        os.wait()
