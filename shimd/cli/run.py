@@ -11,7 +11,7 @@ import stat
 import sys
 import tempfile
 import time
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -188,7 +188,7 @@ class Run:
         """The worker's life; its exit code is the outcome."""
         steps = memory_file("shimd-steps", of_host().packed())
         try:
-            worker = await _born(forks, plan, steps, block_of(engine, plan))
+            worker = await forks.spawn("run", plan, (0, 1, 2), [steps], block_of(engine, plan))
         finally:
             os.close(steps)
         self._worker, self.outcome.pid = worker, worker.pid
@@ -222,14 +222,6 @@ class Run:
         os.kill(os.getpid(), signal.SIGSTOP)
         if self._worker is not None and self._worker.status is None:
             self._worker.signal(signal.SIGCONT)
-
-
-async def _born(forks: Forks, plan: Plan, steps: int, block: bytes | None) -> Worker:
-    stdio = 0, 1, 2
-    if block is not None:
-        with suppress(Unimplemented):  # there is no zygote: Python will do
-            return await (await forks.begin("run", plan, stdio)).entered(block, steps)
-    return await forks.spawn("run", plan, stdio, [steps])
 
 
 async def _ready(worker: Worker) -> frozenset[int]:

@@ -5,13 +5,12 @@ it.
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shimd.engines.registry import engine_runs_applications
-from shimd.errors import DataLoss, Internal, ShimdError, Unimplemented, from_code
+from shimd.errors import DataLoss, Internal, ShimdError, from_code
 from shimd.log import logger
 from shimd.task import plans
 from shimd.task.context import Context
@@ -37,17 +36,17 @@ async def spawn(
     :raises NativeProgram: the program is none for an engine
     :raises ShimdError: it failed; the worker is gone
     """
-    if plan["kind"] == "sandbox":
-        await meanwhile()
-        return await _spawn(_Attempt(context, container, plan, stdio))
-    async with _ending(_Begun(context, plan, stdio)) as begun:
+    async with aclosing(_Begun(context, plan, stdio)) as begun:
+        if plan["kind"] == "sandbox":
+            await meanwhile()
+            return await _spawn(_Attempt(context, container, plan, stdio, begun))
 
         async def begin() -> None:
             await meanwhile()
             await begun.begin()
 
         with await context.world(plan, stdio[0] if plan["terminal"] else None, begin) as world:
-            attempt = _Attempt(context, container, plans.of_worker(plan, world), stdio, world, begun)
+            attempt = _Attempt(context, container, plans.of_worker(plan, world), stdio, begun, world)
             try:
                 return await _with_right_engine(attempt)
             except DataLoss as error:  # a disk that crashed, say: _lead has thrown the module away, it is compiled anew
@@ -73,18 +72,10 @@ class _Begun:
         coming, self._coming = self._coming, None
         return coming
 
-    async def end(self) -> None:
-        """Unless it was taken."""
+    async def aclose(self) -> None:
+        """End it, unless it was taken."""
         if unwanted := self.take():
             await unwanted.end()
-
-
-@asynccontextmanager
-async def _ending(begun: _Begun) -> AsyncIterator[_Begun]:
-    try:
-        yield begun
-    finally:
-        await begun.end()
 
 
 @dataclass(frozen=True)
@@ -93,8 +84,8 @@ class _Attempt:
     container: str
     plan: Plan
     stdio: tuple[int, int, int]
+    begun: _Begun
     world: World | None = None
-    begun: _Begun | None = None
     engine: str | None = None
     """Another than the context's."""
 
@@ -141,24 +132,12 @@ async def _spawn(attempt: _Attempt) -> Worker:
 async def _born(attempt: _Attempt) -> Worker:
     context, plan, world = attempt.context, attempt.plan, attempt.world
     engine = attempt.engine or context.engine
-    if world is not None and (block := block_of(engine, plan)) is not None:
-        with suppress(Unimplemented):
-            return await _born_in_c(attempt, world, block)
-    if attempt.begun is not None:
-        await attempt.begun.end()
     forks = await context.forks(engine)
-    fds = [world.steps, *world.fds] if world is not None else []
-    return await forks.spawn(_key(context, plan), plan, attempt.stdio, fds)
-
-
-async def _born_in_c(attempt: _Attempt, world: World, block: bytes) -> Worker:
-    """:raises Unimplemented: it takes Python"""
-    context, plan = attempt.context, attempt.plan
-    coming = None if attempt.engine or attempt.begun is None else attempt.begun.take()
-    if coming is None:
-        forks = await context.forks(attempt.engine)
-        coming = await forks.begin(_key(context, plan), plan, attempt.stdio)
-    return await coming.entered(block, world.steps, world.fds)
+    if world is None:
+        return await forks.spawn(_key(context, plan), plan, attempt.stdio)
+    block = block_of(engine, plan)
+    fds = [world.steps, *world.fds]
+    return await forks.spawn(_key(context, plan), plan, attempt.stdio, fds, block, attempt.begun.take())
 
 
 def _key(context: Context, plan: Plan) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 
 from shimd.engines.registry import engine_reference
-from shimd.errors import ShimdError, Unavailable, from_code
+from shimd.errors import ShimdError, Unavailable, Unimplemented, from_code
 from shimd.worker.messages import LISTEN_FD, Message, Plan, memory_file, plan_file, receive, send
 
 
@@ -105,11 +105,11 @@ class Coming:
             raise self._result
         return self._result
 
-    async def entered(self, block: bytes, steps: int, world: Sequence[int] = ()) -> Worker:
+    async def entered(self, block: bytes, world: Sequence[int]) -> Worker:
         """One of :meth:`Forks.begin`, told what to run, and where. The descriptors stay the caller's.
 
         :param block: for the engine's part in C
-        :param steps: to its world, whose descriptors are ``world``
+        :param world: the steps to it, and its descriptors
         :raises ShimdError: as :meth:`worker`, or the worker is gone
         """
         worker = await self.worker()
@@ -117,7 +117,7 @@ class Coming:
         try:
             fd = memory_file("shimd-program", block)
             try:
-                worker.send({"op": "enter"}, [steps, fd, *world])
+                worker.send({"op": "enter"}, [fd, *world])
             finally:
                 os.close(fd)
         except BaseException:
@@ -143,12 +143,28 @@ class Forks:
         self._sending = anyio.Lock(fast_acquire=True)
         self.closed = False
 
-    async def spawn(self, key: str, plan: Plan, stdio: tuple[int, int, int], world: Sequence[int] = ()) -> Worker:
+    async def spawn(
+        self,
+        key: str,
+        plan: Plan,
+        stdio: tuple[int, int, int],
+        world: Sequence[int] = (),
+        block: bytes | None = None,
+        begun: Coming | None = None,
+    ) -> Worker:
         """Fork a worker; the descriptors stay the caller's.
 
         :param world: of a container: its steps, and the descriptors of its world
+        :param block: for a worker without Python (:mod:`.in_c`), which has steps; Python will do if there is no zygote
+        :param begun: one of :meth:`begin`, perhaps of another fork server: it is taken if it can be, or ended
         :raises ShimdError: the fork failed, or the fork server is gone
         """
+        if begun is not None and (block is None or begun.forks is not self):
+            await begun.end()
+            begun = None
+        if block is not None:
+            with suppress(Unimplemented):
+                return await (begun or await self.begin(key, plan, stdio)).entered(block, world)
         plan_fd = plan_file(plan)
         try:
             coming = await self._ask(_spawn(key, plan), [*stdio, plan_fd, *world])

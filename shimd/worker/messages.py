@@ -2,7 +2,7 @@
 
 Two kinds of SEQPACKET connection carry these messages, one JSON object a packet, descriptors by SCM_RIGHTS:
 
-* supervisor ⇄ fork server (``<runtime>/worker-<engine>.sock``), one at a time; the fork server outlives it::
+* supervisor ⇄ fork server (``paths.worker_socket``), one at a time; the fork server outlives it::
 
       → {"op": "spawn", "key": K, "pidns": null | "new" | path, "cgroup": null | path}
                           + [stdin, stdout, stderr, plan memfd] and of a container [steps memfd, world…];
@@ -18,7 +18,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 
 * supervisor ⇄ worker (``control`` above; the fork server keeps a duplicate until the worker is forgotten)::
 
-      → {"op": "enter"} + [steps memfd, block memfd, world…]   to a worker without Python, before all else
+      → {"op": "enter"} + [block memfd, steps memfd, world…]   to a worker without Python, before all else
       ← {"ev": "entry", "name": path} + [file]  a program, if the plan names no artefact
       ← {"ev": "entry", "name": path, "missing": sentence}    or it is not there; an image's layer may hold it
       ← {"ev": "image"}                         what layers has the container's image?
@@ -156,12 +156,13 @@ def read_plan(fd: int) -> Plan:
     return plan
 
 
-def memory_file(name: str, data: bytes) -> int:
+def memory_file(name: str, data: bytes, flags: int = 0) -> int:
     """A file in memory, to be passed with a message; the caller closes it.
 
+    :param flags: more than ``MFD_CLOEXEC`` (memfd_create(2))
     :raises OSError: there is no memory for it
     """
-    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | flags)
     try:
         written = 0
         while written < len(data):

@@ -163,8 +163,8 @@ static void work(const struct engine *engine, const int *streams_and_control) {
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     if ((count = receive(CONTROL, packet, sizeof packet, fds)) < 2) _exit(FAILED); /* it is not wanted any more */
-    const struct steps *steps = unpack(fds[0]);
-    const void *block = unpack(fds[1]);
+    const void *block = unpack(fds[0]);
+    const struct steps *steps = unpack(fds[1]);
     if (steps == NULL || block == NULL) _exit(FAILED);
     arrange(fds + 2, count - 2, WORLD);
     uint64_t at = take(steps, 0);
@@ -228,7 +228,7 @@ static int answer(int sock, int64_t result) { return send(sock, &result, sizeof 
 
 int main(int argc, char *argv[]) {
     static const int deadly[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-    uint64_t flags;
+    uint64_t flags = 0;
     int fds[MAX_FDS];
     syscall(SYS_close_range, WORLD, ~0U, 0);
     prctl(PR_SET_NAME, "shimd-zygote");
@@ -237,7 +237,7 @@ int main(int argc, char *argv[]) {
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) signal(deadly[i], die);
     for (int64_t result = 0; answer(CONTROL, result);) {
         int count = receive(CONTROL, &flags, sizeof flags, fds);
-        if (count < WORLD) return 0;
+        if (count < 0 || count != WORLD + !!(flags & IN_CGROUP) + !!(flags & JOIN_PID)) return 0;
         result = spawn(engine, flags, fds);
         for (int i = 0; i < count; i++) close(fds[i]);
     }

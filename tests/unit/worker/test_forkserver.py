@@ -71,12 +71,9 @@ class Server:
         return worker
 
     async def spawn(self, key: str, plan: Plan, steps: Steps) -> Worker:
-        fd, stdio = memory_file("steps", steps.packed()), (self.null,) * 3
+        fd = memory_file("steps", steps.packed())
         try:
-            block = block_of("wasmtime", plan)
-            if block is None:
-                return await self.forks.spawn(key, plan, stdio, [fd])
-            return await (await self.forks.begin(key, plan, stdio)).entered(block, fd)
+            return await self.forks.spawn(key, plan, (self.null,) * 3, [fd], block_of("wasmtime", plan))
         finally:
             os.close(fd)
 
@@ -238,7 +235,7 @@ async def test_a_worker_that_cannot_be_told_ends(server: Server, monkeypatch: py
         coming = await forks.begin("a", Plan(), (server.null,) * 3)
         monkeypatch.setattr("shimd.worker.client.memory_file", none)
         with pytest.raises(OSError, match="Too many open files"):
-            await coming.entered(b"", server.null)
+            await coming.entered(b"", [server.null])
         assert set(_children(server.pid)) <= {*before, *_zygotes(server.pid)}
 
 
