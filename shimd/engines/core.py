@@ -42,15 +42,18 @@ def as_binary(wasm: bytes, engine: str) -> bytes:
     return binary
 
 
-@lru_cache(maxsize=1024)
 def read_facts(path: str) -> dict[str, Any]:
-    """What was noted of a program when it was compiled, from a file of its artefact, which never changes.
+    """What was noted of a program when it was compiled, from a file of its artefact.
 
-    :raises OSError, ValueError: it is not there, or broken; that may change, once it is compiled anew
+    :raises OSError, ValueError: it is not there, or broken
     """
     with open(path, "rb") as file:
         facts: dict[str, Any] = json.loads(file.read())
     return facts
+
+
+#: The same for who asks often: an artefact never changes (one that is broken may be compiled anew, and is not kept).
+known_facts = lru_cache(maxsize=1024)(read_facts)
 
 
 def check_entry(facts: Mapping[str, Any], entry: str) -> None:

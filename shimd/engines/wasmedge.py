@@ -25,7 +25,16 @@ from shimd.engines.base import (
     MissingRuntime,
     UnsupportedFeature,
 )
-from shimd.engines.core import NO_ENTRY, NO_FUNCTION, WASI, check_entry, environment, from_text, top_preopens
+from shimd.engines.core import (
+    NO_ENTRY,
+    NO_FUNCTION,
+    WASI,
+    check_entry,
+    environment,
+    from_text,
+    read_facts,
+    top_preopens,
+)
 from shimd.linux import libc
 
 #: Bumped when what is compiled changes, or the files of an artefact.
@@ -102,7 +111,7 @@ class WasmEdgeEngine:
         from shimd.engines import libwasmedge
 
         try:
-            facts = json.loads((artifact / _FACTS).read_bytes())
+            facts = read_facts(f"{artifact}/{_FACTS}")
             if facts["size"] != os.stat(artifact / _MODULE).st_size:  # mapped, it would be a SIGBUS
                 raise BrokenArtifact(f"the compiled module {artifact} does not load: it is not whole")
             return Loaded(libwasmedge.load(self._configured(), str(artifact / _MODULE)), facts)

@@ -4,7 +4,6 @@ The engine, the linkers and all host functions are made in the fork server; a wo
 store and runs. ``parallel_compilation`` is off there: a thread pool would not survive the fork.
 """
 
-import json
 import os
 import platform
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from shimd.engines.base import (
     Invocation,
     UnsupportedFeature,
 )
-from shimd.engines.core import check_entry, environment, read_facts, top_preopens
+from shimd.engines.core import check_entry, environment, known_facts, read_facts, top_preopens
 from shimd.engines.wasmtime_artifact import (
     COMPONENT_FILE,
     CONFIG,
@@ -102,9 +101,9 @@ class WasmtimeEngine:
             hand_over(directory)
         kind, file = (component.Component, COMPONENT_FILE) if is_component else (wasmtime.Module, MODULE)
         try:
-            with open(f"{directory}/{FACTS}", "rb") as facts:
-                program = kind.deserialize_file(self._engine, f"{directory}/{file}")
-                return Loaded(program, is_component, json.loads(facts.read()), artifact)
+            facts = read_facts(f"{directory}/{FACTS}")
+            program = kind.deserialize_file(self._engine, f"{directory}/{file}")
+            return Loaded(program, is_component, facts, artifact)
         except (wasmtime.WasmtimeError, OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
 
@@ -203,7 +202,7 @@ def _unloaded(artifact: str) -> Loaded | None:
     if not kinds:
         return None
     try:
-        return Loaded(None, kinds == [COMPONENT_FILE], read_facts(f"{artifact}/{FACTS}"), Path(artifact))
+        return Loaded(None, kinds == [COMPONENT_FILE], known_facts(f"{artifact}/{FACTS}"), Path(artifact))
     except (OSError, ValueError):
         return None
 

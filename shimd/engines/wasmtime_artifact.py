@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shimd.engines.base import BrokenArtifact, InvalidModule, OtherEngine, UnsupportedFeature
-from shimd.engines.core import COMPONENT, NO_ENTRY, NO_FUNCTION, WASI
+from shimd.engines.core import COMPONENT, NO_ENTRY, NO_FUNCTION, WASI, read_facts
 
 if TYPE_CHECKING:
     import wasmtime
@@ -181,10 +181,9 @@ def hand_over(directory: str) -> None:
 def facts_of(artifact: Path) -> dict[str, Any]:
     """:raises BrokenArtifact: they cannot be read"""
     try:
-        facts: dict[str, Any] = json.loads((artifact / FACTS).read_bytes())
+        return read_facts(f"{artifact}/{FACTS}")
     except (OSError, ValueError) as error:
         raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
-    return facts
 
 
 def _why_it_serves_not(artifact: Path) -> str:

@@ -3,7 +3,6 @@
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -15,7 +14,7 @@ static void *(*new_engine)(void);
 static int (*load_module)(void *, const char *, void **, char **);
 static int (*run_module)(void *, void *, const char *, char **);
 
-static struct { void *engine; } warm;
+static void *engine;
 
 /* native.py packs it. */
 struct block {
@@ -33,7 +32,7 @@ static void *load(void *context, const void *data, int *code, char *sentence, si
     (void)context;
     program.block = block;
     if (stat(block->module, &status) == 0 && (uint64_t)status.st_size == block->size &&
-        load_module(warm.engine, block->module, &program.module, &text) != FAILED)
+        load_module(engine, block->module, &program.module, &text) != FAILED)
         return &program;
     *code = DATA_LOSS;
     snprintf(sentence, size, "the compiled module %s does not load: %s", block->module, text);
@@ -44,7 +43,7 @@ static void *load(void *context, const void *data, int *code, char *sentence, si
 static int run(void *unused) {
     char *text = NULL;
     (void)unused;
-    int code = run_module(warm.engine, program.module, program.block->invocation, &text);
+    int code = run_module(engine, program.module, program.block->invocation, &text);
     if (code == TRAPPED) return complain(text, strlen(text), EXIT_TRAP);
     return code == FAILED ? failed(one_line(text)) : code;
 }
@@ -57,6 +56,6 @@ const struct engine *shimd_engine(int count, char *const arguments[]) {
     *(void **)&load_module = dlsym(library, "shimd_wasmer_load");
     *(void **)&run_module = dlsym(library, "shimd_wasmer_run");
     if (new_engine == NULL || load_module == NULL || run_module == NULL) return NULL;
-    warm.engine = new_engine();
+    engine = new_engine();
     return &ours;
 }

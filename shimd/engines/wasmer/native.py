@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import shimd_wasmer_native
 
 from shimd.engines.base import BrokenArtifact, EngineError, GuestTrap, InvalidModule, Invocation
-from shimd.engines.core import as_binary, check_entry, environment, read_facts, top_preopens
+from shimd.engines.core import as_binary, check_entry, environment, known_facts, read_facts, top_preopens
 from shimd.linux.packed import pack
 
 #: Bumped when the files of an artefact change.
@@ -64,8 +64,7 @@ class NativeEngine:
     def load(self, artifact: Path) -> Loaded:
         directory, module = str(artifact), ctypes.c_void_p()
         try:
-            with open(f"{directory}/{_FACTS}", "rb") as file:
-                facts = json.loads(file.read())
+            facts = read_facts(f"{directory}/{_FACTS}")
             whole = os.stat(f"{directory}/{_MODULE}").st_size == facts["size"]
         except (OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
@@ -84,7 +83,7 @@ class NativeEngine:
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
         try:
-            facts = read_facts(f"{artifact}/{_FACTS}")
+            facts = known_facts(f"{artifact}/{_FACTS}")
             size = facts["size"]
         except (OSError, ValueError, KeyError):
             return None
