@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.shims import SPIN_TOML
+from benchmarks.tasks import pss
 from tests.components import javascript, rust
 from tests.components.build import component
 from tests.e2e import http_app, leftovers, spin_app
@@ -58,12 +59,10 @@ def load(address: str, connections: int) -> tuple[float, float]:
     return float(rate[1]), float(latency[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[latency[2]]
 
 
-def pss(pid: int) -> float:
+def pss_of_all(pid: int) -> float:
     """MiB of proportional set size of a process and all below it."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    found = re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)
-    return (int(found[1]) if found else 0) / 1024 + sum(pss(int(child)) for child in below)
+    return pss(pid) + sum(pss_of_all(int(child)) for child in below)
 
 
 @contextmanager
@@ -142,7 +141,7 @@ def measure(before: Path | None) -> list[Row]:
             with server(processes) as (address, pid):
                 load(address, 1)
                 time.sleep(0.5)
-                memory = pss(pid)
+                memory = pss_of_all(pid)
                 rows.append(Row(name, processes, memory, [load(address, number) for number in CONNECTIONS]))
     return rows
 

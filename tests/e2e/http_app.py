@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ class App:
 
     def get(self, path: str, **more: object) -> httpx.Response:
         return httpx.get(f"http://{self.address}{path}", timeout=30, trust_env=False, **more)  # type: ignore[arg-type]
+
+    def lines(self, path: str) -> list[tuple[str, float]]:
+        """Of an answer, and when each came (monotonic)."""
+        with httpx.stream("GET", f"http://{self.address}{path}", trust_env=False) as answer:
+            return [(line, time.monotonic()) for line in answer.iter_lines()]
 
     def said(self) -> str:
         return self.output.read_text()

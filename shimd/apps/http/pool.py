@@ -1,18 +1,17 @@
 """Instances: each is used for one request, and a few are made ahead, so that a request need not wait for one."""
 
 from collections import deque
-from typing import Any
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
+from shimd.apps.http.beside import Beside
 from shimd.component.guest import Guest
 from shimd.component.host import Host
 from shimd.wasi.turns import Turns
 
 
-class Pool:
+class Pool(Beside):
     """Of one component; used in the event loop. ``async with`` it, to have some made ahead."""
 
     def __init__(self, host: Host, size: int, turns: Turns) -> None:
@@ -22,17 +21,6 @@ class Pool:
         self._idle: deque[Guest] = deque()
         self._taken = anyio.Event()
         self._limiter = anyio.CapacityLimiter(1)
-        self._tasks: TaskGroup
-
-    async def __aenter__(self) -> "Pool":
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._fill)
-        return self
-
-    async def __aexit__(self, *exception: Any) -> None:
-        self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(*exception)
 
     async def take(self) -> Guest:
         """A fresh instance.
@@ -48,7 +36,7 @@ class Pool:
         with self._turns.taken():
             return self._host.instantiate()
 
-    async def _fill(self) -> None:
+    async def _work(self) -> None:
         """Keep some ready, until cancelled. What fails here is told to who asks for one."""
         while True:
             self._taken = anyio.Event()

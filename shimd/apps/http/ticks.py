@@ -3,34 +3,23 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import anyio
 import wasmtime
-from anyio.abc import TaskGroup
+
+from shimd.apps.http.beside import Beside
 
 #: Seconds between two ticks.
 _TICK = 0.5
 
 
-class Ticks:
+class Ticks(Beside):
     """One for an engine, whatever runs on it: twice as many ticks would halve everybody's time. ``async with`` it."""
 
     def __init__(self, engine: wasmtime.Engine) -> None:
         self._engine = engine
-        self._tasks: TaskGroup
         self._running = 0
         self._busy = anyio.Event()
-
-    async def __aenter__(self) -> "Ticks":
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._tick)
-        return self
-
-    async def __aexit__(self, *exception: Any) -> None:
-        self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(*exception)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -42,7 +31,7 @@ class Ticks:
         finally:
             self._running -= 1
 
-    async def _tick(self) -> None:
+    async def _work(self) -> None:
         while True:
             self._busy = anyio.Event()
             while self._running:
