@@ -26,8 +26,8 @@ class Cgroup:
         """One per hierarchy: what :func:`shimd.cgroup.join` takes."""
         self.scope: Scope | None = None
         """systemd's unit, if it was asked for one."""
-        self._asks_systemd: str | None = None
-        """For the unit of this path."""
+        self._unit: str | None = None
+        """The path of the one to ask it for."""
         self._layout = where
         self._by_controller = _by_controller(directories, where)
 
@@ -56,14 +56,19 @@ class Cgroup:
         where = where or layout.current()
         relative = paths.relative(path, systemd)
         cgroup = cls([f"{root}/{relative}" for root in where.roots], where)
-        cgroup._asks_systemd = relative if systemd else None
+        cgroup._unit = relative if systemd else None
         return cgroup
+
+    @property
+    def asks_systemd(self) -> bool:
+        """Whether :meth:`make` has to wait for another process."""
+        return self._unit is not None
 
     def make(self, resources: dict[str, Any]) -> None:
         """As :meth:`create`."""
         made: list[str] = []
-        if self._asks_systemd is not None:
-            self.scope = _scope(self._asks_systemd, resources, self._layout)
+        if self._unit is not None:
+            self.scope = _scope(self._unit, resources, self._layout)
         try:
             for directory in self.directories:
                 tree.make(directory, anew=self.scope is None)

@@ -95,10 +95,10 @@ class Container:
             context.tasks.start_soon(self._watch_memory)
         return self
 
-    async def _make_cgroup(self, cgroup: Cgroup, systemd: bool) -> None:
+    async def _make_cgroup(self, cgroup: Cgroup) -> None:
         """In this thread, but for systemd's: handing it to another takes longer than making it (docs/design.md)."""
         resources = self.spec.get("linux", {}).get("resources", {})
-        if systemd:
+        if cgroup.asks_systemd:
             await to_thread.run_sync(cgroup.make, resources)
         else:
             cgroup.make(resources)
@@ -107,7 +107,7 @@ class Container:
     async def _make_init(self, options: Options) -> None:
         path = self.spec.get("linux", {}).get("cgroupsPath") or f"/{self.context.namespace}/{self.id}"
         cgroup = Cgroup.at(path, options.systemd)
-        meanwhile: Meanwhile = partial(self._make_cgroup, cgroup, options.systemd)
+        meanwhile: Meanwhile = partial(self._make_cgroup, cgroup)
         if plans.shows_cgroup(self.spec):
             await meanwhile()
             meanwhile = nothing
@@ -370,7 +370,8 @@ class Container:
 
     def _tell_of_kills(self) -> None:
         """For memory, that are new."""
-        while self.cgroup is not None and self._killed < self.cgroup.oom_count():
+        count = self.cgroup.oom_count() if self.cgroup is not None else 0
+        while self._killed < count:
             self._killed += 1
             self.context.publish(TaskOom(container_id=self.id))
 

@@ -7,7 +7,7 @@ secrets in its environment) is in the memory that they hand on to the workers of
 from functools import cache
 from pathlib import Path
 
-from shimd.engines.base import Engine, EngineError, RunsInC
+from shimd.engines.base import EngineError, RunsInC
 from shimd.engines.registry import engine_reference, load_engine
 from shimd.worker import zygote
 from shimd.worker.faults import from_engine
@@ -17,7 +17,7 @@ from shimd.worker.messages import Plan
 
 def is_likely(engine: str, plan: Plan) -> bool:
     """Whether most programs like this one run without Python, as far as a plan tells."""
-    return isinstance(_engine(engine), RunsInC) and zygote.available() and not plan.get("listen")
+    return _part_in_c(engine) is not None and zygote.available() and not plan.get("listen")
 
 
 def may_wait(plan: Plan) -> bool:
@@ -31,8 +31,8 @@ def block_of(engine: str, plan: Plan) -> bytes | None:
 
     :raises ShimdError: the engine refuses the program, in one sentence
     """
-    runs = _engine(engine)
-    if not isinstance(runs, RunsInC) or not is_likely(engine, plan) or "artifact" not in plan:
+    runs = _part_in_c(engine)
+    if runs is None or not is_likely(engine, plan) or "artifact" not in plan:
         return None
     try:
         return runs.pack(Path(plan["artifact"]), invocation_of(plan))
@@ -41,6 +41,7 @@ def block_of(engine: str, plan: Plan) -> bytes | None:
 
 
 @cache
-def _engine(name: str) -> Engine[object]:
-    """Not warmed: for what it knows without its runtime."""
-    return load_engine(engine_reference(name))
+def _part_in_c(name: str) -> RunsInC | None:
+    """Of an engine that is not warmed: for what it knows without its runtime."""
+    engine = load_engine(engine_reference(name))
+    return engine if isinstance(engine, RunsInC) else None

@@ -14,11 +14,13 @@ from functools import cache
 from pathlib import Path
 
 from shimd.linux.namespaces import open_namespace
+from shimd.worker.messages import memory_file
 
 _PROGRAM = Path(__file__).with_name("_zygote")
 _NEW_PID, _IN_CGROUP, _JOIN_PID = 1, 2, 4
 _THEIR_SOCKET = 3
 _MFD_EXEC = 0x10  # <linux/memfd.h>
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 @cache
@@ -95,15 +97,13 @@ class Zygote:
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), _THEIR_SOCKET)]
-            os.posix_spawn(f"/proc/self/fd/{self._program}", self._arguments, os.environ, file_actions=actions)
-            theirs.close()
+            with theirs:
+                actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), _THEIR_SOCKET)]
+                os.posix_spawn(f"/proc/self/fd/{self._program}", self._arguments, os.environ, file_actions=actions)
             _answer(ours)
         except OSError as error:
             ours.close()
             raise ChildProcessError(errno.ECHILD, f"the zygote does not start: {error.strerror}") from error
-        finally:
-            theirs.close()
         return ours
 
 
@@ -111,21 +111,15 @@ def _sealed(path: Path) -> int:
     """A copy of a program in memory, which nobody can write to; close-on-exec."""
     data = path.read_bytes()
     try:
-        fd = os.memfd_create("shimd-zygote", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _MFD_EXEC)
+        fd = memory_file("shimd-zygote", data, os.MFD_ALLOW_SEALING | _MFD_EXEC)
     except OSError:  # a kernel before 6.3, where all are executable
-        fd = os.memfd_create("shimd-zygote", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = memory_file("shimd-zygote", data, os.MFD_ALLOW_SEALING)
     try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(data)
-        fcntl.fcntl(
-            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        )
-        reopened = os.open(
-            f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC
-        )  # executing what is open to write is ETXTBSY
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        # Another descriptor: executing what is open to be written to is ETXTBSY.
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(fd)
-    return reopened
 
 
 def _answer(sock: socket.socket) -> int:
