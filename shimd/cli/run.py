@@ -11,7 +11,7 @@ import stat
 import sys
 import tempfile
 import time
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -210,18 +210,22 @@ class Run:
                 if number == signal.SIGTSTP:
                     self._pause()
                 elif self._worker is not None and self._worker.status is None:
-                    self._worker.signal(number)
+                    self._signal(number)
                 else:
                     self.outcome.exit_status = 128 + number
                     self._scope.cancel()
 
     def _pause(self) -> None:
         """Ctrl-Z: stop the app and ourselves; go on when the shell says so."""
-        if self._worker is not None and self._worker.status is None:
-            self._worker.signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
-        if self._worker is not None and self._worker.status is None:
-            self._worker.signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        """Nothing is sent to an app that is not there yet, or has ended, whether or not we know that by now."""
+        if self._worker is not None:
+            with suppress(ProcessLookupError):
+                self._worker.signal(number)
 
 
 async def _ready(worker: Worker) -> frozenset[int]:

@@ -95,19 +95,21 @@ async def serve() -> None:
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     async with (
         await inherited_or_new("launch", paths.launch_socket()) as listener,
-        anyio.create_task_group() as tasks,
+        anyio.create_task_group() as forks,
     ):
-        supervisor = Supervisor(tasks)
-        tasks.start_soon(LaunchServer(supervisor).serve, listener)
-        await tasks.start(StatusServer(supervisor).serve)
-        tasks.start_soon(_watchdog)
-        _log.info("serving in %s, pid %d", paths.runtime_dir(), os.getpid())
-        notify.ready()
-        await _stop_signal()
-        notify.notify(STOPPING="1")
-        _log.info("stopping")
-        tasks.cancel_scope.cancel()
-        supervisor.worlds.close()
+        async with anyio.create_task_group() as tasks:
+            supervisor = Supervisor(tasks, forks)
+            tasks.start_soon(LaunchServer(supervisor).serve, listener)
+            await tasks.start(StatusServer(supervisor).serve)
+            tasks.start_soon(_watchdog)
+            _log.info("serving in %s, pid %d", paths.runtime_dir(), os.getpid())
+            notify.ready()
+            await _stop_signal()
+            notify.notify(STOPPING="1")
+            _log.info("stopping")
+            tasks.cancel_scope.cancel()
+            supervisor.worlds.close()
+        forks.cancel_scope.cancel()
 
 
 async def _stop_signal() -> None:

@@ -12,12 +12,15 @@ from shimd.worker.worlds import Worlds
 
 
 class Supervisor:
-    """``tasks`` is the daemon's own group: an endpoint's failure to serve is the daemon's."""
+    """
+    :param tasks: the daemon's own group: an endpoint's failure to serve is the daemon's
+    :param beneath: the group around it: what is cancelled up there ends its workers, and has to learn of their ends
+    """
 
-    def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, tasks: anyio.abc.TaskGroup, beneath: anyio.abc.TaskGroup) -> None:
         self._tasks = tasks
         self._background = Background(tasks)
-        self.pool = ForkPool(self._background)
+        self.pool = ForkPool(Background(beneath))
         self.worlds = Worlds(self._background)
         self.modules = Modules(self.pool)
         self.bus = EventBus(self._background)

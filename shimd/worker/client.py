@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -355,15 +356,23 @@ async def private_forks(engine: str, directory: Path) -> AsyncIterator[Forks]:
     """A fork server of one's own, for as long as the context or this process lasts (``shimd run``)."""
     sock, pid = launch(engine, directory / "worker.sock", "private")
     forks = Forks(sock)
+    reading = anyio.CancelScope(shield=True)  # whoever is cancelled ends its workers, and has to learn of their ends
+
+    async def read() -> None:
+        with reading:
+            await forks.run()
+            for worker in forks.orphans:  # they end with it (steps.of_host)
+                worker.gone(signal.SIGKILL, time.time_ns())
+
     error: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(forks.run)
+        tasks.start_soon(read)
         try:
             yield forks
         except (ShimdError, HandedOver) as caught:  # raised outside, since a task group would wrap it
             error = caught
         finally:
-            tasks.cancel_scope.cancel()
+            reading.cancel()
             _end(pid)
     if error is not None:
         raise error

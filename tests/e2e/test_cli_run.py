@@ -216,6 +216,18 @@ def test_a_killed_run_takes_its_app_along(rig: Rig, engine: str) -> None:
     until(lambda: not rig.processes(), "the app to end")
 
 
+def test_a_fork_server_that_is_killed_takes_its_app_along(rig: Rig, engine: str) -> None:
+    process = rig.popen("--engine", engine, rig.app, "spin")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "spinning\n"
+    (server,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    os.kill(server, signal.SIGKILL)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (137, "")
+    until(lambda: not rig.processes(), "the app to end")
+    nothing_is_left(rig)
+
+
 def slow_module() -> str:
     body = "(local.set 0 (i32.mul (i32.add (local.get 0) (i32.const 7)) (i32.rotl (local.get 0) (i32.const 3))))"
     functions = "".join(f"(func (result i32) (local i32) {body * 12} (local.get 0))" for _ in range(SLOW))

@@ -2,12 +2,15 @@
 
 import os
 import signal
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from tests.e2e import leftovers
-from tests.e2e.box import Box, ours_only, until
+from tests.e2e.box import Attached, Box, ours_only, until
 from tests.e2e.conftest import BoxMaker
+from tests.e2e.containerd import PATIENCE
 
 pytestmark = ours_only
 
@@ -50,6 +53,41 @@ def test_stops_on_term_and_comes_back(quiet_box: Box) -> None:
     assert quiet_box.containerd.daemon_pid() is None
     assert quiet_box.run("two").code == 0
     assert daemons(quiet_box) not in ([], first)
+
+
+def test_stops_on_term_while_an_app_is_made(quiet_box: Box) -> None:
+    """And ends the worker, which we hold up as soon as it is there."""
+    quiet_box.run("one")
+    (daemon,) = daemons(quiet_box)
+    makers = descendants(daemon)  # fork server and zygote
+    while not hold_up(makers, client := quiet_box.run_attached("two", flags=("--rm",))):
+        continue  # it was over before we saw its worker
+    os.kill(daemon, signal.SIGTERM)
+    until(lambda: not daemons(quiet_box), "the daemon to stop")
+    assert client.wait(PATIENCE) != 0
+    quiet_box.remove("two")
+    assert not leftovers.settled(quiet_box.leftovers)
+    assert quiet_box.run("three").code == 0
+
+
+def descendants(pid: int) -> set[int]:
+    """proc_pid_task_children(5)"""
+    found: set[int] = set()
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, file.read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def hold_up(makers: set[int], client: Attached) -> bool:
+    """Stop their new child as soon as there is one, with no time lost by looking for files; false if none was seen."""
+    while client.poll() is None:
+        for maker in makers:
+            with suppress(OSError), open(f"/proc/{maker}/task/{maker}/children") as file:
+                for pid in {int(word) for word in file.read().split()} - makers:
+                    os.kill(pid, signal.SIGSTOP)
+                    return True
+    return False
 
 
 def test_killed_with_an_app_running(quiet_box: Box) -> None:

@@ -50,7 +50,7 @@ def directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def supervisor(directories: None) -> AsyncIterator[Supervisor]:
     """Serving on its status socket."""
     async with anyio.create_task_group() as tasks:
-        supervisor = Supervisor(tasks)
+        supervisor = Supervisor(tasks, tasks)
         await tasks.start(StatusServer(supervisor).serve)
         yield supervisor
         tasks.cancel_scope.cancel()
@@ -95,7 +95,7 @@ async def test_the_socket_is_for_root_only(supervisor: Supervisor) -> None:
 async def test_a_socket_left_behind_is_replaced(directories: None) -> None:
     paths.status_socket().touch()
     async with anyio.create_task_group() as tasks:
-        await tasks.start(StatusServer(Supervisor(tasks)).serve)
+        await tasks.start(StatusServer(Supervisor(tasks, tasks)).serve)
         async with calling() as stub:
             assert (await stub.daemon()).pid == os.getpid()
         tasks.cancel_scope.cancel()
@@ -312,7 +312,7 @@ async def test_callers_that_follow_do_not_hold_up_the_end(directories: None) -> 
     async with calling() as stub, streamed(stub.events(api.EventsRequest(follow=True))) as events:
         with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
-                supervisor = Supervisor(tasks)
+                supervisor = Supervisor(tasks, tasks)
                 await tasks.start(StatusServer(supervisor).serve)
                 endpoint = await supervisor.endpoint("wasmtime", "ns1", "", "")
                 endpoint.publish(TaskStart(container_id="a", pid=1))

@@ -22,7 +22,7 @@ async def socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     path = tmp_path / "launch.sock"
     with anyio.fail_after(30):
         async with await unix_listener(path) as listener, anyio.create_task_group() as tasks:
-            tasks.start_soon(LaunchServer(Supervisor(tasks)).serve, listener)
+            tasks.start_soon(LaunchServer(Supervisor(tasks, tasks)).serve, listener)
             yield path
             tasks.cancel_scope.cancel()
 

@@ -1,11 +1,15 @@
 """The supervisor's side of the fork server's protocol, over real sockets."""
 
+import os
+import signal
 import socket
+from pathlib import Path
 
+import anyio
 import pytest
 
-from shimd.worker.client import Forks, Worker
-from shimd.worker.messages import send
+from shimd.worker.client import Forks, Worker, private_forks
+from shimd.worker.messages import Plan, send
 
 pytestmark = pytest.mark.anyio
 
@@ -23,3 +27,19 @@ async def test_what_a_worker_said_before_its_exit_is_not_lost() -> None:
         assert packet is not None
         assert packet[0]["message"] == "not valid"
         assert await worker.receive() is None
+
+
+async def test_whoever_is_cancelled_learns_of_the_end_of_its_worker(tmp_path: Path) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    with anyio.CancelScope() as scope:
+        async with private_forks("wasmtime", tmp_path) as forks:
+            coming = await forks.begin("key", Plan(kind="init", id="app", pidns="new"), (null, null, null))
+            worker = await coming.worker()
+            try:
+                scope.cancel()
+                await anyio.sleep_forever()
+            finally:
+                await forks.end(worker)
+            pytest.fail("not cancelled")
+    os.close(null)
+    assert worker.status == signal.SIGKILL
