@@ -254,13 +254,15 @@ def clean_up(record: bytes) -> int:
     if pid.isdigit() and start_time_of(int(pid)) == start_time:
         kill(int(pid))
     prefix = b"cgroup /sys/fs/cgroup/"
-    remove_cgroups([decode(line[7:]) for line in rest.splitlines() if line.startswith(prefix) and line != prefix])
+    cgroups = [decode(line[7:]) for line in rest.splitlines() if line.startswith(prefix) and line != prefix]
+    remove_cgroups(cgroups)
     unmount(posix.getcwd() + "/rootfs")
     prefix = b"native " + encode(runtime_file("native/"))
     for line in rest.splitlines():
         if line.startswith(prefix) and b"/.." not in line and not line.endswith(b"/"):
             remove_tree(decode(line[7:]))
     unlink("shimd.task")
+    stop_scopes({name for name in (directory.rpartition("/")[2] for directory in cgroups) if name.endswith(".scope")})
     return int(pid) if pid.isdigit() else 0
 
 
@@ -333,13 +335,25 @@ def unmount(path: str) -> None:
         points = [line.split(b" ")[4] for line in read("/proc/self/mountinfo").splitlines()]
         if escaped not in points:
             break
-        child = posix.fork()
-        if child == 0:
-            try:
-                posix.execve("/bin/umount", ["umount", "-l", path], {})
-            finally:
-                posix._exit(127)
-        posix.waitpid(child, 0)
+        execute("umount", "-l", path)
+
+
+def stop_scopes(names: "set[str]") -> None:
+    """systemd may find a unit's cgroup removed before it has read that it is empty, and then takes it for active."""
+    for name in names:
+        execute("systemctl", "--no-block", "stop", "--", name, quiet=True)  # mostly it is not loaded any more
+
+
+def execute(program: str, *arguments: str, quiet: bool = False) -> None:
+    child = posix.fork()
+    if child == 0:
+        try:
+            if quiet:
+                posix.dup2(posix.open("/dev/null", posix.O_WRONLY), 2)
+            posix.execve("/bin/" + program, [program, *arguments], {})
+        finally:
+            posix._exit(127)
+    posix.waitpid(child, 0)
 
 
 # --- messages --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """``SystemdCgroup``: containers in scopes that systemd made, with Debian's containerd, on both kinds of cgroups."""
 
 import json
+import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -164,6 +166,22 @@ def test_the_daemon_killed_over_a_container(node: Node) -> None:
     node.machine.wait_for("its deletion", lambda: not re.search(r"six.*RUNNING", node.ctr("tasks", "ls", check=False)))
     node.ctr("tasks", "delete", "--force", "six", check=False)
     node.ctr("containers", "delete", "six", check=False)
+    node.machine.run("systemctl", "reset-failed")
+
+
+def test_a_clean_up_that_is_faster_than_systemd(node: Node) -> None:
+    """By the launcher, the daemon being dead: systemd finds neither processes nor cgroup when it gets there."""
+    node.run("eight", guests.WASM, "/app.wasm", "sleep", 600)
+    pids = node.file("shimd.service", "cgroup.procs").split()
+    os.kill(node.machine.pid, signal.SIGSTOP)
+    try:
+        node.machine.run("kill", "-KILL", *{*pids})
+        node.machine.wait_for("its end", lambda: not node.left("ctr-eight.scope"))
+    finally:
+        os.kill(node.machine.pid, signal.SIGCONT)
+    node.machine.wait_for("its unit's", lambda: node.machine.show("ctr-eight.scope", "LoadState") == "not-found")
+    node.ctr("tasks", "delete", "--force", "eight", check=False)
+    node.ctr("containers", "delete", "eight", check=False)
     node.machine.run("systemctl", "reset-failed")
 
 
