@@ -74,12 +74,10 @@ class ForkPool:
 
 
 async def _inherit(engine: str, forks: Forks) -> None:
-    """Workers of an earlier daemon: containerd has given their tasks up and ends them by the launcher's ``delete``. Of
-    those that were still being made it knows nothing, and they would wait for that daemon for ever."""
+    """Workers of an earlier daemon: containerd has given their tasks up and ends them by the launcher's ``delete``.
+    Those that were still being made ended with that daemon."""
     workers = await forks.adopt()
     _log.info("found the fork server of %s with %d workers of an earlier daemon", engine, len(workers))
-    for worker in workers:
-        worker.hang_up()
     for worker in workers:
         await worker.exited.wait()
         await forks.forget(worker)

@@ -253,9 +253,9 @@ def clean_up(record: bytes) -> int:
     pid, _, start_time = init.partition(b" ")
     if pid.isdigit() and start_time_of(int(pid)) == start_time:
         kill(int(pid))
-    prefix = b"cgroup /sys/fs/cgroup/"
-    cgroups = [decode(line[7:]) for line in rest.splitlines() if line.startswith(prefix) and line != prefix]
+    cgroups = directories_of(record, b"cgroup ")
     remove_cgroups(cgroups)
+    remove_cgroups(directories_of(record, b"new "), ours=False)
     unmount(posix.getcwd() + "/rootfs")
     prefix = b"native " + encode(runtime_file("native/"))
     for line in rest.splitlines():
@@ -266,6 +266,12 @@ def clean_up(record: bytes) -> int:
     return int(pid) if pid.isdigit() else 0
 
 
+def directories_of(record: bytes, kind: bytes) -> "list[str]":
+    prefix = kind + b"/sys/fs/cgroup/"
+    lines = record.splitlines()
+    return [decode(line[len(kind) :]) for line in lines if line.startswith(prefix) and line != prefix]
+
+
 def start_time_of(pid: int) -> bytes:
     """Field 22 of /proc/PID/stat; the second, the command's name, may hold anything."""
     try:
@@ -274,12 +280,12 @@ def start_time_of(pid: int) -> bytes:
         return b""
 
 
-def remove_cgroups(directories: "list[str]") -> None:
+def remove_cgroups(directories: "list[str]", ours: bool = True) -> None:
     from time import monotonic, sleep
 
     deadline = monotonic() + DELETE_TIMEOUT
     while True:
-        directories = [directory for directory in directories if not remove_cgroup(directory)]
+        directories = [directory for directory in directories if not remove_cgroup(directory, ours)]
         if not directories or monotonic() > deadline:
             break
         sleep(0.01)
@@ -287,22 +293,27 @@ def remove_cgroups(directories: "list[str]") -> None:
         write(2, encode(f"the cgroup {directory} is still in use\n"))
 
 
-def remove_cgroup(directory: str) -> bool:
-    """Kill all that is in the cgroup or below, and remove it if that is gone already."""
+def remove_cgroup(directory: str, ours: bool) -> bool:
+    """Remove the cgroup; kill all that is in it or below, if it is ours for sure. Whether it is gone already."""
     try:
-        with posix.scandir(directory) as entries:
-            children = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        for child in children:
-            remove_cgroup(child)
-        for pid in read(directory + "/cgroup.procs").split():
-            kill(int(pid))
-        thaw(directory)
+        if ours:
+            empty(directory)
         posix.rmdir(directory)
     except FileNotFoundError:
         return True
     except OSError:
         return False
     return True
+
+
+def empty(directory: str) -> None:
+    with posix.scandir(directory) as entries:
+        children = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for child in children:
+        remove_cgroup(child, True)
+    for pid in read(directory + "/cgroup.procs").split():
+        kill(int(pid))
+    thaw(directory)
 
 
 def thaw(directory: str) -> None:

@@ -12,18 +12,27 @@ from pathlib import Path
 _RECORD = "shimd.task"
 
 
+def begin_record(bundle: Path, cgroup: Sequence[str]) -> None:
+    """Record where a cgroup is about to be made: all that would be left if we died before :func:`write_record`."""
+    _write(f"{bundle}/{_RECORD}", [f"new {directory}" for directory in cgroup])
+
+
 def write_record(bundle: Path, pid: int, start: int, cgroup: Sequence[str], native: Path | None = None) -> None:
     """Record the init process, its cgroup and what a native runtime keeps of it, atomically."""
     lines = [f"{pid} {start}", *(f"cgroup {directory}" for directory in cgroup)]
     if native is not None:
         lines.append(f"native {native}")
     temporary = f"{bundle}/.{_RECORD}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    _write(temporary, lines)
+    os.replace(temporary, f"{bundle}/{_RECORD}")
+
+
+def _write(path: str, lines: Sequence[str]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, os.fsencode("\n".join(lines) + "\n"))
     finally:
         os.close(fd)
-    os.replace(temporary, f"{bundle}/{_RECORD}")
 
 
 def remove_record(bundle: Path) -> None:

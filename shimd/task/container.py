@@ -98,6 +98,7 @@ class Container:
     async def _make_cgroup(self, cgroup: Cgroup) -> None:
         """In this thread, but for systemd's: handing it to another takes longer than making it (docs/design.md)."""
         resources = self.spec.get("linux", {}).get("resources", {})
+        bundle_files.begin_record(self.bundle, cgroup.directories)
         if cgroup.asks_systemd:
             await to_thread.run_sync(cgroup.make, resources)
         else:

@@ -69,11 +69,6 @@ class Worker:
         except OSError as error:
             raise Unavailable("the worker process is gone") from error
 
-    def hang_up(self) -> None:
-        """Let it end if it has not been started; one that runs does not listen any more."""
-        with suppress(OSError):
-            self.control.shutdown(socket.SHUT_WR)
-
     def signal(self, number: int) -> None:
         """:raises ProcessLookupError: it has exited"""
         if self.status is not None:

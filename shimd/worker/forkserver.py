@@ -108,10 +108,14 @@ class ForkServer:
         self._poll.register(connection, select.POLLIN)
 
     def _hang_up(self) -> None:
+        """Workers that it has not started would wait for it for ever; one that runs does not listen any more."""
         if self._supervisor is not None:
             self._poll.unregister(self._supervisor)
             self._supervisor.close()
             self._supervisor = None
+            for child in self._children.values():
+                with contextlib.suppress(OSError):
+                    child.control.shutdown(socket.SHUT_WR)
 
     def _tell(self, message: Message, fds: list[int] | None = None) -> None:
         """Tell the supervisor, if there is one; what it misses it gets by ``list``."""

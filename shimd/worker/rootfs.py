@@ -6,6 +6,7 @@ that runs as root. /dev is a mount of its own (:mod:`.devices`).
 """
 
 import os
+from contextlib import suppress
 
 from shimd.errors import InvalidArgument
 from shimd.linux import libc
@@ -29,7 +30,7 @@ def assemble(spec: Spec, bundle: str, mounts: list[RootfsMount]) -> Tree:
     # Never shared with the host, whatever is asked for: what is mounted here must not appear there.
     libc.mount(None, "/", None, libc.MS_REC | (libc.MS_PRIVATE if propagation & libc.MS_PRIVATE else libc.MS_SLAVE))
     if mounts:
-        os.makedirs(root, 0o711, exist_ok=True)
+        _make_mount_point(root)
     for mount in mounts:
         _mount_at(mount, root)
     if not os.path.isdir(root):
@@ -45,9 +46,15 @@ def mount_for_others(root: str, mounts: list[RootfsMount]) -> None:
 
     :raises InvalidArgument: one sentence that names the mount
     """
-    os.makedirs(root, 0o711, exist_ok=True)
+    _make_mount_point(root)
     for mount in mounts:
         _mount_at(mount, root, 0)
+
+
+def _make_mount_point(root: str) -> None:
+    """But not the bundle, if containerd has removed it meanwhile: nobody would remove it again."""
+    with suppress(FileExistsError):
+        os.mkdir(root, 0o711)
 
 
 def _mount_at(mount: RootfsMount, root: str, flags: int = libc.MS_NODEV) -> None:

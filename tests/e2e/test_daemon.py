@@ -55,15 +55,18 @@ def test_stops_on_term_and_comes_back(quiet_box: Box) -> None:
     assert daemons(quiet_box) not in ([], first)
 
 
-def test_stops_on_term_while_an_app_is_made(quiet_box: Box) -> None:
-    """And ends the worker, which we hold up as soon as it is there."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_ends_while_an_app_is_made(quiet_box: Box, number: signal.Signals) -> None:
+    """And with it the worker, which we hold up as soon as it is there."""
     quiet_box.run("one")
     (daemon,) = daemons(quiet_box)
     makers = descendants(daemon)  # fork server and zygote
-    while not hold_up(makers, client := quiet_box.run_attached("two", flags=("--rm",))):
+    while not (worker := held_up(makers, client := quiet_box.run_attached("two", flags=("--rm",)))):
         continue  # it was over before we saw its worker
-    os.kill(daemon, signal.SIGTERM)
+    os.kill(daemon, number)
     until(lambda: not daemons(quiet_box), "the daemon to stop")
+    with suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGCONT)
     assert client.wait(PATIENCE) != 0
     quiet_box.remove("two")
     assert not leftovers.settled(quiet_box.leftovers)
@@ -79,15 +82,15 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def hold_up(makers: set[int], client: Attached) -> bool:
-    """Stop their new child as soon as there is one, with no time lost by looking for files; false if none was seen."""
+def held_up(makers: set[int], client: Attached) -> int | None:
+    """Stop their new child as soon as there is one, with no time lost by looking for files; none if none was seen."""
     while client.poll() is None:
         for maker in makers:
             with suppress(OSError), open(f"/proc/{maker}/task/{maker}/children") as file:
                 for pid in {int(word) for word in file.read().split()} - makers:
                     os.kill(pid, signal.SIGSTOP)
-                    return True
-    return False
+                    return pid
+    return None
 
 
 def test_killed_with_an_app_running(quiet_box: Box) -> None:

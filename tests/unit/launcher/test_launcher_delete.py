@@ -157,6 +157,28 @@ def cgroups() -> Iterator[list[Path]]:
                 path.rmdir()
 
 
+def new(launcher: Launcher, cgroups: list[Path]) -> None:
+    """The record of a task that was still being made."""
+    (launcher.bundle / "shimd.task").write_text("".join(f"new {cgroup}\n" for cgroup in cgroups))
+
+
+def test_a_new_cgroup_is_removed(launcher: Launcher, cgroups: list[Path]) -> None:
+    new(launcher, [cgroup / "child" for cgroup in cgroups])
+    assert response(launcher.delete()).pid == 0
+    assert not any((cgroup / "child").exists() for cgroup in cgroups)
+    assert all(cgroup.exists() for cgroup in cgroups)
+
+
+def test_a_new_cgroup_that_is_somebody_elses_stays(launcher: Launcher, cgroups: list[Path]) -> None:
+    new(launcher, cgroups[:1])
+    with sleeper(cgroups[0]) as process:
+        done = launcher.delete()
+        assert process.poll() is None
+        process.kill()
+    assert b"is still in use" in done.stderr
+    assert cgroups[0].exists()
+
+
 def sleeper(directory: Path) -> "subprocess.Popen[bytes]":
     process = subprocess.Popen(["sleep", "60"])
     (directory / "cgroup.procs").write_text(str(process.pid))

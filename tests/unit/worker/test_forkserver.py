@@ -206,16 +206,17 @@ async def test_a_worker_that_was_begun_and_is_not_wanted(server: Server) -> None
 
 @pytest.mark.parametrize("server", ["zygote"], indirect=True)
 async def test_a_worker_that_waits_ends_with_its_supervisor(server: Server) -> None:
-    """With the next one, that is: nobody else knows of it."""
+    """Whether or not there is a next one."""
     async with server.supervised() as forks:
         waiting = await (await forks.begin("a", Plan(), (server.null,) * 3)).worker()
         running = await server.ready("b", await server.compiled(SPINS))
         running.send({"op": "start"})
+        pidfd = os.pidfd_open(waiting.pid)
+    await anyio.wait_readable(pidfd)
+    os.close(pidfd)
     server.reconnect()
     async with server.supervised() as forks:
         found = {worker.key: worker for worker in await forks.adopt()}
-        for worker in found.values():
-            worker.hang_up()
         await found["a"].exited.wait()
         assert found["a"].status == 70 << 8
         assert found["b"].status is None, "one that runs does not mind"

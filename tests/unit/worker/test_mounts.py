@@ -210,3 +210,11 @@ def test_a_read_only_root(root: Path) -> None:
 def test_a_root_that_is_not_there(tmp_path: Path) -> None:
     said = inside(lambda: rootfs.assemble({"root": {"path": "rootfs"}}, str(tmp_path), []))
     assert said == f"InvalidArgument: root file system {tmp_path}/rootfs does not exist"
+
+
+def test_a_bundle_that_is_not_there_any_more(tmp_path: Path, source: Path) -> None:
+    """It is not made again: containerd has deleted it, for good."""
+    layers: list[RootfsMount] = [{"type": "bind", "source": str(source), "target": "", "options": ["rbind"]}]
+    said = inside(lambda: rootfs.assemble({"root": {"path": "rootfs"}}, f"{tmp_path}/bundle", layers))
+    assert said.startswith("FileNotFoundError")
+    assert not (tmp_path / "bundle").exists()
