@@ -26,6 +26,8 @@ from shimd.worker.worlds import Tasks
 _CHUNK = 65536
 #: Seconds to wait for somebody to read what a FIFO will bring.
 _PATIENCE = 5.0
+#: Seconds after a process's exit for the rest of its terminal's output to be read.
+_DRAINING = 2.0
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,8 @@ class Console:
         self._keep: int | None = None
         self._output: int | None = None
         self._drained = anyio.Event()
-        self._scope = anyio.CancelScope()
+        self._input_scope = anyio.CancelScope()
+        self._output_scope = anyio.CancelScope()
         self._started = False
 
     @classmethod
@@ -246,21 +249,24 @@ class Console:
     async def _copy_output(self, master: int) -> None:
         assert self._output is not None
         try:
-            await _copy(master, self._output)
+            with self._output_scope:
+                await _copy(master, self._output)
         finally:
             os.close(self._output)  # the reader waits for this end before anybody thinks of Delete
             self._output = None
             self._drained.set()
 
     async def _copy_input(self, source: int, master: int) -> None:
-        with self._scope:
+        with self._input_scope:
             await _copy(source, master)
 
     async def close(self) -> None:
-        self._scope.cancel()
+        self._input_scope.cancel()
         if self._started:
-            with anyio.move_on_after(2):  # nobody may be reading the FIFO any more
+            with anyio.move_on_after(_DRAINING):  # nobody may be reading the FIFO any more
                 await self._drained.wait()
+            self._output_scope.cancel()  # what waits for a descriptor would wait for the next one of its number
+            await self._drained.wait()
         self._close_fds()
 
     def _close_fds(self) -> None:

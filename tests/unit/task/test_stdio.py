@@ -6,10 +6,12 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import pytest
 
 from shimd.errors import FailedPrecondition, InvalidArgument
@@ -187,6 +189,26 @@ async def test_what_was_written_last_is_not_lost(tmp_path: Path, tasks: anyio.ab
     await stdio.close()
     assert os.read(reader, 10000) == b"x" * 3000
     os.close(reader)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_no_copying_goes_on_after_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader takes nothing, and somebody keeps the terminal: a task that still waited for closed descriptors would
+    get in the way of whoever has their numbers next."""
+    monkeypatch.setattr(stdio_module, "_DRAINING", 0.01)
+    for size in (1, 1 << 20):
+        stdio = await open_stdio(Streams(stdout=fifo(tmp_path, f"out{size}"), terminal=True))
+        slave = os.dup(stdio.fds[1])
+        os.set_blocking(slave, False)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as copying:
+                stdio.handed_over(copying)
+                for _ in range(size // 1024 + 1):
+                    with suppress(BlockingIOError):
+                        os.write(slave, b"x" * 1024)
+                    await anyio.lowlevel.checkpoint()
+                await stdio.close()
+        os.close(slave)
 
 
 async def test_resize_without_a_terminal() -> None:
