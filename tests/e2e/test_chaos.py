@@ -35,7 +35,7 @@ class Client:
     def go_on(self) -> None:
         if self.process is None or self.process.poll() is not None:
             self.serial += 1
-            app = self.chance.choice([("hello",), ("exit", 7), ("sleep", 0.1)])
+            app = self.chance.choice([("hello",), ("exit", 7), ("sleep", 1)])
             self.process = self.box.run_attached(f"{self.name}-{self.serial}", *app, flags=("--rm",))
 
     def ends(self) -> None:

@@ -120,6 +120,13 @@ def test_options_after_the_program_are_its_own(rig: Rig, engine: str) -> None:
     assert rig("--engine", engine, rig.app, "echo", "--json", "-h", "a b").stdout == "--json -h a b\n"
 
 
+def test_a_sleep_of_no_time(rig: Rig, engine: str) -> None:
+    if engine.startswith("wasmer") and engine not in WHOLE:
+        pytest.skip("WASIX by itself waits for ever: docs/engines.md")
+    done = rig("--engine", engine, rig.app, "sleep", 0)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "sleeping\nawake\n", "")
+
+
 def test_stdin(rig: Rig, engine: str) -> None:
     text = "".join(f"line {number}\n" for number in range(20000))
     assert rig("--engine", engine, rig.app, "cat", stdin=text).stdout == text

@@ -4,6 +4,7 @@
 //!   that they may be written to and sought in, with which rights they then do not open.
 //! * ``fd_sync`` and ``fd_datasync``: files are told that it is the guest who wants them on disk.
 //! * ``fd_write``: what appends goes to the file's end, where WASIX has it go to where the end was when it last looked.
+//! * ``poll_oneoff``: a timer of no time is over at once, where WASIX takes it for one that never ends.
 //! * Those that take paths: ``paths.rs``.
 
 use std::cell::Cell;
@@ -26,6 +27,11 @@ pub const APPEND: i32 = 1;
 const UNKNOWN: u8 = 0;
 pub const DIRECTORY: u8 = 3;
 const SEEK_TELL_WRITE: u64 = 1 << 2 | 1 << 5 | 1 << 6;
+// A subscription: its size, and where in it are its type and a clock's timeout (those of wasi_unstable are others).
+const SUBSCRIPTION: u64 = 48;
+const EVENT_TYPE: u64 = 8;
+const TIMEOUT: u64 = 24;
+const CLOCK: u8 = 0;
 
 thread_local! {
     static SYNCS: Cell<bool> = const { Cell::new(false) };
@@ -55,11 +61,16 @@ pub struct Original {
 /// What is still to be told of an instance's memory.
 pub struct Hooked(Vec<FunctionEnv<Original>>);
 
+const POLL: &str = "poll_oneoff";
+
 /// Replace functions among an instance's imports.
 pub fn replace(imports: &mut Imports, store: &mut StoreMut<'_>, descriptors: &Arc<Descriptors>) -> Hooked {
     let mut hooked = Vec::new();
     for namespace in NAMESPACES {
         for (name, wrap) in HOOKS {
+            if name == POLL && namespace == "wasi_unstable" {
+                continue;
+            }
             let Some(Extern::Function(function)) = imports.get_export(namespace, name) else { continue };
             let descriptors = descriptors.clone();
             let env = FunctionEnv::new(store, Original { function, memory: None, descriptors });
@@ -79,13 +90,14 @@ macro_rules! hook {
     };
 }
 
-const HOOKS: [(&str, Wrap); 16] = [
+const HOOKS: [(&str, Wrap); 17] = [
     hook!("fd_fdstat_get", fd_fdstat_get),
     hook!("fd_fdstat_set_flags", fd_fdstat_set_flags),
     hook!("fd_sync", fd_sync),
     hook!("fd_datasync", fd_sync),
     hook!("fd_renumber", fd_renumber),
     hook!("fd_write", fd_write),
+    hook!(POLL, poll_oneoff),
     hook!("fd_filestat_get", paths::fd_filestat_get),
     hook!("fd_readdir", paths::fd_readdir),
     hook!("path_filestat_get", paths::path_filestat_get),
@@ -197,4 +209,32 @@ fn fd_write(mut env: Env<'_>, fd: i32, data: i32, count: i32, written: i32) -> R
     } else {
         original(&mut env, &arguments)
     }
+}
+
+fn poll_oneoff(mut env: Env<'_>, subscriptions: i32, events: i32, count: i32, seen: i32) -> Returns {
+    let timers = timers_of_no_time(&env, subscriptions as u32 as u64, count as u32 as u64);
+    set_timeouts(&env, &timers, 1)?; // of a nanosecond: WASIX does not sleep at all
+    let errno = original(&mut env, &[subscriptions, events, count, seen].map(Value::I32));
+    set_timeouts(&env, &timers, 0)?;
+    errno
+}
+
+/// Where the timeouts stand of the timers among the subscriptions that have none.
+fn timers_of_no_time(env: &Env<'_>, subscriptions: u64, count: u64) -> Vec<u64> {
+    let Some(view) = view(env) else { return Vec::new() };
+    let is_one = |at: u64| -> Result<bool, MemoryAccessError> {
+        let mut timeout = [0; 8];
+        view.read(at + TIMEOUT, &mut timeout)?;
+        Ok(view.read_u8(at + EVENT_TYPE)? == CLOCK && timeout == [0; 8])
+    };
+    let all = (0..count).map(|number| subscriptions + number * SUBSCRIPTION);
+    all.map_while(|at| is_one(at).ok().map(|is| (at, is)))
+        .filter(|(_at, is)| *is)
+        .map(|(at, _is)| at + TIMEOUT)
+        .collect()
+}
+
+fn set_timeouts(env: &Env<'_>, timers: &[u64], nanoseconds: u64) -> Result<(), RuntimeError> {
+    let Some(view) = view(env) else { return Ok(()) };
+    timers.iter().try_for_each(|at| view.write(*at, &nanoseconds.to_le_bytes())).map_err(outside)
 }
