@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import grpclib.server
 import pytest
 from grpclib import GRPCError
@@ -222,3 +223,29 @@ async def test_a_stubs_timeout_is_the_calls() -> None:
     async with client_for(Server(ttrpc_services(Slow()))) as client:
         with pytest.raises(StatusError, match="DEADLINE_EXCEEDED"):
             await TaskStub(stub_channel(client)).pids(PidsRequest("web"), timeout=0.05)
+
+
+async def test_what_is_shielded_is_done_whoever_hangs_up(serve: Serve) -> None:
+    begun, may_end, done = anyio.Event(), anyio.Event(), anyio.Event()
+
+    class Shielded(Tasks):
+        async def kill(self, message: KillRequest) -> Empty:
+            with anyio.CancelScope(shield=True):
+                begun.set()
+                await may_end.wait()
+                done.set()
+            return Empty()
+
+    async def hang_up() -> None:
+        async with serve(Shielded()) as stub, anyio.create_task_group() as calls:
+            calls.start_soon(stub.kill, KillRequest("web"))
+            await begun.wait()
+            calls.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hang_up)
+        await begun.wait()
+        await anyio.sleep(0.1)
+        assert not done.is_set()
+        may_end.set()
+    assert done.is_set()
