@@ -233,9 +233,9 @@ class Container:
             self._tell_of_kills()  # that may be why
             raise
         process.state = State.CREATED
+        self.context.tasks.start_soon(self._monitor, process)  # first: it may be gone already, and others wait for it
         self._release(process)
         self.context.publish(TaskExecStarted(container_id=self.id, exec_id=process.name, pid=process.pid))
-        self.context.tasks.start_soon(self._monitor, process)
 
     async def _make_exec(self, process: Process) -> Worker:
         if self.native is not None:
