@@ -19,7 +19,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import anyio
 from grpclib import GRPCError
@@ -31,7 +31,6 @@ from shimd.ttrpc.errors import StatusError
 from shimd.ttrpc.method import Call, Method
 
 _logger = logging.getLogger("shimd.rpc")
-T = TypeVar("T")
 
 #: Where containerd puts the namespace (pkg/namespaces in its sources); 1.6 does not, in calls of the Task service.
 TTRPC_NAMESPACE = "containerd-namespace-ttrpc"
@@ -128,30 +127,22 @@ def _ttrpc_handler(route: str, func: Callable[[Any], Awaitable[None]]) -> Callab
 
 
 def _grpc_handler(route: str, func: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
-    async def run(stream: Any) -> GRPCError | None:
-        try:
-            await func(stream)
-        except Exception as error:
-            code, message = status_of(error, route)
-            return GRPCError(Status(code), message)
-        return None
-
     async def handle(stream: Any) -> None:
         _namespace.set((stream.metadata or {}).get(GRPC_NAMESPACE))
-        if failure := await _cancelled_as_anyio_does(partial(run, stream)):
-            raise failure
+        failures: list[GRPCError] = []
+
+        async def call() -> None:
+            try:
+                await func(stream)
+            except Exception as error:
+                code, message = status_of(error, route)
+                failures.append(GRPCError(Status(code), message))
+
+        # When a caller hangs up, grpclib cancels our task by asyncio's own means, which no shield of anyio's
+        # withstands: half of a Delete would be done. A task group makes that a cancellation of its scope.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+        if failures:
+            raise failures[0]
 
     return handle
-
-
-async def _cancelled_as_anyio_does(function: Callable[[], Awaitable[T]]) -> T:
-    """When a caller hangs up, grpclib cancels the task of the call by asyncio's own means, which no shield of anyio's
-    withstands: half of a Delete would be done. A task group makes that a cancellation of its scope."""
-    results: list[T] = []
-
-    async def call() -> None:
-        results.append(await function())
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(call)
-    return results[0]

@@ -56,6 +56,11 @@ def processes_in(namespace: str) -> dict[int, str]:
     return _processes("cgroup", f"/{namespace}/")
 
 
+def children_of(pid: int | None) -> list[int]:
+    """Those of a process's first thread (proc_pid_task_children(5))."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def end(pids: Iterator[int] | list[int]) -> None:
     for pid in pids:
         try:

@@ -227,7 +227,7 @@ def test_a_fork_server_that_is_killed_takes_its_app_along(rig: Rig, engine: str)
     process = rig.popen("--engine", engine, rig.app, "spin")
     assert process.stdout is not None
     assert process.stdout.readline() == "spinning\n"
-    (server,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    (server,) = leftovers.children_of(process.pid)
     os.kill(server, signal.SIGKILL)
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (137, "")

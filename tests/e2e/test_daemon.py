@@ -3,7 +3,6 @@
 import os
 import signal
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -74,20 +73,16 @@ def test_ends_while_an_app_is_made(quiet_box: Box, number: signal.Signals) -> No
 
 
 def descendants(pid: int) -> set[int]:
-    """proc_pid_task_children(5)"""
-    found: set[int] = set()
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, file.read_text().split()):
-            found |= {child} | descendants(child)
-    return found
+    children = leftovers.children_of(pid)
+    return {*children}.union(*map(descendants, children))
 
 
 def held_up(makers: set[int], client: Attached) -> int | None:
-    """Stop their new child as soon as there is one, with no time lost by looking for files; none if none was seen."""
+    """Stop their new child as soon as there is one; none if none was seen."""
     while client.poll() is None:
         for maker in makers:
-            with suppress(OSError), open(f"/proc/{maker}/task/{maker}/children") as file:
-                for pid in {int(word) for word in file.read().split()} - makers:
+            with suppress(OSError):
+                for pid in {*leftovers.children_of(maker)} - makers:
                     os.kill(pid, signal.SIGSTOP)
                     return pid
     return None

@@ -101,11 +101,7 @@ def test_a_fork_server_that_dies(own_containerd: Containerd, new_box: BoxMaker) 
     assert box.delete("app") == 137
     assert box.run("next").code == 0
     daemon = own_containerd.daemon_pid()
-    until(lambda: not [pid for pid in children(daemon) if is_zombie(pid)], "its zygote to be waited for")
-
-
-def children(pid: int | None) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    until(lambda: not [pid for pid in leftovers.children_of(daemon) if is_zombie(pid)], "its zygote to be waited for")
 
 
 def is_zombie(pid: int) -> bool:
