@@ -159,7 +159,7 @@ class Engine(Protocol[ModuleT]):
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         """Compile a binary or text (``.wat``) module or component into ``artifact``, a file or a directory that does
-        not exist yet. May use threads and all the CPU it likes.
+        not exist yet. May use threads and all the CPU it likes, and imports nothing (:class:`LoadsCompiler`).
 
         :raises InvalidModule: with the engine's own reason, in one sentence
         """
@@ -184,10 +184,25 @@ class Engine(Protocol[ModuleT]):
     def run(self, module: ModuleT, invocation: Invocation) -> int:
         """Run the guest to its end on the calling (main) thread and return its exit code, 0 to 255.
 
-        The process must die by the default action of any signal meanwhile, a spinning guest included.
+        The node's files are out of sight: what is not loaded by :meth:`warm`, :meth:`load` or :meth:`check` cannot be
+        imported any more. The process must die by the default action of any signal meanwhile, a spinning guest
+        included.
 
         :raises GuestTrap: the guest trapped
         :raises EngineError: the engine failed
+        """
+        ...
+
+
+@runtime_checkable
+class LoadsCompiler(Protocol):
+    """An engine that compiles with more than :meth:`Engine.warm` has loaded. Optional."""
+
+    def load_compiler(self, *, text: bool) -> None:
+        """Import and open all that :meth:`Engine.precompile` will use; called in the compile worker, which sees no
+        file of the node's afterwards. Starts no thread.
+
+        :param text: whether the program is in the text format
         """
         ...
 

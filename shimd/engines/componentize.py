@@ -4,6 +4,7 @@ The package ``shimd-componentize`` (``native/componentize``), where it is instal
 """
 
 import ctypes
+from functools import cache
 from typing import TYPE_CHECKING
 
 from shimd.engines.base import InvalidModule
@@ -35,20 +36,28 @@ def version() -> str:
         return ""
 
 
+@cache
+def library() -> ctypes.CDLL | None:
+    """What makes components, opened once; ``None``: the package is not installed."""
+    try:
+        import shimd_componentize
+    except ImportError:
+        return None
+    return ctypes.CDLL(str(shimd_componentize.LIBRARY))
+
+
 def component(binary: bytes) -> bytes | None:
     """Of a core module; ``None``: the package is not installed.
 
     :raises InvalidModule: it cannot be made one
     """
-    try:
-        import shimd_componentize
-    except ImportError:
+    opened = library()
+    if opened is None:
         return None
-    library = ctypes.CDLL(str(shimd_componentize.LIBRARY))
     made, size = ctypes.c_void_p(), ctypes.c_size_t()
-    failed = library.shimd_componentize(binary, ctypes.c_size_t(len(binary)), ctypes.byref(made), ctypes.byref(size))
+    failed = opened.shimd_componentize(binary, ctypes.c_size_t(len(binary)), ctypes.byref(made), ctypes.byref(size))
     result = ctypes.string_at(made.value or 0, size.value)
-    library.shimd_componentize_free(made, size)
+    opened.shimd_componentize_free(made, size)
     if failed:
         raise InvalidModule(f"no component can be made of the module: {result.decode(errors='replace')}")
     return result

@@ -15,6 +15,11 @@ NO_FUNCTION = "is not a function"
 NO_ENTRY = "takes parameters or gives results; an entry does neither"
 
 
+def load_text_format() -> None:
+    """What :func:`from_text` imports."""
+    import wasmtime  # noqa: F401
+
+
 def from_text(text: bytes) -> bytes:
     """A module's binary form.
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shimd.wasi.preview1 import abi, poll, sockets
+
 if TYPE_CHECKING:
     import wasmtime
-
-    from shimd.wasi.preview1.sockets import Sockets
 
 _WASI = "wasi_snapshot_preview1"
 _DOORS, _SWITCH = "doors", "switch"
@@ -65,8 +65,6 @@ def _doors(functions: Sequence[Function]) -> str:
 
 
 def _switch(functions: Sequence[Function]) -> str:
-    from shimd.wasi.preview1 import abi, poll, sockets
-
     own = (
         f"(i32.or (i32.lt_u (i32.sub (local.get 0) (i32.const {abi.FIRST})) (global.get $given))"
         f" (i32.ge_u (local.get 0) (i32.const {sockets.CONNECTIONS})))"
@@ -105,11 +103,8 @@ class Doors:
     def __init__(self, engine: "wasmtime.Engine", artifact: Path) -> None:
         import wasmtime
 
-        from shimd.wasi.preview1 import sockets  # not when the guest is in its root file system already
-
         self._doors = wasmtime.Module.deserialize_file(engine, str(artifact / _DOORS))
         self._switch = wasmtime.Module.deserialize_file(engine, str(artifact / _SWITCH))
-        self._sockets = sockets.Sockets
 
     def instantiate(
         self, store: "wasmtime.Store", linker: "wasmtime.Linker", guest: "wasmtime.Module", listening: Sequence[int]
@@ -131,7 +126,7 @@ class Doors:
             ("doors", "table"): doors["table"],
             ("sockets", "given"): _constant(store, len(listening)),
             **wasi,
-            **_host_functions(store, wasi, self._sockets(listening)),
+            **_host_functions(store, wasi, sockets.Sockets(listening)),
         }
         wasmtime.Instance(store, self._switch, [known[item.module, item.name or ""] for item in self._switch.imports])
         return instance
@@ -144,24 +139,24 @@ def _constant(store: "wasmtime.Store", value: int) -> "wasmtime.Global":
 
 
 def _host_functions(
-    store: "wasmtime.Store", wasi: Mapping[tuple[str, str], Any], sockets: "Sockets"
+    store: "wasmtime.Store", wasi: Mapping[tuple[str, str], Any], given: sockets.Sockets
 ) -> dict[tuple[str, str], Any]:
     """Of the sockets', one for each of WASI's, of the same type."""
     import wasmtime
 
     return {
-        ("sockets", name): wasmtime.Func(store, original.type(store), _function(name, sockets), access_caller=True)
+        ("sockets", name): wasmtime.Func(store, original.type(store), _function(name, given), access_caller=True)
         for (_module, name), original in wasi.items()
     }
 
 
-def _function(name: str, sockets: "Sockets") -> Callable[..., int]:
+def _function(name: str, given: sockets.Sockets) -> Callable[..., int]:
     def call(caller: "wasmtime.Caller", *arguments: int) -> int:
         memory: Any = caller["memory"]
         view = memoryview(memory.get_buffer_ptr(caller)).cast("B")
         unsigned = [argument & 0xFFFF_FFFF for argument in arguments]  # what has 64 bits, sockets do not look at
         if name == _POLL:
-            return sockets.poll_oneoff(view, *unsigned)
-        return sockets.call(name, view, *unsigned)
+            return given.poll_oneoff(view, *unsigned)
+        return given.call(name, view, *unsigned)
 
     return call

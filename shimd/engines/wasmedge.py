@@ -32,6 +32,7 @@ from shimd.engines.core import (
     check_entry,
     environment,
     from_text,
+    load_text_format,
     read_facts,
     top_preopens,
 )
@@ -93,6 +94,11 @@ class WasmEdgeEngine:
         if self._configuration is None:
             raise MissingRuntime("WasmEdge's library does not load", _REMEDY)
         return self._configuration
+
+    def load_compiler(self, *, text: bool) -> None:
+        self._configured()
+        if text:
+            load_text_format()
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         from shimd.engines import libwasmedge

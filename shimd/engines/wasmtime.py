@@ -29,6 +29,7 @@ from shimd.engines.wasmtime_artifact import (
     compile,
     facts_of,
     hand_over,
+    load_compiler,
     make_engine,
     make_linker,
     sentence,
@@ -84,6 +85,9 @@ class WasmtimeEngine:
         self._linker = make_linker(self._engine)
         self._component_linker = component.Linker(self._engine)
         self._component_linker.add_wasip2()
+
+    def load_compiler(self, *, text: bool) -> None:
+        load_compiler()
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         compile(wasm, artifact)

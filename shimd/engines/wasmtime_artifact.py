@@ -69,6 +69,15 @@ def _exit(code: int) -> None:
     raise Exit(code)
 
 
+def load_compiler() -> None:
+    """All that :func:`compile` imports and opens."""
+    from wasmtime import component  # noqa: F401
+
+    from shimd.engines import componentize, doors  # noqa: F401
+
+    componentize.library()
+
+
 def compile(wasm: bytes, artifact: Path) -> None:
     """As :meth:`shimd.engines.base.Engine.precompile`."""
     import wasmtime

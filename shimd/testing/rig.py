@@ -11,6 +11,8 @@ from pathlib import Path
 
 from shimd.engines.base import Engine, GuestTrap, Invocation
 from shimd.engines.registry import engine_reference, load_engine
+from shimd.worker.compile import load_compiler
+from shimd.worker.seal import seal
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,12 @@ class Rig:
         """
         artifact = self.directory / str(len(list(self.directory.iterdir())))
         data = _binary(wasm) if isinstance(wasm, str) else wasm
-        self._elsewhere(lambda: self.engine.precompile(data, artifact))
+
+        def compile() -> None:
+            load_compiler(self.engine, data)
+            self.engine.precompile(data, artifact)
+
+        self._elsewhere(compile)
         return artifact
 
     def check(self, artifact: Path, invocation: Invocation) -> None:
@@ -82,6 +89,7 @@ class Rig:
         def act() -> int:
             module = self.engine.load(artifact)
             self.engine.check(module, invocation)
+            seal("its entry into the container")
             try:
                 return self.engine.run(module, invocation)
             except GuestTrap as trap:

@@ -1,5 +1,7 @@
 """The compile worker: reads an untrusted module, writes its compiled form, and can do nothing else.
 
+All that compiling takes is loaded before it gives up its sight of the node's files (:mod:`.seal`).
+
 It is forked from the fork server and dies after one module. Input is fd 0. It runs as nobody, without network and
 capabilities, in a pid namespace of its own (so that nothing it starts outlives it, and it reaches no other process),
 within limits of memory, time and file size, and may write to one empty directory only: all else is read-only.
@@ -11,12 +13,15 @@ import resource
 import signal
 from pathlib import Path
 
-from shimd.engines.base import Engine
+from shimd.engines.base import Engine, LoadsCompiler
 from shimd.errors import ResourceExhausted
 from shimd.linux import libc
 from shimd.worker.messages import Plan
 from shimd.worker.privileges import filter_calls
+from shimd.worker.seal import seal
 
+#: How a program in the binary format starts; all else is taken for text (``.wat``).
+_BINARY = b"\0asm"
 #: nobody:nogroup (the kernel's overflow ids).
 _NOBODY = 65534
 #: Where the directory for the artefact is mounted; there is one everywhere.
@@ -29,11 +34,12 @@ def run(engine: Engine[object], plan: Plan) -> None:
     :raises EngineError: the module is not valid, or the engine failed
     :raises ResourceExhausted: it takes more memory or space than it may
     """
+    program = open(0, "rb", closefd=False)  # noqa: SIM115 this process has no other use for it
+    load_compiler(engine, program.peek())
     artifact = _confine(Path(plan["artifact"]))
     filter_calls(plan.get("seccomp"))
     try:
-        with open(0, "rb", closefd=False) as file:
-            engine.precompile(file.read(), artifact)
+        engine.precompile(program.read(), artifact)
     except MemoryError:
         raise ResourceExhausted("compiling takes more memory than SHIMD_COMPILE_MEMORY allows") from None
     except OSError as error:
@@ -41,6 +47,16 @@ def run(engine: Engine[object], plan: Plan) -> None:
             raise
         raise ResourceExhausted("its compiled form is larger than SHIMD_COMPILE_OUTPUT allows") from None
     os.chmod(artifact, 0o755 if artifact.is_dir() else 0o644)
+
+
+def load_compiler(engine: Engine[object], start: bytes) -> None:
+    """All that compiling takes; nothing is imported afterwards.
+
+    :param start: the program's first bytes
+    """
+    if isinstance(engine, LoadsCompiler):
+        engine.load_compiler(text=not start.startswith(_BINARY))
+    seal("its confinement")
 
 
 def _confine(artifact: Path) -> Path:

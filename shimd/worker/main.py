@@ -36,6 +36,7 @@ from shimd.worker.faults import describe
 from shimd.worker.invocation import environment, invocation_of
 from shimd.worker.messages import WORLD_FD, Message, Plan, read_file, read_plan, receive, send
 from shimd.worker.programs import find_program, open_file, split_entry
+from shimd.worker.seal import seal
 from shimd.worker.steps import Runner, Steps
 
 #: Exit code of a worker that failed before the guest could run; the supervisor has the reason.
@@ -144,7 +145,8 @@ class Ready(NamedTuple):
 
 
 def _make_ready(engine: Engine[object], given: Given) -> Ready:
-    """What is to be run at Start. What few workers need, they import themselves: the others need not carry it."""
+    """What is to be run at Start. What few workers need, they import themselves, before the seal: the others need not
+    carry it."""
     plan = given.plan
     match plan["kind"]:
         case "compile":
@@ -170,6 +172,7 @@ def _prepare(engine: Engine[object], given: Given) -> Ready:
     module = _load(engine, plan, place, control)
     invocation = invocation_of(plan, _listening(engine, plan))
     engine.check(module, invocation)
+    seal("its entry into the container")
     _warn(control, place.enter())
     signals = engine.signals(module) if isinstance(engine, HandlesSignals) else ()
     return Ready(lambda: engine.run(module, invocation), signals)

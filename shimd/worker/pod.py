@@ -14,6 +14,7 @@ from contextlib import suppress
 from shimd.linux import libc
 from shimd.worker import privileges, sandbox
 from shimd.worker.messages import Plan
+from shimd.worker.seal import seal
 from shimd.worker.steps import Steps
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
@@ -29,6 +30,7 @@ def prepare(plan: Plan) -> Callable[[], int]:
     program = os.open(plan["pause"], os.O_RDONLY | os.O_CLOEXEC) if plan.get("pause") else None
     sandbox.first_steps(first := Steps(), plan)
     first.take()
+    seal("its entry into the pod")
     sandbox.enter_namespaces(spec.get("linux", {}).get("namespaces", []), spec)
     sandbox.set_sysctls(spec)
     _empty_root(plan["bundle"])

@@ -18,6 +18,7 @@ from shimd.linux import libc
 from shimd.linux.namespaces import known
 from shimd.worker.messages import LISTEN_FD, Message, memory_file, read_plan, receive, send
 from shimd.worker.sandbox import World, find_world, make_world
+from shimd.worker.seal import seal
 
 #: Namespaces that it goes to and comes back from; the mount namespace last.
 _KINDS = ("network", "ipc", "uts", "mount")
@@ -50,6 +51,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the supervisor's
     sock = socket.socket(fileno=LISTEN_FD)
     home = Home()
+    seal("the sandboxer's start")
     while (packet := receive(sock)) is not None:
         _answer(sock, home, *packet)
         home.close_all_else()

@@ -15,7 +15,15 @@ from typing import Any, ClassVar
 import shimd_wasmer_native
 
 from shimd.engines.base import BrokenArtifact, EngineError, GuestTrap, InvalidModule, Invocation
-from shimd.engines.core import as_binary, check_entry, environment, known_facts, read_facts, top_preopens
+from shimd.engines.core import (
+    as_binary,
+    check_entry,
+    environment,
+    known_facts,
+    load_text_format,
+    read_facts,
+    top_preopens,
+)
 from shimd.linux.packed import pack
 
 #: Bumped when the files of an artefact change.
@@ -48,6 +56,10 @@ class NativeEngine:
         self._library = ctypes.CDLL(str(shimd_wasmer_native.LIBRARY))
         self._library.shimd_wasmer_engine.restype = ctypes.c_void_p
         self._engine = ctypes.c_void_p(self._library.shimd_wasmer_engine())
+
+    def load_compiler(self, *, text: bool) -> None:
+        if text:
+            load_text_format()
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         binary = as_binary(wasm, "wasmer")

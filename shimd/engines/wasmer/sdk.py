@@ -25,7 +25,7 @@ from shimd.engines.base import (
     Preopen,
     UnsupportedFeature,
 )
-from shimd.engines.core import as_binary
+from shimd.engines.core import as_binary, load_text_format
 from shimd.linux import libc
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class SdkEngine:
 
     def warm(self) -> None:
         import wasmer_sdk  # noqa: F401 — importing is safe to share by fork, any object of it is not
+
+    def load_compiler(self, *, text: bool) -> None:
+        if text:
+            load_text_format()
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         wasm = as_binary(wasm, "wasmer")
