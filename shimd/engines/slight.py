@@ -8,9 +8,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -23,7 +21,8 @@ from shimd.engines.base import (
     OtherEngine,
     UnsupportedFeature,
 )
-from shimd.engines.wasi_http import LOADED, rehearse
+from shimd.engines.loading import load, load_if_there
+from shimd.engines.wasi_http import LOADED, OPTIONAL, rehearse
 from shimd.engines.wasmtime import WasmtimeEngine, wasi
 from shimd.engines.wasmtime_artifact import load_guest, make_engine, sentence
 
@@ -74,11 +73,8 @@ class SlightEngine:
 
         from shimd.apps.slight import resources, world
 
-        for name in (*LOADED, *_LAZY, "shimd.apps.slight.server"):
-            import_module(name)
-        for name in resources.PACKAGES.values():  # which apps share, and could not find in their containers
-            with suppress(ImportError):
-                import_module(name)
+        load((*LOADED, *_LAZY, "shimd.apps.slight.server"))
+        load_if_there((*OPTIONAL, *resources.PACKAGES.values()))  # which apps share
         world.load()
         anyio.run(rehearse)
         self._interruptible, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
@@ -109,7 +105,7 @@ class SlightEngine:
 
         for capability in self._slightfile.capabilities:
             package = resources.PACKAGES.get(capability.resource)
-            if package is not None and package not in sys.modules:
+            if package is not None and sys.modules.get(package) is None:
                 raise UnsupportedFeature(
                     f"/slightfile.toml: {capability.where} is {capability.resource}, for which shimd's node needs the "
                     f"Python package {package.partition('.')[0]} (pip install 'shimd[slight]')"

@@ -8,12 +8,12 @@ import signal
 import ssl
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from shimd.engines.base import Image, InvalidSetting, Invocation, Layer, OtherEngine, UnsupportedFeature
-from shimd.engines.wasi_http import LOADED, rehearse
+from shimd.engines.loading import load, load_if_there
+from shimd.engines.wasi_http import LOADED, OPTIONAL, rehearse
 from shimd.engines.wasmtime import WasmtimeEngine
 from shimd.engines.wasmtime_artifact import is_server, load_command, load_server, make_engine
 
@@ -63,8 +63,8 @@ class SpinEngine:
         import anyio
         import certifi
 
-        for name in (*LOADED, *(f"shimd.apps.spin.{name}" for name in _SPIN)):
-            import_module(name)
+        load((*LOADED, *(f"shimd.apps.spin.{name}" for name in _SPIN)))
+        load_if_there(OPTIONAL)
         anyio.run(rehearse)
         self._engine, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
         self._tls = ssl.create_default_context(cafile=certifi.where())

@@ -8,12 +8,12 @@ import signal
 import ssl
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shimd.engines.base import Invocation, Preopen, UnsupportedFeature
 from shimd.engines.core import top_preopens
+from shimd.engines.loading import load, load_if_there
 from shimd.engines.wasmtime import WasmtimeEngine
 from shimd.engines.wasmtime_artifact import load_server, make_engine
 
@@ -33,6 +33,8 @@ LOADED = (
     "shimd.wasi.http.outgoing",
     "shimd.wasi.world",
 )
+#: What those look for at first use.
+OPTIONAL = ("sniffio",)
 
 
 @dataclass
@@ -60,8 +62,8 @@ class WasiHttpEngine:
         import anyio
         import certifi
 
-        for name in LOADED:
-            import_module(name)
+        load(LOADED)
+        load_if_there(OPTIONAL)
         anyio.run(rehearse)
         self._engine = make_engine(parallel=False, epochs=True)
         self._tls = ssl.create_default_context(cafile=certifi.where())

@@ -6,12 +6,12 @@ without sockets stay on its host, which is faster.
 """
 
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shimd.engines.base import GuestTrap, Invocation, Preopen, UnsupportedFeature
 from shimd.engines.core import top_preopens
+from shimd.engines.loading import load
 from shimd.engines.wasmtime import WasmtimeEngine
 from shimd.engines.wasmtime_artifact import SOCKETS, load_component, make_engine
 
@@ -46,8 +46,7 @@ class WasiSocketsEngine:
     def warm(self) -> None:
         import anyio
 
-        for name in _LOADED:
-            import_module(name)
+        load(_LOADED)
         anyio.run(anyio.sleep, 0)  # has it load what it loads at first use
         self._engine = make_engine(parallel=False, epochs=True)
 

@@ -13,7 +13,7 @@ import pytest
 
 from shimd.engines.registry import lacking
 from tests import wasmer
-from tests.e2e import guests, leftovers
+from tests.e2e import audit, guests, leftovers
 from tests.e2e.containerd import PATIENCE, Containerd, Result
 
 Attached = subprocess.Popen[str]
@@ -185,6 +185,7 @@ class Box:
         for image in self.ctr("images", "ls", "-q").out.split():
             self.ctr("images", "rm", image)
         assert not left
+        assert not audit.noted(self.containerd.audit)
 
 
 def happens(condition: Callable[[], object], patience: float) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import guests, images, leftovers
+from tests.e2e import audit, guests, images, leftovers
 from tests.e2e.box import RUNTIMES, Box, Runtime
 from tests.e2e.containerd import LAUNCHERS, VERSIONS, Containerd, Version, running
 
@@ -26,6 +26,12 @@ def wasmer_sdk_launcher() -> None:
     """The engine of that name has no launcher of its own: it is for those who choose the binding themselves."""
     with suppress(FileExistsError):
         (LAUNCHERS / "containerd-shim-wasmer-sdk-v1").symlink_to("containerd-shim-wasmer-v1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def guard() -> None:
+    """Of every process that gives up its sight of the node's files, in every test with a containerd."""
+    audit.install()
 
 
 @pytest.fixture(scope="session")
