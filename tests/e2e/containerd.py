@@ -8,13 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tests.e2e import leftovers
+from tests.e2e import audit, leftovers
 
 REPOSITORY = Path(__file__).parents[2]
 #: Where the launchers are: beside the interpreter that runs the tests.
@@ -82,7 +82,10 @@ class Containerd:
         self.address = directory / "containerd.sock"
         self.log = directory / "containerd.log"
         self.events_log = directory / "events"
+        self.audit = directory / "audit"
+        audit.prepare(self.audit)
         self.env = {
+            audit.NAME: str(self.audit),
             "PATH": f"{LAUNCHERS}:{version.programs}:{SYSTEM}",
             "SHIMD_RUNTIME_DIR": str(directory / "shimd"),
             "SHIMD_STATE_DIR": str(directory / "shimd-state"),
@@ -190,7 +193,7 @@ Kind = TypeVar("Kind", bound=Containerd)
 
 
 @contextmanager
-def running(version: Version, kind: type[Kind]) -> Iterator[Kind]:
+def running(version: Version, kind: Callable[[Version, Path], Kind]) -> Iterator[Kind]:
     """A containerd, whose end leaves nothing."""
     directory = Path(tempfile.mkdtemp(prefix="shimd-e2e-"))
     containerd = kind(version, directory)
@@ -201,6 +204,7 @@ def running(version: Version, kind: type[Kind]) -> Iterator[Kind]:
         containerd.stop_daemon()
         assert not leftovers.settled(lambda: leftovers.processes_of(directory))
         assert not leftovers.mounts(str(directory))
+        assert not audit.noted(containerd.audit)
     finally:
         containerd.close()
         leftovers.end(list(leftovers.processes_of(directory)))
