@@ -40,11 +40,12 @@ root = "{0}/root"
 state = "{0}/state"
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
 [grpc]
-  address = "{0}/containerd.sock"
+  address = "{1}"
 """
 #: A tmpfs over it hides what this machine's own containerd and shims keep there.
 RUN, CGROUPS = Path("/run"), Path("/sys/fs/cgroup")
 DIRECTORY = RUN / "shimd-demo"
+SOCKET = DIRECTORY / "containerd.sock"
 #: Of containerd, and so the directory that the containers' cgroups are in.
 NAMESPACE = f"shimd-demo-{os.getpid()}"
 #: Seconds: for containerd's start; for a command until containerd is asked whether it still answers; for that answer;
@@ -106,12 +107,12 @@ class Demo:
         self.env = {
             **os.environ,
             "PATH": f"{BIN}:{os.environ['PATH']}:/usr/sbin:/sbin",  # runc's place is not on everyone's
-            "CONTAINERD_ADDRESS": str(DIRECTORY / "containerd.sock"),
+            "CONTAINERD_ADDRESS": str(SOCKET),
             "CONTAINERD_NAMESPACE": NAMESPACE,
             **{f"SHIMD_{name}_DIR": str(DIRECTORY / name.lower()) for name in ("RUNTIME", "STATE", "CACHE")},
         }
         config, self.log = DIRECTORY / "config.toml", DIRECTORY / "containerd.log"
-        config.write_text(CONFIG.format(DIRECTORY))
+        config.write_text(CONFIG.format(DIRECTORY, SOCKET))
         with open(self.log, "w") as log:
             self.containerd = self.start("containerd", "-c", str(config), output=log)
 
@@ -165,7 +166,7 @@ class Demo:
 
     def wait_for_containerd(self) -> None:
         deadline = time.monotonic() + START
-        while not self.answers():
+        while not (SOCKET.exists() and self.answers()):  # ctr would wait for the socket by itself, and longer
             if self.containerd.poll() is not None:
                 raise self.failure("containerd ended while starting")
             if time.monotonic() > deadline:

@@ -30,7 +30,7 @@ class Rig:
     def program(self, name: str, script: str) -> None:
         """A shell script of that name. It may go on with ``real`` and arguments: the program that is in its place."""
         path = self.directory / name
-        real = f'real() {{ PATH=${{PATH#*:}}; PATH=${{PATH#*:}}; exec {name} "$@"; }}'
+        real = f'real() {{ exec "$(PATH=${{PATH#*:*:}} command -v {name})" "$@"; }}'
         path.write_text(f"#!/bin/sh\n{real}\n{script}\n")
         path.chmod(0o755)
 
