@@ -2,14 +2,17 @@
 PYTHON := .venv/bin/python
 TESTS ?= tests
 
-.PHONY: demo setup test test-kubernetes wasmer-native componentize-native lint proto bench clean
+.PHONY: demo setup dev test test-kubernetes wasmer-native componentize-native lint proto bench clean
 
 demo:
 	@tools/setup demo
 	@$(PYTHON) tools/demo.py
 
 setup:
-	tools/setup
+	@tools/setup
+
+dev:
+	@tools/setup dev
 
 test: setup
 	$(PYTHON) -m pytest $(TESTS)
@@ -23,13 +26,13 @@ test-kubernetes: setup
 wasmer-native componentize-native:
 	tools/setup $@
 
-lint: setup
+lint: dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	@! cargo fmt --version >/dev/null 2>&1 || for crate in native/wasmer native/componentize tests/components/rust; do cargo fmt --all --check --manifest-path $$crate/Cargo.toml || exit 1; done
 
-proto: setup
+proto: dev
 	$(PYTHON) tools/proto.py
 
 bench: setup

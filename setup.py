@@ -7,15 +7,17 @@ import sys
 import sysconfig
 from pathlib import Path
 
+# First of all that is not every Python's, since it says which Python is needed.
+sys.path.insert(0, str(Path(__file__).parent))
+from shimd.launcher.build import build, default_kind
+
+# isort: split
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 # isort: split
 from distutils.command.build_scripts import build_scripts  # setuptools' own, once setuptools is imported
-
-sys.path.insert(0, str(Path(__file__).parent))
-from shimd.launcher.build import build, default_kind
 
 
 class BuildLaunchers(build_scripts):

@@ -1,22 +1,26 @@
 """``make demo``: a Wasm image and a native one through a private containerd, side by side.
 
-Everything lives in a temporary directory and is gone at the end. Set up by ``tools/setup demo``.
+All of it is in a pid and a mount namespace, which end with it: so do its processes, its mounts and its files, which are
+in a tmpfs there, however it ends. What is left to remove are cgroups. Set up by ``tools/setup demo``.
 """
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 BIN = Path(sys.executable).parent
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.e2e import images  # noqa: E402 — after the path is set
+from shimd.cgroup import tree  # noqa: E402 — after the path is set
+from shimd.linux import libc  # noqa: E402
+from tests.e2e import images  # noqa: E402
 
 GUEST = """
 (module
@@ -34,56 +38,163 @@ CONFIG = """
 version = 2
 root = "{0}/root"
 state = "{0}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
 [grpc]
-  address = "{0}/containerd.sock"
+  address = "{1}"
 """
+#: A tmpfs over it hides what this machine's own containerd and shims keep there.
+RUN, CGROUPS = Path("/run"), Path("/sys/fs/cgroup")
+DIRECTORY = RUN / "shimd-demo"
+SOCKET = DIRECTORY / "containerd.sock"
+#: Of containerd, and so the directory that the containers' cgroups are in.
+NAMESPACE = f"shimd-demo-{os.getpid()}"
+#: Seconds: for containerd's start; for a command until containerd is asked whether it still answers; for that answer;
+#: for all of a command.
+START, DOUBT, ANSWER, LIMIT = 15, 2, 10, 60
+#: Lines of containerd's log that a failure shows.
+TAIL = 20
+
+
+class Failure(Exception):
+    """Its text is the one sentence that the user sees."""
 
 
 def main() -> int:
-    directory = Path(tempfile.mkdtemp(prefix="shimd-demo-"))
-    directory.chmod(0o711)
-    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    env |= {f"SHIMD_{name}_DIR": str(directory / name.lower()) for name in ("RUNTIME", "STATE", "CACHE")}
-    (directory / "config.toml").write_text(CONFIG.format(directory))
-    with open(directory / "containerd.log", "w") as log:
-        containerd = subprocess.Popen(["containerd", "-c", directory / "config.toml"], env=env, stdout=log, stderr=log)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     try:
-        return show(directory, env)
+        libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWPID)
+    except OSError as error:
+        print(f"demo: no namespaces can be made here: {error.strerror}", file=sys.stderr)
+        return 1
+    pid = os.fork()
+    if pid == 0:
+        os._exit(inside())
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     finally:
-        stop(directory, containerd)
-        shutil.rmtree(directory, ignore_errors=True)
+        os.kill(pid, signal.SIGKILL)  # process 1 of the namespace: the kernel ends all others before it is gone
+        _, status = os.waitpid(pid, 0)
+        remove_cgroups()
+    return os.waitstatus_to_exitcode(status)
 
 
-def show(directory: Path, env: dict[str, str]) -> int:
-    def run(*command: str, quiet: bool = False) -> int:
-        if not quiet:
-            print(f"\n\033[1m$ {shlex.join(command)}\033[0m", flush=True)
-        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, timeout=60, capture_output=quiet)
-        if not quiet:
-            print(f"→ exit code {done.returncode}", flush=True)
-        return done.returncode
-
-    ctr = ("ctr", "--address", str(directory / "containerd.sock"))
-    wait_for(lambda: run(*ctr, "version", quiet=True) == 0)
-    build(directory)
-    run(*ctr, "image", "import", "--all-platforms", str(directory / "images.tar"))
-    wasm, wasmtime = (
-        run(*ctr, "run", "--rm", "--runtime", f"io.containerd.{engine}.v1", "demo.invalid/wasm:1", f"hello-{engine}")
-        for engine in ("wasmer", "wasmtime")
-    )
-    native = run(*ctr, "run", "--rm", "--runtime", "io.containerd.runc.v2", "demo.invalid/native:1", "hello-native")
-    run("shimd", "status")
-    run("shimd", "events")
-    right = (wasm, wasmtime, native) == (7, 7, 0)
-    print(
-        "\nThe Wasm app exits with 7 by itself, the native one with 0.",
-        "All as expected." if right else "NOT as expected!",
-    )
-    return 0 if right else 1
+def remove_cgroups() -> None:
+    for directory in (*CGROUPS.glob(NAMESPACE), *CGROUPS.glob(f"*/{NAMESPACE}")):  # version 2; version 1
+        tree.remove(str(directory))
 
 
-def build(directory: Path) -> None:
+def inside() -> int:
+    """As process 1, which has no default actions of signals: ^C is the parent's affair."""
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        libc.mount(None, "/", None, libc.MS_REC | libc.MS_PRIVATE)
+        libc.mount("proc", "/proc", "proc", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)
+        libc.mount("tmpfs", str(RUN), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=755")
+        DIRECTORY.mkdir(mode=0o711)
+        return Demo().show()
+    except (Failure, OSError, subprocess.SubprocessError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+class Demo:
+    """A containerd and what is shown with it."""
+
+    def __init__(self) -> None:
+        self.env = {
+            **os.environ,
+            "PATH": f"{BIN}:{os.environ['PATH']}:/usr/sbin:/sbin",  # runc's place is not on everyone's
+            "CONTAINERD_ADDRESS": str(SOCKET),
+            "CONTAINERD_NAMESPACE": NAMESPACE,
+            **{f"SHIMD_{name}_DIR": str(DIRECTORY / name.lower()) for name in ("RUNTIME", "STATE", "CACHE")},
+        }
+        config, self.log = DIRECTORY / "config.toml", DIRECTORY / "containerd.log"
+        config.write_text(CONFIG.format(DIRECTORY, SOCKET))
+        with open(self.log, "w") as log:
+            self.containerd = self.start("containerd", "-c", str(config), output=log)
+
+    def start(self, *command: str, output: TextIO | None = None) -> "subprocess.Popen[bytes]":
+        """In a session of its own: ^C would end a part before the whole."""
+        return subprocess.Popen(
+            command, env=self.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+
+    def show(self) -> int:
+        self.wait_for_containerd()
+        self.env["CONTAINERD_SNAPSHOTTER"] = self.snapshotter()
+        build(DIRECTORY / "images.tar")
+        self.run("ctr", "image", "import", "--all-platforms", str(DIRECTORY / "images.tar"))
+        wasm, wasmtime, native = (
+            self.run("ctr", "run", "--rm", "--runtime", f"io.containerd.{runtime}", image, f"hello-{runtime[:-3]}")
+            for runtime, image in (
+                ("wasmer.v1", "demo.invalid/wasm:1"),
+                ("wasmtime.v1", "demo.invalid/wasm:1"),
+                ("runc.v2", "demo.invalid/native:1"),
+            )
+        )
+        self.run("shimd", "status")
+        self.run("shimd", "events")
+        right = (wasm, wasmtime, native) == (7, 7, 0)
+        print(
+            "\nThe Wasm app exits with 7 by itself, the native one with 0.",
+            "All as expected." if right else "NOT as expected!",
+        )
+        return 0 if right else 1
+
+    def run(self, *command: str) -> int:
+        print(f"\n\033[1m$ {shlex.join(command)}\033[0m", flush=True)
+        process = self.start(*command)
+        self.follow(process, command)
+        print(f"→ exit code {process.returncode}", flush=True)
+        return process.returncode
+
+    def follow(self, process: "subprocess.Popen[bytes]", command: Sequence[str]) -> None:
+        """Wait for a command's end, but not longer than containerd lives and answers."""
+        for _ in range(LIMIT // DOUBT):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(DOUBT)
+            if self.containerd.poll() is not None:
+                raise self.failure("containerd has ended")
+            if process.returncode is not None:
+                return
+            if not self.answers():
+                raise self.failure("containerd does not answer any more")
+        raise self.failure(f"{shlex.join(command)} did not end within {LIMIT} s")
+
+    def wait_for_containerd(self) -> None:
+        deadline = time.monotonic() + START
+        while not (SOCKET.exists() and self.answers()):  # ctr would wait for the socket by itself, and longer
+            if self.containerd.poll() is not None:
+                raise self.failure("containerd ended while starting")
+            if time.monotonic() > deadline:
+                raise self.failure(f"containerd did not answer within {START} s")
+            time.sleep(0.1)
+
+    def answers(self) -> bool:
+        return self.ask("version") is not None
+
+    def snapshotter(self) -> str:
+        """The one of containerd's that copies nothing, where the kernel has what it needs."""
+        rows = [row.split() for row in (self.ask("plugins", "ls") or "").splitlines()]
+        return "overlayfs" if any(row[1:2] == ["overlayfs"] and row[-1] == "ok" for row in rows) else "native"
+
+    def ask(self, *question: str) -> str | None:
+        """What ``ctr`` prints; nothing if it fails."""
+        try:
+            done = subprocess.run(["ctr", *question], env=self.env, capture_output=True, text=True, timeout=ANSWER)
+        except subprocess.TimeoutExpired:
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    def failure(self, sentence: str) -> Failure:
+        tail = self.log.read_text(errors="replace").splitlines()[-TAIL:]
+        return Failure("\n".join([f"{sentence}; the last of its log:", *tail]))
+
+
+def build(archive: Path) -> None:
     """The two images: a module compiled from text, and this machine's ``echo`` with the libraries that it needs."""
     import wasmtime
 
@@ -91,31 +202,14 @@ def build(directory: Path) -> None:
     linked = subprocess.run(["ldd", "/bin/echo"], capture_output=True, text=True, check=True).stdout
     libraries = [word for word in linked.split() if word.startswith("/")]
     native = images.layer({path: Path(path).read_bytes() for path in ("/bin/echo", *libraries)})
+    say_hello = {"Entrypoint": ["/bin/echo", "Hello from a native program!"]}
     images.save(
-        directory / "images.tar",
+        archive,
         [
             images.image("demo.invalid/wasm:1", [module], {"Entrypoint": ["/hello.wasm"]}),
-            images.image(
-                "demo.invalid/native:1", [native], {"Entrypoint": ["/bin/echo", "Hello from a native program!"]}
-            ),
+            images.image("demo.invalid/native:1", [native], say_hello),
         ],
     )
-
-
-def wait_for(ready: object) -> None:
-    for _ in range(100):
-        if callable(ready) and ready():
-            return
-        time.sleep(0.1)
-    raise SystemExit("containerd did not start")
-
-
-def stop(directory: Path, containerd: "subprocess.Popen[bytes]") -> None:
-    pid_file = directory / "runtime" / "shimd.pid"
-    if pid_file.exists() and (pid := pid_file.read_text().strip()):
-        os.kill(int(pid), signal.SIGTERM)
-    containerd.terminate()
-    containerd.wait(10)
 
 
 if __name__ == "__main__":
