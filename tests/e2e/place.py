@@ -11,7 +11,20 @@ from tests.e2e.containerd import REPOSITORY, Containerd, Version
 
 #: What makes the package; and what only its makers use, which need not come along.
 _SOURCES = ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py", "shimd", "systemd")
-_TOOLS = ("mypy", "mypyc", "ruff*", "grpc*", "hypothesis*", "pip*", "*mypyc*", "_pytest", "shimd-*", "__editable__*")
+_TOOLS = (
+    "mypy",
+    "mypyc",
+    "ruff*",
+    "grpc",
+    "grpc_tools",
+    "grpcio*",
+    "hypothesis*",
+    "pip*",
+    "*mypyc*",
+    "_pytest",
+    "shimd-*",
+    "__editable__*",
+)
 _VERSION = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
 

@@ -34,6 +34,7 @@ SOCKETS = """(component
   (instance $command (export "run" (func $run)))
   (export "wasi:cli/run@0.2.0" (instance $command)))"""
 IMAGE = "test.invalid/places:1"
+HTTP = "--env=WASMTIME_HTTP_PROXY_SOCKET_ADDR={}"
 #: Somebody who is not root.
 STRANGER = 12345
 
@@ -84,33 +85,16 @@ def elsewhere(request: pytest.FixtureRequest) -> Iterator[Containerd]:
         shutil.rmtree(top)
 
 
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    directory = tmp_path_factory.mktemp("places")
-    programs = {
-        "/exits.wat": EXITS.encode(),
-        "/sockets.wat": SOCKETS.encode(),
-        "/listening.wasm": compiled(SOURCES / "listening.c", directory).read_bytes(),
-        "/command.wasm": rust.component("command").read_bytes(),
-        "/server.wasm": rust.component("server").read_bytes(),
-        "/core.wasm": rust.module("server").read_bytes(),
-    }
-    images.save(directory / "places.tar", [images.image(IMAGE, [images.layer(programs)], {"Env": ["PATH=/"]})])
-    images.save(directory / "standard.tar", guests.standard(*guests.build()))
-    return [directory / "places.tar", directory / "standard.tar"]
-
-
 @pytest.fixture
-def at(elsewhere: Containerd, archives: list[Path]) -> Iterator[Callable[[str], Box]]:
-    """Boxes there, by engine."""
+def at(elsewhere: Containerd, archive: Path) -> Iterator[Callable[[str], Box]]:
+    """Boxes there, by engine, with the standard images."""
     boxes: list[Box] = []
 
     def make(engine: str) -> Box:
         version = {"spin": "v2"}.get(engine, "v1")
         runtime = Runtime(engine, guests.WASM, "/app.wasm", f"io.containerd.{engine}.{version}")
         boxes.append(box := Box(elsewhere, f"places-{engine}", runtime))
-        for archive in archives:
-            elsewhere.import_image(archive, box.namespace)
+        elsewhere.import_image(archive, box.namespace)
         return box
 
     yield make
@@ -120,15 +104,24 @@ def at(elsewhere: Containerd, archives: list[Path]) -> Iterator[Callable[[str], 
 
 
 @pytest.mark.parametrize("engine", ["wasmtime", *wasmer.BINDINGS])
-def test_a_command(at: Callable[[str], Box], engine: str) -> None:
+def test_a_command(at: Callable[[str], Box], engine: str, tmp_path: Path) -> None:
     box = at(engine)
-    assert box.run("app", "cat", "/data/note").out == "a note\n"
+    done = box.run("app", "read", "/data/note")
+    assert (done.code, done.out, done.err) == (0, "a note\n", "")
+    add(box, tmp_path, "/exits.wat", EXITS.encode())
     assert run(box, "/exits.wat") == 7, "which is compiled from text"
     box.detach("sleeper", "sleep", 600)
     assert box.exec("sleeper", "one", "exit", 3).code == 3
     box.kill("sleeper")
     box.wait_status("sleeper", "STOPPED")
     assert box.delete("sleeper") == 137
+
+
+def add(box: Box, directory: Path, name: str, program: bytes) -> None:
+    """An image of one program."""
+    contents = images.layer({name: program, "/data/note": b"a note\n"})
+    images.save(directory / "one.tar", [images.image(IMAGE, [contents], {"Env": ["PATH=/"]})])
+    box.containerd.import_image(directory / "one.tar", box.namespace)
 
 
 def run(box: Box, program: str, *words: str, flags: tuple[str, ...] = ()) -> int:
@@ -145,28 +138,38 @@ def test_a_native_container(at: Callable[[str], Box]) -> None:
     )
 
 
-@pytest.mark.parametrize(("program", "words", "code"), [("/command.wasm", ["fail"], 1), ("/sockets.wat", [], 0)])
-def test_a_component(at: Callable[[str], Box], program: str, words: list[str], code: int) -> None:
-    assert run(at("wasmtime"), program, *words) == code
+def test_a_component(at: Callable[[str], Box], tmp_path: Path) -> None:
+    box = at("wasmtime")
+    add(box, tmp_path, "/command.wasm", rust.component("command").read_bytes())
+    assert run(box, "/command.wasm", "fail") == 1
 
 
-@pytest.mark.parametrize(
-    ("program", "said"),
-    [
-        ("/listening.wasm", "hello from WebAssembly!\n"),
-        ("/server.wasm", "hello from Rust\n"),
-        pytest.param(
-            "/core.wasm",
-            "hello from Rust\n",
-            marks=pytest.mark.skipif(not componentize.version(), reason="native/componentize is built by cargo"),
-        ),
-    ],
-)
-def test_a_server(at: Callable[[str], Box], program: str, said: str) -> None:
-    box, address = at("wasmtime"), f"127.0.0.1:{free_port()}"
-    listen = {"/listening.wasm": f"--annotation=shimd.io/listen=tcp:{address}"}
-    flags = ("--net-host", listen.get(program, f"--env=WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}"))
-    box.ctr("run", "-d", "--null-io", "--runtime", box.runtime.type, *flags, IMAGE, "server", program)
+def test_a_component_that_opens_sockets(at: Callable[[str], Box], tmp_path: Path) -> None:
+    box = at("wasmtime")
+    add(box, tmp_path, "/sockets.wat", SOCKETS.encode())
+    assert run(box, "/sockets.wat") == 0
+
+
+def test_a_module_that_is_given_sockets(at: Callable[[str], Box], tmp_path: Path) -> None:
+    program = compiled(SOURCES / "listening.c", tmp_path).read_bytes()
+    serves(at("wasmtime"), tmp_path, program, "hello from WebAssembly!\n", "--annotation=shimd.io/listen=tcp:{}")
+
+
+def test_a_server(at: Callable[[str], Box], tmp_path: Path) -> None:
+    serves(at("wasmtime"), tmp_path, rust.component("server").read_bytes(), "hello from Rust\n", HTTP)
+
+
+@pytest.mark.skipif(not componentize.version(), reason="native/componentize is built by cargo: run tools/setup")
+def test_a_server_that_is_a_core_module(at: Callable[[str], Box], tmp_path: Path) -> None:
+    serves(at("wasmtime"), tmp_path, rust.module("server").read_bytes(), "hello from Rust\n", HTTP)
+
+
+def serves(box: Box, directory: Path, program: bytes, said: str, flag: str) -> None:
+    """:param flag: what tells the app the address"""
+    add(box, directory, "/server.wasm", program)
+    address = f"127.0.0.1:{free_port()}"
+    flags = ("--net-host", flag.format(address))
+    box.ctr("run", "-d", "--null-io", "--runtime", box.runtime.type, *flags, IMAGE, "server", "/server.wasm")
     until(lambda: answers(address), "the app to listen")
     assert httpx.get(f"http://{address}/", trust_env=False, timeout=30).text == said
     box.kill("server", "SIGTERM")
