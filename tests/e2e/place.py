@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.e2e.containerd import REPOSITORY, Containerd, Version
+from tests.e2e.containerd import REPOSITORY, SYSTEM, Containerd, Version
 
 #: What makes the package; and what only its makers use, which need not come along.
 _SOURCES = ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py", "shimd", "systemd")
@@ -89,7 +90,11 @@ def _run(*command: str | Path) -> None:
 class Elsewhere(Containerd):
     """A containerd that finds its shims there."""
 
-    def __init__(self, version: Version, directory: Path, programs: Path, **environment: str) -> None:
-        super().__init__(version, directory)
-        self.env["PATH"] = f"{programs}:{version.programs}:/usr/sbin:/usr/bin:/sbin:/bin"
-        self.env |= environment
+    @classmethod
+    def using(cls, programs: Path, environment: Mapping[str, str]) -> "Callable[[Version, Path], Elsewhere]":
+        def make(version: Version, directory: Path) -> "Elsewhere":
+            made = cls(version, directory)
+            made.env |= {"PATH": f"{programs}:{version.programs}:{SYSTEM}", **environment}
+            return made
+
+        return make

@@ -7,7 +7,6 @@ supervisor sees. Each program is compiled there, by all ways that compiling can 
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -63,6 +62,7 @@ def plain(top: Path) -> Path:
 #: The directory below which a place is made, and how. A compile worker's /tmp is its own.
 PLACES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "closed": ("/var/tmp", closed),
+    "closed, all in Python": ("/var/tmp", closed),
     "tmp": ("/tmp", plain),
     "spaces": ("/var/tmp", with_spaces),
     "link": ("/var/tmp", linked),
@@ -79,7 +79,8 @@ def elsewhere(request: pytest.FixtureRequest) -> Iterator[Containerd]:
         programs = place.install(make(top))
         if request.param == "owned":
             place.own(top, STRANGER)
-        with running(VERSIONS[0], partial(place.Elsewhere, programs=programs)) as containerd:
+        environment = {"SHIMD_ZYGOTE": "no"} if "Python" in request.param else {}
+        with running(VERSIONS[0], place.Elsewhere.using(programs, environment)) as containerd:
             yield containerd
     finally:
         shutil.rmtree(top)
