@@ -29,20 +29,36 @@ _TOOLS = (
 _VERSION = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def install(directory: Path) -> Path:
-    """Put all of it below a directory; returns where the programs are."""
+def wheel(directory: Path) -> Path:
+    """The package, built in a directory."""
+    _sources(directory / "tree")
+    flags = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--wheel-dir", directory)
+    _run(sys.executable, "-m", "pip", "wheel", *flags, directory / "tree")
+    return next(directory.glob("shimd-*.whl"))
+
+
+def install(directory: Path, wheel: Path | None = None) -> Path:
+    """Put all of it below a directory; returns where the programs are.
+
+    :param wheel: what is installed; without one, the tree itself, as ``make demo`` does it
+    """
     interpreter = _interpreter(directory / "python")
     _run(interpreter, "-m", "venv", "--without-pip", directory / "venv")
     python = directory / "venv/bin/python"
     packages = directory / f"venv/lib/{_VERSION}/site-packages"
     _copy(Path(sysconfig.get_path("purelib")), packages, *_TOOLS)
-    (directory / "tree").mkdir()
-    for name in _SOURCES:
-        _copy(REPOSITORY / name, directory / "tree" / name, "_zygote", "*.so")
     pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "install", "--quiet")
-    _run(*pip, "--no-deps", "--no-build-isolation", "-e", directory / "tree")
+    if wheel is None:
+        _sources(directory / "tree")
+    _run(*pip, "--no-deps", "--no-build-isolation", *([wheel] if wheel else ["-e", directory / "tree"]))
     os.symlink("containerd-shim-wasmer-v1", directory / "venv/bin/containerd-shim-wasmer-sdk-v1")
     return directory / "venv/bin"
+
+
+def _sources(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    for name in _SOURCES:
+        _copy(REPOSITORY / name, directory / name, "_zygote", "*.so")
 
 
 def _interpreter(directory: Path) -> Path:

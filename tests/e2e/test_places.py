@@ -62,7 +62,6 @@ def plain(top: Path) -> Path:
 #: The directory below which a place is made, and how. A compile worker's /tmp is its own.
 PLACES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "closed": ("/var/tmp", closed),
-    "closed, all in Python": ("/var/tmp", closed),
     "tmp": ("/tmp", plain),
     "spaces": ("/var/tmp", with_spaces),
     "link": ("/var/tmp", linked),
@@ -70,20 +69,36 @@ PLACES: dict[str, tuple[str, Callable[[Path], Path]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return place.wheel(tmp_path_factory.mktemp("wheel"))
+
+
 @pytest.fixture(scope="module", params=PLACES)
-def elsewhere(request: pytest.FixtureRequest) -> Iterator[Containerd]:
+def installed(request: pytest.FixtureRequest, wheel: Path) -> Iterator[tuple[str, Path]]:
+    """A place, and where its programs are. One has the tree itself, as ``make demo`` installs it; the others what is
+    built of it."""
     parent, make = PLACES[request.param]
     top = Path(tempfile.mkdtemp(prefix="shimd-place-", dir=parent))
     try:
         top.chmod(0o755)
-        programs = place.install(make(top))
+        programs = place.install(make(top), None if request.param == "closed" else wheel)
         if request.param == "owned":
             place.own(top, STRANGER)
-        environment = {"SHIMD_ZYGOTE": "no"} if "Python" in request.param else {}
-        with running(VERSIONS[0], place.Elsewhere.using(programs, environment)) as containerd:
-            yield containerd
+        yield request.param, programs
     finally:
         shutil.rmtree(top)
+
+
+@pytest.fixture(scope="module", params=["in C", "in Python"])
+def elsewhere(request: pytest.FixtureRequest, installed: tuple[str, Path]) -> Iterator[Containerd]:
+    """With workers of both kinds; in one place for the second."""
+    name, programs = installed
+    if request.param == "in Python" and name != "closed":
+        pytest.skip("workers in Python are tried in the closed place")
+    environment = {"SHIMD_ZYGOTE": "no"} if request.param == "in Python" else {}
+    with running(VERSIONS[0], place.Elsewhere.using(programs, environment)) as containerd:
+        yield containerd
 
 
 @pytest.fixture
