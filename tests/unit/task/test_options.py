@@ -25,7 +25,10 @@ def runc(**fields: object) -> Any:
         (toml("SystemdCgroup = true"), Options(systemd=True)),
         (toml('BinaryName = "/opt/crun"'), Options(runtime="/opt/crun")),
         (toml("Other = 1"), Options()),
-        (toml('BinaryName = "/usr/local/bin/containerd-shim-wasmtime-v1"\nSystemdCgroup = true'), Options(systemd=True)),
+        (
+            toml('BinaryName = "/usr/local/bin/containerd-shim-wasmtime-v1"\nSystemdCgroup = true'),
+            Options(systemd=True),
+        ),
         (runc(binary_name="/opt/kwasm/bin/containerd-shim-spin-v2", systemd_cgroup=True), Options(systemd=True)),
         (runc(binary_name="containerd-shim-slight-v1"), Options()),
         (runc(systemd_cgroup=True), Options(systemd=True)),
