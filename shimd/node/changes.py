@@ -87,9 +87,9 @@ def applied(changes: Sequence[Change]) -> Iterator[None]:
     """
     with ExitStack() as undo:
         for change in changes:
-            for path in change.touches:
-                undo.callback(_put_back, path, _State.of(path), _missing(path))
             try:
+                for path in change.touches:
+                    undo.callback(_put_back, path, _State.of(path), _missing(path))
                 change.apply()
             except OSError as error:
                 raise FailedPrecondition(f"{change.path}: {error.strerror}; all is as it was") from None
