@@ -105,7 +105,7 @@ def _taken_over(root: Path, main: Path, distribution: Distribution) -> Config:
     imported = _imports(root, main, table)
     rest = _except(path, main, *imported, *sorted(dropins.glob("*.toml")))
     merged = path.parent not in [Path(_absolute(root, main, each)).parent for each in table.get("imports") or []]
-    return Config(path, version, path if merged else main, distribution, rest=rest, brings_runc=False)
+    return Config(path, version, path if merged and version else main, distribution, rest=rest, brings_runc=False)
 
 
 def _is_managed(main: Path) -> bool:

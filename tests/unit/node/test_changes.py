@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from node_support import apply, files
 
 from shimd.errors import FailedPrecondition
 from shimd.node import containerd
 from shimd.node.changes import Change, applied, needed
+from tests.unit.node.support import apply, files
 
 NAMES = ("wasmer", "wasmtime")
 V2 = 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n  sandbox_image = "registry.invalid/pause:3"\n'

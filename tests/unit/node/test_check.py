@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from node_support import files
-from rancher_support import Node as Rancher
 
 from shimd.cli.node import do_install, do_uninstall
 from shimd.errors import FailedPrecondition
 from shimd.launcher.build import ENGINES
 from shimd.node.install import Node
 from tests.e2e.containerd import LAUNCHERS, VERSIONS, Version
+from tests.unit.node.rancher import Node as Rancher
+from tests.unit.node.support import files
 
 OLD, NEW = VERSIONS
 WRONG = 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n  sandbox_image = 7\n'

@@ -4,13 +4,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from node_support import apply, read_by, types
 
 from shimd.errors import FailedPrecondition, InvalidArgument
 from shimd.node import containerd
 from shimd.node.changes import needed
 from shimd.node.containerd import BEGIN, END
 from tests.e2e.containerd import VERSIONS, Version
+from tests.unit.node.support import apply, read_by, types
 
 NAMES = ("wasmer", "wasmtime")
 EMPTY = "version = 2\n"

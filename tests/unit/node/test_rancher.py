@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from node_support import apply, files, read_by, types
-from rancher_support import OLD_TYPES, SHIMS, Node, asked, render
 
 from shimd.errors import FailedPrecondition
 from shimd.launcher.build import ENGINES
-from shimd.node import block, containerd
+from shimd.node import block, configs, containerd
 from shimd.node.changes import needed
 from tests.e2e.containerd import VERSIONS, Version
+from tests.unit.node.rancher import OLD_TYPES, SHIMS, Node, asked, render
+from tests.unit.node.support import apply, files, read_by, types
 
 OLD, NEW = VERSIONS
 ALL = {"runc": "io.containerd.runc.v2", **{name: SHIMS[name] for name in ENGINES}}
@@ -30,9 +30,10 @@ KINDS = {
 FOUND = {"none": (), "one": ("wasmtime",), "ours": ENGINES, "all": tuple(SHIMS)}
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
+@pytest.fixture(params=list(KINDS.values()), ids=list(KINDS))
 def node(request: pytest.FixtureRequest, tmp_path: Path) -> Node:
-    return replace(request.param[0], root=tmp_path)
+    kind: Node = request.param[0]
+    return replace(kind, root=tmp_path)
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def written(node: Node) -> list[str]:
     """The files that containerd reads, each of which is TOML."""
     texts = [path.read_text() for path in (node.config, node.dropin) if path.exists()]
     for text in texts:
-        containerd.table(node.config, text)
+        configs.table(node.config, text)
     return texts
 
 
