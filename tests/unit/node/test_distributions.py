@@ -126,14 +126,9 @@ def test_k0s_before_its_containerd_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["merged", "dropin"])
 def test_k0s_of_an_operator(tmp_path: Path, name: str) -> None:
     """A runtime that another of its files has."""
-    table = (
-        '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.wasmer]\nruntime_type = "io.containerd.{}.v1"\n'
-    )
-    write(
-        tmp_path,
-        k0s=K0S.replace("/etc/k0s/containerd.d/*", "/run/k0s/*"),
-        **{name: table.format("io.containerd.wasmer.v1")},
-    )
+    table = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.wasmer]\nruntime_type = "{}"\n'
+    main = K0S.replace("/etc/k0s/containerd.d/*", "/run/k0s/*")
+    write(tmp_path, k0s=main, **{name: table.format("io.containerd.wasmer.v1")})
     apply(containerd.installed(containerd.find(tmp_path), ENGINES))
     assert "runtimes.wasmer]" not in (tmp_path / OURS).read_text()
     write(tmp_path, **{name: table.format("else")})
