@@ -51,6 +51,8 @@ def accepted(config: Config, root: Path, runtimes: Sequence[str]) -> str | None:
     :returns: a sentence, if there is no containerd to ask
     :raises FailedPrecondition: it refuses
     """
+    if config.disabled:
+        return None
     program = _program(config, root)
     if program is None:
         return f"no containerd of {config.distribution.name} was found on this node: its configuration was not checked"

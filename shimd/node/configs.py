@@ -48,6 +48,8 @@ class Config:
     """A file of which the distribution writes tables for the runtimes that it finds on the node."""
     others: tuple[Path, ...] = ()
     """Where another version of the distribution, or of shimd, would have had the block."""
+    disabled: bool = False
+    """Of version 1, without the CRI plugin, as Docker's packages have it: nobody there reads runtimes."""
     brings_runc: bool = True
     """Of version 2: whether runc is lost if the block names only others."""
 
@@ -57,12 +59,8 @@ def find(root: Path, config: Path | None = None) -> Config:
 
     :raises InvalidArgument: one that there is cannot be read, or is of a version that is not known
     """
-    if config is not None:
-        maker = _RENDERED.search((read(config) or "")[:200])
-        made_by = next((each for each in DISTRIBUTIONS if maker and each.name == maker[1]), None)
-        return _rendered(config, made_by) if made_by else _plain(root, config)
-    distribution = next((each for each in DISTRIBUTIONS if each.is_on(root)), PLAIN)
-    main = below(root, distribution.config)
+    distribution = _whose(root, config)
+    main = config or below(root, distribution.config)
     if distribution.renders:
         return _rendered(main, distribution)
     if distribution.dropins and _is_managed(main):
@@ -70,8 +68,19 @@ def find(root: Path, config: Path | None = None) -> Config:
     return replace(_plain(root, main), distribution=distribution)
 
 
+def _whose(root: Path, config: Path | None) -> Distribution:
+    """Of a file that is named: whose it is by its place, or by its first line."""
+    if config is None:
+        return next((each for each in DISTRIBUTIONS if each.is_on(root)), PLAIN)
+    maker = _RENDERED.search((read(config) or "")[:200])
+    named = (each for each in DISTRIBUTIONS if (maker and each.name == maker[1]) or config == below(root, each.config))
+    return next(named, PLAIN)
+
+
 def _plain(root: Path, main: Path) -> Config:
     table = parsed(main)
+    if table.get("version", 1) == 1 and "cri" in table.get("disabled_plugins", []):
+        return Config(main, 1, main, disabled=True)
     version = _version(main, table)
     imported = _imports(root, main, table)
     if version == 2:

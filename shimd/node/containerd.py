@@ -47,6 +47,8 @@ def installed(config: Config, runtimes: Sequence[str]) -> list[Change]:
     if not config.version:
         name = config.distribution.name
         raise FailedPrecondition(f"{name} has not written {config.main} yet: start it once, then install")
+    if config.disabled:
+        return []
     before = read(config.path)
     text, old = block.split(config.path, before or "")
     detected, others = _detected(config), _others(config, text)
@@ -84,6 +86,10 @@ def _heads() -> list[str]:
 
 def notes(config: Config, runtimes: Sequence[str]) -> list[str]:
     """What an operator should know of runtimes that are left alone: a sentence for each."""
+    if config.disabled:
+        return [
+            f"{config.path} turns containerd's CRI plugin off: it is left as it is; Docker and ctr need nothing there"
+        ]
     found = _detected(config)
     name = config.distribution.name
     return [

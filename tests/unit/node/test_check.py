@@ -124,6 +124,19 @@ def test_none_to_ask(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == said
 
 
+def test_dockers(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its packages' configuration has no version and no CRI plugin: the launchers are all that is needed."""
+    main = node.root / "etc/containerd/config.toml"
+    main.parent.mkdir()
+    main.write_text('# of a package\ndisabled_plugins = ["cri"]\n#root = "/var/lib/containerd"\n')
+    before = files(main.parent)
+    install(node)
+    assert capsys.readouterr().err.startswith(f"shimd: {main} turns containerd's CRI plugin off: it is left as it is")
+    assert (node.root / "usr/local/bin/containerd-shim-wasmtime-v1").is_symlink()
+    uninstall(node)
+    assert files(main.parent) == before
+
+
 def test_one_that_does_not_run(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     program = node.root / "usr/bin/containerd"
     program.parent.mkdir(parents=True)

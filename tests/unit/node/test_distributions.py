@@ -87,6 +87,7 @@ def test_there_and_back(tmp_path: Path, texts: dict[str, str], path: str, name: 
     before = files(tmp_path)
     config = containerd.find(tmp_path)
     assert (config.path, config.distribution.name, config.version) == (tmp_path / path, name, version)
+    assert containerd.find(tmp_path, tmp_path / PLACES[next(iter(texts))]) == config
     for _ in range(2):
         apply(containerd.installed(containerd.find(tmp_path), ENGINES))
     text = (tmp_path / path).read_text()
