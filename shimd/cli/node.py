@@ -11,21 +11,23 @@ from shimd.cli.plain import document
 from shimd.errors import FailedPrecondition
 from shimd.node import changes, doctor
 from shimd.node.changes import Change
-from shimd.node.install import Node, disable, enable, install, reload, restart_service, service, uninstall
+from shimd.node.install import Node, Plan, disable, enable, install, reload, uninstall
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 def do_install(node: Node, dry_run: bool, restart: bool) -> None:
-    todo = changes.needed(install(node))
+    plan = install(node)
+    todo = changes.needed([*plan.changes, *plan.configuration])
     if dry_run:
         _show(todo)
         return
-    _apply(todo)
+    unchecked = _checked(plan, todo)
+    _tell(todo, *plan.notes, *unchecked)
     if node.has_systemd:
         enable()
         if restart:
-            restart_service(service(node))
+            plan.restart()
     else:
         _refuse_restart(restart)
         _say("no systemd here: the first launcher starts the daemon")
@@ -34,33 +36,44 @@ def do_install(node: Node, dry_run: bool, restart: bool) -> None:
 
 
 def do_uninstall(node: Node, dry_run: bool, restart: bool) -> None:
-    todo = changes.needed(uninstall(node))
+    """containerd's configuration first, so that nothing new starts."""
+    plan = uninstall(node)
+    configuration, rest = changes.needed(plan.configuration), changes.needed(plan.changes)
     if dry_run:
-        _show(todo)
+        _show([*configuration, *rest])
         return
-    if node.has_systemd and any(change.path.name == "shimd.socket" for change in todo):
+    unchecked = _checked(plan, configuration)
+    if node.has_systemd and any(change.path.name == "shimd.socket" for change in rest):
         disable()
-    _apply(todo)
+    with changes.applied(rest):
+        _tell([*configuration, *rest], *unchecked)
     if node.has_systemd:
         reload()
         if restart:
-            restart_service(service(node))
+            plan.restart()
     else:
         _refuse_restart(restart)
+
+
+def _checked(plan: Plan, todo: list[Change]) -> list[str]:
+    """All of it done, if the node's containerd can then still read its configuration; else nothing."""
+    with changes.applied(todo):
+        unchecked = plan.accepted()
+    return [unchecked] if unchecked else []
+
+
+def _tell(todo: list[Change], *notes: str) -> None:
+    for change in todo:
+        _say(f"{'removed' if change.removes else 'wrote'} {change.path}")
+    if not todo:
+        _say("nothing to do")
+    for note in notes:
+        click.echo(f"shimd: {note}", err=True)
 
 
 def _refuse_restart(restart: bool) -> None:
     if restart:
         raise FailedPrecondition("no systemd here that could restart containerd: do it yourself")
-
-
-def _apply(todo: list[Change]) -> None:
-    for change in todo:
-        change.apply()
-        verb = "removed" if change.text is None and change.link is None else "wrote"
-        _say(f"{verb} {change.path}")
-    if not todo:
-        _say("nothing to do")
 
 
 def _show(todo: list[Change]) -> None:

@@ -3,9 +3,12 @@
 import difflib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from shimd.errors import FailedPrecondition
 
 
 @dataclass(frozen=True)
@@ -17,23 +20,33 @@ class Change:
     link: str | None = None
     backup: bool = False
     """What was there before is kept beside it, as ``NAME.before-shimd``."""
+    follow: bool = False
+    """If it is a link, the file is meant that it leads to; else a link makes way."""
+    prune: bool = False
+    """Its directory goes with it, if nothing else is in there."""
 
     @property
     def needed(self) -> bool:
         if self.link is not None:
             return not (self.path.is_symlink() and os.readlink(self.path) == self.link)
+        if self.path.is_symlink() and not self.follow:
+            return True
         if self.text is None:
-            return self.path.is_symlink() or self.path.exists()
-        return self.path.is_symlink() or read(self.path) != self.text
+            return self.path.exists()
+        return read(self.path) != self.text
+
+    @property
+    def removes(self) -> bool:
+        return self.text is None and self.link is None
 
     def diff(self) -> str:
         """As ``diff -u`` shows it."""
-        before, after = read(self.path) or "", self.text or ""
         name = str(self.path)
         if self.link is not None:
             return f"+ {name} → {self.link}\n"
-        if self.path.is_symlink():
+        if self.path.is_symlink() and not self.follow:
             return f"- {name} → {os.readlink(self.path)}\n"
+        before, after = read(self.path) or "", self.text or ""
         names = (name if before else "/dev/null", name if after else "/dev/null")
         return "".join(difflib.unified_diff(before.splitlines(True), after.splitlines(True), *names))
 
@@ -42,16 +55,46 @@ class Change:
 
         :raises OSError: nothing was changed
         """
-        if self.link is None and self.text is None:
-            self.path.unlink(missing_ok=True)
+        if self.removes:
+            self._target.unlink(missing_ok=True)
+            if self.prune:
+                with suppress(OSError):  # not empty, or not there
+                    self.path.parent.rmdir()
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.backup and (before := read(self.path)) is not None:
-            _replace(self.path.with_name(f"{self.path.name}.before-shimd"), before, _mode(self.path))
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        if self.backup and (before := _State.of(self.path.resolve())).data is not None:
+            before.put_at(copy_of(self.path))
         if self.link is not None:
             _relink(self.path, self.link)
         else:
-            _replace(self.path, self.text or "", _mode(self.path))
+            _State((self.text or "").encode(), *_ownership(self._target)).put_at(self._target)
+
+    @property
+    def _target(self) -> Path:
+        return self.path.resolve() if self.follow else self.path
+
+    @property
+    def touches(self) -> list[Path]:
+        """The files that are not the same afterwards."""
+        return [self._target, *([copy_of(self.path)] if self.backup else [])]
+
+
+@contextmanager
+def applied(changes: Sequence[Change]) -> Iterator[None]:
+    """All of them; if one cannot be, or the block fails, all is put back as it was.
+
+    :raises FailedPrecondition: a file cannot be written
+    """
+    with ExitStack() as undo:
+        for change in changes:
+            try:
+                for path in change.touches:
+                    undo.callback(_put_back, path, _State.of(path), _missing(path))
+                change.apply()
+            except OSError as error:
+                raise FailedPrecondition(f"{change.path}: {error.strerror}; all is as it was") from None
+        yield
+        undo.pop_all()
 
 
 def needed(changes: Sequence[Change]) -> list[Change]:
@@ -59,30 +102,82 @@ def needed(changes: Sequence[Change]) -> list[Change]:
 
 
 def read(path: Path) -> str | None:
-    """``None`` if there is no such file."""
+    """The text with its line ends as they are; ``None`` if there is no such file.
+
+    :raises FailedPrecondition: it cannot be read
+    """
     try:
-        return path.read_text()
+        return path.read_bytes().decode()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except UnicodeDecodeError as error:
+        raise FailedPrecondition(f"{path} is not text: {error}") from None
+    except OSError as error:
+        raise FailedPrecondition(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _mode(path: Path) -> int:
+def copy_of(path: Path) -> Path:
+    """Where a file is kept before its first change."""
+    return path.with_name(f"{path.name}.before-shimd")
+
+
+@dataclass(frozen=True)
+class _State:
+    """A file at some time; no data and no link: there is none."""
+
+    data: bytes | None = None
+    mode: int = 0o644
+    owner: tuple[int, int] | None = None
+    link: str | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> "_State":
+        if path.is_symlink():
+            return cls(link=os.readlink(path))
+        return cls(path.read_bytes(), *_ownership(path)) if path.is_file() else cls()
+
+    def put_at(self, path: Path) -> None:
+        if self.link is not None:
+            _relink(path, self.link)
+        elif self.data is not None:
+            _replace(path, self.data, self.mode, self.owner)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _ownership(path: Path) -> tuple[int, tuple[int, int] | None]:
     try:
-        return path.stat().st_mode & 0o7777
+        status = path.lstat()
     except FileNotFoundError:
-        return 0o644
+        return 0o644, None
+    return (0o644, None) if path.is_symlink() else (status.st_mode & 0o7777, (status.st_uid, status.st_gid))
 
 
-def _replace(path: Path, text: str, mode: int) -> None:
-    target = path.resolve()  # a link to the real file stays one
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=target.parent)
+def _missing(path: Path) -> list[Path]:
+    """Directories that are to be made for it, the innermost first."""
+    return [directory for directory in path.parents if not directory.exists()]
+
+
+def _put_back(path: Path, state: _State, made: Sequence[Path]) -> None:
+    if state != _State.of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state.put_at(path)
+    for directory in made:
+        with suppress(OSError):
+            directory.rmdir()
+
+
+def _replace(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None) -> None:
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with open(fd, "w") as file:
+        with open(fd, "wb") as file:
+            if owner is not None:
+                os.fchown(fd, *owner)
             os.fchmod(fd, mode)
-            file.write(text)
+            file.write(data)
             file.flush()
             os.fsync(fd)
-        os.replace(name, target)
+        os.replace(name, path)
     except BaseException:
         os.unlink(name)
         raise

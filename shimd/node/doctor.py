@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,13 +18,14 @@ from shimd.cgroup import layout
 from shimd.engines.registry import engine_names, engine_version, lacking
 from shimd.errors import ShimdError
 from shimd.launcher.build import ENGINES
+from shimd.node.check import process
 from shimd.node.containerd import runtime_type
-from shimd.worker.client import peer_pid
+from shimd.node.distributions import DISTRIBUTIONS, PATH, PLAIN
 
 #: Bytes below which the cache will soon have no room for another compiled module.
 _LITTLE_SPACE = 200 << 20
-_SOCKETS = ("/run/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock")
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Of containerd by itself, and of distributions that bring their own.
+_SOCKETS = tuple(dict.fromkeys(each.address for each in (PLAIN, *DISTRIBUTIONS)))
 #: Kernel releases, and what comes with them.
 _NEEDED = {(5, 6): "openat2(2), pidfd_open(2)"}
 _WANTED = {(5, 7): "clone3(2) into a cgroup: without it starts are slower", (5, 12): "mount_setattr(2): no rro mounts"}
@@ -106,11 +106,16 @@ def _engines() -> Iterator[Finding]:
 
 def _native() -> Iterator[Finding]:
     name = os.environ.get("SHIMD_RUNC") or "runc"
-    if program := shutil.which(name):
+    if program := shutil.which(name) or shutil.which(name, path=_brought()):
         yield Finding("native containers", "ok", program)
     else:
         remedy = f"install {name}, or name another by SHIMD_RUNC; Wasm apps run without"
         yield Finding("native containers", "warning", f"there is no {name}: sidecars do not run", remedy)
+
+
+def _brought() -> str:
+    """Where distributions have their programs, as a PATH."""
+    return os.pathsep.join(each.programs for each in DISTRIBUTIONS)
 
 
 def _space() -> Iterator[Finding]:
@@ -146,7 +151,7 @@ def _containerd() -> Iterator[Finding]:
         remedy = "start containerd, or set CONTAINERD_ADDRESS to its socket"
         yield Finding("containerd", "problem", f"no socket at {' or '.join(_SOCKETS)}", remedy)
         return
-    done = _run(["ctr", "--address", address, "version"])
+    done = _run([*_ctr(), "--address", address, "version"])
     versions = re.findall(r"Version:\s+v?(\S+)", done.stdout)
     if done.returncode != 0 or not versions:
         yield Finding("containerd", "problem", _last(done.stderr), f"start containerd: nobody answers at {address}")
@@ -175,7 +180,7 @@ def _configuration() -> Iterator[Finding]:
     command = _containerd_command()
     if command is None:
         return
-    done = _run([*command, "config", "dump"])
+    done = _run(["containerd", *command[1:], "config", "dump"], command[0])
     lacks = [name for name in ENGINES if runtime_type(name) not in done.stdout]
     if done.returncode != 0:
         found = f"{command[0]} config dump: {_last(done.stderr)}"
@@ -206,7 +211,7 @@ def _one_task() -> Iterator[Finding]:
 
 def _ctr_run(address: str, engine: str, directory: str) -> list[str]:
     name = f"shimd-doctor-{os.getpid()}"
-    base = ["ctr", "--address", address, "--namespace", "shimd-doctor", "run", "--rm"]
+    base = [*_ctr(), "--address", address, "--namespace", "shimd-doctor", "run", "--rm"]
     return [*base, "--rootfs", "--runtime", runtime_type(engine), directory, name, "/app.wat"]
 
 
@@ -215,17 +220,16 @@ def _address() -> str | None:
     return next((path for path in ([named] if named else _SOCKETS) if Path(path).is_socket()), None)
 
 
+def _ctr() -> list[str]:
+    """On the PATH, or where a distribution has it; k0s has it within itself."""
+    found = shutil.which("ctr") or shutil.which("ctr", path=_brought())
+    return ["k0s", "ctr"] if found is None and shutil.which("k0s") else [found or "ctr"]
+
+
 def _process() -> Path | None:
     """The directory in /proc of the containerd that answers, if one does."""
     address = _address()
-    if address is None:
-        return None
-    try:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(address)
-            return Path("/proc", str(peer_pid(sock)))
-    except OSError:
-        return None
+    return process(address) if address else None
 
 
 def _path_of_containerd() -> str:
@@ -235,7 +239,7 @@ def _path_of_containerd() -> str:
         for variable in (process / "environ").read_bytes().split(b"\0"):
             if variable.startswith(b"PATH="):
                 return os.fsdecode(variable[5:])
-    return _PATH
+    return PATH
 
 
 def _containerd_command() -> list[str] | None:
@@ -245,13 +249,23 @@ def _containerd_command() -> list[str] | None:
         return None
     words = [os.fsdecode(word) for word in (process / "cmdline").read_bytes().split(b"\0")]
     flags = [words[place : place + 2] for place, word in enumerate(words) if word in ("-c", "--config")]
-    return [os.readlink(process / "exe"), *(flags[0] if flags else [])]
+    joined = [[word] for word in words if word.startswith("--config=")]  # k0s
+    return [os.readlink(process / "exe"), *next(iter([*flags, *joined]), [])]
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], program: str | None = None) -> subprocess.CompletedProcess[str]:
+    """
+    :param program: the file, if it is not what the command's first word names: k3s is many programs in one
+    """
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False
+            command,
+            executable=program,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 127, "", str(error))

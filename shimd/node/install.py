@@ -12,8 +12,9 @@ import shimd
 from shimd.engines.registry import engine_names
 from shimd.errors import FailedPrecondition, InvalidArgument
 from shimd.launcher.build import ENGINES, shim_names
-from shimd.node import containerd
+from shimd.node import check, containerd
 from shimd.node.changes import Change
+from shimd.node.distributions import PATH, PLAIN, Distribution
 
 UNITS = ("shimd.service", "shimd.socket")
 _UNIT_DIRECTORY = "etc/systemd/system"
@@ -43,29 +44,51 @@ class Node:
         return self.is_this_machine and Path("/run/systemd/system").is_dir()
 
 
-def install(node: Node) -> list[Change]:
+@dataclass(frozen=True)
+class Plan:
+    """What is to be changed on a node, and what is to be known of it."""
+
+    node: Node
+    config: containerd.Config
+    changes: list[Change]
+    configuration: list[Change]
+    """The changes of containerd's configuration."""
+    notes: list[str] = field(default_factory=list)
+
+    def accepted(self) -> str | None:
+        """Have the node's containerd read its configuration, once all is changed.
+
+        :returns: a sentence, if there is no containerd to ask
+        :raises FailedPrecondition: it refuses
+        """
+        return check.accepted(self.config, self.node.root, self.node.runtimes)
+
+    def restart(self) -> None:
+        """Restart the unit that containerd runs in.
+
+        :raises FailedPrecondition: systemd cannot
+        """
+        _systemctl("restart", _unit_of(self.config.distribution.services))
+
+
+def install(node: Node) -> Plan:
     """All that is to be there on a node that is set up.
 
     :raises ShimdError: something of it cannot be had; nothing was changed
     """
     _check_programs(node)
-    return [*_links(node), *_units(node), containerd.installed(_config(node), node.runtimes)]
+    config = containerd.find(node.root, node.config)
+    changes = [*_links(node), *_units(node, config)]
+    configuration = containerd.installed(config, node.runtimes)
+    return Plan(node, config, changes, configuration, containerd.notes(config, node.runtimes))
 
 
-def uninstall(node: Node) -> list[Change]:
-    """All that :func:`install` has put there, gone; containerd's configuration first, so that nothing new starts."""
+def uninstall(node: Node) -> Plan:
+    """All that :func:`install` has put there, gone."""
+    config = containerd.find(node.root, node.config)
     links = [change for change in _links(node) if _is_ours(change)]
-    gone = [Change(change.path) for change in (*links, *_units(node))]
-    return [containerd.uninstalled(_config(node)), *gone]
-
-
-def service(node: Node) -> str:
-    """The systemd unit that containerd runs in."""
-    return _config(node).service
-
-
-def _config(node: Node) -> containerd.Config:
-    return containerd.find(node.root, node.config)
+    gone = [Change(change.path) for change in (*links, *_units(node, config))]
+    return Plan(node, config, gone, containerd.uninstalled(config))
 
 
 def _check_programs(node: Node) -> None:
@@ -99,19 +122,27 @@ def _is_ours(change: Change) -> bool:
     return change.link is not None and not change.needed
 
 
-def _units(node: Node) -> list[Change]:
+def _units(node: Node, config: containerd.Config) -> list[Change]:
     directory = node.root / _UNIT_DIRECTORY
     if not directory.parent.is_dir():  # a node without systemd: the first launcher starts the daemon
         return []
-    return [Change(directory / name, _unit(node, name)) for name in UNITS]
+    return [Change(directory / name, _unit(node, name, config)) for name in UNITS]
 
 
-def _unit(node: Node, name: str) -> str:
+def _unit(node: Node, name: str, config: containerd.Config) -> str:
     places = (Path(sysconfig.get_path("data"), "lib/systemd/system"), Path(shimd.__file__).parents[1] / "systemd")
     for place in places:
         if (place / name).is_file():
-            return (place / name).read_text().replace(_EXEC, f"ExecStart={node.programs}/shimd serve")
+            return _fitted((place / name).read_text(), node, config.distribution)
     raise FailedPrecondition(f"{name} is not among the installed files: install the package anew")
+
+
+def _fitted(unit: str, node: Node, distribution: Distribution) -> str:
+    """With the paths of this installation, and those of a distribution that brings its own runc."""
+    own = f"\nEnvironment=PATH={PATH}:{distribution.programs}" if distribution != PLAIN else ""
+    before = "".join(f"Before={service}.service\n" for service in distribution.services)
+    unit = unit.replace("Before=containerd.service\n", before)
+    return unit.replace(_EXEC, f"ExecStart={node.programs}/shimd serve{own}")
 
 
 def enable() -> None:
@@ -125,8 +156,16 @@ def disable() -> None:
     _systemctl("disable", "--now", *UNITS)
 
 
-def restart_service(name: str) -> None:
-    _systemctl("restart", name)
+def _unit_of(services: Sequence[str]) -> str:
+    """The one that runs, or is to; the first if none is there."""
+    for question in ("is-active", "is-enabled"):
+        for name in services:
+            if (
+                subprocess.run(["systemctl", "--quiet", question, name], capture_output=True, check=False).returncode
+                == 0
+            ):
+                return name
+    return services[0]
 
 
 def reload() -> None:

@@ -36,8 +36,14 @@ def parse(packed: Any | None) -> Options:
 
 
 def _options(table: dict[str, AnyJson]) -> Options:
-    runtime = table.get("BinaryName") or os.environ.get("SHIMD_RUNC") or Options.runtime
-    return Options(bool(table.get("SystemdCgroup", False)), str(runtime))
+    named = (str(table.get("BinaryName") or ""), os.environ.get("SHIMD_RUNC") or "", Options.runtime)
+    runtime = next(name for name in named if name and not _is_shim(name))
+    return Options(bool(table.get("SystemdCgroup", False)), runtime)
+
+
+def _is_shim(program: str) -> bool:
+    """k3s and rke2 write the shim itself there, in the tables of those that they find on their PATH."""
+    return Path(program).name.startswith("containerd-shim-")
 
 
 def _toml(options: RuntimeOptions) -> dict[str, AnyJson]:

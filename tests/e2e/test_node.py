@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from shimd.engines.registry import engine_names, lacking
-from tests.e2e import leftovers
+from tests.e2e import guests, leftovers
 from tests.e2e.box import WASM, until
 from tests.e2e.containerd import LAUNCHERS, SYSTEM, Containerd, Version, running
 from tests.e2e.cri import CriContainerd, run_pod
 from tests.e2e.test_cri import ended, left, pod_archive, version
+from tests.unit.node.rancher import Node as Rancher
 
 __all__ = ["pod_archive", "version"]
 
@@ -77,6 +78,24 @@ def test_from_a_bare_node_and_back(bare: Bare, tmp_path: Path) -> None:
     assert (bare._config.read_bytes(), files(bare.directory)) == (before, {})
     assert bare.set_up("uninstall").stdout == "nothing to do\n"
     assert not leftovers.settled(lambda: left(bare))
+
+
+def test_tables_that_k3s_writes(bare: Bare, tmp_path: Path) -> None:
+    """A shim as runc's replacement, for what it finds on its PATH: runc is it, and cgroups are as the table says."""
+    base = Rancher(tmp_path, 2 if bare.version.name == "debian" else 3, systemd=False).base(["wasmtime"])
+    tables = base.partition("SystemdCgroup = false\n")[2].replace("/usr/local", f"{bare.directory}/usr/local")
+    bare._config.write_text(bare._config.read_text() + tables)
+    bare.set_up("install")
+    assert bare._config.read_text().count("wasmtime.v1") == 1
+    bare.restart()
+    until(lambda: bare.crictl("pods", check=False).code == 0, "CRI to answer")
+    pod = run_pod(bare, tmp_path / "pod", "wasmtime", "k3s")
+    pod.start("app", guests.WASM)
+    pod.start("native", guests.NATIVE)
+    for name in ("app", "native"):
+        assert ended(pod, name)["exitCode"] == 0
+    pod.remove()
+    bare.set_up("uninstall")
 
 
 def test_doctor(bare: Bare) -> None:

@@ -53,6 +53,20 @@ def test_helm(cluster: Cluster, flags: list[str]) -> None:
     assert ("runtimeclass.node.k8s.io/wasmer" in said) == ("runtimes={wasmtime}" not in flags)
 
 
+@pytest.mark.usefixtures("namespace")
+@pytest.mark.parametrize("way", ["helm", "kubectl"])
+def test_without_runtimeclasses(cluster: Cluster, way: str) -> None:
+    """As k3s and rke2 bring them."""
+    flags = ["-n", NAMESPACE, "--set", "runtimeClasses.create=false"]
+    command = [str(PROGRAMS / "helm"), "template", "shimd", str(CONTRIB / "chart/shimd"), *flags]
+    made = (CONTRIB / "base/installer.yaml").read_text()
+    if way == "helm":
+        made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    said = cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=made).out
+    assert "daemonset" in said
+    assert "runtimeclass" not in said
+
+
 @contextmanager
 def installer(cluster: Cluster, directory: Path) -> Iterator["subprocess.Popen[str]"]:
     """Running on the node, until it says that it waits; the block ends it."""

@@ -1,16 +1,16 @@
 """containerd's configuration as ``shimd install`` leaves it, and as both containerds then read it."""
 
-import subprocess
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shimd.errors import FailedPrecondition, InvalidArgument
 from shimd.node import containerd
+from shimd.node.changes import needed
 from shimd.node.containerd import BEGIN, END
 from tests.e2e.containerd import VERSIONS, Version
+from tests.unit.node.support import apply, read_by, types
 
 NAMES = ("wasmer", "wasmtime")
 EMPTY = "version = 2\n"
@@ -45,28 +45,10 @@ def main(tmp_path: Path) -> Path:
 def installed(root: Path) -> containerd.Config:
     """Install below a root, twice: the second time there is nothing to do."""
     config = containerd.find(root)
-    containerd.installed(config, NAMES).apply()
+    apply(containerd.installed(config, NAMES))
     config = containerd.find(root)
-    assert not containerd.installed(config, NAMES).needed
+    assert not needed(containerd.installed(config, NAMES))
     return config
-
-
-def read_by(version: Version, path: Path) -> dict[str, Any]:
-    """The CRI runtimes that a containerd has by this configuration."""
-    command = [version.program("containerd"), "--config", str(path), "config", "dump"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    plugins = tomllib.loads(done.stdout)["plugins"]
-    name = next(
-        name
-        for name in ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
-        if "containerd" in plugins.get(name, {})
-    )
-    runtimes: dict[str, Any] = plugins[name]["containerd"]["runtimes"]
-    return runtimes
-
-
-def types(runtimes: dict[str, Any]) -> dict[str, str]:
-    return {name: runtime["runtime_type"] for name, runtime in runtimes.items()}
 
 
 ALL = {"runc": "io.containerd.runc.v2", **{name: f"io.containerd.{name}.v1" for name in NAMES}}
@@ -87,7 +69,7 @@ def test_both_know_all_runtimes(main: Path, tmp_path: Path, text: str, version: 
 def test_without_a_configuration(main: Path, tmp_path: Path, version: Version) -> None:
     config = installed(tmp_path)
     assert types(read_by(version, config.path)) == ALL
-    containerd.uninstalled(config).apply()
+    apply(containerd.uninstalled(config))
     assert not main.exists()
 
 
@@ -99,9 +81,9 @@ def test_uninstalled_to_the_byte(main: Path, tmp_path: Path, text: str) -> None:
     assert main.read_text().startswith(text)
     assert main.with_name("config.toml.before-shimd").read_text() == text
     assert main.stat().st_mode & 0o777 == 0o640
-    containerd.uninstalled(config).apply()
-    assert main.read_text() == (text if text.endswith("\n") else text + "\n")
-    assert not containerd.uninstalled(config).needed
+    apply(containerd.uninstalled(config))
+    assert main.read_text() == text
+    assert not needed(containerd.uninstalled(config))
 
 
 @pytest.mark.parametrize(("text", "version"), [(V2, OLD), (V3, NEW)], ids=["1.6", "2"])
@@ -120,7 +102,7 @@ def test_an_import_that_replaces_the_section_is_the_one_to_edit(main: Path, tmp_
     main.write_text(f'version = 2\nimports = ["{imported}"]\n')
     config = containerd.find(Path("/"), main)
     assert config.path == imported
-    containerd.installed(config, NAMES).apply()
+    apply(containerd.installed(config, NAMES))
     assert types(read_by(OLD, main)) == ALL
 
 
@@ -131,11 +113,11 @@ def test_a_directory_of_imports_gets_a_file(main: Path, tmp_path: Path) -> None:
     main.write_text(text)
     config = containerd.find(Path("/"), main)
     assert config.path == main.parent / "conf.d/shimd.toml"
-    containerd.installed(config, NAMES).apply()
+    apply(containerd.installed(config, NAMES))
     assert main.read_text() == text
     found = read_by(NEW, main)
     assert types(found) == ALL
-    containerd.uninstalled(config).apply()
+    apply(containerd.uninstalled(config))
     assert not config.path.exists()
 
 
@@ -154,13 +136,13 @@ def test_a_generated_configuration(tmp_path: Path, name: str, version: int, temp
     directory.mkdir(parents=True)
     (directory / "config.toml").write_text(f"version = {version}\n")
     config = installed(tmp_path)
-    assert (config.path, config.service) == (directory / template, name)
+    assert (config.path, config.distribution.name) == (directory / template, name)
     text = config.path.read_text()
     assert text.startswith('{{ template "base" . }}\n' + BEGIN)
     assert set(tomllib.loads(text.partition("\n")[2])["plugins"]) == {
         "io.containerd.grpc.v1.cri" if version == 2 else "io.containerd.cri.v1.runtime"
     }
-    containerd.uninstalled(config).apply()
+    apply(containerd.uninstalled(config))
     assert not config.path.exists()
 
 
@@ -197,5 +179,6 @@ def test_the_block_may_stand_anywhere(main: Path, tmp_path: Path) -> None:
     main.write_text(V2)
     config = installed(tmp_path)
     main.write_text(main.read_text() + "[timeouts]\n")
-    assert containerd.uninstalled(config).text == V2 + "[timeouts]\n"
     assert END in main.read_text()
+    apply(containerd.uninstalled(config))
+    assert main.read_text() == V2 + "[timeouts]\n"

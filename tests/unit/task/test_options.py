@@ -25,6 +25,12 @@ def runc(**fields: object) -> Any:
         (toml("SystemdCgroup = true"), Options(systemd=True)),
         (toml('BinaryName = "/opt/crun"'), Options(runtime="/opt/crun")),
         (toml("Other = 1"), Options()),
+        (
+            toml('BinaryName = "/usr/local/bin/containerd-shim-wasmtime-v1"\nSystemdCgroup = true'),
+            Options(systemd=True),
+        ),
+        (runc(binary_name="/opt/kwasm/bin/containerd-shim-spin-v2", systemd_cgroup=True), Options(systemd=True)),
+        (runc(binary_name="containerd-shim-slight-v1"), Options()),
         (runc(systemd_cgroup=True), Options(systemd=True)),
         (runc(binary_name="crun"), Options(runtime="crun")),
         (Any("types.containerd.io/containerd.runc.v1.Options", bytes(RuncOptions(systemd_cgroup=True))), Options(True)),
@@ -39,6 +45,9 @@ def test_the_environment_names_a_native_runtime_for_all(monkeypatch: pytest.Monk
     monkeypatch.setenv("SHIMD_RUNC", "crun")
     assert parse(None).runtime == "crun"
     assert parse(runc(binary_name="youki")).runtime == "youki"
+    assert parse(runc(binary_name="/usr/bin/containerd-shim-wasmer-v1")).runtime == "crun"
+    monkeypatch.setenv("SHIMD_RUNC", "/usr/bin/containerd-shim-runc-v2")
+    assert parse(None).runtime == "runc"
 
 
 def test_no_toml_is_named() -> None:

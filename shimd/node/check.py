@@ -1,0 +1,120 @@
+"""Whether the node's own containerd takes its configuration: asked before it is restarted, not after."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from shimd.errors import FailedPrecondition
+from shimd.node.changes import read
+from shimd.node.configs import Config
+from shimd.node.containerd import effective, names_of
+from shimd.node.distributions import PATH, PLAIN, below
+from shimd.worker.client import peer_pid
+
+_IMPORTS = re.compile(r"^([ \t]*imports[ \t]*=[ \t]*)(\[[^]]*\])", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A containerd, and the name that it is run by: a file may be many programs (k3s)."""
+
+    path: str
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """
+        :raises OSError: it cannot be run
+        :raises subprocess.TimeoutExpired: it did not answer within a minute
+        """
+        command = ["containerd", *arguments]
+        return subprocess.run(
+            command,
+            executable=self.path,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+
+
+def accepted(config: Config, root: Path, runtimes: Sequence[str]) -> str | None:
+    """Have the node's containerd read its configuration, as it is now.
+
+    :returns: a sentence, if there is no containerd to ask
+    :raises FailedPrecondition: it refuses
+    """
+    if config.disabled:
+        return None
+    program = _program(config, root)
+    if program is None:
+        return f"no containerd of {config.distribution.name} was found on this node: its configuration was not checked"
+    try:
+        program.run("--version").check_returncode()
+        with _file(config, root, runtimes) as path:
+            done = program.run("--config", str(path), "config", "dump")
+            said = done.stderr.replace(str(path), str(config.main))
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{program.path} does not run here, so that containerd's configuration was not checked: {error}"
+    if done.returncode != 0:
+        raise FailedPrecondition(f"containerd refuses its configuration, and all is as it was: {_reason(said)}")
+    for name in sorted(set(names_of(config)) - _runtimes(done.stdout)):
+        raise FailedPrecondition(f"containerd does not see the runtime {name} in {config.path}, and all is as it was")
+    return None
+
+
+def _program(config: Config, root: Path) -> Program | None:
+    """The one that runs, or else the one that is installed."""
+    places = [str(below(root, config.distribution.programs) / "containerd")]
+    if config.distribution == PLAIN:
+        named = os.environ.get("CONTAINERD_ADDRESS")
+        running = process(named or PLAIN.address) if named or root == Path("/") else None
+        installed = shutil.which("containerd", path=PATH) if root == Path("/") else None
+        places = [*([os.readlink(running / "exe")] if running else []), *([installed] if installed else places)]
+    return next((Program(place) for place in places if os.access(place, os.X_OK)), None)
+
+
+def process(address: str) -> Path | None:
+    """The directory in /proc of the containerd that answers there, if one does."""
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(address)
+            return Path("/proc", str(peer_pid(sock)))
+    except OSError:
+        return None
+
+
+@contextmanager
+def _file(config: Config, root: Path, runtimes: Sequence[str]) -> Iterator[Path]:
+    """What containerd is to read: a copy, if it will be another than the file that there is."""
+    text = effective(config, runtimes) if config.template else read(config.main) or ""
+    seen = text if root == Path("/") else _IMPORTS.sub(lambda found: found[1] + _below(root, found[2]), text)
+    if seen == read(config.main):
+        yield config.main
+        return
+    with tempfile.TemporaryDirectory(prefix="shimd-install-") as directory:
+        path = Path(directory, config.main.name)
+        path.write_bytes(seen.encode())
+        yield path
+
+
+def _below(root: Path, imports: str) -> str:
+    """The patterns as they are outside of the node's tree."""
+    return re.sub(r"""(["'])(/[^"']*)\1""", lambda found: f"{found[1]}{below(root, found[2])}{found[1]}", imports)
+
+
+def _reason(said: str) -> str:
+    lines = [line for line in said.splitlines() if line.strip()]
+    return lines[-1].removeprefix("containerd: ") if lines else "it says nothing"
+
+
+def _runtimes(dump: str) -> set[str]:
+    plugins = tomllib.loads(dump).get("plugins", {})
+    return {name for plugin in plugins.values() for name in (plugin.get("containerd") or {}).get("runtimes") or {}}

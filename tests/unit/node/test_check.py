@@ -1,0 +1,162 @@
+"""The node's own containerd has the last word: what it refuses is not left on the node."""
+
+from pathlib import Path
+
+import pytest
+
+from shimd.cli.node import do_install, do_uninstall
+from shimd.errors import FailedPrecondition
+from shimd.launcher.build import ENGINES
+from shimd.node.install import Node
+from tests.e2e.containerd import LAUNCHERS, VERSIONS, Version
+from tests.unit.node.rancher import Node as Rancher
+from tests.unit.node.support import files
+
+OLD, NEW = VERSIONS
+WRONG = 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n  sandbox_image = 7\n'
+RANCHER = "var/lib/rancher/k3s/data/current/bin/containerd"
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    monkeypatch.delenv("CONTAINERD_ADDRESS", raising=False)
+    (tmp_path / "etc/systemd").mkdir(parents=True)
+    return Node(tmp_path, runtimes=ENGINES, programs=LAUNCHERS)
+
+
+def put(node: Node, path: str, version: Version) -> None:
+    """The node's own containerd."""
+    program = node.root / path
+    program.parent.mkdir(parents=True)
+    program.symlink_to(version.program("containerd"))
+
+
+def install(node: Node) -> None:
+    do_install(node, dry_run=False, restart=False)
+
+
+def uninstall(node: Node) -> None:
+    do_uninstall(node, dry_run=False, restart=False)
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+def test_accepted(node: Node, version: Version, capsys: pytest.CaptureFixture[str]) -> None:
+    put(node, "usr/bin/containerd", version)
+    before = files(node.root)
+    install(node)
+    assert f"wrote {node.root}/etc/containerd/config.toml" in capsys.readouterr().out
+    install(node)
+    said = capsys.readouterr()
+    assert said.out.startswith("nothing to do\n")
+    uninstall(node)
+    assert capsys.readouterr().err == said.err == ""
+    kept = {path: text for path, text in files(node.root).items() if text is not None}
+    assert kept == {path: text for path, text in before.items() if text is not None}
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [(OLD, "Can't convert 7(int64) to string"), (NEW, "cannot decode TOML integer into string")],
+    ids=["1.6", "2"],
+)
+def test_refused(node: Node, version: Version, reason: str) -> None:
+    """All is put back: links, units, directories; and its own words are told."""
+    put(node, "usr/bin/containerd", version)
+    (node.root / "etc/containerd").mkdir()
+    (node.root / "etc/containerd/config.toml").write_text(WRONG)
+    before = files(node.root)
+    with pytest.raises(FailedPrecondition) as caught:
+        install(node)
+    assert str(caught.value).startswith("containerd refuses its configuration, and all is as it was: ")
+    assert str(caught.value).endswith(reason)
+    assert files(node.root) == before
+
+
+def test_one_that_does_not_know_the_version(node: Node) -> None:
+    """1.6 takes it, and sees nothing of it; 1.7 says what it expected."""
+    put(node, "usr/bin/containerd", OLD)
+    (node.root / "etc/containerd").mkdir()
+    (node.root / "etc/containerd/config.toml").write_text("version = 3\n")
+    before = files(node.root)
+    with pytest.raises(FailedPrecondition, match=r"containerd (does not see the runtime slight|refuses its)"):
+        install(node)
+    assert files(node.root) == before
+
+
+@pytest.mark.parametrize(("rancher", "version"), [(2, OLD), (2, NEW), (3, NEW)], ids=["v2-1.6", "v2-2", "v3"])
+@pytest.mark.parametrize("imports", [False, True])
+def test_what_a_template_becomes(node: Node, rancher: int, version: Version, imports: bool) -> None:
+    """k3s: its last rendering with the block's tables; wrong in the template, or in what k3s makes of it."""
+    put(node, RANCHER, version)
+    k3s = Rancher(node.root, rancher, imports=imports)
+    k3s.start("wasmtime", "wws")
+    before = files(node.root)
+    install(node)
+    uninstall(node)
+    assert files(node.root).keys() - before.keys() <= {str(node.root / "etc/systemd/system"), *parents(node.root)}
+    k3s.config.write_text(k3s.config.read_text().replace('"overlayfs"', "7"))
+    before = files(node.root)
+    with pytest.raises(FailedPrecondition, match="containerd refuses its configuration"):
+        install(node)
+    assert files(node.root) == before
+
+
+def parents(root: Path) -> set[str]:
+    return {str(root / path) for path in ("usr", "usr/local", "usr/local/bin")}
+
+
+def test_an_uninstall_that_is_refused(node: Node) -> None:
+    put(node, "usr/bin/containerd", OLD)
+    install(node)
+    config = node.root / "etc/containerd/config.toml"
+    config.write_text(config.read_text() + WRONG.partition("\n")[2])
+    before = files(node.root)
+    with pytest.raises(FailedPrecondition, match="containerd refuses"):
+        uninstall(node)
+    assert files(node.root) == before
+
+
+def test_none_to_ask(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said, and not guessed: the one of this machine is not the node's."""
+    Rancher(node.root, 3).start()
+    install(node)
+    said = "shimd: no containerd of k3s was found on this node: its configuration was not checked\n"
+    assert capsys.readouterr().err == said
+
+
+def test_dockers(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its packages' configuration has no version and no CRI plugin: the launchers are all that is needed."""
+    main = node.root / "etc/containerd/config.toml"
+    main.parent.mkdir()
+    main.write_text('# of a package\ndisabled_plugins = ["cri"]\n#root = "/var/lib/containerd"\n')
+    before = files(main.parent)
+    install(node)
+    assert capsys.readouterr().err.startswith(f"shimd: {main} turns containerd's CRI plugin off: it is left as it is")
+    assert (node.root / "usr/local/bin/containerd-shim-wasmtime-v1").is_symlink()
+    uninstall(node)
+    assert files(main.parent) == before
+
+
+def test_one_that_does_not_run(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    program = node.root / "usr/bin/containerd"
+    program.parent.mkdir(parents=True)
+    program.write_bytes(b"\x7fELF of another machine")
+    program.chmod(0o755)
+    install(node)
+    assert f"{program} does not run here, so that containerd's configuration was not checked" in capsys.readouterr().err
+
+
+def test_imports_are_those_of_the_nodes_tree(node: Node) -> None:
+    """Paths in the file are the node's, not this machine's."""
+    put(node, "usr/bin/containerd", NEW)
+    directory = node.root / "etc/containerd/conf.d"
+    directory.mkdir(parents=True)
+    main = node.root / "etc/containerd/config.toml"
+    main.write_text('version = 3\nimports = [\n  "/etc/containerd/conf.d/*.toml",\n]\n')
+    install(node)
+    assert (directory / "shimd.toml").exists()
+    uninstall(node)
+    (directory / "other.toml").write_text(WRONG)
+    with pytest.raises(FailedPrecondition, match="containerd refuses"):
+        install(node)
+    assert not (directory / "shimd.toml").exists()
