@@ -221,6 +221,16 @@ class HandlesSignals(Protocol[ModuleT_contra]):
 
 
 @runtime_checkable
+class FollowsLinks(Protocol):
+    """An engine whose own WASI refuses links that lead out of a directory, unless it is told otherwise. Optional."""
+
+    def follow_links(self) -> None:
+        """Have them lead where the kernel says, in this process (:attr:`Invocation.contained`); called in the worker,
+        last before it enters the container and gives up its privileges."""
+        ...
+
+
+@runtime_checkable
 class RunsApplications(Protocol[ModuleT_co]):
     """An engine whose containers run applications of several modules, described by a file. Optional."""
 

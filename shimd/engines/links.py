@@ -1,0 +1,23 @@
+"""``links.c`` for workers with Python: symbolic links in a container, for engines that run on wasmtime's own WASI."""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+#: Where a compiler was there to build it; else such links stay refused.
+LIBRARY = Path(__file__).with_name("_wasmtime.so")
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """To be loaded before the node's files are out of sight."""
+    return ctypes.CDLL(str(LIBRARY)) if LIBRARY.is_file() else None
+
+
+def follow() -> None:
+    """From now on, in this process, a link leads where the kernel says (:attr:`Invocation.contained`).
+
+    For a worker, before it gives up its privileges. Where the kernel cannot do it, links stay as they were.
+    """
+    if (found := library()) is not None:
+        found.shimd_follow_links()
