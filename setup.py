@@ -55,14 +55,14 @@ class InC(build_ext):
 
 def in_c(name: str, *sources: str) -> Extension:
     flags = ["-std=gnu99", "-O2", "-Wall", "-Wextra"]
-    headers = ["shimd/engines/engine.h", "shimd/engines/links.h"]
+    headers = ["shimd/engines/engine.h", "shimd/engines/contained.h"]
     return Extension(name, [*sources], depends=headers, extra_compile_args=flags, optional=True)
 
 
 ZYGOTE = "shimd.worker._zygote"
 EXTENSIONS = [
     in_c(ZYGOTE, "shimd/worker/zygote.c"),
-    in_c("shimd.engines._wasmtime", "shimd/engines/wasmtime.c", "shimd/engines/links.c"),
+    in_c("shimd.engines._wasmtime", "shimd/engines/wasmtime.c", "shimd/engines/contained.c"),
     in_c("shimd.engines.wasmer._native", "shimd/engines/wasmer/native.c"),
 ]
 

@@ -221,12 +221,11 @@ class HandlesSignals(Protocol[ModuleT_contra]):
 
 
 @runtime_checkable
-class FollowsLinks(Protocol):
-    """An engine whose own WASI refuses links that lead out of a directory, unless it is told otherwise. Optional."""
+class EntersContainers(Protocol):
+    """An engine that prepares each process for a container's files (:attr:`Invocation.contained`). Optional."""
 
-    def follow_links(self) -> None:
-        """Have them lead where the kernel says, in this process (:attr:`Invocation.contained`); called in the worker,
-        last before it enters the container and gives up its privileges."""
+    def enter_container(self) -> None:
+        """Called in the worker, last before it enters the container and gives up its privileges."""
         ...
 
 

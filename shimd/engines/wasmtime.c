@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "engine.h"
-#include "links.h"
+#include "contained.h"
 
 enum { EXIT_FAILURE_OF_GUEST = 1 };
 enum { KIND_FUNC = 0, KIND_RESULT = 19 };
@@ -110,7 +110,7 @@ static void *load(void *context, const void *data, int *code, char *sentence, si
     void *error = (block->is_component ? wasmtime_component_deserialize_file : wasmtime_module_deserialize_file)(
         warm.engine, block->artifact, &program.code);
     if (error == NULL) {
-        if (block->contained) (void)shimd_follow_links();
+        if (block->contained) (void)shimd_contained();
         return &program;
     }
     message_of(error, reason, sizeof reason);

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from shimd.engines import links
+from shimd.engines import contained
 from shimd.engines.base import (
     BrokenArtifact,
     EngineError,
@@ -80,7 +80,7 @@ class WasmtimeEngine:
         from wasmtime import component
 
         os.environ["TOKIO_WORKER_THREADS"] = "1"  # of wasmtime-wasi, in each app; else one a processor
-        links.library()
+        contained.library()
         self._engine = make_engine(parallel=False)
         self._linker = make_linker(self._engine)
         self._component_linker = component.Linker(self._engine)
@@ -132,13 +132,13 @@ class WasmtimeEngine:
             raise UnsupportedFeature("the module cannot accept connections: it does not import WASI's sock_accept")
         module.doors = Doors(self._engine, module.artifact)
 
-    def follow_links(self) -> None:
-        links.follow()
+    def enter_container(self) -> None:
+        contained.begin()
 
     def in_c(self) -> list[str] | None:
         from wasmtime._bindings import dll  # type: ignore[attr-defined]
 
-        return [str(links.LIBRARY), dll._name] if links.LIBRARY.is_file() else None
+        return [str(contained.LIBRARY), dll._name] if contained.LIBRARY.is_file() else None
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
         facts = _unloaded(str(artifact))

@@ -1,10 +1,10 @@
-"""``links.c`` for workers with Python: symbolic links in a container, for engines that run on wasmtime's own WASI."""
+"""``contained.c`` for workers with Python: a container's files, for engines that run on wasmtime's own WASI."""
 
 import ctypes
 from functools import cache
 from pathlib import Path
 
-#: Where a compiler was there to build it; else such links stay refused.
+#: Where a compiler was there to build it; else links that lead out of a directory stay refused.
 LIBRARY = Path(__file__).with_name("_wasmtime.so")
 
 
@@ -14,10 +14,10 @@ def library() -> ctypes.CDLL | None:
     return ctypes.CDLL(str(LIBRARY)) if LIBRARY.is_file() else None
 
 
-def follow() -> None:
+def begin() -> None:
     """From now on, in this process, a link leads where the kernel says (:attr:`Invocation.contained`).
 
     For a worker, before it gives up its privileges. Where the kernel cannot do it, links stay as they were.
     """
     if (found := library()) is not None:
-        found.shimd_follow_links()
+        found.shimd_contained()

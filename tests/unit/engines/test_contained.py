@@ -1,4 +1,4 @@
-"""Links in a container lead where the kernel says: in our own WASI, and in wasmtime's by ``links.c``."""
+"""Links in a container lead where the kernel says: in our own WASI, and in wasmtime's by ``contained.c``."""
 
 import ctypes
 import errno
@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from shimd.engines import links
+from shimd.engines import contained
 from shimd.linux import libc
 from shimd.wasi import filesystem
 from tests.unit.worker.inside import inside
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(links.library() is None, reason="no C compiler was here"),
+    pytest.mark.skipif(contained.library() is None, reason="no C compiler was here"),
 ]
-#: As wasmtime opens: what links.c looks for.
+#: As wasmtime opens: what contained.c looks for.
 Open = Callable[[int, str, int], int]
 HOSTS, OWN = "the host's", "the container's own"
 
@@ -32,6 +32,7 @@ def root(tmp_path: Path) -> Path:
         (directory / name).mkdir(parents=True)
     (directory / "run/secrets/token").write_text(OWN)
     (directory / "etc/shadow").write_text(OWN)
+    (directory / "etc/dir").mkdir()
     (tmp_path / "shadow").write_text(HOSTS)
     (directory / "var/run").symlink_to("/run")
     (directory / "lib").symlink_to("/usr/lib")
@@ -59,6 +60,7 @@ def in_container(root: Path, act: Callable[[], object]) -> str:
     """What ``act`` says where the root is the container's, with a /proc."""
 
     def entered() -> object:
+        libc.mount(str(root), str(root), None, libc.MS_BIND)
         libc.mount("proc", str(root / "proc"), "proc", 0)
         os.chroot(root)
         os.chdir("/")
@@ -93,7 +95,7 @@ def outcomes(root: Path, *arguments: object) -> set[str]:
     """Of both."""
 
     def trapped() -> str:
-        links.follow()
+        contained.begin()
         return outcome(by_trap, *arguments)  # type: ignore[arg-type]
 
     return {in_container(root, trapped), in_container(root, lambda: outcome(by_python, *arguments))}  # type: ignore[arg-type]
@@ -157,7 +159,7 @@ WORDS = [
 def test_what_leads_out_by_its_own_words(path: str) -> None:
     expected = path in WORDS[15:]
     assert filesystem.leads_out(path) == expected
-    found = links.library()
+    found = contained.library()
     assert found is not None and bool(found.shimd_leads_out(path.encode())) == expected
 
 
@@ -165,7 +167,7 @@ def test_threads_have_it(root: Path) -> None:
     """wasmtime opens files of components on threads of its own."""
 
     def act() -> object:
-        links.follow()
+        contained.begin()
         said: list[str] = []
         for _ in range(4):
             thread = threading.Thread(target=lambda: said.append(outcome(by_trap, "/", "var/run/secrets/token")))
@@ -178,13 +180,39 @@ def test_threads_have_it(root: Path) -> None:
 
 def test_any_other_trap_ends_the_process(root: Path) -> None:
     """As the signal does by default: one that a container's own profile sends, say."""
-    links.library()
+    contained.library()
     pid = os.fork()
     if pid == 0:
-        links.follow()
+        contained.begin()
         ctypes.CDLL(None)["raise"](31)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + 31
+
+
+def test_a_read_only_file_system(root: Path) -> None:
+    """EPERM: wasmtime's WASI has no word for EROFS, and would have it be a disk that fails."""
+
+    def act() -> object:
+        libc.mount(None, "/", None, libc.MS_BIND | libc.MS_REMOUNT | libc.MS_RDONLY)
+        contained.begin()
+        outcomes = [outcome(by_trap, "/", "new", os.O_RDWR | os.O_CREAT)]
+        with opened("/etc") as etc:
+            calls: list[Callable[[], None]] = [
+                lambda: os.mkdir("new", dir_fd=etc),
+                lambda: os.unlink("shadow", dir_fd=etc),
+                lambda: os.rmdir("dir", dir_fd=etc),
+                lambda: os.rename("shadow", "new", src_dir_fd=etc, dst_dir_fd=etc),
+                lambda: os.link("shadow", "new", src_dir_fd=etc, dst_dir_fd=etc),
+                lambda: os.symlink("shadow", "new", dir_fd=etc),
+                lambda: os.utime("shadow", dir_fd=etc),
+            ]
+            for call in calls:
+                with pytest.raises(PermissionError):
+                    call()
+                outcomes.append("EPERM")
+        return set(outcomes)
+
+    assert in_container(root, act) == "{'EPERM'}"
 
 
 def test_a_profile_that_denies_it_is_heard(root: Path) -> None:
@@ -194,7 +222,7 @@ def test_a_profile_that_denies_it_is_heard(root: Path) -> None:
     profile.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "openat2")
 
     def act() -> object:
-        links.follow()
+        contained.begin()
         profile.load()
         return outcome(by_trap, "/", "etc/shadow")
 
