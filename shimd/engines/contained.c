@@ -5,8 +5,9 @@
  * whole. Read-only mounts: it has no word for EROFS, and takes it for a disk that fails.
  *
  * So these system calls are trapped (SECCOMP_RET_TRAP) and made again. What is EXDEV then, by a link and not by the path's
- * own words, is opened as the kernel does for any program, but by no magic link of /proc; what is EROFS is EPERM. What a
- * profile of the container's says holds for the calls made here. wasi/filesystem.py has the same for our own WASI.
+ * own words, is opened as the kernel does for any program, but by no magic link of /proc. What is EROFS is EACCES (EPERM it
+ * takes for a filter that knows no openat2, and goes another way). What a profile of the container's says holds for the
+ * calls made here. wasi/filesystem.py has the same for our own WASI.
  */
 #define _GNU_SOURCE
 #include "contained.h"
@@ -72,7 +73,7 @@ static void trapped(int signal, siginfo_t *information, void *interrupted) {
     long result = again(number, a, b, c, d, e);
     if (number == OPENAT2 && result == -EXDEV && ((struct how *)c)->resolve & BENEATH && !shimd_leads_out((char *)b))
         result = by_links(a, (char *)b, (struct how *)c);
-    REGISTER(context, RAX, 0) = result == -EROFS ? -EPERM : result;
+    REGISTER(context, RAX, 0) = result == -EROFS ? -EACCES : result;
     errno = error;
 }
 

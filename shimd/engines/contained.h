@@ -2,7 +2,7 @@
 #ifndef SHIMD_CONTAINED_H
 #define SHIMD_CONTAINED_H
 
-/* Have links lead where the kernel says, and a read-only file system be EPERM, in this process and what it forks from now
+/* Have links lead where the kernel says, and a read-only file system be EACCES, in this process and what it forks from now
  * on; before it gives up its privileges. Returns an errno: then links that lead out of the directory that a path is
  * relative to stay refused. */
 int shimd_contained(void);

@@ -50,7 +50,7 @@ def test_read_only_root(box: Box) -> None:
 
 def read_only(box: Box) -> str:
     """How a guest names it: WASI has EROFS, and wasmtime does not."""
-    return "Operation not permitted" if box.runtime.name == "wasmtime" else "Read-only file system"
+    return "Permission denied" if box.runtime.name == "wasmtime" else "Read-only file system"
 
 
 @with_directories
