@@ -54,8 +54,8 @@ def test_no_shared_directories(rig: Rig) -> None:
 
 
 def test_what_is_copied_by_links(tmp_path: Path) -> None:
-    """The guest's own file system has none, so what they lead to is there by both names; in a container only, if that is
-    outside of the directory."""
+    """The guest's own file system has none, so what they lead to is there by both names; only in a container, if that
+    is outside of the directory."""
     pytest.importorskip("wasmer_sdk")
     from shimd.engines.wasmer.sdk import collect
 
