@@ -1,4 +1,4 @@
-"""``contained.c`` for workers with Python: a container's files, for engines that run on wasmtime's own WASI."""
+"""``contained.c`` for workers with Python: a container's files, for engines whose WASI is wasmtime's or WasmEdge's."""
 
 import ctypes
 from functools import cache
@@ -14,10 +14,12 @@ def library() -> ctypes.CDLL | None:
     return ctypes.CDLL(str(LIBRARY)) if LIBRARY.is_file() else None
 
 
-def begin() -> None:
+def begin(wasi: str = "") -> None:
     """From now on, in this process, a link leads where the kernel says (:attr:`Invocation.contained`).
 
     For a worker, before it gives up its privileges. Where the kernel cannot do it, links stay as they were.
+
+    :param wasi: whose it is: ``_wasmedge``, or wasmtime's
     """
     if (found := library()) is not None:
-        found.shimd_contained()
+        found[f"shimd_contained{wasi}"]()

@@ -215,6 +215,35 @@ def test_a_read_only_file_system(root: Path) -> None:
     assert in_container(root, act) == "{'EACCES'}"
 
 
+@pytest.mark.parametrize(
+    ("directory", "name", "expected"),
+    [
+        ("/var", "run", "../run"),
+        ("/usr/lib", "back", "../../var/run/secrets"),
+        ("/", "lib", "usr/lib"),
+        ("/", "top", "."),
+        ("/vol", "top", "../"),
+        ("/etc", "up", "../run"),
+    ],
+)
+def test_wasmedge_is_told_relative_links(root: Path, directory: str, name: str, expected: str) -> None:
+    """It resolves paths itself, into buffers of that size; and a guest that asks where a link leads is told."""
+    (root / "top").symlink_to("/")
+    (root / "vol/top").symlink_to("/")
+
+    def read(size: int) -> str:
+        buffer = ctypes.create_string_buffer(size)
+        with opened(directory) as fd:
+            length = libc._libc.readlinkat(fd, name.encode(), buffer, ctypes.c_size_t(size))
+        return buffer.raw[:length].decode()
+
+    def act() -> object:
+        contained.begin("_wasmedge")
+        return read(16384), read(4096) == os.readlink(f"{directory}/{name}")
+
+    assert in_container(root, act) == str((expected, True))
+
+
 def test_a_profile_that_denies_it_is_heard(root: Path) -> None:
     """Its word is the last, on the calls that are made in a trapped one's stead."""
     pyseccomp = pytest.importorskip("pyseccomp")
