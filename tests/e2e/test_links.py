@@ -74,8 +74,8 @@ def test_links_that_another_writes_lead_to_ones_own(box: Box, tmp_path: Path) ->
     for name in ("node", "up"):
         done = box.exec("app", name, "read", f"/mnt/{name}")
         assert (done.code, done.out) == (1, "")
-        # WASIX does not know that what is above the root is the root.
-        assert "No such file" in done.err or (name, box.runtime.name) == ("up", "wasmer")
+        # Not each engine knows that what is above the root is the root.
+        assert "No such file" in done.err or (name == "up" and box.runtime.name in ("wasmer", "wasmedge"))
     done = box.exec("app", "write", "write", "/mnt/own", "changed")
     assert (done.code, box.exec("app", "then", "read", "/note").out) == (0, "a note\n")
     assert box.exec("app", "see", "read", "/etc/passwd").out == "changed\n"
