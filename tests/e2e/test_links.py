@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e import guests, images
 from tests.e2e.box import RUNTIMES, WASMER_SDK, Box
+from tests.e2e.spin_app import on_the_newest
 from tests.e2e.test_files import bind
 
 WASM, NATIVE = "test.invalid/links:1", "test.invalid/links-native:1"
@@ -63,6 +64,7 @@ def test_a_mount_onto_a_link_that_leads_to_nothing(box: Box, tmp_path: Path) -> 
     assert (done.code, done.out, done.err) == (0, "nameserver 192.0.2.1\n", "")
 
 
+@on_the_newest
 @shared
 def test_links_that_another_writes_lead_to_ones_own(box: Box, tmp_path: Path) -> None:
     """Into a volume: what they name is each container's own, and nothing of the node's."""
@@ -81,6 +83,7 @@ def test_links_that_another_writes_lead_to_ones_own(box: Box, tmp_path: Path) ->
     assert box.exec("app", "see", "read", "/etc/passwd").out == "changed\n"
 
 
+@on_the_newest
 @shared
 def test_links_in_a_circle(box: Box, tmp_path: Path) -> None:
     done = box.run("app", "read", "/circle/file")
@@ -90,6 +93,7 @@ def test_links_in_a_circle(box: Box, tmp_path: Path) -> None:
     assert "ymbolic link" in done.err  # of one's own: "too many levels of"
 
 
+@on_the_newest
 @pytest.mark.parametrize("link", [("/dev", "/proc"), ("/sys", "/proc"), ("/proc", "/data"), ("/dev", "/sys/kernel")])
 @pytest.mark.parametrize("runtime", [ALL[0], ALL[2]], ids=lambda one: one.name, indirect=True)
 def test_an_image_that_would_undo_masked_paths(
