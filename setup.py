@@ -53,15 +53,16 @@ class InC(build_ext):
         self.compiler.link_executable(objects, path.name, str(path.parent), libraries=["dl"])
 
 
-def in_c(name: str, source: str) -> Extension:
+def in_c(name: str, *sources: str) -> Extension:
     flags = ["-std=gnu99", "-O2", "-Wall", "-Wextra"]
-    return Extension(name, [source], depends=["shimd/engines/engine.h"], extra_compile_args=flags, optional=True)
+    headers = ["shimd/engines/engine.h", "shimd/engines/contained.h"]
+    return Extension(name, [*sources], depends=headers, extra_compile_args=flags, optional=True)
 
 
 ZYGOTE = "shimd.worker._zygote"
 EXTENSIONS = [
     in_c(ZYGOTE, "shimd/worker/zygote.c"),
-    in_c("shimd.engines._wasmtime", "shimd/engines/wasmtime.c"),
+    in_c("shimd.engines._wasmtime", "shimd/engines/wasmtime.c", "shimd/engines/contained.c"),
     in_c("shimd.engines.wasmer._native", "shimd/engines/wasmer/native.c"),
 ]
 

@@ -88,6 +88,9 @@ class Invocation:
     """The exported function to call; ``_start`` also means a component's ``wasi:cli/run``."""
     network: bool = False
     """Whether the guest may use the sockets of the worker's network namespace, where the engine gives it any."""
+    contained: bool = False
+    """Whether the worker's root is the container's: then a symbolic link leads where the kernel says, and an absolute
+    one not out of the preopened ``/``. Else no link may lead out of the directory that a path is relative to."""
     listening: Sequence[int] = ()
     """Descriptors of listening sockets that the guest gets as its first ones, from 3 (:class:`TakesSockets`)."""
 
@@ -214,6 +217,15 @@ class HandlesSignals(Protocol[ModuleT_contra]):
     def signals(self, module: ModuleT_contra) -> Collection[int]:
         """Signals that :meth:`Engine.run` has handlers for, from its first moment on. They are delivered as they are;
         any other has its default action."""
+        ...
+
+
+@runtime_checkable
+class EntersContainers(Protocol):
+    """An engine that prepares each process for a container's files (:attr:`Invocation.contained`). Optional."""
+
+    def enter_container(self) -> None:
+        """Called in the worker, last before it enters the container and gives up its privileges."""
         ...
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from shimd.engines import contained
 from shimd.engines.base import (
     EngineError,
     GuestTrap,
@@ -76,6 +77,7 @@ class SlightEngine:
         load((*LOADED, *_LAZY, "shimd.apps.slight.server"))
         load_if_there((*OPTIONAL, *resources.PACKAGES.values()))  # which apps share
         world.load()
+        contained.library()
         anyio.run(rehearse)
         self._interruptible, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
         self._tls = ssl.create_default_context(cafile=certifi.where())
@@ -129,6 +131,9 @@ class SlightEngine:
         provided = world.provided(module.slightfile, module.stores, module.server, self._tls, directory(invocation.env))
         _check_imports(module.module, provided)
         module.host = _linked(module, provided)
+
+    def enter_container(self) -> None:
+        contained.begin()
 
     def signals(self, module: Loaded) -> Collection[int]:
         return (signal.SIGTERM, signal.SIGINT) if module.slightfile.serves else ()

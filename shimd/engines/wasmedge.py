@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from shimd.engines import contained
 from shimd.engines.base import (
     BrokenArtifact,
     EngineError,
@@ -86,6 +87,7 @@ class WasmEdgeEngine:
         except (OSError, AttributeError):
             return  # version() tells it to everyone who wants to run an app
         self._configuration = libwasmedge.configuration()
+        contained.library()
 
     def _configured(self) -> int:
         """Made by :meth:`warm`; or here, if the library was installed when the fork server ran already."""
@@ -133,6 +135,9 @@ class WasmEdgeEngine:
         for host, guest, _read_only in top_preopens(invocation):
             if ":" in host + guest:
                 raise UnsupportedFeature(f"wasmedge takes no directory with a colon in its name: {guest}")
+
+    def enter_container(self) -> None:
+        contained.begin("_wasmedge")
 
     def run(self, module: Loaded, invocation: Invocation) -> int:
         from shimd.engines import libwasmedge

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "contained.h"
 
 enum { EXIT_FAILURE_OF_GUEST = 1 };
 enum { KIND_FUNC = 0, KIND_RESULT = 19 };
@@ -80,7 +81,7 @@ struct block {
     char **names, **values;
     uint64_t preopens;
     const struct { const char *host, *guest; uint64_t read_only; } *preopen;
-    uint64_t network;
+    uint64_t network, contained;
 };
 
 static struct { const struct block *block; void *code; } program;
@@ -108,7 +109,10 @@ static void *load(void *context, const void *data, int *code, char *sentence, si
     program.block = block;
     void *error = (block->is_component ? wasmtime_component_deserialize_file : wasmtime_module_deserialize_file)(
         warm.engine, block->artifact, &program.code);
-    if (error == NULL) return &program;
+    if (error == NULL) {
+        if (block->contained) (void)shimd_contained();
+        return &program;
+    }
     message_of(error, reason, sizeof reason);
     *code = DATA_LOSS;
     snprintf(sentence, size, "the compiled module %s does not load: %s", block->artifact, one_line(reason));

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from shimd.engines import contained
 from shimd.engines.base import (
     BrokenArtifact,
     EngineError,
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
     from shimd.engines.doors import Doors
 
-#: ``wasmtime.c``, where a compiler was there to build it.
-_IN_C = Path(__file__).with_name("_wasmtime.so")
 _NOTHING = ("/proc/self/fdinfo", "/", True)
 
 
@@ -81,6 +80,7 @@ class WasmtimeEngine:
         from wasmtime import component
 
         os.environ["TOKIO_WORKER_THREADS"] = "1"  # of wasmtime-wasi, in each app; else one a processor
+        contained.library()
         self._engine = make_engine(parallel=False)
         self._linker = make_linker(self._engine)
         self._component_linker = component.Linker(self._engine)
@@ -132,10 +132,13 @@ class WasmtimeEngine:
             raise UnsupportedFeature("the module cannot accept connections: it does not import WASI's sock_accept")
         module.doors = Doors(self._engine, module.artifact)
 
+    def enter_container(self) -> None:
+        contained.begin()
+
     def in_c(self) -> list[str] | None:
         from wasmtime._bindings import dll  # type: ignore[attr-defined]
 
-        return [str(_IN_C), dll._name] if _IN_C.is_file() else None
+        return [str(contained.LIBRARY), dll._name] if contained.LIBRARY.is_file() else None
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
         facts = _unloaded(str(artifact))
@@ -157,6 +160,7 @@ class WasmtimeEngine:
                 len(preopens := top_preopens(invocation)),
                 [(host.encode(), guest.encode(), read_only) for host, guest, read_only in preopens],
                 invocation.network,
+                invocation.contained,
             )
         )
 

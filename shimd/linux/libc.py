@@ -5,6 +5,7 @@ Prototypes are made once, at import, in the fork server; workers only call. (``o
 """
 
 import ctypes
+import errno
 import os
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
 from typing import Any
@@ -31,12 +32,13 @@ PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
 PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 
 # <linux/openat2.h>
-RESOLVE_BENEATH = 0x08
-RESOLVE_IN_ROOT = 0x10
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
 
 # System call numbers that are the same on every architecture since Linux 5 (asm-generic/unistd.h and x86's table).
 _SYS_OPEN_TREE, _SYS_OPENAT2, _SYS_MOUNT_SETATTR = 428, 437, 442
 _OPEN_TREE_CLONE = 1
+#: openat2 gives up on a path with ".." if something on the node was renamed or mounted meanwhile (EAGAIN).
+_ATTEMPTS = 128
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}[os.uname().machine]
 _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277}[os.uname().machine]
 _SECCOMP_SET_MODE_FILTER = 1
@@ -146,19 +148,35 @@ def setns(fd: int, flags: int) -> None:
 
 
 def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
-    """Open ``path`` as a process chrooted to the directory ``root`` would (openat2(2), RESOLVE_IN_ROOT)."""
-    return _openat2(root, path.lstrip("/") or ".", flags, mode, RESOLVE_IN_ROOT)
+    """Open ``path`` as a process chrooted to the directory ``root`` would (openat2(2), RESOLVE_IN_ROOT), by no link of
+    /proc that is a file itself."""
+    return _openat2(root, path.lstrip("/") or ".", flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def open_without_links(root: int, path: str, flags: int) -> int:
+    """The same of a path that no link is on (RESOLVE_NO_SYMLINKS; ELOOP)."""
+    return _openat2(root, path.lstrip("/") or ".", flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
 
 
 def open_beneath(directory: int, path: str, flags: int, mode: int = 0) -> int:
     """Open ``path`` relative to ``directory``, unless it leads out of it (openat2(2), RESOLVE_BENEATH; EXDEV)."""
-    return _openat2(directory, path, flags, mode, RESOLVE_BENEATH)
+    return _openat2(directory, path, flags, mode, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+
+
+def open_by_links(directory: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open ``path`` relative to ``directory``, links leading wherever they do in this process's root, but by no link of
+    /proc that is a file itself (openat2(2), RESOLVE_NO_MAGICLINKS)."""
+    return _openat2(directory, path, flags, mode, RESOLVE_NO_MAGICLINKS)
 
 
 def _openat2(directory: int, path: str, flags: int, mode: int, resolve: int) -> int:
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     size = c_size_t(ctypes.sizeof(how))
-    return _check(_syscall(_SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), size), path)
+    for attempt in range(_ATTEMPTS):
+        fd = _syscall(_SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), size)
+        if fd >= 0 or ctypes.get_errno() != errno.EAGAIN or attempt == _ATTEMPTS - 1:
+            break
+    return _check(fd, path)
 
 
 def prctl(option: int, *arguments: int) -> int:

@@ -9,6 +9,7 @@ from shimd.cgroup import Cgroup
 from shimd.task import listen
 from shimd.task.seccomp import worker_filter
 from shimd.worker.messages import Plan
+from shimd.worker.options import Options, normal
 from shimd.worker.worlds import World
 
 #: The kubelet's containers and sandboxes, as containerd marks them (containerd: internal/cri/annotations).
@@ -76,12 +77,17 @@ def shows_cgroup(spec: oci.Spec) -> bool:
 
 
 def _preopens(spec: oci.Spec) -> list[tuple[str, str, bool]]:
-    """The root file system, and each bind mount by itself for engines that cannot just follow the kernel's."""
-    binds = [mount for mount in spec.get("mounts", []) if {"bind", "rbind"} & set(mount.get("options", []))]
-    return [
-        ("/", "/", bool(spec["root"].get("readonly"))),
-        *((mount["destination"], mount["destination"], "ro" in mount["options"]) for mount in binds),
+    """The root file system, and each bind mount by itself for engines that cannot just follow the kernel's.
+
+    What is read-only is so by the kernel's mounts, of which each has its own say: a volume in a read-only root may be
+    written to. So the root is never given read-only, whatever the spec says of it.
+    """
+    binds = [
+        (normal(mount["destination"]), options.readonly)
+        for mount in spec.get("mounts", [])
+        if (options := Options(mount.get("options", []))).bind or mount.get("type") == "bind"
     ]
+    return [("/", "/", False), *((destination, destination, readonly) for destination, readonly in binds)]
 
 
 def of_worker(plan: Plan, world: World) -> Plan:

@@ -1,7 +1,8 @@
 """``wasi:filesystem``: the preopened directories, by the kernel's own ``*at`` calls.
 
 A path never leads out of the directory that it is relative to: ``openat2`` with RESOLVE_BENEATH resolves it, up to its
-last part.
+last part. In a container only the path's own words are held to that: where a link on it leads is the kernel's to say,
+since it is in the container's root in any case.
 """
 
 import errno
@@ -85,15 +86,16 @@ class Types:
 class Preopens:
     """``wasi:filesystem/preopens``."""
 
-    def __init__(self, preopens: Sequence[Preopen]) -> None:
+    def __init__(self, preopens: Sequence[Preopen], contained: bool = False) -> None:
         self._preopens = preopens
+        self._contained = contained
 
     def get_directories(self) -> list[tuple["Descriptor", str]]:
         return [(self._open(preopen), preopen.guest) for preopen in self._preopens]
 
     def _open(self, preopen: Preopen) -> "Descriptor":
         fd = os.open(preopen.host, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return Descriptor(fd, {_READ} if preopen.read_only else {_READ, _MUTATE})
+        return Descriptor(fd, {_READ} if preopen.read_only else {_READ, _MUTATE}, self._contained)
 
 
 class DirectoryEntries:
@@ -107,11 +109,13 @@ class DirectoryEntries:
 
 
 class Descriptor:
-    """``descriptor``: an open file or directory. ``flags`` are what it was opened for."""
+    """``descriptor``: an open file or directory. ``flags`` are what it was opened for; ``contained`` says that links
+    may lead anywhere in this process's root (:attr:`Invocation.contained`)."""
 
-    def __init__(self, fd: int, flags: set[str]) -> None:
+    def __init__(self, fd: int, flags: set[str], contained: bool = False) -> None:
         self._fd = fd
         self._flags = flags
+        self._contained = contained
 
     def close(self) -> None:
         os.close(self._fd)
@@ -130,6 +134,9 @@ class Descriptor:
         if _MUTATE not in self._flags:
             raise Err("read-only")
 
+    def _open(self, path: str, flags: int) -> int:
+        return open_beneath(self._fd, path, flags, self._contained)
+
     @contextmanager
     def _beneath(self, path: str, *, follow: bool = False) -> Iterator[tuple[int, str]]:
         """The directory that a path's last part is in, and that part; links on the way stay inside."""
@@ -138,7 +145,7 @@ class Descriptor:
         head, _, name = path.rstrip("/").rpartition("/")
         if follow or name in ("", ".", ".."):
             head, name = path, "."
-        parent = open_beneath(self._fd, head or ".", os.O_PATH | os.O_DIRECTORY)
+        parent = self._open(head or ".", os.O_PATH | os.O_DIRECTORY)
         try:
             yield parent, name
         finally:
@@ -226,7 +233,7 @@ class Descriptor:
 
     def _stat_at(self, flags: frozenset[str], path: str) -> os.stat_result:
         no_follow = 0 if "symlink-follow" in flags else os.O_NOFOLLOW
-        fd = open_beneath(self._fd, path, os.O_PATH | no_follow)
+        fd = self._open(path, os.O_PATH | no_follow)
         try:
             return os.fstat(fd)
         finally:
@@ -240,7 +247,7 @@ class Descriptor:
         self._mutable()
         with os_errors():
             if "symlink-follow" in flags:
-                fd = open_beneath(self._fd, path, os.O_RDONLY)
+                fd = self._open(path, os.O_RDONLY)
                 try:
                     os.utime(fd, ns=_times(os.fstat(fd), access, modification))
                 finally:
@@ -263,9 +270,10 @@ class Descriptor:
         mode |= os.O_DIRECTORY if "directory" in open_flags else 0
         mode |= 0 if "symlink-follow" in path_flags else os.O_NOFOLLOW
         with os_errors():
-            fd = open_beneath(self._fd, path, mode | os.O_NONBLOCK)
+            fd = self._open(path, mode | os.O_NONBLOCK)
             os.set_blocking(fd, True)
-        return Descriptor(fd, set(flags & {_READ, _WRITE}) | (self._flags & {_MUTATE} if flags & {_MUTATE} else set()))
+        granted = set(flags & {_READ, _WRITE}) | (self._flags & {_MUTATE} if flags & {_MUTATE} else set())
+        return Descriptor(fd, granted, self._contained)
 
     def readlink_at(self, path: str) -> str:
         with os_errors(), self._beneath(path) as (parent, name):
@@ -304,12 +312,31 @@ class Descriptor:
             os.rename(name, new_name, src_dir_fd=old, dst_dir_fd=new)
 
 
-def open_beneath(directory: int | str, path: str, flags: int) -> int:
-    """Open what does not lead out of a directory, which is open itself or named."""
+def open_beneath(directory: int | str, path: str, flags: int, contained: bool = False) -> int:
+    """Open what does not lead out of a directory, which is open itself or named.
+
+    :param contained: links may lead out of it, only the path's own words may not
+    """
     if isinstance(directory, str):
         with Descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), set()) as opened:
-            return open_beneath(opened._fd, path, flags)
-    return libc.open_beneath(directory, path, flags, 0o666 if flags & os.O_CREAT else 0)
+            return open_beneath(opened._fd, path, flags, contained)
+    mode = 0o666 if flags & os.O_CREAT else 0
+    try:
+        return libc.open_beneath(directory, path, flags, mode)
+    except OSError as error:
+        if error.errno != errno.EXDEV or not contained or leads_out(path):
+            raise
+    return libc.open_by_links(directory, path, flags, mode)
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path leaves the directory that it is relative to by its own words, whatever links are on it."""
+    depth = 0
+    for part in path.split("/"):
+        depth += {"": 0, ".": 0, "..": -1}.get(part, 1)
+        if depth < 0:
+            return True
+    return path.startswith("/")
 
 
 def _type(mode: int) -> str:

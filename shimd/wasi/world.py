@@ -30,7 +30,7 @@ def providers(invocation: Invocation, outgoing: object) -> Mapping[str, object]:
         "wasi:clocks/monotonic-clock": clocks.Monotonic(),
         "wasi:clocks/wall-clock": clocks.Wall(),
         "wasi:filesystem/types": filesystem.Types(),
-        "wasi:filesystem/preopens": filesystem.Preopens(invocation.preopens),
+        "wasi:filesystem/preopens": filesystem.Preopens(invocation.preopens, invocation.contained),
         "wasi:http/types": Types(),
         "wasi:http/outgoing-handler": outgoing,
         "wasi:io/error": Nothing(),

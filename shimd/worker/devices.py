@@ -7,8 +7,9 @@ from contextlib import suppress
 from shimd.errors import InvalidArgument
 from shimd.linux import libc
 from shimd.oci import Device, Spec
-from shimd.worker.mounts import Tree, at, is_bind
+from shimd.worker.mounts import is_bind
 from shimd.worker.options import normal
+from shimd.worker.tree import Tree, at
 
 _DEFAULT: list[Device] = [
     {"type": "c", "path": f"/dev/{name}", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0}
@@ -43,8 +44,8 @@ def make_devices(tree: Tree, spec: Spec) -> None:
     if any(is_bind(mount) for mount in mounts):
         return
     if not mounts:
-        with at(tree, "/dev", directory=True) as target:
-            libc.mount("tmpfs", target, "tmpfs", libc.MS_NOSUID | libc.MS_STRICTATIME, "mode=755,size=65536k")
+        with at(tree, "/dev", directory=True) as point:
+            libc.mount("tmpfs", point.path, "tmpfs", libc.MS_NOSUID | libc.MS_STRICTATIME, "mode=755,size=65536k")
     before = os.umask(0)
     try:
         dev = tree.make("/dev", directory=True)
@@ -98,30 +99,23 @@ def _mknod(device: Device, name: str, parent: int) -> None:
 def _make_and_bind(tree: Tree, device: Device) -> None:
     """Where device files are of no effect: one in /dev is bound there, and loses its own name."""
     dev = tree.open("/dev", os.O_RDONLY | os.O_DIRECTORY)
-    target = tree.make(device["path"], directory=False)
     try:
-        _mknod(device, _TEMPORARY, dev)
-        try:
-            libc.mount(f"/proc/self/fd/{dev}/{_TEMPORARY}", f"/proc/self/fd/{target}", None, libc.MS_BIND)
-        finally:
-            os.unlink(_TEMPORARY, dir_fd=dev)
+        with at(tree, device["path"], directory=False) as target:
+            _mknod(device, _TEMPORARY, dev)
+            try:
+                libc.mount(f"/proc/self/fd/{dev}/{_TEMPORARY}", target.path, None, libc.MS_BIND)
+            finally:
+                os.unlink(_TEMPORARY, dir_fd=dev)
     finally:
-        os.close(target)
         os.close(dev)
 
 
 def _bind(tree: Tree, path: str) -> None:
-    fd = tree.make(path, directory=False)
-    try:
-        libc.mount(path, f"/proc/self/fd/{fd}", None, libc.MS_BIND)
-    finally:
-        os.close(fd)
+    with at(tree, path, directory=False) as target:
+        libc.mount(path, target.path, None, libc.MS_BIND)
 
 
 def make_console(tree: Tree, terminal: int) -> None:
     """/dev/console is the terminal whose slave end the descriptor is."""
-    fd = tree.make("/dev/console", directory=False)
-    try:
-        libc.mount(os.readlink(f"/proc/self/fd/{terminal}"), f"/proc/self/fd/{fd}", None, libc.MS_BIND)
-    finally:
-        os.close(fd)
+    with at(tree, "/dev/console", directory=False) as target:
+        libc.mount(os.readlink(f"/proc/self/fd/{terminal}"), target.path, None, libc.MS_BIND)

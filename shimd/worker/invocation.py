@@ -18,6 +18,7 @@ def invocation_of(plan: Plan, listening: Sequence[int] = ()) -> Invocation:
         preopens=[Preopen(*item) for item in plan.get("preopens", [])],
         entry=entry,
         network=plan["kind"] != "run" or plan.get("network", False),
+        contained=plan["kind"] != "run",
         listening=listening,
     )
 

@@ -21,6 +21,7 @@ from shimd.engines.base import (
     EXIT_TRAP,
     Engine,
     EngineError,
+    EntersContainers,
     GuestTrap,
     HandlesSignals,
     OtherEngine,
@@ -172,6 +173,8 @@ def _prepare(engine: Engine[object], given: Given) -> Ready:
     module = _load(engine, plan, place, control)
     invocation = invocation_of(plan, _listening(engine, plan))
     engine.check(module, invocation)
+    if invocation.contained and isinstance(engine, EntersContainers):
+        engine.enter_container()
     seal("its entry into the container")
     _warn(control, place.enter())
     signals = engine.signals(module) if isinstance(engine, HandlesSignals) else ()

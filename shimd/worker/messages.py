@@ -91,8 +91,8 @@ class Plan(TypedDict, total=False):
     artifact: str
     """The compiled module; missing if the worker asks for it itself. compile: where to put it."""
     preopens: list[tuple[str, str, bool]]
-    """(host directory, guest directory, read-only). Of a container: its root, and each bind mount by itself, for
-    engines that cannot just follow the kernel's."""
+    """(host directory, guest directory, read-only). Of a container: its root, never read-only, since the kernel's
+    mounts are; and each bind mount by itself, for engines that cannot just follow the kernel's."""
     network: bool
     """run: whether the guest may use this machine's network. A container's may always use its own."""
     listen: list[tuple[str, int]]

@@ -71,6 +71,10 @@ class Options:
     def bind(self) -> bool:
         return bool(self.flags & libc.MS_BIND)
 
+    @property
+    def readonly(self) -> bool:
+        return self.recursive_readonly or bool(self.flags & libc.MS_RDONLY)
+
 
 def bind_flags(real: str) -> int:
     """What a bind mount of a path of the node's gets whatever is asked for; a volume's device files are nobody's."""

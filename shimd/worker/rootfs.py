@@ -11,8 +11,8 @@ from contextlib import suppress
 from shimd.errors import InvalidArgument
 from shimd.linux import libc
 from shimd.oci import RootfsMount, Spec
-from shimd.worker.mounts import Tree, at
 from shimd.worker.options import PROPAGATION, Options
+from shimd.worker.tree import Tree, at
 
 #: mount(2) takes one page of data; an overlay of many layers has more.
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -65,7 +65,7 @@ def _mount_at(mount: RootfsMount, root: str, flags: int = libc.MS_NODEV) -> None
     tree = Tree(root)
     try:
         with at(tree, mount["target"], directory=True) as target:
-            _mount(mount, target, flags)
+            _mount(mount, target.path, flags)
     finally:
         os.close(tree.fd)
 

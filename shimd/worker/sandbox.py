@@ -22,6 +22,7 @@ from shimd.worker.listen import listener
 from shimd.worker.messages import WORLD_FD, Plan
 from shimd.worker.programs import find_program
 from shimd.worker.steps import Policy, Steps
+from shimd.worker.tree import Tree
 
 # <linux/sockios.h>, <linux/if.h>
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
@@ -235,7 +236,7 @@ def _sysctl_namespace(path: str) -> str:
     return "uts" if path in ("kernel/domainname", "kernel/hostname") else ""
 
 
-def _make_cwd(tree: mounts.Tree, process: Process) -> None:
+def _make_cwd(tree: Tree, process: Process) -> None:
     """As runc does, since images name working directories that nobody made; a read-only root may refuse."""
     with suppress(OSError):
         os.close(tree.make(process["cwd"], directory=True))

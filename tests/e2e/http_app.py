@@ -29,7 +29,7 @@ def archive(path: Path, program: Path | None = None) -> Path:
     """An image of ``program``, or of the component of ``tests/components/proxy``."""
     program = program or component("proxy", "proxy")
     files = {"/app.wasm": program.read_bytes(), "/busybox": Path("/bin/busybox").read_bytes()}
-    contents = images.layer({**files, "/data/note": b"a note\n"}, ["tmp"])
+    contents = images.layer({**files, "/data/note": b"a note\n"}, ["tmp", "var"], {"/var/data": "/data"})
     process = {"Entrypoint": ["/app.wasm"], "Env": ["PATH=/", "FROM_IMAGE=yes"]}
     images.save(path, [images.image(IMAGE, [contents], process)])
     return path

@@ -45,13 +45,18 @@ class App:
 NO_PROGRAM = b"\0asm\x0d\0\1\0"
 
 
-def image(path: Path, name: str, manifest: str, files: Mapping[str, bytes] | None = None, **more: bytes) -> Path:
-    """The archive of an image with a ``/spin.toml``, and files of absolute paths."""
+def image(
+    path: Path,
+    name: str,
+    manifest: str,
+    files: Mapping[str, bytes] | None = None,
+    links: Mapping[str, str] | None = None,
+) -> Path:
+    """The archive of an image with a ``/spin.toml``, and files and links of absolute paths."""
     contents = {"/spin.toml": manifest.encode(), **(files or {})}
     if "/app.wasm" not in contents:
         contents["/app.wasm"] = program()
-    contents.update({f"/{key}": value for key, value in more.items()})
-    layer = images.layer(contents, guests.DIRECTORIES)
+    layer = images.layer(contents, guests.DIRECTORIES, links)
     images.save(path, [images.image(name, [layer], {"Entrypoint": ["/"], "Env": ["PATH=/"]})])
     return path
 

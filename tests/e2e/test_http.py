@@ -349,9 +349,14 @@ def test_by_ctr(box: Box, tmp_path: Path) -> None:
     box.ctr("images", "import", str(archive(tmp_path / "http.tar")))
     address = f"127.0.0.1:{free_port()}"
     flags = ("--net-host", "--env", f"WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}")
-    output = box.detach("server", flags=flags, image=IMAGE)
+    hardened = ("--read-only", "--mount", "type=tmpfs,src=tmpfs,dst=/tmp,options=size=64k")
+    output = box.detach("server", flags=(*flags, *hardened), image=IMAGE)
     until(lambda: answers(address), "the app to listen")
     assert httpx.get(f"http://{address}/say", trust_env=False).text == "said"
+    assert httpx.get(f"http://{address}/read?path=/var/data/note", trust_env=False).text == "a note\n"
+    assert httpx.get(f"http://{address}/files?path=/tmp", trust_env=False).json()["found"] == ["renamed"]
+    assert httpx.get(f"http://{address}/files?path=/data", trust_env=False).status_code == 500
+    until(lambda: "Read-only file system" in output.read_text(), "the reason")
     unknown = httpx.get(f"http://{address}/fetch?authority=no.invalid", trust_env=False)
     assert (unknown.status_code, unknown.text) == (502, "ErrorCode_DnsError")
     until(lambda: "to stdout\n" in output.read_text(), "the app's output")

@@ -159,11 +159,20 @@ def test_a_command(tmp_path: Path, what: str, form: str) -> None:
 
 @on_wasmtime
 def test_a_command_by_ctr(box: Box, tmp_path: Path) -> None:
-    contents = images.layer({"/app.wasm": rust.component("command").read_bytes(), "/data/note": b"a note\n"}, ["tmp"])
+    """With a read-only root, of which a volume is writable, and an absolute link."""
+    files = {"/app.wasm": rust.component("command").read_bytes(), "/data/note": b"a note\n"}
+    contents = images.layer(files, ["tmp", "var"], {"/var/data": "/data"})
     images.save(tmp_path / "command.tar", [images.image(IMAGE, [contents], {"Entrypoint": ["/app.wasm"]})])
     box.ctr("images", "import", str(tmp_path / "command.tar"))
-    for words, code, output in ((["copy", "/data/note", "/tmp/note"], 0, "7\n"), (["fail"], 1, "")):
-        done = box.ctr("run", "--rm", "--runtime", box.runtime.type, IMAGE, "once", "/app.wasm", *words, check=False)
+    hardened = ("--read-only", "--mount", "type=tmpfs,src=tmpfs,dst=/tmp,options=size=64k")
+    for words, code, output in (
+        (["copy", "/data/note", "/tmp/note"], 0, "7\n"),
+        (["copy", "/var/data/note", "/tmp/note"], 0, "7\n"),
+        (["copy", "/data/note", "/data/other"], 1, ""),
+        (["fail"], 1, ""),
+    ):
+        flags = ("--rm", *hardened, "--runtime", box.runtime.type)
+        done = box.ctr("run", *flags, IMAGE, "once", "/app.wasm", *words, check=False)
         assert (done.code, done.out) == (code, output), done.err
 
 

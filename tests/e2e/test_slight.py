@@ -102,10 +102,10 @@ class App:
 
 
 def image(path: Path, slightfile: str | None, program: Path) -> Path:
-    contents = {"/app.wasm": program.read_bytes(), "/tmp/.slightkey": KEY, "/data/note": b"a note\n"}
+    contents = {"/app.wasm": program.read_bytes(), "/tmp/.slightkey": KEY, "/etc/note": b"a note\n"}
     if slightfile is not None:
         contents["/slightfile.toml"] = slightfile.encode()
-    layer = images.layer(contents, guests.DIRECTORIES)
+    layer = images.layer(contents, guests.DIRECTORIES, {"/data/note": "/etc/note"})
     images.save(path, [images.image(SLIGHT.image, [layer], {"Entrypoint": ["/"], "Env": ["PATH=/", "COLOUR=green"]})])
     return path
 
@@ -492,6 +492,7 @@ def test_a_port_that_is_taken(box: Box, archive: Path) -> None:
     assert (done.code, done.err) == (137, f"shimd: cannot listen on {address}: Address already in use\n")
 
 
+HARDENED = ("--read-only", "--mount", "type=tmpfs,src=tmpfs,dst=/tmp,options=size=64k")
 V1 = """
 specversion = "0.1"
 secret_store = "configs.envvars"
@@ -502,10 +503,13 @@ name = "kv.filesystem"
 
 @on_slight
 def test_a_command(box: Box, tmp_path: Path) -> None:
-    """Without http the module's ``_start`` is called; in specversion 0.1 a guest opens whatever name it likes."""
+    """Without http the module's ``_start`` is called; in specversion 0.1 a guest opens whatever name it likes.
+
+    It stores in a volume of a read-only root, and reads by an absolute link of the image's.
+    """
     archive = image(tmp_path / "command.tar", V1, guest("command", "-DNO_SERVER"))
     box.ctr("images", "import", str(archive))
-    done = box.run("app", image=SLIGHT.image, flags=("--rm", "--env", "CODE=7"))
+    done = box.run("app", image=SLIGHT.image, flags=("--rm", "--env", "CODE=7", *HARDENED))
     assert (done.code, done.out) == (7, "any: one\n/data/note: a note\n"), done.err
 
 

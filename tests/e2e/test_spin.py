@@ -60,12 +60,13 @@ FILES = {
     "/shared/note": b"a note",
     "/secret": b"not a component's",
 }
+LINKS = {"/assets/link": "/shared/note", "/shared/deep": "/assets/deep"}
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Takes the place of the standard images."""
-    return image(tmp_path_factory.mktemp("spin") / "spin.tar", SPIN.image, MANIFEST, FILES)
+    return image(tmp_path_factory.mktemp("spin") / "spin.tar", SPIN.image, MANIFEST, FILES, LINKS)
 
 
 @pytest.fixture
@@ -134,10 +135,11 @@ def check_sqlite(app: App) -> None:
 
 def check_files(app: App) -> None:
     assert app.value("/main/listing") == ["assets", "mounted"]
-    assert app.value("/main/listing/assets") == ["deep", "index.html"]
+    assert app.value("/main/listing/assets") == ["deep", "index.html", "link"]
     assert app.value("/main/read/assets/index.html") == "<h1>hello</h1>"
     assert app.value("/main/read/assets/deep/er.txt") == "deeper"
-    assert app.value("/main/read/mounted/note") == "a note"
+    assert app.value("/main/read/mounted/note") == app.value("/main/read/assets/link") == "a note"
+    assert app.value("/main/read/mounted/deep/er.txt") == "deeper"
     for path in ("assets/hidden.txt", "secret", "app.wasm", "mounted/none"):
         assert app.value(f"/main/read/{path}") == "No such file or directory", path
     assert app.value("/main/write/assets/new") == "Read-only file system"
@@ -193,7 +195,7 @@ path = "data/sql.db"
 def test_a_runtime_configuration(box: Box, tmp_path: Path) -> None:
     """State in a volume outlives the container; a provider's variable goes before the environment's."""
     name = "test.invalid/configured:1"
-    path = image(tmp_path / "configured.tar", name, MANIFEST, FILES, **{"runtime-config.toml": RUNTIME.encode()})
+    path = image(tmp_path / "configured.tar", name, MANIFEST, {**FILES, "/runtime-config.toml": RUNTIME.encode()})
     box.ctr("images", "import", str(path))
     (tmp_path / "volume").mkdir(mode=0o777)
     mount = f"type=bind,src={tmp_path}/volume,dst=/data,options=rbind:rw"
@@ -337,7 +339,7 @@ def test_a_port_that_is_taken(box: Box) -> None:
 @on_spin
 def test_a_store_that_is_corrupt(box: Box, tmp_path: Path) -> None:
     name = "test.invalid/corrupt:1"
-    path = image(tmp_path / "corrupt.tar", name, MANIFEST, FILES, **{".spin/sqlite_key_value.db": b"not sqlite" * 99})
+    path = image(tmp_path / "corrupt.tar", name, MANIFEST, {**FILES, "/.spin/sqlite_key_value.db": b"not sqlite" * 99})
     box.ctr("images", "import", str(path))
     with running(box, name) as app:
         assert app.get("/main/counter").json() == "Error_Other"

@@ -21,6 +21,7 @@ SUITES = {
     "own": ("tests/e2e/test_wasmedge.py",),
     "run": ("tests/e2e/test_run.py", "-k", "wasmedge and debian and not hundred and not forty"),
     "files": ("tests/e2e/test_files.py", "-k", "wasmedge and v2"),
+    "links": ("tests/e2e/test_links.py", "-k", "wasmedge and v2"),
 }
 
 

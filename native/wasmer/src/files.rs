@@ -364,9 +364,12 @@ fn timespec(time: Option<u64>) -> Timespec {
     }
 }
 
-/// In the words that WASIX has. It has none for a read-only file system; that one is "denied" lets it open files for
-/// reading that it would rather open for both.
+/// In the words that WASIX has. It has none for a read-only file system, which the guest is told all the same
+/// (``hooks.rs``); that one is "denied" lets it open files for reading that it would rather open for both.
 fn error(errno: Errno) -> FsError {
+    if errno == Errno::ROFS {
+        hooks::found_read_only();
+    }
     match errno {
         Errno::ROFS | Errno::TXTBSY | Errno::PERM | Errno::ACCESS => FsError::PermissionDenied,
         Errno::NOTDIR => FsError::BaseNotDirectory,

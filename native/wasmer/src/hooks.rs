@@ -23,6 +23,9 @@ use crate::stdio::is_terminal;
 const NAMESPACES: [&str; 3] = ["wasi_unstable", "wasi_snapshot_preview1", "wasix_32v1"];
 // WASI preview 1: errno, fdflags, filetype, rights.
 pub const SUCCESS: i32 = 0;
+const ACCES: i32 = 2;
+const PERM: i32 = 63;
+const ROFS: i32 = 69;
 pub const APPEND: i32 = 1;
 const UNKNOWN: u8 = 0;
 pub const DIRECTORY: u8 = 3;
@@ -36,6 +39,18 @@ const CLOCK: u8 = 0;
 thread_local! {
     static SYNCS: Cell<bool> = const { Cell::new(false) };
     static APPENDS: Cell<bool> = const { Cell::new(false) };
+    static READ_ONLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Told by directories that the kernel refused a change on this thread, since the file system is read-only: WASIX has no
+/// word for that.
+pub fn found_read_only() {
+    READ_ONLY.set(true);
+}
+
+/// The error number in the kernel's own words.
+pub fn in_its_words(errno: i32) -> i32 {
+    if READ_ONLY.take() && matches!(errno, ACCES | PERM) { ROFS } else { errno }
 }
 
 /// Whether the guest, on this thread, is in ``fd_sync`` or ``fd_datasync``.
@@ -90,7 +105,7 @@ macro_rules! hook {
     };
 }
 
-const HOOKS: [(&str, Wrap); 17] = [
+const HOOKS: [(&str, Wrap); 19] = [
     hook!("fd_fdstat_get", fd_fdstat_get),
     hook!("fd_fdstat_set_flags", fd_fdstat_set_flags),
     hook!("fd_sync", fd_sync),
@@ -100,6 +115,7 @@ const HOOKS: [(&str, Wrap); 17] = [
     hook!(POLL, poll_oneoff),
     hook!("fd_filestat_get", paths::fd_filestat_get),
     hook!("fd_readdir", paths::fd_readdir),
+    hook!("path_create_directory", paths::path_create_directory),
     hook!("path_filestat_get", paths::path_filestat_get),
     hook!("path_filestat_set_times", paths::path_filestat_set_times),
     hook!("path_link", paths::path_link),
@@ -107,6 +123,7 @@ const HOOKS: [(&str, Wrap); 17] = [
     hook!("path_open2", paths::path_open2),
     hook!("path_remove_directory", paths::path_remove_directory),
     hook!("path_rename", paths::path_rename),
+    hook!("path_symlink", paths::path_symlink),
     hook!("path_unlink_file", paths::path_unlink_file),
 ];
 
@@ -126,8 +143,9 @@ impl Hooked {
 /// Call WASIX's function and return its error number.
 pub fn original(env: &mut Env<'_>, arguments: &[Value]) -> Returns {
     let function = env.data().function.clone();
+    READ_ONLY.set(false);
     let results = function.call(&mut env.as_store_mut(), arguments)?;
-    Ok(results.first().and_then(Value::i32).unwrap_or(SUCCESS))
+    Ok(in_its_words(results.first().and_then(Value::i32).unwrap_or(SUCCESS)))
 }
 
 /// The same, with something said to what it calls.

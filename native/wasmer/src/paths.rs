@@ -7,6 +7,8 @@
 //!   has forgotten the directory by then.
 //! * ``path_remove_directory``: it does not find what it has not looked at before.
 //!
+//! * All that make something: of a file system that is read-only it says ``EPERM``, or ``EACCES``.
+//!
 //! What is opened and renamed is listened to, for where descriptors are. Of those that are not in a directory of the host's
 //! WASIX's own functions are called.
 
@@ -20,7 +22,9 @@ use wasmer::Value;
 use wasmer_wasix::fs::fs_error_into_wasi_err;
 
 use crate::descriptors::Descriptors;
-use crate::hooks::{APPEND, DIRECTORY, Env, Returns, SUCCESS, number, original, outside, text, view};
+use crate::hooks::{
+    APPEND, DIRECTORY, Env, Returns, SUCCESS, in_its_words, number, original, outside, text, view,
+};
 
 // WASI preview 1: errno, lookupflags, fstflags, filetype.
 const INVAL: i32 = 28;
@@ -283,6 +287,15 @@ pub fn path_remove_directory(mut env: Env<'_>, base: i32, path: i32, length: i32
     Ok(removed.map_or(said, |result| result.map_or_else(errno, |()| SUCCESS)))
 }
 
+/// These are hooked for what ``original`` does.
+pub fn path_create_directory(mut env: Env<'_>, base: i32, path: i32, length: i32) -> Returns {
+    original(&mut env, &[base, path, length].map(Value::I32))
+}
+
+pub fn path_symlink(mut env: Env<'_>, old: i32, old_length: i32, base: i32, path: i32, length: i32) -> Returns {
+    original(&mut env, &[old, old_length, base, path, length].map(Value::I32))
+}
+
 fn errno(error: FsError) -> i32 {
-    fs_error_into_wasi_err(error) as i32
+    in_its_words(fs_error_into_wasi_err(error) as i32)
 }

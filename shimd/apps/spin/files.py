@@ -73,8 +73,9 @@ class Tree:
         full = self._full(path)
         if (found := self._real(full)) is not None:
             with os_errors():
-                fd = open_beneath(*found, os.O_RDONLY | (os.O_DIRECTORY if "directory" in open_flags else 0))
-            return Descriptor(fd, {"read"})
+                how = os.O_RDONLY | (os.O_DIRECTORY if "directory" in open_flags else 0)
+                fd = open_beneath(*found, how, contained=True)
+            return Descriptor(fd, {"read"}, contained=True)
         return Tree(self._entries, f"{full}/" if full else "")
 
     def _full(self, path: str) -> str:
@@ -138,7 +139,8 @@ class Tree:
     def _directory(self, found: tuple[str, str] | None) -> Descriptor:
         """A real one, to be asked on the tree's behalf; of its own directories the root's times are as good as any."""
         with os_errors():
-            return Descriptor(os.open(found[0] if found else "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), set())
+            fd = os.open(found[0] if found else "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return Descriptor(fd, set(), contained=True)
 
     def is_same_object(self, other: object) -> bool:
         return isinstance(other, Tree) and other._prefix == self._prefix

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,6 @@ from shimd.engines.base import (
     GuestTrap,
     InvalidModule,
     Invocation,
-    Preopen,
     UnsupportedFeature,
 )
 from shimd.engines.core import as_binary, load_text_format
@@ -218,13 +217,19 @@ def collect(invocation: Invocation) -> dict[str, bytes]:
     """
     limit = int(os.environ.get("SHIMD_WASMER_COPY_LIMIT") or _COPY_LIMIT)
     files: dict[str, bytes] = {}
+    known: dict[tuple[int, int], bytes] = {}
+    """By device and inode: what is reached by more than one path is read, and counts, once."""
     total = 0
-    for host, guest in _files(invocation.preopens):
+    for host, guest in _files(invocation):
         try:
-            data = Path(host).read_bytes()
+            with open(host, "rb") as file:
+                status = os.fstat(file.fileno())
+                own = status.st_dev, status.st_ino
+                data = known[own] if own in known else file.read()
         except OSError:  # not this user's to read: then it is not there
             continue
-        total += len(data)
+        total += 0 if own in known else len(data)
+        known[own] = data
         if total > limit:
             raise EngineError(
                 f"wasmer's binding copies the container's files into memory, and there are more than {limit >> 20} MiB"
@@ -234,19 +239,46 @@ def collect(invocation: Invocation) -> dict[str, bytes]:
     return files
 
 
-def _files(preopens: Sequence[Preopen]) -> Iterator[tuple[str, str]]:
+def _files(invocation: Invocation) -> Iterator[tuple[str, str]]:
     """(host path, guest path) of regular files below the outermost preopens."""
+    preopens = invocation.preopens
     for preopen in preopens:
         if preopen.guest != "/" and any(other.guest == "/" for other in preopens):
             continue  # below "/", where the kernel has mounted it
-        for directory, names, files in os.walk(preopen.host):
-            guest = os.path.join(preopen.guest, os.path.relpath(directory, preopen.host)).replace("/./", "/")
-            guest = os.path.normpath(guest)
-            names[:] = [name for name in names if os.path.join(guest, name) not in _NOT_DATA]
-            for name in files:
-                path = os.path.join(directory, name)
-                if os.path.isfile(path):
-                    yield path, os.path.join(guest, name)
+        root = "/" if invocation.contained else os.path.realpath(preopen.host)
+        yield from _below(preopen.host, preopen.guest, root, frozenset())
+
+
+def _below(directory: str, guest: str, root: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str]]:
+    """Of a directory, by links as well, since the guest's own file system knows none.
+
+    :param root: where links may lead
+    :param above: the directories that it is in, by device and inode; a link to one of them has no end
+    """
+    try:
+        status = os.stat(directory)
+        names = sorted(os.listdir(directory))
+    except OSError:  # not this user's to read, or gone
+        return
+    if (own := (status.st_dev, status.st_ino)) in above:
+        return
+    for name in names:
+        path, there = os.path.join(directory, name), os.path.join(guest, name)
+        if there in _NOT_DATA or (os.path.islink(path) and not _leads_to_data(path, root)):
+            continue
+        if os.path.isfile(path):
+            yield path, there
+        elif os.path.isdir(path):
+            yield from _below(path, there, root, above | {own})
+
+
+def _leads_to_data(link: str, root: str) -> bool:
+    real = os.path.realpath(link)
+    return _within(real, root) and not any(_within(real, top) for top in _NOT_DATA)
+
+
+def _within(path: str, directory: str) -> bool:
+    return os.path.commonpath((path, directory)) == directory
 
 
 def _sentence(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """What one engine does and the other does not: each refusal names the way out."""
 
+from pathlib import Path
+
 import pytest
 
 from shimd.engines.base import Invocation, Preopen, UnsupportedFeature
@@ -49,6 +51,29 @@ def test_no_other_function(rig: Rig) -> None:
 def test_no_shared_directories(rig: Rig) -> None:
     with pytest.raises(UnsupportedFeature, match=r"share /data read-write: mount it read-only, or use the wasmtime"):
         rig.check(rig.precompile(RETURNS), Invocation(["app"], preopens=[Preopen("/tmp", "/data")]))
+
+
+def test_what_is_copied_by_links(tmp_path: Path) -> None:
+    """The guest's own file system has none, so what they lead to is there by both names; only in a container, if that
+    is outside of the directory."""
+    pytest.importorskip("wasmer_sdk")
+    from shimd.engines.wasmer.sdk import collect
+
+    (tmp_path / "root/run").mkdir(parents=True)
+    (tmp_path / "outside").write_text("outside")
+    (tmp_path / "root/run/token").write_text("a token")
+    for link, target in {
+        "var": "run",
+        "file": "run/token",
+        "run/up": "..",
+        "out": "../outside",
+        "proc2": "/proc",
+    }.items():
+        (tmp_path / "root" / link).symlink_to(target)
+    preopen = Preopen(str(tmp_path / "root"), "/")
+    inside = {"/run/token", "/var/token", "/file"}
+    assert set(collect(Invocation(["app"], preopens=[preopen]))) == inside
+    assert set(collect(Invocation(["app"], preopens=[preopen], contained=True))) == inside | {"/out"}
 
 
 def test_mounts_within_a_preopen_are_the_kernels() -> None:

@@ -10,7 +10,7 @@ import pytest
 from shimd.linux import libc
 from shimd.oci import Mount, RootfsMount, Spec
 from shimd.worker import devices, mounts, rootfs
-from shimd.worker.mounts import Tree
+from shimd.worker.tree import Tree
 from tests.unit.worker.inside import inside
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
