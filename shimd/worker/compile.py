@@ -12,6 +12,7 @@ import hashlib
 import os
 import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from shimd.cgroup.join import join
@@ -73,7 +74,7 @@ def _give_way(cgroup: list[str]) -> None:
     """To apps, and to all else on the node: it can be done again, and comes from anybody. Into its own cgroup, too."""
     join(cgroup)
     os.nice(_NICE)
-    with open("/proc/self/oom_score_adj", "w") as file:  # not the daemon's, which protects it
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # not the daemon's, which protects it
         file.write(_FIRST_TO_DIE)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -77,13 +78,18 @@ class Files:
         return fd
 
 
-async def begun(modules: Modules, program: str) -> Compilation:
-    """Once its worker is there."""
-    while True:
-        for one in modules.compilations.all:
-            if one.program == program and not one.queued and any(pids(cgroup) for cgroup in cgroups()):
-                return one
-        await anyio.sleep(0.01)
+@asynccontextmanager
+async def stopped(modules: Modules) -> AsyncIterator[tuple[Compilation, int]]:
+    """The one compilation, with its worker, which stands still meanwhile."""
+    await until(lambda: any(pids(cgroup) for cgroup in cgroups()))
+    (cgroup,) = cgroups()
+    (worker,) = pids(cgroup)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield modules.compilations.all[0], worker
+    finally:
+        if cgroups():
+            os.kill(worker, signal.SIGCONT)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -107,11 +113,11 @@ async def test_it_goes_on_when_nobody_waits_and_is_made_once(
     async with anyio.create_task_group() as callers:
         for waiter in (A, B):
             callers.start_soon(modules.compiled, waiter, "/slow.wasm", wasm)
-        compilation = await begun(modules, "/slow.wasm")
-        assert {wait.waiter for wait in modules.compilations.waits} == {A, B}
-        callers.cancel_scope.cancel()
-    assert not modules.compilations.waits
-    assert modules.compilations.all == [compilation]
+        async with stopped(modules) as (compilation, _worker):
+            assert {wait.waiter for wait in modules.compilations.waits} == {A, B}
+            callers.cancel_scope.cancel()
+            await until(lambda: not modules.compilations.waits)
+            assert modules.compilations.all == [compilation]
     found = await modules.compiled(B, "/slow.wasm", wasm)
     assert found.exists()
     (start,) = told(caplog, "compiling /slow.wasm for wasmtime (container a, ")
@@ -122,14 +128,11 @@ async def test_it_goes_on_when_nobody_waits_and_is_made_once(
 
 async def test_the_end_of_the_daemon_ends_it(directories: None, files: Files, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with daemon() as (modules, end):
-        async with anyio.create_task_group() as callers:
-            callers.start_soon(modules.compiled, A, "/slow.wasm", files(slow(20 * SECONDS)))
-            await begun(modules, "/slow.wasm")
-            (cgroup,) = cgroups()
-            (worker,) = pids(cgroup)
+    async with daemon() as (modules, end), anyio.create_task_group() as callers:
+        callers.start_soon(modules.compiled, A, "/slow.wasm", files(slow(SECONDS)))
+        async with stopped(modules) as (_compilation, worker):
             callers.cancel_scope.cancel()
-        end.cancel()
+            end.cancel()
     assert not cgroups()
     assert not os.path.exists(f"/proc/{worker}")
     assert not list(paths.cache_dir().glob("*/*/*"))
@@ -139,7 +142,7 @@ async def test_the_end_of_the_daemon_ends_it(directories: None, files: Files, ca
 async def test_a_worker_gives_way_and_is_the_first_to_die(modules: Modules, files: Files) -> None:
     async with anyio.create_task_group() as callers:
         callers.start_soon(modules.compiled, A, "/slow.wasm", files(slow(SECONDS)))
-        await begun(modules, "/slow.wasm")
+        await until(lambda: any(pids(cgroup) for cgroup in cgroups()))
         (cgroup,) = cgroups()
         (worker,) = pids(cgroup)
         score = Path(f"/proc/{worker}/oom_score_adj")
@@ -155,11 +158,13 @@ async def test_as_many_at_a_time_as_there_are_processors(
     modules._turns.total_tokens = 1
     async with anyio.create_task_group() as callers:
         callers.start_soon(modules.compiled, A, "/first.wasm", files(slow(SECONDS)))
-        await begun(modules, "/first.wasm")
-        for number in range(3):
-            callers.start_soon(modules.compiled, B, f"/{number}.wasm", files(module(exports=("_start", f"f{number}"))))
-            await until(lambda: len(modules.compilations.all) == number + 2)  # noqa: B023 — at once
-        assert [one.queued for one in modules.compilations.all] == [False, True, True, True]
+        async with stopped(modules):
+            for number in range(3):
+                other = files(module(exports=("_start", f"f{number}")))
+                callers.start_soon(modules.compiled, B, f"/{number}.wasm", other)
+                await anyio.wait_all_tasks_blocked()
+            await until(lambda: len(modules.compilations.all) == 4)
+            assert [one.queued for one in modules.compilations.all] == [False, True, True, True]
     order = [text.split()[1] for text in told(caplog, "compil")]
     assert order == [name for name in ("/first.wasm", "/0.wasm", "/1.wasm", "/2.wasm") for _ in ("start", "end")]
 
@@ -221,16 +226,15 @@ async def test_a_program_that_changes_while_it_waits_is_not_taken_for_what_it_wa
     wasm = files(module(exports=("_start", "before")))
     async with anyio.create_task_group() as callers:
         callers.start_soon(modules.compiled, A, "/first.wasm", files(slow(SECONDS)))
-        await begun(modules, "/first.wasm")
+        async with stopped(modules):
 
-        async def change() -> None:
+            async def ask() -> None:
+                with pytest.raises(Unavailable, match=r"^/app\.wasm: the program was changed while it was read"):
+                    await modules.compiled(B, "/app.wasm", wasm)
+
+            callers.start_soon(ask)
             await until(lambda: len(modules.compilations.all) == 2)
             os.pwrite(wasm, module(exports=("_start", "beyond")), 0)
-
-        callers.start_soon(change)
-        with pytest.raises(Unavailable, match=r"^/app\.wasm: the program was changed while it was read"):
-            await modules.compiled(B, "/app.wasm", wasm)
-        callers.cancel_scope.cancel()
 
 
 async def test_what_an_earlier_daemon_left_is_swept(directories: None, files: Files) -> None:
