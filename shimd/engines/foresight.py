@@ -23,6 +23,8 @@ _INTERFACE = re.compile(r"[\w-]+:[\w-]+/[\w-]+")
 #: What WASIX has, besides WASI: of programs with threads the memory, of those that are linked dynamically all else.
 _WASIX = ("wasi", "wasix")
 _DYNAMIC = ("env", "GOT.mem", "GOT.func")
+#: Modules of WasmEdge's plugin for WASI-NN.
+_NN = ("wasi_nn", "wasi_ephemeral_nn")
 _DYLINK = ("dylink.0", "dylink")
 _ABI = "canonical_abi"
 _JAVASCRIPT = "which runs only with the JavaScript that was made with it"
@@ -66,9 +68,7 @@ def for_wasmedge(program: Outline) -> None:
     """:raises UnsupportedFeature: it cannot run there"""
     _is_a_module(program, "wasmedge")
     _is_a_program(program)
-    for module, name in program.imports:
-        if module.startswith("wasix"):
-            raise UnsupportedFeature(f"the module imports {module}.{name}: WASIX modules run on wasmer")
+    _known(program, {WASI, *_NN}, "is neither WASI preview 1 nor WASI-NN's")
 
 
 def import_problem(imports: Collection[tuple[str, str]], known: Collection[str], lacks: str) -> str | None:

@@ -89,6 +89,8 @@ ELSEWHERE = [
     ("spin", module(("wasi-outbound-http", "request")), "Spin's programs are components, as of its SDKs from 2 on"),
     ("slight", module(("gpio", "get")), "imports gpio.get, which is neither WASI preview 1 nor an interface of Sl"),
     ("wasmer", module(("gpio", "get")), "imports gpio.get, which is neither WASI preview 1 nor WASIX"),
+    ("wasmedge", module(("gpio", "get")), "imports gpio.get, which is neither WASI preview 1 nor WASI-NN's"),
+    ("wasmedge", module(("wasi:logging/logging", "log")), "which is neither WASI preview 1"),
     ("wasmtime", module(("gpio", "get")), "imports gpio.get, which is not WASI preview 1"),
 ]
 
@@ -106,6 +108,7 @@ WELCOME = [
     ("spin", SPIN),
     ("spin", component("wasi:config/store@0.2.0-draft-2024-09-27")),
     ("slight", KEYVALUE),
+    ("wasmedge", module(("wasi_ephemeral_nn", "load"))),
     ("slight", component("acme:rockets/launch@1.0.0")),  # without a slightfile it is wasmtime's
     ("wasmer", module(("wasix_32v1", "thread_spawn"), ("env", "memory"), ("wasi", "thread-spawn"))),
     ("wasmer", module(("env", "__cxa_throw"), ("GOT.mem", "x"), custom="dylink.0")),
