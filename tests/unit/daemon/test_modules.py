@@ -12,6 +12,7 @@ import pytest
 
 from shimd import paths
 from shimd.cgroup import Cgroup, layout
+from shimd.cgroup.layout import Layout
 from shimd.daemon.background import Background
 from shimd.daemon.compilations import Compilation, Waiter
 from shimd.daemon.compile_cgroups import _memory_only, prefix
@@ -182,6 +183,21 @@ async def test_without_a_cgroup_there_is_a_warning_once(
     for number in range(2):
         await modules.compiled(A, f"/{number}.wasm", files(module(exports=("_start", f"f{number}"))))
     assert len(told(caplog, "compile workers have no cgroup, and so no limit but of their address space: ")) == 1
+
+
+async def test_on_version_2_a_worker_is_born_in_its_cgroup(
+    directories: None, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unified = layout.current().unified
+    if unified is None:
+        pytest.skip("no cgroup of version 2 here")
+    monkeypatch.setattr("shimd.daemon.compile_cgroups._memory_only", lambda _where: Layout(unified=unified))
+    monkeypatch.setattr("shimd.daemon.compile_cgroups.limit", lambda: -1)  # the controller may be another version's
+    own = Path(unified)
+    async with daemon() as (modules, _end), anyio.create_task_group() as callers:
+        callers.start_soon(modules.compiled, A, "/slow.wasm", files(slow(SECONDS)))
+        await until(lambda: any(pids(str(found)) for found in own.glob(f"{prefix(paths.runtime_dir())}*")))
+    assert not list(own.glob(f"{prefix(paths.runtime_dir())}*"))
 
 
 async def test_what_cannot_run_is_refused_for_who_asks(
