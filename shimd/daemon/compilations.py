@@ -55,21 +55,36 @@ class Compilation:
     def going_on(self) -> Iterator[None]:
         """It has its turn; how it went is told."""
         self.queued, self.since = False, time.monotonic()
-        about = f"container {self.container}, {self.size} bytes, sha256 {self.digest[:_DIGITS]}"
-        what = f"{self.program} for {self.engine}"
-        _log.info("compiling %s (%s)", what, about)
+        _log.info("compiling %s", self)
+        with self.looked_at():
+            yield
+        _log.info("compiled %s in %s (%s)", self._what, self._taken, self._about)
+
+    @contextmanager
+    def looked_at(self) -> Iterator[None]:
+        """What goes wrong meanwhile is told."""
         try:
             yield
         except (InvalidArgument, Unimplemented) as error:
-            _log.info("%s was refused after %s (%s): %s", what, self._taken, about, error)
+            _log.info("%s was refused after %s (%s): %s", self._what, self._taken, self._about, error)
             raise
         except (ShimdError, OSError) as error:
-            _log.warning("compiling %s failed after %s (%s): %s", what, self._taken, about, error)
+            _log.warning("compiling %s failed after %s (%s): %s", self._what, self._taken, self._about, error)
             raise
         except BaseException:
-            _log.warning("compiling %s was broken off after %s (%s)", what, self._taken, about)
+            _log.warning("compiling %s was broken off after %s (%s)", self._what, self._taken, self._about)
             raise
-        _log.info("compiled %s in %s (%s)", what, self._taken, about)
+
+    def __str__(self) -> str:
+        return f"{self._what} ({self._about})"
+
+    @property
+    def _what(self) -> str:
+        return f"{self.program} for {self.engine}"
+
+    @property
+    def _about(self) -> str:
+        return f"container {self.container}, {self.size} bytes, sha256 {self.digest[:_DIGITS]}"
 
     @property
     def _taken(self) -> str:

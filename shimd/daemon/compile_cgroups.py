@@ -30,6 +30,7 @@ class CompileCgroups:
 
     def __init__(self) -> None:
         self._prefix = prefix(paths.runtime_dir())
+        self._left = _found(self._prefix)  # now: those that come later are ours
         self._told = False
 
     @asynccontextmanager
@@ -57,18 +58,23 @@ class CompileCgroups:
         self._told = True
 
     async def sweep(self) -> None:
-        """Remove those that an earlier daemon left, with the workers in them, whose results nobody waits for."""
-        await to_thread.run_sync(self._sweep)
+        """Remove what an earlier daemon left, with the workers in it, whose results nobody waits for."""
+        for cgroup in self._left:
+            with suppress(OSError):
+                await to_thread.run_sync(_end, cgroup)
 
-    def _sweep(self) -> None:
-        with suppress(Unimplemented, OSError):
-            where = _memory_only(layout.current())
-            for root in where.roots:
-                for name in os.listdir(root):
-                    if name.startswith(self._prefix):
-                        left = Cgroup.at(f"/{name}", where=where)
-                        left.kill()
-                        left.remove()
+
+def _end(cgroup: Cgroup) -> None:
+    cgroup.kill()
+    cgroup.remove()
+
+
+def _found(own: str) -> list[Cgroup]:
+    with suppress(Unimplemented, OSError):
+        where = _memory_only(layout.current())
+        names = {name for root in where.roots for name in os.listdir(root) if name.startswith(own)}
+        return [Cgroup.at(f"/{name}", where=where) for name in names]
+    return []
 
 
 def prefix(runtime: Path) -> str:

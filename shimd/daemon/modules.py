@@ -33,7 +33,7 @@ class Modules:
         self._pool = pool
         self.cache = Cache(tasks=tasks)
         self.compilations = Compilations()
-        self._turns = anyio.CapacityLimiter(processors())
+        self._turns, self._looks = anyio.CapacityLimiter(processors()), anyio.CapacityLimiter(1)
         self._cgroups = CompileCgroups()
         tasks.start_soon(self._cgroups.sweep)
 
@@ -52,17 +52,25 @@ class Modules:
             size = os.fstat(own.fd).st_size
             compilation = Compilation(name, family, size, own.digest, waiter.container)
             with self.compilations.listed(compilation):
+                if not self._turns.available_tokens:  # it may wait for minutes: not so what is refused anyway
+                    async with self._looks:
+                        with compilation.looked_at():
+                            await self._compile(waiter.engine, compilation, own, artifact, only_look=True)
                 async with self._turns:
                     with compilation.going_on():
-                        await self._compile(family, waiter.engine, name, own, artifact)
+                        await self._compile(waiter.engine, compilation, own, artifact)
 
         with self.compilations.waiting(waiter, name, program.digest):
             return await self.cache.artifact(family, engine_version(family), program, compile, waiter.engine)
 
-    async def _compile(self, family: str, engine: str, name: str, program: Source, artifact: Path) -> None:
-        forks = await self._pool.get(family)
+    async def _compile(
+        self, engine: str, compilation: Compilation, program: Source, artifact: Path, *, only_look: bool = False
+    ) -> None:
+        forks = await self._pool.get(compilation.engine)
         async with self._cgroups.one() as cgroup:
-            await compile_in_worker(forks, name, program, artifact, worker_filter({}), engine, cgroup)
+            await compile_in_worker(
+                forks, compilation.program, program, artifact, worker_filter({}), engine, cgroup, only_look=only_look
+            )
 
 
 async def compile_in_worker(
@@ -73,12 +81,15 @@ async def compile_in_worker(
     seccomp: str = "",
     engine: str = "",
     cgroup: Cgroup | None = None,
+    *,
+    only_look: bool = False,
 ) -> None:
     """Compile a program into ``artifact``, in a process of its own.
 
     :param seccomp: its filter, as in the plan
     :param engine: that will run it, if it is another than the fork server's
     :param cgroup: of that process alone
+    :param only_look: whether to see by its outline only if it is worth while
 
     :raises ShimdError: what is wrong with the module, or with the worker
     """
@@ -88,6 +99,7 @@ async def compile_in_worker(
         artifact=str(artifact),
         digest=program.digest,
         engine=engine,
+        only_look=only_look,
         seccomp=seccomp,
     )
     if os.geteuid() == 0:

@@ -44,11 +44,15 @@ def run(engine: Engine[object], plan: Plan) -> None:
     _give_way(plan.get("cgroup", []))
     if not plan.get("cgroup") and not plan.get("unified"):  # which limits what counts
         resource.setrlimit(resource.RLIMIT_AS, (_limit("MEMORY", 16 << 30),) * 2)
+    with suppress(OSError):  # a pipe, which nobody looked at
+        os.lseek(0, 0, os.SEEK_SET)
     program = open(0, "rb", closefd=False)  # noqa: SIM115 this process has no other use for it
     load_compiler(engine, program.peek())
     artifact = _confine(Path(plan["artifact"]))
     filter_calls(plan.get("seccomp"))
     _foresee(engine, plan.get("engine"))
+    if plan.get("only_look"):
+        return
     try:
         engine.precompile(_unchanged(program.read(), plan.get("digest")), artifact)
     except MemoryError:

@@ -94,6 +94,8 @@ class Plan(TypedDict, total=False):
     """compile: SHA-256 of the program, hexadecimal, under which its compiled form will be found."""
     engine: str
     """compile: that will run it; empty: the fork server's own."""
+    only_look: bool
+    """compile: end when it is seen whether it would be in vain."""
     preopens: list[tuple[str, str, bool]]
     """(host directory, guest directory, read-only). Of a container: its root, and each bind mount by itself, for
     engines that cannot just follow the kernel's."""

@@ -165,7 +165,10 @@ async def test_as_many_at_a_time_as_there_are_processors(
                 callers.start_soon(modules.compiled, B, f"/{number}.wasm", other)
                 await anyio.wait_all_tasks_blocked()
             await until(lambda: len(modules.compilations.all) == 4)
+            with pytest.raises(Unimplemented, match=r"io\.containerd\.spin\.v2"):  # which need not wait
+                await modules.compiled(B, "/spin.wasm", files(component("fermyon:spin/key-value@2.0.0")))
             assert [one.queued for one in modules.compilations.all] == [False, True, True, True]
+    assert told(caplog, "/spin.wasm for wasmtime was refused after ")
     order = [text.split()[1] for text in told(caplog, "compil")]
     assert order == [name for name in ("/first.wasm", "/0.wasm", "/1.wasm", "/2.wasm") for _ in ("start", "end")]
 
