@@ -121,7 +121,7 @@ async def test_it_goes_on_when_nobody_waits_and_is_made_once(
             assert modules.compilations.all == [compilation]
     found = await modules.compiled(B, "/slow.wasm", wasm)
     assert found.exists()
-    (start,) = told(caplog, "compiling /slow.wasm for wasmtime (container a, ")
+    (start,) = told(caplog, "compiling /slow.wasm for wasmtime (container ")
     assert told(caplog, "compiled /slow.wasm for wasmtime in ", f" bytes, sha256 {compilation.digest[:12]})")
     assert f"{os.fstat(wasm).st_size} bytes" in start
     assert len(told(caplog, "waits for /slow.wasm no more")) == 2
