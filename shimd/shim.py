@@ -18,6 +18,7 @@ from shimd.engines.base import (
     Content,
     Engine,
     EngineError,
+    Foresees,
     GuestTrap,
     HandlesSignals,
     Image,
@@ -37,6 +38,7 @@ from shimd.engines.base import (
     TakesSockets,
     UnsupportedFeature,
 )
+from shimd.engines.outline import Outline
 from shimd.linux.packed import Packable, pack
 
 #: Where ``engine.h`` is, which says what a part in C (``RunsInC``) looks like.
@@ -50,6 +52,7 @@ __all__ = [
     "Content",
     "Engine",
     "EngineError",
+    "Foresees",
     "GuestTrap",
     "HandlesSignals",
     "Image",
@@ -61,6 +64,7 @@ __all__ = [
     "MissingRuntime",
     "OfFamily",
     "OtherEngine",
+    "Outline",
     "Packable",
     "Preopen",
     "RunsApplications",

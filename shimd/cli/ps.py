@@ -68,7 +68,7 @@ def _columns(tasks: Sequence[Task], options: Options) -> list[Column]:
         (True, Column("ENGINE", lambda task: task.engine)),
         (True, Column("PROGRAM", lambda task: _init(task).args[0] if _init(task).args else "")),
         (True, Column("STATUS", lambda task: _status(_init(task)))),
-        (True, Column("PID", lambda task: "–" if _stopped(task) else str(_init(task).pid))),
+        (True, Column("PID", lambda task: "–" if _stopped(task) else str(_init(task).pid or "–"))),
         (any(task.execs for task in tasks), Column("EXECS", lambda task: str(len(task.execs)))),
         (options.usage, Column("MEMORY", _memory)),
         (options.usage, Column("CPU", _cpu)),
@@ -104,6 +104,8 @@ def _status_words(process: Process) -> str:
             return f"Up {render.since(process.started_at)} (paused)"
         case State.STOPPED:
             return f"Exited ({process.exit_status}) {render.ago(process.exited_at)}"
+        case State.CREATING:
+            return f"Compiling for {render.since(process.created_at)}"
         case _:
             return f"Created {render.ago(process.created_at)}"
 

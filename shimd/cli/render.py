@@ -13,6 +13,7 @@ from shimd.api.shimd.status import v1 as api
 STYLES = {
     api.State.RUNNING: "green",
     api.State.CREATED: "cyan",
+    api.State.CREATING: "magenta",
     api.State.PAUSED: "yellow",
     api.State.STOPPED: "dim",
     api.State.ADDED: "dim",

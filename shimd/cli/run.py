@@ -36,6 +36,7 @@ from shimd.worker.client import Forks, HandedOver, Worker, private_forks
 from shimd.worker.in_c import block_of
 from shimd.worker.messages import Plan, memory_file
 from shimd.worker.programs import split_entry
+from shimd.worker.source import Source, source
 from shimd.worker.steps import of_host
 
 _log = log.logger(__name__)
@@ -153,15 +154,16 @@ class Run:
     async def _compiled(self, forks: Forks, name: str, wasm: int) -> Path:
         """The compiled form, from the cache or made now."""
         reject_native(name, wasm)
+        engine = self._options.engine
 
-        async def compile(fd: int, artifact: Path) -> None:
+        async def compile(program: Source, artifact: Path) -> None:
             started = time.monotonic()
-            with _progress(name, os.fstat(wasm).st_size, self._options.engine):
-                await compile_in_worker(forks, name, fd, artifact, worker_filter({}))
+            with _progress(name, os.fstat(wasm).st_size, engine):
+                await compile_in_worker(forks, name, program, artifact, worker_filter({}), engine)
             self.outcome.compile_seconds = round(time.monotonic() - started, 3)
 
-        engine = self._options.engine
-        return await Cache().artifact(engine, engine_version(engine), wasm, compile)
+        program = await source(name, wasm)
+        return await Cache().artifact(engine, engine_version(engine), program, compile)
 
     def _plan(self, program: str, artifact: Path, preopens: list[Directory]) -> Plan:
         options = self._options

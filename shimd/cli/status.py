@@ -6,7 +6,7 @@ import anyio
 from rich.console import Console
 from rich.text import Text
 
-from shimd.api.shimd.status.v1 import DaemonResponse, Engine
+from shimd.api.shimd.status.v1 import Compilation, DaemonResponse, Engine
 from shimd.cli import render
 from shimd.cli.client import connected
 from shimd.cli.plain import document, plain
@@ -43,8 +43,15 @@ def _facts(daemon: DaemonResponse) -> list[tuple[str, str]]:
         ("Runtime", daemon.runtime_dir),
         ("State", daemon.state_dir),
         ("Cache", f"{daemon.cache_dir} ({_cache(daemon)})"),
-        *(("Compiling", f"{item.program}, for {render.since(item.started_at)}") for item in daemon.compiling),
+        *(("Compiling", _compilation(item)) for item in daemon.compiling),
     ]
+
+
+def _compilation(item: Compilation) -> str:
+    state = "in the queue" if item.queued else "compiling"
+    wanted = ", ".join(item.containers) or "nobody any more"
+    program = f"{item.program} for {item.engine} ({render.size(item.size)})"
+    return f"{program}, {state} for {render.since(item.started_at)}, awaited by {wanted}"
 
 
 def _counts(daemon: DaemonResponse) -> str:

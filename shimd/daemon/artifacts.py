@@ -18,10 +18,12 @@ from typing import Any, BinaryIO
 
 from anyio import to_thread
 
+from shimd.daemon.compilations import Waiter
 from shimd.daemon.content import Content
 from shimd.daemon.modules import Modules
 from shimd.errors import InvalidArgument, NotFound, ResourceExhausted
 from shimd.worker.messages import memory_file
+from shimd.worker.source import Source, source
 
 #: Files of an application: one a layer, or many in an archive (Spin's ``crates/oci``).
 DATA = "application/vnd.wasm.content.layer.v1+data"
@@ -36,10 +38,10 @@ _CHUNK = 1 << 20
 
 
 class ImageLayers:
-    """Of one image; ``layers`` are descriptors, as its manifest has them."""
+    """Of one container's image; ``layers`` are descriptors, as its manifest has them."""
 
-    def __init__(self, engine: str, content: Content, modules: Modules, layers: list[dict[str, Any]]) -> None:
-        self._engine = engine
+    def __init__(self, waiter: Waiter, content: Content, modules: Modules, layers: list[dict[str, Any]]) -> None:
+        self._waiter = waiter
         self._content = content
         self._modules = modules
         self._layers = {layer["digest"]: layer for layer in layers}
@@ -65,7 +67,7 @@ class ImageLayers:
         """The compiled form of a layer."""
         fd = await self.read(digest)
         try:
-            return await self._modules.compiled(self._engine, name, fd)
+            return await self._modules.compiled(self._waiter, name, fd)
         finally:
             os.close(fd)
 
@@ -80,11 +82,11 @@ class ImageLayers:
         # With the layers in its name nobody gets from the cache what is not in their own image.
         key = memory_file("shimd-files", json.dumps([files, sorted(ours)], sort_keys=True).encode())
 
-        async def make(_key: int, directory: Path) -> None:
+        async def make(_key: Source, directory: Path) -> None:
             await self._lay_out(files, directory)
 
         try:
-            return await self._modules.cache.artifact("files", _VERSION, key, make)
+            return await self._modules.cache.artifact("files", _VERSION, await source("the list of files", key), make)
         finally:
             os.close(key)
 

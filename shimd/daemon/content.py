@@ -17,6 +17,7 @@ from shimd.api.containerd.services.containers.v1 import ContainersStub, GetConta
 from shimd.api.containerd.services.content.v1 import ContentStub, ReadContentRequest
 from shimd.api.containerd.services.images.v1 import GetImageRequest, ImagesStub
 from shimd.errors import InvalidArgument, NotFound, Unavailable
+from shimd.worker.source import check_size
 
 WASM_LAYERS = frozenset(
     {
@@ -116,12 +117,15 @@ async def wasm_layer(content: Content, container: str, name: str, more_types: fr
     """The module in the image of a container; of several the one whose title is ``name``, else the first.
 
     :raises NotFound: the container has no image, or the image no such layer
+    :raises ResourceExhausted: it is too large
     :raises Unavailable: containerd does not answer
     """
     layers = [layer for layer in await content.layers(container) if layer.get("mediaType") in WASM_LAYERS | more_types]
     if not layers:
         raise NotFound(f"the image of container {container} has no WebAssembly layer")
-    return b"".join([part async for part in content.stream(choose(layers, name)["digest"])])
+    chosen = choose(layers, name)
+    check_size(name, chosen.get("size", 0))
+    return b"".join([part async for part in content.stream(chosen["digest"])])
 
 
 def choose(layers: list[dict[str, Any]], name: str) -> dict[str, Any]:

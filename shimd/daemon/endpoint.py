@@ -17,6 +17,7 @@ from grpclib.server import Server as GrpcServer
 from shimd import paths
 from shimd.daemon.artifacts import ImageLayers
 from shimd.daemon.background import Background
+from shimd.daemon.compilations import Waiter
 from shimd.daemon.content import Content, wasm_layer
 from shimd.daemon.events import EventBus
 from shimd.daemon.forks import ForkPool
@@ -81,18 +82,20 @@ class Endpoint:
         return await self._worlds.make(plan, terminal, meanwhile)
 
     async def program(self, container: str, name: str, fd: int | None) -> Path:
+        waiter = Waiter(self.namespace, container, self.engine)
         if fd is not None:
-            return await self._modules.compiled(self.engine, name, fd)
+            return await self._modules.compiled(waiter, name, fd)
         wasm = await wasm_layer(self._content, container, name, engine_layers(self.engine))
         fd = os.memfd_create("shimd-layer", os.MFD_CLOEXEC)
         try:
             os.pwrite(fd, wasm, 0)
-            return await self._modules.compiled(self.engine, name, fd)
+            return await self._modules.compiled(waiter, name, fd)
         finally:
             os.close(fd)
 
     async def image(self, container: str) -> ImageLayers:
-        return ImageLayers(self.engine, self._content, self._modules, await self._content.layers(container))
+        waiter = Waiter(self.namespace, container, self.engine)
+        return ImageLayers(waiter, self._content, self._modules, await self._content.layers(container))
 
     async def discard(self, artifact: Path) -> None:
         await self._modules.cache.discard(artifact)

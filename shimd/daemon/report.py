@@ -14,6 +14,7 @@ import shimd
 from shimd import paths
 from shimd.api.io.containerd.cgroups import v1, v2
 from shimd.api.shimd.status import v1 as api
+from shimd.daemon.compilations import Compilation, Wait
 from shimd.daemon.endpoint import Endpoint
 from shimd.daemon.supervisor import Supervisor
 from shimd.engines.registry import engine_names, engine_version
@@ -56,10 +57,7 @@ def daemon(supervisor: Supervisor, started_at: datetime) -> api.DaemonResponse:
             api.Containerd(events_address=address, events_queued=queued)
             for address, queued in supervisor.bus.queued().items()
         ],
-        compiling=[
-            api.Compilation(program=name, started_at=_from_monotonic(since))
-            for name, since in supervisor.modules.compiling.items()
-        ],
+        compiling=[_compilation(supervisor, one) for one in supervisor.modules.compilations.all],
     )
 
 
@@ -99,6 +97,30 @@ def tasks(supervisor: Supervisor, namespace: str, id: str) -> list[tuple[Contain
     containers = itertools.chain.from_iterable(endpoint.service.containers.values() for endpoint in endpoints)
     found = [container for container in containers if container.id.startswith(id)]
     return [(container, _task(container)) for container in sorted(found, key=lambda c: c.init.created_at)]
+
+
+def creating(supervisor: Supervisor, namespace: str, id: str) -> list[api.Task]:
+    """Containers, chosen likewise, that are no tasks yet, since they wait for their programs to be compiled."""
+    waits = [wait for wait in supervisor.modules.compilations.waits if namespace in ("", wait.waiter.namespace)]
+    return [_creating(wait) for wait in waits if wait.waiter.container.startswith(id)]
+
+
+def _creating(wait: Wait) -> api.Task:
+    init = api.Process(state=api.State.CREATING, args=[wait.program], created_at=_from_monotonic(wait.since))
+    return api.Task(namespace=wait.waiter.namespace, id=wait.waiter.container, engine=wait.waiter.engine, init=init)
+
+
+def _compilation(supervisor: Supervisor, one: Compilation) -> api.Compilation:
+    compilations = supervisor.modules.compilations
+    return api.Compilation(
+        program=one.program,
+        started_at=_from_monotonic(one.since),
+        engine=one.engine,
+        size=one.size,
+        digest=one.digest,
+        queued=one.queued,
+        containers=[wait.waiter.container for wait in compilations.waits if compilations.of(wait) is one],
+    )
 
 
 def _task(container: Container) -> api.Task:

@@ -47,7 +47,8 @@ class StatusService(api.StatusBase):
         found = report.tasks(self._supervisor, message.namespace, message.id)
         if message.usage:
             await to_thread.run_sync(report.measure, found)
-        return api.TasksResponse(tasks=[task for _container, task in found])
+        creating = report.creating(self._supervisor, message.namespace, message.id)
+        return api.TasksResponse(tasks=[*(task for _container, task in found), *creating])
 
     async def events(self, message: api.EventsRequest) -> AsyncIterator[api.Event]:
         def wanted(event: Happened) -> bool:

@@ -22,7 +22,7 @@ class Supervisor:
         self._background = Background(tasks)
         self.pool = ForkPool(Background(beneath))
         self.worlds = Worlds(self._background)
-        self.modules = Modules(self.pool)
+        self.modules = Modules(self.pool, self._background)
         self.bus = EventBus(self._background)
         self.endpoints: dict[tuple[str, str, str], Endpoint] = {}
         self._lock = anyio.Lock()

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
+from shimd.engines.outline import Outline
+
 #: Exit code of an app whose guest trapped: what a native abort() gives (128 + SIGABRT).
 EXIT_TRAP = 134
 #: Exit code of an app whose engine failed (runwasi's convention).
@@ -278,6 +280,20 @@ class RunsInC(Protocol):
 
         :returns: ``None`` if this program needs Python
         :raises EngineError: as :meth:`Engine.check` does
+        """
+        ...
+
+
+@runtime_checkable
+class Foresees(Protocol):
+    """An engine that can tell by a program's outline that it would be compiled in vain, which may take minutes.
+    Optional."""
+
+    def foresee(self, program: Outline, runs_on: str) -> None:
+        """Called in the compile worker, confined, before :meth:`Engine.precompile`; takes milliseconds.
+
+        :param runs_on: the engine that will run it: this one, or one of which it is the family
+        :raises UnsupportedFeature: it cannot run there, whatever the compiler makes of it
         """
         ...
 

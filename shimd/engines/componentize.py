@@ -4,6 +4,7 @@ The package ``shimd-componentize`` (``native/componentize``), where it is instal
 """
 
 import ctypes
+import re
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 #: How the custom section starts in which wit-bindgen describes the component's type.
 _DESCRIPTION = b"component-type"
+#: How interfaces are named; bindings of wit-bindgen 0.2 have functions in words instead, with colons, too.
+_INTERFACE = re.compile(r"[\w-]+:[\w-]+/[\w-]+")
+CORE = "the module is the core of a component"
 REMEDY = (
     "install shimd-componentize on the node (make componentize-native), or convert it: "
     "wasm-tools component new --adapt wasi_snapshot_preview1.reactor.wasm"
@@ -23,7 +27,7 @@ REMEDY = (
 def is_core(binary: bytes, module: "wasmtime.Module") -> bool:
     """Whether a module uses bindings of the component model: their names are of interfaces, ``a:b/c#d``."""
     names = (*(item.module for item in module.imports), *(item.name for item in module.exports))
-    return _DESCRIPTION in binary and any(":" in name for name in names)
+    return _DESCRIPTION in binary and any(_INTERFACE.match(name) for name in names)
 
 
 def version() -> str:

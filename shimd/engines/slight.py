@@ -207,7 +207,7 @@ def _check_entry(exports: Collection[str], *, serves: bool) -> None:
 
 
 def _check_imports(module: "wasmtime.Module", provided: Collection[str]) -> None:
-    from shimd.apps.slight.world import BEFORE
+    from shimd.apps.slight.names import BEFORE
 
     for item in module.imports:
         if item.module in BEFORE:

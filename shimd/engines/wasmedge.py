@@ -37,6 +37,7 @@ from shimd.engines.core import (
     read_facts,
     top_preopens,
 )
+from shimd.engines.outline import Outline
 from shimd.linux import libc
 
 #: Bumped when what is compiled changes, or the files of an artefact.
@@ -101,6 +102,11 @@ class WasmEdgeEngine:
         self._configured()
         if text:
             load_text_format()
+
+    def foresee(self, program: Outline, runs_on: str) -> None:
+        from shimd.engines import foresight  # in compile workers only
+
+        foresight.for_wasmedge(program)
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         from shimd.engines import libwasmedge

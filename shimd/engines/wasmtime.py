@@ -20,6 +20,7 @@ from shimd.engines.base import (
     UnsupportedFeature,
 )
 from shimd.engines.core import check_entry, environment, known_facts, read_facts, top_preopens
+from shimd.engines.outline import Outline
 from shimd.engines.wasmtime_artifact import (
     COMPONENT_FILE,
     CONFIG,
@@ -88,6 +89,11 @@ class WasmtimeEngine:
 
     def load_compiler(self, *, text: bool) -> None:
         load_compiler()
+
+    def foresee(self, program: Outline, runs_on: str) -> None:
+        from shimd.engines import foresight  # in compile workers only
+
+        foresight.for_wasmtime(program, runs_on)
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         compile(wasm, artifact)

@@ -26,7 +26,6 @@ _HTTP_ENGINE = "wasi-http"
 #: What a component imports that opens sockets: likewise.
 _OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
 _SOCKETS_ENGINE = "wasi-sockets"
-_CORE = "the module is the core of a component"
 
 
 class Exit(Exception):
@@ -73,7 +72,7 @@ def load_compiler() -> None:
     """All that :func:`compile` imports and opens."""
     from wasmtime import component  # noqa: F401
 
-    from shimd.engines import componentize, doors  # noqa: F401
+    from shimd.engines import componentize, doors, foresight  # noqa: F401
 
     componentize.library()
 
@@ -111,7 +110,7 @@ def compile(wasm: bytes, artifact: Path) -> None:
         raise InvalidModule(f"not valid WebAssembly: {sentence(error)}") from None
     artifact.mkdir()
     if kind in (MODULE, GUEST):
-        problem = f"{_CORE}: {componentize.REMEDY}" if is_core else _problem(make_linker(engine), compiled)
+        problem = f"{componentize.CORE}: {componentize.REMEDY}" if is_core else _problem(make_linker(engine), compiled)
         facts = {"problem": problem, "exports": _exports(compiled)}
     if kind == COMPONENT_FILE:
         facts = {"problem": _newer(engine, compiled)}
@@ -196,23 +195,22 @@ def facts_of(artifact: Path) -> dict[str, Any]:
 
 
 def _why_it_serves_not(artifact: Path) -> str:
+    from shimd.engines.componentize import CORE
+
     problem = str(facts_of(artifact).get("problem") or "")
     if (artifact / MODULE).exists():
-        if problem.startswith(_CORE):
+        if problem.startswith(CORE):
             return problem
         return "it is a core module, and servers are components: rebuild it with a newer SDK (Spin's: 2 or later)"
     return f"it {problem or 'is a component that serves nothing: it exports no wasi:http/incoming-handler'}"
 
 
 def _newer(engine: "wasmtime.Engine", program: Any) -> str | None:
-    """Why a component of WASI 0.3 does not run: its functions pass streams, of which the C API makes no values."""
-    for name in program.type.exports(engine):
-        if "@0.3." in name or name.startswith("spin:redis/inbound-redis@3"):
-            return (
-                f"exports {name}, which is WASI 0.3: its streams cannot be passed by wasmtime's C API. "
-                "Build it for WASI 0.2: Python apps with spin-sdk 3.4 and componentize-py 0.17"
-            )
-    return None
+    """Why a component of WASI 0.3 does not run."""
+    from shimd.engines.foresight import newer_problem
+
+    problems = (newer_problem("exports", name) for name in program.type.exports(engine))
+    return next(filter(None, problems), None)
 
 
 def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
@@ -227,12 +225,11 @@ def _problem(linker: "wasmtime.Linker", module: "wasmtime.Module") -> str | None
     """Why a module cannot run here, for want of what it imports."""
     import wasmtime
 
-    for item in module.imports:
-        if item.module != WASI:
-            way_out = " (WASIX modules run on wasmer)" if item.module.startswith("wasix") else ""
-            if item.module == "canonical_abi" or any(other.module == "canonical_abi" for other in module.imports):
-                way_out = " (Slight's modules run on slight, beside a /slightfile.toml)"
-            return f"the module imports {item.module}.{item.name}, which is not WASI preview 1{way_out}"
+    from shimd.engines.foresight import import_problem
+
+    imports = [(item.module, item.name or "") for item in module.imports]
+    if problem := import_problem(imports, {WASI}, "is not WASI preview 1"):
+        return problem
     try:
         linker.instantiate_pre(module)
     except wasmtime.WasmtimeError as error:

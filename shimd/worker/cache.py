@@ -9,7 +9,6 @@ half an entry. Entries belong to root; compile workers write temporary directori
 
 import errno
 import fcntl
-import hashlib
 import os
 import secrets
 import shutil
@@ -25,11 +24,10 @@ from anyio import to_thread
 
 from shimd import paths
 from shimd.errors import Internal, ShimdError, Unavailable, from_os
+from shimd.worker.source import Source
+from shimd.worker.worlds import Tasks
 
-Compile = Callable[[int, Path], Awaitable[None]]
-#: Modules up to this size are hashed in the event loop: a thread costs more.
-_INLINE = 1 << 20
-_CHUNK = 1 << 20
+Make = Callable[[Source, Path], Awaitable[None]]
 #: Age in seconds at which a temporary directory is nobody's.
 _ABANDONED = 86400
 #: Largest size of the cache, bytes, unless SHIMD_CACHE_SIZE says otherwise.
@@ -38,7 +36,7 @@ _DEFAULT_SIZE = 1 << 30
 
 @dataclass
 class _Job:
-    """One compilation, and those who wait for it."""
+    """An entry that is being made, and those who wait for it."""
 
     done: anyio.Event = field(default_factory=anyio.Event)
     error: ShimdError | None = None
@@ -47,52 +45,65 @@ class _Job:
 class Cache:
     """The cache of one node, shared by all engines; several daemons may use one directory."""
 
-    def __init__(self, directory: Path | None = None, size: int | None = None) -> None:
+    def __init__(self, directory: Path | None = None, size: int | None = None, tasks: Tasks | None = None) -> None:
+        """:param tasks: what makes the entries, whatever becomes of those who ask for them. Without it, who asks first
+        makes an entry, and ends that by being cancelled (``shimd run``)
+        """
         self.directory = directory or paths.cache_dir()
         self._size = size or int(os.environ.get("SHIMD_CACHE_SIZE") or _DEFAULT_SIZE)
-        self._jobs: dict[Path, _Job] = {}
+        self._tasks = tasks
+        self._jobs: dict[tuple[str, Path], _Job] = {}
 
-    async def artifact(self, engine: str, version: str, wasm: int, compile: Compile) -> Path:
-        """The compiled form of the module in the file ``wasm``, made by ``compile`` if it is not there yet.
+    async def artifact(self, engine: str, version: str, source: Source, make: Make, asker: str = "") -> Path:
+        """What ``make`` made of a source, now if it is not there yet.
 
-        ``compile(wasm, path)`` is called once, however many ask at the same time, and its error is everybody's; whoever
-        asks later has it tried again. If the one who compiles is cancelled, another of those who wait takes over.
+        ``make(source, path)`` is called once, however many ask at the same time, and its error is everybody's; whoever
+        asks later has it tried again. If it is cancelled, another of those who wait takes over. Its source is
+        opened anew: the caller may go away meanwhile.
 
-        :raises ShimdError: compile's, or the disk's
+        :param asker: whose error is nobody else's, since ``make`` depends on it
+        :raises ShimdError: make's, or the disk's
         """
-        digest = await sha256(wasm)
-        entry = self.directory / engine / version / digest
+        entry = self.directory / engine / version / source.digest
         while not _hit(entry):
-            if (job := self._jobs.get(entry)) is None:
-                await self._make(entry, wasm, compile)
-            else:
-                await job.done.wait()
-                if job.error is not None:
-                    raise job.error
+            if (job := self._jobs.get((asker, entry))) is None:
+                job = await self._begin((asker, entry), source, make)
+            await job.done.wait()
+            if job.error is not None:
+                raise job.error
         return entry / "artifact"
 
-    async def _make(self, entry: Path, wasm: int, compile: Compile) -> None:
-        job = self._jobs[entry] = _Job()
+    async def _begin(self, key: tuple[str, Path], source: Source, make: Make) -> _Job:
+        # The caller may go away, and its descriptor's position is its own affair.
+        own = source._replace(fd=os.open(f"/proc/self/fd/{source.fd}", os.O_RDONLY | os.O_CLOEXEC))
+        job = self._jobs[key] = _Job()
+        if self._tasks is not None:
+            self._tasks.start_soon(self._work, key, own, make)
+        else:
+            await self._work(key, own, make)
+        return job
+
+    async def _work(self, key: tuple[str, Path], source: Source, make: Make) -> None:
+        job = self._jobs[key]
         try:
-            await self._compile(entry, wasm, compile)
+            await self._make(key[1], source, make)
         except ShimdError as error:
             job.error = error
-            raise
         except OSError as error:
             job.error = from_os(error)
-            raise job.error from error
         except Exception as error:
             job.error = Internal(f"compiling failed: {error!r}")
             raise
         finally:
-            del self._jobs[entry]
+            os.close(source.fd)
+            del self._jobs[key]
             job.done.set()
 
-    async def _compile(self, entry: Path, wasm: int, compile: Compile) -> None:
+    async def _make(self, entry: Path, source: Source, make: Make) -> None:
         temporary = entry.parent / f"tmp.{secrets.token_hex(8)}"
         temporary.mkdir(parents=True, mode=0o755)
         try:
-            await compile(wasm, temporary / "artifact")
+            await make(source, temporary / "artifact")
             await to_thread.run_sync(_publish, temporary, entry)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -198,18 +209,3 @@ def _sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-async def sha256(fd: int) -> str:
-    """Of a whole file, whatever its offset."""
-    if os.fstat(fd).st_size <= _INLINE:
-        return _sha256(fd)
-    return await to_thread.run_sync(_sha256, fd)
-
-
-def _sha256(fd: int) -> str:
-    digest, offset = hashlib.sha256(), 0
-    while chunk := os.pread(fd, _CHUNK, offset):
-        digest.update(chunk)
-        offset += len(chunk)
-    return digest.hexdigest()

@@ -8,13 +8,17 @@ within limits of memory, time and file size, and may write to one empty director
 """
 
 import errno
+import hashlib
 import os
 import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
 
-from shimd.engines.base import Engine, LoadsCompiler
-from shimd.errors import ResourceExhausted
+from shimd.cgroup.join import join
+from shimd.engines import foresight, outline  # noqa: F401 — what engines foresee by
+from shimd.engines.base import Engine, Foresees, LoadsCompiler
+from shimd.errors import ResourceExhausted, Unavailable
 from shimd.linux import libc
 from shimd.worker.messages import Plan
 from shimd.worker.privileges import filter_calls
@@ -24,6 +28,8 @@ from shimd.worker.seal import seal
 _BINARY = b"\0asm"
 #: nobody:nogroup (the kernel's overflow ids).
 _NOBODY = 65534
+#: How much it is niced, and its oom_score_adj: the highest.
+_NICE, _FIRST_TO_DIE = 10, "1000"
 #: Where the directory for the artefact is mounted; there is one everywhere.
 _PLACE = "/tmp"
 
@@ -33,13 +39,22 @@ def run(engine: Engine[object], plan: Plan) -> None:
 
     :raises EngineError: the module is not valid, or the engine failed
     :raises ResourceExhausted: it takes more memory or space than it may
+    :raises Unavailable: it is not what was hashed
     """
+    _give_way(plan.get("cgroup", []))
+    if not plan.get("cgroup") and not plan.get("unified"):  # which limits what counts
+        resource.setrlimit(resource.RLIMIT_AS, (_limit("MEMORY", 16 << 30),) * 2)
+    with suppress(OSError):  # a pipe, which nobody looked at
+        os.lseek(0, 0, os.SEEK_SET)
     program = open(0, "rb", closefd=False)  # noqa: SIM115 this process has no other use for it
     load_compiler(engine, program.peek())
     artifact = _confine(Path(plan["artifact"]))
     filter_calls(plan.get("seccomp"))
+    _foresee(engine, plan.get("engine"))
+    if plan.get("only_look"):
+        return
     try:
-        engine.precompile(program.read(), artifact)
+        engine.precompile(_unchanged(program.read(), plan.get("digest")), artifact)
     except MemoryError:
         raise ResourceExhausted("compiling takes more memory than SHIMD_COMPILE_MEMORY allows") from None
     except OSError as error:
@@ -59,10 +74,35 @@ def load_compiler(engine: Engine[object], start: bytes) -> None:
     seal("its confinement")
 
 
+def _give_way(cgroup: list[str]) -> None:
+    """To apps, and to all else on the node: it can be done again, and comes from anybody. Into its own cgroup, too."""
+    join(cgroup)
+    os.nice(_NICE)
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # not the daemon's, which protects it
+        file.write(_FIRST_TO_DIE)
+
+
+def _foresee(engine: Engine[object], runs_on: str | None) -> None:
+    """:raises UnsupportedFeature: it would be compiled in vain"""
+    if isinstance(engine, Foresees):
+        try:
+            found = outline.read(0)
+        except OSError:  # no file that can be read from the middle
+            return
+        if found is not None:
+            engine.foresee(found, runs_on or engine.name)
+
+
+def _unchanged(data: bytes, digest: str | None) -> bytes:
+    """What is to be compiled, if it still is what was hashed: whoever can write to it may have done so since."""
+    if digest and hashlib.sha256(data).hexdigest() != digest:
+        raise Unavailable("the program was changed while it was read")
+    return data
+
+
 def _confine(artifact: Path) -> Path:
     """Give everything up that is not needed; returns where the artefact's directory is now."""
     resource.setrlimit(resource.RLIMIT_CPU, (_limit("CPU_SECONDS", 600),) * 2)
-    resource.setrlimit(resource.RLIMIT_AS, (_limit("MEMORY", 16 << 30),) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_limit("OUTPUT", 4 << 30),) * 2)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error to be told, not a death
     if os.geteuid() != 0:

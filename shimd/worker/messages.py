@@ -90,6 +90,12 @@ class Plan(TypedDict, total=False):
     """Whether fd 0 is a pty to be made the controlling terminal."""
     artifact: str
     """The compiled module; missing if the worker asks for it itself. compile: where to put it."""
+    digest: str
+    """compile: SHA-256 of the program, hexadecimal, under which its compiled form will be found."""
+    engine: str
+    """compile: that will run it; empty: the fork server's own."""
+    only_look: bool
+    """compile: end when it is seen whether it would be in vain."""
     preopens: list[tuple[str, str, bool]]
     """(host directory, guest directory, read-only). Of a container: its root, never read-only, since the kernel's
     mounts are; and each bind mount by itself, for engines that cannot just follow the kernel's."""

@@ -12,20 +12,13 @@ from shimd.apps.slight.http_server import HttpServer
 from shimd.apps.slight.keyvalue import Keyvalue
 from shimd.apps.slight.locking import DistributedLocking
 from shimd.apps.slight.messaging import Messaging
+from shimd.apps.slight.names import NAMES
 from shimd.apps.slight.secrets import Stores
 from shimd.apps.slight.slightfile import Slightfile
 from shimd.apps.slight.sql import Sql
 from shimd.wit.host import Provided
 from shimd.wit.resolve import Function, functions
 from shimd.wit.syntax import Interface, parse
-
-NAMES = (
-    "blob-store", "configs", "distributed-locking", "http-client", "http-server", "keyvalue", "messaging", "sql",
-)  # fmt: skip
-#: Those of Slight before 0.3, and what they are now.
-BEFORE: Mapping[str, str] = {
-    "kv": "keyvalue", "mq": "messaging", "pubsub": "messaging", "lockd": "distributed-locking", "http": "http-server",
-}  # fmt: skip
 
 
 @cache

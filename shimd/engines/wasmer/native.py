@@ -24,6 +24,7 @@ from shimd.engines.core import (
     read_facts,
     top_preopens,
 )
+from shimd.engines.outline import Outline
 from shimd.linux.packed import pack
 
 #: Bumped when the files of an artefact change.
@@ -60,6 +61,11 @@ class NativeEngine:
     def load_compiler(self, *, text: bool) -> None:
         if text:
             load_text_format()
+
+    def foresee(self, program: Outline, runs_on: str) -> None:
+        from shimd.engines import foresight  # in compile workers only
+
+        foresight.for_wasmer(program)
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         binary = as_binary(wasm, "wasmer")

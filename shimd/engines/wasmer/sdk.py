@@ -25,6 +25,7 @@ from shimd.engines.base import (
     UnsupportedFeature,
 )
 from shimd.engines.core import as_binary, load_text_format
+from shimd.engines.outline import Outline
 from shimd.linux import libc
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class SdkEngine:
     def load_compiler(self, *, text: bool) -> None:
         if text:
             load_text_format()
+
+    def foresee(self, program: Outline, runs_on: str) -> None:
+        from shimd.engines import foresight  # in compile workers only
+
+        foresight.for_wasmer(program)
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         wasm = as_binary(wasm, "wasmer")

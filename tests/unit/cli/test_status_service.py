@@ -22,6 +22,7 @@ from shimd.api.containerd.events import TaskCreate, TaskExit, TaskStart
 from shimd.api.containerd.types import Mount
 from shimd.api.shimd.status import v1 as api
 from shimd.cli.client import streamed
+from shimd.daemon.compilations import Compilation, Waiter
 from shimd.daemon.endpoint import Endpoint
 from shimd.daemon.status import EVENTS, MAX_STREAMS, StatusServer
 from shimd.daemon.supervisor import Supervisor
@@ -131,7 +132,8 @@ async def test_counts_endpoints_queues_compilations_and_cache(
     exited(container(second, "stopped").init, 1)
     for _ in range(3):
         first.publish(TaskStart(container_id="running", pid=1))
-    supervisor.modules.compiling["big.wasm"] = 0.0
+    compilations = supervisor.modules.compilations
+    compilations.all.append(Compilation("big.wasm", "wasmtime", 7, "abc", "first"))
     entry = tmp_path / "cache" / "wasmtime" / "v1" / "abc"
     entry.mkdir(parents=True)
     (entry / "artifact").write_bytes(b"x" * 100)
@@ -151,6 +153,30 @@ async def test_counts_endpoints_queues_compilations_and_cache(
     assert daemon.containerds == [api.Containerd(events_address=address, events_queued=3)]
     assert [item.program for item in daemon.compiling] == ["big.wasm"]
     assert daemon.cache == api.Cache(modules=1, size=100)
+
+
+async def test_who_waits_for_a_compilation_is_being_created(supervisor: Supervisor, stub: api.StatusStub) -> None:
+    """And who waits for what is compiled already is not: that takes no time."""
+    compilations = supervisor.modules.compilations
+    compilation = Compilation("/big.wasm", "wasmtime", 7, "abc", "gone")
+    with (
+        compilations.listed(compilation),
+        compilations.waiting(Waiter("ns1", "first", "wasmtime"), "/big.wasm", "abc"),
+        compilations.waiting(Waiter("ns1", "second", "spin"), "/big.wasm", "abc"),
+        compilations.waiting(Waiter("ns1", "quick", "wasmtime"), "/small.wasm", "def"),
+    ):
+        (told,) = (await stub.daemon()).compiling
+        assert (told.program, told.engine, told.size, told.queued) == ("/big.wasm", "wasmtime", 7, True)
+        assert told.containers == ["first", "second"]
+        with compilation.going_on():
+            assert not (await stub.daemon()).compiling[0].queued
+        tasks = (await stub.tasks(api.TasksRequest(namespace="ns1"))).tasks
+        assert [(task.id, task.engine) for task in tasks] == [("first", "wasmtime"), ("second", "spin")]
+        assert all(task.init and task.init.state is api.State.CREATING for task in tasks)
+        assert not (await stub.tasks(api.TasksRequest(namespace="other"))).tasks
+        assert [task.id for task in (await stub.tasks(api.TasksRequest(id="sec"))).tasks] == ["second"]
+    assert not (await stub.daemon()).compiling
+    assert not (await stub.tasks(api.TasksRequest())).tasks
 
 
 async def test_tasks_with_their_processes(supervisor: Supervisor, stub: api.StatusStub) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from shimd.daemon import artifacts
 from shimd.daemon.artifacts import ARCHIVE, DATA, ImageLayers
+from shimd.daemon.compilations import Waiter
 from shimd.daemon.content import Content
 from shimd.daemon.modules import Modules
 from shimd.errors import InvalidArgument, NotFound, ResourceExhausted, ShimdError
@@ -48,7 +49,7 @@ class Stored(Content):
             for name, kind in layers.items()
             for found in [self.named[name]]
         ]
-        return ImageLayers("spin", self, modules, described)
+        return ImageLayers(Waiter("test", "app", "spin"), self, modules, described)
 
     @property
     def named(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from shimd.errors import InvalidArgument
 from shimd.task.magic import NativeProgram, reject_native
 
 
@@ -30,6 +31,17 @@ def test_native(file: int, data: bytes, kind: str) -> None:
 def test_not(file: int, data: bytes) -> None:
     os.write(file, data)
     reject_native("/app", file)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(b"wasmer-universalWASMER\0\0", "machine code that wasmer has compiled"), (b"\0webc002", r"wasmer's \(\.webc\)")],
+)
+def test_others_that_nobody_runs(file: int, data: bytes, words: str) -> None:
+    os.write(file, data)
+    with pytest.raises(InvalidArgument, match=f"^/app is no program, but .*{words}") as caught:
+        reject_native("/app", file)
+    assert not isinstance(caught.value, NativeProgram)
 
 
 def test_wherever_the_file_is_read(file: int) -> None:

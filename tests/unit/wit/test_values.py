@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shimd.apps.slight.world import NAMES, interface
+from shimd.apps.slight.names import NAMES
+from shimd.apps.slight.world import interface
 from shimd.component.results import Case, Err, Ok
 from shimd.wit.compound import UNIT, Enum, Expected, Option, Record, Tuple, Variant
 from shimd.wit.memory import Fault, Handles

@@ -13,7 +13,8 @@ import pytest
 
 from shimd.errors import InvalidArgument, ResourceExhausted, ShimdError
 from shimd.linux import libc
-from shimd.worker.cache import Cache, Compile, sha256
+from shimd.worker.cache import Cache, Make
+from shimd.worker.source import Source, sha256, source
 
 pytestmark = pytest.mark.anyio
 
@@ -35,8 +36,8 @@ def _file(path: Path, data: bytes) -> Iterator[int]:
     os.close(fd)
 
 
-def counted(calls: list[Path], size: int = 10) -> Compile:
-    async def compile(_wasm: int, artifact: Path) -> None:
+def counted(calls: list[Path], size: int = 10) -> Make:
+    async def compile(_wasm: Source, artifact: Path) -> None:
         calls.append(artifact)
         await anyio.sleep(0.01)
         artifact.write_bytes(b"x" * size)
@@ -49,7 +50,7 @@ async def test_fifty_at_once_compile_once(cache: Cache, wasm: int) -> None:
     found: set[Path] = set()
 
     async def ask() -> None:
-        found.add(await cache.artifact("engine", "1", wasm, counted(calls)))
+        found.add(await cache.artifact("engine", "1", await source("app.wasm", wasm), counted(calls)))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(50):
@@ -63,21 +64,21 @@ async def test_fifty_at_once_compile_once(cache: Cache, wasm: int) -> None:
 async def test_engine_and_version_are_part_of_the_key(cache: Cache, wasm: int) -> None:
     calls: list[Path] = []
     for engine, version in (("a", "1"), ("a", "2"), ("b", "1"), ("a", "1")):
-        await cache.artifact(engine, version, wasm, counted(calls))
+        await cache.artifact(engine, version, await source("app.wasm", wasm), counted(calls))
     assert len(calls) == 3
 
 
 async def test_an_error_is_everybodys_and_the_next_one_tries_again(cache: Cache, wasm: int) -> None:
     errors: list[ShimdError] = []
 
-    async def fail(_wasm: int, artifact: Path) -> None:
+    async def fail(_wasm: Source, artifact: Path) -> None:
         artifact.write_bytes(b"half")
         await anyio.sleep(0.01)
         raise InvalidArgument("not valid")
 
     async def ask() -> None:
         try:
-            await cache.artifact("engine", "1", wasm, fail)
+            await cache.artifact("engine", "1", await source("app.wasm", wasm), fail)
         except ShimdError as error:
             errors.append(error)
 
@@ -87,7 +88,7 @@ async def test_an_error_is_everybodys_and_the_next_one_tries_again(cache: Cache,
     assert [str(error) for error in errors] == ["not valid"] * 5
     assert list(cache.directory.rglob("*artifact*")) == []
     calls: list[Path] = []
-    await cache.artifact("engine", "1", wasm, counted(calls))
+    await cache.artifact("engine", "1", await source("app.wasm", wasm), counted(calls))
     assert len(calls) == 1
 
 
@@ -95,17 +96,17 @@ async def test_who_waits_for_a_cancelled_compilation_takes_it_over(cache: Cache,
     """That one client went away is no error of the others'."""
     started, calls, found = anyio.Event(), list[Path](), list[Path]()
 
-    async def slow(_wasm: int, artifact: Path) -> None:
+    async def slow(_wasm: Source, artifact: Path) -> None:
         artifact.write_bytes(b"half")
         started.set()
         await anyio.sleep_forever()
 
     async def first(scope: anyio.CancelScope) -> None:
         with scope:
-            await cache.artifact("engine", "1", wasm, slow)
+            await cache.artifact("engine", "1", await source("app.wasm", wasm), slow)
 
     async def other() -> None:
-        found.append(await cache.artifact("engine", "1", wasm, counted(calls)))
+        found.append(await cache.artifact("engine", "1", await source("app.wasm", wasm), counted(calls)))
 
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
@@ -122,12 +123,12 @@ async def test_who_waits_for_a_cancelled_compilation_takes_it_over(cache: Cache,
 
 
 async def test_a_cancelled_compilation_leaves_nothing(cache: Cache, wasm: int) -> None:
-    async def slow(_wasm: int, artifact: Path) -> None:
+    async def slow(_wasm: Source, artifact: Path) -> None:
         artifact.write_bytes(b"half")
         await anyio.sleep_forever()
 
     with anyio.move_on_after(0.01) as scope:
-        await cache.artifact("engine", "1", wasm, slow)
+        await cache.artifact("engine", "1", await source("app.wasm", wasm), slow)
     assert scope.cancelled_caught
     assert list(cache.directory.glob("*/*/*")) == []
 
@@ -143,13 +144,13 @@ async def test_only_files_and_directories_are_taken_from_a_compile_worker(
 ) -> None:
     """A link leads elsewhere; who opens a FIFO waits for ever."""
 
-    async def compile(_wasm: int, artifact: Path) -> None:
+    async def compile(_wasm: Source, artifact: Path) -> None:
         path = artifact.parent / name
         path.parent.mkdir(exist_ok=True)
         leave(path)
 
     with anyio.fail_after(20), pytest.raises(ShimdError, match=f"left {os.path.basename(name)}, which is neither"):
-        await cache.artifact("engine", "1", wasm, compile)
+        await cache.artifact("engine", "1", await source("app.wasm", wasm), compile)
     assert list(cache.directory.glob("*/*/*")) == []
 
 
@@ -159,14 +160,14 @@ async def test_an_entry_that_cannot_be_published_is_an_error_once(cache: Cache, 
         pytest.skip("mounts, so that a rename fails")
     calls: list[Path] = []
 
-    async def compile(_wasm: int, artifact: Path) -> None:
+    async def compile(_wasm: Source, artifact: Path) -> None:
         calls.append(artifact)
         libc.mount("tmpfs", str(artifact.parent), "tmpfs", 0)
         artifact.write_bytes(b"x")
 
     try:
         with anyio.fail_after(20), pytest.raises(ShimdError, match="busy"):
-            await cache.artifact("engine", "1", wasm, compile)
+            await cache.artifact("engine", "1", await source("app.wasm", wasm), compile)
         assert len(calls) == 1
     finally:
         for artifact in calls:
@@ -174,22 +175,22 @@ async def test_an_entry_that_cannot_be_published_is_an_error_once(cache: Cache, 
 
 
 async def test_another_daemon_that_was_first_is_as_good(cache: Cache, wasm: int) -> None:
-    async def compile(_wasm: int, artifact: Path) -> None:
-        await Cache(cache.directory).artifact("engine", "1", wasm, counted([], size=7))
+    async def compile(_wasm: Source, artifact: Path) -> None:
+        await Cache(cache.directory).artifact("engine", "1", await source("app.wasm", wasm), counted([], size=7))
         artifact.write_bytes(b"late")
 
-    assert (await cache.artifact("engine", "1", wasm, compile)).read_bytes() == b"x" * 7
+    assert (await cache.artifact("engine", "1", await source("app.wasm", wasm), compile)).read_bytes() == b"x" * 7
     assert len(list(cache.directory.glob("*/*/*"))) == 1
 
 
 async def test_what_a_worker_wrote_is_roots_and_nobody_elses_to_write(cache: Cache, wasm: int) -> None:
-    async def open_to_all(_wasm: int, artifact: Path) -> None:
+    async def open_to_all(_wasm: Source, artifact: Path) -> None:
         artifact.write_bytes(b"x")
         artifact.chmod(0o4777)
         if os.geteuid() == 0:
             os.chown(artifact, 65534, 65534)
 
-    artifact = await cache.artifact("engine", "1", wasm, open_to_all)
+    artifact = await cache.artifact("engine", "1", await source("app.wasm", wasm), open_to_all)
     status = artifact.stat()
     assert (status.st_uid, status.st_mode & 0o7777) == (os.geteuid(), 0o644)
 
@@ -200,7 +201,7 @@ async def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     for number in range(3):
         fd = os.memfd_create("wasm")
         os.pwrite(fd, bytes([number]), 0)
-        paths.append(await cache.artifact("engine", "1", fd, counted([])))
+        paths.append(await cache.artifact("engine", "1", await source("app.wasm", fd), counted([])))
         os.utime(paths[-1].parent, (number, number))
         os.close(fd)
     assert [path.exists() for path in paths] == [False, True, True]
@@ -213,7 +214,7 @@ async def test_what_an_app_has_locked_stays(tmp_path: Path) -> None:
     for number in range(3):
         fd = os.memfd_create("wasm")
         os.pwrite(fd, bytes([number]), 0)
-        paths.append(await cache.artifact("files", "1", fd, counted([])))
+        paths.append(await cache.artifact("files", "1", await source("app.wasm", fd), counted([])))
         os.close(fd)
         if number == 0:
             locked = os.open(paths[0], os.O_RDONLY)
@@ -230,13 +231,13 @@ async def test_what_goes_away_while_it_is_looked_at_is_no_error(cache: Cache, wa
     directory.mkdir(parents=True)
     for name in ("gone", "tmp.gone"):
         (directory / name).symlink_to("nowhere")  # listed, and not there
-    artifact = await cache.artifact("engine", "1", wasm, counted([]))
+    artifact = await cache.artifact("engine", "1", await source("app.wasm", wasm), counted([]))
     assert cache.used() == artifact.stat().st_size
 
 
 async def test_what_is_too_big_for_the_cache_may_still_run(tmp_path: Path, wasm: int) -> None:
     cache = Cache(tmp_path / "cache", 5)
-    assert (await cache.artifact("engine", "1", wasm, counted([]))).exists()
+    assert (await cache.artifact("engine", "1", await source("app.wasm", wasm), counted([]))).exists()
 
 
 async def test_what_a_crash_left_is_no_entry_and_goes_in_time(cache: Cache, wasm: int) -> None:
@@ -245,7 +246,7 @@ async def test_what_a_crash_left_is_no_entry_and_goes_in_time(cache: Cache, wasm
         directory.mkdir(parents=True)
         (directory / "artifact").write_bytes(b"half")
     os.utime(old, (time.time() - 2 * 86400,) * 2)
-    await cache.artifact("engine", "1", wasm, counted([]))
+    await cache.artifact("engine", "1", await source("app.wasm", wasm), counted([]))
     assert not old.exists()
     assert new.exists()  # another daemon's, perhaps
 
@@ -264,16 +265,16 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 async def test_a_full_disk(small: Path, wasm: int) -> None:
     with pytest.raises(ResourceExhausted, match="No space left"):
-        await Cache(small, 1 << 30).artifact("engine", "1", wasm, counted([], size=1 << 20))
+        await Cache(small, 1 << 30).artifact("engine", "1", await source("app.wasm", wasm), counted([], size=1 << 20))
     assert list(small.glob("*/*/*")) == []
 
 
 async def test_discarded_entries_are_made_again(cache: Cache, wasm: int) -> None:
     calls: list[Path] = []
-    artifact = await cache.artifact("engine", "1", wasm, counted(calls))
+    artifact = await cache.artifact("engine", "1", await source("app.wasm", wasm), counted(calls))
     await cache.discard(artifact)
     assert not artifact.exists()
-    await cache.artifact("engine", "1", wasm, counted(calls))
+    await cache.artifact("engine", "1", await source("app.wasm", wasm), counted(calls))
     assert len(calls) == 2
 
 
@@ -281,11 +282,11 @@ async def test_discarded_entries_are_made_again(cache: Cache, wasm: int) -> None
 async def test_whatever_became_of_an_entry_can_be_discarded(
     cache: Cache, wasm: int, spoil: Callable[[Path], None]
 ) -> None:
-    artifact = await cache.artifact("engine", "1", wasm, counted([]))
+    artifact = await cache.artifact("engine", "1", await source("app.wasm", wasm), counted([]))
     shutil.rmtree(artifact.parent)
     spoil(artifact.parent)
     await cache.discard(artifact)
-    assert (await cache.artifact("engine", "1", wasm, counted([]))).read_bytes() == b"x" * 10
+    assert (await cache.artifact("engine", "1", await source("app.wasm", wasm), counted([]))).read_bytes() == b"x" * 10
 
 
 async def test_the_digest_of_a_big_file_whatever_its_offset(tmp_path: Path) -> None:

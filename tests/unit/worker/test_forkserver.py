@@ -22,6 +22,7 @@ from shimd.worker.client import Forks, Worker, connect, launch
 from shimd.worker.forkserver import ForkServer
 from shimd.worker.in_c import block_of, may_wait
 from shimd.worker.messages import Plan, memory_file
+from shimd.worker.source import Source, source
 from shimd.worker.steps import Policy, Steps, of_host
 from tests.unit.engines.test_contract import EXIT as EXIT_WITH
 from tests.unit.engines.test_contract import SPINS
@@ -57,7 +58,7 @@ class Server:
         wasm = os.memfd_create("wasm")
         try:
             os.pwrite(wasm, wat.encode(), 0)
-            await compile_in_worker(self.forks, "app.wat", wasm, artifact)
+            await compile_in_worker(self.forks, "app.wat", await source("app.wat", wasm), artifact)
         finally:
             os.close(wasm)
         return artifact
@@ -288,7 +289,7 @@ async def test_a_compile_worker_is_the_first_of_its_own_pid_namespace(server: Se
         await forks.adopt()  # it has answered: its zygote is there, if it has one
         before = set(_children(server.pid))
         tasks.start_soon(look)
-        await compile_in_worker(forks, "app.wat", reader, server.directory / "made/artifact")
+        await compile_in_worker(forks, "app.wat", Source(reader, ""), server.directory / "made/artifact")
     os.close(reader)
     (namespace,) = namespaces
     assert namespace != os.readlink("/proc/self/ns/pid")

@@ -63,6 +63,11 @@ class State(betterproto2.Enum):
 
     STOPPED = 5
 
+    CREATING = 6
+    """
+    A container that waits for its program to be compiled; its init has no pid, and was created when that began.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -72,6 +77,7 @@ class State(betterproto2.Enum):
             3: "STATE_RUNNING",
             4: "STATE_PAUSED",
             5: "STATE_STOPPED",
+            6: "STATE_CREATING",
         }
 
     @classmethod
@@ -83,6 +89,7 @@ class State(betterproto2.Enum):
             "STATE_RUNNING": 3,
             "STATE_PAUSED": 4,
             "STATE_STOPPED": 5,
+            "STATE_CREATING": 6,
         }
 
 
@@ -106,6 +113,34 @@ class Compilation(betterproto2.Message):
     started_at: "datetime.datetime | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
+    """
+    When its turn came; while it is queued, when it was asked for.
+    """
+
+    engine: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The engine that compiles.
+    """
+
+    size: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    Bytes of the program.
+    """
+
+    digest: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Its SHA-256, hexadecimal.
+    """
+
+    queued: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+    """
+    It waits for others to end: as many are compiled at a time as there are processors.
+    """
+
+    containers: "list[str]" = betterproto2.field(7, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Ids of the containers that wait for it now, perhaps none.
+    """
 
 
 default_message_pool.register_message("shimd.status.v1", "Compilation", Compilation)

@@ -1,0 +1,206 @@
+"""Why a program cannot run here, by its outline alone: told before it is compiled, which takes up to minutes.
+
+Only what is certain is refused: the rest an engine finds when the program is compiled, linked or run.
+"""
+
+import re
+from collections.abc import Callable, Collection
+
+from shimd.apps.slight.names import BEFORE, NAMES
+from shimd.engines import componentize
+from shimd.engines.base import UnsupportedFeature
+from shimd.engines.core import WASI
+from shimd.engines.outline import Outline
+
+_SPIN_RUNTIME = "run it with the runtime io.containerd.spin.v2, beside its /spin.toml or as its artifact"
+_SPIN = ("fermyon:spin", "spin:", "fermyon:spin-")
+#: Exports by which Spin calls what serves no HTTP.
+_SPIN_EXPORTS = ("fermyon:spin/inbound-redis", "spin:redis/inbound-redis", "handle-cron-event", "handle-message")
+#: Of components, what is given here.
+_WASI_02 = re.compile(r"wasi:(cli|clocks|filesystem|http|io|random|sockets)/[a-z-]+@0\.2\.\d+")
+#: How interfaces of the component model are named, in modules, too.
+_INTERFACE = re.compile(r"[\w-]+:[\w-]+/[\w-]+")
+#: What WASIX has, besides WASI: of programs with threads the memory, of those that are linked dynamically all else.
+_WASIX = ("wasi", "wasix")
+_DYNAMIC = ("env", "GOT.mem", "GOT.func")
+#: Modules of WasmEdge's plugin for WASI-NN.
+_NN = ("wasi_nn", "wasi_ephemeral_nn")
+_DYLINK = ("dylink.0", "dylink")
+_ABI = "canonical_abi"
+_JAVASCRIPT = "which runs only with the JavaScript that was made with it"
+_EMSCRIPTEN = (
+    "emscripten_", "_emscripten_", "__syscall_", "invoke_", "_embind_", "_emval_", "_abort_js", "__cxa_throw",
+)  # fmt: skip
+
+
+def for_wasmtime(program: Outline, runs_on: str) -> None:
+    """:param runs_on: wasmtime, or an engine of its family: of those that are not ours nothing is known
+
+    :raises UnsupportedFeature: it cannot run there
+    """
+    if runs_on not in ("wasmtime", "spin", "slight"):
+        return
+    if program.component:
+        _component(program, runs_on)
+        return
+    _is_a_program(program, slight=runs_on == "slight")
+    if _is_core(program):
+        _component_core(program, runs_on)
+    elif runs_on == "slight":
+        _known(program, {WASI, _ABI, *NAMES, *BEFORE}, "is neither WASI preview 1 nor an interface of Slight's")
+    elif runs_on == "spin":
+        _known(program, {WASI}, "is not WASI preview 1: Spin's programs are components, as of its SDKs from 2 on")
+    else:
+        _known(program, {WASI}, "is not WASI preview 1")
+
+
+def for_wasmer(program: Outline) -> None:
+    """:raises UnsupportedFeature: it cannot run there"""
+    _is_a_module(program, "wasmer")
+    _is_a_program(program)
+    dynamic = program.first in _DYLINK
+    for module, name in program.imports:
+        if not module.startswith(_WASIX) and name != "memory" and not (dynamic and module in _DYNAMIC):
+            raise UnsupportedFeature(f"the module imports {module}.{name}, which is neither WASI preview 1 nor WASIX")
+
+
+def for_wasmedge(program: Outline) -> None:
+    """:raises UnsupportedFeature: it cannot run there"""
+    _is_a_module(program, "wasmedge")
+    _is_a_program(program)
+    _known(program, {WASI, *_NN}, "is neither WASI preview 1 nor WASI-NN's")
+
+
+def import_problem(imports: Collection[tuple[str, str]], known: Collection[str], lacks: str) -> str | None:
+    """Why a module cannot run that imports what nobody gives it."""
+    for module, name in imports:
+        if module not in known:
+            way_out = " (WASIX modules run on wasmer)" if module.startswith("wasix") else ""
+            if any(other == _ABI for other, _name in imports) and _are_slights(imports):
+                way_out = " (Slight's modules run on slight, beside a /slightfile.toml)"
+            return f"the module imports {module}.{name}, which {lacks}{way_out}"
+    return None
+
+
+def _known(program: Outline, known: Collection[str], lacks: str) -> None:
+    if problem := import_problem(program.imports, known, lacks):
+        raise UnsupportedFeature(problem)
+
+
+def _is_a_module(program: Outline, engine: str) -> None:
+    if program.component:
+        for name in _names(program):
+            if name.startswith(_SPIN):
+                raise UnsupportedFeature(f"the component has {name}, an interface of Spin's: {_SPIN_RUNTIME}")
+        raise UnsupportedFeature(
+            f"{engine} runs core modules, and this is a component: use the wasmtime engine (io.containerd.wasmtime.v1)"
+        )
+
+
+def _is_a_program(program: Outline, *, slight: bool = False) -> None:
+    """And nothing else that comes as a module."""
+    for is_it, what in _KINDS:
+        if is_it(program) and not (what is _DRAFT and (slight or _are_slights(program.imports))):
+            raise UnsupportedFeature(f"the module is {what}")
+
+
+def _imports(*modules: str, names: tuple[str, ...] = ("",)) -> Callable[[Outline], bool]:
+    """Whether it imports something of these modules (of any, without one) whose name begins so."""
+
+    def is_it(program: Outline) -> bool:
+        return any((not modules or of in modules) and name.startswith(names) for of, name in program.imports)
+
+    return is_it
+
+
+def _is_library(program: Outline) -> bool:
+    return program.first in _DYLINK and not {"_start", "_initialize"} & set(program.exports)
+
+
+def _is_object(program: Outline) -> bool:
+    return "linking" in program.sections and not program.exports
+
+
+def _is_emscriptens(program: Outline) -> bool:
+    """One that is linked dynamically may be WASIX's, and gets from libraries what has such names."""
+    return program.first not in _DYLINK and _imports("env", names=_EMSCRIPTEN)(program)
+
+
+def _is_minified(program: Outline) -> bool:
+    """As Emscripten does it: all imports are of "a", with names of a letter or two."""
+    return bool(program.imports) and all(module == "a" and len(name) <= 2 for module, name in program.imports)
+
+
+def _is_of_the_draft(program: Outline) -> bool:
+    return _imports(_ABI)(program) or any(": func(" in name for name in _names(program))
+
+
+def _are_slights(imports: Collection[tuple[str, str]]) -> bool:
+    return all(module in (WASI, _ABI, *NAMES, *BEFORE) for module, _name in imports)
+
+
+_DRAFT = (
+    "made by wit-bindgen 0.2, of an early draft of the component model, for a host of its own: "
+    "build it with bindings of today, or without any, for wasm32-wasip1"
+)
+_KINDS = [
+    (
+        _imports("gojs", "go"),
+        f"Go's for JavaScript (GOOS=js), {_JAVASCRIPT}: build it with GOOS=wasip1, with TinyGo by -target=wasip1",
+    ),
+    (
+        _imports(names=("__wbindgen_", "__wbg_")),
+        f"made by wasm-bindgen, {_JAVASCRIPT}: build it for wasm32-wasip1 without wasm-bindgen",
+    ),
+    (
+        _is_emscriptens,
+        f"Emscripten's, {_JAVASCRIPT}: link it with -sSTANDALONE_WASM, or build it with the WASI SDK",
+    ),
+    (
+        _is_minified,
+        f"Emscripten's, as it seems, {_JAVASCRIPT}: link it with -sSTANDALONE_WASM, or build it with the WASI SDK",
+    ),
+    (_is_object, "an object file (.o), which was not linked"),
+    (_is_library, "a shared library (its first section is dylink.0), and no program"),
+    (_is_of_the_draft, _DRAFT),
+]
+
+
+def _names(program: Outline) -> list[str]:
+    return [*(" ".join(names).strip() for names in program.imports), *program.exports]
+
+
+def _is_core(program: Outline) -> bool:
+    """As :func:`shimd.engines.componentize.is_core`."""
+    described = any(name.startswith("component-type") for name in program.sections)
+    names = (*(module for module, _name in program.imports), *program.exports)
+    return described and any(_INTERFACE.match(name) for name in names)
+
+
+def _component_core(program: Outline, runs_on: str) -> None:
+    if componentize.library() is None:
+        raise UnsupportedFeature(f"{componentize.CORE}: {componentize.REMEDY}")
+    imported = [module for module, _name in program.imports if _INTERFACE.match(module)]
+    _component(Outline(True, [(name, "") for name in imported], program.exports), runs_on)
+
+
+def _component(program: Outline, runs_on: str) -> None:
+    for verb, names in (("imports", [name for name, _ in program.imports]), ("exports", program.exports)):
+        for name in names:
+            if runs_on == "wasmtime" and name.startswith((*_SPIN, *_SPIN_EXPORTS)):
+                raise UnsupportedFeature(f"the component {verb} {name}, an interface of Spin's: {_SPIN_RUNTIME}")
+            if newer := newer_problem(verb, name):
+                raise UnsupportedFeature(f"the component {newer}")
+    for name, _ in program.imports:
+        if runs_on == "wasmtime" and not _WASI_02.fullmatch(name):
+            raise UnsupportedFeature(f"the component imports {name}, which is not provided")
+
+
+def newer_problem(verb: str, name: str) -> str | None:
+    """Why a component of WASI 0.3 does not run: its functions pass streams, of which the C API makes no values."""
+    if "@0.3." not in name and not name.startswith("spin:redis/inbound-redis@3"):
+        return None
+    return (
+        f"{verb} {name}, which is WASI 0.3: its streams cannot be passed by wasmtime's C API. "
+        "Build it for WASI 0.2: Python apps with spin-sdk 3.4 and componentize-py 0.17"
+    )

@@ -1,0 +1,211 @@
+"""What a program says of itself before it is compiled: its imports, exports and custom sections.
+
+Read from the file without its code, with bounded work whatever the bytes are: sections are found by their headers
+(core specification 3, "Modules"; component-model Binary.md) and only those with names are read. What is broken, or
+beyond the bounds, is left out: the compiler will say so. So a name that is here is in the program, and one that is not
+may be.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+#: The version and layer fields after ``\0asm``: a module's, and a component's.
+_CORE, _COMPONENT = b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0"
+#: Sections looked at, bytes read of one, names kept of a kind: more than any toolchain makes.
+_SECTIONS, _READ, _NAMES = 20_000, 1 << 20, 20_000
+#: Bytes that hold a section's header, and a custom section's name, as far as it is kept.
+_HEAD = 128
+_CUSTOM, _CORE_IMPORT, _CORE_EXPORT, _IMPORT, _EXPORT = 0, 2, 7, 10, 11
+
+
+@dataclass
+class Outline:
+    component: bool
+    imports: list[tuple[str, str]] = field(default_factory=list)
+    """Of a module: (module, name). Of a component: (interface or function, "")."""
+    exports: list[str] = field(default_factory=list)
+    sections: list[str] = field(default_factory=list)
+    """Names of the custom sections, in their order."""
+    first: str | None = None
+    """The custom section that the file begins with."""
+
+
+def read(file: int) -> Outline | None:
+    """The outline of a file; ``None``: it is neither a module nor a component in the binary format.
+
+    :raises OSError: it cannot be read, or not from the middle
+    """
+    head = os.pread(file, len(_CORE), 0)
+    if head not in (_CORE, _COMPONENT):
+        return None
+    found = Outline(head == _COMPONENT)
+    readers = _of_component(found) if found.component else _of_module(found)
+    for number, (id, start, size) in enumerate(_sections(file)):
+        if id == _CUSTOM:
+            _note_custom(found, file, start, size, first=number == 0)
+        elif reader := readers.get(id):
+            _note(reader, os.pread(file, min(size, _READ), start))
+    return found
+
+
+def _sections(file: int) -> Iterator[tuple[int, int, int]]:
+    """(id, where its contents start, their size) of each, as far as they are whole."""
+    position, end = len(_CORE), os.fstat(file).st_size
+    for _ in range(_SECTIONS):
+        cursor = _Cursor(os.pread(file, 6, position))
+        try:
+            id, size = cursor.byte(), cursor.number()
+        except IndexError:
+            return
+        start = position + cursor.position
+        position = start + size
+        if position > end:
+            return
+        yield id, start, size
+
+
+class _Cursor:
+    """Reads bytes one after the other; beyond their end is an IndexError."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.position = 0
+
+    def byte(self) -> int:
+        self.position += 1
+        return self._data[self.position - 1]
+
+    def number(self) -> int:
+        """In LEB128, of five bytes at most."""
+        value = 0
+        for index in range(5):
+            byte = self.byte()
+            value |= (byte & 0x7F) << (7 * index)
+            if byte < 0x80:
+                return value
+        raise IndexError
+
+    def name(self) -> str:
+        length, start = self.number(), self.position
+        self.position += length
+        if self.position > len(self._data):
+            raise IndexError
+        return self._data[start : self.position].decode(errors="replace")
+
+
+def _note_custom(found: Outline, file: int, start: int, size: int, *, first: bool) -> None:
+    try:
+        name = _Cursor(os.pread(file, min(size, _HEAD), start)).name()
+    except IndexError:
+        return
+    if len(found.sections) < _NAMES:
+        found.sections.append(name)
+    if first:
+        found.first = name
+
+
+Reader = Callable[[_Cursor], None]
+
+
+def _note(reader: Reader, data: bytes) -> None:
+    """A vector of imports or exports, as far as it goes."""
+    cursor = _Cursor(data)
+    try:
+        for _ in range(min(cursor.number(), _NAMES)):
+            reader(cursor)
+    except (IndexError, ValueError):
+        return
+
+
+def _of_module(found: Outline) -> dict[int, Reader]:
+    def imported(cursor: _Cursor) -> None:
+        name = cursor.name(), cursor.name()
+        found.imports.append(name)
+        _skip_kind(cursor)
+
+    def exported(cursor: _Cursor) -> None:
+        found.exports.append(cursor.name())
+        cursor.byte()
+        cursor.number()
+
+    return {_CORE_IMPORT: imported, _CORE_EXPORT: exported}
+
+
+def _skip_kind(cursor: _Cursor) -> None:
+    """What is imported: function, table, memory, global or tag."""
+    match cursor.byte():
+        case 0:
+            cursor.number()
+        case 1:
+            _skip_type(cursor)
+            _skip_limits(cursor)
+        case 2:
+            _skip_limits(cursor)
+        case 3:
+            _skip_type(cursor)
+            cursor.byte()
+        case 4:
+            cursor.byte()
+            cursor.number()
+        case kind:
+            raise ValueError(kind)
+
+
+def _skip_type(cursor: _Cursor) -> None:
+    """A value's; a reference names what it refers to."""
+    if cursor.byte() in (0x63, 0x64):
+        cursor.number()
+
+
+def _skip_limits(cursor: _Cursor) -> None:
+    flags = cursor.byte()
+    cursor.number()
+    if flags & 1:
+        cursor.number()
+    if flags & 8:
+        cursor.number()
+
+
+def _of_component(found: Outline) -> dict[int, Reader]:
+    """Binary.md, "Import and Export Definitions"."""
+
+    def imported(cursor: _Cursor) -> None:
+        name = _interface(cursor)
+        found.imports.append((name, ""))
+        _skip_description(cursor)
+
+    def exported(cursor: _Cursor) -> None:
+        found.exports.append(_interface(cursor))
+        if cursor.byte() == 0:  # a sort of core's
+            cursor.byte()
+        cursor.number()
+        if cursor.byte() == 1:
+            _skip_description(cursor)
+
+    return {_IMPORT: imported, _EXPORT: exported}
+
+
+def _interface(cursor: _Cursor) -> str:
+    if cursor.byte() > 1:
+        raise ValueError
+    return cursor.name()
+
+
+def _skip_description(cursor: _Cursor) -> None:
+    match cursor.byte():
+        case 0:
+            cursor.byte()
+            cursor.number()
+        case 2:
+            if cursor.byte() == 0:
+                cursor.number()
+            else:
+                _skip_type(cursor)
+        case 3:
+            if cursor.byte() == 0:
+                cursor.number()
+        case 1 | 4 | 5:
+            cursor.number()
+        case kind:
+            raise ValueError(kind)
