@@ -13,8 +13,15 @@ from shimd.worker.messages import LISTEN_FD, Plan
 from shimd.worker.seal import seal
 from tests.unit.worker.inside import inside
 
-#: Of the standard library, and imported by nothing here.
-_LATE = "colorsys"
+_LATE = "imported_by_nothing_else"
+
+
+@pytest.fixture(autouse=True)
+def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that could be imported."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / f"modules/{_LATE}.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "modules")
 
 
 def _import_late() -> None:
