@@ -222,7 +222,7 @@ def test_what_is_swapped_for_a_link_meanwhile(root: Path, tmp_path: Path) -> Non
             assert os.path.samefile(other, source) or not os.statvfs(other).f_flag & os.ST_RDONLY
 
     with meanwhile(swap):
-        said = {inside(once) for _ in range(150)}
+        said = {inside(once) for _ in range(60)}
     assert not {one for one in said if "Error" in one}, said
     assert [path.name for path in secret.iterdir()] == ["key"]
     assert (secret / "key").read_text() == "the host's"
