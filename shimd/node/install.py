@@ -77,7 +77,7 @@ def install(node: Node) -> Plan:
     :raises ShimdError: something of it cannot be had; nothing was changed
     """
     _check_programs(node)
-    config = containerd.find(node.root, node.config)
+    config = _config(node)
     changes = [*_links(node), *_units(node, config)]
     configuration = containerd.installed(config, node.runtimes)
     return Plan(node, config, changes, configuration, containerd.notes(config, node.runtimes))
@@ -85,10 +85,17 @@ def install(node: Node) -> Plan:
 
 def uninstall(node: Node) -> Plan:
     """All that :func:`install` has put there, gone."""
-    config = containerd.find(node.root, node.config)
+    config = _config(node)
     links = [change for change in _links(node) if _is_ours(change)]
     gone = [Change(change.path) for change in (*links, *_units(node, config))]
     return Plan(node, config, gone, containerd.uninstalled(config))
+
+
+def _config(node: Node) -> containerd.Config:
+    try:
+        return containerd.find(node.root, node.config)
+    except OSError as error:
+        raise FailedPrecondition(f"{error.filename}: {error.strerror}: run this as root") from None
 
 
 def _check_programs(node: Node) -> None:

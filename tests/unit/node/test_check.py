@@ -1,5 +1,6 @@
 """The node's own containerd has the last word: what it refuses is not left on the node."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,20 @@ def test_none_to_ask(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     install(node)
     said = "shimd: no containerd of k3s was found on this node: its configuration was not checked\n"
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another")
+def test_another_user(node: Node) -> None:
+    """One sentence, of what is in a directory that is root's."""
+    Rancher(node.root, 3).start()
+    node.root.chmod(0o755)
+    (node.root / "var/lib/rancher/k3s/agent").chmod(0o700)
+    try:
+        os.seteuid(65534)
+        with pytest.raises(FailedPrecondition, match="Permission denied"):
+            install(node)
+    finally:
+        os.seteuid(0)
 
 
 def test_dockers(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
