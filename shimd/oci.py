@@ -92,6 +92,7 @@ class Linux(TypedDict, total=False):
     readonlyPaths: list[str]
     mountLabel: str
     sysctl: dict[str, str]
+    timeOffsets: dict[str, dict[str, int]]
 
 
 class Spec(TypedDict, total=False):

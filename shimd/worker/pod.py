@@ -16,6 +16,7 @@ from shimd.worker import privileges, sandbox
 from shimd.worker.messages import Plan
 from shimd.worker.seal import seal
 from shimd.worker.steps import Steps
+from shimd.worker.times import time_namespace
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _EMPTY = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
@@ -33,6 +34,9 @@ def prepare(plan: Plan) -> Callable[[], int]:
     seal("its entry into the pod")
     sandbox.enter_namespaces(spec.get("linux", {}).get("namespaces", []), spec)
     sandbox.set_sysctls(spec)
+    if (clocks := time_namespace(spec)) is not None:
+        libc.setns(clocks, libc.CLONE_NEWTIME)
+        os.close(clocks)
     _empty_root(plan["bundle"])
     # No filter: the one for guests forbids the program, which is ours; nor anything that it does not need.
     privileges.drop(last := Steps(), {**process, "capabilities": {}, "noNewPrivileges": True}, None)

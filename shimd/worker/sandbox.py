@@ -22,6 +22,7 @@ from shimd.worker.listen import listener
 from shimd.worker.messages import WORLD_FD, Plan
 from shimd.worker.programs import find_program
 from shimd.worker.steps import Policy, Steps
+from shimd.worker.times import time_namespace
 from shimd.worker.tree import Tree
 
 # <linux/sockios.h>, <linux/if.h>
@@ -75,6 +76,7 @@ def make_world(plan: Plan, terminal: int | None) -> World:
         _hand_over_namespaces(world, {one["type"] for one in kinds} & {"network", "ipc", "uts"}, proc)
         os.close(proc)
         _cgroup_namespace(world, spec)
+        _time_namespace(world, spec)
         inner = Inner(steps, WORLD_FD + len(world.fds))
         mounts.mount_all(tree, spec, plan.get("cgroup", []), inner)
         devices.make_devices(tree, spec)
@@ -176,6 +178,12 @@ def _cgroup_namespace(world: World, spec: Spec) -> None:
             world.steps.call("setns", fd, libc.CLONE_NEWCGROUP, says=f"cgroup namespace {path}")
         else:
             world.steps.call("unshare", libc.CLONE_NEWCGROUP, says="cgroup namespace")
+
+
+def _time_namespace(world: World, spec: Spec) -> None:
+    if (made := time_namespace(spec)) is not None:
+        fd = world.add(made)
+        world.steps.call("setns", fd, libc.CLONE_NEWTIME, says="time namespace")
 
 
 def enter_namespaces(kinds: list[Namespace], spec: Spec) -> None:

@@ -21,16 +21,16 @@ from shimd.worker.sandbox import World, find_world, make_world
 from shimd.worker.seal import seal
 
 #: Namespaces that it goes to and comes back from; the mount namespace last.
-_KINDS = ("network", "ipc", "uts", "mount")
+_KINDS = ("network", "ipc", "uts", "time", "mount")
 
 
 class Home:
     """Where this process started."""
 
     def __init__(self) -> None:
-        self._fds = [
-            (os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for flag, name in map(known, _KINDS)
-        ]
+        kinds = [(flag, f"/proc/self/ns/{name}") for flag, name in map(known, _KINDS)]
+        # A kernel before 5.6 has no time namespaces.
+        self._fds = [(os.open(path, os.O_RDONLY | os.O_CLOEXEC), flag) for flag, path in kinds if os.path.exists(path)]
         self._end = max(fd for fd, _flag in self._fds) + 1
 
     def go(self) -> None:
