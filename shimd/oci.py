@@ -10,6 +10,9 @@ from typing import Any, TypedDict
 
 from shimd.errors import InvalidArgument
 
+#: Of the specification: what the fields below are those of, and what ``-info`` names.
+VERSION = "1.3.0"
+
 
 class User(TypedDict, total=False):
     uid: int
@@ -79,6 +82,22 @@ class Device(TypedDict, total=False):
     gid: int
 
 
+class Hook(TypedDict, total=False):
+    path: str
+    args: list[str]
+    env: list[str]
+    timeout: int
+
+
+class Hooks(TypedDict, total=False):
+    prestart: list[Hook]
+    createRuntime: list[Hook]
+    createContainer: list[Hook]
+    startContainer: list[Hook]
+    poststart: list[Hook]
+    poststop: list[Hook]
+
+
 class Linux(TypedDict, total=False):
     namespaces: list[Namespace]
     uidMappings: list[dict[str, int]]
@@ -102,9 +121,15 @@ class Spec(TypedDict, total=False):
     hostname: str
     domainname: str
     mounts: list[Mount]
-    hooks: dict[str, Any]
+    hooks: Hooks
     annotations: dict[str, str]
     linux: Linux
+
+
+def has_create_hooks(spec: Spec) -> bool:
+    """Whether there are hooks to be run once a container's namespaces are there, and before its root is all it sees."""
+    hooks = spec.get("hooks", {})
+    return bool(hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer"))
 
 
 class RootfsMount(TypedDict):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from shimd.linux import libc
+from shimd.oci import has_create_hooks
 from shimd.worker import privileges, sandbox
 from shimd.worker.messages import Plan
 from shimd.worker.seal import seal
@@ -22,9 +23,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _EMPTY = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
 
 
-def prepare(plan: Plan) -> Callable[[], int]:
+def prepare(plan: Plan, be_held: Callable[[], None]) -> Callable[[], int]:
     """Set the pod up; returns what waits until its end.
 
+    :param be_held: returns when its hooks have been run
     :raises ShimdError: one sentence
     """
     spec, process = plan["spec"], plan["process"]
@@ -37,6 +39,8 @@ def prepare(plan: Plan) -> Callable[[], int]:
     if (clocks := time_namespace(spec)) is not None:
         libc.setns(clocks, libc.CLONE_NEWTIME)
         os.close(clocks)
+    if has_create_hooks(spec):
+        be_held()
     _empty_root(plan["bundle"])
     # No filter: the one for guests forbids the program, which is ours; nor anything that it does not need.
     privileges.drop(last := Steps(), {**process, "capabilities": {}, "noNewPrivileges": True}, None)

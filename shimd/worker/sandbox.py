@@ -9,12 +9,13 @@ import os
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from shimd.errors import InvalidArgument, NotFound
 from shimd.linux import libc, namespaces
-from shimd.oci import Namespace, Process, Spec
+from shimd.oci import Namespace, Process, Spec, has_create_hooks
 from shimd.task.magic import is_native
 from shimd.worker import devices, mounts, privileges, rootfs
 from shimd.worker.inner import Inner
@@ -58,10 +59,16 @@ class World:
             os.close(fd)
 
 
-def make_world(plan: Plan, terminal: int | None) -> World:
+def nothing_held(_world: World) -> None:
+    pass
+
+
+def make_world(plan: Plan, terminal: int | None, hold: Callable[[World], None] = nothing_held) -> World:
     """For an init: namespaces and all mounts. The caller's process is in them afterwards, and has to leave them.
 
     :param terminal: the slave end of its pty
+    :param hold: called if there are hooks for this moment: all is mounted, and the node's files are still in sight.
+        A native program's are its runtime's
     :raises ShimdError: one sentence
     """
     spec, process = plan["spec"], plan["process"]
@@ -77,6 +84,9 @@ def make_world(plan: Plan, terminal: int | None) -> World:
         os.close(proc)
         _cgroup_namespace(world, spec)
         _time_namespace(world, spec)
+        if has_create_hooks(spec):
+            steps.call("prctl", libc.PR_SET_DUMPABLE, 0, says="to be out of reach while hooks run")
+            steps.pause()
         inner = Inner(steps, WORLD_FD + len(world.fds))
         mounts.mount_all(tree, spec, plan.get("cgroup", []), inner)
         devices.make_devices(tree, spec)
@@ -86,12 +96,15 @@ def make_world(plan: Plan, terminal: int | None) -> World:
         world.fds += inner.fds
         set_sysctls(spec)
         _make_cwd(tree, process)
-        if spec["root"].get("readonly"):
-            rootfs.make_readonly(tree)  # last: mount points had to be made
         world.program, world.path = find_program(tree.fd, process)
-        if world.program is None or not is_native(world.program):  # a pod's annotations are its sidecars', too
+        native = world.program is not None and is_native(world.program)
+        if not native:  # a pod's annotations are its sidecars', too
             world.listening = [world.add(listener(*address)) for address in plan.get("listen", [])]
         last_steps(world, process, plan.get("seccomp"))
+        if has_create_hooks(spec) and not native:
+            hold(world)
+        if spec["root"].get("readonly"):
+            rootfs.make_readonly(tree)  # last: mount points had to be made
         rootfs.pivot(tree)  # the node's files are out of sight from here on, our own modules, too
     except BaseException:
         world.close()
@@ -128,10 +141,7 @@ def find_world(plan: Plan) -> World:
 
 def first_steps(steps: Steps, plan: Plan) -> None:
     """What comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
-    for directory in plan.get("cgroup", []):
-        if directory != plan.get("unified"):
-            # Of version 1, by ``tasks`` (:mod:`shimd.cgroup.join`): in version 2 it is born.
-            steps.write(f"{directory}/tasks", b"0", f"cgroup {directory}")
+    steps.join_cgroup(plan.get("cgroup", []), plan.get("unified"))
     privileges.account(steps, plan["process"])
     for file, _value in _labels(plan["process"]):
         steps.open(file, os.O_WRONLY, _LABEL_FD, f"security label {file}")

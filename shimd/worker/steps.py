@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import signal
+from collections.abc import Sequence
 from ctypes import c_long, c_uint64
 from enum import IntEnum
 from functools import lru_cache
@@ -84,6 +85,12 @@ class Steps:
         self.open(path, os.O_WRONLY, _FD, says, policy)
         self.call("write", _FD, data, len(data), says=says, policy=policy)
         self.call("close", _FD, says=says, policy=Policy.TRY)
+
+    def join_cgroup(self, directories: Sequence[str], unified: str | None) -> None:
+        """Join the hierarchies of version 1, by ``tasks`` (:mod:`shimd.cgroup.join`): in version 2 it is born."""
+        for directory in directories:
+            if directory != unified:
+                self.write(f"{directory}/tasks", b"0", f"cgroup {directory}")
 
     def bound(self, keep: int, last: int, says: str) -> None:
         """Drop from the bounding set all capabilities up to ``last`` that are not in the mask ``keep``."""

@@ -29,7 +29,7 @@ def held(bundle: Path, program: str) -> Iterator[int]:
     pid = os.fork()
     if pid == 0:
         try:
-            os._exit(pod.prepare(plan(bundle, program))())
+            os._exit(pod.prepare(plan(bundle, program), lambda: None)())
         finally:
             os._exit(70)
     waiting(pid)
