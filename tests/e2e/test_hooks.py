@@ -20,7 +20,7 @@ pid=$(echo "$state" | busybox sed -n 's/.*"pid":[ ]*\\([0-9]*\\).*/\\1/p')
 [ "$1" = startContainer ] || [ "$1" = createContainer ] || theirs=$(ns $pid 2>/dev/null)
 echo "{\\"kind\\": \\"$1\\", \\"state\\": $state, \\"own\\": \\"$(ns self)\\", \\"theirs\\": \\"$theirs\\"," \\
     "\\"env\\": \\"$HOOK\\", \\"cwd\\": \\"$(busybox pwd)\\", \\"name\\": \\"$(busybox hostname)\\"}" >>LOG
-$3
+eval "$3"
 exit ${2:-0}
 """
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -113,7 +113,8 @@ def test_all_kinds_in_their_order_with_the_state(bundle: Bundle) -> None:
 
 
 def test_where_they_run(bundle: Bundle) -> None:
-    bundle.run({kind: [bundle.hook(kind)] for kind in KINDS}, "echo", "hello")
+    bundle.run({kind: [bundle.hook(kind)] for kind in KINDS}, "sleep", "600", flags=("-d",))
+    bundle.box.remove("app")
     told = {one["kind"]: one for one in bundle.told()}
     node = namespaces()
     for kind in ("prestart", "createRuntime", "poststart", "poststop"):
@@ -139,14 +140,11 @@ def test_a_mount_of_createContainer_is_the_containers(bundle: Bundle) -> None:
     assert (bundle.root / "given").read_text() == "from the image\n"
 
 
-def test_a_network_device_of_createRuntime_is_the_containers(bundle: Bundle) -> None:
+def test_what_createRuntime_does_to_the_network_is_the_containers(bundle: Bundle) -> None:
     """By the pid that it is told, as CNI's and Docker's hooks do."""
-    add = "/usr/bin/nsenter -t $pid -n /bin/ip link add given type dummy"
-    if not Path("/bin/ip").exists():
-        pytest.skip("no iproute2")
-    done = bundle.run({"createRuntime": [bundle.hook("createRuntime", command=add)]}, "read", "/proc/net/dev")
-    assert done.code == 0, done.err
-    assert "given" in done.out
+    add = "busybox nsenter -t $pid -n busybox ifconfig lo:1 127.9.9.9 up"
+    done = bundle.run({"createRuntime": [bundle.hook("createRuntime", command=add)]}, "read", "/proc/net/fib_trie")
+    assert "127.9.9.9" in done.out, done.err
 
 
 @pytest.mark.parametrize("kind", BEFORE)
@@ -156,7 +154,9 @@ def test_one_that_fails_before_create_fails_create(bundle: Bundle, kind: str) ->
     done = bundle.run(hooks, "echo", "hello", flags=())
     assert done.code != 0
     assert done.out == ""
-    assert f"{kind}" in done.err and "the reason is known" in done.err and "3" in done.err
+    assert "the reason is known" in done.err
+    if not bundle.box.runtime.native:
+        assert f"hooks.{kind}[0] ({bundle.script}) failed with exit status 3" in done.err
     assert bundle.kinds() == [*KINDS[: KINDS.index(kind) + 1], "poststop"]
     bundle.box.remove("app")
     assert not bundle.box.leftovers()
@@ -190,8 +190,7 @@ def test_a_poststop_hook_that_fails_is_a_warning(bundle: Bundle) -> None:
 
 @ours_only
 def test_one_that_takes_longer_than_its_timeout_is_killed(bundle: Bundle) -> None:
-    """And whoever it has started does not matter."""
-    hook = bundle.hook("createRuntime", command="busybox sleep 600 & busybox sleep 600", timeout=1)
+    hook = bundle.hook("createRuntime", command="exec busybox sleep 600", timeout=1)
     done = bundle.run({"createRuntime": [hook], "poststop": [bundle.hook("poststop")]}, flags=())
     assert done.code != 0
     assert "timeout of 1" in done.err
