@@ -24,6 +24,10 @@ DENIED = (
     "quotactl_fd settimeofday clock_settime clock_settime64 adjtimex clock_adjtime iopl ioperm mknod mknodat syslog "
     "vhangup lookup_dcookie nfsservctl uselib ustat sysfs _sysctl afs_syscall modify_ldt"
 ).split()
+#: <linux/seccomp.h>. A worker has one thread: to synchronise them is to do nothing.
+_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+}  # fmt: skip
 #: clone(2) flags that make namespaces; clone3 hides its flags from a filter, so glibc is sent back to clone.
 _CLONE_NAMESPACES = 0x7E020000
 
@@ -35,7 +39,25 @@ def worker_filter(spec: Spec) -> str:
     :raises Unimplemented: it needs a listener (SCMP_ACT_NOTIFY)
     """
     profile = spec.get("linux", {}).get("seccomp")
-    return _compile(json.dumps(profile, sort_keys=True)) if profile else _default()
+    if not profile or not (profile.get("defaultAction") or profile.get("syscalls")):  # as runc: no profile
+        return _default()
+    return _compile(json.dumps(profile, sort_keys=True))
+
+
+def seccomp_flags(spec: Spec) -> int:
+    """Of the spec's profile, for seccomp(2).
+
+    :raises InvalidArgument: one is unknown
+    :raises Unimplemented: it needs a listener
+    """
+    flags = 0
+    for name in spec.get("linux", {}).get("seccomp", {}).get("flags", []):
+        if name == "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV":
+            raise Unimplemented(f"linux.seccomp.flags: {name} is for a listener, which no WebAssembly container has")
+        if name not in _FLAGS:
+            raise InvalidArgument(f"linux.seccomp.flags: {name} is not known")
+        flags |= _FLAGS[name]
+    return flags
 
 
 @lru_cache(maxsize=1)
@@ -58,7 +80,7 @@ def _compile(profile: str) -> str:
     import pyseccomp
 
     data: dict[str, Any] = json.loads(profile)
-    default = _action(data["defaultAction"], data.get("defaultErrnoRet"))
+    default = _action(data.get("defaultAction", ""), data.get("defaultErrnoRet"))
     built = pyseccomp.SyscallFilter(default)
     for name in data.get("architectures", []):
         _add_architecture(built, name)

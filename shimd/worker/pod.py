@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from shimd.linux import libc
 from shimd.oci import has_create_hooks
+from shimd.oci_fields import refuse
 from shimd.worker import privileges, sandbox
 from shimd.worker.messages import Plan
 from shimd.worker.seal import seal
@@ -30,6 +31,7 @@ def prepare(plan: Plan, be_held: Callable[[], None]) -> Callable[[], int]:
     :raises ShimdError: one sentence
     """
     spec, process = plan["spec"], plan["process"]
+    refuse(spec)
     program = os.open(plan["pause"], os.O_RDONLY | os.O_CLOEXEC) if plan.get("pause") else None
     sandbox.first_steps(first := Steps(), plan)
     first.take()

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from shimd.errors import InvalidArgument, NotFound
 from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec, has_create_hooks
+from shimd.oci_fields import refuse
 from shimd.task.magic import is_native
-from shimd.worker import devices, mounts, privileges, rootfs
+from shimd.task.seccomp import seccomp_flags
+from shimd.worker import devices, mounts, privileges, rootfs, scheduling
 from shimd.worker.inner import Inner
 from shimd.worker.listen import listener
 from shimd.worker.messages import WORLD_FD, Plan
@@ -100,7 +102,9 @@ def make_world(plan: Plan, terminal: int | None, hold: Callable[[World], None] =
         native = world.program is not None and is_native(world.program)
         if not native:  # a pod's annotations are its sidecars', too
             world.listening = [world.add(listener(*address)) for address in plan.get("listen", [])]
-        last_steps(world, process, plan.get("seccomp"))
+        if not native:
+            refuse(spec)
+        last_steps(world, plan)
         if has_create_hooks(spec) and not native:
             hold(world)
         if spec["root"].get("readonly"):
@@ -129,7 +133,7 @@ def find_world(plan: Plan) -> World:
         _hand_over_namespaces(world, wanted - {"pid", "user", "mount"}, proc)
         os.close(proc)
         world.program, world.path = find_program(root, process)
-        last_steps(world, process, plan.get("seccomp"))
+        last_steps(world, plan)
     except (FileNotFoundError, ProcessLookupError) as error:
         world.close()
         raise NotFound(f"the container's first process is gone: {error.strerror}") from None
@@ -152,8 +156,8 @@ def first_steps(steps: Steps, plan: Plan) -> None:
     privileges.limit(steps, plan["process"])
 
 
-def last_steps(world: World, process: Process, seccomp: str | None) -> None:
-    steps = world.steps
+def last_steps(world: World, plan: Plan) -> None:
+    steps, spec, process = world.steps, plan["spec"], plan["process"]
     for _file, value in _labels(process):
         steps.call("write", _LABEL_FD, value, len(value), says=f"security label {value.decode()}")
         steps.call("close", _LABEL_FD, says="security label", policy=Policy.TRY)
@@ -163,7 +167,8 @@ def last_steps(world: World, process: Process, seccomp: str | None) -> None:
     # module's file, for its memory's sake.
     for number in range(len(world.fds) - len(world.listening)):
         steps.call("close", WORLD_FD + number, says="descriptors", policy=Policy.TRY)
-    privileges.drop(steps, process, seccomp)
+    scheduling.treat(steps, spec, process, further=plan["kind"] == "exec")
+    privileges.drop(steps, process, plan.get("seccomp"), seccomp_flags(spec))
     steps.call("chdir", os.fsencode(process["cwd"]), says=f"working directory {process['cwd']}")
 
 

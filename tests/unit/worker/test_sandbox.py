@@ -181,10 +181,6 @@ def test_namespaces_that_are_none(namespace: Namespace, words: str) -> None:
     assert inside(lambda: namespaces.enter([namespace])).startswith(f"InvalidArgument: {words}")
 
 
-def test_user_namespaces_are_refused() -> None:
-    assert inside(lambda: namespaces.enter([{"type": "user"}])).startswith("Unimplemented: user namespaces")
-
-
 def test_what_is_not_asked_for_is_the_hosts_but_for_the_mounts() -> None:
     def act() -> object:
         before = {kind: os.readlink(f"/proc/self/ns/{name}") for kind, (_flag, name) in namespaces.KINDS.items()}
