@@ -5,7 +5,6 @@ Fields that nobody knows are ignored, as the specification wants it (config.md, 
 """
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -331,7 +330,7 @@ def _check_inside(name: str, item: Any, known: _Field) -> None:
     """:raises _Wrong: with the name added"""
     try:
         if known.kind == "objects":
-            _check_each(((f"[{index}]", one) for index, one in enumerate(item)), known)
+            _check_each(enumerate(item), known)
         elif _EACH in known.inner:
             _check_each(item.items(), known.inner[_EACH])
         else:
@@ -341,12 +340,12 @@ def _check_inside(name: str, item: Any, known: _Field) -> None:
         raise
 
 
-def _check_each(items: Iterable[tuple[str, Any]], known: _Field) -> None:
+def _check_each(items: Iterable[tuple[str | int, Any]], known: _Field) -> None:
     for part, one in items:
         try:
             _check(one, known)
         except _Wrong as wrong:
-            wrong.path.append(part)
+            wrong.path.append(part if isinstance(part, str) else f"[{part}]")
             raise
 
 
@@ -357,7 +356,7 @@ def _refusals() -> dict[str, str]:
     rows = [row for row in TABLE if row.verdict is Verdict.REFUSED]
     found = {name: row.remark for row in rows for name in row.fields}
     # What is in another that is refused is refused with it.
-    inside = {name for name in found for other in found if re.match(rf"{re.escape(other)}(\[\])?\.", name)}
+    inside = {name for name in found for other in found if name.startswith((f"{other}.", f"{other}[]."))}
     return {name: sentence for name, sentence in found.items() if name not in inside}
 
 
