@@ -77,7 +77,7 @@ linux.namespaces[].type  string!  applied  user is refused: user namespaces are 
 linux.namespaces[].path  string  applied
 linux.{uidMappings,gidMappings}  objects  refused  user namespaces are not supported for WebAssembly containers
 linux.{uidMappings,gidMappings}[].{containerID,hostID,size}  u32  refused  with what it is in
-linux.timeOffsets  map  applied
+linux.timeOffsets  object  applied
 linux.timeOffsets.{boottime,monotonic}  object  applied
 linux.timeOffsets.{boottime,monotonic}.secs  i64  applied
 linux.timeOffsets.{boottime,monotonic}.nanosecs  u32  applied
@@ -169,6 +169,10 @@ vm  object  elsewhere  virtual machines, with all that is in it
 zos  object  elsewhere  z/OS, with all that is in it
 freebsd  object  elsewhere  FreeBSD, with all that is in it
 """
+
+
+#: There, if the kernel has it.
+SELINUX = "/sys/fs/selinux/enforce"
 
 
 class Verdict(StrEnum):
@@ -381,7 +385,7 @@ def refuse(spec: Spec) -> None:
     if "uts" not in kinds and (spec.get("hostname") or spec.get("domainname")):
         name = "hostname" if spec.get("hostname") else "domainname"
         raise InvalidArgument(f"{name}: it is the node's, since there is no UTS namespace among linux.namespaces")
-    if linux.get("mountLabel") and not os.path.exists("/sys/fs/selinux/enforce"):
+    if linux.get("mountLabel") and not os.path.exists(SELINUX):
         raise InvalidArgument("linux.mountLabel: this kernel has no SELinux")
 
 

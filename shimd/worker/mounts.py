@@ -15,6 +15,8 @@ from shimd.worker.tree import Tree, at
 
 #: File systems that are what their place says: it is an ordinary directory, or there is no telling what is masked.
 _PLAIN = ("proc", "sysfs", "cgroup2")
+#: File systems that take no context, or whose files have one each.
+_UNLABELLED = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
 
 
 def mount_all(tree: Tree, spec: Spec, cgroup: list[str], inner: Inner | None = None) -> None:
@@ -24,7 +26,7 @@ def mount_all(tree: Tree, spec: Spec, cgroup: list[str], inner: Inner | None = N
     """
     for mount in spec.get("mounts", []):
         try:
-            _mount_one(tree, mount, cgroup, inner)
+            _mount_one(tree, mount, cgroup, inner, spec.get("linux", {}).get("mountLabel", ""))
         except InvalidArgument as error:
             raise InvalidArgument(f"mount {mount.get('destination')}: {error}") from None
         except OSError as error:
@@ -33,7 +35,7 @@ def mount_all(tree: Tree, spec: Spec, cgroup: list[str], inner: Inner | None = N
             raise InvalidArgument(f"mount {mount.get('destination')}: {error.args[0]} is missing") from None
 
 
-def _mount_one(tree: Tree, mount: Mount, cgroup: list[str], inner: Inner | None) -> None:
+def _mount_one(tree: Tree, mount: Mount, cgroup: list[str], inner: Inner | None, label: str) -> None:
     options = Options(mount.get("options", []))
     fstype = mount.get("type", "")
     if inner is not None and inner.takes(fstype, mount["destination"]):
@@ -53,7 +55,8 @@ def _mount_one(tree: Tree, mount: Mount, cgroup: list[str], inner: Inner | None)
         if fstype == "proc":
             options.flags |= PROC
         with at(tree, mount["destination"], directory=True) as target:
-            libc.mount(mount.get("source", fstype), target.path, fstype, options.flags, options.data or None)
+            data = labelled(options.data, fstype, label)
+            libc.mount(mount.get("source", fstype), target.path, fstype, options.flags, data or None)
         place = target.place
     _propagate(tree, place, options)
 
@@ -70,6 +73,16 @@ def _plain(tree: Tree, destination: str) -> None:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise
         raise InvalidArgument("it is no ordinary directory in the image, or a link is on the way to it") from None
+
+
+def labelled(data: str, fstype: str, label: str) -> str:
+    """A file system's options with SELinux's context for its files, as runc gives it (mount(8), ``context=``).
+
+    :param label: empty for none: other nodes refuse one (:mod:`shimd.oci_fields`)
+    """
+    if not label or fstype in _UNLABELLED:
+        return data
+    return ",".join(filter(None, (data, f'context="{label}"')))
 
 
 def is_bind(mount: Mount) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from shimd.errors import InvalidArgument, NotFound
 from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec, has_create_hooks
-from shimd.oci_fields import refuse
+from shimd.oci_fields import SELINUX, refuse
 from shimd.task.magic import is_native
 from shimd.task.seccomp import seccomp_flags
 from shimd.worker import devices, mounts, privileges, rootfs, scheduling
@@ -266,10 +266,17 @@ def _make_cwd(tree: Tree, process: Process) -> None:
 
 
 def _labels(process: Process) -> list[tuple[str, bytes]]:
-    """AppArmor and SELinux: what is to be written where."""
+    """AppArmor and SELinux: what is to be written where.
+
+    :raises InvalidArgument: the node has not what is asked for
+    """
     found = []
-    if (profile := process.get("apparmorProfile")) and os.path.exists("/sys/kernel/security/apparmor"):
+    if profile := process.get("apparmorProfile"):
+        if not os.path.exists("/sys/kernel/security/apparmor"):
+            raise InvalidArgument("process.apparmorProfile: this kernel has no AppArmor")
         found.append(("/proc/self/attr/apparmor/current", f"changeprofile {profile}".encode()))
-    if (label := process.get("selinuxLabel")) and os.path.exists("/sys/fs/selinux/enforce"):
+    if label := process.get("selinuxLabel"):
+        if not os.path.exists(SELINUX):
+            raise InvalidArgument("process.selinuxLabel: this kernel has no SELinux")
         found.append(("/proc/self/attr/current", label.encode()))
     return found[:1]  # one file is one module's, and a node has one of the two

@@ -9,6 +9,7 @@ import pytest
 from shimd.linux import libc
 from shimd.oci import Mount, RootfsMount, Spec
 from shimd.worker import devices, mounts, rootfs
+from shimd.worker.mounts import labelled
 from shimd.worker.options import Options
 from shimd.worker.tree import Tree
 from tests.unit.worker.inside import inside
@@ -159,6 +160,15 @@ def test_options() -> None:
     assert found.propagation == [libc.MS_SLAVE | libc.MS_REC]
     assert found.data == "size=5k,mode=755"
     assert found.bind
+
+
+def test_the_label_of_mounts() -> None:
+    """Without SELinux there is none to mount with."""
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    assert labelled("size=1m", "tmpfs", label) == f'size=1m,context="{label}"'
+    assert labelled("", "tmpfs", label) == f'context="{label}"'
+    assert labelled("size=1m", "tmpfs", "") == "size=1m"
+    assert labelled("", "proc", label) == labelled("", "mqueue", label) == ""
 
 
 def test_masked_paths_show_nothing(root: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from shimd.errors import NotFound
+from shimd.errors import InvalidArgument, NotFound, Unimplemented
 from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec
-from shimd.task.seccomp import worker_filter
+from shimd.oci_fields import SELINUX
+from shimd.task.seccomp import seccomp_flags, worker_filter
 from shimd.worker import sandbox
 from shimd.worker.messages import WORLD_FD, Plan
 from shimd.worker.programs import open_file
@@ -63,6 +64,35 @@ def test_a_filter_need_not_allow_what_comes_before_the_guest(root: Path) -> None
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [denied]}
     seccomp = worker_filter({"linux": {"seccomp": profile}})
     assert entered(root, os.getcwd, seccomp=seccomp) == "/"
+
+
+def test_flags_of_a_filter(root: Path) -> None:
+    """Those of the specification; the kernel takes them."""
+    flags = ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"]
+    spec: Spec = {"linux": {"namespaces": OWN, "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "flags": flags}}}
+    assert seccomp_flags(spec) == 6
+    assert entered(root, os.getcwd, spec, seccomp=worker_filter(spec)) == "/"
+    for name, words in (("FAST", "FAST is not known"), ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "is for a listener")):
+        with pytest.raises((InvalidArgument, Unimplemented)) as caught:
+            seccomp_flags({"linux": {"seccomp": {"flags": [name]}}})
+        assert "linux.seccomp.flags: " in str(caught.value) and words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("apparmorProfile", "/sys/kernel/security/apparmor"), ("selinuxLabel", SELINUX)]
+)
+def test_labels_of_a_security_module_that_is_not_there(root: Path, name: str, module: str) -> None:
+    if os.path.exists(module):
+        pytest.skip("it is there")
+    plan = Plan(
+        kind="init",
+        bundle=str(root.parent),
+        spec={"root": {"path": str(root)}, "linux": {"namespaces": OWN}},
+        rootfs=[],
+    )
+    plan["process"] = {"args": ["/app.wasm"], "cwd": "/", name: "a"}  # type: ignore[misc]
+    said = inside(lambda: sandbox.make_world(plan, None))
+    assert said.startswith(f"InvalidArgument: process.{name}: this kernel has no ")
 
 
 def with_sysctl(name: str, value: str = "1") -> Spec:
