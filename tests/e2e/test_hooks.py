@@ -2,13 +2,13 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.box import Box, content, ours_only, until, wasm_only
+from tests.e2e.box import RUNTIMES, WASMER_SDK, Box, content, ours_only, until, wasm_only
+from tests.e2e.bundle import Bundle
 from tests.e2e.containerd import Result
 
 #: Notes its kind, the state that it is told, and where it is; then ends as it is told to.
@@ -27,23 +27,14 @@ KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "post
 BEFORE = list(KINDS[:3])
 
 
-class Bundle:
-    """A root file system on the node, and a configuration with hooks in it."""
+class Hooked(Bundle):
+    """One with hooks."""
 
     def __init__(self, box: Box, directory: Path, program: bytes) -> None:
-        self.box, self.directory = box, directory
-        self.root = directory / "root"
-        for name in ("bin", "proc", "dev"):
-            (self.root / name).mkdir(parents=True)
-        shutil.copy("/bin/busybox", self.root / "bin/busybox")
-        (self.root / box.runtime.program.lstrip("/")).write_bytes(program)
-        (self.root / box.runtime.program.lstrip("/")).chmod(0o755)
+        super().__init__(box, directory, program)
         self.script = directory / "hook"
         self._write(self.script, str(directory / "log"))
         self._write(self.root / "hook", "/log")
-        for path in (directory, *directory.parents):
-            if path.is_relative_to("/tmp") and path != Path("/tmp"):
-                path.chmod(0o755)
 
     @staticmethod
     def _write(path: Path, log: str) -> None:
@@ -55,23 +46,9 @@ class Bundle:
         arguments = ["a name", kind, str(code), command]
         return {"path": path, "args": arguments, "env": [f"HOOK={kind}", "PATH=/bin:/usr/bin"], **more}
 
-    def run(self, hooks: dict[str, Any], *app: str, flags: tuple[str, ...] = ("--rm",), **spec: Any) -> Result:
-        """``ctr run`` with those hooks."""
-        whole = self.spec(*app) | {"hooks": hooks} | spec
-        config = self.directory / "config.json"
-        config.write_text(json.dumps(whole))
-        return self.box.ctr("run", "--runtime", self.box.runtime.type, *flags, "--config", config, "app", check=False)
-
-    def spec(self, *app: str) -> dict[str, Any]:
-        self.box.ctr("containers", "create", "--runtime", self.box.runtime.type, self.box.runtime.image, "like")
-        said = self.box.ctr("containers", "info", "--spec", "like").out
-        self.box.ctr("containers", "delete", "like")
-        found: dict[str, Any] = json.loads(said)
-        found["root"] = {"path": str(self.root)}
-        found["process"]["args"] = [self.box.runtime.program, *app]
-        found["annotations"] = {"a": "b"}
-        found["hostname"] = "hooked"
-        return found
+    def run_hooks(self, hooks: dict[str, Any], *app: str, flags: tuple[str, ...] = ("--rm",)) -> Result:
+        more = {"hooks": hooks, "annotations": {"a": "b"}, "hostname": "hooked"}
+        return self.run(self.spec(*app) | more, flags)
 
     def told(self) -> list[dict[str, Any]]:
         logs = [content(self.directory / "log"), content(self.root / "log")]
@@ -82,17 +59,17 @@ class Bundle:
 
 
 @pytest.fixture
-def bundle(box: Box, tmp_path: Path, programs: tuple[bytes, bytes]) -> Bundle:
+def bundle(box: Box, tmp_path: Path, programs: tuple[bytes, bytes]) -> Hooked:
     native, wasm = programs
-    return Bundle(box, tmp_path, native if box.runtime.native else wasm)
+    return Hooked(box, tmp_path, native if box.runtime.native else wasm)
 
 
 def namespaces(of: str | int = "self") -> list[str]:
     return [os.readlink(f"/proc/{of}/ns/{kind}") for kind in ("net", "uts", "mnt", "pid")]
 
 
-def test_all_kinds_in_their_order_with_the_state(bundle: Bundle) -> None:
-    done = bundle.run({kind: [bundle.hook(kind)] for kind in KINDS}, "echo", "hello")
+def test_all_kinds_in_their_order_with_the_state(bundle: Hooked) -> None:
+    done = bundle.run_hooks({kind: [bundle.hook(kind)] for kind in KINDS}, "echo", "hello")
     assert (done.code, done.out) == (0, "hello\n")
     told = {one["kind"]: one for one in bundle.told()}
     assert [kind for kind in bundle.kinds() if kind != "startContainer"] == [k for k in KINDS if k != "startContainer"]
@@ -112,8 +89,10 @@ def test_all_kinds_in_their_order_with_the_state(bundle: Bundle) -> None:
     assert {kind: one["env"] for kind, one in told.items()} == {kind: kind for kind in KINDS}
 
 
-def test_where_they_run(bundle: Bundle) -> None:
-    bundle.run({kind: [bundle.hook(kind)] for kind in KINDS}, "sleep", "600", flags=("-d",))
+#: And with a worker in Python.
+@pytest.mark.parametrize("runtime", [*RUNTIMES, WASMER_SDK], ids=lambda runtime: runtime.name, indirect=True)
+def test_where_they_run(bundle: Hooked) -> None:
+    bundle.run_hooks({kind: [bundle.hook(kind)] for kind in KINDS}, "sleep", "600", flags=("-d",))
     bundle.box.remove("app")
     told = {one["kind"]: one for one in bundle.told()}
     node = namespaces()
@@ -130,28 +109,30 @@ def test_where_they_run(bundle: Bundle) -> None:
     assert told["startContainer"]["name"] == "hooked"
 
 
-def test_a_mount_of_createContainer_is_the_containers(bundle: Bundle) -> None:
+def test_a_mount_of_createContainer_is_the_containers(bundle: Hooked) -> None:
     """Made by a program of the node's, from its files, and not on the node."""
     (bundle.directory / "given").write_text("from the node\n")
     (bundle.root / "given").write_text("from the image\n")
     mount = f"busybox mount --bind {bundle.directory}/given {bundle.root}/given"
-    done = bundle.run({"createContainer": [bundle.hook("createContainer", command=mount)]}, "read", "/given")
+    done = bundle.run_hooks({"createContainer": [bundle.hook("createContainer", command=mount)]}, "read", "/given")
     assert (done.code, done.out.strip()) == (0, "from the node"), done.err
     assert (bundle.root / "given").read_text() == "from the image\n"
 
 
-def test_what_createRuntime_does_to_the_network_is_the_containers(bundle: Bundle) -> None:
+def test_what_createRuntime_does_to_the_network_is_the_containers(bundle: Hooked) -> None:
     """By the pid that it is told, as CNI's and Docker's hooks do."""
     add = "busybox nsenter -t $pid -n busybox ifconfig lo:1 127.9.9.9 up"
-    done = bundle.run({"createRuntime": [bundle.hook("createRuntime", command=add)]}, "read", "/proc/net/fib_trie")
+    done = bundle.run_hooks(
+        {"createRuntime": [bundle.hook("createRuntime", command=add)]}, "read", "/proc/net/fib_trie"
+    )
     assert "127.9.9.9" in done.out, done.err
 
 
 @pytest.mark.parametrize("kind", BEFORE)
-def test_one_that_fails_before_create_fails_create(bundle: Bundle, kind: str) -> None:
+def test_one_that_fails_before_create_fails_create(bundle: Hooked, kind: str) -> None:
     hooks: dict[str, Any] = {name: [bundle.hook(name)] for name in KINDS}
     hooks[kind] = [bundle.hook(kind, 3, "echo the reason is known"), bundle.hook(kind)]
-    done = bundle.run(hooks, "echo", "hello", flags=())
+    done = bundle.run_hooks(hooks, "echo", "hello", flags=())
     assert done.code != 0
     assert done.out == ""
     assert "the reason is known" in done.err
@@ -162,8 +143,10 @@ def test_one_that_fails_before_create_fails_create(bundle: Bundle, kind: str) ->
     assert not bundle.box.leftovers()
 
 
-def test_a_startContainer_hook_that_fails_fails_start(bundle: Bundle) -> None:
-    done = bundle.run({"startContainer": [bundle.hook("startContainer", 4)], "poststop": [bundle.hook("poststop")]})
+def test_a_startContainer_hook_that_fails_fails_start(bundle: Hooked) -> None:
+    done = bundle.run_hooks(
+        {"startContainer": [bundle.hook("startContainer", 4)], "poststop": [bundle.hook("poststop")]}
+    )
     assert done.code != 0
     assert done.out == ""
     bundle.box.remove("app")
@@ -172,16 +155,16 @@ def test_a_startContainer_hook_that_fails_fails_start(bundle: Bundle) -> None:
 
 
 @wasm_only
-def test_a_poststart_hook_that_fails_stops_the_container(bundle: Bundle) -> None:
+def test_a_poststart_hook_that_fails_stops_the_container(bundle: Hooked) -> None:
     """As the specification says. (Debian's runc leaves it running.)"""
-    done = bundle.run({"poststart": [bundle.hook("poststart", 5)]}, "sleep", "600", flags=("-d",))
+    done = bundle.run_hooks({"poststart": [bundle.hook("poststart", 5)]}, "sleep", "600", flags=("-d",))
     assert "hooks.poststart[0]" in done.err and "failed with exit status 5" in done.err
     bundle.box.remove("app")
     assert not bundle.box.leftovers()
 
 
-def test_a_poststop_hook_that_fails_is_a_warning(bundle: Bundle) -> None:
-    done = bundle.run({"poststop": [bundle.hook("poststop", 6), bundle.hook("poststop")]}, "echo", "hello")
+def test_a_poststop_hook_that_fails_is_a_warning(bundle: Hooked) -> None:
+    done = bundle.run_hooks({"poststop": [bundle.hook("poststop", 6), bundle.hook("poststop")]}, "echo", "hello")
     assert done.out == "hello\n"
     if not bundle.box.runtime.native:  # runc leaves the others out
         assert bundle.kinds() == ["poststop"] * 2
@@ -189,9 +172,9 @@ def test_a_poststop_hook_that_fails_is_a_warning(bundle: Bundle) -> None:
 
 
 @ours_only
-def test_one_that_takes_longer_than_its_timeout_is_killed(bundle: Bundle) -> None:
+def test_one_that_takes_longer_than_its_timeout_is_killed(bundle: Hooked) -> None:
     hook = bundle.hook("createRuntime", command="exec busybox sleep 600", timeout=1)
-    done = bundle.run({"createRuntime": [hook], "poststop": [bundle.hook("poststop")]}, flags=())
+    done = bundle.run_hooks({"createRuntime": [hook], "poststop": [bundle.hook("poststop")]}, flags=())
     assert done.code != 0
     assert "timeout of 1" in done.err
     assert bundle.kinds() == ["createRuntime", "poststop"]
@@ -199,16 +182,16 @@ def test_one_that_takes_longer_than_its_timeout_is_killed(bundle: Bundle) -> Non
 
 
 @wasm_only
-def test_one_that_is_not_there_is_named(bundle: Bundle) -> None:
+def test_one_that_is_not_there_is_named(bundle: Hooked) -> None:
     for kind in ("createRuntime", "createContainer", "startContainer"):
-        done = bundle.run({kind: [{"path": "/no/such/hook"}]}, flags=())
+        done = bundle.run_hooks({kind: [{"path": "/no/such/hook"}]}, flags=())
         assert f"hooks.{kind}[0] (/no/such/hook): /no/such/hook: No such file or directory" in done.err
         bundle.box.remove("app")
     assert not bundle.box.leftovers()
 
 
-def test_an_exec_has_no_hooks(bundle: Bundle) -> None:
-    bundle.run({kind: [bundle.hook(kind)] for kind in KINDS}, "sleep", "600", flags=("-d",))
+def test_an_exec_has_no_hooks(bundle: Hooked) -> None:
+    bundle.run_hooks({kind: [bundle.hook(kind)] for kind in KINDS}, "sleep", "600", flags=("-d",))
     before = bundle.kinds()
     assert bundle.box.exec("app", "more", "echo", "hello").out == "hello\n"
     assert bundle.kinds() == before
