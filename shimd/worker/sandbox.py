@@ -23,6 +23,7 @@ from shimd.worker import devices, mounts, privileges, rootfs, scheduling
 from shimd.worker.inner import Inner
 from shimd.worker.listen import listener
 from shimd.worker.messages import WORLD_FD, Plan
+from shimd.worker.options import refuse_options
 from shimd.worker.programs import find_program
 from shimd.worker.steps import Policy, Steps
 from shimd.worker.times import time_namespace
@@ -104,6 +105,7 @@ def make_world(plan: Plan, terminal: int | None, hold: Callable[[World], None] =
             world.listening = [world.add(listener(*address)) for address in plan.get("listen", [])]
         if not native:
             refuse(spec)
+            refuse_options(spec)
         last_steps(world, plan)
         if has_create_hooks(spec) and not native:
             hold(world)
