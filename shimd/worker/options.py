@@ -114,7 +114,7 @@ class Options:
 
     @property
     def readonly(self) -> bool:
-        return self.recursive_readonly or bool(self.flags & libc.MS_RDONLY)
+        return bool(self.flags & libc.MS_RDONLY or self.recursive & libc.MOUNT_ATTR_RDONLY)
 
 
 def refuse_options(spec: Spec) -> None:

@@ -18,7 +18,7 @@ from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec, has_create_hooks
 from shimd.oci_fields import SELINUX, refuse
 from shimd.task.magic import is_native
-from shimd.task.seccomp import seccomp_flags
+from shimd.task.seccomp import refuse_listener, seccomp_flags
 from shimd.worker import devices, mounts, privileges, rootfs, scheduling
 from shimd.worker.inner import Inner
 from shimd.worker.listen import listener
@@ -106,6 +106,7 @@ def make_world(plan: Plan, terminal: int | None, hold: Callable[[World], None] =
         if not native:
             refuse(spec)
             refuse_options(spec)
+            refuse_listener(spec)
         last_steps(world, plan)
         if has_create_hooks(spec) and not native:
             hold(world)

@@ -144,7 +144,10 @@ class Worlds:
         except BaseException:
             self.end(sandboxer)
             raise
-        if not message.get("held"):
+        if message.get("held"):
+            sandboxer.since = 0.0  # it does nothing, for as long as hooks take: others go on without it
+            self._tell_of_room()
+        else:
             self._free(sandboxer)
         if message["ev"] == "error":
             raise from_code(message["code"], message["message"])
@@ -171,6 +174,9 @@ class Worlds:
     def _free(self, sandboxer: _Sandboxer) -> None:
         self._busy.discard(sandboxer)
         self._idle.append(sandboxer)
+        self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
         self._freed.set()
         self._freed = anyio.Event()
 

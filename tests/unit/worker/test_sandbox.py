@@ -7,10 +7,11 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shimd.errors import InvalidArgument, NotFound, Unimplemented
+from shimd.errors import InvalidArgument, NotFound
 from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec
 from shimd.oci_fields import SELINUX
@@ -72,10 +73,32 @@ def test_flags_of_a_filter(root: Path) -> None:
     spec: Spec = {"linux": {"namespaces": OWN, "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "flags": flags}}}
     assert seccomp_flags(spec) == 6
     assert entered(root, os.getcwd, spec, seccomp=worker_filter(spec)) == "/"
-    for name, words in (("FAST", "FAST is not known"), ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "is for a listener")):
-        with pytest.raises((InvalidArgument, Unimplemented)) as caught:
-            seccomp_flags({"linux": {"seccomp": {"flags": [name]}}})
-        assert "linux.seccomp.flags: " in str(caught.value) and words in str(caught.value)
+    with pytest.raises(InvalidArgument, match=r"linux\.seccomp\.flags: FAST is not known"):
+        seccomp_flags({"linux": {"seccomp": {"flags": ["FAST"]}}})
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"defaultAction": "SCMP_ACT_NOTIFY"},
+        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}]},
+        {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]},
+    ],
+)
+def test_a_filter_that_needs_a_listener(root: Path, profile: dict[str, Any]) -> None:
+    """Refused for a module; a native program's runtime has one."""
+    spec: Spec = {"linux": {"namespaces": OWN, "seccomp": profile}}
+    assert entered(root, os.getcwd, spec, seccomp=worker_filter(spec)).startswith("Unimplemented: linux.seccomp")
+    (root / "app.wasm").write_bytes(b"\x7fELF" + bytes(60))
+    (root / "app.wasm").chmod(0o755)
+    world = Plan(
+        kind="init",
+        bundle=str(root.parent),
+        spec={"root": {"path": str(root)}, **spec},
+        rootfs=[],
+        process={"args": ["/app.wasm"], "cwd": "/"},
+    )
+    assert inside(lambda: sandbox.make_world(world, None).path) == "/app.wasm"
 
 
 @pytest.mark.parametrize(
