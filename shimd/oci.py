@@ -6,9 +6,12 @@ TypedDicts: the parsed JSON itself, typed, at no cost at run time. Names are the
 
 import json
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from shimd.errors import InvalidArgument
+
+#: Of the specification: what the fields below are those of, and what ``-info`` names.
+VERSION = "1.3.0"
 
 
 class User(TypedDict, total=False):
@@ -79,6 +82,22 @@ class Device(TypedDict, total=False):
     gid: int
 
 
+class Hook(TypedDict, total=False):
+    path: str
+    args: list[str]
+    env: list[str]
+    timeout: int
+
+
+class Hooks(TypedDict, total=False):
+    prestart: list[Hook]
+    createRuntime: list[Hook]
+    createContainer: list[Hook]
+    startContainer: list[Hook]
+    poststart: list[Hook]
+    poststop: list[Hook]
+
+
 class Linux(TypedDict, total=False):
     namespaces: list[Namespace]
     uidMappings: list[dict[str, int]]
@@ -92,6 +111,7 @@ class Linux(TypedDict, total=False):
     readonlyPaths: list[str]
     mountLabel: str
     sysctl: dict[str, str]
+    timeOffsets: dict[str, dict[str, int]]
 
 
 class Spec(TypedDict, total=False):
@@ -101,9 +121,15 @@ class Spec(TypedDict, total=False):
     hostname: str
     domainname: str
     mounts: list[Mount]
-    hooks: dict[str, Any]
+    hooks: Hooks
     annotations: dict[str, str]
     linux: Linux
+
+
+def has_create_hooks(spec: Spec) -> bool:
+    """Whether there are hooks to be run once a container's namespaces are there, and before its root is all it sees."""
+    hooks = spec.get("hooks", {})
+    return bool(hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer"))
 
 
 class RootfsMount(TypedDict):
@@ -129,37 +155,28 @@ def load_spec(bundle: Path) -> Spec:
         raise InvalidArgument(f"{path} cannot be read: {error}") from error
     if not isinstance(spec, dict):
         raise InvalidArgument(f"{path} is not a JSON object")
-    check_process(spec.get("process"), str(path))
+    _check_needed(spec.get("process"), str(path))
     if not isinstance(spec.get("root"), dict) or not isinstance(spec["root"].get("path"), str):
         raise InvalidArgument(f"{path}: root.path is missing")
-    _check_shape(spec, str(path))
+    from shimd import oci_fields  # the supervisor's and the sandboxer's: the others read what these have checked
+
+    oci_fields.check(cast(dict[str, Any], spec), str(path))
     return spec
 
 
-def _check_shape(spec: Any, where: str) -> None:
-    """What is looked into by name must be an object, what is gone through a list of objects."""
-    linux = spec.get("linux", {})
-    _check_object(linux, f"{where}: linux")
-    _check_object(linux.get("resources", {}), f"{where}: linux.resources")
-    _check_objects(spec.get("mounts", []), f"{where}: mounts")
-    _check_objects(linux.get("namespaces", []), f"{where}: linux.namespaces")
-
-
-def _check_object(value: object, name: str) -> None:
-    if not isinstance(value, dict):
-        raise InvalidArgument(f"{name} must be an object")
-
-
-def _check_objects(value: object, name: str) -> None:
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise InvalidArgument(f"{name} must be a list of objects")
-
-
 def check_process(process: Any, where: str) -> None:
-    """Check the part of a process that shimd relies on (``where`` names it in the error).
+    """Check a process that comes without the rest (``where`` names it in the error).
 
-    :raises InvalidArgument: args, cwd or env are missing or of a wrong type
+    :raises InvalidArgument: something is missing or of a wrong type
     """
+    from shimd import oci_fields
+
+    _check_needed(process, where)
+    oci_fields.check_process(process, where)
+
+
+def _check_needed(process: Any, where: str) -> None:
+    """What every container has."""
     if not isinstance(process, dict):
         raise InvalidArgument(f"{where}: process is missing")
     args = process.get("args")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from shimd.cgroup import freezer, layout, paths, setting, stats, tree, v1, v2
 from shimd.cgroup.files import read_if_there, write
 from shimd.cgroup.layout import Layout
-from shimd.errors import Unimplemented, from_os
+from shimd.cgroup.resources import nonzero, section
+from shimd.errors import FailedPrecondition, Unimplemented, from_os
 
 if TYPE_CHECKING:
     from shimd.cgroup.systemd import Scope
@@ -109,9 +110,20 @@ class Cgroup:
         :raises InvalidArgument: the kernel refuses the value
         :raises FailedPrecondition: a limit below what cannot be reclaimed
         """
+        self._check_memory(section(resources, "memory"))
         if self.scope is not None:
             self.scope.update(resources)
         self._write(resources)
+
+    def _check_memory(self, memory: dict[str, Any]) -> None:
+        """``checkBeforeUpdate``: version 2 would kill for a limit below what is in use, version 1 refuses it."""
+        limit = nonzero(memory, "limit")
+        if self.version == 1 or limit is None or limit < 0 or not memory.get("checkBeforeUpdate"):
+            return
+        directory = self._find("memory")
+        used = int(read_if_there(f"{directory}/memory.current") or 0) if directory else 0
+        if used > limit:
+            raise FailedPrecondition(f"linux.resources.memory.limit: {limit} is below the {used} bytes that are in use")
 
     def _write(self, resources: dict[str, Any]) -> None:
         translate = v2 if self.version == 2 else v1

@@ -24,8 +24,9 @@ static const char *const NAMES[FLAGS] = {
     "namespace", "id", "bundle", "address", "publish-binary", "socket", "debug-socket", "debug", "v", "version", "info",
 };
 static const char FEATURES_TYPE[] = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
-static const char FEATURES[] = "{\"ociVersionMin\":\"1.0.0\",\"ociVersionMax\":\"1.2.0\",\"mountOptions\":[\"ro\",\"rw\",\"bind\","
-                               "\"rbind\",\"rro\"],\"linux\":{\"mountExtensions\":{\"idmap\":{\"enabled\":false}}}}";
+static const char FEATURES[] = "{\"ociVersionMin\":\"1.0.0\",\"ociVersionMax\":\"1.3.0\",\"hooks\":[\"prestart\",\"createRuntime\","
+    "\"createContainer\",\"startContainer\",\"poststart\",\"poststop\"],\"mountOptions\":[\"ro\",\"rw\",\"bind\",\"rbind\","
+    "\"rro\"],\"linux\":{\"mountExtensions\":{\"idmap\":{\"enabled\":false}}}}";
 
 static char **arguments;
 static const char *program, *flags[FLAGS];

@@ -22,7 +22,9 @@ FEATURES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/features/Feat
 #: Without ``linux.mountExtensions.idmap`` containerd refuses an id-mapped mount in words that nobody understands.
 #: With rro among the mount options, it takes recursive read-only mounts.
 FEATURES = (
-    '{"ociVersionMin":"1.0.0","ociVersionMax":"1.2.0","mountOptions":["ro","rw","bind","rbind","rro"],'
+    '{"ociVersionMin":"1.0.0","ociVersionMax":"1.3.0",'
+    '"hooks":["prestart","createRuntime","createContainer","startContainer","poststart","poststop"],'
+    '"mountOptions":["ro","rw","bind","rbind","rro"],'
     '"linux":{"mountExtensions":{"idmap":{"enabled":false}}}}'
 )
 
@@ -117,7 +119,9 @@ def delete(engine: str, flags: "dict[str, str]") -> bytes:
         reply = []
     if len(reply) == 5 and reply[0] == b"ok" and all(field.isdigit() for field in reply[1:]):
         return delete_response(*map(int, reply[1:]))
-    return delete_response(clean_up(record))
+    pid = clean_up(record)
+    run_poststop(flags["id"])
+    return delete_response(pid)
 
 
 # --- the daemon ------------------------------------------------------------------------------------------------------
@@ -264,6 +268,52 @@ def clean_up(record: bytes) -> int:
     unlink("shimd.task")
     stop_scopes({name for name in (directory.rpartition("/")[2] for directory in cgroups) if name.endswith(".scope")})
     return int(pid) if pid.isdigit() else 0
+
+
+def run_poststop(id: str) -> None:
+    """The container's poststop hooks; what fails is a warning. Native containers', too: nobody asks their runtime."""
+    try:
+        config = read("config.json")
+    except OSError:
+        return
+    if b'"poststop"' not in config:
+        return
+    from json import dumps, loads
+
+    spec = loads(config)
+    hooks = (spec.get("hooks") or {}).get("poststop") or []
+    state = {
+        "ociVersion": "1.3.0",
+        "id": id,
+        "status": "stopped",
+        "bundle": posix.getcwd(),
+        "annotations": spec.get("annotations") or {},
+    }
+    default = ["PATH=" + environment("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")]
+    for index, hook in enumerate(hooks):
+        path, env, seconds = hook["path"], hook.get("env"), min(hook.get("timeout") or DELETE_TIMEOUT, DELETE_TIMEOUT)
+        command = hook.get("args") or [path]
+        trouble = run_hook(path, command, default if env is None else env, seconds, encode(dumps(state)))
+        if trouble:
+            write(2, encode(f"hooks.poststop[{index}] ({path}): {trouble}\n"))
+
+
+def run_hook(path: str, command: "list[str]", env: "list[str]", seconds: float, state: bytes) -> str:
+    """A sentence if it fails."""
+    from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+
+    pairs = dict(item.partition("=")[::2] for item in env)
+    try:
+        process = Popen(command, 0, path, PIPE, DEVNULL, env=pairs)
+        try:
+            process.communicate(state, seconds)
+        except TimeoutExpired:
+            process.kill()
+            process.wait()
+            return "it took too long"
+    except OSError as error:
+        return error.strerror or str(error)
+    return f"it failed with exit status {process.returncode}" if process.returncode else ""
 
 
 def directories_of(record: bytes, kind: bytes) -> "list[str]":

@@ -14,11 +14,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 # <linux/mount.h>
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4, 8, 16, 32
+MS_MANDLOCK, MS_NOSYMFOLLOW, MS_SILENT, MS_I_VERSION, MS_LAZYTIME = 64, 256, 1 << 15, 1 << 23, 1 << 25
 MS_DIRSYNC, MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC = 128, 1024, 2048, 4096, 16384
 MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
 MS_RELATIME, MS_STRICTATIME = 1 << 21, 1 << 24
 MNT_DETACH = 2
-MOUNT_ATTR_RDONLY = 1
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+MOUNT_ATTR_RELATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME = 0, 0x10, 0x20, 0x70
+MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOSYMFOLLOW = 0x80, 0x200000
 AT_RECURSIVE = 0x8000
 AT_EMPTY_PATH = 0x1000
 
@@ -110,11 +113,16 @@ def pivot_root(new: str, old: str) -> None:
 
 def mount_setattr_readonly(fd: int) -> None:
     """Make a mount and all below it read-only (mount_setattr(2), Linux 5.12)."""
-    _mount_setattr(fd, MOUNT_ATTR_RDONLY, AT_RECURSIVE)
+    mount_setattr_recursive(fd, MOUNT_ATTR_RDONLY)
 
 
-def _mount_setattr(fd: int, add: int, how: int = 0) -> None:
-    attributes = _MountAttr(attr_set=add)
+def mount_setattr_recursive(fd: int, add: int, clear: int = 0) -> None:
+    """Change attributes of a mount and of all below it (mount_setattr(2), Linux 5.12)."""
+    _mount_setattr(fd, add, AT_RECURSIVE, clear)
+
+
+def _mount_setattr(fd: int, add: int, how: int = 0, clear: int = 0) -> None:
+    attributes = _MountAttr(attr_set=add, attr_clr=clear)
     size = c_size_t(ctypes.sizeof(attributes))
     _check(_syscall(_SYS_MOUNT_SETATTR, fd, b"", c_uint(AT_EMPTY_PATH | how), ctypes.byref(attributes), size))
 

@@ -17,6 +17,7 @@ KINDS = {
     "mount": (libc.CLONE_NEWNS, "mnt"),
     "network": (libc.CLONE_NEWNET, "net"),
     "pid": (libc.CLONE_NEWPID, "pid"),
+    "time": (libc.CLONE_NEWTIME, "time"),
     "user": (libc.CLONE_NEWUSER, "user"),
     "uts": (libc.CLONE_NEWUTS, "uts"),
 }
@@ -87,8 +88,8 @@ def join(path: str, flag: int) -> None:
 
 
 def enter(namespaces: Iterable[Namespace]) -> set[str]:
-    """Join those with a path, make those without; the pid namespace is the fork server's affair. Returns the kinds
-    made.
+    """Join those with a path, make those without; the pid namespace is the fork server's affair, a time namespace
+    the process's own (:mod:`shimd.worker.times`), and a user namespace a native container's. Returns the kinds made.
 
     The mount namespace is always a new one, unless it is joined.
 
@@ -97,9 +98,9 @@ def enter(namespaces: Iterable[Namespace]) -> set[str]:
     flags, made, joined = 0, {"mount"}, set()
     for namespace in namespaces:
         kind, path = namespace["type"], namespace.get("path")
-        flag, _name = known(kind)
-        if kind == "pid":
+        if kind in ("pid", "time", "user"):
             continue
+        flag, _name = known(kind)
         if path:
             _join(kind, path, flag)
             joined.add(kind)

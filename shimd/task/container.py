@@ -5,7 +5,7 @@ Every method either does the whole of what it says, or raises a ShimdError and l
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from shimd.log import logger
 from shimd.task import bundle as bundle_files
 from shimd.task import plans
 from shimd.task.context import Context
+from shimd.task.hooks import Hooks
 from shimd.task.magic import NativeProgram
 from shimd.task.native import Native
 from shimd.task.options import Options
@@ -60,6 +61,8 @@ class Container:
         self.cgroup: Cgroup | None = None
         self.native: Native | None = None
         """What makes the processes, if the program is none for an engine."""
+        self.hooks = Hooks(context, id, bundle, spec)
+        """A native container's are its runtime's."""
         self.init = Process("", spec["process"], streams)
         self.execs: dict[str, Process] = {}
         self._lock = anyio.Lock(fast_acquire=True)
@@ -117,11 +120,21 @@ class Container:
         self.init.emulate_signals = plan["kind"] == "init" and plan["pidns"] == "new"
         async with self._opened(self.init):  # once only: a reader takes their being closed for the end
             try:
-                self.init.worker = await spawn(self.context, self.id, plan, self._fds(self.init), meanwhile)
+                self.init.worker = await spawn(
+                    self.context,
+                    self.id,
+                    plan,
+                    self._fds(self.init),
+                    meanwhile,
+                    partial(self._run_create_hooks, cgroup),
+                )
             except NativeProgram:
                 self.init.worker = await self._become_native(options)
         if cgroup.scope is not None:
             await to_thread.run_sync(cgroup.has_processes)
+
+    async def _run_create_hooks(self, cgroup: Cgroup, worker: Worker) -> None:
+        await self.hooks.creating(worker.pid, cgroup)
 
     async def _become_native(self, options: Options) -> Worker:
         """The worker found a program for the host, and is gone: the native runtime makes the container in its place."""
@@ -164,6 +177,8 @@ class Container:
         if self.native is not None:
             await self.native.delete()
         await self._remove_cgroup()
+        if self.native is None:
+            await self.hooks.stopped()
         bundle_files.remove_record(self.bundle)
 
     async def _end(self, process: Process) -> None:
@@ -213,8 +228,26 @@ class Container:
             process.check(Step.START)
             if self.native is not None:
                 await self.native.start()
+            else:
+                await self._unless_it_fails(self.hooks.starting(process.pid, self._own_cgroup))
             self._release(process)
             self.context.publish(TaskStart(container_id=self.id, pid=process.pid))
+            if self.native is None:
+                await self._unless_it_fails(self.hooks.started(process.pid))
+
+    async def _unless_it_fails(self, hooks: Awaitable[None]) -> None:
+        """A container whose hooks fail is stopped."""
+        try:
+            await hooks
+        except ShimdError:
+            with suppress(NotFound):
+                self.init.kill(signal.SIGKILL)
+            raise
+
+    @property
+    def _own_cgroup(self) -> Cgroup:
+        assert self.cgroup is not None
+        return self.cgroup
 
     def _release(self, process: Process) -> None:
         # No await between the state, the worker and the event: an exit must find the start published.

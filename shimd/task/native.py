@@ -19,7 +19,7 @@ from anyio.abc import UNIXSocketStream
 
 from shimd import oci, paths
 from shimd.cgroup.paths import is_systemd
-from shimd.errors import Internal, InvalidArgument, from_code
+from shimd.errors import Internal, InvalidArgument
 from shimd.linux import libc
 from shimd.task.context import Context
 from shimd.task.options import Options
@@ -94,7 +94,7 @@ class Native:
         forks = await self._context.forks()
         worker = await forks.spawn(self._key(f"{plan['id']}/runtime"), plan, process.stdio.fds)
         try:
-            await _listen(worker)
+            await worker.becomes_another()
             await worker.exited.wait()
             if worker.status != 0:
                 raise _failure(scratch)
@@ -121,16 +121,6 @@ class Native:
 def _environment() -> dict[str, str]:
     """Of the daemon's own only the path: NOTIFY_SOCKET, say, would be taken for the container's."""
     return {"PATH": os.environ.get("PATH", os.defpath)}
-
-
-async def _listen(worker: Worker) -> None:
-    """Until the worker has become the runtime, or has said why it could not."""
-    packet = await worker.receive()
-    if packet is not None:
-        message, fds = packet
-        for fd in fds:
-            os.close(fd)
-        raise from_code(message["code"], message["message"])
 
 
 def _failure(scratch: Path) -> Internal:

@@ -24,6 +24,9 @@ DENIED = (
     "quotactl_fd settimeofday clock_settime clock_settime64 adjtimex clock_adjtime iopl ioperm mknod mknodat syslog "
     "vhangup lookup_dcookie nfsservctl uselib ustat sysfs _sysctl afs_syscall modify_ldt"
 ).split()
+_NOTIFY, _WAIT = "SCMP_ACT_NOTIFY", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+#: <linux/seccomp.h>. A worker has one thread: to synchronise them is to do nothing.
+_FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 0, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4, _WAIT: 0}
 #: clone(2) flags that make namespaces; clone3 hides its flags from a filter, so glibc is sent back to clone.
 _CLONE_NAMESPACES = 0x7E020000
 
@@ -32,10 +35,37 @@ def worker_filter(spec: Spec) -> str:
     """The BPF program for a container's workers, base64.
 
     :raises InvalidArgument: the spec's profile names an unknown action, operator or architecture
-    :raises Unimplemented: it needs a listener (SCMP_ACT_NOTIFY)
     """
     profile = spec.get("linux", {}).get("seccomp")
-    return _compile(json.dumps(profile, sort_keys=True)) if profile else _default()
+    if not profile or not (profile.get("defaultAction") or profile.get("syscalls")):  # as runc: no profile
+        return _default()
+    return _compile(json.dumps(profile, sort_keys=True))
+
+
+def refuse_listener(spec: Spec) -> None:
+    """A native container's runtime has one to pass on; here nobody would answer.
+
+    :raises Unimplemented: the spec's profile needs it
+    """
+    profile = spec.get("linux", {}).get("seccomp", {})
+    actions = {profile.get("defaultAction"), *(rule["action"] for rule in profile.get("syscalls", []))}
+    if _NOTIFY in actions:
+        raise Unimplemented(f"linux.seccomp: {_NOTIFY} needs a listener, which WebAssembly containers do not have")
+    if _WAIT in profile.get("flags", []):
+        raise Unimplemented(f"linux.seccomp.flags: {_WAIT} is for a listener, which no WebAssembly container has")
+
+
+def seccomp_flags(spec: Spec) -> int:
+    """Of the spec's profile, for seccomp(2).
+
+    :raises InvalidArgument: one is unknown
+    """
+    flags = 0
+    for name in spec.get("linux", {}).get("seccomp", {}).get("flags", []):
+        if name not in _FLAGS:
+            raise InvalidArgument(f"linux.seccomp.flags: {name} is not known")
+        flags |= _FLAGS[name]
+    return flags
 
 
 @lru_cache(maxsize=1)
@@ -58,7 +88,7 @@ def _compile(profile: str) -> str:
     import pyseccomp
 
     data: dict[str, Any] = json.loads(profile)
-    default = _action(data["defaultAction"], data.get("defaultErrnoRet"))
+    default = _action(data.get("defaultAction", ""), data.get("defaultErrnoRet"))
     built = pyseccomp.SyscallFilter(default)
     for name in data.get("architectures", []):
         _add_architecture(built, name)
@@ -91,11 +121,10 @@ def _action(name: str, errno_return: int | None) -> int:
         "SCMP_ACT_KILL": pyseccomp.KILL_THREAD,
         "SCMP_ACT_KILL_THREAD": pyseccomp.KILL_THREAD,
         "SCMP_ACT_KILL_PROCESS": pyseccomp.KILL_PROCESS,
+        _NOTIFY: pyseccomp.KILL_PROCESS,  # never installed: a native container's, or refused
         "SCMP_ACT_ERRNO": pyseccomp.ERRNO(errno.EPERM if errno_return is None else errno_return),
         "SCMP_ACT_TRACE": pyseccomp.TRACE(errno_return or 0),
     }
-    if name == "SCMP_ACT_NOTIFY":
-        raise Unimplemented("seccomp: SCMP_ACT_NOTIFY needs a listener, which WebAssembly containers do not have")
     if name not in actions:
         raise InvalidArgument(f"seccomp: action {name} is not known")
     return int(actions[name])

@@ -5,6 +5,7 @@ it.
 import itertools
 import os
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,28 +26,39 @@ _log = logger(__name__)
 _serial = itertools.count()
 #: Engines that a program may go through: a container without a manifest under spin, say, which serves HTTP.
 _HANDS = 3
+Held = Callable[[Worker], Awaitable[None]]
+
+
+async def nothing_held(_worker: Worker) -> None:
+    pass
 
 
 async def spawn(
-    context: Context, container: str, plan: Plan, stdio: tuple[int, int, int], meanwhile: Meanwhile = nothing
+    context: Context,
+    container: str,
+    plan: Plan,
+    stdio: tuple[int, int, int],
+    meanwhile: Meanwhile = nothing,
+    held: Held = nothing_held,
 ) -> Worker:
     """Fork a worker and lead it to ready.
 
     :param meanwhile: called before that, but while its world is being made
+    :param held: called when it is in its namespaces, if there are hooks to be run then
     :raises NativeProgram: the program is none for an engine
     :raises ShimdError: it failed; the worker is gone
     """
     async with aclosing(_Begun(context, plan, stdio)) as begun:
         if plan["kind"] == "sandbox":
             await meanwhile()
-            return await _spawn(_Attempt(context, container, plan, stdio, begun))
+            return await _spawn(_Attempt(context, container, plan, stdio, begun, held))
 
         async def begin() -> None:
             await meanwhile()
             await begun.begin()
 
         with await context.world(plan, stdio[0] if plan["terminal"] else None, begin) as world:
-            attempt = _Attempt(context, container, plans.of_worker(plan, world), stdio, begun, world)
+            attempt = _Attempt(context, container, plans.of_worker(plan, world), stdio, begun, held, world)
             try:
                 return await _with_right_engine(attempt)
             except DataLoss as error:  # a disk that crashed, say: _lead has thrown the module away, it is compiled anew
@@ -85,6 +97,7 @@ class _Attempt:
     plan: Plan
     stdio: tuple[int, int, int]
     begun: _Begun
+    held: Held
     world: World | None = None
     engine: str | None = None
     """Another than the context's."""
@@ -122,7 +135,7 @@ async def _with_program(attempt: _Attempt) -> _Attempt:
 async def _spawn(attempt: _Attempt) -> Worker:
     worker = await _born(attempt)
     try:
-        await _lead(attempt.context, attempt.container, worker, attempt.plan.get("artifact"))
+        await _lead(attempt, worker)
     except BaseException:
         await worker.forks.end(worker)
         raise
@@ -144,7 +157,8 @@ def _key(context: Context, plan: Plan) -> str:
     return f"{context.namespace}/{plan['id']}@{time.time_ns()}.{next(_serial)}"
 
 
-async def _lead(context: Context, container: str, worker: Worker, artifact: str | None) -> None:
+async def _lead(attempt: _Attempt, worker: Worker) -> None:
+    context, container, artifact = attempt.context, attempt.container, attempt.plan.get("artifact")
     questions = Questions(context, container)
     while True:
         packet = await worker.receive()
@@ -163,6 +177,11 @@ async def _lead(context: Context, container: str, worker: Worker, artifact: str 
                     if message["code"] == DataLoss.code and artifact:
                         await context.discard(Path(artifact))
                     raise from_code(message["code"], message["message"])
+                case "held":
+                    await attempt.held(worker)
+                    if attempt.world is not None:
+                        await attempt.world.finish()
+                    worker.send({"op": "go"})
                 case "ready":
                     worker.handled = frozenset(message["signals"])
                     return

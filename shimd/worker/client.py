@@ -75,6 +75,18 @@ class Worker:
             raise ProcessLookupError
         os.kill(self.pid, number)
 
+    async def becomes_another(self) -> None:
+        """Wait until it has become another program.
+
+        :raises ShimdError: it says why it could not
+        """
+        packet = await self.receive()
+        if packet is not None:
+            message, fds = packet
+            for fd in fds:
+                os.close(fd)
+            raise from_code(message["code"], message["message"])
+
     def gone(self, status: int, at: int) -> None:
         """Note the exit. What the worker said before it is still there to :meth:`receive`."""
         self.status, self.exited_at = status, at

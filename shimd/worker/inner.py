@@ -67,8 +67,8 @@ class Inner:
         fd = libc.clone_tree(source, recursive, options.flags | bind_flags(real))
         number = self._first + len(self.fds)
         self.fds.append(fd)
-        if options.recursive_readonly:
-            libc.mount_setattr_readonly(fd)
+        if options.is_recursive:
+            libc.mount_setattr_recursive(fd, options.recursive, options.recursive_clear)
         target = os.fsencode(destination)
         self._steps.call("move_mount", number, b"", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH, says=says)
 

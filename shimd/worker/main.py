@@ -67,8 +67,13 @@ class Place:
         return self._runner.run()
 
     def enter(self) -> list[str]:
-        """Go inside for good and drop privileges; returns warnings."""
+        """Go inside for good and drop privileges, or as far as hooks have to be run; returns warnings."""
         return self._runner.run()
+
+    @property
+    def entered(self) -> bool:
+        """Whether no hooks were to be waited for."""
+        return self._runner.done
 
 
 class Given(NamedTuple):
@@ -158,11 +163,15 @@ def _make_ready(engine: Engine[object], given: Given) -> Ready:
         case "sandbox":
             from shimd.worker import pod
 
-            return Ready(pod.prepare(plan))
+            return Ready(pod.prepare(plan, lambda: _be_held(given.control)))
         case "native":
             from shimd.worker import native
 
             native.become(plan)
+        case "hook":
+            from shimd.worker import hook
+
+            hook.become(plan, given.steps or Steps().packed())
     return _prepare(engine, given)
 
 
@@ -177,8 +186,18 @@ def _prepare(engine: Engine[object], given: Given) -> Ready:
         engine.enter_container()
     seal("its entry into the container")
     _warn(control, place.enter())
+    while not place.entered:
+        _be_held(control)
+        _warn(control, place.enter())
     signals = engine.signals(module) if isinstance(engine, HandlesSignals) else ()
     return Ready(lambda: engine.run(module, invocation), signals)
+
+
+def _be_held(control: socket.socket) -> None:
+    """Wait for the container's hooks, before the guest's privileges are all that is left."""
+    send(control, {"ev": "held"})
+    if receive(control) is None:
+        os._exit(EXIT_FAILED)
 
 
 def _warn(control: socket.socket, warnings: list[str]) -> None:

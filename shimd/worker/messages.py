@@ -29,6 +29,8 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
       ← {"ev": "files"} + [file]                JSON, {path: {"digest": D} or {"data": base64}}: a directory of those
       → {"op": "load", "artifact": path}        the compiled module, or the directory
       ← {"ev": "engine", "name": engine}        that engine runs the program; the worker exits
+      ← {"ev": "held"}                          it is in its namespaces, and hooks are to be run
+      → {"op": "go"}
       ← {"ev": "ready", "signals": [n, …]}      all is set up, no guest has run; what the app handles itself
       → {"op": "start"}
       ← {"ev": "error", "code": C, "message": M}   at any point before ready; the worker exits, Create fails
@@ -37,12 +39,14 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 * supervisor ⇄ sandboxer (:mod:`.sandboxer`), which makes what a container's worker will live in, one at a time::
 
       → {"op": "init" | "exec", "terminal": bool} + [plan memfd] and of a terminal [its slave end]
-      ← {"ev": "world", "path": path, "program": bool, "listening": [fd, …]}
+      ← {"ev": "world", "path": path, "program": bool, "listening": [fd, …], "held": bool}
                                          + [steps memfd, world…] and if it was found [the program]
+      → {"op": "finish"}                           if it is held: hooks have been run
+      ← {"ev": "finished"}
       ← {"ev": "error", "code": C, "message": M}
 
 A compile worker answers with ready (the artefact is complete) or error, and exits. A native worker becomes the command
-of its plan: the connection ends there, or brings an error.
+of its plan, and a hook's worker the hook: the connection ends there, or brings an error.
 
 Plans are passed in a memfd, since an OCI spec may exceed what a packet holds.
 """
@@ -54,7 +58,7 @@ import os
 import socket
 from typing import Any, Literal, TypedDict
 
-from shimd.oci import Process, RootfsMount, Spec
+from shimd.oci import Hook, Process, RootfsMount, Spec
 
 #: Largest packet; plans travel in memfds, so messages are small.
 MAX_PACKET = 65536
@@ -71,7 +75,7 @@ Message = dict[str, Any]
 class Plan(TypedDict, total=False):
     """All that a worker needs to know, whatever its kind."""
 
-    kind: Literal["init", "exec", "sandbox", "native", "compile", "run"]
+    kind: Literal["init", "exec", "sandbox", "native", "hook", "compile", "run"]
     id: str
     """The container's id (and ``/exec id``), for error messages and the process title."""
     bundle: str
@@ -111,6 +115,10 @@ class Plan(TypedDict, total=False):
     """sandbox: the program to become; empty: none is installed, and the worker itself waits."""
     command: list[str]
     """native: the program to become, and its arguments, once ``rootfs`` is mounted in the host's mount namespace."""
+    hook: Hook
+    """hook: the program to become, and its arguments and environment."""
+    directory: str
+    """hook: the working directory, if the steps do not lead to one."""
     seccomp: str
     """The worker's filter: a BPF program, base64; none if empty."""
 

@@ -9,12 +9,15 @@ import os
 from shimd.errors import InvalidArgument
 from shimd.linux import libc
 from shimd.oci import Mount, Spec
+from shimd.worker.copyup import copy_up
 from shimd.worker.inner import Inner
 from shimd.worker.options import PROC, REMOUNTED, Options, bind_flags, normal
 from shimd.worker.tree import Tree, at
 
 #: File systems that are what their place says: it is an ordinary directory, or there is no telling what is masked.
 _PLAIN = ("proc", "sysfs", "cgroup2")
+#: File systems that take no context, or whose files have one each.
+_UNLABELLED = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
 
 
 def mount_all(tree: Tree, spec: Spec, cgroup: list[str], inner: Inner | None = None) -> None:
@@ -24,7 +27,7 @@ def mount_all(tree: Tree, spec: Spec, cgroup: list[str], inner: Inner | None = N
     """
     for mount in spec.get("mounts", []):
         try:
-            _mount_one(tree, mount, cgroup, inner)
+            _mount_one(tree, mount, cgroup, inner, spec.get("linux", {}).get("mountLabel", ""))
         except InvalidArgument as error:
             raise InvalidArgument(f"mount {mount.get('destination')}: {error}") from None
         except OSError as error:
@@ -33,7 +36,7 @@ def mount_all(tree: Tree, spec: Spec, cgroup: list[str], inner: Inner | None = N
             raise InvalidArgument(f"mount {mount.get('destination')}: {error.args[0]} is missing") from None
 
 
-def _mount_one(tree: Tree, mount: Mount, cgroup: list[str], inner: Inner | None) -> None:
+def _mount_one(tree: Tree, mount: Mount, cgroup: list[str], inner: Inner | None, label: str) -> None:
     options = Options(mount.get("options", []))
     fstype = mount.get("type", "")
     if inner is not None and inner.takes(fstype, mount["destination"]):
@@ -49,11 +52,14 @@ def _mount_one(tree: Tree, mount: Mount, cgroup: list[str], inner: Inner | None)
         place = _mount_cgroup(tree, mount, cgroup)
     elif is_bind(mount):
         place = _bind(tree, mount["source"], mount["destination"], options)
+    elif options.copy_up and fstype == "tmpfs":
+        place = _mount_copy(tree, mount, options, labelled(options.data, fstype, label))
     else:
         if fstype == "proc":
             options.flags |= PROC
+        data = labelled(options.data, fstype, label)
         with at(tree, mount["destination"], directory=True) as target:
-            libc.mount(mount.get("source", fstype), target.path, fstype, options.flags, options.data or None)
+            libc.mount(mount.get("source", fstype), target.path, fstype, options.flags, data or None)
         place = target.place
     _propagate(tree, place, options)
 
@@ -72,6 +78,34 @@ def _plain(tree: Tree, destination: str) -> None:
         raise InvalidArgument("it is no ordinary directory in the image, or a link is on the way to it") from None
 
 
+def _mount_copy(tree: Tree, mount: Mount, options: Options, data: str) -> str:
+    """A tmpfs with what the image has there; read-only, if it shall be, only then."""
+    with at(tree, mount["destination"], directory=True) as target:
+        source = os.open(target.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        libc.mount("tmpfs", target.path, "tmpfs", options.flags & ~libc.MS_RDONLY, data or None)
+    try:
+        mounted = libc.open_without_links(tree.fd, target.place, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            copy_up(source, mounted)
+        finally:
+            os.close(mounted)
+    finally:
+        os.close(source)
+    if options.flags & libc.MS_RDONLY:
+        _restrict(tree, target.place, options)
+    return target.place
+
+
+def labelled(data: str, fstype: str, label: str) -> str:
+    """A file system's options with SELinux's context for its files, as runc gives it (mount(8), ``context=``).
+
+    :param label: empty for none: other nodes refuse one (:mod:`shimd.oci_fields`)
+    """
+    if not label or fstype in _UNLABELLED:
+        return data
+    return ",".join(filter(None, (data, f'context="{label}"')))
+
+
 def is_bind(mount: Mount) -> bool:
     return mount.get("type") == "bind" or Options(mount.get("options", [])).bind
 
@@ -85,7 +119,7 @@ def _bind(tree: Tree, source: str, destination: str, options: Options) -> str:
     options.flags |= bind_flags(real)
     with at(tree, destination, directory) as target:
         libc.mount(source, target.path, None, libc.MS_BIND | options.flags & libc.MS_REC)
-    if options.flags & REMOUNTED or options.recursive_readonly:
+    if options.flags & REMOUNTED or options.is_recursive:
         _restrict(tree, target.place, options)
     if real == "/" and options.flags & libc.MS_REC:
         _restrict(tree, f"{target.place}/proc", Options(["ro", "nosuid", "nodev", "noexec"]))
@@ -98,8 +132,8 @@ def _restrict(tree: Tree, place: str, options: Options) -> None:
         if options.flags & REMOUNTED:
             flags = options.flags & ~libc.MS_REC | _present(fd)
             libc.mount(None, f"/proc/self/fd/{fd}", None, libc.MS_REMOUNT | libc.MS_BIND | flags)
-        if options.recursive_readonly:
-            libc.mount_setattr_readonly(fd)
+        if options.is_recursive:
+            libc.mount_setattr_recursive(fd, options.recursive, options.recursive_clear)
     finally:
         os.close(fd)
 

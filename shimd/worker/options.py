@@ -2,7 +2,9 @@
 
 import os
 
+from shimd.errors import InvalidArgument, Unimplemented
 from shimd.linux import libc
+from shimd.oci import Spec
 
 #: Option → (flags to set, flags to clear), as mount(8) names them.
 _FLAGS: dict[str, tuple[int, int]] = {
@@ -29,6 +31,36 @@ _FLAGS: dict[str, tuple[int, int]] = {
     "nostrictatime": (0, libc.MS_STRICTATIME),
     "bind": (libc.MS_BIND, 0),
     "rbind": (libc.MS_BIND | libc.MS_REC, 0),
+    "iversion": (libc.MS_I_VERSION, 0),
+    "noiversion": (0, libc.MS_I_VERSION),
+    "lazytime": (libc.MS_LAZYTIME, 0),
+    "nolazytime": (0, libc.MS_LAZYTIME),
+    "loud": (0, libc.MS_SILENT),
+    "silent": (libc.MS_SILENT, 0),
+    "mand": (libc.MS_MANDLOCK, 0),
+    "nomand": (0, libc.MS_MANDLOCK),
+    "nosymfollow": (libc.MS_NOSYMFOLLOW, 0),
+    "symfollow": (0, libc.MS_NOSYMFOLLOW),
+}
+#: The same for all that is mounted below (mount_setattr(2)): attributes to set, and to clear before.
+_RECURSIVE = {
+    "rro": (libc.MOUNT_ATTR_RDONLY, 0),
+    "rnosuid": (libc.MOUNT_ATTR_NOSUID, 0),
+    "rnodev": (libc.MOUNT_ATTR_NODEV, 0),
+    "rnoexec": (libc.MOUNT_ATTR_NOEXEC, 0),
+    "rnodiratime": (libc.MOUNT_ATTR_NODIRATIME, 0),
+    "rnosymfollow": (libc.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "rrelatime": (libc.MOUNT_ATTR_RELATIME, libc.MOUNT_ATTR__ATIME),
+    "rnoatime": (libc.MOUNT_ATTR_NOATIME, libc.MOUNT_ATTR__ATIME),
+    "rstrictatime": (libc.MOUNT_ATTR_STRICTATIME, libc.MOUNT_ATTR__ATIME),
+}
+#: A native container may have them.
+_REFUSED = {
+    **dict.fromkeys(("idmap", "ridmap"), "id-mapped mounts are not supported for WebAssembly containers"),
+    **dict.fromkeys(
+        "rrw rsuid rdev rexec rdiratime rsymfollow ratime rnorelatime rnostrictatime".split(),
+        "restrictions of what is mounted below a volume are not lifted for WebAssembly containers",
+    ),
 }
 PROPAGATION = {
     "private": libc.MS_PRIVATE,
@@ -40,8 +72,7 @@ PROPAGATION = {
     "unbindable": libc.MS_UNBINDABLE,
     "runbindable": libc.MS_UNBINDABLE | libc.MS_REC,
 }
-#: Options that are not the kernel's: recursive read-only, and what only other runtimes act on.
-_RECURSIVE_READONLY = "rro"
+#: Options that are not the kernel's, and what only other runtimes act on.
 _IGNORED = frozenset({"tmpcopyup", "auto", "noauto", "user", "users", "nofail", "_netdev"})
 #: Of every mount of /proc: writable, /proc/self/mem is a way out of the WebAssembly sandbox for a guest that opens "/".
 PROC = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
@@ -55,7 +86,12 @@ class Options:
     def __init__(self, options: list[str]) -> None:
         self.flags = 0
         self.propagation: list[int] = []
-        self.recursive_readonly = _RECURSIVE_READONLY in options
+        self.copy_up = "tmpcopyup" in options
+        """Of a tmpfs: whether it begins with what was there."""
+        self.recursive = 0
+        self.recursive_clear = 0
+        self.is_recursive = False
+        """Whether attributes of all that is mounted below are to be changed."""
         data = []
         for option in options:
             if option in _FLAGS:
@@ -63,7 +99,12 @@ class Options:
                 self.flags = self.flags & ~remove | add
             elif option in PROPAGATION:
                 self.propagation.append(PROPAGATION[option])
-            elif option not in _IGNORED and option != _RECURSIVE_READONLY and not option.startswith("X-"):
+            elif option in _RECURSIVE:
+                add, remove = _RECURSIVE[option]
+                self.recursive = self.recursive & ~remove | add
+                self.recursive_clear |= remove
+                self.is_recursive = True
+            elif option not in _IGNORED and option not in _REFUSED and not option.startswith("X-"):
                 data.append(option)
         self.data = ",".join(data)
 
@@ -73,7 +114,22 @@ class Options:
 
     @property
     def readonly(self) -> bool:
-        return self.recursive_readonly or bool(self.flags & libc.MS_RDONLY)
+        return bool(self.flags & libc.MS_RDONLY or self.recursive & libc.MOUNT_ATTR_RDONLY)
+
+
+def refuse_options(spec: Spec) -> None:
+    """Refuse options of mounts that a WebAssembly container cannot have, or that nobody would act on, as runc does.
+
+    :raises Unimplemented: one sentence that names the mount and the option
+    :raises InvalidArgument: likewise
+    """
+    for mount in spec.get("mounts", []):
+        options, where = mount.get("options", []), f"mounts[].options of {mount['destination']}"
+        if refused := next((option for option in options if option in _REFUSED), None):
+            raise Unimplemented(f"{where}: {refused}: {_REFUSED[refused]}")
+        found = Options(options)
+        if found.data and (found.bind or mount.get("type") == "bind"):
+            raise InvalidArgument(f"{where}: a bind mount takes no options of a file system: {found.data}")
 
 
 def bind_flags(real: str) -> int:

@@ -12,27 +12,37 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from shimd.linux import libc
+from shimd.oci import has_create_hooks
+from shimd.oci_fields import refuse
 from shimd.worker import privileges, sandbox
 from shimd.worker.messages import Plan
 from shimd.worker.seal import seal
 from shimd.worker.steps import Steps
+from shimd.worker.times import time_namespace
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _EMPTY = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
 
 
-def prepare(plan: Plan) -> Callable[[], int]:
+def prepare(plan: Plan, be_held: Callable[[], None]) -> Callable[[], int]:
     """Set the pod up; returns what waits until its end.
 
+    :param be_held: returns when its hooks have been run
     :raises ShimdError: one sentence
     """
     spec, process = plan["spec"], plan["process"]
+    refuse(spec)
     program = os.open(plan["pause"], os.O_RDONLY | os.O_CLOEXEC) if plan.get("pause") else None
     sandbox.first_steps(first := Steps(), plan)
     first.take()
     seal("its entry into the pod")
     sandbox.enter_namespaces(spec.get("linux", {}).get("namespaces", []), spec)
     sandbox.set_sysctls(spec)
+    if (clocks := time_namespace(spec)) is not None:
+        libc.setns(clocks, libc.CLONE_NEWTIME)
+        os.close(clocks)
+    if has_create_hooks(spec):
+        be_held()
     _empty_root(plan["bundle"])
     # No filter: the one for guests forbids the program, which is ours; nor anything that it does not need.
     privileges.drop(last := Steps(), {**process, "capabilities": {}, "noNewPrivileges": True}, None)

@@ -90,9 +90,10 @@ def _limit(value: int) -> int:
     return resource.RLIM_INFINITY if value >= 1 << 63 else value
 
 
-def drop(steps: Steps, process: Process, seccomp: str | None) -> None:
+def drop(steps: Steps, process: Process, seccomp: str | None, flags: int = 0) -> None:
     """User, groups, capabilities, no_new_privs and the seccomp filter (BPF, base64). Nothing of it can be undone.
 
+    :param flags: of the filter (seccomp(2))
     :raises InvalidArgument: a capability is unknown
     """
     wanted = process.get("capabilities", {})
@@ -118,7 +119,7 @@ def drop(steps: Steps, process: Process, seccomp: str | None) -> None:
     if seccomp:
         program = base64.b64decode(seccomp)
         filter: list[Packable] = [len(program) // 8, program]  # struct sock_fprog
-        steps.call("seccomp", _SET_MODE_FILTER, 0, filter, says="the seccomp filter")
+        steps.call("seccomp", _SET_MODE_FILTER, flags, filter, says="the seccomp filter")
 
 
 def filter_calls(seccomp: str | None) -> None:

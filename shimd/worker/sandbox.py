@@ -9,19 +9,24 @@ import os
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from shimd.errors import InvalidArgument, NotFound
 from shimd.linux import libc, namespaces
-from shimd.oci import Namespace, Process, Spec
+from shimd.oci import Namespace, Process, Spec, has_create_hooks
+from shimd.oci_fields import SELINUX, refuse
 from shimd.task.magic import is_native
-from shimd.worker import devices, mounts, privileges, rootfs
+from shimd.task.seccomp import refuse_listener, seccomp_flags
+from shimd.worker import devices, mounts, privileges, rootfs, scheduling
 from shimd.worker.inner import Inner
 from shimd.worker.listen import listener
 from shimd.worker.messages import WORLD_FD, Plan
+from shimd.worker.options import refuse_options
 from shimd.worker.programs import find_program
 from shimd.worker.steps import Policy, Steps
+from shimd.worker.times import time_namespace
 from shimd.worker.tree import Tree
 
 # <linux/sockios.h>, <linux/if.h>
@@ -57,10 +62,16 @@ class World:
             os.close(fd)
 
 
-def make_world(plan: Plan, terminal: int | None) -> World:
+def nothing_held(_world: World) -> None:
+    pass
+
+
+def make_world(plan: Plan, terminal: int | None, hold: Callable[[World], None] = nothing_held) -> World:
     """For an init: namespaces and all mounts. The caller's process is in them afterwards, and has to leave them.
 
     :param terminal: the slave end of its pty
+    :param hold: called if there are hooks for this moment: all is mounted, and the node's files are still in sight.
+        A native program's are its runtime's
     :raises ShimdError: one sentence
     """
     spec, process = plan["spec"], plan["process"]
@@ -75,6 +86,10 @@ def make_world(plan: Plan, terminal: int | None) -> World:
         _hand_over_namespaces(world, {one["type"] for one in kinds} & {"network", "ipc", "uts"}, proc)
         os.close(proc)
         _cgroup_namespace(world, spec)
+        _time_namespace(world, spec)
+        if has_create_hooks(spec):
+            steps.call("prctl", libc.PR_SET_DUMPABLE, 0, says="to be out of reach while hooks run")
+            steps.pause()
         inner = Inner(steps, WORLD_FD + len(world.fds))
         mounts.mount_all(tree, spec, plan.get("cgroup", []), inner)
         devices.make_devices(tree, spec)
@@ -84,12 +99,19 @@ def make_world(plan: Plan, terminal: int | None) -> World:
         world.fds += inner.fds
         set_sysctls(spec)
         _make_cwd(tree, process)
+        world.program, world.path = find_program(tree.fd, process)
+        native = world.program is not None and is_native(world.program)
+        if not native:  # a pod's annotations are its sidecars', too
+            world.listening = [world.add(listener(*address)) for address in plan.get("listen", [])]
+        if not native:
+            refuse(spec)
+            refuse_options(spec)
+            refuse_listener(spec)
+        last_steps(world, plan)
+        if has_create_hooks(spec) and not native:
+            hold(world)
         if spec["root"].get("readonly"):
             rootfs.make_readonly(tree)  # last: mount points had to be made
-        world.program, world.path = find_program(tree.fd, process)
-        if world.program is None or not is_native(world.program):  # a pod's annotations are its sidecars', too
-            world.listening = [world.add(listener(*address)) for address in plan.get("listen", [])]
-        last_steps(world, process, plan.get("seccomp"))
         rootfs.pivot(tree)  # the node's files are out of sight from here on, our own modules, too
     except BaseException:
         world.close()
@@ -114,7 +136,7 @@ def find_world(plan: Plan) -> World:
         _hand_over_namespaces(world, wanted - {"pid", "user", "mount"}, proc)
         os.close(proc)
         world.program, world.path = find_program(root, process)
-        last_steps(world, process, plan.get("seccomp"))
+        last_steps(world, plan)
     except (FileNotFoundError, ProcessLookupError) as error:
         world.close()
         raise NotFound(f"the container's first process is gone: {error.strerror}") from None
@@ -126,10 +148,7 @@ def find_world(plan: Plan) -> World:
 
 def first_steps(steps: Steps, plan: Plan) -> None:
     """What comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
-    for directory in plan.get("cgroup", []):
-        if directory != plan.get("unified"):
-            # Of version 1, by ``tasks`` (:mod:`shimd.cgroup.join`): in version 2 it is born.
-            steps.write(f"{directory}/tasks", b"0", f"cgroup {directory}")
+    steps.join_cgroup(plan.get("cgroup", []), plan.get("unified"))
     privileges.account(steps, plan["process"])
     for file, _value in _labels(plan["process"]):
         steps.open(file, os.O_WRONLY, _LABEL_FD, f"security label {file}")
@@ -140,8 +159,8 @@ def first_steps(steps: Steps, plan: Plan) -> None:
     privileges.limit(steps, plan["process"])
 
 
-def last_steps(world: World, process: Process, seccomp: str | None) -> None:
-    steps = world.steps
+def last_steps(world: World, plan: Plan) -> None:
+    steps, spec, process = world.steps, plan["spec"], plan["process"]
     for _file, value in _labels(process):
         steps.call("write", _LABEL_FD, value, len(value), says=f"security label {value.decode()}")
         steps.call("close", _LABEL_FD, says="security label", policy=Policy.TRY)
@@ -151,7 +170,8 @@ def last_steps(world: World, process: Process, seccomp: str | None) -> None:
     # module's file, for its memory's sake.
     for number in range(len(world.fds) - len(world.listening)):
         steps.call("close", WORLD_FD + number, says="descriptors", policy=Policy.TRY)
-    privileges.drop(steps, process, seccomp)
+    scheduling.treat(steps, spec, process, further=plan["kind"] == "exec")
+    privileges.drop(steps, process, plan.get("seccomp"), seccomp_flags(spec))
     steps.call("chdir", os.fsencode(process["cwd"]), says=f"working directory {process['cwd']}")
 
 
@@ -176,6 +196,12 @@ def _cgroup_namespace(world: World, spec: Spec) -> None:
             world.steps.call("setns", fd, libc.CLONE_NEWCGROUP, says=f"cgroup namespace {path}")
         else:
             world.steps.call("unshare", libc.CLONE_NEWCGROUP, says="cgroup namespace")
+
+
+def _time_namespace(world: World, spec: Spec) -> None:
+    if (made := time_namespace(spec)) is not None:
+        fd = world.add(made)
+        world.steps.call("setns", fd, libc.CLONE_NEWTIME, says="time namespace")
 
 
 def enter_namespaces(kinds: list[Namespace], spec: Spec) -> None:
@@ -243,10 +269,17 @@ def _make_cwd(tree: Tree, process: Process) -> None:
 
 
 def _labels(process: Process) -> list[tuple[str, bytes]]:
-    """AppArmor and SELinux: what is to be written where."""
+    """AppArmor and SELinux: what is to be written where.
+
+    :raises InvalidArgument: the node has not what is asked for
+    """
     found = []
-    if (profile := process.get("apparmorProfile")) and os.path.exists("/sys/kernel/security/apparmor"):
+    if profile := process.get("apparmorProfile"):
+        if not os.path.exists("/sys/kernel/security/apparmor"):
+            raise InvalidArgument("process.apparmorProfile: this kernel has no AppArmor")
         found.append(("/proc/self/attr/apparmor/current", f"changeprofile {profile}".encode()))
-    if (label := process.get("selinuxLabel")) and os.path.exists("/sys/fs/selinux/enforce"):
+    if label := process.get("selinuxLabel"):
+        if not os.path.exists(SELINUX):
+            raise InvalidArgument("process.selinuxLabel: this kernel has no SELinux")
         found.append(("/proc/self/attr/current", label.encode()))
     return found[:1]  # one file is one module's, and a node has one of the two

@@ -12,6 +12,7 @@ another then.
 import os
 import signal
 import socket
+from collections.abc import Callable
 
 from shimd.errors import Internal, ShimdError, from_os
 from shimd.linux import libc
@@ -21,16 +22,16 @@ from shimd.worker.sandbox import World, find_world, make_world
 from shimd.worker.seal import seal
 
 #: Namespaces that it goes to and comes back from; the mount namespace last.
-_KINDS = ("network", "ipc", "uts", "mount")
+_KINDS = ("network", "ipc", "uts", "time", "mount")
 
 
 class Home:
     """Where this process started."""
 
     def __init__(self) -> None:
-        self._fds = [
-            (os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for flag, name in map(known, _KINDS)
-        ]
+        kinds = [(flag, f"/proc/self/ns/{name}") for flag, name in map(known, _KINDS)]
+        # A kernel before 5.6 has no time namespaces.
+        self._fds = [(os.open(path, os.O_RDONLY | os.O_CLOEXEC), flag) for flag, path in kinds if os.path.exists(path)]
         self._end = max(fd for fd, _flag in self._fds) + 1
 
     def go(self) -> None:
@@ -58,27 +59,40 @@ def main() -> None:
 
 
 def _answer(sock: socket.socket, home: Home, message: Message, fds: list[int]) -> None:
+    held = False
+
+    def hold(world: World) -> None:
+        nonlocal held
+        held = True
+        _hand_over(sock, world, held)
+        if receive(sock) is None:
+            os._exit(0)
+
     try:
-        world = _make(home, message, fds)
+        world = _make(home, message, fds, hold)
     except ShimdError as error:
         send(sock, {"ev": "error", "code": int(error.code), "message": str(error)})
         return
+    if held:
+        send(sock, {"ev": "finished"})
+    else:
+        _hand_over(sock, world, held)
+
+
+def _hand_over(sock: socket.socket, world: World, held: bool) -> None:
     program = [] if world.program is None else [world.program]
     steps = memory_file("shimd-steps", world.steps.packed())
-    send(
-        sock,
-        {"ev": "world", "path": world.path, "program": bool(program), "listening": world.listening},
-        [steps, *world.fds, *program],
-    )
+    about = {"ev": "world", "path": world.path, "program": bool(program), "listening": world.listening, "held": held}
+    send(sock, about, [steps, *world.fds, *program])
 
 
-def _make(home: Home, message: Message, fds: list[int]) -> World:
+def _make(home: Home, message: Message, fds: list[int], hold: Callable[[World], None]) -> World:
     try:
         plan = read_plan(fds[0])
         if message["op"] == "exec":
             return find_world(plan)
         try:
-            return make_world(plan, fds[1] if message["terminal"] else None)
+            return make_world(plan, fds[1] if message["terminal"] else None, hold)
         finally:
             home.go()
     except ShimdError:

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import signal
+from collections.abc import Sequence
 from ctypes import c_long, c_uint64
 from enum import IntEnum
 from functools import lru_cache
@@ -21,16 +22,18 @@ from shimd.linux.packed import Block, Packable, pack
 _X86 = {
     "mount": 165, "umask": 95, "chdir": 80, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126,
     "prctl": 157, "setns": 308, "prlimit64": 302, "seccomp": 317, "setsid": 112, "ioctl": 16, "unshare": 272,
-    "close": 3, "write": 1,
+    "close": 3, "write": 1, "personality": 135, "sched_setaffinity": 203, "set_mempolicy": 238, "ioprio_set": 251,
+    "sched_setattr": 314,
 }  # fmt: skip
 _GENERIC = {
     "mount": 40, "umask": 166, "chdir": 49, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91,
     "prctl": 167, "setns": 268, "prlimit64": 261, "seccomp": 277, "setsid": 157, "ioctl": 29, "unshare": 97,
-    "close": 57, "write": 64,
+    "close": 57, "write": 64, "personality": 92, "sched_setaffinity": 122, "set_mempolicy": 237, "ioprio_set": 30,
+    "sched_setattr": 274,
 }  # fmt: skip
 _NUMBERS = {**(_X86 if os.uname().machine == "x86_64" else _GENERIC), "move_mount": 429, "close_range": 436}
-#: No system calls: open a path at a given descriptor; let the engine load the program; drop all capabilities but some
-#: from the bounding set, which takes a call for each.
+#: No system calls: open a path at a given descriptor; let others do their part; drop all capabilities but some from the
+#: bounding set, which takes a call for each.
 _OPEN, _PAUSE, _BOUND = range(1 << 32, (1 << 32) + 3)
 _WORDS = 9
 
@@ -83,12 +86,18 @@ class Steps:
         self.call("write", _FD, data, len(data), says=says, policy=policy)
         self.call("close", _FD, says=says, policy=Policy.TRY)
 
+    def join_cgroup(self, directories: Sequence[str], unified: str | None) -> None:
+        """Join the hierarchies of version 1, by ``tasks`` (:mod:`shimd.cgroup.join`): in version 2 it is born."""
+        for directory in directories:
+            if directory != unified:
+                self.write(f"{directory}/tasks", b"0", f"cgroup {directory}")
+
     def bound(self, keep: int, last: int, says: str) -> None:
         """Drop from the bounding set all capabilities up to ``last`` that are not in the mask ``keep``."""
         self._add(_BOUND, (keep, last), says, Policy.FAIL, Code.INVALID_ARGUMENT)
 
     def pause(self) -> None:
-        """Let the engine load the program here."""
+        """Let others do their part here: the engine, which loads the program; after that the container's hooks."""
         self._add(_PAUSE, (), "", Policy.FAIL, Code.INTERNAL)
 
     def _add(self, number: int, arguments: tuple[Packable, ...], says: str, policy: Policy, code: Code) -> None:

@@ -15,7 +15,7 @@ import anyio
 
 from shimd.errors import Internal, Unavailable, from_code
 from shimd.worker.client import environment
-from shimd.worker.messages import LISTEN_FD, Plan, plan_file, receive, send
+from shimd.worker.messages import LISTEN_FD, Message, Plan, plan_file, receive, send
 
 #: At work at a time; more would only wait for processors.
 _MOST = max(2, os.cpu_count() or 1)
@@ -49,6 +49,17 @@ class World:
     path: str
     listening: list[int]
     """The worker's descriptors of its listening sockets."""
+    held: "Held | None" = None
+    """Who waits with it, if there are hooks to be run."""
+
+    async def finish(self) -> None:
+        """Its hooks have been run, if it has any.
+
+        :raises ShimdError: one sentence
+        """
+        held, self.held = self.held, None
+        if held is not None:
+            await held.go_on()
 
     def __enter__(self) -> "World":
         return self
@@ -58,6 +69,8 @@ class World:
     ) -> None:
         for fd in (self.steps, *self.fds, *([] if self.program is None else [self.program])):
             os.close(fd)
+        if self.held is not None:
+            self.held.end()
 
 
 @dataclass(eq=False)
@@ -66,6 +79,25 @@ class _Sandboxer:
     sock: socket.socket
     since: float = 0.0
     """When its work began (seconds, monotonic)."""
+
+
+class Held:
+    """A sandboxer that waits in the world that it has made, before the root file system is all that is to be seen."""
+
+    def __init__(self, worlds: "Worlds", sandboxer: _Sandboxer) -> None:
+        self._worlds, self._sandboxer = worlds, sandboxer
+
+    async def go_on(self) -> None:
+        """Let it finish, and come back.
+
+        :raises ShimdError: one sentence
+        """
+        send(self._sandboxer.sock, {"op": "finish"})
+        await self._worlds.answer(self._sandboxer)
+
+    def end(self) -> None:
+        """The world is not wanted any more."""
+        self._worlds.end(self._sandboxer)
 
 
 class Worlds:
@@ -91,18 +123,35 @@ class Worlds:
             sandboxer = await self._take()
             if _ask_for(sandboxer, plan, terminal):
                 break
-            self._end(sandboxer)  # it was killed when it was idle
+            self.end(sandboxer)  # it was killed when it was idle
         try:
             await meanwhile()
-            world = await _answer(sandboxer)
-        except _Refused as refused:
-            self._free(sandboxer)
-            raise refused.error from None
         except BaseException:  # nobody knows where it is now
-            self._end(sandboxer)
+            self.end(sandboxer)
             raise
-        self._free(sandboxer)
-        return world
+        message, fds = await self.answer(sandboxer)
+        program = fds.pop() if message["program"] else None
+        held = Held(self, sandboxer) if message["held"] else None
+        return World(fds[0], fds[1:], program, message["path"], message["listening"], held)
+
+    async def answer(self, sandboxer: _Sandboxer) -> tuple[Message, list[int]]:
+        """What it says; then it is free for others, unless it waits.
+
+        :raises ShimdError: one sentence
+        """
+        try:
+            message, fds = await _answer(sandboxer)
+        except BaseException:
+            self.end(sandboxer)
+            raise
+        if message.get("held"):
+            sandboxer.since = 0.0  # it does nothing, for as long as hooks take: others go on without it
+            self._tell_of_room()
+        else:
+            self._free(sandboxer)
+        if message["ev"] == "error":
+            raise from_code(message["code"], message["message"])
+        return message, fds
 
     def close(self) -> None:
         """Let them all go; they end by themselves."""
@@ -125,20 +174,19 @@ class Worlds:
     def _free(self, sandboxer: _Sandboxer) -> None:
         self._busy.discard(sandboxer)
         self._idle.append(sandboxer)
+        self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
         self._freed.set()
         self._freed = anyio.Event()
 
-    def _end(self, sandboxer: _Sandboxer) -> None:
+    def end(self, sandboxer: _Sandboxer) -> None:
+        """Kill one."""
         self._busy.discard(sandboxer)
         sandboxer.sock.close()
         with suppress(ProcessLookupError):
             os.kill(sandboxer.pid, signal.SIGKILL)
         self._tasks.start_soon(_reap, sandboxer.pid)
-
-
-class _Refused(Exception):
-    def __init__(self, error: Exception) -> None:
-        self.error = error
 
 
 def _ask_for(sandboxer: _Sandboxer, plan: Plan, terminal: int | None) -> bool:
@@ -154,7 +202,7 @@ def _ask_for(sandboxer: _Sandboxer, plan: Plan, terminal: int | None) -> bool:
     return True
 
 
-async def _answer(sandboxer: _Sandboxer) -> World:
+async def _answer(sandboxer: _Sandboxer) -> tuple[Message, list[int]]:
     await anyio.wait_readable(sandboxer.sock)
     try:
         packet = receive(sandboxer.sock)
@@ -162,11 +210,7 @@ async def _answer(sandboxer: _Sandboxer) -> World:
         packet = None
     if packet is None:
         raise Internal("the sandboxer died")
-    message, fds = packet
-    if message["ev"] == "error":
-        raise _Refused(from_code(message["code"], message["message"]))
-    program = fds.pop() if message["program"] else None
-    return World(fds[0], fds[1:], program, message["path"], message["listening"])
+    return packet
 
 
 def _start() -> _Sandboxer:

@@ -170,7 +170,10 @@ static void work(const struct engine *engine, const int *streams_and_control) {
     uint64_t at = take(steps, 0);
     void *program = engine->load(engine->context, block, &code, sentence, sizeof sentence);
     if (program == NULL) fail(code, sentence);
-    take(steps, at);
+    while ((at = take(steps, at)) < steps->count) { /* the container's hooks */
+        say("{\"ev\":\"held\"}", "", "");
+        if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED);
+    }
     say("{\"ev\":\"ready\",\"signals\":[]}", "", "");
     if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED); /* deleted before it was started */
     close(CONTROL);

@@ -36,7 +36,6 @@ def process(**more: object) -> dict[str, Any]:
         ({"process": GOOD["process"]}, "root.path is missing"),
         ({**GOOD, "root": {}}, "root.path is missing"),
         ({**GOOD, "root": "rootfs"}, "root.path is missing"),
-        ({**GOOD, "linux": None}, "linux must be an object"),
         ({**GOOD, "linux": []}, "linux must be an object"),
         ({**GOOD, "linux": {"namespaces": {}}}, "linux.namespaces must be a list of objects"),
         ({**GOOD, "linux": {"namespaces": ["pid"]}}, "linux.namespaces must be a list of objects"),

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from shimd.cgroup import Cgroup, join, layout
-from shimd.errors import AlreadyExists, InvalidArgument
+from shimd.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 MIB = 1 << 20
@@ -100,6 +100,20 @@ def test_a_limit_that_the_kernel_refuses_leaves_nothing(name: str) -> None:
     with pytest.raises(InvalidArgument, match=r"cpuset\.cpus cannot be set to '900'"):
         Cgroup.create(f"/{name}", {"cpu": {"cpus": "900"}})
     assert directories(name) == []
+
+
+def test_a_limit_below_what_is_in_use(tmp_path: Path) -> None:
+    """checkBeforeUpdate, for version 2: files are all that it is about."""
+    for name, value in (("cgroup.controllers", "memory"), ("memory.current", "1000000"), ("memory.max", "max")):
+        (tmp_path / name).write_text(value)
+    cgroup = Cgroup.open([str(tmp_path)], layout.Layout(unified=str(tmp_path)))
+    with pytest.raises(FailedPrecondition, match=r"linux\.resources\.memory\.limit: 4096 is below the 1000000 bytes"):
+        cgroup.apply({"memory": {"limit": 4096, "checkBeforeUpdate": True}})
+    assert (tmp_path / "memory.max").read_text() == "max"
+    cgroup.apply({"memory": {"limit": 2000000, "checkBeforeUpdate": True}})
+    assert (tmp_path / "memory.max").read_text() == "2000000"
+    cgroup.apply({"memory": {"limit": 4096}})
+    assert (tmp_path / "memory.max").read_text().startswith("4096")
 
 
 def test_one_that_is_in_use_is_not_taken(cgroup: Cgroup, name: str) -> None:

@@ -3,6 +3,7 @@
 Real processes, cgroups and mounts.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from launcher_rig import Launcher, wait_dead
 
+from shimd import oci
 from shimd.api.containerd.task.v2 import DeleteResponse
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -287,3 +289,36 @@ def test_what_a_native_runtime_keeps_is_removed(launcher: Launcher) -> None:
     assert not path.exists()
     assert [found.name for found in (native / "ns").iterdir()] == ["other"]
     assert elsewhere.exists()
+
+
+def test_poststop_hooks_are_run(launcher: Launcher, tmp_path: Path) -> None:
+    """As by runc's shim; one that fails is a warning, and the others follow."""
+    script = tmp_path / "hook"
+    script.write_text(f'#!/bin/sh\necho "$0 $1 $HOOK $(cat)" >>{tmp_path}/log; exit $2\n')
+    script.chmod(0o755)
+    hooks = [{"path": str(script), "args": ["hook", str(n), str(n)], "env": [f"HOOK={n}"]} for n in (0, 3)]
+    hooks += [{"path": "/no/such/hook"}, {"path": "/bin/sleep", "args": ["sleep", "600"], "timeout": 1}]
+    spec = {"hooks": {"poststop": hooks}, "annotations": {"a": "b"}}
+    (launcher.bundle / "config.json").write_text(json.dumps(spec))
+    record(launcher, 4194305, start="1")
+    done = launcher.delete("web")
+    assert done.returncode == 0
+    assert done.stderr.decode().splitlines() == [
+        f"hooks.poststop[1] ({script}): it failed with exit status 3",
+        "hooks.poststop[2] (/no/such/hook): No such file or directory",
+        "hooks.poststop[3] (/bin/sleep): it took too long",
+    ]
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.split()[1:3] for line in lines] == [["0", "0"], ["3", "3"]]
+    state = json.loads(lines[0].split(" ", 3)[3])
+    bundle = str(launcher.bundle)
+    assert state == {
+        "ociVersion": oci.VERSION, "id": "web", "status": "stopped", "bundle": bundle, "annotations": {"a": "b"},
+    }  # fmt: skip
+
+
+def test_a_task_that_left_nothing_has_had_its_hooks(launcher: Launcher, tmp_path: Path) -> None:
+    hooks = {"poststop": [{"path": "/bin/touch", "args": ["touch", str(tmp_path / "again")]}]}
+    (launcher.bundle / "config.json").write_text(json.dumps({"hooks": hooks}))
+    response(launcher.delete())
+    assert not (tmp_path / "again").exists()

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from shimd.errors import InvalidArgument, Unimplemented
 from shimd.linux import libc
 from shimd.oci import Mount, RootfsMount, Spec
 from shimd.worker import devices, mounts, rootfs
-from shimd.worker.options import Options
+from shimd.worker.mounts import labelled
+from shimd.worker.options import Options, refuse_options
 from shimd.worker.tree import Tree
 from tests.unit.worker.inside import inside
 
@@ -159,6 +161,82 @@ def test_options() -> None:
     assert found.propagation == [libc.MS_SLAVE | libc.MS_REC]
     assert found.data == "size=5k,mode=755"
     assert found.bind
+
+
+#: What runc knows (its ``features`` say so), less what is refused.
+RUNCS = """
+async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev nodiratime noexec
+noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private rbind relatime remount rnoatime rnodev
+rnodiratime rnoexec rnosuid rnosymfollow ro rprivate rrelatime rro rshared rslave rstrictatime runbindable rw shared
+silent slave strictatime suid symfollow sync tmpcopyup unbindable
+""".split()
+REFUSED = "idmap ridmap rrw rsuid rdev rexec rdiratime rsymfollow ratime rnorelatime rnostrictatime".split()
+
+
+def test_every_option_that_runc_knows_is_known() -> None:
+    """So that none of them is a file system's to wonder about."""
+    assert Options(RUNCS + REFUSED).data == ""
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_options_that_are_refused_are_named(option: str) -> None:
+    with pytest.raises(Unimplemented, match=rf"mounts\[\]\.options of /data: {option}: "):
+        refuse_options({"mounts": [bind("/", "/data", option)]})
+
+
+def test_a_bind_mount_takes_no_options_of_a_file_system() -> None:
+    with pytest.raises(InvalidArgument, match=r"mounts\[\]\.options of /data: .*: size=1m"):
+        refuse_options({"mounts": [bind("/", "/data", "size=1m")]})
+    refuse_options({"mounts": [bind("/", "/data", "rprivate", "rw", "X-mount.mkdir", "nofail")]})
+
+
+@pytest.mark.parametrize(
+    ("option", "flag"),
+    [("rnosuid", os.ST_NOSUID), ("rnoexec", os.ST_NOEXEC), ("rnodiratime", os.ST_NODIRATIME), ("rro", os.ST_RDONLY)],
+)
+def test_recursive_options_reach_what_is_mounted_below(root: Path, source: Path, option: str, flag: int) -> None:
+    def look() -> object:
+        (source / "below").mkdir()
+        libc.mount("below", str(source / "below"), "tmpfs", 0, "size=64k")
+        mounts.mount_all(Tree(str(root)), {"mounts": [bind(source, "/data", option)]}, [])
+        return all(os.statvfs(root / path).f_flag & flag for path in ("data", "data/below"))
+
+    assert inside(look) == "True"
+
+
+@pytest.mark.parametrize("mode", ["rw", "ro"])
+def test_a_tmpfs_that_begins_with_what_the_image_has(root: Path, mode: str) -> None:
+    """All but what may be hostile: a link is copied, not followed, and a pipe is not waited for."""
+    (root / "data/deep").mkdir(mode=0o750)
+    (root / "data/deep/note").write_text("the image's")
+    os.chown(root / "data/deep/note", 1000, 1001)
+    (root / "data/deep/note").chmod(0o640)
+    (root / "data/link").symlink_to("/../../secret/key")
+    os.mkfifo(root / "data/pipe")
+    wanted: Mount = {"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", mode]}
+
+    def look() -> object:
+        found = os.stat(root / "data/deep/note")
+        return (
+            sorted(os.listdir(root / "data")),
+            (root / "data/deep/note").read_text(),
+            os.readlink(root / "data/link"),
+            (oct(found.st_mode), found.st_uid, found.st_gid),
+            bool(os.statvfs(root / "data").f_flag & os.ST_RDONLY),
+        )
+
+    said = mounted(root, wanted, then=look)
+    owner = ("0o100640", 1000, 1001)
+    assert said == str((["deep", "link"], "the image's", "/../../secret/key", owner, mode == "ro"))
+
+
+def test_the_label_of_mounts() -> None:
+    """Without SELinux there is none to mount with."""
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    assert labelled("size=1m", "tmpfs", label) == f'size=1m,context="{label}"'
+    assert labelled("", "tmpfs", label) == f'context="{label}"'
+    assert labelled("size=1m", "tmpfs", "") == "size=1m"
+    assert labelled("", "proc", label) == labelled("", "mqueue", label) == ""
 
 
 def test_masked_paths_show_nothing(root: Path) -> None:

@@ -13,6 +13,7 @@ from shimd.task import plans
 from shimd.worker import pod
 from shimd.worker.messages import Plan
 from tests.e2e.containerd import LAUNCHERS
+from tests.unit.worker.inside import reported
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PROGRAM = str(LAUNCHERS / "shimd-pause")
@@ -29,7 +30,7 @@ def held(bundle: Path, program: str) -> Iterator[int]:
     pid = os.fork()
     if pid == 0:
         try:
-            os._exit(pod.prepare(plan(bundle, program))())
+            os._exit(pod.prepare(plan(bundle, program), lambda: None)())
         finally:
             os._exit(70)
     waiting(pid)
@@ -42,6 +43,19 @@ def waiting(pid: int) -> None:
     while os.listdir(f"/proc/{pid}/root") or "S (sleeping)" not in Path(f"/proc/{pid}/status").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_it_waits_for_its_hooks_in_its_namespaces(tmp_path: Path) -> None:
+    own = os.readlink("/proc/self/ns/mnt")
+    whole = plan(tmp_path, "")
+    whole["spec"]["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
+    waited: list[str] = []
+
+    def prepare() -> object:
+        pod.prepare(whole, lambda: waited.append(os.readlink("/proc/self/ns/mnt")))
+        return len(waited) == 1 and waited[0] != own
+
+    assert reported(prepare) == "True"
 
 
 @pytest.mark.parametrize("program", [PROGRAM, ""], ids=["shimd-pause", "python"])

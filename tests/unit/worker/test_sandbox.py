@@ -7,13 +7,15 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shimd.errors import NotFound
+from shimd.errors import InvalidArgument, NotFound
 from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec
-from shimd.task.seccomp import worker_filter
+from shimd.oci_fields import SELINUX
+from shimd.task.seccomp import seccomp_flags, worker_filter
 from shimd.worker import sandbox
 from shimd.worker.messages import WORLD_FD, Plan
 from shimd.worker.programs import open_file
@@ -63,6 +65,57 @@ def test_a_filter_need_not_allow_what_comes_before_the_guest(root: Path) -> None
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [denied]}
     seccomp = worker_filter({"linux": {"seccomp": profile}})
     assert entered(root, os.getcwd, seccomp=seccomp) == "/"
+
+
+def test_flags_of_a_filter(root: Path) -> None:
+    """Those of the specification; the kernel takes them."""
+    flags = ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"]
+    spec: Spec = {"linux": {"namespaces": OWN, "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "flags": flags}}}
+    assert seccomp_flags(spec) == 6
+    assert entered(root, os.getcwd, spec, seccomp=worker_filter(spec)) == "/"
+    with pytest.raises(InvalidArgument, match=r"linux\.seccomp\.flags: FAST is not known"):
+        seccomp_flags({"linux": {"seccomp": {"flags": ["FAST"]}}})
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"defaultAction": "SCMP_ACT_NOTIFY"},
+        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}]},
+        {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]},
+    ],
+)
+def test_a_filter_that_needs_a_listener(root: Path, profile: dict[str, Any]) -> None:
+    """Refused for a module; a native program's runtime has one."""
+    spec: Spec = {"linux": {"namespaces": OWN, "seccomp": profile}}
+    assert entered(root, os.getcwd, spec, seccomp=worker_filter(spec)).startswith("Unimplemented: linux.seccomp")
+    (root / "app.wasm").write_bytes(b"\x7fELF" + bytes(60))
+    (root / "app.wasm").chmod(0o755)
+    world = Plan(
+        kind="init",
+        bundle=str(root.parent),
+        spec={"root": {"path": str(root)}, **spec},
+        rootfs=[],
+        process={"args": ["/app.wasm"], "cwd": "/"},
+    )
+    assert inside(lambda: sandbox.make_world(world, None).path) == "/app.wasm"
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("apparmorProfile", "/sys/kernel/security/apparmor"), ("selinuxLabel", SELINUX)]
+)
+def test_labels_of_a_security_module_that_is_not_there(root: Path, name: str, module: str) -> None:
+    if os.path.exists(module):
+        pytest.skip("it is there")
+    plan = Plan(
+        kind="init",
+        bundle=str(root.parent),
+        spec={"root": {"path": str(root)}, "linux": {"namespaces": OWN}},
+        rootfs=[],
+    )
+    plan["process"] = {"args": ["/app.wasm"], "cwd": "/", name: "a"}  # type: ignore[misc]
+    said = inside(lambda: sandbox.make_world(plan, None))
+    assert said.startswith(f"InvalidArgument: process.{name}: this kernel has no ")
 
 
 def with_sysctl(name: str, value: str = "1") -> Spec:
@@ -179,10 +232,6 @@ def test_what_is_no_program_is_not_even_opened(root: Path) -> None:
 )
 def test_namespaces_that_are_none(namespace: Namespace, words: str) -> None:
     assert inside(lambda: namespaces.enter([namespace])).startswith(f"InvalidArgument: {words}")
-
-
-def test_user_namespaces_are_refused() -> None:
-    assert inside(lambda: namespaces.enter([{"type": "user"}])).startswith("Unimplemented: user namespaces")
 
 
 def test_what_is_not_asked_for_is_the_hosts_but_for_the_mounts() -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -54,6 +55,33 @@ async def test_a_world_has_the_program_and_leaves_nothing(worlds: Worlds, tmp_pa
     assert "shimd-test-volume" not in mounts_of("self") + mounts_of(sandboxer)
     for name in ("mnt", "net", "ipc", "uts"):
         assert os.readlink(f"/proc/{sandboxer}/ns/{name}") == os.readlink(f"/proc/self/ns/{name}")
+
+
+def with_hooks(bundle: Path) -> Plan:
+    found = plan(bundle)
+    found["spec"]["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
+    return found
+
+
+async def test_with_hooks_it_is_held_and_the_nodes_files_are_in_sight(worlds: Worlds, tmp_path: Path) -> None:
+    own = os.readlink("/proc/self/ns/mnt")
+    with await worlds.make(with_hooks(tmp_path)) as world:
+        (sandboxer,) = worlds.pids
+        assert os.readlink(f"/proc/{sandboxer}/ns/mnt") != own
+        assert Path(f"/proc/{sandboxer}/root/{__file__}").exists()
+        await world.finish()
+        assert os.readlink(f"/proc/{sandboxer}/ns/mnt") == own
+    assert worlds.pids == [sandboxer]
+
+
+async def test_hooks_keep_no_others_waiting(worlds: Worlds, tmp_path: Path) -> None:
+    """However many are held; and whoever is not wanted any more is ended."""
+    with ExitStack() as held:
+        for _ in range(module._MOST + 2):
+            held.enter_context(await worlds.make(with_hooks(tmp_path)))
+        assert worlds._at_work() == 0
+        assert len(worlds.pids) == module._MOST + 2
+    assert worlds.pids == []
 
 
 async def test_what_fails_meanwhile_is_the_error(worlds: Worlds, tmp_path: Path) -> None:
