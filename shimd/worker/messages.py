@@ -37,7 +37,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 * supervisor ⇄ sandboxer (:mod:`.sandboxer`), which makes what a container's worker will live in, one at a time::
 
       → {"op": "init" | "exec", "terminal": bool} + [plan memfd] and of a terminal [its slave end]
-      ← {"ev": "world", "path": path, "program": bool, "listening": [fd, …]}
+      ← {"ev": "world", "path": path, "program": bool, "missing": sentence, "listening": [fd, …]}
                                          + [steps memfd, world…] and if it was found [the program]
       ← {"ev": "error", "code": C, "message": M}
 

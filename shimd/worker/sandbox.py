@@ -12,7 +12,7 @@ import termios
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from shimd.errors import InvalidArgument, NotFound
+from shimd.errors import InvalidArgument, NotFound, reason
 from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec
 from shimd.task.magic import is_native
@@ -20,7 +20,7 @@ from shimd.worker import devices, mounts, privileges, rootfs
 from shimd.worker.inner import Inner
 from shimd.worker.listen import listener
 from shimd.worker.messages import WORLD_FD, Plan
-from shimd.worker.programs import find_program
+from shimd.worker.programs import Program, find_program
 from shimd.worker.steps import Policy, Steps
 from shimd.worker.tree import Tree
 
@@ -40,10 +40,7 @@ class World:
 
     steps: Steps
     fds: list[int] = field(default_factory=list)
-    program: int | None = None
-    """The file that ``args[0]`` names, opened."""
-    path: str = ""
-    """Where it is, or should have been."""
+    program: Program = field(default_factory=lambda: Program("", None))
     listening: list[int] = field(default_factory=list)
     """The worker's descriptors of sockets that its app keeps, the last ones."""
 
@@ -53,7 +50,7 @@ class World:
         return WORLD_FD + len(self.fds) - 1
 
     def close(self) -> None:
-        for fd in (*self.fds, *([] if self.program is None else [self.program])):
+        for fd in (*self.fds, *([] if self.program.file is None else [self.program.file])):
             os.close(fd)
 
 
@@ -86,8 +83,9 @@ def make_world(plan: Plan, terminal: int | None) -> World:
         _make_cwd(tree, process)
         if spec["root"].get("readonly"):
             rootfs.make_readonly(tree)  # last: mount points had to be made
-        world.program, world.path = find_program(tree.fd, process)
-        if world.program is None or not is_native(world.program):  # a pod's annotations are its sidecars', too
+        world.program = find_program(tree.fd, process)
+        file = world.program.file
+        if file is None or not is_native(file):  # a pod's annotations are its sidecars', too
             world.listening = [world.add(listener(*address)) for address in plan.get("listen", [])]
         last_steps(world, process, plan.get("seccomp"))
         rootfs.pivot(tree)  # the node's files are out of sight from here on, our own modules, too
@@ -113,11 +111,11 @@ def find_world(plan: Plan) -> World:
         wanted = {one["type"] for one in plan["spec"].get("linux", {}).get("namespaces", [])}
         _hand_over_namespaces(world, wanted - {"pid", "user", "mount"}, proc)
         os.close(proc)
-        world.program, world.path = find_program(root, process)
+        world.program = find_program(root, process)
         last_steps(world, process, plan.get("seccomp"))
     except (FileNotFoundError, ProcessLookupError) as error:
         world.close()
-        raise NotFound(f"the container's first process is gone: {error.strerror}") from None
+        raise NotFound(f"the container's first process is gone: {reason(error)}") from None
     except BaseException:
         world.close()
         raise
@@ -151,7 +149,27 @@ def last_steps(world: World, process: Process, seccomp: str | None) -> None:
     # module's file, for its memory's sake.
     for number in range(len(world.fds) - len(world.listening)):
         steps.call("close", WORLD_FD + number, says="descriptors", policy=Policy.TRY)
+    early = _may_enter(world.fds[0], process["cwd"])
+    if early:
+        _chdir(steps, process)
     privileges.drop(steps, process, seccomp)
+    if not early:
+        _chdir(steps, process)
+
+
+def _may_enter(root: int, cwd: str) -> bool:
+    """As runc has it: a process may start where its user could not go (images have ``WORKDIR /root``), and where only
+    its user can, on a volume that does not trust root."""
+    try:
+        os.close(libc.open_in_root(root, f"{cwd}/.", os.O_PATH))
+    except PermissionError:
+        return False
+    except OSError:  # as it will be told
+        pass
+    return True
+
+
+def _chdir(steps: Steps, process: Process) -> None:
     steps.call("chdir", os.fsencode(process["cwd"]), says=f"working directory {process['cwd']}")
 
 
@@ -214,7 +232,7 @@ def set_sysctls(spec: Spec) -> None:
             with open(f"/proc/sys/{path}", "w") as file:
                 file.write(value)
         except OSError as error:
-            raise InvalidArgument(f"sysctl {name} = {value}: {error.strerror}") from error
+            raise InvalidArgument(f"sysctl {name} = {value}: {reason(error)}") from error
 
 
 def _sysctl_path(name: str) -> str:

@@ -63,13 +63,11 @@ def _answer(sock: socket.socket, home: Home, message: Message, fds: list[int]) -
     except ShimdError as error:
         send(sock, {"ev": "error", "code": int(error.code), "message": str(error)})
         return
-    program = [] if world.program is None else [world.program]
+    path, file, missing = world.program
+    program = [] if file is None else [file]
     steps = memory_file("shimd-steps", world.steps.packed())
-    send(
-        sock,
-        {"ev": "world", "path": world.path, "program": bool(program), "listening": world.listening},
-        [steps, *world.fds, *program],
-    )
+    about = {"path": path, "program": bool(program), "missing": missing, "listening": world.listening}
+    send(sock, {"ev": "world", **about}, [steps, *world.fds, *program])
 
 
 def _make(home: Home, message: Message, fds: list[int]) -> World:

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVarTuple
 
 import anyio
 
-from shimd.errors import Internal, Unavailable, from_code
+from shimd.errors import Internal, Unavailable, from_code, reason
 from shimd.worker.client import environment
 from shimd.worker.messages import LISTEN_FD, Plan, plan_file, receive, send
 
@@ -47,6 +47,8 @@ class World:
     fds: Sequence[int]
     program: int | None
     path: str
+    missing: str
+    """Why there is no program."""
     listening: list[int]
     """The worker's descriptors of its listening sockets."""
 
@@ -166,7 +168,7 @@ async def _answer(sandboxer: _Sandboxer) -> World:
     if message["ev"] == "error":
         raise _Refused(from_code(message["code"], message["message"]))
     program = fds.pop() if message["program"] else None
-    return World(fds[0], fds[1:], program, message["path"], message["listening"])
+    return World(fds[0], fds[1:], program, message["path"], message["missing"], message["listening"])
 
 
 def _start() -> _Sandboxer:
@@ -186,7 +188,7 @@ def _start() -> _Sandboxer:
             )
         except OSError as error:
             ours.close()
-            raise Unavailable(f"the sandboxer does not start: {error.strerror}") from error
+            raise Unavailable(f"the sandboxer does not start: {reason(error)}") from error
     ours.setblocking(False)
     return _Sandboxer(pid, ours)
 
