@@ -16,13 +16,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from shimd.linux import namespaces
 from tests.e2e import audit, leftovers
 from tests.e2e.containerd import LAUNCHERS, REPOSITORY, SYSTEM, Result
 
 PROGRAMS = REPOSITORY / ".cache/moby"
 CONTAINERD = REPOSITORY / ".cache/containerd"
-#: What ``--runtime wasm`` is.
-TYPE = "io.containerd.wasmtime.v1"
+CONFIGURATION: dict[str, Any] = {"runtimes": {"wasm": {"runtimeType": "io.containerd.wasmtime.v1"}}}
+#: SWITCH: goes with the first shimd that has time namespaces ("time" in shimd.linux.namespaces.KINDS).
+if "time" not in namespaces.KINDS:
+    CONFIGURATION["features"] = {"time-namespaces": False}
 #: Seconds until a command counts as hanging: a first start includes a compilation.
 PATIENCE = 300
 _START = """\
@@ -52,7 +55,7 @@ class Engine:
             "DOCKER_HOST": f"unix://{directory}/docker.sock",
             "DOCKER_CLI_HINTS": "false",
         }
-        (directory / "daemon.json").write_text(json.dumps({"runtimes": {"wasm": {"runtimeType": TYPE}}}))
+        (directory / "daemon.json").write_text(json.dumps(CONFIGURATION))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
