@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import images
-from tests.e2e.box import Box
+from tests.e2e.box import RUNTIMES, Box
 
 IMAGE = "test.invalid/words:1"
+#: It looks into the working directory itself, as the user.
+NOT_WASMER = [runtime for runtime in RUNTIMES if runtime.name != "wasmer"]
 NOT_THERE = [
     ("/nope.wasm", "no such file or directory"),
     ("nope.wasm", "executable file not found in $PATH"),
@@ -53,6 +55,7 @@ def test_a_program_that_is_not_for_its_user(private: Box, program: str) -> None:
     assert "permission denied" in done.err
 
 
+@pytest.mark.parametrize("runtime", NOT_WASMER, ids=lambda runtime: runtime.name, indirect=True)
 def test_its_working_directory_may_be_roots_own(private: Box) -> None:
     """It is there before it is somebody else; a file is no directory."""
     flags = ("--rm", "--runtime", private.runtime.type, "--cap-drop", "CAP_DAC_OVERRIDE", "--cwd")
