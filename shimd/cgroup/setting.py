@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from shimd.cgroup.files import Writer
-from shimd.errors import FailedPrecondition, InvalidArgument, ShimdError, Unimplemented, from_os
+from shimd.errors import FailedPrecondition, InvalidArgument, ShimdError, Unimplemented, from_os, reason
 
 _INVALID = frozenset({errno.EINVAL, errno.ERANGE, errno.ENODEV, errno.ENXIO, errno.ENOSPC, errno.EOVERFLOW})
 
@@ -69,7 +69,7 @@ def _missing(setting: Setting, find: Find, writer: Writer) -> None:
 
 
 def _refused(setting: Setting, error: OSError) -> ShimdError:
-    sentence = f"{setting.file} cannot be set to {setting.value!r}: {error.strerror}"
+    sentence = f"{setting.file} cannot be set to {setting.value!r}: {reason(error)}"
     if error.errno in _INVALID:
         return InvalidArgument(sentence)
     return FailedPrecondition(sentence) if error.errno == errno.EBUSY else from_os(error)

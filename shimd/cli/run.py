@@ -286,7 +286,7 @@ def _open(name: str, stack: ExitStack) -> int:
     try:
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise NotFound(f"{name}: no such file") from None
+        raise NotFound(f"{name}: no such file or directory") from None
     except OSError as error:
         raise InvalidArgument(str(from_os(error))) from None
     stack.callback(os.close, fd)

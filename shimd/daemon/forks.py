@@ -10,7 +10,7 @@ import anyio
 
 from shimd import paths
 from shimd.daemon.background import Background
-from shimd.errors import Unavailable
+from shimd.errors import Unavailable, reason
 from shimd.linux.zombies import first_zombie
 from shimd.log import logger
 from shimd.worker.client import Forks, Worker, connect, launch, peer_pid
@@ -51,7 +51,7 @@ class ForkPool:
         try:
             sock, pid = launch(engine, path)
         except OSError as error:
-            raise Unavailable(f"the fork server of {engine} does not start: {error.strerror}") from error
+            raise Unavailable(f"the fork server of {engine} does not start: {reason(error)}") from error
         _log.info("started the fork server of %s, pid %d", engine, pid)
         return self._keep(engine, sock, pid)
 

@@ -42,6 +42,10 @@ class InvalidSetting(EngineError):
     """An environment variable or annotation that the engine reads has a value of the wrong kind."""
 
 
+class NoApplication(InvalidSetting):
+    """Neither the container's files nor its image are an application of the engine's."""
+
+
 class MissingRuntime(EngineError):
     """The node lacks what the engine runs on, which no Python package brings along: a library, say."""
 
@@ -261,6 +265,7 @@ class RunsArtifacts(RunsApplications[ModuleT_co], Protocol[ModuleT_co]):
         """As :meth:`RunsApplications.programs`, which has found nothing: the layers of the modules.
 
         :returns: ``None`` if the image is no application
+        :raises NoApplication: nor anything else that could be run
         """
         ...
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from shimd.engines.base import Image, InvalidSetting, Invocation, Layer, OtherEngine, UnsupportedFeature
+from shimd.engines.base import (
+    Image,
+    InvalidSetting,
+    Invocation,
+    Layer,
+    NoApplication,
+    OtherEngine,
+    UnsupportedFeature,
+)
 from shimd.engines.loading import load, load_if_there
 from shimd.engines.wasi_http import LOADED, OPTIONAL, rehearse
 from shimd.engines.wasmtime import WasmtimeEngine
@@ -91,6 +99,7 @@ class SpinEngine:
     ) -> Mapping[str, Layer] | None:
         """Of each component its layer; ``None``: the image is no application.
 
+        :raises NoApplication: it is nothing that could be run
         :raises InvalidSetting: what is wrong with the manifest or the runtime's configuration
         """
         from shimd.apps.spin import locked, manifest
@@ -100,7 +109,7 @@ class SpinEngine:
             if any("wasm" in layer.media_type for layer in image.layers):  # to be run as any other
                 return None
             there_is_none = f"the container has neither {manifest.PATH} nor the program that its command names"
-            raise InvalidSetting(f"{there_is_none}, and its image is no Spin application")
+            raise NoApplication(f"{there_is_none}, and its image is no Spin application")
         components = self._take(described, read, env).components
         self._directories = {id: image.files(one.contents) for id, one in components.items() if one.contents}
         return {id: one.source for id, one in components.items() if isinstance(one.source, Layer)}

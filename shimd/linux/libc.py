@@ -81,6 +81,8 @@ _setns = _function("setns", c_int, c_int)
 _prctl = _function("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _capset = _function("capset", c_void_p, c_void_p)
 _setdomainname = _function("setdomainname", c_char_p, c_size_t)
+_setfsuid = _function("setfsuid", ctypes.c_uint)
+_setfsgid = _function("setfsgid", ctypes.c_uint)
 _syscall = _libc.syscall
 _syscall.restype = c_long
 
@@ -153,6 +155,16 @@ def unshare(flags: int) -> None:
 def setns(fd: int, flags: int) -> None:
     """setns(2)"""
     _check(_setns(fd, flags))
+
+
+def setfsuid(uid: int) -> None:
+    """setfsuid(2), which tells of no failure"""
+    _setfsuid(uid)
+
+
+def setfsgid(gid: int) -> None:
+    """setfsgid(2), likewise"""
+    _setfsgid(gid)
 
 
 def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:

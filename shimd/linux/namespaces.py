@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 
 from shimd.cgroup.join import join as move
-from shimd.errors import InvalidArgument, Unimplemented
+from shimd.errors import InvalidArgument, Unimplemented, reason
 from shimd.linux import libc
 from shimd.linux.fork import fork
 from shimd.oci import Namespace
@@ -131,4 +131,4 @@ def _join(kind: str, path: str, flag: int) -> None:
     try:
         join(path, flag)
     except OSError as error:
-        raise InvalidArgument(f"{kind} namespace {path} cannot be joined: {error.strerror}") from error
+        raise InvalidArgument(f"{kind} namespace {path} cannot be joined: {reason(error)}") from error

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 
-from shimd.errors import InvalidArgument
+from shimd.errors import InvalidArgument, reason
 
 #: Seconds that a logging program has to become ready, and to end once its input has.
 PATIENCE = 10
@@ -39,7 +39,7 @@ class Logger:
         except OSError as error:
             for fd in (out_w, err_w, ready_r):
                 os.close(fd)
-            raise InvalidArgument(f"log program {urlsplit(uri).path}: {error.strerror}") from error
+            raise InvalidArgument(f"log program {urlsplit(uri).path}: {reason(error)}") from error
         finally:
             for fd in (out_r, err_r, ready_w):
                 os.close(fd)

@@ -9,7 +9,7 @@ from typing import Any as AnyJson
 from shimd.api.containerd.runc.v1 import Options as RuncOptions
 from shimd.api.google.protobuf import Any
 from shimd.api.runtimeoptions.v1 import Options as RuntimeOptions
-from shimd.errors import InvalidArgument
+from shimd.errors import InvalidArgument, reason
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,6 @@ def _toml(options: RuntimeOptions) -> dict[str, AnyJson]:
         body = options.config_body or (Path(options.config_path).read_bytes() if options.config_path else b"")
         return tomllib.loads(body.decode())
     except OSError as error:
-        raise InvalidArgument(f"runtime options: {options.config_path}: {error.strerror}") from None
+        raise InvalidArgument(f"runtime options: {options.config_path}: {reason(error)}") from None
     except ValueError as error:
         raise InvalidArgument(f"runtime options: {error}") from None

@@ -19,7 +19,6 @@ from shimd.task.questions import Questions
 from shimd.worker.client import Coming, HandedOver, Worker
 from shimd.worker.in_c import block_of, is_likely, may_wait
 from shimd.worker.messages import Plan
-from shimd.worker.programs import split_entry
 from shimd.worker.worlds import Meanwhile, World, nothing
 
 _log = logger(__name__)
@@ -127,8 +126,7 @@ async def _with_program(attempt: _Attempt) -> _Attempt:
     except ShimdError as error:
         if world.program is not None:
             raise
-        name, _entry = split_entry(plan["process"]["args"][0])
-        raise from_code(error.code, f"{name}: no such file in the container") from error
+        raise from_code(error.code, world.missing) from error
     return replace(attempt, plan=plan | Plan(artifact=str(artifact)))
 
 

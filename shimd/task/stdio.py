@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from shimd.errors import FailedPrecondition, InvalidArgument
+from shimd.errors import FailedPrecondition, InvalidArgument, reason
 from shimd.task.logger import Logger
 from shimd.worker.worlds import Tasks
 
@@ -189,7 +189,7 @@ def _naming(stream: str, name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InvalidArgument(f"{stream} {name}: {error.strerror}") from error
+        raise InvalidArgument(f"{stream} {name}: {reason(error)}") from error
 
 
 class Console:

@@ -24,7 +24,7 @@ from typing import NoReturn
 
 from shimd.engines.base import Engine, RunsInC
 from shimd.engines.registry import load_engine
-from shimd.errors import Code
+from shimd.errors import Code, reason
 from shimd.linux import libc
 from shimd.linux.namespaces import fork_into
 from shimd.linux.zombies import first_zombie
@@ -161,7 +161,7 @@ class ForkServer:
             pid = self._fork(message, fds, theirs.fileno())
         except OSError as error:
             ours.close()
-            failed = {"ev": "failed", "key": key, "code": _code(error), "message": f"fork: {error.strerror}"}
+            failed = {"ev": "failed", "key": key, "code": _code(error), "message": f"fork: {reason(error)}"}
             self._tell(failed)
             return
         finally:
@@ -202,7 +202,7 @@ class ForkServer:
             self._watch(Child(key, pid, start_time(pid), control, os.pidfd_open(pid)))
         except OSError as error:  # a child that is there now comes first: it may have an earlier one's number
             if ended is None:
-                message = f"process {pid} is not a child of the fork server: {error.strerror}"
+                message = f"process {pid} is not a child of the fork server: {reason(error)}"
                 self._tell({"ev": "failed", "key": key, "code": Code.INTERNAL, "message": message})
             else:
                 child = self._children[key] = Child(key, pid, 0, control, -1, *ended)
@@ -261,7 +261,7 @@ def _zygote(engine: Engine[object]) -> Zygote | None:
     try:
         return Zygote(command) if command is not None else None
     except OSError as error:  # it may have told why
-        sys.stderr.write(f"shimd: all workers run in Python: {error.strerror}\n")
+        sys.stderr.write(f"shimd: all workers run in Python: {reason(error)}\n")
         return None
 
 

@@ -3,7 +3,7 @@
 import os
 from typing import NoReturn
 
-from shimd.errors import InvalidArgument
+from shimd.errors import InvalidArgument, reason
 from shimd.worker.messages import Plan
 from shimd.worker.seal import seal
 from shimd.worker.steps import Runner
@@ -29,4 +29,4 @@ def become(plan: Plan, steps: bytes) -> NoReturn:
             os.chdir(directory)
         os.execve(path, hook.get("args") or [path], environment)
     except OSError as error:
-        raise InvalidArgument(f"{path}: {error.strerror}") from error
+        raise InvalidArgument(f"{path}: {reason(error)}") from error

@@ -8,7 +8,7 @@ masks, and what a volume puts there, of which the source is not in sight any mor
 import os
 import stat
 
-from shimd.errors import InvalidArgument
+from shimd.errors import InvalidArgument, in_go
 from shimd.linux import libc
 from shimd.oci import Mount
 from shimd.worker.options import PROC, Options, bind_flags, normal, within
@@ -60,7 +60,7 @@ class Inner:
 
     def _bind(self, source: str, destination: str, options: Options, says: str) -> None:
         if not os.path.exists(source):
-            raise InvalidArgument(f"source {source}: {os.strerror(2)}")
+            raise InvalidArgument(f"source {source}: {in_go(os.strerror(2))}")
         real, recursive = os.path.realpath(source), bool(options.flags & libc.MS_REC)
         if real == "/" and recursive:
             raise InvalidArgument("the node's root, with all that is mounted in it, has no place in /proc")

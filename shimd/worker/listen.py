@@ -4,7 +4,7 @@ import socket
 from collections.abc import Sequence
 
 from shimd.engines.base import Engine, TakesSockets
-from shimd.errors import FailedPrecondition, Unimplemented
+from shimd.errors import FailedPrecondition, Unimplemented, reason
 from shimd.task.listen import ANNOTATION
 from shimd.worker.messages import Plan
 
@@ -35,5 +35,5 @@ def listener(address: str, port: int) -> int:
         ).detach()
     except OSError as error:
         raise FailedPrecondition(
-            f"{ANNOTATION}: port {port} of {address or 'all addresses'}: {error.strerror}"
+            f"{ANNOTATION}: port {port} of {address or 'all addresses'}: {reason(error)}"
         ) from None

@@ -24,6 +24,7 @@ from shimd.engines.base import (
     EntersContainers,
     GuestTrap,
     HandlesSignals,
+    NoApplication,
     OtherEngine,
     RunsApplications,
     RunsArtifacts,
@@ -36,7 +37,7 @@ from shimd.oci import Process
 from shimd.worker.faults import describe
 from shimd.worker.invocation import environment, invocation_of
 from shimd.worker.messages import WORLD_FD, Message, Plan, read_file, read_plan, receive, send
-from shimd.worker.programs import find_program, open_file, split_entry
+from shimd.worker.programs import find_program, open_file
 from shimd.worker.seal import seal
 from shimd.worker.steps import Runner, Steps
 
@@ -211,10 +212,13 @@ def _load(engine: Engine[object], plan: Plan, place: Place, control: socket.sock
         programs = engine.programs(lambda path: _read(place, path), environment(process))
         if programs is not None:
             return engine.load_all({name: Path(_fetch(place, path, control)) for name, path in programs.items()})
-    if isinstance(engine, RunsArtifacts) and plan["kind"] == "init" and not _is_there(process):
+    if isinstance(engine, RunsArtifacts) and plan["kind"] == "init" and (missing := _missing(process)):
         from shimd.worker import artifact
 
-        found = artifact.load(engine, control, lambda path: _read(place, path), environment(process))
+        try:
+            found = artifact.load(engine, control, lambda path: _read(place, path), environment(process))
+        except NoApplication as error:
+            raise NotFound(f"{missing}: {error}") from None
         if found is not None:
             return found
     return engine.load(Path(plan.get("artifact") or _fetch_own(process, control)))
@@ -230,10 +234,9 @@ def _read(place: Place, path: str) -> bytes | None:
 
 def _fetch_own(process: Process, control: socket.socket) -> str:
     """The compiled form of ``args[0]``, for an engine of applications whose container is none."""
-    fd, path = find_program(WORLD_FD, process)
+    path, fd, missing = find_program(WORLD_FD, process)
     if fd is None:  # an image's layer may hold it
-        program, _entry = split_entry(process["args"][0])
-        send(control, {"ev": "entry", "name": path, "missing": f"{program}: no such file in the container"})
+        send(control, {"ev": "entry", "name": path, "missing": missing})
     else:
         send(control, {"ev": "entry", "name": path}, [fd])
         os.close(fd)
@@ -245,10 +248,7 @@ def _fetch(place: Place, path: str, control: socket.socket) -> str:
 
     :raises NotFound: there is none
     """
-    try:
-        fd = place.open(path)
-    except NotFound:
-        raise NotFound(f"{path}: no such file in the container") from None
+    fd = place.open(path)
     send(control, {"ev": "entry", "name": path}, [fd])
     os.close(fd)
     return _compiled(control)
@@ -282,11 +282,12 @@ def _listening(engine: Engine[object], plan: Plan) -> Sequence[int]:
     return listen.listening(engine, plan)
 
 
-def _is_there(process: Process) -> bool:
-    fd, _path = find_program(WORLD_FD, process)
-    if fd is not None:
-        os.close(fd)
-    return fd is not None
+def _missing(process: Process) -> str:
+    """Why there is no file of ``args[0]``; empty: it is there."""
+    program = find_program(WORLD_FD, process)
+    if program.file is not None:
+        os.close(program.file)
+    return program.missing
 
 
 def _run(run: Callable[[], int]) -> int:

@@ -39,7 +39,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 * supervisor ⇄ sandboxer (:mod:`.sandboxer`), which makes what a container's worker will live in, one at a time::
 
       → {"op": "init" | "exec", "terminal": bool} + [plan memfd] and of a terminal [its slave end]
-      ← {"ev": "world", "path": path, "program": bool, "listening": [fd, …], "held": bool}
+      ← {"ev": "world", "path": path, "program": bool, "missing": sentence, "listening": [fd, …], "held": bool}
                                          + [steps memfd, world…] and if it was found [the program]
       → {"op": "finish"}                           if it is held: hooks have been run
       ← {"ev": "finished"}

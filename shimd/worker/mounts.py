@@ -6,7 +6,7 @@ Every destination is looked up as the container would (:mod:`.tree`). Errors nam
 import errno
 import os
 
-from shimd.errors import InvalidArgument
+from shimd.errors import InvalidArgument, reason
 from shimd.linux import libc
 from shimd.oci import Mount, Spec
 from shimd.worker.copyup import copy_up
@@ -31,7 +31,7 @@ def mount_all(tree: Tree, spec: Spec, cgroup: list[str], inner: Inner | None = N
         except InvalidArgument as error:
             raise InvalidArgument(f"mount {mount.get('destination')}: {error}") from None
         except OSError as error:
-            raise InvalidArgument(f"mount {mount.get('destination')}: {error.strerror}") from error
+            raise InvalidArgument(f"mount {mount.get('destination')}: {reason(error)}") from error
         except KeyError as error:
             raise InvalidArgument(f"mount {mount.get('destination')}: {error.args[0]} is missing") from None
 
@@ -114,7 +114,7 @@ def _bind(tree: Tree, source: str, destination: str, options: Options) -> str:
     try:
         directory = os.path.isdir(source) if os.stat(source) else False
     except OSError as error:
-        raise InvalidArgument(f"source {source}: {error.strerror}") from None
+        raise InvalidArgument(f"source {source}: {reason(error)}") from None
     real = os.path.realpath(source)
     options.flags |= bind_flags(real)
     with at(tree, destination, directory) as target:

@@ -8,7 +8,7 @@ that runs as root. /dev is a mount of its own (:mod:`.devices`).
 import os
 from contextlib import suppress
 
-from shimd.errors import InvalidArgument
+from shimd.errors import InvalidArgument, reason
 from shimd.linux import libc
 from shimd.oci import RootfsMount, Spec
 from shimd.worker.options import PROPAGATION, Options
@@ -87,7 +87,7 @@ def _mount(mount: RootfsMount, target: str, flags: int) -> None:
             with _Shortened(options.data) as data:
                 libc.mount(mount["source"], target, mount["type"], options.flags, data or None)
     except OSError as error:
-        raise InvalidArgument(f"root file system {mount['type']} {mount['source']}: {error.strerror}") from error
+        raise InvalidArgument(f"root file system {mount['type']} {mount['source']}: {reason(error)}") from error
 
 
 class _Shortened:

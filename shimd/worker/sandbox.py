@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from shimd.errors import InvalidArgument, NotFound
+from shimd.errors import InvalidArgument, NotFound, reason
 from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec, has_create_hooks
 from shimd.oci_fields import SELINUX, refuse
@@ -24,7 +24,7 @@ from shimd.worker.inner import Inner
 from shimd.worker.listen import listener
 from shimd.worker.messages import WORLD_FD, Plan
 from shimd.worker.options import refuse_options
-from shimd.worker.programs import find_program
+from shimd.worker.programs import Program, find_program
 from shimd.worker.steps import Policy, Steps
 from shimd.worker.times import time_namespace
 from shimd.worker.tree import Tree
@@ -45,10 +45,7 @@ class World:
 
     steps: Steps
     fds: list[int] = field(default_factory=list)
-    program: int | None = None
-    """The file that ``args[0]`` names, opened."""
-    path: str = ""
-    """Where it is, or should have been."""
+    program: Program = field(default_factory=lambda: Program("", None))
     listening: list[int] = field(default_factory=list)
     """The worker's descriptors of sockets that its app keeps, the last ones."""
 
@@ -58,7 +55,7 @@ class World:
         return WORLD_FD + len(self.fds) - 1
 
     def close(self) -> None:
-        for fd in (*self.fds, *([] if self.program is None else [self.program])):
+        for fd in (*self.fds, *([] if self.program.file is None else [self.program.file])):
             os.close(fd)
 
 
@@ -99,8 +96,9 @@ def make_world(plan: Plan, terminal: int | None, hold: Callable[[World], None] =
         world.fds += inner.fds
         set_sysctls(spec)
         _make_cwd(tree, process)
-        world.program, world.path = find_program(tree.fd, process)
-        native = world.program is not None and is_native(world.program)
+        world.program = find_program(tree.fd, process)
+        file = world.program.file
+        native = file is not None and is_native(file)
         if not native:  # a pod's annotations are its sidecars', too
             world.listening = [world.add(listener(*address)) for address in plan.get("listen", [])]
         if not native:
@@ -135,11 +133,11 @@ def find_world(plan: Plan) -> World:
         wanted = {one["type"] for one in plan["spec"].get("linux", {}).get("namespaces", [])}
         _hand_over_namespaces(world, wanted - {"pid", "user", "mount"}, proc)
         os.close(proc)
-        world.program, world.path = find_program(root, process)
+        world.program = find_program(root, process)
         last_steps(world, plan)
     except (FileNotFoundError, ProcessLookupError) as error:
         world.close()
-        raise NotFound(f"the container's first process is gone: {error.strerror}") from None
+        raise NotFound(f"the container's first process is gone: {reason(error)}") from None
     except BaseException:
         world.close()
         raise
@@ -170,8 +168,28 @@ def last_steps(world: World, plan: Plan) -> None:
     # module's file, for its memory's sake.
     for number in range(len(world.fds) - len(world.listening)):
         steps.call("close", WORLD_FD + number, says="descriptors", policy=Policy.TRY)
+    early = _may_enter(world.fds[0], process["cwd"])
+    if early:
+        _chdir(steps, process)
     scheduling.treat(steps, spec, process, further=plan["kind"] == "exec")
     privileges.drop(steps, process, plan.get("seccomp"), seccomp_flags(spec))
+    if not early:
+        _chdir(steps, process)
+
+
+def _may_enter(root: int, cwd: str) -> bool:
+    """As runc has it: a process may start where its user could not go (images have ``WORKDIR /root``), and where only
+    its user can, on a volume that does not trust root."""
+    try:
+        os.close(libc.open_in_root(root, f"{cwd}/.", os.O_PATH))
+    except PermissionError:
+        return False
+    except OSError:  # as it will be told
+        pass
+    return True
+
+
+def _chdir(steps: Steps, process: Process) -> None:
     steps.call("chdir", os.fsencode(process["cwd"]), says=f"working directory {process['cwd']}")
 
 
@@ -240,7 +258,7 @@ def set_sysctls(spec: Spec) -> None:
             with open(f"/proc/sys/{path}", "w") as file:
                 file.write(value)
         except OSError as error:
-            raise InvalidArgument(f"sysctl {name} = {value}: {error.strerror}") from error
+            raise InvalidArgument(f"sysctl {name} = {value}: {reason(error)}") from error
 
 
 def _sysctl_path(name: str) -> str:

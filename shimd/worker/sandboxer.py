@@ -80,10 +80,11 @@ def _answer(sock: socket.socket, home: Home, message: Message, fds: list[int]) -
 
 
 def _hand_over(sock: socket.socket, world: World, held: bool) -> None:
-    program = [] if world.program is None else [world.program]
+    path, file, missing = world.program
+    program = [] if file is None else [file]
     steps = memory_file("shimd-steps", world.steps.packed())
-    about = {"ev": "world", "path": world.path, "program": bool(program), "listening": world.listening, "held": held}
-    send(sock, about, [steps, *world.fds, *program])
+    about = {"path": path, "program": bool(program), "missing": missing, "listening": world.listening, "held": held}
+    send(sock, {"ev": "world", **about}, [steps, *world.fds, *program])
 
 
 def _make(home: Home, message: Message, fds: list[int], hold: Callable[[World], None]) -> World:

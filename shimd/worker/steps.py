@@ -14,7 +14,7 @@ from ctypes import c_long, c_uint64
 from enum import IntEnum
 from functools import lru_cache
 
-from shimd.errors import Code, from_code
+from shimd.errors import Code, from_code, in_go
 from shimd.linux import libc
 from shimd.linux.packed import Block, Packable, pack
 
@@ -157,7 +157,7 @@ class Runner:
                 break
             error = _call(number, arguments)
             if error and not _excused(error, policy):
-                message = json.loads(ctypes.string_at(packet) + os.strerror(error).encode() + b'"}')
+                message = json.loads(ctypes.string_at(packet) + in_go(os.strerror(error)).encode() + b'"}')
                 if policy != Policy.WARN:
                     raise from_code(message["code"], message["message"])
                 warnings.append(message["message"])

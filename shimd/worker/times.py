@@ -6,7 +6,7 @@ offsets, which is possible until somebody is in it, and hands it on to be joined
 
 import os
 
-from shimd.errors import InvalidArgument, Unimplemented
+from shimd.errors import InvalidArgument, Unimplemented, reason
 from shimd.linux import libc
 from shimd.oci import Spec
 
@@ -35,7 +35,7 @@ def time_namespace(spec: Spec) -> int | None:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise InvalidArgument(f"time namespace {path} cannot be joined: {error.strerror}") from error
+        raise InvalidArgument(f"time namespace {path} cannot be joined: {reason(error)}") from error
 
 
 def _offset(offset: dict[str, int]) -> str:
@@ -49,5 +49,5 @@ def _make(offsets: str) -> int:
             with open(_OFFSETS, "w") as file:
                 file.write(offsets)
     except OSError as error:
-        raise InvalidArgument(f"linux.timeOffsets: {error.strerror}") from error
+        raise InvalidArgument(f"linux.timeOffsets: {reason(error)}") from error
     return os.open("/proc/self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVarTuple
 
 import anyio
 
-from shimd.errors import Internal, Unavailable, from_code
+from shimd.errors import Internal, Unavailable, from_code, reason
 from shimd.worker.client import environment
 from shimd.worker.messages import LISTEN_FD, Message, Plan, plan_file, receive, send
 
@@ -47,6 +47,8 @@ class World:
     fds: Sequence[int]
     program: int | None
     path: str
+    missing: str
+    """Why there is no program."""
     listening: list[int]
     """The worker's descriptors of its listening sockets."""
     held: "Held | None" = None
@@ -132,7 +134,7 @@ class Worlds:
         message, fds = await self.answer(sandboxer)
         program = fds.pop() if message["program"] else None
         held = Held(self, sandboxer) if message["held"] else None
-        return World(fds[0], fds[1:], program, message["path"], message["listening"], held)
+        return World(fds[0], fds[1:], program, message["path"], message["missing"], message["listening"], held)
 
     async def answer(self, sandboxer: _Sandboxer) -> tuple[Message, list[int]]:
         """What it says; then it is free for others, unless it waits.
@@ -230,7 +232,7 @@ def _start() -> _Sandboxer:
             )
         except OSError as error:
             ours.close()
-            raise Unavailable(f"the sandboxer does not start: {error.strerror}") from error
+            raise Unavailable(f"the sandboxer does not start: {reason(error)}") from error
     ours.setblocking(False)
     return _Sandboxer(pid, ours)
 

@@ -5,6 +5,7 @@
  *     _zygote LIBRARY [ARGUMENT...]    with descriptor 3 a socket: 8 bytes of zero say that it can fork
  */
 #define _GNU_SOURCE
+#include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -104,6 +105,14 @@ static int bound(uint64_t keep, uint64_t last) {
     return 0;
 }
 
+/* As shimd/errors.py has it: in the case of Go's words. */
+static const char *reason(int error) {
+    static char words[128];
+    snprintf(words, sizeof words, "%s", strerror(error));
+    words[0] = (char)tolower((unsigned char)words[0]);
+    return words;
+}
+
 static int excused(uint64_t policy, int error) {
     return policy == POLICY_TRY || (policy == POLICY_IF_THERE && (error == ENOENT || error == ENOTDIR));
 }
@@ -122,7 +131,7 @@ static uint64_t take(const struct steps *steps, uint64_t at) {
         }
         int error = errno;
         if (result >= 0 || excused(step->policy, error)) continue;
-        say(step->packet, strerror(error), "\"}");
+        say(step->packet, reason(error), "\"}");
         if (step->policy != POLICY_WARN) _exit(FAILED);
     }
     return at;

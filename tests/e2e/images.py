@@ -69,17 +69,22 @@ def layer(
     directories: Iterable[str] = (),
     links: Mapping[str, str] | None = None,
     setuid: Iterable[str] = (),
+    modes: Mapping[str, int] | None = None,
 ) -> Blob:
-    """A layer of executable files, directories that everyone may write, and symbolic links, by absolute paths."""
+    """A layer of executable files, directories that everyone may write, and symbolic links, by absolute paths.
+
+    :param modes: of files and directories that have others
+    """
+    own = {**dict.fromkeys(setuid, 0o4755), **(modes or {})}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path in directories:
             entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o777
+            entry.type, entry.mode = tarfile.DIRTYPE, own.get(path, 0o777)
             tar.addfile(entry)
         for path, data in files.items():
             entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.size, entry.mode = len(data), 0o4755 if path in setuid else 0o755
+            entry.size, entry.mode = len(data), own.get(path, 0o755)
             tar.addfile(entry, io.BytesIO(data))
         for path, target in (links or {}).items():
             entry = tarfile.TarInfo(path.lstrip("/"))

@@ -208,7 +208,7 @@ def test_logs_of_a_missing_file(box: Box, shimd: Shimd) -> None:
     output = box.detach("talker", "sleep", 1000)
     output.unlink()
     done = shimd("logs", "talker", "-n", box.namespace, code=1)
-    assert done.stderr == f"shimd: {output}: No such file or directory\n"
+    assert done.stderr == f"shimd: {output}: no such file or directory\n"
 
 
 def test_logs_of_nobody_and_of_several(box: Box, shimd: Shimd) -> None:

@@ -167,7 +167,7 @@ def test_programs_that_do_not_run(rig: Rig, engine: str) -> None:
     bad.write_bytes(rig.app.read_bytes()[:200])
     text.write_text("(module")
     for program, code, words in (
-        ("nowhere.wasm", 127, "nowhere.wasm: no such file"),
+        ("nowhere.wasm", 127, "nowhere.wasm: no such file or directory"),
         (".", 126, ". is not a file"),
         (native, 126, "native (ELF) program"),
         (bad, 126, "not valid WebAssembly"),
@@ -301,7 +301,11 @@ def test_json_tells_how_it_went(rig: Rig) -> None:
     assert time.gmtime(before)[:3] <= time.gmtime()[:3]
     assert json.loads(rig("--json", rig.app).stderr)["compile_seconds"] is None
     failed = json.loads(rig("--json", "nowhere.wasm").stderr)
-    assert (failed["exit_status"], failed["error"], failed["pid"]) == (127, "nowhere.wasm: no such file", 0)
+    assert (failed["exit_status"], failed["error"], failed["pid"]) == (
+        127,
+        "nowhere.wasm: no such file or directory",
+        0,
+    )
 
 
 def test_progress_on_a_terminal_only(rig: Rig) -> None:

@@ -131,7 +131,7 @@ def test_each_container_listens_where_its_own_annotation_says(node: CriContainer
         assert said.out.strip() == HELLO.strip()
     done = pod.exec("server", "/listening.wasm")
     assert "no listening socket was given" in done.err
-    with pytest.raises(AssertionError, match=r"port 8080 of 127\.0\.0\.1: Address already in use"):
+    with pytest.raises(AssertionError, match=r"port 8080 of 127\.0\.0\.1: address already in use"):
         pod.start("third", IMAGE, "/listening.wasm")
     pod.remove()
 
@@ -235,7 +235,7 @@ def test_all_addresses_are_of_both_families(tmp_path: Path) -> None:
     [
         ("wasmtime", GUEST, "udp:53", "--listen: 'udp:53' is not of the form tcp:PORT or tcp:ADDRESS:PORT"),
         ("wasmtime", GUEST, "tcp:here:80", "--listen: 'here' in 'tcp:here:80' is not an IP address"),
-        ("wasmtime", GUEST, "tcp:192.0.2.1:80", "port 80 of 192.0.2.1: Cannot assign requested address"),
+        ("wasmtime", GUEST, "tcp:192.0.2.1:80", "port 80 of 192.0.2.1: cannot assign requested address"),
         ("wasmtime", GUEST.with_name("app.c"), "tcp:127.0.0.1:0080", "it does not import WASI's sock_accept"),
         ("wasmer", SOURCES / "server.c", "tcp:8080", "under wasmer, an app opens its listening sockets itself"),
     ],

@@ -230,7 +230,7 @@ WRONG = {
     "source": ({'[component.hidden]\nsource = "app.wasm"': "[component.hidden]"}, "component.hidden.source is missing"),
     "module": (
         {'[component.hidden]\nsource = "app.wasm"': '[component.hidden]\nsource = "no.wasm"'},
-        "/no.wasm: no such file in the container",
+        "/no.wasm: no such file or directory",
     ),
     "variable": ({"{{secret}}": "{{ nobody }}"}, "component.main.variables.greeting uses the variable nobody"),
     "executor": (

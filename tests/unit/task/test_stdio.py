@@ -119,10 +119,10 @@ async def test_file_logs_append_and_make_directories(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("streams", "reason"),
     [
-        (Streams(stdout="/nowhere/out"), r"stdout /nowhere/out: No such file"),
-        (Streams(stdin="/nowhere/in"), r"stdin /nowhere/in: No such file"),
+        (Streams(stdout="/nowhere/out"), r"stdout /nowhere/out: no such file"),
+        (Streams(stdin="/nowhere/in"), r"stdin /nowhere/in: no such file"),
         (Streams(stderr="gopher://x/y"), "gopher://"),
-        (Streams(stdout="binary:///no/such/program"), "log program /no/such/program: No such file"),
+        (Streams(stdout="binary:///no/such/program"), "log program /no/such/program: no such file"),
         (Streams(stdout="binary:///bin/false"), "ended before it was ready"),
         (Streams(stdout="/nowhere/out", terminal=True), "stdout /nowhere/out"),
     ],

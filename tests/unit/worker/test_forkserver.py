@@ -119,7 +119,7 @@ async def test_steps_are_taken_before_the_guest_runs(server: Server) -> None:
         steps.call("chdir", b"/nowhere/second", says="the second")
         worker = await server.spawn("a", plan, steps)
         said = [await worker.receive(), await worker.receive()]
-        reason = "No such file or directory"
+        reason = "no such file or directory"
         assert [packet and packet[0] for packet in said] == [
             {"ev": "warning", "message": f'the "first": {reason}'},
             {"ev": "error", "code": InvalidArgument.code, "message": f"the second: {reason}"},
@@ -137,7 +137,7 @@ async def test_a_long_sentence_is_told_whole(server: Server) -> None:
         worker = await server.spawn("a", plan, steps)
         packet = await worker.receive()
         assert packet is not None
-        assert packet[0]["message"] == f"{says}: No such file or directory"
+        assert packet[0]["message"] == f"{says}: no such file or directory"
         await forks.end(worker)
 
 
@@ -245,7 +245,7 @@ async def test_a_worker_that_cannot_be_told_ends(server: Server, monkeypatch: py
 async def test_a_namespace_that_is_none_is_that_spawns_error_only(server: Server) -> None:
     async with server.supervised() as forks:
         coming = await forks.begin("a", Plan(pidns="/proc/self/ns/net"), (server.null,) * 3)
-        with pytest.raises(Internal, match="Invalid argument"):
+        with pytest.raises(Internal, match="invalid argument"):
             await coming.worker()
         await (await forks.begin("b", Plan(), (server.null,) * 3)).end()
 
@@ -483,7 +483,7 @@ async def test_a_program_that_is_not_there(server: Server) -> None:
         worker = await forks.spawn("none", plan, (server.null,) * 3)
         packet = await worker.receive()
         assert packet is not None
-        assert (packet[0]["ev"], packet[0]["message"]) == ("error", "/nowhere/runc: No such file or directory")
+        assert (packet[0]["ev"], packet[0]["message"]) == ("error", "/nowhere/runc: no such file or directory")
         await forks.end(worker)
 
 

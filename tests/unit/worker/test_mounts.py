@@ -111,11 +111,11 @@ def test_recursive_read_only_reaches_what_is_mounted_below(root: Path, source: P
 @pytest.mark.parametrize(
     ("mount", "words"),
     [
-        (bind("/nowhere/at/all", "/data"), "mount /data: source /nowhere/at/all: No such file"),
-        ({"destination": "/data", "type": "nosuchfs", "source": "x", "options": []}, "mount /data: No such device"),
+        (bind("/nowhere/at/all", "/data"), "mount /data: source /nowhere/at/all: no such file"),
+        ({"destination": "/data", "type": "nosuchfs", "source": "x", "options": []}, "mount /data: no such device"),
         (
             {"destination": "/data", "type": "tmpfs", "source": "x", "options": ["size=many"]},
-            "mount /data: Invalid arg",
+            "mount /data: invalid arg",
         ),
     ],
 )

@@ -112,7 +112,7 @@ def test_what_the_node_forbids_is_a_warning() -> None:
         privileges.limit(steps, limited)
         return steps.take()
 
-    reason = "cannot be set: Invalid argument"
+    reason = "cannot be set: invalid argument"
     assert inside(act) == f"['oom_score_adj 2000 {reason}', 'rlimit RLIMIT_NOFILE {reason}']"
 
 

@@ -98,7 +98,7 @@ def test_a_filter_that_needs_a_listener(root: Path, profile: dict[str, Any]) -> 
         rootfs=[],
         process={"args": ["/app.wasm"], "cwd": "/"},
     )
-    assert inside(lambda: sandbox.make_world(world, None).path) == "/app.wasm"
+    assert inside(lambda: sandbox.make_world(world, None).program.path) == "/app.wasm"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_what_is_no_program_is_not_even_opened(root: Path) -> None:
 @pytest.mark.parametrize(
     ("namespace", "words"),
     [
-        ({"type": "network", "path": "/nowhere"}, "network namespace /nowhere cannot be joined: No such file"),
+        ({"type": "network", "path": "/nowhere"}, "network namespace /nowhere cannot be joined: no such file"),
         ({"type": "network", "path": "/proc/self/ns/uts"}, "network namespace /proc/self/ns/uts cannot be joined"),
         ({"type": "network", "path": "/etc/passwd"}, "network namespace /etc/passwd cannot be joined"),
         ({"type": "joy"}, "namespace type joy is not known"),

@@ -115,7 +115,7 @@ async def test_descriptors_do_not_pile_up(worlds: Worlds, tmp_path: Path) -> Non
     bad: Mount = {"destination": "/x", "type": "bind", "source": "/nowhere", "options": ["bind"]}
     for _ in range(5):
         (await worlds.make(plan(tmp_path))).__exit__(None, None, None)
-        with pytest.raises(InvalidArgument, match="mount /x: source /nowhere: No such file"):
+        with pytest.raises(InvalidArgument, match="mount /x: source /nowhere: no such file"):
             await worlds.make(plan(tmp_path, bad))
     assert worlds.pids == [sandboxer]
     assert await settled(sandboxer) == before
@@ -124,6 +124,7 @@ async def test_descriptors_do_not_pile_up(worlds: Worlds, tmp_path: Path) -> Non
 async def test_a_program_that_is_not_there(worlds: Worlds, tmp_path: Path) -> None:
     with await worlds.make(plan(tmp_path, program="other.wasm")) as world:
         assert (world.program, world.path) == (None, "/other.wasm")
+        assert world.missing == "other.wasm: executable file not found in $PATH"
 
 
 async def test_a_spec_that_is_none(worlds: Worlds, tmp_path: Path) -> None:
