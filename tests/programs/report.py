@@ -14,14 +14,15 @@ Made by `python -m tests.programs`, from the run that it makes; not to be edited
 Programs that nobody here wrote, by name from PyPI, npm, crates and Go modules, in the versions that are named.
 Each is an image that containerd runs with shimd's runtime, with a volume for its files.
 What must come of its task is known by other means than shimd, which the last column names.
-Those in **bold** are part of `make test`; `make test-programs` runs all, and compiles them first: minutes for the largest.
+Those in **bold** are part of `make test`, on some engines; `make test-programs` runs all.
 """
 LEGEND = """\
 ✓: the task is done, with the expected output and exit code.
 refused: shimd says in a sentence, before the program starts, why it cannot run there (below).
 ✗: it does not do what it must.
 –: not tried (below).
-wasmedge runs in a root tree of Debian 13; "wasmer" is the native binding (`native/wasmer`), "wasmer-sdk" the one from PyPI.
+wasmedge runs in a root tree of Debian 13.
+"wasmer" is the native binding (`native/wasmer`), "wasmer-sdk" the one from PyPI.
 """
 
 

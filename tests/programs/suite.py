@@ -102,5 +102,5 @@ def runs(quick_only: bool = False) -> list[tuple[Program, str]]:
         (program, engine)
         for engine in there
         for program in programs()
-        if engine not in program.left_out and (not quick_only or program.quick and engine not in program.slow)
+        if engine not in program.left_out and (not quick_only or (program.quick and engine not in program.slow))
     ]
