@@ -21,6 +21,7 @@ LEGEND = """\
 refused: shimd says in a sentence, before the program starts, why it cannot run there (below).
 ✗: it does not do what it must.
 –: not tried (below).
+not run: not part of the run that made this table.
 wasmedge runs in a root tree of Debian 13.
 "wasmer" is the native binding (`native/wasmer`), "wasmer-sdk" the one from PyPI.
 """
@@ -39,14 +40,14 @@ def render(outcomes: Sequence[Outcome]) -> str:
 
 def _row(program: Program, done: dict[tuple[str, str], Outcome]) -> str:
     name = f"**{program}**" if program.quick else str(program)
-    marks = [_mark(done.get((program.name, engine))) for engine in ENGINES]
+    marks = ["–" if engine in program.left_out else _mark(done.get((program.name, engine))) for engine in ENGINES]
     cells = [name, f"`{program.package}`", program.what, program.task, *marks, program.verified]
     return f"| {' | '.join(cells)} |"
 
 
 def _mark(outcome: Outcome | None) -> str:
     if outcome is None:
-        return "–"
+        return "not run"
     if outcome.failure:
         return "✗"
     return "refused" if outcome.engine in outcome.program.engines else "✓"
@@ -57,7 +58,8 @@ def _refusals(outcomes: Iterable[Outcome]) -> Iterator[str]:
     yield "## Refused\n"
     for outcome in outcomes:
         if _mark(outcome) == "refused":
-            said = next(line for line in outcome.stderr.splitlines() if outcome.program.engines[outcome.engine] in line)
+            sentence = outcome.program.engines[outcome.engine]
+            said = next(line for line in outcome.stderr.splitlines() if sentence in line)
             yield f"- {outcome.name} on {outcome.engine}: `{_sentence(said)}`"
     yield ""
 

@@ -5,6 +5,7 @@ the root tree of Debian 13, for engines whose libraries are there alone.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,8 @@ from tests.programs.suite import Expected, Program, programs
 #: Seconds for a run, of which most is the compilation of large programs.
 PATIENCE = 580
 WORK = "/work"
-NAMESPACE = "programs"
+#: Of this run alone: cgroups are named by it.
+NAMESPACE = f"programs-{os.getpid()}"
 _DEBIAN, _V2 = VERSIONS
 
 
