@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tests.conformance.report import versions
 from tests.programs.runner import Outcome
-from tests.programs.suite import ENGINES, Program, programs
+from tests.programs.suite import ENGINES, WITHOUT_LARGE, Program, programs
 
 INTRODUCTION = """\
 # Real programs
@@ -66,13 +66,11 @@ def _refusals(outcomes: Iterable[Outcome]) -> Iterator[str]:
 
 def _sentence(line: str) -> str:
     """Without what ``ctr`` and containerd put before it, and no longer than it must be."""
-    said = line.rpartition(": shimd: ")[2] or line
-    return said if len(said) <= 160 else f"{said[:160]} …"
+    said = line.removeprefix("ctr: failed to create shim task: container ").partition(": ")[2]
+    return said if len(said) <= 100 else f"{said[:100]} …"
 
 
 def _left_out() -> Iterator[str]:
     yield "## Not tried\n"
-    reasons = dict.fromkeys((engine, why) for program in programs() for engine, why in program.left_out.items())
-    for engine, why in reasons:
-        names = ", ".join(str(program) for program in programs() if program.left_out.get(engine) == why)
-        yield f"- {engine}: {why}: {names}"
+    for engine, why in WITHOUT_LARGE.items():
+        yield f"- {engine}: {why}."
