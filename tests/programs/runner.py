@@ -23,7 +23,7 @@ from tests.programs.suite import Expected, Program, programs
 
 #: Seconds for a run, of which most is the compilation of large programs.
 PATIENCE = 580
-WORK = "/work"
+WORK = "/files"
 #: Of this run alone: cgroups are named by it.
 NAMESPACE = f"programs-{os.getpid()}"
 _DEBIAN, _V2 = VERSIONS
@@ -136,7 +136,7 @@ def _run(containerd: Containerd, engine: str, program: Program, work: Path) -> O
 
 def _import(containerd: Containerd, program: Program, image: str, archive: Path) -> None:
     files = {"/app.wasm": fetch.module(program)} | fetch.extras(program)
-    layer = images.layer({path: file.read_bytes() for path, file in files.items()}, ["work", "tmp"])
+    layer = images.layer({path: file.read_bytes() for path, file in files.items()}, ["files", "tmp"])
     images.save(archive, [images.image(image, [layer], {"Entrypoint": ["/app.wasm"]})])
     containerd.import_image(archive, NAMESPACE)
     archive.unlink()

@@ -50,7 +50,7 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
-    """Of the volume at ``/work``: names and texts."""
+    """Of the volume at ``/files``: names and texts."""
     extras: Mapping[str, str] = field(default_factory=dict)
     """Of the image: absolute paths, and where the package has the file."""
     engines: Mapping[str, str] = field(default_factory=dict)
