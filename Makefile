@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 TESTS ?= tests
 
-.PHONY: demo setup dev test test-kubernetes wasmer-native componentize-native lint proto bench clean
+.PHONY: demo setup dev test test-kubernetes test-programs wasmer-native componentize-native lint proto bench clean
 
 demo:
 	@tools/setup demo
@@ -21,6 +21,11 @@ test: setup
 test-kubernetes: setup
 	tools/setup kubernetes
 	SHIMD_TEST_KUBERNETES=1 $(PYTHON) -m pytest tests/kubernetes
+
+# Programs that nobody here wrote; the largest take minutes to compile.
+test-programs: setup
+	tools/setup programs
+	SHIMD_TEST_PROGRAMS=1 $(PYTHON) -m pytest tests/programs
 
 # The wheels of native/, in .cache/*-native-*/ and .venv.
 wasmer-native componentize-native:

@@ -43,15 +43,15 @@ def compile(engine: "wasmtime.Engine", module: "wasmtime.Module", artifact: Path
 
 
 def _led(module: "wasmtime.Module") -> list[Function]:
-    """The functions that a guest imports and that may be about sockets."""
+    """The functions that a guest imports and that may be about sockets, each once: Go's programs import some twice."""
     import wasmtime
 
-    found: list[Function] = []
+    found: dict[str, Sequence[str]] = {}
     for item in module.imports:
         about = item.name == _POLL or (item.name or "").startswith(("fd_", "path_", "sock_"))
         if item.module == _WASI and about and item.name not in _OTHERS and isinstance(item.type, wasmtime.FuncType):
-            found.append((item.name or "", [str(kind) for kind in item.type.params]))
-    return found
+            found[item.name or ""] = [str(kind) for kind in item.type.params]
+    return list(found.items())
 
 
 def _doors(functions: Sequence[Function]) -> str:

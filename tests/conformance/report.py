@@ -43,7 +43,8 @@ def unexpected(outcomes: Iterable[Outcome]) -> list[str]:
 
 def render(outcomes: Sequence[Outcome]) -> str:
     """The document."""
-    parts = [INTRODUCTION, _versions(), _totals(outcomes), LAST_GROUP]
+    about = f"{versions(ENGINES).rstrip()} Guests: {toolchain()}.\n"
+    parts = [INTRODUCTION, about, _totals(outcomes), LAST_GROUP]
     for engine in ENGINES:
         parts.append("\n".join(_failures(engine, [outcome for outcome in outcomes if outcome.engine == engine])))
     for group in titles():
@@ -51,9 +52,10 @@ def render(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(parts)
 
 
-def _versions() -> str:
-    engines = ", ".join(f"{engine} {_version(engine)}" for engine in ENGINES)
-    return f"Engines: {engines} (of PyPI packages, wasmedge's of Debian's libwasmedge0). Guests: {toolchain()}.\n"
+def versions(engines: Iterable[str]) -> str:
+    """A sentence about the engines."""
+    said = ", ".join(f"{engine} {_version(engine)}" for engine in engines)
+    return f"Engines: {said} (of PyPI packages, wasmedge's of Debian's libwasmedge0).\n"
 
 
 def _version(engine: str) -> str:

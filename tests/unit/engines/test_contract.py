@@ -28,6 +28,26 @@ def test_the_text_format_is_taken(rig: Rig) -> None:
     assert rig.run(text.encode()).code == 0
 
 
+#: As Go's: functions imported more than once, among them those that tell wasmtime of a server.
+IMPORTED_TWICE = """
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "sock_accept" (func (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "sock_accept" (func (param i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 8) "\\10\\00\\00\\00\\06\\00\\00\\00twice\\n")
+  (func (export "_start") (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 0)))))
+"""
+
+
+def test_a_function_that_is_imported_twice(rig: Rig) -> None:
+    if rig.engine.name == "wasmedge":
+        pytest.skip("its sock_accept has other parameters")
+    done = rig.run(IMPORTED_TWICE)
+    assert (done.code, done.out) == (0, "twice\n"), done.err
+
+
 def test_the_fork_server_imports_little() -> None:
     """Each worker pays for what is imported before the fork, in pages and in at-fork hooks."""
     program = """
