@@ -1,6 +1,7 @@
 """``shimd install`` and ``uninstall``: launchers on containerd's PATH, runtimes in its configuration, systemd units."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +19,8 @@ from shimd.node.distributions import PATH, PLAIN, Distribution
 
 UNITS = ("shimd.service", "shimd.socket")
 _UNIT_DIRECTORY = "etc/systemd/system"
+#: What systemd takes for a program (``string_is_safe`` in its src/basic/string-util.c).
+_EXECUTABLE = re.compile(r"""[^\x00-\x1f\x7f"'\\]+""")
 _EXEC = "ExecStart=/usr/local/bin/shimd serve"
 
 
@@ -149,7 +152,20 @@ def _fitted(unit: str, node: Node, distribution: Distribution) -> str:
     own = f"\nEnvironment=PATH={PATH}:{distribution.programs}" if distribution != PLAIN else ""
     before = "".join(f"Before={service}.service\n" for service in distribution.services)
     unit = unit.replace("Before=containerd.service\n", before)
-    return unit.replace(_EXEC, f"ExecStart={node.programs}/shimd serve{own}")
+    return unit.replace(_EXEC, f"ExecStart={_quoted(node.programs / 'shimd')} serve{own}")
+
+
+def _quoted(program: Path) -> str:
+    """As one word of a unit (systemd.syntax(7), "Quoting"; systemd.unit(5), "Specifiers").
+
+    :raises FailedPrecondition: systemd executes nothing at such a path
+    """
+    if not _EXECUTABLE.fullmatch(str(program)):
+        raise FailedPrecondition(
+            f"systemd executes no {program}: it takes no quotes, backslashes or control characters"
+        )
+    word = str(program).replace("%", "%%")
+    return f'"{word}"' if " " in word else word
 
 
 def enable() -> None:
