@@ -126,8 +126,8 @@ def test_what_is_unknown_is_named(linux: dict[str, Any], process: dict[str, Any]
 @pytest.mark.parametrize(
     ("process", "words"),
     [
-        ({"scheduler": {"policy": "SCHED_FIFO", "priority": 1000}}, "process.scheduler: Invalid argument"),
-        ({"scheduler": {"policy": "SCHED_ISO"}}, "process.scheduler: Invalid argument"),
+        ({"scheduler": {"policy": "SCHED_FIFO", "priority": 1000}}, "process.scheduler: invalid argument"),
+        ({"scheduler": {"policy": "SCHED_ISO"}}, "process.scheduler: invalid argument"),
     ],
 )
 def test_what_the_kernel_refuses_is_named(process: dict[str, Any], words: str) -> None:

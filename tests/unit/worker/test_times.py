@@ -82,9 +82,9 @@ def test_one_of_another_container_is_joined(root: Path) -> None:
     [
         ({"timeOffsets": {"monotonic": {"secs": 1}}}, "linux.timeOffsets: there is no time namespace among"),
         (linux({"monotonic": {"secs": 1}}, "/proc/self/ns/time"), "linux.timeOffsets: a time namespace that is joined"),
-        (linux({"realtime": {"secs": 1}}), "linux.timeOffsets: Invalid argument"),
-        (linux({"monotonic": {"nanosecs": 10**9}}), "linux.timeOffsets: Invalid argument"),
-        (linux({"monotonic": {"secs": -(2**60)}}), "linux.timeOffsets: Numerical result out of range"),
+        (linux({"realtime": {"secs": 1}}), "linux.timeOffsets: invalid argument"),
+        (linux({"monotonic": {"nanosecs": 10**9}}), "linux.timeOffsets: invalid argument"),
+        (linux({"monotonic": {"secs": -(2**60)}}), "linux.timeOffsets: numerical result out of range"),
         (linux(path="/nowhere"), "time namespace /nowhere cannot be joined: No such file or directory"),
     ],
 )
