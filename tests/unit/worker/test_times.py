@@ -85,7 +85,7 @@ def test_one_of_another_container_is_joined(root: Path) -> None:
         (linux({"realtime": {"secs": 1}}), "linux.timeOffsets: invalid argument"),
         (linux({"monotonic": {"nanosecs": 10**9}}), "linux.timeOffsets: invalid argument"),
         (linux({"monotonic": {"secs": -(2**60)}}), "linux.timeOffsets: numerical result out of range"),
-        (linux(path="/nowhere"), "time namespace /nowhere cannot be joined: No such file or directory"),
+        (linux(path="/nowhere"), "time namespace /nowhere cannot be joined: no such file or directory"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(spec: Linux, sentence: str) -> None:
