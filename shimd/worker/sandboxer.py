@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from shimd.errors import Internal, ShimdError, from_os
 from shimd.linux import libc
@@ -53,9 +54,10 @@ def main() -> None:
     sock = socket.socket(fileno=LISTEN_FD)
     home = Home()
     seal("the sandboxer's start")
-    while (packet := receive(sock)) is not None:
-        _answer(sock, home, *packet)
-        home.close_all_else()
+    with suppress(ConnectionError):  # the supervisor has ended in the middle of a request
+        while (packet := receive(sock)) is not None:
+            _answer(sock, home, *packet)
+            home.close_all_else()
 
 
 def _answer(sock: socket.socket, home: Home, message: Message, fds: list[int]) -> None:

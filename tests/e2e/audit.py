@@ -31,6 +31,12 @@ def noted(path: Path) -> list[str]:
     return [slot.decode(errors="replace") for slot in slots if slot]
 
 
+def check(path: Path) -> None:
+    """:raises AssertionError: with what was noted"""
+    if found := noted(path):
+        raise AssertionError("done by a process that is sealed:\n" + "\n".join(found))
+
+
 def install() -> None:
     """Have the interpreters of this environment load this module."""
     import sysconfig

@@ -185,7 +185,7 @@ class Box:
         for image in self.ctr("images", "ls", "-q").out.split():
             self.ctr("images", "rm", image)
         assert not left
-        assert not audit.noted(self.containerd.audit)
+        audit.check(self.containerd.audit)
 
 
 def happens(condition: Callable[[], object], patience: float) -> bool:

@@ -204,7 +204,7 @@ def running(version: Version, kind: Callable[[Version, Path], Kind]) -> Iterator
         containerd.stop_daemon()
         assert not leftovers.settled(lambda: leftovers.processes_of(directory))
         assert not leftovers.mounts(str(directory))
-        assert not audit.noted(containerd.audit)
+        audit.check(containerd.audit)
     finally:
         containerd.close()
         leftovers.end(list(leftovers.processes_of(directory)))

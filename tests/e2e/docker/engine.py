@@ -137,7 +137,7 @@ def running() -> Iterator[Engine]:
         assert not leftovers.settled(lambda: leftovers.processes_of(directory))
         assert not leftovers.settled(engine.leftovers)
         assert not leftovers.mounts(str(directory))
-        assert not audit.noted(engine.audit)
+        audit.check(engine.audit)
     finally:
         leftovers.end(list(leftovers.processes_of(directory)))
         for path in (*leftovers.CGROUP.glob(engine.cgroup), *leftovers.CGROUP.glob(f"*/{engine.cgroup}")):
