@@ -14,6 +14,8 @@ from pathlib import Path
 ENGINES = ("wasmer", "wasmtime", "wasmedge", "spin", "slight")
 #: Versions of the shim's name that containerd is told, if it is not 1: SpinKube's is 2.
 VERSIONS = {"spin": (2, 1)}
+#: Of a path in a script's first line, for kernels before 5.1 (execve(2), "Interpreter scripts").
+_LONGEST = 120
 _HERE = Path(__file__).parent
 _CFLAGS = ("-std=gnu99", "-O2", "-Wall", "-Wextra", "-s")
 
@@ -87,6 +89,17 @@ def _run(command: list[str]) -> None:
         raise OSError(f"{command[0]}: {done.stderr.strip() or done.returncode}")
 
 
+def interpreter_line(python: str) -> str:
+    """How a script begins that an interpreter at this path runs, with ``-IS``.
+
+    By way of the shell where the kernel would cut the path, at a space or for its length: the shell executes what is
+    a string to Python (pip does the same).
+    """
+    if " " not in python and len(python) <= _LONGEST:
+        return f"#!{python} -IS\n"
+    return f"#!/bin/sh\n'''exec' \"{python}\" -IS \"$0\" \"$@\"\n' '''\n"
+
+
 def _python_source(version: str) -> str:
     """``launcher.py`` with its version and its interpreter.
 
@@ -96,4 +109,4 @@ def _python_source(version: str) -> str:
     system = "/usr/bin/python3"
     python = system if os.access(system, os.X_OK) else sys.executable
     _, _, source = (_HERE / "launcher.py").read_text().partition("\n")
-    return f"#!{python} -IS\n" + source.replace('VERSION = "unknown"', f'VERSION = "{version}"', 1)
+    return interpreter_line(python) + source.replace('VERSION = "unknown"', f'VERSION = "{version}"', 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from launcher_rig import Launcher, install_standin
 
-from shimd.launcher.build import ENGINES, default_kind, shim_names
+from shimd.launcher.build import ENGINES, default_kind, interpreter_line, shim_names
 
 PROJECT = Path(__file__).resolve().parents[3]
 LAUNCHERS = [name for engine in ENGINES for name in shim_names(engine)]
@@ -99,3 +99,16 @@ def test_flags_of_the_python_launcher_are_in_force(installed: Path, tmp_path: Pa
     traced.chmod(0o755)
     assert subprocess.run([traced], capture_output=True, check=True).stdout == b"1 1 False\n"
     assert source.startswith('"""')
+
+
+@pytest.mark.parametrize("place", ["plain", "with a space", "l" * 150])
+def test_a_script_finds_its_interpreter(tmp_path: Path, place: str) -> None:
+    python = tmp_path / place / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    script = tmp_path / "script"
+    program = "import sys\nprint(sys.flags.isolated, sys.flags.no_site, *sys.argv[1:])\n"
+    script.write_text(interpreter_line(str(python)) + program)
+    script.chmod(0o755)
+    done = subprocess.run([script, "a b", "c"], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 1 a b c\n"
