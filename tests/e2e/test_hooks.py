@@ -192,6 +192,7 @@ def test_one_that_is_not_there_is_named(bundle: Hooked) -> None:
 
 def test_an_exec_has_no_hooks(bundle: Hooked) -> None:
     bundle.run_hooks({kind: [bundle.hook(kind)] for kind in KINDS}, "sleep", "600", flags=("-d",))
+    until(lambda: "poststart" in bundle.kinds(), "the last of the hooks")
     before = bundle.kinds()
     assert bundle.box.exec("app", "more", "echo", "hello").out == "hello\n"
     assert bundle.kinds() == before
