@@ -90,6 +90,7 @@ class Container:
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._undo()
+            await self.run_last_hooks()
             raise
         self.init.state = State.CREATED
         context.publish(self._created(rootfs))
@@ -134,6 +135,8 @@ class Container:
             await to_thread.run_sync(cgroup.has_processes)
 
     async def _run_create_hooks(self, cgroup: Cgroup, worker: Worker) -> None:
+        """With a record of what they may leave in the cgroup, too."""
+        bundle_files.write_record(self.bundle, worker.pid, worker.start, cgroup.directories)
         await self.hooks.creating(worker.pid, cgroup)
 
     async def _become_native(self, options: Options) -> Worker:
@@ -176,10 +179,22 @@ class Container:
     async def _remove_what_is_left(self) -> None:
         if self.native is not None:
             await self.native.delete()
+        if self.cgroup is not None and self.hooks.run_inside:
+            await to_thread.run_sync(self.cgroup.kill)
         await self._remove_cgroup()
-        if self.native is None:
+        if not self._has_last_hooks:
+            bundle_files.remove_record(self.bundle)
+
+    @property
+    def _has_last_hooks(self) -> bool:
+        return self.native is None and self.hooks.are_last
+
+    async def run_last_hooks(self) -> None:
+        """poststop, once all else is gone. If nobody waits for them any more, the record stays, and the launcher's
+        ``delete`` runs them."""
+        if self._has_last_hooks:
             await self.hooks.stopped()
-        bundle_files.remove_record(self.bundle)
+            bundle_files.remove_record(self.bundle)
 
     async def _end(self, process: Process) -> None:
         """Kill a worker whose process never came to be, and forget it."""
@@ -221,6 +236,8 @@ class Container:
                 await self._start_exec(process)
             else:
                 await self._start_init(process)
+        if process is self.init and self.native is None:  # it runs: who wants to end it need not wait for its hooks
+            await self._unless_it_fails(self.hooks.started(process.pid))
         return process.pid
 
     async def _start_init(self, process: Process) -> None:
@@ -229,11 +246,36 @@ class Container:
             if self.native is not None:
                 await self.native.start()
             else:
-                await self._unless_it_fails(self.hooks.starting(process.pid, self._own_cgroup))
+                await self._unless_it_fails(self._while_it_lives(self.hooks.starting(process.pid, self._own_cgroup)))
             self._release(process)
             self.context.publish(TaskStart(container_id=self.id, pid=process.pid))
-            if self.native is None:
-                await self._unless_it_fails(self.hooks.started(process.pid))
+
+    async def _while_it_lives(self, hooks: Awaitable[None]) -> None:
+        """Hooks that come to nothing once the container's process is gone.
+
+        :raises FailedPrecondition: it is gone
+        """
+        assert self.init.worker is not None
+        failure: ShimdError | None = None
+        done = False
+
+        async def cancel(scope: anyio.CancelScope) -> None:
+            assert self.init.worker is not None
+            await self.init.worker.exited.wait()
+            scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel, tasks.cancel_scope)
+            try:
+                await hooks
+                done = True
+            except ShimdError as error:  # raised outside, since a task group would wrap it
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if not done:
+            raise FailedPrecondition(f"container {self.id} has ended while its startContainer hooks ran")
 
     async def _unless_it_fails(self, hooks: Awaitable[None]) -> None:
         """A container whose hooks fail is stopped."""

@@ -54,6 +54,16 @@ class Hooks:
         self._hooks = spec.get("hooks", {})
         self._node = _Where(Plan(directory=str(bundle)))
 
+    @property
+    def are_last(self) -> bool:
+        """Whether some are to be run when all else is gone."""
+        return bool(self._hooks.get("poststop"))
+
+    @property
+    def run_inside(self) -> bool:
+        """Whether some run in the container's cgroup, and may leave processes there."""
+        return bool(self._hooks.get("createContainer") or self._hooks.get("startContainer"))
+
     async def creating(self, pid: int, cgroup: Cgroup) -> None:
         """prestart, createRuntime and createContainer.
 
@@ -81,7 +91,8 @@ class Hooks:
             plan["seccomp"] = worker_filter(self._spec) if self._spec.get("linux", {}).get("seccomp") else ""
             with await self._context.world(plan, None, nothing) as world:
                 # As with runc, a hook without an environment has the process's.
-                inside = oci.Hook(**{**hook, "env": hook.get("env") or process.get("env", [])})
+                env = hook.get("env")
+                inside = oci.Hook(**{**hook, "env": process.get("env", []) if env is None else env})
                 place = Plan(pidns=plan["pidns"], unified=plan["unified"])
                 where = _Where(place, [world.steps, *world.fds])
                 await self._run_one("startContainer", number, inside, self._state("created", _inner_pid(pid)), where)
@@ -99,7 +110,7 @@ class Hooks:
             limited = oci.Hook(**{**hook, "timeout": min(hook.get("timeout", LONGEST), LONGEST)})
             try:
                 await self._run_one("poststop", number, limited, self._state("stopped", None), self._node)
-            except ShimdError as error:
+            except (ShimdError, OSError) as error:
                 _log.warning("container %s: %s", self._id, error)
 
     async def _run(self, kind: Kind, status: str, pid: int, where: _Where) -> None:

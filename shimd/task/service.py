@@ -99,6 +99,7 @@ class TaskService(api.TaskBase):
         process = await container.delete(message.exec_id)
         if process is container.init:
             del self.containers[message.id]
+            await container.run_last_hooks()
             self._context.publish(container.deleted())
         return api.DeleteResponse(pid=process.pid, **_exit(process))
 
@@ -109,6 +110,7 @@ class TaskService(api.TaskBase):
         await container.init.exited.wait()
         await container.delete("")
         del self.containers[container.id]
+        await container.run_last_hooks()
         assert container.init.exit is not None
         return container.init.exit
 

@@ -139,9 +139,10 @@ def _restrict(tree: Tree, place: str, options: Options) -> None:
 
 
 def _present(fd: int) -> int:
-    """Flags of the source's mount, which a remount would otherwise clear (or not be allowed to)."""
+    """Flags of the source's mount, which a remount would otherwise clear (or not be allowed to). What is read-only on
+    the node stays so, as with runc, whether or not ``rw`` is asked for."""
     flags = os.fstatvfs(fd).f_flag
-    return flags & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
+    return flags & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
 
 
 def _propagate(tree: Tree, place: str, options: Options) -> None:

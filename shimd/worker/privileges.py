@@ -90,10 +90,11 @@ def _limit(value: int) -> int:
     return resource.RLIM_INFINITY if value >= 1 << 63 else value
 
 
-def drop(steps: Steps, process: Process, seccomp: str | None, flags: int = 0) -> None:
+def drop(steps: Steps, process: Process, seccomp: str | None, flags: int = 0, *, dumpable: bool = True) -> None:
     """User, groups, capabilities, no_new_privs and the seccomp filter (BPF, base64). Nothing of it can be undone.
 
     :param flags: of the filter (seccomp(2))
+    :param dumpable: whether its files in /proc are its user's (PR_SET_DUMPABLE), as after an exec
     :raises InvalidArgument: a capability is unknown
     """
     wanted = process.get("capabilities", {})
@@ -113,7 +114,7 @@ def drop(steps: Steps, process: Process, seccomp: str | None, flags: int = 0) ->
     _prctl(steps, libc.PR_SET_KEEPCAPS, 0)
     _set(steps, sets["effective"], sets["permitted"], sets["inheritable"])
     _raise_ambient(steps, sets["ambient"])
-    _prctl(steps, libc.PR_SET_DUMPABLE, 1)  # as after an exec: /proc/self is the process's own again
+    _prctl(steps, libc.PR_SET_DUMPABLE, int(dumpable))
     # Nothing is ever executed here, so the flag costs nothing, and an unprivileged seccomp filter needs it.
     _prctl(steps, libc.PR_SET_NO_NEW_PRIVS, 1)
     if seccomp:

@@ -4,6 +4,7 @@ For an init the world is made, for an exec it is there; either way what comes ou
 namespaces to join, and the steps that are left to the process itself. The order is the point: see the comments.
 """
 
+import errno
 import fcntl
 import os
 import socket
@@ -35,6 +36,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _IPC = frozenset("msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split())
 #: Where a worker has a file of its security module open, if there is one.
 _LABEL_FD = 301
+_SAYS_CWD = "working directory {}"
 #: Descriptors of a world: what passes in one packet (``MAX_FDS``), less what comes with it.
 _MOST = 240
 
@@ -46,6 +48,8 @@ class World:
     steps: Steps
     fds: list[int] = field(default_factory=list)
     program: Program = field(default_factory=lambda: Program("", None))
+    cwd: int | None = None
+    """The worker's descriptor of its working directory, if that could be opened."""
     listening: list[int] = field(default_factory=list)
     """The worker's descriptors of sockets that its app keeps, the last ones."""
 
@@ -96,6 +100,8 @@ def make_world(plan: Plan, terminal: int | None, hold: Callable[[World], None] =
         world.fds += inner.fds
         set_sysctls(spec)
         _make_cwd(tree, process)
+        if not inner.holds(process["cwd"]):
+            world.cwd = _open_cwd(world, process)
         world.program = find_program(tree.fd, process)
         file = world.program.file
         native = file is not None and is_native(file)
@@ -133,6 +139,7 @@ def find_world(plan: Plan) -> World:
         wanted = {one["type"] for one in plan["spec"].get("linux", {}).get("namespaces", [])}
         _hand_over_namespaces(world, wanted - {"pid", "user", "mount"}, proc)
         os.close(proc)
+        world.cwd = _open_cwd(world, process)
         world.program = find_program(root, process)
         last_steps(world, plan)
     except (FileNotFoundError, ProcessLookupError) as error:
@@ -164,33 +171,37 @@ def last_steps(world: World, plan: Plan) -> None:
         steps.call("close", _LABEL_FD, says="security label", policy=Policy.TRY)
     if len(world.fds) > _MOST:
         raise InvalidArgument(f"{len(world.fds)} mounts in /proc and listening sockets are too many")
+    if world.cwd is not None:
+        steps.call("fchdir", world.cwd, says=_SAYS_CWD.format(process["cwd"]))
     # One by one, and before there is a filter: a profile need not allow it. Not all that is open: an engine may keep a
     # module's file, for its memory's sake.
     for number in range(len(world.fds) - len(world.listening)):
         steps.call("close", WORLD_FD + number, says="descriptors", policy=Policy.TRY)
-    early = _may_enter(world.fds[0], process["cwd"])
-    if early:
-        _chdir(steps, process)
     scheduling.treat(steps, spec, process, further=plan["kind"] == "exec")
-    privileges.drop(steps, process, plan.get("seccomp"), seccomp_flags(spec))
-    if not early:
-        _chdir(steps, process)
+    privileges.drop(steps, process, plan.get("seccomp"), seccomp_flags(spec), dumpable=not _meets_hooks(plan))
+    if world.cwd is None:
+        steps.call("chdir", os.fsencode(process["cwd"]), says=_SAYS_CWD.format(process["cwd"]))
 
 
-def _may_enter(root: int, cwd: str) -> bool:
-    """As runc has it: a process may start where its user could not go (images have ``WORKDIR /root``), and where only
-    its user can, on a volume that does not trust root."""
+def _meets_hooks(plan: Plan) -> bool:
+    """Whether programs of the image's run beside a worker that waits for its start, with its user's powers: what it has
+    open, and what it executes, is the node's, and not for them."""
+    return plan["kind"] == "init" and bool(plan["spec"].get("hooks", {}).get("startContainer"))
+
+
+def _open_cwd(world: World, process: Process) -> int | None:
+    """As runc has it, a process may start where its user could not go (images have ``WORKDIR /root``), and where only
+    its user can, on a volume that does not trust root. By no link of /proc, which leads out (CVE-2024-21626).
+
+    :returns: the worker's descriptor; ``None``: it goes there by itself, once it is nobody but its user
+    :raises InvalidArgument: it is a link that leads nowhere, or out
+    """
     try:
-        os.close(libc.open_in_root(root, f"{cwd}/.", os.O_PATH))
-    except PermissionError:
-        return False
-    except OSError:  # as it will be told
-        pass
-    return True
-
-
-def _chdir(steps: Steps, process: Process) -> None:
-    steps.call("chdir", os.fsencode(process["cwd"]), says=f"working directory {process['cwd']}")
+        return world.add(libc.open_in_root(world.fds[0], f"{process['cwd']}/.", os.O_PATH | os.O_DIRECTORY))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InvalidArgument(f"{_SAYS_CWD.format(process['cwd'])}: {reason(error)}") from None
+        return None
 
 
 def _hand_over_namespaces(world: World, kinds: set[str], proc: int) -> None:

@@ -23,13 +23,13 @@ _X86 = {
     "mount": 165, "umask": 95, "chdir": 80, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126,
     "prctl": 157, "setns": 308, "prlimit64": 302, "seccomp": 317, "setsid": 112, "ioctl": 16, "unshare": 272,
     "close": 3, "write": 1, "personality": 135, "sched_setaffinity": 203, "set_mempolicy": 238, "ioprio_set": 251,
-    "sched_setattr": 314,
+    "sched_setattr": 314, "fchdir": 81,
 }  # fmt: skip
 _GENERIC = {
     "mount": 40, "umask": 166, "chdir": 49, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91,
     "prctl": 167, "setns": 268, "prlimit64": 261, "seccomp": 277, "setsid": 157, "ioctl": 29, "unshare": 97,
     "close": 57, "write": 64, "personality": 92, "sched_setaffinity": 122, "set_mempolicy": 237, "ioprio_set": 30,
-    "sched_setattr": 274,
+    "sched_setattr": 274, "fchdir": 50,
 }  # fmt: skip
 _NUMBERS = {**(_X86 if os.uname().machine == "x86_64" else _GENERIC), "move_mount": 429, "close_range": 436}
 #: No system calls: open a path at a given descriptor; let others do their part; drop all capabilities but some from the

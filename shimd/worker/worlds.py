@@ -94,7 +94,11 @@ class Held:
 
         :raises ShimdError: one sentence
         """
-        send(self._sandboxer.sock, {"op": "finish"})
+        try:
+            send(self._sandboxer.sock, {"op": "finish"})
+        except OSError:
+            self.end()
+            raise Internal("the sandboxer died") from None
         await self._worlds.answer(self._sandboxer)
 
     def end(self) -> None:

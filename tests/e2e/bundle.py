@@ -2,10 +2,11 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.box import Box
+from tests.e2e.box import Attached, Box
 from tests.e2e.containerd import Result
 
 
@@ -27,9 +28,16 @@ class Bundle:
 
     def run(self, spec: dict[str, Any], flags: tuple[str, ...] = ("--rm",)) -> Result:
         """``ctr run`` with that configuration."""
+        return self.box.ctr(*self._run(spec, flags), check=False)
+
+    def begin(self, spec: dict[str, Any], *flags: str) -> Attached:
+        """The same, left running."""
+        return self.box.popen(*self._run(spec, flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def _run(self, spec: dict[str, Any], flags: tuple[str, ...]) -> list[object]:
         config = self.directory / "config.json"
         config.write_text(json.dumps(spec))
-        return self.box.ctr("run", "--runtime", self.box.runtime.type, *flags, "--config", config, "app", check=False)
+        return ["run", "--runtime", self.box.runtime.type, *flags, "--config", config, "app"]
 
     def spec(self, *app: str) -> dict[str, Any]:
         """As ctr makes it for the box's image."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import leftovers
 from tests.e2e.box import RUNTIMES, WASMER_SDK, Box, content, ours_only, until, wasm_only
 from tests.e2e.bundle import Bundle
 from tests.e2e.containerd import Result
@@ -185,7 +186,7 @@ def test_one_that_takes_longer_than_its_timeout_is_killed(bundle: Hooked) -> Non
 def test_one_that_is_not_there_is_named(bundle: Hooked) -> None:
     for kind in ("createRuntime", "createContainer", "startContainer"):
         done = bundle.run_hooks({kind: [{"path": "/no/such/hook"}]}, flags=())
-        assert f"hooks.{kind}[0] (/no/such/hook): /no/such/hook: No such file or directory" in done.err
+        assert f"hooks.{kind}[0] (/no/such/hook): /no/such/hook: no such file or directory" in done.err
         bundle.box.remove("app")
     assert not bundle.box.leftovers()
 
@@ -196,3 +197,58 @@ def test_an_exec_has_no_hooks(bundle: Hooked) -> None:
     before = bundle.kinds()
     assert bundle.box.exec("app", "more", "echo", "hello").out == "hello\n"
     assert bundle.kinds() == before
+
+
+def script(bundle: Hooked, text: str) -> dict[str, Any]:
+    """A startContainer hook of the image's."""
+    (bundle.root / "own").write_text(f"#!/bin/busybox sh\n{text}\n")
+    (bundle.root / "own").chmod(0o755)
+    return {"startContainer": [{"path": "/own", "env": ["PATH=/bin"]}]}
+
+
+@wasm_only
+def test_what_a_hook_of_the_image_leaves_running_ends_with_the_container(bundle: Hooked) -> None:
+    """In the node's pid namespace, too, where the end of its first process is not its own."""
+    spec = bundle.spec("echo", "hello") | {"hooks": script(bundle, "busybox sleep 600 </dev/null >/dev/null 2>&1 &")}
+    spec["linux"]["namespaces"] = [one for one in spec["linux"]["namespaces"] if one["type"] != "pid"]
+    assert bundle.run(spec, ("--rm",)).out == "hello\n"
+    assert not leftovers.settled(bundle.box.leftovers)
+
+
+@wasm_only
+def test_a_hook_of_the_image_sees_nothing_of_the_node_in_the_worker(bundle: Hooked) -> None:
+    """Which holds the compiled module open, and what it executes: both would be files to write to."""
+    look = "busybox ls -l /proc/1/exe /proc/1/fd >&2; busybox cat /proc/1/exe >/dev/null && exit 3; exit 4"
+    done = bundle.run(bundle.spec("echo", "hello") | {"hooks": script(bundle, look)}, ("--rm",))
+    assert "failed with exit status 4" in done.err
+    assert "Permission denied" in done.err and "artifact" not in done.err
+    bundle.box.remove("app")
+
+
+@wasm_only
+@pytest.mark.parametrize("kind", ["startContainer", "poststart"])
+def test_whoever_ends_a_container_need_not_wait_for_its_hooks(bundle: Hooked, kind: str) -> None:
+    hook = bundle.hook(kind, command="exec busybox sleep 600")
+    spec = bundle.spec("sleep", "600") | {"hooks": {kind: [hook]}}
+    starting = bundle.begin(spec)
+    until(lambda: bundle.kinds() == [kind], "the hook")
+    bundle.box.kill("app")
+    # Where it was not started yet, ctr deletes it by itself.
+    until(lambda: bundle.box.status("app") in (None, "STOPPED"), "the container's end")
+    starting.kill()
+    bundle.box.remove("app")
+    assert not leftovers.settled(bundle.box.leftovers)
+
+
+@wasm_only
+def test_a_daemon_that_is_told_to_end_does_not_wait_for_hooks(own_box: Box, tmp_path: Path, programs: Any) -> None:
+    """The launcher runs them in its stead."""
+    bundle = Hooked(own_box, tmp_path, programs[1])
+    hook = bundle.hook("poststop", command="exec busybox sleep 600")
+    starting = bundle.begin(bundle.spec("echo", "hello") | {"hooks": {"poststop": [hook]}}, "--rm")
+    until(lambda: "poststop" in bundle.kinds(), "the hook")
+    pid = own_box.containerd.daemon_pid()
+    own_box.containerd.stop_daemon()
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the daemon to end")
+    starting.wait(120)
+    assert not leftovers.settled(own_box.leftovers)

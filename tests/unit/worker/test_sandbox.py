@@ -19,6 +19,7 @@ from shimd.task.seccomp import seccomp_flags, worker_filter
 from shimd.worker import sandbox
 from shimd.worker.messages import WORLD_FD, Plan
 from shimd.worker.programs import open_file
+from shimd.worker.steps import Steps
 from tests.unit.worker.inside import inside
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -40,7 +41,14 @@ def step_into(world: sandbox.World) -> None:
     world.steps.take()
 
 
-def entered(root: Path, then: Callable[[], object], spec: Spec | None = None, cwd: str = "/", seccomp: str = "") -> str:
+def entered(
+    root: Path,
+    then: Callable[[], object],
+    spec: Spec | None = None,
+    cwd: str = "/",
+    seccomp: str = "",
+    process: Process | None = None,
+) -> str:
     """What ``then`` says in a container made by the worker's own steps."""
     whole: Spec = {"root": {"path": str(root)}, "linux": {"namespaces": OWN}, **(spec or {})}
     plan = Plan(
@@ -48,7 +56,7 @@ def entered(root: Path, then: Callable[[], object], spec: Spec | None = None, cw
         bundle=str(root.parent),
         spec=whole,
         rootfs=[],
-        process={"args": ["/app.wasm"], "cwd": cwd},
+        process={"args": ["/app.wasm"], "cwd": cwd, **(process or {})},
         seccomp=seccomp,
     )
 
@@ -270,3 +278,28 @@ def test_an_exec_joins_those_of_its_container() -> None:
         for fd in (go, wait, ready, told):
             os.close(fd)
         os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("cwd", ["/proc/self/root", "/link"])
+def test_no_link_of_proc_is_a_working_directory(tmp_path: Path, cwd: str) -> None:
+    """It would lead out of the container, to where its user could not go (CVE-2024-21626)."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "link").symlink_to("/proc/self/cwd")
+
+    def act() -> object:
+        libc.mount("proc", str(tmp_path / "proc"), "proc", 0)
+        world = sandbox.World(Steps())
+        world.add(os.open(tmp_path, os.O_PATH | os.O_DIRECTORY))
+        return sandbox._open_cwd(world, Process(args=["/app"], cwd=cwd))
+
+    assert inside(act) == f"InvalidArgument: working directory {cwd}: too many levels of symbolic links"
+
+
+def test_a_working_directory_that_only_root_may_enter(root: Path) -> None:
+    (root / "home").mkdir(mode=0o700)
+    process: Any = {"user": {"uid": 1000, "gid": 1000}}
+
+    def where() -> object:
+        return os.getcwd(), os.geteuid()
+
+    assert entered(root, where, cwd="/home", process=process) == "('/home', 1000)"
