@@ -93,7 +93,7 @@ class Hooks:
                 # As with runc, a hook without an environment has the process's.
                 env = hook.get("env")
                 inside = oci.Hook(**{**hook, "env": process.get("env", []) if env is None else env})
-                place = Plan(pidns=plan["pidns"], unified=plan["unified"])
+                place = Plan(pidns=plan["pidns"], unified=plan["unified"], pause=plans.pause_program())
                 where = _Where(place, [world.steps, *world.fds])
                 await self._run_one("startContainer", number, inside, self._state("created", _inner_pid(pid)), where)
 

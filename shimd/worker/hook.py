@@ -1,21 +1,29 @@
 """A worker that becomes a hook: a program that a container's configuration names for a moment of its life."""
 
+import errno
 import os
+import stat
+from pathlib import Path
 from typing import NoReturn
 
 from shimd.errors import InvalidArgument, reason
 from shimd.worker.messages import Plan
 from shimd.worker.seal import seal
 from shimd.worker.steps import Runner
+from shimd.worker.zygote import sealed_copy
 
 
 def become(plan: Plan, steps: bytes) -> NoReturn:
     """Go where the hook belongs, and become its program. With no steps that is the node itself.
 
+    A container's own program is executed by a small one of ours, in memory (``launcher/pause.c``): it would get at the
+    interpreter of the node, in which this runs, by ``/proc/self/exe``.
+
     :raises InvalidArgument: it cannot be executed
     :raises ShimdError: a step fails
     """
     hook = plan["hook"]
+    helper = sealed_copy(Path(plan["pause"]), "shimd-exec") if plan.get("pause") else None
     for fd in range(3):
         os.set_inheritable(fd, True)
     seal("a hook's entry into the container")
@@ -27,6 +35,24 @@ def become(plan: Plan, steps: bytes) -> NoReturn:
     try:
         if directory := plan.get("directory"):
             os.chdir(directory)
-        os.execve(path, hook.get("args") or [path], environment)
+        words = hook.get("args") or [path]
+        if helper is not None:
+            _look(path)
+            _execute(helper, ["shimd-exec", path, *words], environment)
+        os.execve(path, words, environment)
     except OSError as error:
         raise InvalidArgument(f"{path}: {reason(error)}") from error
+
+
+def _look(path: str) -> None:
+    """:raises OSError: that is no program, which the one in between would tell by a number only"""
+    if stat.S_ISDIR(os.stat(path).st_mode) or not os.access(path, os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _execute(program: int, words: list[str], environment: dict[str, str]) -> NoReturn:
+    """By execveat(2), or by name where a container's filter knows no such call."""
+    try:
+        os.execve(program, words, environment)
+    except OSError:
+        os.execve(f"/proc/self/fd/{program}", words, environment)

@@ -112,7 +112,8 @@ class Plan(TypedDict, total=False):
     pidns: str | None
     """As in the spawn request."""
     pause: str
-    """sandbox: the program to become; empty: none is installed, and the worker itself waits."""
+    """sandbox: the program to become; empty: none is installed, and the worker itself waits. hook: in a container, what
+    executes it (``launcher/pause.c``)."""
     command: list[str]
     """native: the program to become, and its arguments, once ``rootfs`` is mounted in the host's mount namespace."""
     hook: Hook

@@ -38,7 +38,7 @@ class Zygote:
     def __init__(self, engine: list[str]) -> None:
         # What runs is a copy: an upgrade of the file is not for this fork server, and no worker's /proc/PID/exe is a
         # file of the node's (CVE-2019-5736).
-        self._program = _sealed(_PROGRAM)
+        self._program = sealed_copy(_PROGRAM, "shimd-zygote")
         self._arguments = ["shimd-zygote", *engine]
         self._socket: socket.socket | None = self._start()
 
@@ -107,13 +107,13 @@ class Zygote:
         return ours
 
 
-def _sealed(path: Path) -> int:
+def sealed_copy(path: Path, name: str) -> int:
     """A copy of a program in memory, which nobody can write to; close-on-exec."""
     data = path.read_bytes()
     try:
-        fd = memory_file("shimd-zygote", data, os.MFD_ALLOW_SEALING | _MFD_EXEC)
+        fd = memory_file(name, data, os.MFD_ALLOW_SEALING | _MFD_EXEC)
     except OSError:  # a kernel before 6.3, where all are executable
-        fd = memory_file("shimd-zygote", data, os.MFD_ALLOW_SEALING)
+        fd = memory_file(name, data, os.MFD_ALLOW_SEALING)
     try:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
         # Another descriptor: executing what is open to be written to is ETXTBSY.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,20 @@ def test_a_daemon_that_is_told_to_end_does_not_wait_for_hooks(own_box: Box, tmp_
     until(lambda: not Path(f"/proc/{pid}").exists(), "the daemon to end")
     starting.wait(120)
     assert not leftovers.settled(own_box.leftovers)
+
+
+@wasm_only
+def test_an_interpreter_of_the_image_gets_at_no_program_of_the_node(bundle: Hooked, tmp_path: Path) -> None:
+    """As ``#!/proc/self/exe`` with a dynamic linker of its own did with runc (CVE-2019-5736)."""
+    linker = bundle.root / "lib64/ld-linux-x86-64.so.2"
+    linker.parent.mkdir()
+    source = tmp_path / "linker.c"
+    source.write_text('#include <unistd.h>\nint main(void) { write(2, "mine\\n", 5); _exit(9); }\n')
+    subprocess.run(["gcc", "-static", "-o", linker, source], check=True)
+    (bundle.root / "own").write_text("#!/proc/self/exe\n")
+    (bundle.root / "own").chmod(0o755)
+    hook = {"path": "/own", "env": ["PATH=/bin"], "timeout": 2}
+    done = bundle.run(bundle.spec("echo", "hello") | {"hooks": {"startContainer": [hook]}}, ("--rm",))
+    assert "mine" not in done.err and "exit status 9" not in done.err
+    assert "timeout of 2" in done.err, "it was executed, and is what waits for a pod's end"
+    bundle.box.remove("app")
