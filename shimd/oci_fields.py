@@ -42,7 +42,7 @@ process.capabilities.{bounding,effective,permitted,inheritable,ambient}  strings
 process.rlimits  objects  applied
 process.rlimits[].type  string!  applied
 process.rlimits[].{soft,hard}  u64!  applied
-process.noNewPrivileges  boolean  applied  always set: nothing is ever executed there
+process.noNewPrivileges  boolean  applied  always set: a guest executes nothing
 process.apparmorProfile  string  applied  refused where the kernel has no AppArmor
 process.selinuxLabel  string  applied  refused where the kernel has no SELinux
 process.oomScoreAdj  i64  applied
