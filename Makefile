@@ -15,7 +15,7 @@ dev:
 	@tools/setup dev
 
 test: setup
-	$(PYTHON) -m pytest $(TESTS)
+	$(PYTHON) tools/test.py $(TESTS)
 
 # A real cluster: its programs are built first, once.
 test-kubernetes: setup

@@ -9,6 +9,8 @@ import venv
 from functools import cache
 from pathlib import Path
 
+from tests.alone import alone
+
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".cache/components"
 #: The pair that spin-sdk's own documentation names.
@@ -29,8 +31,9 @@ def component(name: str, world: str) -> Path:
     for file in sorted([*source.glob("*.py"), *source.rglob("*.wit")]):
         key.update(file.read_bytes())
     made = CACHE / f"{name}-{key.hexdigest()[:16]}.wasm"
-    if not made.exists():
-        _build(source, world, made)
+    with alone(CACHE):
+        if not made.exists():
+            _build(source, world, made)
     return made
 
 

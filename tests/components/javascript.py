@@ -9,6 +9,7 @@ import venv
 from functools import cache
 from pathlib import Path
 
+from tests.alone import alone
 from tests.components.build import CACHE
 
 HERE = Path(__file__).parent
@@ -28,10 +29,10 @@ def component(name: str) -> Path:
     source = HERE / name / "app.js"
     key = hashlib.sha256(repr((NODE, PACKAGE, BEFORE, WANTED)).encode() + source.read_bytes())
     made = CACHE / f"{name}-{key.hexdigest()[:16]}.wasm"
-    if not made.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as directory:  # not kept: 600 MB, and soon got again
-            _build(source, Path(directory)).rename(made)
+    with alone(CACHE):
+        if not made.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as directory:  # not kept: 600 MB, and soon got again
+                _build(source, Path(directory)).rename(made)
     return made
 
 

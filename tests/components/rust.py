@@ -11,6 +11,7 @@ import venv
 from functools import cache
 from pathlib import Path
 
+from tests.alone import alone
 from tests.components.build import CACHE
 
 SOURCE = Path(__file__).parent / "rust"
@@ -38,12 +39,12 @@ def _built() -> Path:
     for file in sorted(it for it in SOURCE.rglob("*") if it.suffix in (".rs", ".toml", ".lock")):
         key.update(file.read_bytes())
     made = CACHE / f"rust-{key.hexdigest()[:16]}"
-    if not made.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as directory:  # in /tmp, which the tree has, too
-            _build(Path(directory))
-            shutil.copytree(Path(directory) / "made", partial := made.with_suffix(f".{os.getpid()}"))
-        partial.rename(made)
+    with alone(CACHE):
+        if not made.exists():
+            with tempfile.TemporaryDirectory() as directory:  # in /tmp, which the tree has, too
+                _build(Path(directory))
+                shutil.copytree(Path(directory) / "made", partial := made.with_suffix(f".{os.getpid()}"))
+            partial.rename(made)
     return made
 
 

@@ -46,7 +46,9 @@ def install() -> None:
     line = f"import os; {NAME!r} in os.environ and {run}\n"
     path = Path(sysconfig.get_path("purelib"), "shimd_test_audit.pth")
     if not path.exists() or path.read_text() != line:
-        path.write_text(line)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(line)
+        unfinished.replace(path)
 
 
 class _Guard:
