@@ -16,8 +16,10 @@ _SPIN_RUNTIME = "run it with the runtime io.containerd.spin.v2, beside its /spin
 _SPIN = ("fermyon:spin", "spin:", "fermyon:spin-")
 #: Exports by which Spin calls what serves no HTTP.
 _SPIN_EXPORTS = ("fermyon:spin/inbound-redis", "spin:redis/inbound-redis", "handle-cron-event", "handle-message")
-#: Of components, what is given here.
-_WASI_02 = re.compile(r"wasi:(cli|clocks|filesystem|http|io|random|sockets)/[a-z-]+@0\.2\.\d+")
+#: What a component exports that wasmtime runs.
+_STARTS = ("wasi:cli/run@0.2.", "wasi:http/incoming-handler@0.2.")
+#: WASI's own packages, and what Spin has built upon them.
+_NEWER = re.compile(r"wasi:[\w-]+/[\w-]+@0\.3\.|spin:redis/inbound-redis@3")
 #: How interfaces of the component model are named, in modules, too.
 _INTERFACE = re.compile(r"[\w-]+:[\w-]+/[\w-]+")
 #: What WASIX has, besides WASI: of programs with threads the memory, of those that are linked dynamically all else.
@@ -27,6 +29,8 @@ _DYNAMIC = ("env", "GOT.mem", "GOT.func")
 _NN = ("wasi_nn", "wasi_ephemeral_nn")
 _DYLINK = ("dylink.0", "dylink")
 _ABI = "canonical_abi"
+#: What its standalone programs may import, too.
+_STANDALONE = "emscripten_notify_memory_growth"
 _JAVASCRIPT = "which runs only with the JavaScript that was made with it"
 _EMSCRIPTEN = (
     "emscripten_", "_emscripten_", "__syscall_", "invoke_", "_embind_", "_emval_", "_abort_js", "__cxa_throw",
@@ -123,7 +127,10 @@ def _is_object(program: Outline) -> bool:
 
 def _is_emscriptens(program: Outline) -> bool:
     """One that is linked dynamically may be WASIX's, and gets from libraries what has such names."""
-    return program.first not in _DYLINK and _imports("env", names=_EMSCRIPTEN)(program)
+    named = any(
+        module == "env" and name.startswith(_EMSCRIPTEN) and name != _STANDALONE for module, name in program.imports
+    )
+    return program.first not in _DYLINK and named
 
 
 def _is_minified(program: Outline) -> bool:
@@ -185,20 +192,25 @@ def _component_core(program: Outline, runs_on: str) -> None:
 
 
 def _component(program: Outline, runs_on: str) -> None:
+    """What is imported of others' interfaces may be types alone, which nobody has to give: the linker tells."""
+    runs_without = not any(map(_is_spins, (name for name, _ in program.imports))) and any(
+        name.startswith(_STARTS) for name in program.exports
+    )
     for verb, names in (("imports", [name for name, _ in program.imports]), ("exports", program.exports)):
         for name in names:
-            if runs_on == "wasmtime" and name.startswith((*_SPIN, *_SPIN_EXPORTS)):
+            if runs_on == "wasmtime" and _is_spins(name) and not runs_without:
                 raise UnsupportedFeature(f"the component {verb} {name}, an interface of Spin's: {_SPIN_RUNTIME}")
             if newer := newer_problem(verb, name):
                 raise UnsupportedFeature(f"the component {newer}")
-    for name, _ in program.imports:
-        if runs_on == "wasmtime" and not _WASI_02.fullmatch(name):
-            raise UnsupportedFeature(f"the component imports {name}, which is not provided")
+
+
+def _is_spins(name: str) -> bool:
+    return name.startswith(_SPIN) or name.partition("@")[0] in _SPIN_EXPORTS
 
 
 def newer_problem(verb: str, name: str) -> str | None:
     """Why a component of WASI 0.3 does not run: its functions pass streams, of which the C API makes no values."""
-    if "@0.3." not in name and not name.startswith("spin:redis/inbound-redis@3"):
+    if not _NEWER.match(name):
         return None
     return (
         f"{verb} {name}, which is WASI 0.3: its streams cannot be passed by wasmtime's C API. "

@@ -82,6 +82,8 @@ def _plain(root: Path, main: Path) -> Config:
     if table.get("version", 1) == 1 and "cri" in table.get("disabled_plugins", []):
         return Config(main, 1, main, disabled=True)
     version = _version(main, table)
+    if PLUGINS[version] in table.get("disabled_plugins", []):
+        return Config(main, version, main, disabled=True)
     imported = _imports(root, main, table)
     if version == 2:
         holders = [path for path in imported if PLUGINS[2] in (parsed(path).get("plugins") or {})]

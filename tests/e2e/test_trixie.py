@@ -9,8 +9,10 @@ import subprocess
 import pytest
 
 from shimd.engines.registry import lacking
+from tests.components import build as components
 from tests.e2e import guests, trixie
 from tests.e2e.containerd import REPOSITORY
+from tests.slight import build as slight
 
 _PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 #: Arguments for pytest. What has no bearing on the engine is left to the machines that run all tests.
@@ -22,6 +24,7 @@ SUITES = {
     "run": ("tests/e2e/test_run.py", "-k", "wasmedge and debian and not hundred and not forty"),
     "files": ("tests/e2e/test_files.py", "-k", "wasmedge and v2"),
     "links": ("tests/e2e/test_links.py", "-k", "wasmedge and v2"),
+    "docker": ("tests/e2e/docker/test_docker.py", "-k", "wasmedge"),
     # Not of the engine: what containerd 1.7 makes of the configurations that shimd install leaves.
     "node": ("tests/unit/node/test_rancher.py", "tests/unit/node/test_containerd.py", "-k", "not go_renders"),
 }
@@ -35,6 +38,8 @@ def tree(programs: tuple[bytes, bytes]) -> None:
         pytest.skip("there is no root tree of Debian 13: run tools/setup")
     guests.edge()
     guests.nn()
+    components.component("proxy", "proxy")
+    slight.guest("app")
 
 
 @pytest.mark.parametrize("suite", SUITES)

@@ -74,7 +74,6 @@ ELSEWHERE = [
     ("wasmer", SPIN, r"fermyon:spin/key-value@2\.0\.0, an interface of Spin's: .* io\.containerd\.spin\.v2"),
     ("wasmedge", SPIN, "an interface of Spin's"),
     ("wasmtime", component(exports=("fermyon:spin/inbound-redis",)), "exports fermyon:spin/inbound-redis"),
-    ("wasmtime", component("acme:rockets/launch@1.0.0"), r"imports acme:rockets/launch@1\.0\.0, which is not provided"),
     ("wasmtime", component("wasi:cli/stdout@0.3.0"), "which is WASI 0.3"),
     ("spin", component(exports=("wasi:http/handler@0.3.0-rc-2026",)), "which is WASI 0.3"),
     (
@@ -92,6 +91,7 @@ ELSEWHERE = [
     ("wasmedge", module(("gpio", "get")), "imports gpio.get, which is neither WASI preview 1 nor WASI-NN's"),
     ("wasmedge", module(("wasi:logging/logging", "log")), "which is neither WASI preview 1"),
     ("wasmtime", module(("gpio", "get")), "imports gpio.get, which is not WASI preview 1"),
+    ("wasmtime", module(("env", "emscripten_notify_memory_growth")), "which is not WASI preview 1"),
 ]
 
 
@@ -105,6 +105,9 @@ WELCOME = [
     *((engine, module((WASI, "fd_write"))) for engine in EVERY),
     ("wasmtime", component("wasi:cli/stdout@0.2.6", exports=("wasi:cli/run@0.2.6",))),
     ("wasmtime", component("wasi:http/types@0.2.0", exports=("wasi:http/incoming-handler@0.2.0",))),
+    ("wasmtime", component("acme:rockets/types@1.0.0")),  # which may be types alone
+    ("wasmtime", component("acme:calc/ops@0.3.0", exports=("acme:calc/run@0.3.1", "wasi:cli/run@0.2.6"))),
+    ("wasmtime", component(exports=("wasi:cli/run@0.2.6", "handle-message-batch", "spin:extra/one"))),
     ("spin", SPIN),
     ("spin", component("wasi:config/store@0.2.0-draft-2024-09-27")),
     ("slight", KEYVALUE),

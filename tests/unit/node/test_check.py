@@ -139,11 +139,19 @@ def test_another_user(node: Node) -> None:
         os.seteuid(0)
 
 
-def test_dockers(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its packages' configuration has no version and no CRI plugin: the launchers are all that is needed."""
+@pytest.mark.parametrize(
+    "text",
+    [
+        '# of a package\ndisabled_plugins = ["cri"]\n#root = "/var/lib/containerd"\n',
+        'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n',
+        'version = 3\ndisabled_plugins = ["io.containerd.cri.v1.runtime"]\n',
+    ],
+)
+def test_a_containerd_without_cri(node: Node, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """As Docker's packages configure it, among others: the launchers are all that is needed."""
     main = node.root / "etc/containerd/config.toml"
     main.parent.mkdir()
-    main.write_text('# of a package\ndisabled_plugins = ["cri"]\n#root = "/var/lib/containerd"\n')
+    main.write_text(text)
     before = files(main.parent)
     install(node)
     assert capsys.readouterr().err.startswith(f"shimd: {main} turns containerd's CRI plugin off: it is left as it is")
