@@ -81,7 +81,8 @@ def install(node: Node) -> Plan:
     """
     _check_programs(node)
     config = _config(node)
-    changes = [*_links(node), *_units(node, config)]
+    _check_free(links := _links(node))
+    changes = [*links, *_units(node, config)]
     configuration = containerd.installed(config, node.runtimes)
     return Plan(node, config, changes, configuration, containerd.notes(config, node.runtimes))
 
@@ -120,6 +121,22 @@ def _links(node: Node) -> list[Change]:
         return []
     directory = node.root / node.bin_dir.relative_to("/")
     return [Change(directory / name, link=str(_program(node, name))) for name in (*_launchers(node), "shimd")]
+
+
+def _check_free(links: Sequence[Change]) -> None:
+    """:raises FailedPrecondition: a program of that name is somebody else's"""
+    for change in links:
+        if change.needed and os.path.lexists(change.path) and not _is_of_a_shimd(change.path):
+            raise FailedPrecondition(
+                f"{change.path} is there, and not shimd's: move it away, or name another directory by --bin-dir"
+            )
+
+
+def _is_of_a_shimd(path: Path) -> bool:
+    """A link that an earlier installation has left, wherever that is or was."""
+    return path.is_symlink() and (
+        not os.path.exists(path) or os.path.exists(path.resolve().with_name("shimd-launcher"))
+    )
 
 
 def _program(node: Node, name: str) -> Path:

@@ -27,7 +27,7 @@ const ACCES: i32 = 2;
 const PERM: i32 = 63;
 const ROFS: i32 = 69;
 pub const APPEND: i32 = 1;
-const UNKNOWN: u8 = 0;
+pub const UNKNOWN: u8 = 0;
 pub const DIRECTORY: u8 = 3;
 const SEEK_TELL_WRITE: u64 = 1 << 2 | 1 << 5 | 1 << 6;
 // A subscription: its size, and where in it are its type and a clock's timeout (those of wasi_unstable are others).

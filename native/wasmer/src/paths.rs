@@ -23,9 +23,12 @@ use wasmer_wasix::fs::fs_error_into_wasi_err;
 
 use crate::descriptors::Descriptors;
 use crate::hooks::{
-    APPEND, DIRECTORY, Env, Returns, SUCCESS, in_its_words, number, original, outside, text, view,
+    APPEND, DIRECTORY, Env, Returns, SUCCESS, UNKNOWN, in_its_words, number, original, outside, text, view,
 };
+use crate::stdio::is_terminal;
 
+/// Where the type is in a filestat.
+const FILETYPE: u64 = 16;
 // WASI preview 1: errno, lookupflags, fstflags, filetype.
 const INVAL: i32 = 28;
 const ISDIR: i32 = 31;
@@ -53,8 +56,17 @@ pub fn fd_filestat_get(mut env: Env<'_>, fd: i32, stat: i32) -> Returns {
     let found = SEEN.take().or_else(|| env.data().descriptors.stat(fd, ".", true)?.ok());
     match found {
         Some(found) if errno == SUCCESS => put_stat(&env, stat, &found),
+        None if errno == SUCCESS && (0..=2).contains(&fd) && !is_terminal(fd) => put_type(&env, stat, UNKNOWN),
         _ => Ok(errno),
     }
+}
+
+/// Of a stream, which WASIX takes for a terminal.
+fn put_type(env: &Env<'_>, stat: i32, kind: u8) -> Returns {
+    if let Some(view) = view(env) {
+        view.write_u8(u64::from(stat as u32) + FILETYPE, kind).map_err(outside)?;
+    }
+    Ok(SUCCESS)
 }
 
 pub fn path_filestat_get(mut env: Env<'_>, base: i32, lookup: i32, path: i32, length: i32, stat: i32) -> Returns {

@@ -263,3 +263,17 @@ engine_version("wasmer")
 assert "libshimd_wasmer" not in open("/proc/self/maps").read()"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+STREAM = f"""(module
+  (import "{WASI}" "fd_filestat_get" (func $stat (param i32 i32) (result i32)))
+  (import "{WASI}" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (drop (call $stat (i32.const 0) (i32.const 64)))
+    (call $exit (i32.load8_u (i32.const 80)))))"""
+
+
+def test_a_pipe_is_no_terminal_to_who_asks_for_its_file(rig: Rig) -> None:
+    """Go's programs read their stdin only then (yq)."""
+    assert rig.run(STREAM, stdin=b"words").code == 0

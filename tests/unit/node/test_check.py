@@ -183,3 +183,27 @@ def test_imports_are_those_of_the_nodes_tree(node: Node) -> None:
     with pytest.raises(FailedPrecondition, match="containerd refuses"):
         install(node)
     assert not (directory / "shimd.toml").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_the_shim_of_somebody_else_stays(node: Node, tmp_path: Path, kind: str) -> None:
+    """runwasi's, say, on a node where it was put by hand."""
+    path = node.root / "usr/local/bin/containerd-shim-wasmtime-v1"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "other").write_text("theirs")
+    if kind == "file":
+        path.write_text("theirs")
+    else:
+        path.symlink_to(tmp_path / "other")
+    with pytest.raises(FailedPrecondition, match=r"wasmtime-v1 is there, and not shimd's: move it away"):
+        install(node)
+    assert path.read_text() == "theirs"
+    assert not (node.root / "usr/local/bin/shimd").exists()
+
+
+def test_a_link_of_an_installation_that_is_gone_is_replaced(node: Node, tmp_path: Path) -> None:
+    path = node.root / "usr/local/bin/containerd-shim-wasmtime-v1"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(tmp_path / "gone/containerd-shim-wasmtime-v1")
+    install(node)
+    assert path.exists()
