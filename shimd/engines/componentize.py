@@ -5,6 +5,7 @@ The package ``shimd-componentize`` (``native/componentize``), where it is instal
 
 import ctypes
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 #: How the custom section starts in which wit-bindgen describes the component's type.
 _DESCRIPTION = b"component-type"
 #: How interfaces are named; bindings of wit-bindgen 0.2 have functions in words instead, with colons, too.
-_INTERFACE = re.compile(r"[\w-]+:[\w-]+/[\w-]+")
+INTERFACE = re.compile(r"[\w-]+:[\w-]+/[\w-]+")
 CORE = "the module is the core of a component"
 REMEDY = (
     "install shimd-componentize on the node (make componentize-native), or convert it: "
@@ -27,7 +28,12 @@ REMEDY = (
 def is_core(binary: bytes, module: "wasmtime.Module") -> bool:
     """Whether a module uses bindings of the component model: their names are of interfaces, ``a:b/c#d``."""
     names = (*(item.module for item in module.imports), *(item.name for item in module.exports))
-    return _DESCRIPTION in binary and any(_INTERFACE.match(name) for name in names)
+    return _DESCRIPTION in binary and name_interfaces(names)
+
+
+def name_interfaces(names: Iterable[str]) -> bool:
+    """Whether some of what a module imports from, or exports, are named as interfaces are."""
+    return any(INTERFACE.match(name) for name in names)
 
 
 def version() -> str:

@@ -20,8 +20,6 @@ _SPIN_EXPORTS = ("fermyon:spin/inbound-redis", "spin:redis/inbound-redis", "hand
 _STARTS = ("wasi:cli/run@0.2.", "wasi:http/incoming-handler@0.2.")
 #: WASI's own packages, and what Spin has built upon them.
 _NEWER = re.compile(r"wasi:[\w-]+/[\w-]+@0\.3\.|spin:redis/inbound-redis@3")
-#: How interfaces of the component model are named, in modules, too.
-_INTERFACE = re.compile(r"[\w-]+:[\w-]+/[\w-]+")
 #: What WASIX has, besides WASI: of programs with threads the memory, of those that are linked dynamically all else.
 _WASIX = ("wasi", "wasix")
 _DYNAMIC = ("env", "GOT.mem", "GOT.func")
@@ -181,13 +179,13 @@ def _is_core(program: Outline) -> bool:
     """As :func:`shimd.engines.componentize.is_core`."""
     described = any(name.startswith("component-type") for name in program.sections)
     names = (*(module for module, _name in program.imports), *program.exports)
-    return described and any(_INTERFACE.match(name) for name in names)
+    return described and componentize.name_interfaces(names)
 
 
 def _component_core(program: Outline, runs_on: str) -> None:
     if componentize.library() is None:
         raise UnsupportedFeature(f"{componentize.CORE}: {componentize.REMEDY}")
-    imported = [module for module, _name in program.imports if _INTERFACE.match(module)]
+    imported = [module for module, _name in program.imports if componentize.INTERFACE.match(module)]
     _component(Outline(True, [(name, "") for name in imported], program.exports), runs_on)
 
 

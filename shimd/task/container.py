@@ -255,27 +255,26 @@ class Container:
 
         :raises FailedPrecondition: it is gone
         """
-        assert self.init.worker is not None
-        failure: ShimdError | None = None
-        done = False
+        worker = self.init.worker
+        assert worker is not None
+        outcome: ShimdError | None = FailedPrecondition(
+            f"container {self.id} has ended while its startContainer hooks ran"
+        )
 
         async def cancel(scope: anyio.CancelScope) -> None:
-            assert self.init.worker is not None
-            await self.init.worker.exited.wait()
+            await worker.exited.wait()
             scope.cancel()
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(cancel, tasks.cancel_scope)
             try:
                 await hooks
-                done = True
-            except ShimdError as error:  # raised outside, since a task group would wrap it
-                failure = error
+                outcome = None
+            except ShimdError as error:
+                outcome = error
             tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        if not done:
-            raise FailedPrecondition(f"container {self.id} has ended while its startContainer hooks ran")
+        if outcome is not None:  # raised here, since a task group would wrap it
+            raise outcome
 
     async def _unless_it_fails(self, hooks: Awaitable[None]) -> None:
         """A container whose hooks fail is stopped."""

@@ -64,6 +64,16 @@ VERSIONS = [
 ]
 
 
+def shimd_environment(directory: Path) -> dict[str, str]:
+    """What keeps a shimd to a directory of its own."""
+    return {
+        "SHIMD_RUNTIME_DIR": str(directory / "shimd"),
+        "SHIMD_STATE_DIR": str(directory / "shimd-state"),
+        "SHIMD_CACHE_DIR": str(directory / "shimd-cache"),
+        "SHIMD_LINGER": "0.2",  # each test waits for all processes to be gone
+    }
+
+
 @dataclass(frozen=True)
 class Result:
     """What a finished command said."""
@@ -85,12 +95,9 @@ class Containerd:
         self.audit = directory / "audit"
         audit.prepare(self.audit)
         self.env = {
+            **shimd_environment(directory),
             audit.NAME: str(self.audit),
             "PATH": f"{LAUNCHERS}:{version.programs}:{SYSTEM}",
-            "SHIMD_RUNTIME_DIR": str(directory / "shimd"),
-            "SHIMD_STATE_DIR": str(directory / "shimd-state"),
-            "SHIMD_CACHE_DIR": str(directory / "shimd-cache"),
-            "SHIMD_LINGER": "0.2",  # each test waits for all processes to be gone
             "CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS": "1",
             "CONTAINERD_SNAPSHOTTER": snapshotter(directory),
         }

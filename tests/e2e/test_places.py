@@ -7,6 +7,8 @@ supervisor sees. Each program is compiled there, by all ways that compiling can 
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -74,30 +76,32 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place.wheel(tmp_path_factory.mktemp("wheel"))
 
 
-@pytest.fixture(scope="module", params=PLACES)
-def installed(request: pytest.FixtureRequest, wheel: Path) -> Iterator[tuple[str, Path]]:
-    """A place, and where its programs are. One has the tree itself, as ``make demo`` installs it; the others what is
-    built of it."""
-    parent, make = PLACES[request.param]
-    top = Path(tempfile.mkdtemp(prefix="shimd-place-", dir=parent))
-    try:
-        top.chmod(0o755)
-        programs = place.install(make(top), None if request.param == "closed" else wheel)
-        if request.param == "owned":
-            place.own(top, STRANGER)
-        yield request.param, programs
-    finally:
-        shutil.rmtree(top)
+@pytest.fixture(scope="module")
+def installed(wheel: Path) -> Iterator[Callable[[str], Path]]:
+    """Where the programs of a place are, which is made when it is first asked for. One has the tree itself, as ``make
+    demo`` installs it; the others what is built of it."""
+    with ExitStack() as stack:
+
+        @cache
+        def programs(name: str) -> Path:
+            parent, make = PLACES[name]
+            top = Path(tempfile.mkdtemp(prefix="shimd-place-", dir=parent))
+            stack.callback(shutil.rmtree, top)
+            top.chmod(0o755)
+            found = place.install(make(top), None if name == "closed" else wheel)
+            if name == "owned":
+                place.own(top, STRANGER)
+            return found
+
+        yield programs
 
 
-@pytest.fixture(scope="module", params=["in C", "in Python"])
-def elsewhere(request: pytest.FixtureRequest, installed: tuple[str, Path]) -> Iterator[Containerd]:
-    """With workers of both kinds; in one place for the second."""
-    name, programs = installed
-    if request.param == "in Python" and name != "closed":
-        pytest.skip("workers in Python are tried in the closed place")
-    environment = {"SHIMD_ZYGOTE": "no"} if request.param == "in Python" else {}
-    with running(VERSIONS[0], place.Elsewhere.using(programs, environment)) as containerd:
+@pytest.fixture(scope="module", params=[*((name, "C") for name in PLACES), ("closed", "Python")], ids=" in ".join)
+def elsewhere(request: pytest.FixtureRequest, installed: Callable[[str], Path]) -> Iterator[Containerd]:
+    """A containerd for each place; for one of them with workers in Python, too."""
+    name, kind = request.param
+    environment = {"SHIMD_ZYGOTE": "no"} if kind == "Python" else {}
+    with running(VERSIONS[0], place.Elsewhere.using(installed(name), environment)) as containerd:
         yield containerd
 
 

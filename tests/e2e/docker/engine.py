@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e import audit, leftovers
-from tests.e2e.containerd import LAUNCHERS, REPOSITORY, SYSTEM, Result
+from tests.e2e.containerd import LAUNCHERS, REPOSITORY, SYSTEM, Result, shimd_environment
 
 PROGRAMS = REPOSITORY / ".cache/moby"
 CONTAINERD = REPOSITORY / ".cache/containerd"
@@ -41,12 +41,9 @@ class Engine:
         self.cgroup = f"e2e-docker-{os.getpid()}"
         audit.prepare(self.audit)
         self.env = {
+            **shimd_environment(directory),
             audit.NAME: str(self.audit),
             "PATH": f"{LAUNCHERS}:{PROGRAMS}:{CONTAINERD}:{SYSTEM}",
-            "SHIMD_RUNTIME_DIR": str(directory / "shimd"),
-            "SHIMD_STATE_DIR": str(directory / "shimd-state"),
-            "SHIMD_CACHE_DIR": str(directory / "shimd-cache"),
-            "SHIMD_LINGER": "0.2",
             "HOME": str(directory),
             "DOCKER_HOST": f"unix://{directory}/docker.sock",
             "DOCKER_CLI_HINTS": "false",

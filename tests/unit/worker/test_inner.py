@@ -19,14 +19,6 @@ PROC: Mount = {"destination": "/proc", "type": "proc", "source": "proc"}
 TMPFS: Mount = {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    directory = tmp_path / "rootfs"
-    directory.mkdir()
-    (directory / "app.wasm").write_bytes(b"\0asm")
-    return directory
-
-
 def spec(*mounts: Mount, masked: tuple[str, ...] = ()) -> Spec:
     return {"mounts": list(mounts), "linux": {"namespaces": OWN, "maskedPaths": list(masked)}}
 

@@ -26,14 +26,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 OWN: list[Namespace] = [{"type": kind} for kind in ("network", "ipc", "uts", "mount")]
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    directory = tmp_path / "rootfs"
-    directory.mkdir()
-    (directory / "app.wasm").write_bytes(b"\0asm")
-    return directory
-
-
 def step_into(world: sandbox.World) -> None:
     """As a worker does, with the world's descriptors where it has them."""
     for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in world.fds]):

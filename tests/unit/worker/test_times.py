@@ -21,14 +21,6 @@ pytestmark = [
 DAY = 86400
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    directory = tmp_path / "rootfs"
-    directory.mkdir()
-    (directory / "app.wasm").write_bytes(b"\0asm")
-    return directory
-
-
 def linux(offsets: dict[str, Any] | None = None, path: str = "") -> Linux:
     return {"namespaces": [*OWN, {"type": "time", "path": path}], "timeOffsets": offsets or {}}
 
