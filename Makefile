@@ -35,6 +35,7 @@ lint: dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 	@! cargo fmt --version >/dev/null 2>&1 || for crate in native/wasmer native/componentize tests/components/rust; do cargo fmt --all --check --manifest-path $$crate/Cargo.toml || exit 1; done
 
 proto: dev

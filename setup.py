@@ -59,9 +59,9 @@ def in_c(name: str, *sources: str) -> Extension:
     return Extension(name, [*sources], depends=headers, extra_compile_args=flags, optional=True)
 
 
-ZYGOTE = "shimd.worker._zygote"
+ZYGOTE = "shimd.zygote._zygote"
 EXTENSIONS = [
-    in_c(ZYGOTE, "shimd/worker/zygote.c"),
+    in_c(ZYGOTE, "shimd/zygote/zygote.c"),
     in_c("shimd.engines._wasmtime", "shimd/engines/wasmtime.c", "shimd/engines/contained.c"),
     in_c("shimd.engines.wasmer._native", "shimd/engines/wasmer/native.c"),
 ]

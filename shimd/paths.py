@@ -38,7 +38,7 @@ def status_socket() -> Path:
 
 def worker_socket(engine: str) -> Path:
     """SEQPACKET socket of the fork server of one engine, which may have been started by an older shimd: the number is
-    that of what they speak (``shimd/worker/messages.py``)."""
+    that of what they speak (``shimd/protocol/messages.py``)."""
     return runtime_dir() / f"worker-{engine}.2.sock"
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from shimd.engines.base import (
+from shimd.engine import (
     EXIT_ENGINE,
     EXIT_TRAP,
     BrokenArtifact,
@@ -38,7 +38,7 @@ from shimd.engines.base import (
     TakesSockets,
     UnsupportedFeature,
 )
-from shimd.engines.outline import Outline
+from shimd.formats.outline import Outline
 from shimd.linux.packed import Packable, pack
 
 #: Where ``engine.h`` is, which says what a part in C (``RunsInC``) looks like.

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from shimd.engines.base import EXIT_ENGINE, EngineError
+from shimd.engine import EXIT_ENGINE, EngineError
 from shimd.linux import libc
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import anyio
 
 from shimd.apps.calls import complain
-from shimd.engines.base import EXIT_ENGINE, EngineError
+from shimd.engine import EXIT_ENGINE, EngineError
 
 #: Those that end the app, after what is under way; the second time at once.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

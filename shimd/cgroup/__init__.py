@@ -5,7 +5,7 @@ is not asked over D-Bus: its names for cgroups are understood, and the directori
 """
 
 from shimd.cgroup.cgroup import Cgroup
-from shimd.cgroup.join import join
 from shimd.cgroup.stats import Readings
+from shimd.linux.cgroup import join
 
 __all__ = ["Cgroup", "Readings", "join"]

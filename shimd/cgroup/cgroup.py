@@ -24,7 +24,7 @@ class Cgroup:
 
     def __init__(self, directories: list[str], where: Layout) -> None:
         self.directories = directories
-        """One per hierarchy: what :func:`shimd.cgroup.join` takes."""
+        """One per hierarchy: what :func:`shimd.linux.cgroup` takes."""
         self.scope: Scope | None = None
         """systemd's unit, if it was asked for one."""
         self._unit: str | None = None

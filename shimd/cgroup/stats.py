@@ -1,4 +1,4 @@
-"""Reading what the kernel counts: the files as they are. shimd/task/metrics.py has what they mean to containerd."""
+"""Reading what the kernel counts: the files as they are."""
 
 import os
 from collections.abc import Iterable

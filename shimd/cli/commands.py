@@ -8,15 +8,12 @@ import click
 
 import shimd
 from shimd.errors import ShimdError
+from shimd.status_client import NoDaemon
 
 #: Exit code of a command that finds no daemon (as of ``systemctl status`` for a unit that is not active).
 NO_DAEMON = 3
 #: Exit code after Ctrl-C: 128 + SIGINT, as a shell reports it.
 INTERRUPTED = 130
-
-
-class NoDaemon(ShimdError):
-    """Nothing answers on the status socket. The message says what to do."""
 
 
 class Failed(click.ClickException):
@@ -65,7 +62,7 @@ def serve() -> None:
     SHIMD_RUNTIME_DIR, SHIMD_STATE_DIR and SHIMD_CACHE_DIR say where it keeps its files, SHIMD_LOG how much it tells
     (debug, info, warning, error).
     """
-    from shimd.daemon.serve import main
+    from shimd.supervisor.serve import main
 
     raise SystemExit(main())
 

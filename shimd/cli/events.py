@@ -5,8 +5,8 @@ from rich.text import Text
 
 from shimd.api.shimd.status.v1 import Event, EventsRequest
 from shimd.cli import render
-from shimd.cli.client import connected, streamed
 from shimd.cli.plain import line, plain
+from shimd.status_client import connected, streamed
 
 
 def main(container: str, follow: bool, tail: int, namespace: str, as_json: bool) -> None:

@@ -22,9 +22,9 @@ from shimd.api.shimd.status.v1 import (
     TasksRequest,
 )
 from shimd.cli import render
-from shimd.cli.client import connected, streamed
 from shimd.cli.plain import line, plain
 from shimd.errors import InvalidArgument, NotFound, from_os
+from shimd.status_client import connected, streamed
 
 #: Seconds between looks at a file that is followed.
 _PAUSE = 0.2

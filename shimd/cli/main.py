@@ -9,7 +9,7 @@ import sys
 
 def main() -> int:
     if sys.argv[1:] == ["serve"]:
-        from shimd.daemon.serve import main as serve
+        from shimd.supervisor.serve import main as serve
 
         return serve()
     from shimd.cli.commands import cli

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from shimd.api.shimd.status.v1 import Process, State, Task, TasksRequest
 from shimd.cli import render
-from shimd.cli.client import connected
 from shimd.cli.plain import document, plain
+from shimd.status_client import connected
 
 #: Kubernetes' ids; docker shows as much of them.
 _LONG_ID = re.compile(r"[0-9a-f]{64}")

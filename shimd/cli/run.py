@@ -22,22 +22,22 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from shimd import log
 from shimd.cli import render
-from shimd.daemon.modules import compile_in_worker
 from shimd.engines.registry import engine_reference, engine_version
 from shimd.errors import DataLoss, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
-from shimd.oci import Process
-from shimd.task import listen
-from shimd.task.magic import reject_native
-from shimd.task.process import exit_code
-from shimd.task.seccomp import worker_filter
-from shimd.task.timestamp import timestamp
-from shimd.worker.cache import Cache
-from shimd.worker.client import Forks, HandedOver, Worker, private_forks
-from shimd.worker.in_c import block_of
-from shimd.worker.messages import Plan, memory_file
-from shimd.worker.programs import split_entry
-from shimd.worker.source import Source, source
-from shimd.worker.steps import of_host
+from shimd.formats.magic import reject_native
+from shimd.isolation.seccomp import worker_filter
+from shimd.linux.memory_file import memory_file
+from shimd.oci import Process, listen
+from shimd.oci.programs import split_entry
+from shimd.protocol.messages import Plan
+from shimd.protocol.steps import of_host
+from shimd.supervisor.modules.cache import Cache
+from shimd.supervisor.modules.modules import compile_in_worker
+from shimd.supervisor.modules.source import Source, source
+from shimd.supervisor.task.process import exit_code
+from shimd.supervisor.workers.fork_client import Forks, HandedOver, Worker, private_forks
+from shimd.supervisor.workers.without_python import block_of
+from shimd.timestamp import timestamp
 
 _log = log.logger(__name__)
 #: Exit codes of shimd's own failures, as of ``docker run``.

@@ -8,8 +8,8 @@ from rich.text import Text
 
 from shimd.api.shimd.status.v1 import Compilation, DaemonResponse, Engine
 from shimd.cli import render
-from shimd.cli.client import connected
 from shimd.cli.plain import document, plain
+from shimd.status_client import connected
 
 
 def main(as_json: bool) -> None:

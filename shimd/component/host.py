@@ -20,7 +20,7 @@ from wasmtime.component import _types as types
 from shimd.component.guest import Guest, current
 from shimd.component.resources import Resources
 from shimd.component.values import Codec, Err, codec
-from shimd.engines.base import UnsupportedFeature
+from shimd.engine import UnsupportedFeature
 
 Providers = Mapping[str, object]
 """By the interface's name; with its version where it is not a WASI 0.2 one, all of whose versions are compatible."""

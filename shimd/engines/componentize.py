@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from shimd.engines.base import InvalidModule
+from shimd.engine import InvalidModule
 
 if TYPE_CHECKING:
     import wasmtime

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from shimd.engines.base import InvalidModule, Invocation, UnsupportedFeature
+from shimd.engine import InvalidModule, Invocation, UnsupportedFeature
 
 WASI = "wasi_snapshot_preview1"
 #: How a component starts. The version and layer fields after ``\\0asm``: 1, and the component model's layer 1

@@ -6,11 +6,11 @@ Only what is certain is refused: the rest an engine finds when the program is co
 import re
 from collections.abc import Callable, Collection
 
-from shimd.apps.slight.names import BEFORE, NAMES
+from shimd.engine import UnsupportedFeature
 from shimd.engines import componentize
-from shimd.engines.base import UnsupportedFeature
 from shimd.engines.core import WASI
-from shimd.engines.outline import Outline
+from shimd.engines.slight_names import BEFORE, NAMES
+from shimd.formats.outline import Outline
 
 _SPIN_RUNTIME = "run it with the runtime io.containerd.spin.v2, beside its /spin.toml or as its artifact"
 _SPIN = ("fermyon:spin", "spin:", "fermyon:spin-")

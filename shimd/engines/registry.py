@@ -6,7 +6,7 @@ for which each worker would pay in memory.
 
 from functools import cache
 
-from shimd.engines.base import Engine, MissingRuntime, OfFamily, RunsApplications, TakesLayers
+from shimd.engine import Engine, MissingRuntime, OfFamily, RunsApplications, TakesLayers
 from shimd.errors import FailedPrecondition, InvalidArgument
 
 GROUP = "shimd.engines"

@@ -16,8 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from shimd.engines import contained
-from shimd.engines.base import (
+from shimd.engine import (
     BrokenArtifact,
     EngineError,
     GuestTrap,
@@ -26,6 +25,7 @@ from shimd.engines.base import (
     MissingRuntime,
     UnsupportedFeature,
 )
+from shimd.engines import contained
 from shimd.engines.core import (
     NO_ENTRY,
     NO_FUNCTION,
@@ -37,7 +37,7 @@ from shimd.engines.core import (
     read_facts,
     top_preopens,
 )
-from shimd.engines.outline import Outline
+from shimd.formats.outline import Outline
 from shimd.linux import libc
 
 #: Bumped when what is compiled changes, or the files of an artefact.

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from shimd.engines import contained
-from shimd.engines.base import (
+from shimd.engine import (
     BrokenArtifact,
     EngineError,
     GuestTrap,
     Invocation,
     UnsupportedFeature,
 )
+from shimd.engines import contained
 from shimd.engines.core import check_entry, environment, known_facts, read_facts, top_preopens
-from shimd.engines.outline import Outline
 from shimd.engines.wasmtime_artifact import (
     COMPONENT_FILE,
     CONFIG,
@@ -36,12 +35,13 @@ from shimd.engines.wasmtime_artifact import (
     make_linker,
     sentence,
 )
+from shimd.formats.outline import Outline
 from shimd.linux.packed import pack
 
 if TYPE_CHECKING:
     import wasmtime
 
-    from shimd.engines.doors import Doors
+    from shimd.engines.socket_calls import Doors
 
 _NOTHING = ("/proc/self/fdinfo", "/", True)
 
@@ -132,7 +132,7 @@ class WasmtimeEngine:
             self._prepare_sockets(module)
 
     def _prepare_sockets(self, module: Loaded) -> None:
-        from shimd.engines.doors import Doors
+        from shimd.engines.socket_calls import Doors
 
         if not module.facts["accepts"]:
             raise UnsupportedFeature("the module cannot accept connections: it does not import WASI's sock_accept")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shimd.engines.base import BrokenArtifact, InvalidModule, OtherEngine, UnsupportedFeature
+from shimd.engine import BrokenArtifact, InvalidModule, OtherEngine, UnsupportedFeature
 from shimd.engines.core import COMPONENT, NO_ENTRY, NO_FUNCTION, WASI, read_facts
 
 if TYPE_CHECKING:
@@ -72,17 +72,21 @@ def load_compiler() -> None:
     """All that :func:`compile` imports and opens."""
     from wasmtime import component  # noqa: F401
 
-    from shimd.engines import componentize, doors, foresight  # noqa: F401
+    from shimd.engines import (  # noqa: F401
+        componentize,
+        foresight,
+        socket_calls,
+    )
 
     componentize.library()
 
 
 def compile(wasm: bytes, artifact: Path) -> None:
-    """As :meth:`shimd.engines.base.Engine.precompile`."""
+    """As :meth:`shimd.engine.Engine.precompile`."""
     import wasmtime
     from wasmtime import component
 
-    from shimd.engines import componentize, doors
+    from shimd.engines import componentize, socket_calls
 
     facts: dict[str, Any] = {}
     engine = make_engine(parallel=True)
@@ -115,7 +119,7 @@ def compile(wasm: bytes, artifact: Path) -> None:
     if kind == COMPONENT_FILE:
         facts = {"problem": _newer(engine, compiled)}
     if kind == MODULE:
-        facts["accepts"] = doors.compile(engine, compiled, artifact)
+        facts["accepts"] = socket_calls.compile(engine, compiled, artifact)
     (artifact / FACTS).write_text(json.dumps(facts))
     (artifact / kind).write_bytes(compiled.serialize())
 

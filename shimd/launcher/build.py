@@ -35,8 +35,8 @@ def build(directory: Path, version: str, kind: str | None = None, engines: Itera
     if (kind or default_kind()) == "c":
         program = directory / shim_names(next(iter(engines)))[0]
         compile_c(program, version)
-        with suppress(OSError):  # no static C library: pods do without (worker/pod.py)
-            _compile(directory / "shimd-pause", "pause.c", "-static")
+        with suppress(OSError):  # no static C library: pods do without (worker/pause.py)
+            _compile(directory / "shimd-pause", "../worker/pause.c", "-static")
     for name in (name for engine in engines for name in shim_names(engine)):
         target = directory / name
         if target != program:

@@ -1,14 +1,11 @@
-"""Namespaces: which the spec asks for, and how to come into them."""
+"""Namespaces: their kinds, and how to come into them (namespaces(7))."""
 
 import errno
 import os
-from collections.abc import Iterable
 
-from shimd.cgroup.join import join as move
-from shimd.errors import InvalidArgument, Unimplemented, reason
 from shimd.linux import libc
+from shimd.linux.cgroup import join as move
 from shimd.linux.fork import fork
-from shimd.oci import Namespace
 
 #: The spec's names (config-linux.md, Namespaces) → flag, and name under /proc/PID/ns.
 KINDS = {
@@ -85,50 +82,3 @@ def join(path: str, flag: int) -> None:
         libc.setns(fd, flag)
     finally:
         os.close(fd)
-
-
-def enter(namespaces: Iterable[Namespace]) -> set[str]:
-    """Join those with a path, make those without; the pid namespace is the fork server's affair, a time namespace
-    the process's own (:mod:`shimd.worker.times`), and a user namespace a native container's. Returns the kinds made.
-
-    The mount namespace is always a new one, unless it is joined.
-
-    :raises InvalidArgument: a kind is unknown, or a path is not such a namespace
-    """
-    flags, made, joined = 0, {"mount"}, set()
-    for namespace in namespaces:
-        kind, path = namespace["type"], namespace.get("path")
-        if kind in ("pid", "time", "user"):
-            continue
-        flag, _name = known(kind)
-        if path:
-            _join(kind, path, flag)
-            joined.add(kind)
-        else:
-            flags |= flag
-            made.add(kind)
-    if "mount" not in joined:
-        flags |= libc.CLONE_NEWNS
-    libc.unshare(flags)
-    return made - joined
-
-
-def known(kind: str) -> tuple[int, str]:
-    """Its flag, and its name under /proc/PID/ns.
-
-    :raises Unimplemented: not for WebAssembly containers
-    :raises InvalidArgument: there is no such kind
-    """
-    if kind == "user":
-        raise Unimplemented("user namespaces are not supported for WebAssembly containers")
-    try:
-        return KINDS[kind]
-    except KeyError:
-        raise InvalidArgument(f"namespace type {kind} is not known") from None
-
-
-def _join(kind: str, path: str, flag: int) -> None:
-    try:
-        join(path, flag)
-    except OSError as error:
-        raise InvalidArgument(f"{kind} namespace {path} cannot be joined: {reason(error)}") from error

@@ -1,7 +1,7 @@
 """Values for C, in one block that works wherever it is mapped: words, strings, and pointers to both.
 
 A block is ``{size, count, offsets[count], root…}``, all of 64 bits: at each of the offsets stands a pointer. Both are
-from the root on, whose address the reader adds (``unpack`` in ``worker/zygote.c``, :class:`Block`).
+from the root on, whose address the reader adds (``unpack`` in ``zygote/zygote.c``, :class:`Block`).
 A tuple is a struct, laid out inline; a list is a pointer to its items; ``bytes`` is a pointer to a copy that ends in
 a zero, the same one for all that are equal; an ``int`` is itself.
 """

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shimd.errors import FailedPrecondition
+from shimd.linux.peer import peer_pid
 from shimd.node.changes import read
 from shimd.node.configs import Config
 from shimd.node.containerd import effective, names_of
 from shimd.node.distributions import PATH, PLAIN, below
-from shimd.worker.client import peer_pid
 
 _IMPORTS = re.compile(r"^([ \t]*imports[ \t]*=[ \t]*)(\[[^]]*\])", re.MULTILINE)
 

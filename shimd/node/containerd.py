@@ -25,7 +25,7 @@ from shimd.node.configs import DROPINS, PLUGINS, Config, find, parsed, table
 
 __all__ = ["BEGIN", "END", "Config", "effective", "find", "installed", "notes", "runtime_type", "uninstalled"]
 
-#: Of pods, those that reach their containers (``shimd/task/listen.py``).
+#: Of pods, those that reach their containers (``shimd/oci/listen.py``).
 _ANNOTATIONS = "shimd.io/*"
 _RUNC = "io.containerd.runc.v2"
 _OURS = "# written by shimd install\n"

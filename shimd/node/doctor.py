@@ -127,7 +127,7 @@ def _space() -> Iterator[Finding]:
 
 
 def _daemon() -> Iterator[Finding]:
-    from shimd.cli.client import connected
+    from shimd.status_client import connected
 
     async def ask() -> str:
         async with connected() as stub:

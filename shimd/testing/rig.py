@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from shimd.engines.base import Engine, GuestTrap, Invocation
+from shimd.engine import Engine, GuestTrap, Invocation
 from shimd.engines.registry import engine_reference, load_engine
+from shimd.seal import seal
 from shimd.worker.compile import load_compiler
-from shimd.worker.seal import seal
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Rig:
         return self.start(self.precompile(wasm), invocation or Invocation(["app"]), stdin).end()
 
     def _elsewhere(self, action: Callable[[], None]) -> None:
-        import shimd.engines.base as base
+        import shimd.engine as base
 
         def act() -> int:
             try:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from shimd.component.values import Case, Err
-from shimd.engines.base import Preopen
+from shimd.engine import Preopen
 from shimd.linux import libc
 from shimd.wasi.clocks import datetime
 from shimd.wasi.io import Error, FileInput, FileOutput, InputStream, OutputStream

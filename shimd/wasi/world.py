@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from shimd.engines.base import Invocation
+from shimd.engine import Invocation
 from shimd.wasi import cli, clocks, filesystem, io, random, sockets
 from shimd.wasi.http.types import Types
 

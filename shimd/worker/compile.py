@@ -1,6 +1,6 @@
 """The compile worker: reads an untrusted module, writes its compiled form, and can do nothing else.
 
-All that compiling takes is loaded before it gives up its sight of the node's files (:mod:`.seal`).
+All that compiling takes is loaded before it gives up its sight of the node's files (:mod:`shimd.seal`).
 
 It is forked from the fork server and dies after one module. Input is fd 0. It runs as nobody, without network and
 capabilities, in a pid namespace of its own (so that nothing it starts outlives it, and it reaches no other process),
@@ -15,14 +15,15 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from shimd.cgroup.join import join
-from shimd.engines import foresight, outline  # noqa: F401 — what engines foresee by
-from shimd.engines.base import Engine, Foresees, LoadsCompiler
+from shimd.engine import Engine, Foresees, LoadsCompiler
+from shimd.engines import foresight  # noqa: F401 — what engines foresee by
 from shimd.errors import ResourceExhausted, Unavailable
+from shimd.formats import outline
+from shimd.isolation.privileges import filter_calls
 from shimd.linux import libc
-from shimd.worker.messages import Plan
-from shimd.worker.privileges import filter_calls
-from shimd.worker.seal import seal
+from shimd.linux.cgroup import join
+from shimd.protocol.messages import Plan
+from shimd.seal import seal
 
 #: How a program in the binary format starts; all else is taken for text (``.wat``).
 _BINARY = b"\0asm"

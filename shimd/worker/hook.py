@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from shimd.errors import InvalidArgument, reason
-from shimd.worker.messages import Plan
-from shimd.worker.seal import seal
-from shimd.worker.steps import Runner
-from shimd.worker.zygote import sealed_copy
+from shimd.linux.memory_file import sealed_copy
+from shimd.protocol.messages import Plan
+from shimd.protocol.steps import Runner
+from shimd.seal import seal
 
 
 def become(plan: Plan, steps: bytes) -> NoReturn:
     """Go where the hook belongs, and become its program. With no steps that is the node itself.
 
-    A container's own program is executed by a small one of ours, in memory (``launcher/pause.c``): it would get at the
+    A container's own program is executed by a small one of ours, in memory (``worker/pause.c``): it would get at the
     interpreter of the node, in which this runs, by ``/proc/self/exe``.
 
     :raises InvalidArgument: it cannot be executed

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from shimd.engines.base import (
+from shimd.engine import (
     EXIT_ENGINE,
     EXIT_TRAP,
     Engine,
@@ -33,13 +33,14 @@ from shimd.errors import (
     NotFound,
     from_code,
 )
+from shimd.linux.memory_file import read_file
 from shimd.oci import Process
-from shimd.worker.faults import describe
-from shimd.worker.invocation import environment, invocation_of
-from shimd.worker.messages import WORLD_FD, Message, Plan, read_file, read_plan, receive, send
-from shimd.worker.programs import find_program, open_file
-from shimd.worker.seal import seal
-from shimd.worker.steps import Runner, Steps
+from shimd.oci.programs import find_program, open_file
+from shimd.protocol.faults import describe
+from shimd.protocol.invocation import environment, invocation_of
+from shimd.protocol.messages import WORLD_FD, Message, Plan, read_plan, receive, send
+from shimd.protocol.steps import Runner, Steps
+from shimd.seal import seal
 
 #: Exit code of a worker that failed before the guest could run; the supervisor has the reason.
 EXIT_FAILED = 70
@@ -127,7 +128,7 @@ def prepare_signals() -> None:
     A guest dies of any signal whose default action is to terminate. Python's own dispositions go, since its handlers
     never run inside a guest. For process 1 of a pid namespace, whom the kernel spares the default action
     (pid_namespaces(7)), a handler in C does the same at once, inside a spinning guest, too: a terminal's ^C and an
-    operator's kill end the app. (The supervisor delivers its own signals as SIGKILL: ``task/signals.py``.)
+    operator's kill end the app. (The supervisor delivers its own signals as SIGKILL: ``supervisor/task/signals.py``.)
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL)  # they are for the supervisor
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
@@ -162,9 +163,9 @@ def _make_ready(engine: Engine[object], given: Given) -> Ready:
             compile.run(engine, plan)
             return Ready(lambda: 0)
         case "sandbox":
-            from shimd.worker import pod
+            from shimd.worker import pause
 
-            return Ready(pod.prepare(plan, lambda: _be_held(given.control)))
+            return Ready(pause.prepare(plan, lambda: _be_held(given.control)))
         case "native":
             from shimd.worker import native
 
@@ -213,10 +214,10 @@ def _load(engine: Engine[object], plan: Plan, place: Place, control: socket.sock
         if programs is not None:
             return engine.load_all({name: Path(_fetch(place, path, control)) for name, path in programs.items()})
     if isinstance(engine, RunsArtifacts) and plan["kind"] == "init" and (missing := _missing(process)):
-        from shimd.worker import artifact
+        from shimd.worker import image
 
         try:
-            found = artifact.load(engine, control, lambda path: _read(place, path), environment(process))
+            found = image.load(engine, control, lambda path: _read(place, path), environment(process))
         except NoApplication as error:
             raise NotFound(f"{missing}: {error}") from None
         if found is not None:

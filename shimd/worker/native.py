@@ -7,8 +7,8 @@ therefore knows its exit status whatever happens to the supervisor.
 import os
 from typing import NoReturn
 
-from shimd.worker import rootfs
-from shimd.worker.messages import Plan
+from shimd.isolation import rootfs
+from shimd.protocol.messages import Plan
 
 
 def become(plan: Plan) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The suite's guard: a process that is sealed (``shimd/worker/seal.py``) neither imports nor looks for files of ours.
+"""The suite's guard: a process that is sealed (``shimd/seal.py``) neither imports nor looks for files of ours.
 
 Every interpreter of the tests' environment loads it (by a ``.pth`` file, which :func:`install` writes); it is at work
 where ``SHIMD_TEST_AUDIT`` names a file. That file is mapped when the interpreter starts, so that a process reaches it

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e import audit
 
-_SEALED = "from shimd.worker.seal import seal; seal('the test'); "
+_SEALED = "from shimd.seal import seal; seal('the test'); "
 
 
 def _run(record: Path, program: str) -> list[str]:

@@ -45,7 +45,7 @@ class Client:
 
 def is_ours(line: str) -> bool:
     """By a command line; launchers are not: what becomes of a task whose launcher is killed is containerd's affair."""
-    return line.startswith("shimd-zygote") or " -m shimd.worker." in line or line.endswith("shimd serve")
+    return line.startswith("shimd-zygote") or " -m shimd." in line or line.endswith("shimd serve")
 
 
 def strike(box: Box, chance: random.Random) -> None:

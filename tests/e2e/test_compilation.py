@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from shimd.daemon.compile_cgroups import prefix
+from shimd.supervisor.modules.compile_cgroups import prefix
 from tests.e2e import images, leftovers
 from tests.e2e.box import RUNTIMES, Attached, Box, until
 from tests.e2e.containerd import PATIENCE

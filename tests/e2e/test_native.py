@@ -91,7 +91,7 @@ def test_a_fork_server_that_dies(own_containerd: Containerd, new_box: BoxMaker) 
     box = new_box(own_containerd, RUNTIMES[1])
     output = box.detach("app", "tick")
     processes = leftovers.processes_of(own_containerd.directory)
-    servers = [pid for pid, line in processes.items() if "shimd.worker.forkserver" in line]
+    servers = [pid for pid, line in processes.items() if "shimd.forkserver.main" in line]
     (server,) = [pid for pid in servers if parent(pid) not in servers]  # and not its zygote
     os.kill(server, signal.SIGKILL)
     seen = len(content(output))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from shimd.engines import contained
 from shimd.errors import InvalidArgument
+from shimd.isolation.tree import Tree
 from shimd.wasi.filesystem import leads_out
-from shimd.worker.tree import Tree
 
 BOUNDED = settings(max_examples=100, deadline=None)
 PARTS = st.sampled_from(["a", "b", "c", "d", "..", ".", "", "proc", "secret"])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from shimd.apps.slight.names import NAMES
 from shimd.apps.slight.world import interface
+from shimd.engines.slight_names import NAMES
 from tests.slight.bindings import PRELUDE, Bindings, Export
 
 HERE = Path(__file__).parent

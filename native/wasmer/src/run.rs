@@ -23,7 +23,7 @@ use crate::stdio::Stdio;
 
 const START: &str = "_start";
 
-/// As ``shimd.engines.base`` has it.
+/// As ``shimd.engine`` has it.
 #[derive(Deserialize)]
 pub struct Invocation {
     args: Vec<String>,

@@ -14,7 +14,7 @@ import uvicorn
 from shimd.apps import processes, serving
 from shimd.apps.http.settings import Settings
 from shimd.apps.serving import Service
-from shimd.engines.base import EngineError
+from shimd.engine import EngineError
 
 
 class _Server(uvicorn.Server):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 
 _ADDRESS = "WASMTIME_HTTP_PROXY_SOCKET_ADDR"
 _BACKLOG = ("WASMTIME_HTTP_PROXY_BACKLOG", "WASMTIME_HTTP_BACKLOG")

@@ -8,7 +8,7 @@ from shimd.apps.http.server import listen
 from shimd.apps.http.settings import Settings
 from shimd.apps.slight.backend import fail
 from shimd.apps.slight.routes import Route
-from shimd.engines.base import EngineError
+from shimd.engine import EngineError
 
 #: Where no port is named.
 _PORT = 80

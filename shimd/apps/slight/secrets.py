@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from shimd.apps.slight import resources, shortcrypt
 from shimd.apps.slight.slightfile import ANY, Capability, Slightfile, wrong
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 
 _REFERENCE = re.compile(r"\$\{(?P<store>[^.}]+)\.(?P<key>[^}]+)\}\Z")
 #: Relative to the directory of temporary files.

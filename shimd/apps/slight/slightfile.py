@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from shimd.apps.slight import resources
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 
 PATH = "/slightfile.toml"
 #: The name of a capability that answers to any.

@@ -12,10 +12,10 @@ from shimd.apps.slight.http_server import HttpServer
 from shimd.apps.slight.keyvalue import Keyvalue
 from shimd.apps.slight.locking import DistributedLocking
 from shimd.apps.slight.messaging import Messaging
-from shimd.apps.slight.names import NAMES
 from shimd.apps.slight.secrets import Stores
 from shimd.apps.slight.slightfile import Slightfile
 from shimd.apps.slight.sql import Sql
+from shimd.engines.slight_names import NAMES
 from shimd.wit.host import Provided
 from shimd.wit.resolve import Function, functions
 from shimd.wit.syntax import Interface, parse

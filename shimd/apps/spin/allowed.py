@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 from shimd.wasi.http.outgoing import DENIED
 
 #: Of schemes, if none is named.

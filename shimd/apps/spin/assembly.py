@@ -25,7 +25,7 @@ from shimd.apps.spin.subscriptions import MqttSubscriber, RedisSubscriber
 from shimd.apps.spin.variables import Values
 from shimd.apps.spin.world import Shared, imports
 from shimd.component.host import Host
-from shimd.engines.base import InvalidSetting, UnsupportedFeature
+from shimd.engine import InvalidSetting, UnsupportedFeature
 from shimd.wasi.http.outgoing import OutgoingHandler
 
 Program = tuple[wasmtime.Engine, Any]

@@ -6,7 +6,7 @@ from shimd.apps.calls import UNLIMITED, closing, complain
 from shimd.apps.serving import Work
 from shimd.component.host import Exit, Host
 from shimd.component.values import Err
-from shimd.engines.base import EXIT_TRAP
+from shimd.engine import EXIT_TRAP
 
 INTERFACE = "wasi:cli/run"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from shimd.apps.spin.model import Component, Mount
 from shimd.component.values import Err
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 from shimd.wasi.filesystem import Descriptor, DirectoryEntries, open_beneath, os_errors
 
 _FOLLOW = frozenset({"symlink-follow"})

@@ -12,7 +12,7 @@ from shimd.apps.spin import triggers
 from shimd.apps.spin.fields import Table, from_json
 from shimd.apps.spin.model import Application, Component, Triggers, Variable
 from shimd.apps.spin.routes import Route
-from shimd.engines.base import Content, Image, Layer
+from shimd.engine import Content, Image, Layer
 
 #: The layer that holds it.
 MEDIA_TYPE = "application/vnd.fermyon.spin.application.v1+config"

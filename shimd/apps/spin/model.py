@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from shimd.apps.spin.routes import Route
-from shimd.engines.base import Content, InvalidSetting, Layer
+from shimd.engine import Content, InvalidSetting, Layer
 
 
 @dataclass(frozen=True)

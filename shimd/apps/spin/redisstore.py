@@ -5,7 +5,7 @@ from typing import Any
 
 from shimd.apps.spin.clients import Clients, redis_errors, shown
 from shimd.component.values import Case, Err
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 from shimd.wasi.waiting import wait_for
 
 #: Set a value unless it has changed, in one step.

@@ -8,7 +8,7 @@ from pathlib import Path
 from shimd.apps.spin import keyvalue
 from shimd.apps.spin.database import Database
 from shimd.apps.spin.fields import Table, toml
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 
 PATH = "/runtime-config.toml"
 #: Relative to the working directory, which is ``/``.

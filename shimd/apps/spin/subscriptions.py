@@ -11,7 +11,7 @@ import anyio
 from shimd.apps.calls import Calls
 from shimd.apps.serving import Work
 from shimd.apps.spin.clients import Clients, MqttAddress, MqttMessage, mqtt_errors, redis_errors, shown
-from shimd.engines.base import EngineError
+from shimd.engine import EngineError
 
 #: What a component exports.
 REDIS, REDIS_FUNCTION = "fermyon:spin/inbound-redis", "handle-message"

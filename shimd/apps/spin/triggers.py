@@ -11,7 +11,7 @@ from shimd.apps.spin import cron
 from shimd.apps.spin.fields import Table
 from shimd.apps.spin.model import CommandTrigger, CronTrigger, MqttServer, MqttTrigger, RedisTrigger, Triggers
 from shimd.apps.spin.routes import Route
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 
 KINDS = ("http", "redis", "cron", "mqtt", "command")
 Declared = tuple[Table, str]

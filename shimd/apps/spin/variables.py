@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from shimd.apps.spin.model import Application, Component
 from shimd.component.values import Case, Err
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 
 _TEMPLATE = re.compile(r"\{\{\s*([^}\s]*)\s*\}\}")
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")

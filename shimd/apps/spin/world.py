@@ -17,7 +17,7 @@ from shimd.apps.spin.outbound.postgres import Postgres
 from shimd.apps.spin.outbound.redis import Redis
 from shimd.apps.spin.sqlite import Databases
 from shimd.apps.spin.variables import Config, Values, Variables
-from shimd.engines.base import Invocation
+from shimd.engine import Invocation
 from shimd.wasi.world import Nothing, providers
 
 #: A component may import it, and is told so if it calls it.

@@ -6,7 +6,7 @@ container's own files. ``sdk`` is the package ``wasmer-sdk`` from PyPI, which is
 
 from typing import Any
 
-from shimd.engines.base import Engine
+from shimd.engine import Engine
 
 
 def engine() -> Engine[Any]:

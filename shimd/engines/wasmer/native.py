@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import shimd_wasmer_native
 
-from shimd.engines.base import BrokenArtifact, EngineError, GuestTrap, InvalidModule, Invocation
+from shimd.engine import BrokenArtifact, EngineError, GuestTrap, InvalidModule, Invocation
 from shimd.engines.core import (
     as_binary,
     check_entry,
@@ -24,7 +24,7 @@ from shimd.engines.core import (
     read_facts,
     top_preopens,
 )
-from shimd.engines.outline import Outline
+from shimd.formats.outline import Outline
 from shimd.linux.packed import pack
 
 #: Bumped when the files of an artefact change.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from shimd.engines.base import (
+from shimd.engine import (
     BrokenArtifact,
     EngineError,
     GuestTrap,
@@ -25,7 +25,7 @@ from shimd.engines.base import (
     UnsupportedFeature,
 )
 from shimd.engines.core import as_binary, load_text_format
-from shimd.engines.outline import Outline
+from shimd.formats.outline import Outline
 from shimd.linux import libc
 
 if TYPE_CHECKING:

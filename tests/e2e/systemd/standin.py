@@ -9,7 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
-from shimd.daemon import notify
+from shimd.supervisor import notify
 
 RUNTIME = Path("/run/shimd")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from shimd.apps.http.settings import Settings, for_guest
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 
 
 def test_defaults() -> None:

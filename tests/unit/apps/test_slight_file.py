@@ -5,7 +5,7 @@ import pytest
 from shimd.apps.slight import resources, shortcrypt
 from shimd.apps.slight.secrets import Stores, resolved
 from shimd.apps.slight.slightfile import Slightfile, parse
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 
 REDIS = """
 [[capability]]

@@ -4,7 +4,7 @@ import pytest
 
 from shimd.apps.spin.allowed import Outbound
 from shimd.component.values import Err
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 
 WHERE = "/spin.toml: component.c.allowed_outbound_hosts"
 

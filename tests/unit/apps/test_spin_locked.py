@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shimd.apps.spin import locked
-from shimd.engines.base import Content, InvalidSetting, Layer
+from shimd.engine import Content, InvalidSetting, Layer
 
 MODULE = Layer("sha256:" + "a" * 64, "application/vnd.wasm.content.layer.v1+wasm", 10)
 

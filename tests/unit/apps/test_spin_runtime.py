@@ -8,7 +8,7 @@ from shimd.apps.spin.database import Database
 from shimd.apps.spin.model import Application, Triggers, Variable
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import Values
-from shimd.engines.base import InvalidSetting
+from shimd.engine import InvalidSetting
 
 DECLARED = {"first": Variable(None), "second": Variable("default")}
 

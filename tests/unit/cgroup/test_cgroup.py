@@ -10,8 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from shimd.cgroup import Cgroup, join, layout
+from shimd.cgroup import Cgroup, layout
 from shimd.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from shimd.linux.cgroup import join
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 MIB = 1 << 20

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from shimd.cli.run import Options, Run
-from shimd.worker.client import Forks, Worker
+from shimd.supervisor.workers.fork_client import Forks, Worker
 
 pytestmark = pytest.mark.anyio
 OPTIONS = Options("wasmtime", (), (), "/", False, "", "app.wasm", ())

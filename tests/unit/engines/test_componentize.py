@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from shimd.engine import InvalidModule, UnsupportedFeature
 from shimd.engines import componentize
-from shimd.engines.base import InvalidModule, UnsupportedFeature
 from shimd.engines.wasmtime_artifact import (
     COMPONENT_FILE,
     MODULE,

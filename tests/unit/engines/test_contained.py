@@ -13,7 +13,7 @@ import pytest
 from shimd.engines import contained
 from shimd.linux import libc
 from shimd.wasi import filesystem
-from tests.unit.worker.inside import inside
+from tests.unit.inside import inside
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from shimd.engines.base import InvalidModule
+from shimd.engine import InvalidModule
 from shimd.testing.contract import *  # noqa: F403
 from shimd.testing.contract import _of_modules
 from shimd.testing.rig import Rig
@@ -52,7 +52,7 @@ def test_the_fork_server_imports_little() -> None:
     """Each worker pays for what is imported before the fork, in pages and in at-fork hooks."""
     program = """
 import sys
-import shimd.worker.forkserver
+import shimd.forkserver.main
 heavy = {"importlib.metadata", "random", "threading", "logging", "anyio", "betterproto2"} & set(sys.modules)
 assert not heavy, heavy"""
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shimd.engines.base import Invocation, Preopen, UnsupportedFeature
+from shimd.engine import Invocation, Preopen, UnsupportedFeature
 from shimd.engines.core import top_preopens
 from shimd.testing.contract import RETURNS
 from shimd.testing.rig import Rig

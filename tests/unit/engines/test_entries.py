@@ -2,7 +2,7 @@
 
 import pytest
 
-from shimd.engines.base import InvalidModule, Invocation, UnsupportedFeature
+from shimd.engine import InvalidModule, Invocation, UnsupportedFeature
 from shimd.engines.registry import lacking
 from shimd.testing.contract import WASI
 from shimd.testing.rig import Rig

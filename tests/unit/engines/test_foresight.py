@@ -4,10 +4,11 @@ import os
 
 import pytest
 
-from shimd.engines import componentize, foresight, outline
-from shimd.engines.base import UnsupportedFeature
+from shimd.engine import UnsupportedFeature
+from shimd.engines import componentize, foresight
 from shimd.engines.core import WASI
-from shimd.engines.outline import Outline
+from shimd.formats import outline
+from shimd.formats.outline import Outline
 from tests.unit.engines.programs import component, module
 
 EVERY = ("wasmtime", "spin", "slight", "wasmer", "wasmedge")
@@ -140,7 +141,7 @@ def test_the_core_of_a_component(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_engine_of_ours_foresees() -> None:
-    from shimd.engines.base import Foresees
+    from shimd.engine import Foresees
     from shimd.engines.wasmedge import WasmEdgeEngine
     from shimd.engines.wasmer import engine
     from shimd.engines.wasmer.sdk import SdkEngine

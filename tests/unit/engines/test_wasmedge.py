@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from shimd.engine import InvalidModule, Invocation, MissingRuntime, Preopen, UnsupportedFeature
 from shimd.engines import libwasmedge, registry, wasmedge
-from shimd.engines.base import InvalidModule, Invocation, MissingRuntime, Preopen, UnsupportedFeature
 from shimd.engines.core import WASI, from_text
 from shimd.errors import FailedPrecondition
 from shimd.node.doctor import examine

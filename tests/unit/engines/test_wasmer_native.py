@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shimd.engines.base import Invocation, Preopen
+from shimd.engine import Invocation, Preopen
 from shimd.engines.registry import engine_version
 from shimd.testing.contract import WASI, dump
 from shimd.testing.rig import Child, Outcome, Rig

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shimd.apps.slight.names import NAMES
 from shimd.apps.slight.world import interface
 from shimd.component.results import Case, Err, Ok
+from shimd.engines.slight_names import NAMES
 from shimd.wit.compound import UNIT, Enum, Expected, Option, Record, Tuple, Variant
 from shimd.wit.memory import Fault, Handles
 from shimd.wit.resolve import PRIMITIVE, functions

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from shimd.errors import ResourceExhausted
-from shimd.task.seccomp import worker_filter
+from shimd.isolation.seccomp import worker_filter
+from shimd.protocol.messages import Plan
 from shimd.worker import compile
-from shimd.worker.messages import Plan
-from tests.unit.worker.inside import inside
+from tests.unit.inside import inside
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give it up")
 

@@ -1,0 +1,131 @@
+"""wasi-http: components that export ``wasi:http/incoming-handler``, served on wasmtime with our own WASI 0.2 host.
+
+Artefacts are wasmtime's (``family``), which recognises such a component and hands it over. A fork server of its own
+keeps the HTTP libraries out of every command's worker.
+"""
+
+import signal
+import ssl
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from shimd.engine import Invocation, Preopen, UnsupportedFeature
+from shimd.engines.core import top_preopens
+from shimd.engines.loading import load, load_if_there
+from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime_artifact import load_server, make_engine
+
+if TYPE_CHECKING:
+    import wasmtime
+
+    from shimd.apps.http.settings import Settings
+    from shimd.component.host import Host
+
+#: Loaded in the fork server: in a container the files are out of sight, and each app would pay anew.
+LOADED = (
+    "concurrent.futures.thread",
+    "encodings.idna",
+    "httpcore._backends.anyio",
+    "shimd.apps.http.handler",
+    "shimd.apps.http.server",
+    "shimd.wasi.http.outgoing",
+    "shimd.wasi.world",
+)
+#: What those look for at first use.
+OPTIONAL = ("sniffio",)
+
+
+@dataclass
+class Server:
+    """A component that serves, and who answers its questions."""
+
+    program: Any
+    host: "Host | None" = None
+    outgoing: Any = None
+    settings: "Settings | None" = None
+
+
+class WasiHttpEngine:
+    name: ClassVar[str] = "wasi-http"
+    family: ClassVar[str] = "wasmtime"
+
+    def __init__(self) -> None:
+        self._engine: wasmtime.Engine
+        self._tls: ssl.SSLContext
+
+    def version(self) -> str:
+        return WasmtimeEngine().version()
+
+    def warm(self) -> None:
+        import anyio
+        import certifi
+
+        load(LOADED)
+        load_if_there(OPTIONAL)
+        anyio.run(rehearse)
+        self._engine = make_engine(parallel=False, epochs=True)
+        self._tls = ssl.create_default_context(cafile=certifi.where())
+
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
+        WasmtimeEngine().precompile(wasm, artifact)
+
+    def load(self, artifact: Path) -> Server:
+        return Server(load_server(self._engine, artifact))
+
+    def check(self, module: Server, invocation: Invocation) -> None:
+        from shimd.apps.http.handler import INTERFACE
+        from shimd.apps.http.settings import Settings
+        from shimd.component.host import Host
+        from shimd.wasi.http.outgoing import OutgoingHandler, anything, nothing
+        from shimd.wasi.world import providers
+
+        if invocation.entry != "_start":
+            raise UnsupportedFeature(f"a component that serves HTTP has no function {invocation.entry}")
+        module.settings = Settings.of(invocation.env)
+        module.outgoing = OutgoingHandler(self._tls, anything if invocation.network else nothing)
+        module.host = Host(self._engine, module.program, providers(_seen_by_guests(invocation), module.outgoing))
+        if module.host.export(INTERFACE) is None:
+            raise UnsupportedFeature("the component serves no HTTP, but another of Spin's triggers: run it with spin")
+
+    def signals(self, module: Server) -> Collection[int]:
+        from shimd.apps.serving import SIGNALS
+
+        return SIGNALS
+
+    def run(self, module: Server, invocation: Invocation) -> int:
+        from shimd.apps.http.handler import Handler
+        from shimd.apps.http.server import serve
+        from shimd.apps.http.ticks import Ticks
+
+        settings = module.settings
+        assert module.host is not None and settings is not None
+        ticks = Ticks(self._engine)
+        handler = Handler(
+            module.host,
+            ticks,
+            pool=settings.pool,
+            concurrency=settings.concurrency,
+            timeout=settings.timeout,
+        )
+        return serve(handler, settings, [module.outgoing, ticks, handler])
+
+
+async def rehearse() -> None:
+    """Have libraries load what they load at first use."""
+    import anyio
+
+    from shimd.apps.http import server, settings
+
+    server.configuration(None, settings.Settings())
+
+    with anyio.open_signal_receiver(signal.SIGUSR1):
+        await anyio.lowlevel.checkpoint()
+
+
+def _seen_by_guests(invocation: Invocation) -> Invocation:
+    from shimd.apps.http.settings import for_guest
+
+    preopens = [Preopen(*item) for item in top_preopens(invocation)]
+    return replace(invocation, env=for_guest(invocation.env), preopens=preopens)

@@ -1,0 +1,1 @@
+"""Commands that open sockets, on our own host of WASI 0.2."""

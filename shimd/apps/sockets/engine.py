@@ -1,0 +1,103 @@
+"""wasi-sockets: components that are commands and open sockets, on wasmtime with our own WASI 0.2 host.
+
+wasmtime's own host refuses sockets since its version 48 unless TCP and UDP are allowed one by one, for which its C API
+has no function. Artefacts are wasmtime's (``family``), which recognises such a component and hands it over; commands
+without sockets stay on its host, which is faster.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from shimd.engine import GuestTrap, Invocation, Preopen, UnsupportedFeature
+from shimd.engines.core import top_preopens
+from shimd.engines.loading import load
+from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime_artifact import SOCKETS, load_component, make_engine
+
+if TYPE_CHECKING:
+    import wasmtime
+
+    from shimd.component.host import Host
+
+_RUN = "wasi:cli/run"
+#: Loaded in the fork server: in a container the files are out of sight, and each app would pay anew.
+_LOADED = ("concurrent.futures.thread", "encodings.idna", "shimd.component.host", "shimd.wasi.net", "shimd.wasi.world")
+
+
+@dataclass
+class Command:
+    """A component, and who answers its questions."""
+
+    program: Any
+    host: "Host | None" = None
+
+
+class WasiSocketsEngine:
+    name: ClassVar[str] = "wasi-sockets"
+    family: ClassVar[str] = "wasmtime"
+
+    def __init__(self) -> None:
+        self._engine: wasmtime.Engine
+
+    def version(self) -> str:
+        return WasmtimeEngine().version()
+
+    def warm(self) -> None:
+        import anyio
+
+        load(_LOADED)
+        anyio.run(anyio.sleep, 0)  # has it load what it loads at first use
+        self._engine = make_engine(parallel=False, epochs=True)
+
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
+        WasmtimeEngine().precompile(wasm, artifact)
+
+    def load(self, artifact: Path) -> Command:
+        return Command(load_component(self._engine, artifact, SOCKETS))
+
+    def check(self, module: Command, invocation: Invocation) -> None:
+        from shimd.component.host import Host
+        from shimd.wasi import net, world
+
+        if invocation.entry != "_start":
+            raise UnsupportedFeature(f"a component is run by its {_RUN} export, not by {invocation.entry}")
+        preopens = [Preopen(*item) for item in top_preopens(invocation)]
+        given = dict(world.providers(replace(invocation, preopens=preopens), None))
+        if invocation.network:
+            given["wasi:sockets/tcp-create-socket"] = net.Tcp()
+            given["wasi:sockets/udp-create-socket"] = net.Udp()
+            given["wasi:sockets/ip-name-lookup"] = net.Names()
+        module.host = Host(self._engine, module.program, given)
+
+    def run(self, module: Command, invocation: Invocation) -> int:
+        import anyio
+
+        assert module.host is not None
+        return anyio.run(_run, module.host)
+
+
+async def _run(host: "Host") -> int:
+    """The guest on a thread of its own, its waiting in this one's event loop."""
+    from anyio import to_thread
+
+    return await to_thread.run_sync(_command, host)
+
+
+def _command(host: "Host") -> int:
+    import wasmtime
+
+    from shimd.component.host import Exit
+    from shimd.component.values import Err
+
+    guest = host.instantiate()
+    try:
+        result = host.call(guest, host.export(_RUN) or _RUN, "run")
+    except Exit as exit:
+        return exit.code & 0xFF
+    except wasmtime.WasmtimeError as trap:
+        raise GuestTrap(str(trap)) from None
+    finally:
+        with guest.entered():
+            guest.close()
+    return 1 if isinstance(result, Err) else 0

@@ -1,0 +1,186 @@
+"""spin: applications of ``/spin.toml``, or of an image's layers, on wasmtime with our own WASI 0.2 host.
+
+A container's program is not a module here but the application; its components are compiled one by one, by wasmtime's
+engine (``family``). A container without a manifest is an ordinary one: what it runs is handed over.
+"""
+
+import signal
+import ssl
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from shimd.apps.http.engine import LOADED, OPTIONAL, rehearse
+from shimd.engine import (
+    Image,
+    InvalidSetting,
+    Invocation,
+    Layer,
+    NoApplication,
+    OtherEngine,
+    UnsupportedFeature,
+)
+from shimd.engines.loading import load, load_if_there
+from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime_artifact import is_server, load_command, load_server, make_engine
+
+if TYPE_CHECKING:
+    import wasmtime
+
+    from shimd.apps.http.settings import Settings
+    from shimd.apps.spin.assembly import Assembly
+    from shimd.apps.spin.model import Application
+    from shimd.apps.spin.runtime import Runtime
+    from shimd.apps.spin.variables import Values
+
+_SPIN = ("assembly", "locked", "manifest")
+
+
+@dataclass
+class Loaded:
+    """An application with its compiled components, by their ids."""
+
+    application: "Application"
+    runtime: "Runtime"
+    programs: Mapping[str, Any]
+    directories: Mapping[str, int]
+    """Of the files of components, if they came in layers."""
+    assembly: "Assembly | None" = None
+    """Once it is checked."""
+
+
+class SpinEngine:
+    name: ClassVar[str] = "spin"
+    family: ClassVar[str] = "wasmtime"
+
+    def __init__(self) -> None:
+        self._engine: wasmtime.Engine
+        self._plain: wasmtime.Engine
+        """For commands, which nobody interrupts."""
+        self._tls: ssl.SSLContext
+        self._application: Application
+        self._runtime: Runtime
+        self._values: Values
+        self._directories: Mapping[str, int] = {}
+
+    def version(self) -> str:
+        return WasmtimeEngine().version()
+
+    def warm(self) -> None:
+        import anyio
+        import certifi
+
+        load((*LOADED, *(f"shimd.apps.spin.{name}" for name in _SPIN)))
+        load_if_there(OPTIONAL)
+        anyio.run(rehearse)
+        self._engine, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
+        self._tls = ssl.create_default_context(cafile=certifi.where())
+
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
+        WasmtimeEngine().precompile(wasm, artifact)
+
+    def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
+        """Of each component, its module's path in the container; ``None``: it is no application of files.
+
+        :raises InvalidSetting: what is wrong with the manifest or the runtime's configuration
+        """
+        from shimd.apps.spin import manifest
+
+        text = read(manifest.PATH)
+        if text is None:
+            return None
+        application = self._take(manifest.parse(text), read, env)
+        sources = {id: str(component.source) for id, component in application.components.items()}
+        return {id: f"/{source.lstrip('/')}" for id, source in sources.items()}
+
+    def artifact(
+        self, image: Image, read: Callable[[str], bytes | None], env: Mapping[str, str]
+    ) -> Mapping[str, Layer] | None:
+        """Of each component its layer; ``None``: the image is no application.
+
+        :raises NoApplication: it is nothing that could be run
+        :raises InvalidSetting: what is wrong with the manifest or the runtime's configuration
+        """
+        from shimd.apps.spin import locked, manifest
+
+        described = locked.find(image)
+        if described is None:
+            if any("wasm" in layer.media_type for layer in image.layers):  # to be run as any other
+                return None
+            there_is_none = f"the container has neither {manifest.PATH} nor the program that its command names"
+            raise NoApplication(f"{there_is_none}, and its image is no Spin application")
+        components = self._take(described, read, env).components
+        self._directories = {id: image.files(one.contents) for id, one in components.items() if one.contents}
+        return {id: one.source for id, one in components.items() if isinstance(one.source, Layer)}
+
+    def _take(
+        self, application: "Application", read: Callable[[str], bytes | None], env: Mapping[str, str]
+    ) -> "Application":
+        """What can be found wrong before anything is compiled, which takes a while, is."""
+        from shimd.apps.spin.runtime import Runtime
+        from shimd.apps.spin.variables import Values
+
+        self._application = application.retaining(env.get("SPIN_COMPONENTS_TO_RETAIN", ""))
+        self._runtime = Runtime(read, env, application.variables)
+        self._values = Values(application, self._runtime.variables)
+        for component in self._application.components.values():
+            self._values.of(component)
+        return self._application
+
+    def load_all(self, artifacts: Mapping[str, Path]) -> Loaded:
+        programs = {id: self._load(id, artifact) for id, artifact in artifacts.items()}
+        return Loaded(self._application, self._runtime, programs, self._directories)
+
+    def _load(self, id: str, artifact: Path) -> Any:
+        try:
+            commands = {trigger.component for trigger in self._application.triggers.command}
+            if id in commands and not is_server(artifact):
+                return self._plain, load_command(self._plain, artifact)
+            return self._engine, load_server(self._engine, artifact)
+        except UnsupportedFeature as error:
+            raise UnsupportedFeature(f"{self._application.components[id].where}: {error}") from None
+
+    def load(self, artifact: Path) -> NoReturn:
+        raise OtherEngine(self.family)
+
+    def check(self, module: Loaded, invocation: Invocation) -> None:
+        from shimd.apps.spin.assembly import Assembly
+
+        module.assembly = Assembly(
+            self._engine,
+            self._tls,
+            module.application,
+            module.programs,
+            module.directories,
+            module.runtime,
+            self._values,
+            _settings(invocation.env),
+            invocation.args[1:],
+            _memory(invocation.env),
+        )
+
+    def signals(self, module: Loaded) -> Collection[int]:
+        return (signal.SIGTERM, signal.SIGINT)
+
+    def run(self, module: Loaded, invocation: Invocation) -> int:
+        assert module.assembly is not None
+        return module.assembly.run()
+
+
+def _memory(env: Mapping[str, str]) -> int:
+    """The most that an instance may have, bytes; -1: no limit but the container's."""
+    text = env.get("SPIN_MAX_INSTANCE_MEMORY", "")
+    if text and not text.isdigit():
+        raise InvalidSetting(f"SPIN_MAX_INSTANCE_MEMORY={text} is not a number of bytes")
+    return int(text) if text else -1
+
+
+def _settings(env: Mapping[str, str]) -> "Settings":
+    from shimd.apps.http.settings import Settings
+
+    address = env.get("SPIN_HTTP_LISTEN_ADDR") or "0.0.0.0:80"
+    try:
+        return Settings.of({**env, "WASMTIME_HTTP_PROXY_SOCKET_ADDR": address})
+    except InvalidSetting as error:
+        raise InvalidSetting(str(error).replace("WASMTIME_HTTP_PROXY_SOCKET_ADDR", "SPIN_HTTP_LISTEN_ADDR")) from None

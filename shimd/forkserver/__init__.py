@@ -1,0 +1,1 @@
+"""The fork server: a warm process per engine, the parent of its workers (``main``)."""

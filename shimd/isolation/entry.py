@@ -1,0 +1,44 @@
+"""A process's entry into its container: the steps that come first, while the node's files are in sight."""
+
+import os
+import termios
+
+from shimd.errors import InvalidArgument
+from shimd.isolation import privileges
+from shimd.oci import Process
+from shimd.oci.fields import SELINUX
+from shimd.protocol.messages import Plan
+from shimd.protocol.steps import Steps
+
+#: Where a worker has a file of its security module open, if there is one.
+LABEL_FD = 301
+
+
+def first_steps(steps: Steps, plan: Plan) -> None:
+    """What comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
+    steps.join_cgroup(plan.get("cgroup", []), plan.get("unified"))
+    privileges.account(steps, plan["process"])
+    for file, _value in labels(plan["process"]):
+        steps.open(file, os.O_WRONLY, LABEL_FD, f"security label {file}")
+    if plan.get("terminal"):
+        steps.call("setsid", says="a session of its own")
+        steps.call("ioctl", 0, termios.TIOCSCTTY, 0, says="the terminal")
+    steps.pause()
+    privileges.limit(steps, plan["process"])
+
+
+def labels(process: Process) -> list[tuple[str, bytes]]:
+    """AppArmor and SELinux: what is to be written where.
+
+    :raises InvalidArgument: the node has not what is asked for
+    """
+    found = []
+    if profile := process.get("apparmorProfile"):
+        if not os.path.exists("/sys/kernel/security/apparmor"):
+            raise InvalidArgument("process.apparmorProfile: this kernel has no AppArmor")
+        found.append(("/proc/self/attr/apparmor/current", f"changeprofile {profile}".encode()))
+    if label := process.get("selinuxLabel"):
+        if not os.path.exists(SELINUX):
+            raise InvalidArgument("process.selinuxLabel: this kernel has no SELinux")
+        found.append(("/proc/self/attr/current", label.encode()))
+    return found[:1]  # one file is one module's, and a node has one of the two

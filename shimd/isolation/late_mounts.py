@@ -1,0 +1,109 @@
+"""Mounts that only the container's own process can make: /proc shows the pid namespace of who mounts it, a version 2
+cgroup hierarchy the cgroup namespace.
+
+The sandboxer is in neither of the container's. So these become steps, with all that is mounted upon or over them:
+masks, and what a volume puts there, of which the source is not in sight any more and is taken along as a detached copy.
+"""
+
+import os
+import stat
+
+from shimd.errors import InvalidArgument, in_go
+from shimd.linux import libc
+from shimd.oci import Mount
+from shimd.oci.mount_options import PROC, Options, bind_flags, normal, within
+from shimd.protocol.steps import Policy, Steps
+
+_AT_FDCWD = (1 << 64) - 100
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_TYPES = ("proc", "cgroup2")
+#: The null device: <linux/major.h>, mem(4).
+_NULL = os.makedev(1, 3)
+
+
+class Inner:
+    """Fills in the steps; ``fds`` are to be the worker's descriptors from ``first_fd`` on."""
+
+    def __init__(self, steps: Steps, first_fd: int) -> None:
+        self._steps = steps
+        self._first = first_fd
+        self._points: dict[str, str] = {}
+        """Where what is mounted, of the kinds above."""
+        self.fds: list[int] = []
+
+    def takes(self, fstype: str, destination: str) -> bool:
+        """Whether a mount is one of these, or must come after them, in one or over it."""
+        path = normal(destination)
+        return fstype in _TYPES or self.holds(path) or any(within(point, path) for point in self._points)
+
+    def holds(self, path: str) -> bool:
+        """Whether a path lies in one of these."""
+        return any(within(normal(path), point) for point in self._points)
+
+    def mount(self, mount: Mount, options: Options) -> None:
+        """:raises InvalidArgument: it cannot be made by the process itself
+        :raises OSError: the source of a bind mount cannot be copied
+        """
+        destination, fstype = mount["destination"], mount.get("type", "")
+        says = f"mount {destination}"
+        if options.bind or fstype == "bind":
+            self._bind(mount["source"], destination, options, says)
+        elif fstype == "cgroup":
+            raise InvalidArgument(f"{destination} hides what was mounted before")
+        else:
+            flags = options.flags | (PROC if fstype == "proc" else 0)
+            self._mount(mount.get("source", fstype), destination, fstype, flags, options.data, says)
+        if fstype in _TYPES:
+            self._points[normal(destination)] = fstype
+        for propagation in options.propagation:
+            self._mount("none", destination, "", propagation, "", says)
+
+    def _bind(self, source: str, destination: str, options: Options, says: str) -> None:
+        if not os.path.exists(source):
+            raise InvalidArgument(f"source {source}: {in_go(os.strerror(2))}")
+        real, recursive = os.path.realpath(source), bool(options.flags & libc.MS_REC)
+        if real == "/" and recursive:
+            raise InvalidArgument("the node's root, with all that is mounted in it, has no place in /proc")
+        fd = libc.clone_tree(source, recursive, options.flags | bind_flags(real))
+        number = self._first + len(self.fds)
+        self.fds.append(fd)
+        if options.is_recursive:
+            libc.mount_setattr_recursive(fd, options.recursive, options.recursive_clear)
+        target = os.fsencode(destination)
+        self._steps.call("move_mount", number, b"", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH, says=says)
+
+    def mask(self, root: int, path: str) -> None:
+        """As :func:`shimd.isolation.mounts.hide` does, what /proc has on every node of this kernel.
+
+        :param root: the root file system, of which /dev/null is the mask of files
+        :raises InvalidArgument: that is something else
+        """
+        point = max((point for point in self._points if within(normal(path), point)), key=len)
+        if self._points[point] != "proc":
+            return
+        node = "/proc" + normal(path)[len(point) :]
+        says = f"masked path {path}"
+        if os.path.isdir(node):
+            self._mount("tmpfs", path, "tmpfs", libc.MS_RDONLY, "size=0k", says, Policy.IF_THERE)
+        elif os.path.exists(node):
+            if not _is_null(root):
+                raise InvalidArgument(f"{says}: the container's /dev/null is not the null device")
+            self._mount("/dev/null", path, "", libc.MS_BIND, "", says, Policy.IF_THERE)
+
+    def _mount(
+        self, source: str, target: str, fstype: str, flags: int, data: str, says: str, policy: Policy = Policy.FAIL
+    ) -> None:
+        arguments = (os.fsencode(source), os.fsencode(target), fstype.encode(), flags, data.encode() if data else 0)
+        self._steps.call("mount", *arguments, says=says, policy=policy)
+
+
+def _is_null(root: int) -> bool:
+    try:
+        fd = libc.open_in_root(root, "/dev/null", os.O_PATH | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(fd)
+        return stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""The jailer: a process that makes what containers live in (``main``), one jail after the other (``jail``)."""

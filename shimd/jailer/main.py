@@ -1,0 +1,111 @@
+"""The sandboxer: makes the worlds of containers, one after the other, in a process of its own.
+
+It goes into new namespaces, mounts there, hands descriptors of it all to the supervisor, and comes back. Nothing of a
+world is left in it, nor on the node: what nobody steps into is gone with its last descriptor. A worker then only has to
+step in, so it needs neither the memory nor the time that making it takes.
+
+Run as ``python -I -m shimd.jailer.main`` with a socket at ``LISTEN_FD``, whose end is its own; ``messages.py`` has
+the protocol. It works with single requests and may hang in one, on a volume that does not answer: the supervisor has
+another then (:mod:`shimd.supervisor.workers.jailers`).
+"""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from shimd.errors import Internal, ShimdError, from_os
+from shimd.isolation.namespaces import known
+from shimd.jailer.jail import World, find_world, make_world
+from shimd.linux import libc
+from shimd.linux.memory_file import memory_file
+from shimd.protocol.messages import LISTEN_FD, Message, read_plan, receive, send
+from shimd.seal import seal
+
+#: Namespaces that it goes to and comes back from; the mount namespace last.
+_KINDS = ("network", "ipc", "uts", "time", "mount")
+
+
+class Home:
+    """Where this process started."""
+
+    def __init__(self) -> None:
+        kinds = [(flag, f"/proc/self/ns/{name}") for flag, name in map(known, _KINDS)]
+        # A kernel before 5.6 has no time namespaces.
+        self._fds = [(os.open(path, os.O_RDONLY | os.O_CLOEXEC), flag) for flag, path in kinds if os.path.exists(path)]
+        self._end = max(fd for fd, _flag in self._fds) + 1
+
+    def go(self) -> None:
+        """Or end, if there is no way back: the next world must not be made from within this one."""
+        try:
+            for fd, flag in self._fds:
+                libc.setns(fd, flag)
+            os.chdir("/")
+        except OSError:
+            os._exit(1)
+
+    def close_all_else(self) -> None:
+        """Nothing of a request stays open, whatever became of it: a descriptor would hold a world."""
+        os.closerange(self._end, 1 << 30)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the supervisor's
+    sock = socket.socket(fileno=LISTEN_FD)
+    home = Home()
+    seal("the sandboxer's start")
+    with suppress(ConnectionError):  # the supervisor has ended in the middle of a request
+        while (packet := receive(sock)) is not None:
+            _answer(sock, home, *packet)
+            home.close_all_else()
+
+
+def _answer(sock: socket.socket, home: Home, message: Message, fds: list[int]) -> None:
+    held = False
+
+    def hold(world: World) -> None:
+        nonlocal held
+        held = True
+        _hand_over(sock, world, held)
+        if receive(sock) is None:
+            os._exit(0)
+
+    try:
+        world = _make(home, message, fds, hold)
+    except ShimdError as error:
+        send(sock, {"ev": "error", "code": int(error.code), "message": str(error)})
+        return
+    if held:
+        send(sock, {"ev": "finished"})
+    else:
+        _hand_over(sock, world, held)
+
+
+def _hand_over(sock: socket.socket, world: World, held: bool) -> None:
+    path, file, missing = world.program
+    program = [] if file is None else [file]
+    steps = memory_file("shimd-steps", world.steps.packed())
+    about = {"path": path, "program": bool(program), "missing": missing, "listening": world.listening, "held": held}
+    send(sock, {"ev": "world", **about}, [steps, *world.fds, *program])
+
+
+def _make(home: Home, message: Message, fds: list[int], hold: Callable[[World], None]) -> World:
+    try:
+        plan = read_plan(fds[0])
+        if message["op"] == "exec":
+            return find_world(plan)
+        try:
+            return make_world(plan, fds[1] if message["terminal"] else None, hold)
+        finally:
+            home.go()
+    except ShimdError:
+        raise
+    except OSError as error:
+        raise from_os(error) from error
+    except Exception as error:  # a bug of ours must be seen by who waits for this app
+        raise Internal(f"{type(error).__name__}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

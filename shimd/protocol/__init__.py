@@ -1,0 +1,1 @@
+"""What passes between supervisor, fork servers, workers and jailers, and what it means."""

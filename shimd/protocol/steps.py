@@ -1,0 +1,206 @@
+"""What a worker still has to do when its world is made: system calls, as data.
+
+The jailer (:mod:`shimd.jailer`) decides them, the worker makes them: in C (``zygote.c``) where it is a worker without
+Python, else here. Both stop at the first that fails, and tell the supervisor in the words that come with it.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import signal
+from collections.abc import Sequence
+from ctypes import c_long, c_uint64
+from enum import IntEnum
+from functools import lru_cache
+
+from shimd.errors import Code, from_code, in_go
+from shimd.linux import libc
+from shimd.linux.packed import Block, Packable, pack
+
+#: By architecture: x86_64, and the table of asm-generic/unistd.h that the later ones share.
+_X86 = {
+    "mount": 165, "umask": 95, "chdir": 80, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126,
+    "prctl": 157, "setns": 308, "prlimit64": 302, "seccomp": 317, "setsid": 112, "ioctl": 16, "unshare": 272,
+    "close": 3, "write": 1, "personality": 135, "sched_setaffinity": 203, "set_mempolicy": 238, "ioprio_set": 251,
+    "sched_setattr": 314, "fchdir": 81,
+}  # fmt: skip
+_GENERIC = {
+    "mount": 40, "umask": 166, "chdir": 49, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91,
+    "prctl": 167, "setns": 268, "prlimit64": 261, "seccomp": 277, "setsid": 157, "ioctl": 29, "unshare": 97,
+    "close": 57, "write": 64, "personality": 92, "sched_setaffinity": 122, "set_mempolicy": 237, "ioprio_set": 30,
+    "sched_setattr": 274, "fchdir": 50,
+}  # fmt: skip
+_NUMBERS = {**(_X86 if os.uname().machine == "x86_64" else _GENERIC), "move_mount": 429, "close_range": 436}
+#: No system calls: open a path at a given descriptor; let others do their part; drop all capabilities but some from the
+#: bounding set, which takes a call for each.
+_OPEN, _PAUSE, _BOUND = range(1 << 32, (1 << 32) + 3)
+_WORDS = 9
+
+
+class Policy(IntEnum):
+    """What becomes of a call that fails."""
+
+    FAIL = 0
+    WARN = 1
+    IF_THERE = 2
+    """Nothing, if what it names does not exist."""
+    TRY = 3
+
+
+@lru_cache(maxsize=1024)
+def _packet(says: str, policy: Policy, code: Code) -> bytes:
+    """What is sent if a call fails, up to the system's reason, so that who sends it needs no JSON."""
+    event = {"ev": "warning"} if policy is Policy.WARN else {"ev": "error", "code": int(code)}
+    return json.dumps({**event, "message": f"{says}: "}, separators=(",", ":"))[:-2].encode()
+
+
+class Steps:
+    """A list of calls, in the making."""
+
+    def __init__(self) -> None:
+        self._calls: list[Packable] = []
+
+    def call(
+        self,
+        name: str,
+        *arguments: Packable,
+        says: str,
+        policy: Policy = Policy.FAIL,
+        code: Code = Code.INVALID_ARGUMENT,
+    ) -> None:
+        """Add a system call.
+
+        :param arguments: ``bytes`` for a pointer to them, and so on (:mod:`shimd.linux.packed`)
+        :param says: the sentence for its failure, up to the system's reason
+        """
+        self._add(_NUMBERS[name], arguments, says, policy, code)
+
+    def open(self, path: str, flags: int, fd: int, says: str, policy: Policy = Policy.FAIL) -> None:
+        """Open a file as descriptor ``fd``, which is closed first if it is in use."""
+        self._add(_OPEN, (os.fsencode(path), flags, fd), says, policy, Code.INVALID_ARGUMENT)
+
+    def write(self, path: str, data: bytes, says: str, policy: Policy = Policy.FAIL) -> None:
+        """Write to a file, at once."""
+        self.open(path, os.O_WRONLY, _FD, says, policy)
+        self.call("write", _FD, data, len(data), says=says, policy=policy)
+        self.call("close", _FD, says=says, policy=Policy.TRY)
+
+    def join_cgroup(self, directories: Sequence[str], unified: str | None) -> None:
+        """Join the hierarchies of version 1, by ``tasks`` (:mod:`shimd.linux.cgroup`): in version 2 it is born."""
+        for directory in directories:
+            if directory != unified:
+                self.write(f"{directory}/tasks", b"0", f"cgroup {directory}")
+
+    def bound(self, keep: int, last: int, says: str) -> None:
+        """Drop from the bounding set all capabilities up to ``last`` that are not in the mask ``keep``."""
+        self._add(_BOUND, (keep, last), says, Policy.FAIL, Code.INVALID_ARGUMENT)
+
+    def pause(self) -> None:
+        """Let others do their part here: the engine, which loads the program; after that the container's hooks."""
+        self._add(_PAUSE, (), "", Policy.FAIL, Code.INTERNAL)
+
+    def _add(self, number: int, arguments: tuple[Packable, ...], says: str, policy: Policy, code: Code) -> None:
+        padding = (0,) * (6 - len(arguments))
+        self._calls.append((number, *arguments, *padding, int(policy), _packet(says, policy, code)))
+
+    def packed(self) -> bytes:
+        return pack((len(self._calls), self._calls))
+
+    def take(self) -> list[str]:
+        """Make the calls in this process, at once.
+
+        :returns: warnings
+        :raises ShimdError: as the call that failed says
+        """
+        runner = Runner(self.packed())
+        warnings = runner.run()
+        while not runner.done:
+            warnings += runner.run()
+        return warnings
+
+
+def of_host() -> Steps:
+    """Of ``shimd run``: no daemon looks after the app once its fork server is gone."""
+    steps = Steps()
+    steps.pause()
+    steps.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, says="its fork server's end")
+    return steps
+
+
+#: A descriptor that a worker has not otherwise, before its engine loads.
+_FD = 300
+
+
+class Runner:
+    """Makes the calls of a packed list, in this process."""
+
+    def __init__(self, packed: bytes) -> None:
+        self._block = Block(packed)
+        self._count, self._calls = Block.words(self._block.root, 2)
+        self._next = 0
+
+    @property
+    def done(self) -> bool:
+        return self._next >= self._count
+
+    def run(self) -> list[str]:
+        """Up to the next pause, or the end; returns warnings.
+
+        :raises ShimdError: as the call that failed says
+        """
+        warnings: list[str] = []
+        while not self.done:
+            number, *arguments, policy, packet = Block.words(self._calls + self._next * _WORDS * 8, _WORDS)
+            self._next += 1
+            if number == _PAUSE:
+                break
+            error = _call(number, arguments)
+            if error and not _excused(error, policy):
+                message = json.loads(ctypes.string_at(packet) + in_go(os.strerror(error)).encode() + b'"}')
+                if policy != Policy.WARN:
+                    raise from_code(message["code"], message["message"])
+                warnings.append(message["message"])
+        return warnings
+
+
+def _excused(error: int, policy: int) -> bool:
+    return policy == Policy.TRY or (policy == Policy.IF_THERE and error in (errno.ENOENT, errno.ENOTDIR))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = c_long
+
+
+def _call(number: int, arguments: list[int]) -> int:
+    """Make a call; returns its errno, or 0."""
+    if number == _OPEN:
+        return _open(*arguments[:3])
+    if number == _BOUND:
+        return _bound(*arguments[:2])
+    ctypes.set_errno(0)
+    return ctypes.get_errno() if _syscall(c_long(number), *map(c_uint64, arguments)) < 0 else 0
+
+
+def _bound(keep: int, last: int) -> int:
+    try:
+        for number in range(last + 1):
+            if not keep >> number & 1:
+                libc.prctl(libc.PR_CAPBSET_DROP, number)
+    except OSError as error:
+        assert error.errno is not None
+        return error.errno
+    return 0
+
+
+def _open(path: int, flags: int, target: int) -> int:
+    try:
+        fd = os.open(ctypes.string_at(path), flags | os.O_CLOEXEC)
+        if fd != target:
+            os.dup2(fd, target, inheritable=False)
+            os.close(fd)
+    except OSError as error:
+        assert error.errno is not None
+        return error.errno
+    return 0

@@ -1,0 +1,104 @@
+"""One task socket: the Task service of one engine for one containerd and one of its namespaces.
+
+containerd 1.6 names no namespace in its calls, so each namespace has a socket of its own. All endpoints share the
+supervisor's fork servers, module cache and event bus.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.abc
+from betterproto2 import Message
+from grpclib.server import Server as GrpcServer
+
+from shimd import paths
+from shimd.engines.registry import engine_layers
+from shimd.protocol.messages import Plan
+from shimd.rpc import GrpcService, ttrpc_services
+from shimd.supervisor.background import Background
+from shimd.supervisor.events import EventBus
+from shimd.supervisor.image.content import Content, wasm_layer
+from shimd.supervisor.image.layers import ImageLayers
+from shimd.supervisor.modules.compilations import Waiter
+from shimd.supervisor.modules.modules import Modules
+from shimd.supervisor.sockets import unix_listener
+from shimd.supervisor.task.service import TaskService
+from shimd.supervisor.workers.fork_client import Forks
+from shimd.supervisor.workers.fork_servers import ForkPool
+from shimd.supervisor.workers.jailers import Meanwhile, World, Worlds
+from shimd.ttrpc import Server
+
+#: v3 names the same methods and messages; containerd calls the one that the launcher's answer says.
+_ALIASES = ["containerd.task.v2.Task"]
+
+
+class Endpoint:
+    """The :class:`shimd.supervisor.task.context.Context` of its containers."""
+
+    def __init__(
+        self,
+        engine: str,
+        namespace: str,
+        addresses: tuple[str, str],
+        tasks: Background,
+        pool: ForkPool,
+        worlds: Worlds,
+        modules: Modules,
+        bus: EventBus,
+    ) -> None:
+        self.engine, self.namespace, self.tasks = engine, namespace, tasks
+        self._pool, self._worlds, self._modules, self._bus = pool, worlds, modules, bus
+        self.events_address, self.grpc_address = addresses
+        self._content = Content(self.grpc_address, namespace)
+        self.path = paths.task_socket(engine, self.events_address, namespace)
+        self.service = TaskService(self)
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Serve containerd over ttrpc on ``path``, and who prefers gRPC on ``path`` with the suffix ``.grpc``."""
+        async with await unix_listener(self.path) as listener, self._serve_grpc():
+            task_status.started()
+            await Server(ttrpc_services(self.service, _ALIASES)).serve(listener)
+
+    @asynccontextmanager
+    async def _serve_grpc(self) -> AsyncIterator[None]:
+        server = GrpcServer([GrpcService(self.service, _ALIASES)])
+        path = self.path.with_suffix(".grpc")
+        path.unlink(missing_ok=True)
+        await server.start(path=str(path))
+        path.chmod(0o600)
+        try:
+            yield
+        finally:
+            server.close()
+            await server.wait_closed()
+
+    async def forks(self, engine: str | None = None) -> Forks:
+        return await self._pool.get(engine or self.engine)
+
+    async def world(self, plan: Plan, terminal: int | None, meanwhile: Meanwhile) -> World:
+        return await self._worlds.make(plan, terminal, meanwhile)
+
+    async def program(self, container: str, name: str, fd: int | None) -> Path:
+        waiter = Waiter(self.namespace, container, self.engine)
+        if fd is not None:
+            return await self._modules.compiled(waiter, name, fd)
+        wasm = await wasm_layer(self._content, container, name, engine_layers(self.engine))
+        fd = os.memfd_create("shimd-layer", os.MFD_CLOEXEC)
+        try:
+            os.pwrite(fd, wasm, 0)
+            return await self._modules.compiled(waiter, name, fd)
+        finally:
+            os.close(fd)
+
+    async def image(self, container: str) -> ImageLayers:
+        waiter = Waiter(self.namespace, container, self.engine)
+        return ImageLayers(waiter, self._content, self._modules, await self._content.layers(container))
+
+    async def discard(self, artifact: Path) -> None:
+        await self._modules.cache.discard(artifact)
+
+    def publish(self, event: Message) -> None:
+        self._bus.publish(self.events_address, self.namespace, event)

@@ -1,0 +1,1 @@
+"""A container's image, as far as its layers are no file system's: read from containerd over its gRPC API."""

@@ -1,0 +1,211 @@
+"""The cache of compiled modules: directories named by what they were made from, complete or not there at all.
+
+The files of applications that are OCI artifacts are in it, too (``files`` for an engine).
+
+Layout: ``<cache>/<engine>/<version>/<sha256 of the module>/artifact``, and ``…/tmp.*`` for what is being made. An
+entry appears by a rename, after everything in it has reached the disk: a crash leaves a temporary directory, never
+half an entry. Entries belong to root; compile workers write temporary directories only.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+
+from shimd import paths
+from shimd.errors import Internal, ShimdError, Unavailable, from_os
+from shimd.supervisor.modules.source import Source
+from shimd.supervisor.workers.jailers import Tasks
+
+Make = Callable[[Source, Path], Awaitable[None]]
+#: Age in seconds at which a temporary directory is nobody's.
+_ABANDONED = 86400
+#: Largest size of the cache, bytes, unless SHIMD_CACHE_SIZE says otherwise.
+_DEFAULT_SIZE = 1 << 30
+
+
+@dataclass
+class _Job:
+    """An entry that is being made, and those who wait for it."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    error: ShimdError | None = None
+
+
+class Cache:
+    """The cache of one node, shared by all engines; several daemons may use one directory."""
+
+    def __init__(self, directory: Path | None = None, size: int | None = None, tasks: Tasks | None = None) -> None:
+        """:param tasks: what makes the entries, whatever becomes of those who ask for them. Without it, who asks first
+        makes an entry, and ends that by being cancelled (``shimd run``)
+        """
+        self.directory = directory or paths.cache_dir()
+        self._size = size or int(os.environ.get("SHIMD_CACHE_SIZE") or _DEFAULT_SIZE)
+        self._tasks = tasks
+        self._jobs: dict[tuple[str, Path], _Job] = {}
+
+    async def artifact(self, engine: str, version: str, source: Source, make: Make, asker: str = "") -> Path:
+        """What ``make`` made of a source, now if it is not there yet.
+
+        ``make(source, path)`` is called once, however many ask at the same time, and its error is everybody's; whoever
+        asks later has it tried again. If it is cancelled, another of those who wait takes over. Its source is
+        opened anew: the caller may go away meanwhile.
+
+        :param asker: whose error is nobody else's, since ``make`` depends on it
+        :raises ShimdError: make's, or the disk's
+        """
+        entry = self.directory / engine / version / source.digest
+        while not _hit(entry):
+            if (job := self._jobs.get((asker, entry))) is None:
+                job = await self._begin((asker, entry), source, make)
+            await job.done.wait()
+            if job.error is not None:
+                raise job.error
+        return entry / "artifact"
+
+    async def _begin(self, key: tuple[str, Path], source: Source, make: Make) -> _Job:
+        # The caller may go away, and its descriptor's position is its own affair.
+        own = source._replace(fd=os.open(f"/proc/self/fd/{source.fd}", os.O_RDONLY | os.O_CLOEXEC))
+        job = self._jobs[key] = _Job()
+        if self._tasks is not None:
+            self._tasks.start_soon(self._work, key, own, make)
+        else:
+            await self._work(key, own, make)
+        return job
+
+    async def _work(self, key: tuple[str, Path], source: Source, make: Make) -> None:
+        job = self._jobs[key]
+        try:
+            await self._make(key[1], source, make)
+        except ShimdError as error:
+            job.error = error
+        except OSError as error:
+            job.error = from_os(error)
+        except Exception as error:
+            job.error = Internal(f"compiling failed: {error!r}")
+            raise
+        finally:
+            os.close(source.fd)
+            del self._jobs[key]
+            job.done.set()
+
+    async def _make(self, entry: Path, source: Source, make: Make) -> None:
+        temporary = entry.parent / f"tmp.{secrets.token_hex(8)}"
+        temporary.mkdir(parents=True, mode=0o755)
+        try:
+            await make(source, temporary / "artifact")
+            await to_thread.run_sync(_publish, temporary, entry)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        await to_thread.run_sync(self.prune)
+
+    async def discard(self, artifact: Path) -> None:
+        """Forget an entry that does not load: the next who asks has it compiled again."""
+        await to_thread.run_sync(_remove, artifact.parent)
+
+    def prune(self) -> None:
+        """Remove what was used least recently until the cache fits; running apps keep what they have mapped.
+
+        And what compilations left that a crash ended, when it is older than any compilation takes.
+        """
+        for path in self.directory.glob("*/*/tmp.*"):
+            if _used_at(path) < time.time() - _ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
+        entries = sorted(
+            (_used_at(path), _size_of(path), path) for path in self.directory.glob("*/*/*") if path.name[:4] != "tmp."
+        )
+        total = sum(size for _time, size, _path in entries)
+        for _time, size, path in entries[:-1]:  # never the newest: somebody is about to load it
+            if total <= self._size:
+                return
+            if _in_use(path):
+                continue
+            shutil.rmtree(path, ignore_errors=True)
+            total -= size
+
+    def used(self) -> int:
+        """Bytes in the cache."""
+        return sum(_size_of(path) for path in self.directory.glob("*/*/*"))
+
+
+def _hit(entry: Path) -> bool:
+    """Whether the entry is there; notes its use for :meth:`Cache.prune`."""
+    try:
+        os.utime(entry)
+    except OSError:
+        return False
+    return True
+
+
+def _in_use(entry: Path) -> bool:
+    """Whether an app has locked it: one that opens files of it as long as it lives, and has not just mapped it."""
+    with suppress(OSError):
+        fd = os.open(entry / "artifact", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+    return False
+
+
+def _remove(entry: Path) -> None:
+    """Whatever it is: a disk that crashed may have made something else of it."""
+    shutil.rmtree(entry, ignore_errors=True)
+    with suppress(OSError):
+        entry.unlink()
+
+
+def _used_at(entry: Path) -> float:
+    """What went away meanwhile (another thread's or daemon's doing) was never used."""
+    try:
+        return entry.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size_of(entry: Path) -> int:
+    """Bytes; as far as it is still there."""
+    total = 0
+    for directory, _below, files in os.walk(entry):
+        for name in files:
+            with suppress(OSError):
+                total += os.stat(os.path.join(directory, name)).st_size
+    return total
+
+
+def _publish(temporary: Path, entry: Path) -> None:
+    """Make what a compile worker wrote an entry: root's, on disk, under its final name."""
+    for path in [*temporary.rglob("*"), temporary]:
+        kind = path.lstat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise Unavailable(f"the compile worker left {path.name}, which is neither a file nor a directory")
+        if os.geteuid() == 0:
+            os.chown(path, 0, 0)
+        os.chmod(path, 0o755 if stat.S_ISDIR(kind) else 0o644)
+        _sync(path)
+    try:
+        os.rename(temporary, entry)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another daemon was first: as good
+            raise
+    _sync(entry.parent)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,135 @@
+"""Compiled modules: a program's file in, its compiled form on disk out, compiled at most once."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import anyio
+
+from shimd.cgroup import Cgroup
+from shimd.cgroup.processors import processors
+from shimd.engines.registry import engine_family, engine_version
+from shimd.errors import Internal, ResourceExhausted, from_code
+from shimd.formats.magic import reject_native
+from shimd.isolation.seccomp import worker_filter
+from shimd.protocol.messages import Plan
+from shimd.supervisor.background import Background
+from shimd.supervisor.modules.cache import Cache
+from shimd.supervisor.modules.compilations import Compilation, Compilations, Waiter
+from shimd.supervisor.modules.compile_cgroups import CompileCgroups
+from shimd.supervisor.modules.source import Source, source
+from shimd.supervisor.workers.fork_client import Forks, Worker
+from shimd.supervisor.workers.fork_servers import ForkPool
+
+
+class Modules:
+    """The module cache, filled by throw-away compile workers, as many at a time as there are processors.
+
+    A compilation is the daemon's: it goes on when all who asked for it have gone away, and who asks again finds it.
+    """
+
+    def __init__(self, pool: ForkPool, tasks: Background) -> None:
+        self._pool = pool
+        self.cache = Cache(tasks=tasks)
+        self.compilations = Compilations()
+        self._turns, self._looks = anyio.CapacityLimiter(processors()), anyio.CapacityLimiter(1)
+        self._cgroups = CompileCgroups()
+        tasks.start_soon(self._cgroups.sweep)
+
+    async def compiled(self, waiter: Waiter, name: str, fd: int) -> Path:
+        """The compiled form of the program in ``fd``, called ``name``.
+
+        :raises InvalidArgument: it is not WebAssembly, or not valid
+        :raises Unimplemented: it cannot run on the waiter's engine
+        :raises ResourceExhausted: it is too large, or no space, memory or time is left to compile it
+        """
+        reject_native(name, fd)
+        family = engine_family(waiter.engine)
+        program = await source(name, fd)
+
+        async def compile(own: Source, artifact: Path) -> None:
+            size = os.fstat(own.fd).st_size
+            compilation = Compilation(name, family, size, own.digest, waiter.container)
+            with self.compilations.listed(compilation):
+                if not self._turns.available_tokens:  # it may wait for minutes: not so what is refused anyway
+                    async with self._looks:
+                        with compilation.looked_at():
+                            await self._compile(waiter.engine, compilation, own, artifact, only_look=True)
+                async with self._turns:
+                    with compilation.going_on():
+                        await self._compile(waiter.engine, compilation, own, artifact)
+
+        with self.compilations.waiting(waiter, name, program.digest):
+            return await self.cache.artifact(family, engine_version(family), program, compile, waiter.engine)
+
+    async def _compile(
+        self, engine: str, compilation: Compilation, program: Source, artifact: Path, *, only_look: bool = False
+    ) -> None:
+        forks = await self._pool.get(compilation.engine)
+        async with self._cgroups.one() as cgroup:
+            await compile_in_worker(
+                forks, compilation.program, program, artifact, worker_filter({}), engine, cgroup, only_look=only_look
+            )
+
+
+async def compile_in_worker(
+    forks: Forks,
+    name: str,
+    program: Source,
+    artifact: Path,
+    seccomp: str = "",
+    engine: str = "",
+    cgroup: Cgroup | None = None,
+    *,
+    only_look: bool = False,
+) -> None:
+    """Compile a program into ``artifact``, in a process of its own.
+
+    :param seccomp: its filter, as in the plan
+    :param engine: that will run it, if it is another than the fork server's
+    :param cgroup: of that process alone
+    :param only_look: whether to see by its outline only if it is worth while
+
+    :raises ShimdError: what is wrong with the module, or with the worker
+    """
+    plan = Plan(
+        kind="compile",
+        id=f"compile {name}",
+        artifact=str(artifact),
+        digest=program.digest,
+        engine=engine,
+        only_look=only_look,
+        seccomp=seccomp,
+    )
+    if os.geteuid() == 0:
+        plan["pidns"] = "new"  # its end is the end of all that it started, and it sees nobody whom it could kill
+    if cgroup is not None:
+        plan["unified"] = cgroup.unified
+        plan["cgroup"] = [] if cgroup.unified else cgroup.directories
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        worker = await forks.spawn(f"compile/{artifact}@{time.time_ns()}", plan, (program.fd, null, null))
+    finally:
+        os.close(null)
+    try:
+        await _outcome(name, worker, cgroup)
+    finally:
+        await forks.end(worker)
+
+
+async def _outcome(name: str, worker: Worker, cgroup: Cgroup | None) -> None:
+    packet = await worker.receive()
+    if packet is None:
+        await worker.exited.wait()
+        if cgroup is not None and cgroup.oom_count():
+            raise ResourceExhausted(f"{name}: compiling takes more memory than SHIMD_COMPILE_MEMORY allows")
+        raise Internal(f"{name}: the compile worker died{_of_what(worker.status or 0)}")
+    message, _fds = packet
+    if message["ev"] == "error":
+        raise from_code(message["code"], f"{name}: {message['message']}")
+
+
+def _of_what(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f" of {signal.Signals(-code).name}" if code < 0 else ""

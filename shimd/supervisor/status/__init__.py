@@ -1,0 +1,1 @@
+"""The status socket: what operators ask, over gRPC."""

@@ -1,0 +1,129 @@
+"""The status socket: what operators may ask (``proto/shimd/status/v1/status.proto``), over gRPC, root only."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import anyio
+import anyio.abc
+from anyio import to_thread
+from grpclib.server import Server, Stream
+
+from shimd import paths
+from shimd.api.shimd.status import v1 as api
+from shimd.errors import ResourceExhausted
+from shimd.rpc import GrpcService
+from shimd.supervisor.events import Event
+from shimd.supervisor.status import report
+from shimd.supervisor.status.history import Happened, Line, LogRing, Ring, happened, naming, now
+from shimd.supervisor.supervisor import Supervisor
+from shimd.timestamp import timestamp
+
+#: What is kept for operators: some 100 KiB of each.
+EVENTS = 512
+LINES = 1000
+#: Streams open at a time.
+MAX_STREAMS = 64
+
+
+class StatusService(api.StatusBase):
+    def __init__(self, supervisor: Supervisor, log: Ring[Line]) -> None:
+        self._supervisor = supervisor
+        self._log = log
+        self._events: Ring[Happened] = Ring(EVENTS)
+        self._started_at = now()
+        self._streams = 0
+
+    def remember(self, event: Event) -> None:
+        """To be subscribed to the event bus."""
+        self._events.append(happened(event))
+
+    async def daemon(self, message: api.DaemonRequest) -> api.DaemonResponse:
+        response = report.daemon(self._supervisor, self._started_at)
+        response.cache = await to_thread.run_sync(report.cache, self._supervisor.modules.cache.directory)
+        return response
+
+    async def tasks(self, message: api.TasksRequest) -> api.TasksResponse:
+        found = report.tasks(self._supervisor, message.namespace, message.id)
+        if message.usage:
+            await to_thread.run_sync(report.measure, found)
+        creating = report.creating(self._supervisor, message.namespace, message.id)
+        return api.TasksResponse(tasks=[*(task for _container, task in found), *creating])
+
+    async def events(self, message: api.EventsRequest) -> AsyncIterator[api.Event]:
+        def wanted(event: Happened) -> bool:
+            return message.namespace in ("", event.namespace) and message.container_id in ("", event.container)
+
+        async with aclosing(self._events.read(message.last, message.follow, wanted)) as items:
+            async for event, lost in items:
+                yield _event(event, lost)
+
+    async def logs(self, message: api.LogsRequest) -> AsyncIterator[api.LogRecord]:
+        wanted = naming(message.container_id)
+        async with aclosing(self._log.read(message.last, message.follow, wanted)) as items:
+            async for line, lost in items:
+                time = timestamp(int(line.time * 1e9))
+                yield api.LogRecord(time=time, level=line.level, message=line.message, lost=lost)
+
+    async def _call_rpc_handler_server_stream(
+        self, handler: Callable[[Any], AsyncGenerator[Any, None]], stream: "Stream[Any, Any]", request: Any
+    ) -> None:
+        """As the base class, but with a limit, and the generator ends with the stream, not when it is collected."""
+        with self._one_stream():
+            await stream.send_initial_metadata()  # a caller that follows knows now that it is heard
+            async with aclosing(handler(request)) as messages:
+                async for message in messages:
+                    await stream.send_message(message)
+
+    @contextmanager
+    def _one_stream(self) -> Iterator[None]:
+        if self._streams >= MAX_STREAMS:
+            raise ResourceExhausted(f"{MAX_STREAMS} callers follow events or logs already")
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+
+def _event(event: Happened, lost: int) -> api.Event:
+    return api.Event(
+        time=event.time,
+        namespace=event.namespace,
+        topic=event.topic,
+        container_id=event.container,
+        exec_id=event.exec,
+        pid=event.pid,
+        exit_status=event.status,
+        lost=lost,
+    )
+
+
+class StatusServer:
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Serve on :func:`shimd.paths.status_socket` until cancelled."""
+        path = paths.status_socket()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # what a killed daemon left
+        with LogRing(LINES) as log:
+            service = StatusService(self._supervisor, log.ring)
+            server = Server([GrpcService(service)])
+            with self._remembering(service):
+                await server.start(path=str(path))
+                path.chmod(0o600)
+                task_status.started()
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    server.close()
+
+    @contextmanager
+    def _remembering(self, service: StatusService) -> Iterator[None]:
+        self._supervisor.bus.subscribers.add(service.remember)
+        try:
+            yield
+        finally:
+            self._supervisor.bus.subscribers.discard(service.remember)

@@ -1,0 +1,510 @@
+"""A container: its processes, its cgroup, and what happens to them.
+
+Every method either does the whole of what it says, or raises a ShimdError and leaves nothing of it behind.
+"""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio import to_thread
+
+from shimd import oci
+from shimd.api.containerd.events import (
+    TaskCreate,
+    TaskDelete,
+    TaskExecAdded,
+    TaskExecStarted,
+    TaskExit,
+    TaskIo,
+    TaskOom,
+    TaskPaused,
+    TaskResumed,
+    TaskStart,
+)
+from shimd.api.containerd.types import Mount
+from shimd.cgroup import Cgroup
+from shimd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ShimdError
+from shimd.formats.magic import NativeProgram
+from shimd.log import logger
+from shimd.supervisor.task import bundle as bundle_files
+from shimd.supervisor.task import plans
+from shimd.supervisor.task.context import Context
+from shimd.supervisor.task.hooks import Hooks
+from shimd.supervisor.task.native import Native
+from shimd.supervisor.task.options import Options
+from shimd.supervisor.task.process import Process
+from shimd.supervisor.task.spawn import spawn
+from shimd.supervisor.task.state import State, Step
+from shimd.supervisor.task.stdio import Stdio, Streams
+from shimd.supervisor.workers.fork_client import Worker
+from shimd.supervisor.workers.jailers import Meanwhile, nothing
+from shimd.timestamp import timestamp
+
+_log = logger(__name__)
+
+
+class Container:
+    """Made by :meth:`create`; its requests are serialised by ``_lock`` where their order matters."""
+
+    def __init__(self, context: Context, id: str, bundle: Path, spec: oci.Spec, streams: Streams) -> None:
+        self.context = context
+        self.id = id
+        self.bundle = bundle
+        self.spec = spec
+        self.rootfs: list[oci.RootfsMount] = []
+        self.cgroup: Cgroup | None = None
+        self.native: Native | None = None
+        """What makes the processes, if the program is none for an engine."""
+        self.hooks = Hooks(context, id, bundle, spec)
+        """A native container's are its runtime's."""
+        self.init = Process("", spec["process"], streams)
+        self.execs: dict[str, Process] = {}
+        self._lock = anyio.Lock(fast_acquire=True)
+        self._watch = anyio.CancelScope()
+        self._killed = 0
+        """Processes that the kernel has killed for memory, as far as we have told."""
+
+    # Create, and its undoing
+
+    @classmethod
+    async def create(
+        cls, context: Context, id: str, bundle: Path, rootfs: list[oci.RootfsMount], streams: Streams, options: Options
+    ) -> "Container":
+        """Set everything up, as far as the guest's first instruction.
+
+        :raises ShimdError: what could not be set up; all that was is gone again
+        """
+        self = cls(context, id, bundle, oci.load_spec(bundle), streams)
+        self.rootfs = rootfs
+        try:
+            await self._make_init(options)
+            assert self.cgroup is not None
+            native = self.native.state if self.native is not None else None
+            bundle_files.write_record(bundle, self.init.pid, self._worker_start, self.cgroup.directories, native)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._undo()
+            await self.run_last_hooks()
+            raise
+        self.init.state = State.CREATED
+        context.publish(self._created(rootfs))
+        context.tasks.start_soon(self._monitor, self.init)
+        if not self._alone:
+            context.tasks.start_soon(self._watch_memory)
+        return self
+
+    async def _make_cgroup(self, cgroup: Cgroup) -> None:
+        """In this thread, but for systemd's: handing it to another takes longer than making it (docs/design.md)."""
+        resources = self.spec.get("linux", {}).get("resources", {})
+        bundle_files.begin_record(self.bundle, cgroup.directories)
+        if cgroup.asks_systemd:
+            await to_thread.run_sync(cgroup.make, resources)
+        else:
+            cgroup.make(resources)
+        self.cgroup = cgroup
+
+    async def _make_init(self, options: Options) -> None:
+        path = self.spec.get("linux", {}).get("cgroupsPath") or f"/{self.context.namespace}/{self.id}"
+        cgroup = Cgroup.at(path, options.systemd)
+        meanwhile: Meanwhile = partial(self._make_cgroup, cgroup)
+        if plans.shows_cgroup(self.spec):
+            await meanwhile()
+            meanwhile = nothing
+        streams = self.init.streams
+        plan = plans.init(self.id, self.bundle, self.spec, self.rootfs, cgroup, terminal=streams.terminal)
+        self.init.emulate_signals = plan["kind"] == "init" and plan["pidns"] == "new"
+        async with self._opened(self.init):  # once only: a reader takes their being closed for the end
+            try:
+                self.init.worker = await spawn(
+                    self.context,
+                    self.id,
+                    plan,
+                    self._fds(self.init),
+                    meanwhile,
+                    partial(self._run_create_hooks, cgroup),
+                )
+            except NativeProgram:
+                self.init.worker = await self._become_native(options)
+        if cgroup.scope is not None:
+            await to_thread.run_sync(cgroup.has_processes)
+
+    async def _run_create_hooks(self, cgroup: Cgroup, worker: Worker) -> None:
+        """With a record of what they may leave in the cgroup, too."""
+        bundle_files.write_record(self.bundle, worker.pid, worker.start, cgroup.directories)
+        await self.hooks.creating(worker.pid, cgroup)
+
+    async def _become_native(self, options: Options) -> Worker:
+        """The worker found a program for the host, and is gone: the native runtime makes the container in its place."""
+        self.init.emulate_signals = False
+        assert self.cgroup is not None
+        await to_thread.run_sync(self.cgroup.give_up)
+        self.native = Native(self.context, self.id, self.bundle, self.spec, options)
+        return await self.native.create(self.init, self.rootfs)
+
+    @asynccontextmanager
+    async def _opened(self, process: Process) -> AsyncIterator[None]:
+        """With the streams open, of which the process gets duplicates within."""
+        size = process.spec.get("consoleSize", {"height": 0, "width": 0})
+        process.stdio = await Stdio.open(
+            process.streams, self.id, self.context.namespace, (size["height"], size["width"])
+        )
+        try:
+            yield
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await process.stdio.close()
+            raise
+        process.stdio.handed_over(self.context.tasks)
+
+    def _fds(self, process: Process) -> tuple[int, int, int]:
+        assert process.stdio is not None
+        return process.stdio.fds
+
+    @property
+    def _worker_start(self) -> int:
+        assert self.init.worker is not None
+        return self.init.worker.start
+
+    async def _undo(self) -> None:
+        if self.init.worker is not None:
+            await self._end(self.init)
+        await self._remove_what_is_left()
+
+    async def _remove_what_is_left(self) -> None:
+        if self.native is not None:
+            await self.native.delete()
+        if self.cgroup is not None and self.hooks.run_inside:
+            await to_thread.run_sync(self.cgroup.kill)
+        await self._remove_cgroup()
+        if not self._has_last_hooks:
+            bundle_files.remove_record(self.bundle)
+
+    @property
+    def _has_last_hooks(self) -> bool:
+        return self.native is None and self.hooks.are_last
+
+    async def run_last_hooks(self) -> None:
+        """poststop, once all else is gone. If nobody waits for them any more, the record stays, and the launcher's
+        ``delete`` runs them."""
+        if self._has_last_hooks:
+            await self.hooks.stopped()
+            bundle_files.remove_record(self.bundle)
+
+    async def _end(self, process: Process) -> None:
+        """Kill a worker whose process never came to be, and forget it."""
+        assert process.worker is not None
+        with suppress(NotFound):
+            process.kill(9)
+        await process.worker.exited.wait()
+        await self._release_worker(process)
+
+    async def _remove_cgroup(self) -> None:
+        if self.cgroup is None or self.cgroup.remove_at_once():
+            return
+        try:
+            await to_thread.run_sync(self.cgroup.remove)
+        except OSError as error:  # a container must be deletable, whatever somebody else put into its cgroup
+            _log.error("container %s: its cgroup cannot be removed: %s", self.id, error)
+
+    async def _forget(self, process: Process) -> None:
+        assert process.worker is not None
+        with suppress(ShimdError):  # a fork server that died has forgotten already
+            await process.worker.forks.forget(process.worker)
+
+    # Life
+
+    def process(self, exec_id: str) -> Process:
+        """:raises NotFound: no such exec"""
+        if not exec_id:
+            return self.init
+        try:
+            return self.execs[exec_id]
+        except KeyError:
+            raise NotFound(f"process {exec_id} of container {self.id} does not exist") from None
+
+    async def start(self, exec_id: str) -> int:
+        """Let the guest run; returns the pid."""
+        process = self.process(exec_id)
+        async with self._lock:
+            if process is not self.init and process.state is None:
+                await self._start_exec(process)
+            else:
+                await self._start_init(process)
+        if process is self.init and self.native is None:  # it runs: who wants to end it need not wait for its hooks
+            await self._unless_it_fails(self.hooks.started(process.pid))
+        return process.pid
+
+    async def _start_init(self, process: Process) -> None:
+        async with process.starting:
+            process.check(Step.START)
+            if self.native is not None:
+                await self.native.start()
+            else:
+                await self._unless_it_fails(self._while_it_lives(self.hooks.starting(process.pid, self._own_cgroup)))
+            self._release(process)
+            self.context.publish(TaskStart(container_id=self.id, pid=process.pid))
+
+    async def _while_it_lives(self, hooks: Awaitable[None]) -> None:
+        """Hooks that come to nothing once the container's process is gone.
+
+        :raises FailedPrecondition: it is gone
+        """
+        worker = self.init.worker
+        assert worker is not None
+        outcome: ShimdError | None = FailedPrecondition(
+            f"container {self.id} has ended while its startContainer hooks ran"
+        )
+
+        async def cancel(scope: anyio.CancelScope) -> None:
+            await worker.exited.wait()
+            scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel, tasks.cancel_scope)
+            try:
+                await hooks
+                outcome = None
+            except ShimdError as error:
+                outcome = error
+            tasks.cancel_scope.cancel()
+        if outcome is not None:  # raised here, since a task group would wrap it
+            raise outcome
+
+    async def _unless_it_fails(self, hooks: Awaitable[None]) -> None:
+        """A container whose hooks fail is stopped."""
+        try:
+            await hooks
+        except ShimdError:
+            with suppress(NotFound):
+                self.init.kill(signal.SIGKILL)
+            raise
+
+    @property
+    def _own_cgroup(self) -> Cgroup:
+        assert self.cgroup is not None
+        return self.cgroup
+
+    def _release(self, process: Process) -> None:
+        # No await between the state, the worker and the event: an exit must find the start published.
+        process.take(Step.START)
+        assert process.worker is not None
+        if self.native is None:
+            process.worker.send({"op": "start"})
+
+    async def _start_exec(self, process: Process) -> None:
+        if self.init.state is not State.RUNNING:
+            raise FailedPrecondition(f"container {self.id} is not running")
+        try:
+            async with self._opened(process):
+                process.worker = await self._make_exec(process)
+        except ShimdError:
+            self._tell_of_kills()  # that may be why
+            raise
+        process.state = State.CREATED
+        self.context.tasks.start_soon(self._monitor, process)  # first: it may be gone already, and others wait for it
+        self._release(process)
+        self.context.publish(TaskExecStarted(container_id=self.id, exec_id=process.name, pid=process.pid))
+
+    async def _make_exec(self, process: Process) -> Worker:
+        if self.native is not None:
+            return await self.native.exec(process)
+        assert self.cgroup is not None
+        plan = plans.exec(
+            f"{self.id}/{process.name}",
+            self.bundle,
+            self.spec,
+            process.spec,
+            self.cgroup,
+            self.init.pid,
+            terminal=process.streams.terminal,
+        )
+        return await spawn(self.context, self.id, plan, self._fds(process))
+
+    async def add_exec(self, exec_id: str, spec: oci.Process, streams: Streams) -> None:
+        """Register a process to be started by :meth:`start`."""
+        oci.check_process(spec, f"exec {exec_id}")
+        async with self._lock:
+            if exec_id in self.execs:
+                raise AlreadyExists(f"process {exec_id} of container {self.id} exists already")
+            if self.init.state is not State.RUNNING:
+                raise FailedPrecondition(f"container {self.id} is not running")
+            self.execs[exec_id] = Process(exec_id, spec, streams)
+        self.context.publish(TaskExecAdded(container_id=self.id, exec_id=exec_id))
+
+    async def kill(self, exec_id: str, number: int, everything: bool) -> None:
+        """Deliver a signal to a process, or to all processes of the container."""
+        process = self.process(exec_id)
+        try:
+            process.kill(number)
+        except ValueError as error:
+            raise InvalidArgument(str(error)) from None
+        if everything:
+            self._kill_others(number)
+        if self.init.state is State.PAUSED and number == 9:
+            await self._thaw()  # a frozen process does not die
+
+    def _kill_others(self, number: int) -> None:
+        for other in self.execs.values():
+            with suppress(NotFound):
+                other.kill(number)
+        if self.native is not None:  # whose processes have children
+            known = {self.init.pid, *(other.pid for other in self.execs.values())}
+            for pid in set(self.pids()) - known:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    async def _thaw(self) -> None:
+        if self.cgroup is not None:
+            await to_thread.run_sync(self.cgroup.thaw)
+
+    async def pause(self) -> None:
+        async with self._lock:
+            self.init.take(Step.PAUSE)
+            assert self.cgroup is not None
+            try:
+                await to_thread.run_sync(self.cgroup.freeze)
+            except BaseException:
+                if self.init.state is State.PAUSED:
+                    self.init.take(Step.RESUME)
+                raise
+        self.context.publish(TaskPaused(container_id=self.id))
+
+    async def resume(self) -> None:
+        async with self._lock:
+            self.init.take(Step.RESUME)
+            await self._thaw()
+        self.context.publish(TaskResumed(container_id=self.id))
+
+    async def update(self, resources: dict[str, Any]) -> None:
+        """Change the cgroup's limits (``linux.resources`` of the runtime spec)."""
+        async with self._lock:
+            if self.cgroup is None or self.init.state is State.STOPPED:
+                raise FailedPrecondition(f"container {self.id} is not running")
+            await to_thread.run_sync(self.cgroup.apply, resources)
+
+    def pids(self) -> list[int]:
+        """All processes; the init's pid until Delete (containerd 2.x reaps a stopped task that has none)."""
+        found = self.cgroup.pids() if self.cgroup is not None else []
+        return sorted({*found, self.init.pid})
+
+    # Exit
+
+    async def _monitor(self, process: Process) -> None:
+        """Wait for a process's exit and tell everybody: execs before the init that they lived under."""
+        assert process.worker is not None
+        await process.worker.exited.wait()
+        if process.worker.status == signal.SIGKILL:
+            self._tell_of_kills()
+        if process is self.init:
+            await self._end_execs()
+            await self._end_children()
+            self._watch.cancel()
+        async with process.starting:
+            pass
+        exit = process.has_exited()
+        process.exited.set()
+        self.context.publish(
+            TaskExit(
+                container_id=self.id,
+                id=process.name or self.id,
+                pid=process.pid,
+                exit_status=exit.code,
+                exited_at=timestamp(exit.at),
+            )
+        )
+
+    async def _end_execs(self) -> None:
+        for process in list(self.execs.values()):
+            if process.worker is not None:
+                with suppress(NotFound):
+                    process.kill(9)
+                await process.exited.wait()
+
+    async def _end_children(self) -> None:
+        """Of a native program in a pid namespace that is not its own, whose end is therefore not theirs."""
+        if self.native is not None and self.cgroup is not None and plans.pid_namespace(self.spec) != "new":
+            await to_thread.run_sync(self.cgroup.kill)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether the kernel can kill nothing here but processes whose exit we are told of."""
+        return self.init.worker is not None and self.init.worker.alone
+
+    async def _watch_memory(self) -> None:
+        """Tell of each time the kernel killed something for memory, where no exit may tell."""
+        assert self.cgroup is not None
+        with self._watch:
+            async for _kill in self.cgroup.oom_kills():
+                self._tell_of_kills()
+
+    def _tell_of_kills(self) -> None:
+        """For memory, that are new."""
+        count = self.cgroup.oom_count() if self.cgroup is not None else 0
+        while self._killed < count:
+            self._killed += 1
+            self.context.publish(TaskOom(container_id=self.id))
+
+    # Delete
+
+    async def delete(self, exec_id: str) -> Process:
+        """Remove a process that has stopped, and with the init the container.
+
+        :raises FailedPrecondition: it runs
+        """
+        process = self.process(exec_id)
+        async with self._lock:
+            await self._stop_created(process)
+            if process.state is None:
+                process.state = State.STOPPED
+            process.take(Step.DELETE)
+            with anyio.CancelScope(shield=True):  # from here on it is deleted, whether or not the caller still waits
+                await self._discard(process)
+        return process
+
+    async def _discard(self, process: Process) -> None:
+        await self._release_worker(process)
+        if process is not self.init:
+            del self.execs[process.name]
+            return
+        for other in self.execs.values():  # execs that nobody deleted end with their container
+            await self._release_worker(other)
+        self.execs.clear()
+        await self._remove_what_is_left()
+
+    async def _release_worker(self, process: Process) -> None:
+        if process.worker is not None and process.stdio is not None:
+            await self._forget(process)
+            await process.stdio.close()
+
+    async def _stop_created(self, process: Process) -> None:
+        """A process that was never started may be deleted at once (as runc does)."""
+        if process is self.init and process.state is State.CREATED:
+            with suppress(NotFound):
+                process.kill(9)
+            await process.exited.wait()
+
+    def deleted(self) -> TaskDelete:
+        exit = self.init.exit
+        return TaskDelete(
+            container_id=self.id,
+            pid=self.init.pid,
+            exit_status=exit.code if exit else 0,
+            exited_at=timestamp(exit.at) if exit else None,
+        )
+
+    def _created(self, rootfs: list[oci.RootfsMount]) -> TaskCreate:
+        streams = self.init.streams
+        return TaskCreate(
+            container_id=self.id,
+            bundle=str(self.bundle),
+            rootfs=[Mount(**mount) for mount in rootfs],
+            io=TaskIo(stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr, terminal=streams.terminal),
+            checkpoint="",
+            pid=self.init.pid,
+        )

@@ -1,0 +1,155 @@
+"""A native container beside Wasm ones: ``runc`` (or another runtime with its command line) makes its processes.
+
+Which they are is the one difference: streams, cgroup, states, signals, exits and events are every container's, and its
+processes are followed by the fork server like workers (``shimd/worker/native.py``).
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+from anyio import to_thread
+from anyio.abc import UNIXSocketStream
+
+from shimd import oci, paths
+from shimd.cgroup.paths import is_systemd
+from shimd.errors import Internal, InvalidArgument
+from shimd.linux import libc
+from shimd.protocol.messages import Plan
+from shimd.supervisor.task.context import Context
+from shimd.supervisor.task.options import Options
+from shimd.supervisor.task.process import Process
+from shimd.supervisor.workers.fork_client import Forks, Worker
+
+
+class Native:
+    """One container, by the command line that runc, crun and youki share."""
+
+    def __init__(self, context: Context, id: str, bundle: Path, spec: oci.Spec, options: Options) -> None:
+        self._context, self._id, self._bundle, self._spec = context, id, bundle, spec
+        self._rootfs = str(bundle / spec["root"]["path"])
+        program = shutil.which(options.runtime)
+        if program is None:
+            raise InvalidArgument(f"there is no {options.runtime} on this node to run a native program with")
+        self._root = paths.native_root(context.namespace)
+        self.state = self._root / id
+        """The directory in which the runtime keeps what it knows of the container."""
+        systemd = options.systemd or is_systemd(spec.get("linux", {}).get("cgroupsPath", ""))
+        self._command = [program, "--root", str(self._root), *(["--systemd-cgroup"] if systemd else [])]
+
+    async def create(self, process: Process, rootfs: list[oci.RootfsMount]) -> Worker:
+        """Make the container's first process, which waits for :meth:`start`; ``process`` has its streams.
+
+        :raises ShimdError: in the runtime's own words
+        """
+        await self._forget_any()
+        plan = Plan(kind="native", bundle=str(self._bundle), spec=self._spec, rootfs=rootfs)
+        return await self._make(process, plan, "create", "--bundle", str(self._bundle))
+
+    async def start(self) -> None:
+        with TemporaryDirectory(prefix="shimd-runc-") as scratch:
+            await self._run(Path(scratch), "start", self._id)
+
+    async def exec(self, process: Process) -> Worker:
+        """Make and start a further process.
+
+        :raises ShimdError: in the runtime's own words
+        """
+        with TemporaryDirectory(prefix="shimd-exec-") as scratch:
+            file = Path(scratch) / "process.json"
+            file.write_text(json.dumps(process.spec))
+            plan = Plan(kind="native", bundle=str(self._bundle))
+            return await self._make(process, plan, "exec", "--detach", "--process", str(file))
+
+    async def delete(self) -> None:
+        """Remove what the runtime keeps, and the root file system's mounts. Quietly, if there is nothing."""
+        with suppress(OSError):  # a container must be deletable, even if its runtime is gone from the node
+            await self._forget_any()
+        await to_thread.run_sync(_unmount_all, self._rootfs)
+
+    async def _forget_any(self) -> None:
+        """A container of that name, perhaps of a daemon that died over it."""
+        if self.state.exists():
+            await anyio.run_process([*self._command, "delete", "--force", self._id], check=False, env=_environment())
+
+    async def _make(self, process: Process, plan: Plan, *arguments: str) -> Worker:
+        with TemporaryDirectory(prefix="shimd-runc-") as name:
+            scratch = Path(name)
+            async with _console(process, scratch) as console:
+                pid_file = scratch / "pid"
+                words = [*arguments, "--pid-file", str(pid_file), *console, self._id]
+                plan["command"] = [*self._with_log(scratch), *words]
+                plan["id"] = f"{self._id}/{process.name}" if process.name else self._id
+                await self._become(process, plan, scratch)
+            return await self._follow(process, int(pid_file.read_text()))
+
+    async def _become(self, process: Process, plan: Plan, scratch: Path) -> None:
+        assert process.stdio is not None
+        forks = await self._context.forks()
+        worker = await forks.spawn(self._key(f"{plan['id']}/runtime"), plan, process.stdio.fds)
+        try:
+            await worker.becomes_another()
+            await worker.exited.wait()
+            if worker.status != 0:
+                raise _failure(scratch)
+        finally:
+            await forks.end(worker)
+
+    async def _follow(self, process: Process, pid: int) -> Worker:
+        forks: Forks = await self._context.forks()
+        return await forks.follow(self._key(f"{self._id}/{process.name}"), pid)
+
+    def _key(self, name: str) -> str:
+        return f"{self._context.namespace}/{name}@{time.time_ns()}"
+
+    def _with_log(self, scratch: Path) -> list[str]:
+        program, *options = self._command
+        return [program, "--log", str(scratch / "log"), "--log-format", "json", *options]
+
+    async def _run(self, scratch: Path, *arguments: str) -> None:
+        done = await anyio.run_process([*self._with_log(scratch), *arguments], check=False, env=_environment())
+        if done.returncode != 0:
+            raise _failure(scratch)
+
+
+def _environment() -> dict[str, str]:
+    """Of the daemon's own only the path: NOTIFY_SOCKET, say, would be taken for the container's."""
+    return {"PATH": os.environ.get("PATH", os.defpath)}
+
+
+def _failure(scratch: Path) -> Internal:
+    """The runtime's last error, from its log."""
+    with suppress(OSError, ValueError, KeyError):
+        lines = (scratch / "log").read_text().splitlines()
+        errors = [entry for entry in map(json.loads, lines) if entry.get("level") in ("error", "fatal")]
+        if errors:
+            return Internal(str(errors[-1]["msg"]))
+    return Internal("the native runtime failed and said nothing")
+
+
+@asynccontextmanager
+async def _console(process: Process, scratch: Path) -> AsyncIterator[list[str]]:
+    """The runtime's arguments for a terminal, whose other end it sends over a socket (runc's docs/terminals.md)."""
+    assert process.stdio is not None
+    if not process.streams.terminal:
+        yield []
+        return
+    path = scratch / "console.sock"
+    async with await anyio.create_unix_listener(path) as listener:
+        yield ["--console-socket", str(path)]
+        async with await listener.accept() as stream:
+            assert isinstance(stream, UNIXSocketStream)
+            _name, fds = await stream.receive_fds(4096, 1)
+            process.stdio.attach(int(fds[0]))
+
+
+def _unmount_all(path: str) -> None:
+    with suppress(OSError):  # EINVAL: nothing is mounted there any more
+        for _layer in range(16):
+            libc.umount(path)

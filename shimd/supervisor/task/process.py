@@ -1,0 +1,110 @@
+"""One process of a container: the init or an exec. Its state, its worker, its streams and its exit."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from functools import partial
+
+import anyio
+
+from shimd import oci
+from shimd.errors import FailedPrecondition, NotFound
+from shimd.supervisor.task.signals import Action, default_action
+from shimd.supervisor.task.state import IllegalStep, State, Step, after
+from shimd.supervisor.task.stdio import Stdio, Streams
+from shimd.supervisor.workers.fork_client import Worker
+
+
+@dataclass(frozen=True)
+class Exit:
+    code: int
+    """0 to 255; 128 + n for a process that signal n killed."""
+    at: int
+    """Nanoseconds since the epoch."""
+
+
+@dataclass(eq=False)
+class Process:
+    """``name`` is the exec's id, empty for the init."""
+
+    name: str
+    spec: oci.Process
+    streams: Streams
+    state: State | None = None
+    """``None``: added by Exec, not started yet."""
+    worker: Worker | None = None
+    stdio: Stdio | None = None
+    exit: Exit | None = None
+    exited: anyio.Event = field(default_factory=anyio.Event)
+    emulate_signals: bool = False
+    """Process 1 of its pid namespace: the kernel would drop what has a default action (``signals.py``)."""
+    created_at: int = field(default_factory=time.time_ns)
+    """When it was asked for, by Create or Exec; nanoseconds since the epoch, as all times."""
+    started_at: int = 0
+    starting: anyio.Lock = field(default_factory=partial(anyio.Lock, fast_acquire=True))
+    """Held while it is started: an exit that comes meanwhile is told after the start."""
+    _killed_by: int = 0
+
+    @property
+    def pid(self) -> int:
+        return self.worker.pid if self.worker else 0
+
+    def take(self, step: Step) -> None:
+        """:raises FailedPrecondition: the state table does not know this step from here"""
+        self.state = self._after(step)
+        if step is Step.START:
+            self.started_at = time.time_ns()
+
+    def _after(self, step: Step) -> State:
+        try:
+            if self.state is None:
+                raise IllegalStep(State.CREATED, step)
+            return after(self.state, step)
+        except IllegalStep as error:
+            raise FailedPrecondition(str(error)) from None
+
+    def check(self, step: Step) -> None:
+        """:raises FailedPrecondition: :meth:`take` would refuse this step"""
+        self._after(step)
+
+    def kill(self, number: int) -> None:
+        """Deliver a signal.
+
+        :raises NotFound: the process has exited
+        :raises ValueError: there is no such signal
+        """
+        if self.worker is None or self.worker.status is not None:
+            raise NotFound("process already finished")
+        action = default_action(number)
+        if action is Action.IGNORE and self.emulate_signals:
+            return
+        try:
+            self.worker.signal(self._delivered(action, number))
+        except ProcessLookupError:
+            raise NotFound("process already finished") from None
+
+    def _delivered(self, action: Action, number: int) -> int:
+        assert self.worker is not None
+        if not self.emulate_signals or number in self.worker.handled:
+            return number
+        if action is Action.TERMINATE:
+            self._killed_by = self._killed_by or number
+            return signal.SIGKILL
+        return signal.SIGSTOP if action is Action.STOP else number
+
+    def has_exited(self) -> Exit:
+        """Take the worker's exit over; called once, when it is known."""
+        assert self.worker is not None and self.worker.status is not None
+        self.exit = Exit(exit_code(self.worker.status, self._killed_by), self.worker.exited_at)
+        self.take(Step.EXIT)
+        return self.exit
+
+
+def exit_code(status: int, emulated: int = 0) -> int:
+    """A wait status as a container's exit code; ``emulated`` is the signal that a SIGKILL of ours stood for."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return code
+    number = -code
+    return 128 + (emulated if emulated and number == signal.SIGKILL else number)

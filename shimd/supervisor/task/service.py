@@ -1,0 +1,234 @@
+"""containerd's Task service (``containerd.task.v2`` and ``v3``: the same 17 methods), as far as a message goes.
+
+Each method finds the container, lets it act, and answers; what it means stands in ``container.py``. One service serves
+one (engine, containerd, containerd namespace).
+"""
+
+import json
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any as AnyJson
+
+import shimd
+from shimd import oci
+from shimd.api.containerd.runc.v1 import ProcessDetails
+from shimd.api.containerd.task import v3 as api
+from shimd.api.containerd.types import Mount
+from shimd.api.containerd.v1.types import ProcessInfo, Status
+from shimd.api.google.protobuf import Any, Empty
+from shimd.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ShimdError,
+    Unimplemented,
+    from_os,
+)
+from shimd.supervisor.task import options
+from shimd.supervisor.task.container import Container
+from shimd.supervisor.task.context import Context
+from shimd.supervisor.task.metrics import metrics
+from shimd.supervisor.task.process import Exit, Process
+from shimd.supervisor.task.state import State
+from shimd.supervisor.task.stdio import Streams
+from shimd.timestamp import timestamp
+from shimd.typeurl import pack
+
+_STATUS = {
+    None: Status.CREATED,
+    State.CREATED: Status.CREATED,
+    State.RUNNING: Status.RUNNING,
+    State.PAUSED: Status.PAUSED,
+    State.STOPPED: Status.STOPPED,
+    State.DELETED: Status.STOPPED,
+}
+
+
+class TaskService(api.TaskBase):
+    """The containers of one context, by id."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.containers: dict[str, Container] = {}
+        self._creating: set[str] = set()
+
+    def _container(self, id: str) -> Container:
+        try:
+            return self.containers[id]
+        except KeyError:
+            raise NotFound(f"container {id} does not exist") from None
+
+    def _process(self, id: str, exec_id: str) -> Process:
+        return self._container(id).process(exec_id)
+
+    async def create(self, message: api.CreateTaskRequest) -> api.CreateTaskResponse:
+        id = message.id
+        if id in self.containers or id in self._creating:
+            raise AlreadyExists(f"container {id} exists already")
+        if message.checkpoint:
+            raise Unimplemented(f"container {id}: WebAssembly apps cannot be restored from a checkpoint")
+        self._creating.add(id)
+        try:
+            container = await Container.create(
+                self._context,
+                id,
+                Path(message.bundle),
+                _mounts(message.rootfs),
+                _streams(message),
+                options.parse(message.options),
+            )
+        except (ShimdError, OSError) as error:
+            raise _named(error, id) from error
+        finally:
+            self._creating.discard(id)
+        self.containers[id] = container
+        return api.CreateTaskResponse(pid=container.init.pid)
+
+    async def start(self, message: api.StartRequest) -> api.StartResponse:
+        container = self._container(message.id)
+        try:
+            return api.StartResponse(pid=await container.start(message.exec_id))
+        except (ShimdError, OSError) as error:
+            raise _named(error, message.id) from error
+
+    async def delete(self, message: api.DeleteRequest) -> api.DeleteResponse:
+        container = self._container(message.id)
+        process = await container.delete(message.exec_id)
+        if process is container.init:
+            del self.containers[message.id]
+            await container.run_last_hooks()
+            self._context.publish(container.deleted())
+        return api.DeleteResponse(pid=process.pid, **_exit(process))
+
+    async def abandon(self, container: Container) -> Exit:
+        """End a container that containerd has given up; containerd itself tells of its deletion."""
+        with suppress(NotFound):
+            await container.kill("", signal.SIGKILL, everything=True)
+        await container.init.exited.wait()
+        await container.delete("")
+        del self.containers[container.id]
+        await container.run_last_hooks()
+        assert container.init.exit is not None
+        return container.init.exit
+
+    async def pids(self, message: api.PidsRequest) -> api.PidsResponse:
+        container = self._container(message.id)
+        execs = {process.pid: process.name for process in container.execs.values()}
+        return api.PidsResponse(
+            processes=[
+                ProcessInfo(pid=pid, info=pack(ProcessDetails(exec_id=execs[pid])) if pid in execs else None)
+                for pid in container.pids()
+            ]
+        )
+
+    async def state(self, message: api.StateRequest) -> api.StateResponse:
+        container = self._container(message.id)
+        process = container.process(message.exec_id)
+        streams = process.streams
+        return api.StateResponse(
+            id=process.name or container.id,
+            bundle=str(container.bundle),
+            pid=process.pid,
+            status=_STATUS[process.state],
+            stdin=streams.stdin,
+            stdout=streams.stdout,
+            stderr=streams.stderr,
+            terminal=streams.terminal,
+            exec_id=process.name,
+            **_exit(process),
+        )
+
+    async def pause(self, message: api.PauseRequest) -> Empty:
+        await self._container(message.id).pause()
+        return Empty()
+
+    async def resume(self, message: api.ResumeRequest) -> Empty:
+        await self._container(message.id).resume()
+        return Empty()
+
+    async def checkpoint(self, message: api.CheckpointTaskRequest) -> Empty:
+        self._container(message.id)
+        raise Unimplemented(f"container {message.id}: WebAssembly apps cannot be checkpointed")
+
+    async def kill(self, message: api.KillRequest) -> Empty:
+        await self._container(message.id).kill(message.exec_id, message.signal, message.all)
+        return Empty()
+
+    async def exec(self, message: api.ExecProcessRequest) -> Empty:
+        spec: oci.Process = _json(message.spec, f"exec {message.exec_id}")
+        spec["terminal"] = message.terminal
+        await self._container(message.id).add_exec(message.exec_id, spec, _streams(message))
+        return Empty()
+
+    async def resize_pty(self, message: api.ResizePtyRequest) -> Empty:
+        process = self._process(message.id, message.exec_id)
+        if process.stdio is None:
+            raise FailedPrecondition(f"process {message.exec_id} of container {message.id} is not running")
+        process.stdio.resize(message.height, message.width)
+        return Empty()
+
+    async def close_io(self, message: api.CloseIoRequest) -> Empty:
+        process = self._process(message.id, message.exec_id)
+        if message.stdin and process.stdio is not None:
+            process.stdio.close_stdin()
+        return Empty()
+
+    async def update(self, message: api.UpdateTaskRequest) -> Empty:
+        await self._container(message.id).update(_json(message.resources, "resources"))
+        return Empty()
+
+    async def wait(self, message: api.WaitRequest) -> api.WaitResponse:
+        process = self._process(message.id, message.exec_id)
+        await process.exited.wait()
+        return api.WaitResponse(**_exit(process))
+
+    async def stats(self, message: api.StatsRequest) -> api.StatsResponse:
+        cgroup = self._container(message.id).cgroup
+        if cgroup is None:
+            raise NotFound(f"container {message.id} has no cgroup")
+        return api.StatsResponse(stats=pack(metrics(cgroup.stats())))
+
+    async def connect(self, message: api.ConnectRequest) -> api.ConnectResponse:
+        container = self.containers.get(message.id)
+        pid = container.init.pid if container else 0
+        return api.ConnectResponse(shim_pid=os.getpid(), task_pid=pid, version=shimd.__version__)
+
+    async def shutdown(self, message: api.ShutdownRequest) -> Empty:
+        """Comes after every Delete, for a shim of one's own. This one is shared: it stays."""
+        return Empty()
+
+
+def _named(error: ShimdError | OSError, id: str) -> ShimdError:
+    """The same error, naming the container."""
+    plain = from_os(error) if isinstance(error, OSError) else error
+    return type(plain)(f"container {id}: {plain}")
+
+
+def _exit(process: Process) -> dict[str, AnyJson]:
+    exit = process.exit
+    return {"exit_status": exit.code, "exited_at": timestamp(exit.at)} if exit else {}
+
+
+def _streams(message: api.CreateTaskRequest | api.ExecProcessRequest) -> Streams:
+    return Streams(message.stdin, message.stdout, message.stderr, message.terminal)
+
+
+def _mounts(rootfs: list[Mount]) -> list[oci.RootfsMount]:
+    return [
+        oci.RootfsMount(type=mount.type, source=mount.source, target=mount.target, options=list(mount.options))
+        for mount in rootfs
+    ]
+
+
+def _json(packed: Any | None, where: str) -> AnyJson:
+    """A runtime-spec structure, which containerd packs as JSON."""
+    try:
+        value = json.loads(packed.value if packed else b"")
+    except ValueError as error:
+        raise InvalidArgument(f"{where}: not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{where}: not a JSON object")
+    return value

@@ -1,0 +1,299 @@
+"""Standard streams of a process: what containerd names in Create and Exec, opened for the worker.
+
+containerd names each stream by a FIFO's path, or by a URI: ``fifo://``, ``file://`` (append) or ``binary://`` (a
+logging program: containerd's docs, "Shim Authoring", Logging). The worker writes into these descriptors itself; only a
+terminal is copied, since its other end must outlive any reader.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import termios
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+
+from shimd.errors import FailedPrecondition, InvalidArgument, reason
+from shimd.supervisor.task.logger import Logger
+from shimd.supervisor.workers.jailers import Tasks
+
+_CHUNK = 65536
+#: Seconds to wait for somebody to read what a FIFO will bring.
+_PATIENCE = 5.0
+#: Seconds after a process's exit for the rest of its terminal's output to be read.
+_DRAINING = 2.0
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The streams as containerd names them; empty for none."""
+
+    stdin: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    terminal: bool = False
+
+
+class Stdio:
+    """The opened streams of one process. Use: ``open`` → pass ``fds`` to the worker → ``handed_over`` → ``close``."""
+
+    def __init__(self) -> None:
+        self.fds: tuple[int, int, int] = (-1, -1, -1)
+        self._worker_ends = ExitStack()
+        self._stdin_writer: int | None = None
+        self._console: Console | None = None
+        self._logger: Logger | None = None
+
+    @classmethod
+    async def open(cls, streams: Streams, container: str, namespace: str, size: tuple[int, int]) -> "Stdio":
+        """Open everything; ``size`` is the terminal's (rows, columns).
+
+        :raises InvalidArgument: a stream cannot be opened; the message names it
+        """
+        self = cls()
+        try:
+            if streams.terminal:
+                await self._open_console(streams, size)
+            else:
+                stdin = self._open_stdin(streams.stdin)
+                self.fds = (stdin, *await self._open_outputs(streams, container, namespace))
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    def _own(self, fd: int) -> int:
+        """Close ``fd`` once the worker has its duplicate."""
+        self._worker_ends.callback(os.close, fd)
+        return fd
+
+    def _open_stdin(self, name: str) -> int:
+        if not name:
+            return self._own(os.open(os.devnull, os.O_RDONLY))
+        with _naming("stdin", name):
+            # A blocking open waits for a writer that may have gone; our own write end keeps the reader from an early
+            # EOF.
+            reader = self._own(os.open(_path(name), os.O_RDONLY | os.O_NONBLOCK))
+            if stat.S_ISFIFO(os.fstat(reader).st_mode):
+                self._stdin_writer = os.open(_path(name), os.O_WRONLY | os.O_NONBLOCK)
+            os.set_blocking(reader, True)
+        return reader
+
+    async def _open_outputs(self, streams: Streams, container: str, namespace: str) -> tuple[int, int]:
+        if urlsplit(streams.stdout).scheme == "binary":
+            self._logger = await Logger.start(streams.stdout, container, namespace)
+            return self._own(self._logger.stdout), self._own(self._logger.stderr)
+        async with _readers(streams.stdout, streams.stderr):
+            stdout = self._own(open_output("stdout", streams.stdout))
+            if streams.stderr == streams.stdout:
+                return stdout, stdout
+            return stdout, self._own(open_output("stderr", streams.stderr))
+
+    async def _open_console(self, streams: Streams, size: tuple[int, int]) -> None:
+        self._console = await Console.open(streams, size)
+        master, slave = os.openpty()
+        self.fds = (self._own(slave),) * 3
+        self._console.attach(master)
+
+    def attach(self, master: int) -> None:
+        """Take over the master side of a terminal that somebody else made, in place of our own."""
+        assert self._console is not None
+        self._console.attach(master)
+
+    def handed_over(self, tasks: Tasks) -> None:
+        """The worker has its duplicates: close ours, and start copying if there is a terminal."""
+        self._worker_ends.close()
+        if self._console is not None:
+            self._console.start(tasks)
+
+    def close_stdin(self) -> None:
+        """Let the process read the end of its input once containerd's writers are gone too (CloseIO)."""
+        if self._stdin_writer is not None:
+            os.close(self._stdin_writer)
+            self._stdin_writer = None
+
+    def resize(self, rows: int, columns: int) -> None:
+        """:raises FailedPrecondition: the process has no terminal"""
+        if self._console is None:
+            raise FailedPrecondition("the process has no terminal to resize")
+        self._console.resize(rows, columns)
+
+    async def close(self) -> None:
+        """After the process's exit: let what it wrote reach its readers, then close everything."""
+        self._worker_ends.close()
+        self.close_stdin()
+        if self._console is not None:
+            await self._console.close()
+        if self._logger is not None:
+            await self._logger.close()
+
+
+def open_output(stream: str, name: str) -> int:
+    """Open an output that containerd names by path, ``fifo://`` or ``file://`` URI; ``/dev/null`` for an empty name.
+
+    :raises InvalidArgument: the stream and its name, with the system's reason
+    """
+    if not name:
+        return os.open(os.devnull, os.O_WRONLY)
+    path = _path(name)
+    with _naming(stream, name):
+        if urlsplit(name).scheme == "file":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        # Read-write: a reader that leaves, as containerd does in a restart, must not be the app's end (SIGPIPE).
+        return os.open(path, os.O_RDWR if stat.S_ISFIFO(path.stat().st_mode) else os.O_WRONLY | os.O_APPEND)
+
+
+@asynccontextmanager
+async def _readers(*names: str) -> AsyncIterator[None]:
+    """With somebody at the other end of those that are FIFOs; or without, if nobody has come for a while.
+
+    containerd opens its ends in threads, which may come after a fast app has gone: then the output is lost, and the
+    reader waits for a writer for ever. (runc waits, too, without an end.)
+    """
+    waiting = [_path(name) for name in names if urlsplit(name).scheme in ("", "fifo") and name]
+    with ExitStack() as writers:  # until ours are open: a reader that sees none takes that for the end
+        with anyio.move_on_after(_PATIENCE):
+            pause = 0.001
+            while waiting := [path for path in waiting if not _is_read(path, writers)]:
+                await anyio.sleep(pause)
+                pause = min(2 * pause, 0.05)
+        yield
+
+
+def _is_read(path: Path, writers: ExitStack) -> bool:
+    """Also true of what is no FIFO, or cannot be opened: nobody need be waited for."""
+    try:
+        if stat.S_ISFIFO(path.stat().st_mode):
+            writers.callback(os.close, os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno != errno.ENXIO
+    return True
+
+
+def _path(name: str) -> Path:
+    uri = urlsplit(name)
+    if uri.scheme not in ("", "fifo", "file"):
+        raise InvalidArgument(f"log scheme {uri.scheme}:// of {name} is not known (fifo, file, binary)")
+    return Path(uri.path)
+
+
+@contextmanager
+def _naming(stream: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgument(f"{stream} {name}: {reason(error)}") from error
+
+
+class Console:
+    """A pseudo-terminal whose master side is copied from and to containerd's FIFOs."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.master: int | None = None
+        self._size = size
+        self._input: int | None = None
+        self._keep: int | None = None
+        self._output: int | None = None
+        self._drained = anyio.Event()
+        self._input_scope = anyio.CancelScope()
+        self._output_scope = anyio.CancelScope()
+        self._started = False
+
+    @classmethod
+    async def open(cls, streams: Streams, size: tuple[int, int]) -> "Console":
+        """:raises InvalidArgument: as :meth:`Stdio.open`"""
+        self = cls(size)
+        try:
+            await self._open_fifos(streams)
+        except BaseException:
+            self._close_fds()
+            raise
+        return self
+
+    def attach(self, master: int) -> None:
+        """From here on ``master`` is ours to close."""
+        if self.master is not None:
+            os.close(self.master)
+        self.master = master
+        os.set_blocking(master, False)
+        self.resize(*self._size)
+
+    async def _open_fifos(self, streams: Streams) -> None:
+        if streams.stdin:
+            with _naming("stdin", streams.stdin):
+                path = _path(streams.stdin)
+                self._input = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+                self._keep = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # else a read would see an EOF between writers
+        async with _readers(streams.stdout):
+            self._output = open_output("stdout", streams.stdout)
+        os.set_blocking(self._output, False)
+
+    def resize(self, rows: int, columns: int) -> None:
+        if rows and columns and self.master is not None:
+            fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def start(self, tasks: Tasks) -> None:
+        assert self.master is not None
+        self._started = True
+        tasks.start_soon(self._copy_output, self.master)
+        if self._input is not None:
+            tasks.start_soon(self._copy_input, self._input, self.master)
+
+    async def _copy_output(self, master: int) -> None:
+        assert self._output is not None
+        try:
+            with self._output_scope:
+                await _copy(master, self._output)
+        finally:
+            os.close(self._output)  # the reader waits for this end before anybody thinks of Delete
+            self._output = None
+            self._drained.set()
+
+    async def _copy_input(self, source: int, master: int) -> None:
+        with self._input_scope:
+            await _copy(source, master)
+
+    async def close(self) -> None:
+        self._input_scope.cancel()
+        if self._started:
+            with anyio.move_on_after(_DRAINING):  # nobody may be reading the FIFO any more
+                await self._drained.wait()
+            self._output_scope.cancel()  # what waits for a descriptor would wait for the next one of its number
+            await self._drained.wait()
+        self._close_fds()
+
+    def _close_fds(self) -> None:
+        for fd in (self.master, self._input, self._keep, self._output):
+            if fd is not None:
+                os.close(fd)
+        self.master = self._input = self._keep = self._output = None
+
+
+async def _copy(source: int, target: int) -> None:
+    """Copy until the end of ``source``; both non-blocking."""
+    while data := await _read(source):
+        while data:
+            try:
+                data = data[os.write(target, data) :]
+            except BlockingIOError:
+                await anyio.wait_writable(target)
+            except OSError:
+                return
+
+
+async def _read(fd: int) -> bytes:
+    while True:
+        await anyio.wait_readable(fd)
+        try:
+            return os.read(fd, _CHUNK)
+        except BlockingIOError:
+            continue
+        except OSError:  # EIO: the last process has closed its side of the terminal
+            return b""

@@ -1,0 +1,256 @@
+"""The supervisor's side of the sandboxers: as many as there is work for, and another for each that hangs."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, TypeVarTuple
+
+import anyio
+
+from shimd.errors import Internal, Unavailable, from_code, reason
+from shimd.protocol.messages import LISTEN_FD, Message, Plan, plan_file, receive, send
+from shimd.supervisor.workers.fork_client import environment
+
+#: At work at a time; more would only wait for processors.
+_MOST = max(2, os.cpu_count() or 1)
+#: Seconds after which one counts as hanging, on a volume that does not answer: others go on without it.
+_HANGS = 5.0
+
+
+Args = TypeVarTuple("Args")
+
+
+class Tasks(Protocol):
+    """Tasks that live as long as the daemon."""
+
+    def start_soon(self, function: Callable[[*Args], Awaitable[None]], *args: *Args) -> None: ...
+
+
+Meanwhile = Callable[[], Awaitable[None]]
+
+
+async def nothing() -> None:
+    pass
+
+
+@dataclass
+class World:
+    """What a sandboxer made, as descriptors: closed, and with them gone, at the end of the context."""
+
+    steps: int
+    fds: Sequence[int]
+    program: int | None
+    path: str
+    missing: str
+    """Why there is no program."""
+    listening: list[int]
+    """The worker's descriptors of its listening sockets."""
+    held: "Held | None" = None
+    """Who waits with it, if there are hooks to be run."""
+
+    async def finish(self) -> None:
+        """Its hooks have been run, if it has any.
+
+        :raises ShimdError: one sentence
+        """
+        held, self.held = self.held, None
+        if held is not None:
+            await held.go_on()
+
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for fd in (self.steps, *self.fds, *([] if self.program is None else [self.program])):
+            os.close(fd)
+        if self.held is not None:
+            self.held.end()
+
+
+@dataclass(eq=False)
+class _Sandboxer:
+    pid: int
+    sock: socket.socket
+    since: float = 0.0
+    """When its work began (seconds, monotonic)."""
+
+
+class Held:
+    """A sandboxer that waits in the world that it has made, before the root file system is all that is to be seen."""
+
+    def __init__(self, worlds: "Worlds", sandboxer: _Sandboxer) -> None:
+        self._worlds, self._sandboxer = worlds, sandboxer
+
+    async def go_on(self) -> None:
+        """Let it finish, and come back.
+
+        :raises ShimdError: one sentence
+        """
+        try:
+            send(self._sandboxer.sock, {"op": "finish"})
+        except OSError:
+            self.end()
+            raise Internal("the sandboxer died") from None
+        await self._worlds.answer(self._sandboxer)
+
+    def end(self) -> None:
+        """The world is not wanted any more."""
+        self._worlds.end(self._sandboxer)
+
+
+class Worlds:
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._idle: list[_Sandboxer] = []
+        self._busy: set[_Sandboxer] = set()
+        self._freed = anyio.Event()
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the sandboxers that run."""
+        return [one.pid for one in (*self._idle, *self._busy)]
+
+    async def make(self, plan: Plan, terminal: int | None = None, meanwhile: Meanwhile = nothing) -> World:
+        """Make or find the world of a plan.
+
+        :param terminal: the slave end of the process's pty
+        :param meanwhile: called while it is being made
+        :raises ShimdError: one sentence; or what ``meanwhile`` raises
+        """
+        while True:
+            sandboxer = await self._take()
+            if _ask_for(sandboxer, plan, terminal):
+                break
+            self.end(sandboxer)  # it was killed when it was idle
+        try:
+            await meanwhile()
+        except BaseException:  # nobody knows where it is now
+            self.end(sandboxer)
+            raise
+        message, fds = await self.answer(sandboxer)
+        program = fds.pop() if message["program"] else None
+        held = Held(self, sandboxer) if message["held"] else None
+        return World(fds[0], fds[1:], program, message["path"], message["missing"], message["listening"], held)
+
+    async def answer(self, sandboxer: _Sandboxer) -> tuple[Message, list[int]]:
+        """What it says; then it is free for others, unless it waits.
+
+        :raises ShimdError: one sentence
+        """
+        try:
+            message, fds = await _answer(sandboxer)
+        except BaseException:
+            self.end(sandboxer)
+            raise
+        if message.get("held"):
+            sandboxer.since = 0.0  # it does nothing, for as long as hooks take: others go on without it
+            self._tell_of_room()
+        else:
+            self._free(sandboxer)
+        if message["ev"] == "error":
+            raise from_code(message["code"], message["message"])
+        return message, fds
+
+    def close(self) -> None:
+        """Let them all go; they end by themselves."""
+        for sandboxer in (*self._idle, *self._busy):
+            sandboxer.sock.close()
+
+    async def _take(self) -> _Sandboxer:
+        while not self._idle and self._at_work() >= _MOST:
+            with anyio.move_on_after(_HANGS / 5):
+                await self._freed.wait()
+        sandboxer = self._idle.pop() if self._idle else _start()
+        sandboxer.since = time.monotonic()
+        self._busy.add(sandboxer)
+        return sandboxer
+
+    def _at_work(self) -> int:
+        now = time.monotonic()
+        return sum(now - one.since < _HANGS for one in self._busy)
+
+    def _free(self, sandboxer: _Sandboxer) -> None:
+        self._busy.discard(sandboxer)
+        self._idle.append(sandboxer)
+        self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
+        self._freed.set()
+        self._freed = anyio.Event()
+
+    def end(self, sandboxer: _Sandboxer) -> None:
+        """Kill one."""
+        self._busy.discard(sandboxer)
+        sandboxer.sock.close()
+        with suppress(ProcessLookupError):
+            os.kill(sandboxer.pid, signal.SIGKILL)
+        self._tasks.start_soon(_reap, sandboxer.pid)
+
+
+def _ask_for(sandboxer: _Sandboxer, plan: Plan, terminal: int | None) -> bool:
+    """Whether it takes the request."""
+    fd = plan_file(plan)
+    try:
+        request = {"op": plan["kind"], "terminal": terminal is not None}
+        send(sandboxer.sock, request, [fd, *([] if terminal is None else [terminal])])
+    except ConnectionError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+async def _answer(sandboxer: _Sandboxer) -> tuple[Message, list[int]]:
+    await anyio.wait_readable(sandboxer.sock)
+    try:
+        packet = receive(sandboxer.sock)
+    except ConnectionResetError:
+        packet = None
+    if packet is None:
+        raise Internal("the sandboxer died")
+    return packet
+
+
+def _start() -> _Sandboxer:
+    """:raises Unavailable: it cannot be started"""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    with theirs:
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-m", "shimd.jailer.main"],
+                environment(),
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), LISTEN_FD),
+                ],
+                setsid=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise Unavailable(f"the sandboxer does not start: {reason(error)}") from error
+    ours.setblocking(False)
+    return _Sandboxer(pid, ours)
+
+
+async def _reap(pid: int) -> None:
+    """It may take its time, if a file system holds it."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        await anyio.wait_readable(pidfd)
+        _bury(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def _bury(pidfd: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)

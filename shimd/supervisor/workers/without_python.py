@@ -1,0 +1,47 @@
+"""Which programs run in workers without Python, and what their engine's part in C is told of them.
+
+Asked by the supervisor: the fork server and the zygote never look into a plan, so that nothing of one container (the
+secrets in its environment) is in the memory that they hand on to the workers of others.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from shimd import zygote
+from shimd.engine import EngineError, RunsInC
+from shimd.engines.registry import engine_reference, load_engine
+from shimd.protocol.faults import from_engine
+from shimd.protocol.invocation import invocation_of
+from shimd.protocol.messages import Plan
+
+
+def is_likely(engine: str, plan: Plan) -> bool:
+    """Whether most programs like this one run without Python, as far as a plan tells."""
+    return _part_in_c(engine) is not None and zygote.available() and not plan.get("listen")
+
+
+def may_wait(plan: Plan) -> bool:
+    """Whether a worker may be there before its world is: it has a root's powers until then, and must not be seen by
+    processes of a container, as in a pid namespace that others are in (CVE-2016-9962)."""
+    return plan["pidns"] in (None, "new")
+
+
+def block_of(engine: str, plan: Plan) -> bytes | None:
+    """What the engine's part in C needs to run the program of a plan; ``None``: that takes Python.
+
+    :raises ShimdError: the engine refuses the program, in one sentence
+    """
+    runs = _part_in_c(engine)
+    if runs is None or not is_likely(engine, plan) or "artifact" not in plan:
+        return None
+    try:
+        return runs.pack(Path(plan["artifact"]), invocation_of(plan))
+    except EngineError as error:
+        raise from_engine(error) from None
+
+
+@cache
+def _part_in_c(name: str) -> RunsInC | None:
+    """Of an engine that is not warmed: for what it knows without its runtime."""
+    engine = load_engine(engine_reference(name))
+    return engine if isinstance(engine, RunsInC) else None

@@ -1,0 +1,504 @@
+"""A real fork server: what it promises its supervisor, and what it keeps when that one is gone."""
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import anyio
+import pytest
+
+from shimd import zygote
+from shimd.engine import Engine
+from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.errors import DataLoss, Internal, InvalidArgument, ShimdError, Unavailable, Unimplemented, from_code
+from shimd.forkserver.main import ForkServer
+from shimd.linux.memory_file import memory_file
+from shimd.protocol.messages import Plan
+from shimd.protocol.steps import Policy, Steps, of_host
+from shimd.supervisor.modules.modules import compile_in_worker
+from shimd.supervisor.modules.source import Source, source
+from shimd.supervisor.workers.fork_client import Forks, Worker, connect, launch
+from shimd.supervisor.workers.without_python import block_of, may_wait
+from tests.unit.engines.test_contract import EXIT as EXIT_WITH
+from tests.unit.engines.test_contract import SPINS
+
+pytestmark = pytest.mark.anyio
+EXIT = EXIT_WITH % 7
+
+
+class Server:
+    """A fork server of the test's own, and the connection of the newest supervisor."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / "worker.sock"
+        sock, self.pid = launch("wasmtime", self.path)
+        self.forks = Forks(sock)
+        self.null = os.open(os.devnull, os.O_RDWR)
+
+    @asynccontextmanager
+    async def supervised(self) -> AsyncIterator[Forks]:
+        """For as long as the block lasts; what follows connects anew."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.forks.run)
+            yield self.forks
+            tasks.cancel_scope.cancel()
+
+    def reconnect(self) -> None:
+        self.forks = Forks(connect(self.path))
+
+    async def compiled(self, wat: str) -> Path:
+        artifact = self.directory / f"made{len(os.listdir(self.directory))}" / "artifact"
+        artifact.parent.mkdir()
+        wasm = os.memfd_create("wasm")
+        try:
+            os.pwrite(wasm, wat.encode(), 0)
+            await compile_in_worker(self.forks, "app.wat", await source("app.wat", wasm), artifact)
+        finally:
+            os.close(wasm)
+        return artifact
+
+    async def ready(self, key: str, artifact: Path) -> Worker:
+        plan = Plan(kind="run", id=key, process={"args": ["app"], "cwd": "/"}, artifact=str(artifact), preopens=[])
+        worker = await self.spawn(key, plan, of_host())
+        packet = await worker.receive()
+        assert packet is not None
+        assert packet[0]["ev"] == "ready", packet
+        return worker
+
+    async def spawn(self, key: str, plan: Plan, steps: Steps) -> Worker:
+        fd = memory_file("steps", steps.packed())
+        try:
+            return await self.forks.spawn(key, plan, (self.null,) * 3, [fd], block_of("wasmtime", plan))
+        finally:
+            os.close(fd)
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+@pytest.fixture(params=["zygote", "python"])
+async def server(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Server]:
+    """Its workers are the zygote's, or run in Python."""
+    monkeypatch.setenv("SHIMD_ZYGOTE", "yes" if request.param == "zygote" else "no")
+    zygote.available.cache_clear()
+    server = Server(tmp_path)
+    with anyio.fail_after(60):
+        yield server
+    zygote.available.cache_clear()
+    os.close(server.null)
+    os.kill(server.pid, signal.SIGKILL)
+    os.waitpid(server.pid, 0)  # noqa: ASYNC222 — it is dead
+
+
+async def test_exit_statuses(server: Server) -> None:
+    async with server.supervised() as forks:
+        worker = await server.ready("a", await server.compiled(EXIT))
+        worker.send({"op": "start"})
+        await worker.exited.wait()
+        assert worker.status == 7 << 8
+        await forks.forget(worker)
+
+
+async def test_steps_are_taken_before_the_guest_runs(server: Server) -> None:
+    """The engine has loaded the program by then, and what fails is told in the step's own words."""
+    plan = Plan(kind="run", id="a", process={"args": ["app"], "cwd": "/"}, preopens=[])
+    async with server.supervised() as forks:
+        plan["artifact"] = str(await server.compiled(EXIT))
+        steps = Steps()
+        steps.call("chdir", b"/nowhere/first", says='the "first"', policy=Policy.WARN)
+        steps.call("chdir", b"/nowhere/masked", says="none", policy=Policy.IF_THERE)
+        steps.pause()
+        steps.call("chdir", b"/nowhere/second", says="the second")
+        worker = await server.spawn("a", plan, steps)
+        said = [await worker.receive(), await worker.receive()]
+        reason = "no such file or directory"
+        assert [packet and packet[0] for packet in said] == [
+            {"ev": "warning", "message": f'the "first": {reason}'},
+            {"ev": "error", "code": InvalidArgument.code, "message": f"the second: {reason}"},
+        ]
+        await forks.end(worker)
+
+
+async def test_a_long_sentence_is_told_whole(server: Server) -> None:
+    plan = Plan(kind="run", id="a", process={"args": ["app"], "cwd": "/"}, preopens=[])
+    says = "é" * 9000
+    async with server.supervised() as forks:
+        plan["artifact"] = str(await server.compiled(EXIT))
+        steps = of_host()
+        steps.call("chdir", b"/nowhere", says=says)
+        worker = await server.spawn("a", plan, steps)
+        packet = await worker.receive()
+        assert packet is not None
+        assert packet[0]["message"] == f"{says}: no such file or directory"
+        await forks.end(worker)
+
+
+async def test_an_artefact_that_does_not_load(server: Server) -> None:
+    plan = Plan(kind="run", id="a", process={"args": ["app"], "cwd": "/"}, preopens=[])
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        (artifact / "module").write_bytes(b"broken")
+        worker = await server.spawn("a", plan | Plan(artifact=str(artifact)), of_host())
+        packet = await worker.receive()
+        assert packet is not None
+        assert packet[0]["code"] == DataLoss.code
+        assert packet[0]["message"].startswith(f"the compiled module {artifact}"), packet
+        await forks.end(worker)
+
+
+async def test_an_entry_that_is_none(server: Server) -> None:
+    plan = Plan(kind="run", id="a", process={"args": ["app#nothing"], "cwd": "/"}, preopens=[])
+    async with server.supervised() as forks:
+        plan["artifact"] = str(await server.compiled(EXIT))
+        with pytest.raises(InvalidArgument, match="exports no function nothing"):
+            worker = await server.spawn("a", plan, of_host())  # the zygote's forks no worker for it
+            packet = await worker.receive()
+            await forks.end(worker)
+            assert packet is not None
+            raise from_code(packet[0]["code"], packet[0]["message"])
+
+
+async def test_a_zygote_that_is_killed_is_replaced(server: Server) -> None:
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        first = await server.ready("first", artifact)
+        for pid in set(_children(server.pid)) - {first.pid}:
+            os.kill(pid, signal.SIGKILL)
+            while _lives(pid):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        second = await server.ready("second", artifact)
+        for worker in (first, second):
+            worker.send({"op": "start"})
+            await worker.exited.wait()
+            assert worker.status == 7 << 8
+            await forks.forget(worker)
+
+
+@pytest.mark.parametrize("server", ["python"], indirect=True)
+async def test_without_a_zygote_a_worker_takes_python(server: Server) -> None:
+    async with server.supervised() as forks:
+        coming = await forks.begin("a", Plan(), (server.null,) * 3)
+        with pytest.raises(Unimplemented):
+            await coming.worker()
+        assert _children(server.pid) == []
+
+
+@pytest.mark.parametrize("server", ["zygote"], indirect=True)
+async def test_a_worker_that_was_begun_and_is_not_wanted(server: Server) -> None:
+    """Its world could not be made, say: it goes, and nothing of it stays."""
+    async with server.supervised() as forks:
+        kept = await server.ready("kept", await server.compiled(SPINS))
+        before, descriptors = _children(server.pid), server.descriptors()
+        coming = await forks.begin("a", Plan(), (server.null,) * 3)
+        await coming.end()
+        assert _children(server.pid) == before
+        assert await forks.adopt() == []  # it has answered
+        assert server.descriptors() == descriptors
+        await forks.end(kept)
+
+
+@pytest.mark.parametrize("server", ["zygote"], indirect=True)
+async def test_a_worker_that_waits_ends_with_its_supervisor(server: Server) -> None:
+    """Whether or not there is a next one."""
+    async with server.supervised() as forks:
+        waiting = await (await forks.begin("a", Plan(), (server.null,) * 3)).worker()
+        running = await server.ready("b", await server.compiled(SPINS))
+        running.send({"op": "start"})
+        pidfd = os.pidfd_open(waiting.pid)
+    await anyio.wait_readable(pidfd)
+    os.close(pidfd)
+    server.reconnect()
+    async with server.supervised() as forks:
+        found = {worker.key: worker for worker in await forks.adopt()}
+        await found["a"].exited.wait()
+        assert found["a"].status == 70 << 8
+        assert found["b"].status is None, "one that runs does not mind"
+        for worker in found.values():
+            await forks.end(worker)
+    for worker in (waiting, running):
+        worker.control.close()
+
+
+@pytest.mark.parametrize("server", ["zygote"], indirect=True)
+async def test_a_worker_that_cannot_be_told_ends(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_name: str, _data: bytes) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with server.supervised() as forks:
+        before = _children(server.pid)
+        coming = await forks.begin("a", Plan(), (server.null,) * 3)
+        monkeypatch.setattr("shimd.supervisor.workers.fork_client.memory_file", none)
+        with pytest.raises(OSError, match="Too many open files"):
+            await coming.entered(b"", [server.null])
+        assert set(_children(server.pid)) <= {*before, *_zygotes(server.pid)}
+
+
+@pytest.mark.parametrize("server", ["zygote"], indirect=True)
+async def test_a_namespace_that_is_none_is_that_spawns_error_only(server: Server) -> None:
+    async with server.supervised() as forks:
+        coming = await forks.begin("a", Plan(pidns="/proc/self/ns/net"), (server.null,) * 3)
+        with pytest.raises(Internal, match="invalid argument"):
+            await coming.worker()
+        await (await forks.begin("b", Plan(), (server.null,) * 3)).end()
+
+
+def test_only_what_nobody_sees_waits_for_its_world() -> None:
+    assert may_wait(Plan(pidns="new"))
+    assert may_wait(Plan(pidns=None))
+    assert not may_wait(Plan(pidns="/proc/1/ns/pid"))
+
+
+@pytest.mark.parametrize("server", ["zygote"], indirect=True)
+async def test_a_worker_that_is_told_nonsense_ends(server: Server) -> None:
+    async with server.supervised() as forks:
+        worker = await (await forks.begin("a", Plan(), (server.null,) * 3)).worker()
+        worker.send({"op": "enter"})  # without a descriptor
+        await worker.exited.wait()
+        assert worker.status == 70 << 8
+        await forks.forget(worker)
+
+
+async def test_a_bad_module_is_one_sentence(server: Server) -> None:
+    async with server.supervised():
+        with pytest.raises(InvalidArgument, match=r"^app\.wat: not valid WebAssembly: .+"):
+            await server.compiled("(module (func")
+
+
+async def test_a_compile_worker_is_the_first_of_its_own_pid_namespace(server: Server) -> None:
+    """It sees nobody whom it could kill, and nothing that it starts outlives it."""
+    reader, writer = os.pipe()  # until this ends, the worker waits for its module
+    namespaces: list[str] = []
+
+    async def look() -> None:
+        while not (children := set(_children(server.pid)) - before):  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.01)
+        namespaces.append(os.readlink(f"/proc/{children.pop()}/ns/pid"))
+        os.write(writer, EXIT.encode())
+        os.close(writer)
+
+    (server.directory / "made").mkdir()
+    async with server.supervised() as forks, anyio.create_task_group() as tasks:
+        await forks.adopt()  # it has answered: its zygote is there, if it has one
+        before = set(_children(server.pid))
+        tasks.start_soon(look)
+        await compile_in_worker(forks, "app.wat", Source(reader, ""), server.directory / "made/artifact")
+    os.close(reader)
+    (namespace,) = namespaces
+    assert namespace != os.readlink("/proc/self/ns/pid")
+    assert (server.directory / "made/artifact").exists()
+
+
+def _zygotes(pid: int) -> list[int]:
+    """What runs from memory."""
+    return [child for child in _children(pid) if "memfd" in os.readlink(f"/proc/{child}/exe")]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has been waited for already
+        return False
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_a_plan_that_makes_no_sense_ends_its_worker_only(server: Server) -> None:
+    async with server.supervised() as forks:
+        worker = await forks.spawn("bad", Plan(kind="run", id="bad"), (server.null,) * 3)
+        packet = await worker.receive()
+        assert packet is not None
+        assert packet[0]["ev"] == "error"
+        assert "KeyError" in packet[0]["message"]
+        await worker.exited.wait()
+        await forks.forget(worker)
+        good = await server.ready("good", await server.compiled(EXIT))
+        good.send({"op": "start"})
+        await good.exited.wait()
+        await forks.forget(good)
+
+
+async def test_a_worker_outlives_its_supervisor_and_so_does_its_exit(server: Server) -> None:
+    async with server.supervised():
+        artifact = await server.compiled(SPINS)
+        running, dying = await server.ready("running", artifact), await server.ready("dying", artifact)
+        running.send({"op": "start"})
+        dying.send({"op": "start"})
+    os.kill(dying.pid, signal.SIGTERM)  # nobody is connected
+    server.reconnect()
+    async with server.supervised() as forks:
+        found = {worker.key: worker for worker in await forks.adopt()}
+        assert {key: worker.pid for key, worker in found.items()} == {"running": running.pid, "dying": dying.pid}
+        await found["dying"].exited.wait()
+        assert os.waitstatus_to_exitcode(found["dying"].status or 0) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        found["running"].signal(signal.SIGKILL)
+        await found["running"].exited.wait()
+        for worker in found.values():
+            await forks.forget(worker)
+    server.reconnect()
+    async with server.supervised() as forks:
+        assert await forks.adopt() == []
+    for worker in (running, dying):
+        worker.control.close()
+
+
+async def test_nothing_leaks(server: Server) -> None:
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        before = server.descriptors()
+        for number in range(30):
+            worker = await server.ready(str(number), artifact)
+            worker.send({"op": "start"})
+            await worker.exited.wait()
+            await forks.forget(worker)
+        assert server.descriptors() <= before + 1  # the last forget may be on its way
+
+
+async def test_a_worker_has_no_descriptor_but_its_own(server: Server) -> None:
+    async with server.supervised() as forks:
+        artifact = await server.compiled(SPINS)
+        first, second = await server.ready("a", artifact), await server.ready("b", artifact)
+        assert {"0", "1", "2", "3"} <= set(os.listdir(f"/proc/{second.pid}/fd"))
+        sockets = [
+            link
+            for fd in os.listdir(f"/proc/{second.pid}/fd")
+            if (link := os.readlink(f"/proc/{second.pid}/fd/{fd}")).startswith("socket:")
+        ]
+        assert len(sockets) == 1
+        for worker in (first, second):
+            worker.signal(signal.SIGKILL)
+            await worker.exited.wait()
+            await forks.forget(worker)
+
+
+async def test_when_it_dies_who_waits_is_told(server: Server) -> None:
+    async with server.supervised() as forks:
+        os.kill(server.pid, signal.SIGSTOP)
+        errors: list[ShimdError] = []
+
+        async def spawn() -> None:
+            try:
+                await forks.spawn("late", Plan(kind="run", id="late"), (server.null,) * 3)
+            except ShimdError as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(spawn)
+            await anyio.sleep(0.05)
+            os.kill(server.pid, signal.SIGKILL)
+        assert [type(error) for error in errors] == [Unavailable]
+        with pytest.raises(Unavailable, match="the fork server is gone"):
+            await forks.spawn("later", Plan(kind="run", id="later"), (server.null,) * 3)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"no json", b"[]", b'"spawn"', b'{"op": "spawn"}', b'{"op": "nope"}', b"\xff" * 70]
+)
+async def test_garbage_ends_only_the_connection(server: Server, garbage: bytes) -> None:
+    async with server.supervised():
+        artifact = await server.compiled(EXIT)
+    stranger = connect(server.path)
+    stranger.setblocking(False)
+    stranger.send(garbage)
+    await anyio.wait_readable(stranger)
+    assert stranger.recv(1) == b""
+    stranger.close()
+    server.reconnect()
+    async with server.supervised() as forks:
+        worker = await server.ready("after", artifact)
+        worker.send({"op": "start"})
+        await worker.exited.wait()
+        await forks.forget(worker)
+
+
+async def left_behind(server: Server, script: str) -> tuple[Worker, int]:
+    """A worker that became a program, which has ended, and the pid of what that left."""
+    plan = Plan(
+        kind="native", id="left", bundle=str(server.directory), command=["/bin/sh", "-c", f"{script} & echo $! >pid"]
+    )
+    worker = await server.forks.spawn(f"left {script}", plan, (server.null,) * 3)
+    assert await worker.receive() is None
+    await worker.exited.wait()
+    return worker, int((server.directory / "pid").read_text())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_a_program_leaves_is_followed(server: Server, when: str) -> None:
+    """Whether it ends before or after we ask for it."""
+    async with server.supervised() as forks:
+        first, pid = await left_behind(server, "(sleep 0.3; exit 7)")
+        while when == "before" and has_not_ended(pid):  # noqa: ASYNC110 — another process ends, of which nobody tells us
+            await anyio.sleep(0.01)
+        if when == "before":
+            await server.compiled(EXIT)  # so that the server has looked for children that ended
+        worker = await forks.follow("followed", pid)
+        assert worker.pid == pid
+        await worker.exited.wait()
+        assert os.waitstatus_to_exitcode(worker.status or 0) == 7
+        await forks.forget(first)
+        await forks.forget(worker)
+
+
+def has_not_ended(pid: int) -> bool:
+    try:
+        return "Z (zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # waited for already
+        return False
+
+
+async def test_what_is_followed_outlives_its_supervisor(server: Server) -> None:
+    async with server.supervised() as forks:
+        first, pid = await left_behind(server, "sleep 600")
+        await forks.forget(first)
+        followed = await forks.follow("followed", pid)
+        followed.control.close()
+    server.reconnect()
+    async with server.supervised() as forks:
+        workers = {worker.key: worker for worker in await forks.adopt()}
+        os.kill(pid, signal.SIGKILL)
+        await workers["followed"].exited.wait()
+        assert workers["followed"].status == signal.SIGKILL
+        await forks.forget(workers["followed"])
+
+
+async def test_nobody_elses_child_is_followed(server: Server) -> None:
+    async with server.supervised() as forks:
+        with pytest.raises(Internal, match=f"process {os.getpid()} is not a child"):
+            await forks.follow("ours", os.getpid())
+        await server.compiled(EXIT)  # it goes on
+
+
+async def test_a_program_that_is_not_there(server: Server) -> None:
+    async with server.supervised() as forks:
+        plan = Plan(kind="native", id="none", bundle=str(server.directory), command=["/nowhere/runc"])
+        worker = await forks.spawn("none", plan, (server.null,) * 3)
+        packet = await worker.receive()
+        assert packet is not None
+        assert (packet[0]["ev"], packet[0]["message"]) == ("error", "/nowhere/runc: no such file or directory")
+        await forks.end(worker)
+
+
+def test_a_number_that_is_used_again(tmp_path: Path) -> None:
+    """What runs now is followed, not what had its number before."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        subprocess.Popen(["sleep", "600"]) as child,
+    ):
+        server = ForkServer(cast(Engine[object], WasmtimeEngine()), listener)
+        server._strays[child.pid] = 7 << 8, 1
+        server._follow("followed", child.pid)
+        followed = server._children["followed"]
+        assert (followed.status, server._strays) == (None, {})
+        followed.control.close()
+        os.close(followed.pidfd)
+        child.kill()

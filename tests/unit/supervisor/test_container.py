@@ -1,0 +1,64 @@
+"""A container whose worker fails at a bad moment; ``tests/e2e`` has the rest."""
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from betterproto2 import Message
+
+from shimd.errors import Unavailable
+from shimd.supervisor.task.container import Container
+from shimd.supervisor.task.process import Process
+from shimd.supervisor.task.state import State
+from shimd.supervisor.task.stdio import Streams
+from shimd.supervisor.workers.fork_client import Forks, Worker
+
+pytestmark = pytest.mark.anyio
+SPEC: Any = {"process": {"args": ["/app.wasm"], "cwd": "/", "env": []}, "root": {"path": "rootfs"}}
+
+
+class Context:
+    """Of :class:`shimd.supervisor.task.context.Context` what is used here."""
+
+    namespace = "default"
+
+    def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
+        self.tasks = tasks
+        self.published: list[Message] = []
+
+    def publish(self, event: Message) -> None:
+        self.published.append(event)
+
+
+async def test_an_exec_whose_worker_ended_as_it_was_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Start fails, and whoever waits for it learns of its end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    fork_server, _other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()
+    worker = Worker("key", os.getpid(), 0, ours, Forks(fork_server))
+
+    async def make(_self: Container, _process: Process) -> Worker:
+        return worker
+
+    @asynccontextmanager
+    async def opened(_self: Container, _process: Process) -> AsyncIterator[None]:
+        yield
+
+    monkeypatch.setattr(Container, "_make_exec", make)
+    monkeypatch.setattr(Container, "_opened", opened)
+    with ours, fork_server, _other:
+        async with anyio.create_task_group() as tasks:
+            context: Any = Context(tasks)
+            container = Container(context, "app", tmp_path, SPEC, Streams())
+            container.init.state = State.RUNNING
+            await container.add_exec("exec", SPEC["process"], Streams())
+            with pytest.raises(Unavailable):
+                await container.start("exec")
+            worker.gone(signal.SIGTERM, 1)
+        assert container.execs["exec"].exited.is_set()

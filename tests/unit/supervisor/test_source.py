@@ -1,0 +1,60 @@
+"""Programs are hashed within a limit, and where nothing else waits for it."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio import to_thread
+
+from shimd.errors import ResourceExhausted
+from shimd.supervisor.modules.source import sha256, source
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path / "program", os.O_RDWR | os.O_CREAT)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20, (16 << 20) - 1, 16 << 20, (16 << 20) + 5])
+async def test_a_whole_file(file: int, size: int) -> None:
+    data = os.urandom(size)
+    os.pwrite(file, data, 0)
+    os.lseek(file, 3, os.SEEK_SET)
+    assert await source("app.wasm", file) == (file, hashlib.sha256(data).hexdigest())
+
+
+async def test_one_that_is_too_large_is_refused_at_once(file: int) -> None:
+    os.ftruncate(file, 1 << 40)
+    with (
+        anyio.fail_after(20),
+        pytest.raises(ResourceExhausted, match=r"^/app\.wasm has 1099511627776 bytes, and SHIMD_"),
+    ):
+        await source("/app.wasm", file)
+
+
+async def test_the_limit_can_be_set(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.ftruncate(file, 2000)
+    monkeypatch.setenv("SHIMD_PROGRAM_SIZE", "1999")
+    with pytest.raises(ResourceExhausted, match="SHIMD_PROGRAM_SIZE allows 1999"):
+        await source("/app.wasm", file)
+    monkeypatch.setenv("SHIMD_PROGRAM_SIZE", "2000")
+    await source("/app.wasm", file)
+
+
+async def test_many_that_take_for_ever_hold_nobody_up(file: int) -> None:
+    """Neither what needs a thread for something else, nor the end."""
+    os.ftruncate(file, 1 << 42)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(60):
+                tasks.start_soon(sha256, file)
+            await anyio.wait_all_tasks_blocked()
+            assert await to_thread.run_sync(lambda: "a thread") == "a thread"
+            tasks.cancel_scope.cancel()
