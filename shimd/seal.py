@@ -1,6 +1,6 @@
 """The seal: from here on this process imports nothing.
 
-A process that gives up its sight of the node's files (a worker, the sandboxer, a compile worker) has loaded and opened
+A process that gives up its sight of the node's files (a worker, the jailer, a compile worker) has loaded and opened
 all that it will use before. An import that comes later depends on what it still happens to see: it fails where shimd
 or the interpreter is below a directory that nobody may enter, and in a container it would find files of the image's,
 which are not ours to execute. So it is an error everywhere, and names the module.

@@ -1,7 +1,7 @@
 """Mounts that only the container's own process can make: /proc shows the pid namespace of who mounts it, a version 2
 cgroup hierarchy the cgroup namespace.
 
-The sandboxer is in neither of the container's. So these become steps, with all that is mounted upon or over them:
+The jailer is in neither of the container's. So these become steps, with all that is mounted upon or over them:
 masks, and what a volume puts there, of which the source is not in sight any more and is taken along as a detached copy.
 """
 

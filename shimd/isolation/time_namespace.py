@@ -1,6 +1,6 @@
 """Time namespaces: containers whose clocks count from another moment (time_namespaces(7)).
 
-Docker gives one to every container. It is for the *children* of who makes it; so the sandboxer makes it, sets it to its
+Docker gives one to every container. It is for the *children* of who makes it; so the jailer makes it, sets it to its
 offsets, which is possible until somebody is in it, and hands it on to be joined.
 """
 

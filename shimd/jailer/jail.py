@@ -1,6 +1,6 @@
-"""A container from the outside: its world, made by the sandboxer, for a process that will step into it.
+"""A container from the outside: its jail, made by the jailer, for a process that will step into it.
 
-For an init the world is made, for an exec it is there; either way what comes out is the same: a root file system, the
+For an init the jail is made, for an exec it is there; either way what comes out is the same: a root file system, the
 namespaces to join, and the steps that are left to the process itself. The order is the point: see the comments.
 """
 
@@ -26,17 +26,17 @@ from shimd.oci import Process, Spec, has_create_hooks
 from shimd.oci.fields import refuse
 from shimd.oci.mount_options import refuse_options
 from shimd.oci.programs import Program, find_program
-from shimd.protocol.messages import WORLD_FD, Plan
+from shimd.protocol.messages import JAIL_FD, Plan
 from shimd.protocol.steps import Policy, Steps
 
 _SAYS_CWD = "working directory {}"
-#: Descriptors of a world: what passes in one packet (``MAX_FDS``), less what comes with it.
+#: Descriptors of a jail: what passes in one packet (``MAX_FDS``), less what comes with it.
 _MOST = 240
 
 
 @dataclass
-class World:
-    """Where a process will live. Its descriptors are the worker's from ``WORLD_FD`` on, the root file system first."""
+class Jail:
+    """Where a process will live. Its descriptors are the worker's from ``JAIL_FD`` on, the root file system first."""
 
     steps: Steps
     fds: list[int] = field(default_factory=list)
@@ -49,18 +49,18 @@ class World:
     def add(self, fd: int) -> int:
         """Returns which descriptor it will be."""
         self.fds.append(fd)
-        return WORLD_FD + len(self.fds) - 1
+        return JAIL_FD + len(self.fds) - 1
 
     def close(self) -> None:
         for fd in (*self.fds, *([] if self.program.file is None else [self.program.file])):
             os.close(fd)
 
 
-def nothing_held(_world: World) -> None:
+def nothing_held(_jail: Jail) -> None:
     pass
 
 
-def make_world(plan: Plan, terminal: int | None, hold: Callable[[World], None] = nothing_held) -> World:
+def make_jail(plan: Plan, terminal: int | None, hold: Callable[[Jail], None] = nothing_held) -> Jail:
     """For an init: namespaces and all mounts. The caller's process is in them afterwards, and has to leave them.
 
     :param terminal: the slave end of its pty
@@ -69,97 +69,97 @@ def make_world(plan: Plan, terminal: int | None, hold: Callable[[World], None] =
     :raises ShimdError: one sentence
     """
     spec, process = plan["spec"], plan["process"]
-    world = World(steps := Steps())
+    jail = Jail(steps := Steps())
     try:
         first_steps(steps, plan)
         kinds = [one for one in spec.get("linux", {}).get("namespaces", []) if one["type"] != "cgroup"]
         enter_namespaces(kinds, spec)
         tree = rootfs.assemble(spec, plan["bundle"], plan["rootfs"])
-        world.add(os.dup(tree.fd))
+        jail.add(os.dup(tree.fd))
         proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _hand_over_namespaces(world, {one["type"] for one in kinds} & {"network", "ipc", "uts"}, proc)
+        _hand_over_namespaces(jail, {one["type"] for one in kinds} & {"network", "ipc", "uts"}, proc)
         os.close(proc)
-        _cgroup_namespace(world, spec)
-        _time_namespace(world, spec)
+        _cgroup_namespace(jail, spec)
+        _time_namespace(jail, spec)
         if has_create_hooks(spec):
             steps.call("prctl", libc.PR_SET_DUMPABLE, 0, says="to be out of reach while hooks run")
             steps.pause()
-        inner = Inner(steps, WORLD_FD + len(world.fds))
+        inner = Inner(steps, JAIL_FD + len(jail.fds))
         mounts.mount_all(tree, spec, plan.get("cgroup", []), inner)
         devices.make_devices(tree, spec)
         if terminal is not None:
             devices.make_console(tree, terminal)
         mounts.hide(tree, spec, inner)
-        world.fds += inner.fds
+        jail.fds += inner.fds
         set_sysctls(spec)
         _make_cwd(tree, process)
         if not inner.holds(process["cwd"]):
-            world.cwd = _open_cwd(world, process)
-        world.program = find_program(tree.fd, process)
-        file = world.program.file
+            jail.cwd = _open_cwd(jail, process)
+        jail.program = find_program(tree.fd, process)
+        file = jail.program.file
         native = file is not None and is_native(file)
         if not native:  # a pod's annotations are its sidecars', too
-            world.listening = [world.add(listener(*address)) for address in plan.get("listen", [])]
+            jail.listening = [jail.add(listener(*address)) for address in plan.get("listen", [])]
         if not native:
             refuse(spec)
             refuse_options(spec)
             refuse_listener(spec)
-        last_steps(world, plan)
+        last_steps(jail, plan)
         if has_create_hooks(spec) and not native:
-            hold(world)
+            hold(jail)
         if spec["root"].get("readonly"):
             rootfs.make_readonly(tree)  # last: mount points had to be made
         rootfs.pivot(tree)  # the node's files are out of sight from here on, our own modules, too
     except BaseException:
-        world.close()
+        jail.close()
         raise
-    return world
+    return jail
 
 
-def find_world(plan: Plan) -> World:
+def find_jail(plan: Plan) -> Jail:
     """For an exec: that of the container's first process.
 
     :raises NotFound: it is gone
     """
     pid, process = plan["init_pid"], plan["process"]
-    world = World(steps := Steps())
+    jail = Jail(steps := Steps())
     try:
         first_steps(steps, plan)
         # By one descriptor: of this process, or of none if it ends meanwhile, whoever gets its number.
         proc = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
-        world.add(root)
+        jail.add(root)
         wanted = {one["type"] for one in plan["spec"].get("linux", {}).get("namespaces", [])}
-        _hand_over_namespaces(world, wanted - {"pid", "user", "mount"}, proc)
+        _hand_over_namespaces(jail, wanted - {"pid", "user", "mount"}, proc)
         os.close(proc)
-        world.cwd = _open_cwd(world, process)
-        world.program = find_program(root, process)
-        last_steps(world, plan)
+        jail.cwd = _open_cwd(jail, process)
+        jail.program = find_program(root, process)
+        last_steps(jail, plan)
     except (FileNotFoundError, ProcessLookupError) as error:
-        world.close()
+        jail.close()
         raise NotFound(f"the container's first process is gone: {reason(error)}") from None
     except BaseException:
-        world.close()
+        jail.close()
         raise
-    return world
+    return jail
 
 
-def last_steps(world: World, plan: Plan) -> None:
-    steps, spec, process = world.steps, plan["spec"], plan["process"]
+def last_steps(jail: Jail, plan: Plan) -> None:
+    steps, spec, process = jail.steps, plan["spec"], plan["process"]
     for _file, value in labels(process):
         steps.call("write", LABEL_FD, value, len(value), says=f"security label {value.decode()}")
         steps.call("close", LABEL_FD, says="security label", policy=Policy.TRY)
-    if len(world.fds) > _MOST:
-        raise InvalidArgument(f"{len(world.fds)} mounts in /proc and listening sockets are too many")
-    if world.cwd is not None:
-        steps.call("fchdir", world.cwd, says=_SAYS_CWD.format(process["cwd"]))
+    if len(jail.fds) > _MOST:
+        raise InvalidArgument(f"{len(jail.fds)} mounts in /proc and listening sockets are too many")
+    if jail.cwd is not None:
+        steps.call("fchdir", jail.cwd, says=_SAYS_CWD.format(process["cwd"]))
     # One by one, and before there is a filter: a profile need not allow it. Not all that is open: an engine may keep a
     # module's file, for its memory's sake.
-    for number in range(len(world.fds) - len(world.listening)):
-        steps.call("close", WORLD_FD + number, says="descriptors", policy=Policy.TRY)
+    for number in range(len(jail.fds) - len(jail.listening)):
+        steps.call("close", JAIL_FD + number, says="descriptors", policy=Policy.TRY)
     scheduling.treat(steps, spec, process, further=plan["kind"] == "exec")
     privileges.drop(steps, process, plan.get("seccomp"), seccomp_flags(spec), dumpable=not _meets_hooks(plan))
-    if world.cwd is None:
+    if jail.cwd is None:
         steps.call("chdir", os.fsencode(process["cwd"]), says=_SAYS_CWD.format(process["cwd"]))
 
 
@@ -169,7 +169,7 @@ def _meets_hooks(plan: Plan) -> bool:
     return plan["kind"] == "init" and bool(plan["spec"].get("hooks", {}).get("startContainer"))
 
 
-def _open_cwd(world: World, process: Process) -> int | None:
+def _open_cwd(jail: Jail, process: Process) -> int | None:
     """As runc has it, a process may start where its user could not go (images have ``WORKDIR /root``), and where only
     its user can, on a volume that does not trust root. By no link of /proc, which leads out (CVE-2024-21626).
 
@@ -177,40 +177,40 @@ def _open_cwd(world: World, process: Process) -> int | None:
     :raises InvalidArgument: it is a link that leads nowhere, or out
     """
     try:
-        return world.add(libc.open_in_root(world.fds[0], f"{process['cwd']}/.", os.O_PATH | os.O_DIRECTORY))
+        return jail.add(libc.open_in_root(jail.fds[0], f"{process['cwd']}/.", os.O_PATH | os.O_DIRECTORY))
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise InvalidArgument(f"{_SAYS_CWD.format(process['cwd'])}: {reason(error)}") from None
         return None
 
 
-def _hand_over_namespaces(world: World, kinds: set[str], proc: int) -> None:
+def _hand_over_namespaces(jail: Jail, kinds: set[str], proc: int) -> None:
     """To be joined by the process; the mount namespace last, since it hides the node's files.
 
     :param proc: the directory /proc/PID of who is in them
     """
     for kind in [*sorted(kinds), "mount"]:
         flag, name = known(kind)
-        fd = world.add(os.open(f"ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc))
-        world.steps.call("setns", fd, flag, says=f"{kind} namespace")
+        fd = jail.add(os.open(f"ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc))
+        jail.steps.call("setns", fd, flag, says=f"{kind} namespace")
 
 
-def _cgroup_namespace(world: World, spec: Spec) -> None:
+def _cgroup_namespace(jail: Jail, spec: Spec) -> None:
     """A new one begins where its maker is: so the process makes it."""
     for one in spec.get("linux", {}).get("namespaces", []):
         if one["type"] != "cgroup":
             continue
         if path := one.get("path"):
-            fd = world.add(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            world.steps.call("setns", fd, libc.CLONE_NEWCGROUP, says=f"cgroup namespace {path}")
+            fd = jail.add(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            jail.steps.call("setns", fd, libc.CLONE_NEWCGROUP, says=f"cgroup namespace {path}")
         else:
-            world.steps.call("unshare", libc.CLONE_NEWCGROUP, says="cgroup namespace")
+            jail.steps.call("unshare", libc.CLONE_NEWCGROUP, says="cgroup namespace")
 
 
-def _time_namespace(world: World, spec: Spec) -> None:
+def _time_namespace(jail: Jail, spec: Spec) -> None:
     if (made := time_namespace(spec)) is not None:
-        fd = world.add(made)
-        world.steps.call("setns", fd, libc.CLONE_NEWTIME, says="time namespace")
+        fd = jail.add(made)
+        jail.steps.call("setns", fd, libc.CLONE_NEWTIME, says="time namespace")
 
 
 def _make_cwd(tree: Tree, process: Process) -> None:

@@ -1,7 +1,7 @@
-"""The sandboxer: makes the worlds of containers, one after the other, in a process of its own.
+"""The jailer: makes the jails of containers, one after the other, in a process of its own.
 
 It goes into new namespaces, mounts there, hands descriptors of it all to the supervisor, and comes back. Nothing of a
-world is left in it, nor on the node: what nobody steps into is gone with its last descriptor. A worker then only has to
+jail is left in it, nor on the node: what nobody steps into is gone with its last descriptor. A worker then only has to
 step in, so it needs neither the memory nor the time that making it takes.
 
 Run as ``python -I -m shimd.jailer.main`` with a socket at ``LISTEN_FD``, whose end is its own; ``messages.py`` has
@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from shimd.errors import Internal, ShimdError, from_os
 from shimd.isolation.namespaces import known
-from shimd.jailer.jail import World, find_world, make_world
+from shimd.jailer.jail import Jail, find_jail, make_jail
 from shimd.linux import libc
 from shimd.linux.memory_file import memory_file
 from shimd.protocol.messages import LISTEN_FD, Message, read_plan, receive, send
@@ -37,7 +37,7 @@ class Home:
         self._end = max(fd for fd, _flag in self._fds) + 1
 
     def go(self) -> None:
-        """Or end, if there is no way back: the next world must not be made from within this one."""
+        """Or end, if there is no way back: the next jail must not be made from within this one."""
         try:
             for fd, flag in self._fds:
                 libc.setns(fd, flag)
@@ -46,7 +46,7 @@ class Home:
             os._exit(1)
 
     def close_all_else(self) -> None:
-        """Nothing of a request stays open, whatever became of it: a descriptor would hold a world."""
+        """Nothing of a request stays open, whatever became of it: a descriptor would hold a jail."""
         os.closerange(self._end, 1 << 30)
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the supervisor's
     sock = socket.socket(fileno=LISTEN_FD)
     home = Home()
-    seal("the sandboxer's start")
+    seal("the jailer's start")
     with suppress(ConnectionError):  # the supervisor has ended in the middle of a request
         while (packet := receive(sock)) is not None:
             _answer(sock, home, *packet)
@@ -64,39 +64,39 @@ def main() -> None:
 def _answer(sock: socket.socket, home: Home, message: Message, fds: list[int]) -> None:
     held = False
 
-    def hold(world: World) -> None:
+    def hold(jail: Jail) -> None:
         nonlocal held
         held = True
-        _hand_over(sock, world, held)
+        _hand_over(sock, jail, held)
         if receive(sock) is None:
             os._exit(0)
 
     try:
-        world = _make(home, message, fds, hold)
+        jail = _make(home, message, fds, hold)
     except ShimdError as error:
         send(sock, {"ev": "error", "code": int(error.code), "message": str(error)})
         return
     if held:
         send(sock, {"ev": "finished"})
     else:
-        _hand_over(sock, world, held)
+        _hand_over(sock, jail, held)
 
 
-def _hand_over(sock: socket.socket, world: World, held: bool) -> None:
-    path, file, missing = world.program
+def _hand_over(sock: socket.socket, jail: Jail, held: bool) -> None:
+    path, file, missing = jail.program
     program = [] if file is None else [file]
-    steps = memory_file("shimd-steps", world.steps.packed())
-    about = {"path": path, "program": bool(program), "missing": missing, "listening": world.listening, "held": held}
-    send(sock, {"ev": "world", **about}, [steps, *world.fds, *program])
+    steps = memory_file("shimd-steps", jail.steps.packed())
+    about = {"path": path, "program": bool(program), "missing": missing, "listening": jail.listening, "held": held}
+    send(sock, {"ev": "jail", **about}, [steps, *jail.fds, *program])
 
 
-def _make(home: Home, message: Message, fds: list[int], hold: Callable[[World], None]) -> World:
+def _make(home: Home, message: Message, fds: list[int], hold: Callable[[Jail], None]) -> Jail:
     try:
         plan = read_plan(fds[0])
         if message["op"] == "exec":
-            return find_world(plan)
+            return find_jail(plan)
         try:
-            return make_world(plan, fds[1] if message["terminal"] else None, hold)
+            return make_jail(plan, fds[1] if message["terminal"] else None, hold)
         finally:
             home.go()
     except ShimdError:

@@ -158,7 +158,7 @@ def load_spec(bundle: Path) -> Spec:
     _check_needed(spec.get("process"), str(path))
     if not isinstance(spec.get("root"), dict) or not isinstance(spec["root"].get("path"), str):
         raise InvalidArgument(f"{path}: root.path is missing")
-    from shimd.oci import fields  # the supervisor's and the sandboxer's: the others read what these have checked
+    from shimd.oci import fields  # the supervisor's and the jailer's: the others read what these have checked
 
     fields.check(cast(dict[str, Any], spec), str(path))
     return spec

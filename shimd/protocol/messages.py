@@ -5,7 +5,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 * supervisor ⇄ fork server (``paths.worker_socket``), one at a time; the fork server outlives it::
 
       → {"op": "spawn", "key": K, "pidns": null | "new" | path, "cgroup": null | path}
-                          + [stdin, stdout, stderr, plan memfd] and of a container [steps memfd, world…];
+                          + [stdin, stdout, stderr, plan memfd] and of a container [steps memfd, jail…];
                             without a plan: a worker without Python (``in_c.py``), which is told later what to run
       ← {"ev": "spawned", "key": K, "pid": P, "start": T}       + [control]
       ← {"ev": "failed", "key": K, "code": C, "message": M}       the fork itself failed; UNIMPLEMENTED: take Python
@@ -18,7 +18,7 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
 
 * supervisor ⇄ worker (``control`` above; the fork server keeps a duplicate until the worker is forgotten)::
 
-      → {"op": "enter"} + [block memfd, steps memfd, world…]   to a worker without Python, before all else
+      → {"op": "enter"} + [block memfd, steps memfd, jail…]   to a worker without Python, before all else
       ← {"ev": "entry", "name": path} + [file]  a program, if the plan names no artefact
       ← {"ev": "entry", "name": path, "missing": sentence}    or it is not there; an image's layer may hold it
       ← {"ev": "image"}                         what layers has the container's image?
@@ -36,11 +36,11 @@ Two kinds of SEQPACKET connection carry these messages, one JSON object a packet
       ← {"ev": "error", "code": C, "message": M}   at any point before ready; the worker exits, Create fails
       ← {"ev": "warning", "message": M}            something that may be missing was (a capability of the host)
 
-* supervisor ⇄ sandboxer (:mod:`shimd.jailer.main`), which makes what a container's worker will live in, one at a time::
+* supervisor ⇄ jailer (:mod:`shimd.jailer.main`), which makes what a container's worker will live in, one at a time::
 
       → {"op": "init" | "exec", "terminal": bool} + [plan memfd] and of a terminal [its slave end]
-      ← {"ev": "world", "path": path, "program": bool, "missing": sentence, "listening": [fd, …], "held": bool}
-                                         + [steps memfd, world…] and if it was found [the program]
+      ← {"ev": "jail", "path": path, "program": bool, "missing": sentence, "listening": [fd, …], "held": bool}
+                                         + [steps memfd, jail…] and if it was found [the program]
       → {"op": "finish"}                           if it is held: hooks have been run
       ← {"ev": "finished"}
       ← {"ev": "error", "code": C, "message": M}
@@ -67,8 +67,8 @@ MAX_PACKET = 65536
 MAX_FDS = 253
 #: Where a fork server finds its listening socket.
 LISTEN_FD = 3
-#: Where a worker has what the sandboxer made, the root file system first; below are its streams and ``control``.
-WORLD_FD = 4
+#: Where a worker has what the jailer made, the root file system first; below are its streams and ``control``.
+JAIL_FD = 4
 
 Message = dict[str, Any]
 
@@ -109,7 +109,7 @@ class Plan(TypedDict, total=False):
     listen: list[tuple[str, int]]
     """Listening TCP sockets for the app: IP address, empty for all, and port."""
     listening: list[int]
-    """Their descriptors, if they came with the world."""
+    """Their descriptors, if they came with the jail."""
     pidns: str | None
     """As in the spawn request."""
     pause: str

@@ -1,4 +1,4 @@
-"""What a worker still has to do when its world is made: system calls, as data.
+"""What a worker still has to do when its jail is made: system calls, as data.
 
 The jailer (:mod:`shimd.jailer`) decides them, the worker makes them: in C (``zygote.c``) where it is a worker without
 Python, else here. Both stop at the first that fails, and tell the supervisor in the words that come with it.

@@ -28,7 +28,7 @@ from shimd.supervisor.sockets import unix_listener
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.workers.fork_client import Forks
 from shimd.supervisor.workers.fork_servers import ForkPool
-from shimd.supervisor.workers.jailers import Meanwhile, World, Worlds
+from shimd.supervisor.workers.jailers import Jail, Jailers, Meanwhile
 from shimd.ttrpc import Server
 
 #: v3 names the same methods and messages; containerd calls the one that the launcher's answer says.
@@ -45,12 +45,12 @@ class Endpoint:
         addresses: tuple[str, str],
         tasks: Background,
         pool: ForkPool,
-        worlds: Worlds,
+        jailers: Jailers,
         modules: Modules,
         bus: EventBus,
     ) -> None:
         self.engine, self.namespace, self.tasks = engine, namespace, tasks
-        self._pool, self._worlds, self._modules, self._bus = pool, worlds, modules, bus
+        self._pool, self._jailers, self._modules, self._bus = pool, jailers, modules, bus
         self.events_address, self.grpc_address = addresses
         self._content = Content(self.grpc_address, namespace)
         self.path = paths.task_socket(engine, self.events_address, namespace)
@@ -78,8 +78,8 @@ class Endpoint:
     async def forks(self, engine: str | None = None) -> Forks:
         return await self._pool.get(engine or self.engine)
 
-    async def world(self, plan: Plan, terminal: int | None, meanwhile: Meanwhile) -> World:
-        return await self._worlds.make(plan, terminal, meanwhile)
+    async def jail(self, plan: Plan, terminal: int | None, meanwhile: Meanwhile) -> Jail:
+        return await self._jailers.make(plan, terminal, meanwhile)
 
     async def program(self, container: str, name: str, fd: int | None) -> Path:
         waiter = Waiter(self.namespace, container, self.engine)

@@ -108,7 +108,7 @@ async def serve() -> None:
             notify.notify(STOPPING="1")
             _log.info("stopping")
             tasks.cancel_scope.cancel()
-            supervisor.worlds.close()
+            supervisor.jailers.close()
         forks.cancel_scope.cancel()
 
 

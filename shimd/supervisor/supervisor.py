@@ -8,7 +8,7 @@ from shimd.supervisor.endpoint import Endpoint
 from shimd.supervisor.events import EventBus
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.workers.fork_servers import ForkPool
-from shimd.supervisor.workers.jailers import Worlds
+from shimd.supervisor.workers.jailers import Jailers
 
 
 class Supervisor:
@@ -21,7 +21,7 @@ class Supervisor:
         self._tasks = tasks
         self._background = Background(tasks)
         self.pool = ForkPool(Background(beneath))
-        self.worlds = Worlds(self._background)
+        self.jailers = Jailers(self._background)
         self.modules = Modules(self.pool, self._background)
         self.bus = EventBus(self._background)
         self.endpoints: dict[tuple[str, str, str], Endpoint] = {}
@@ -34,7 +34,7 @@ class Supervisor:
             if key not in self.endpoints:
                 addresses = (events_address, grpc_address)
                 endpoint = Endpoint(
-                    engine, namespace, addresses, self._background, self.pool, self.worlds, self.modules, self.bus
+                    engine, namespace, addresses, self._background, self.pool, self.jailers, self.modules, self.bus
                 )
                 await self._tasks.start(endpoint.serve)
                 self.endpoints[key] = endpoint

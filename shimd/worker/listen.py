@@ -10,7 +10,7 @@ from shimd.protocol.messages import Plan
 
 
 def listening(engine: Engine[object], plan: Plan) -> Sequence[int]:
-    """A worker's: those that came with its world, or else new ones, close-on-exec.
+    """A worker's: those that came with its jail, or else new ones, close-on-exec.
 
     :raises Unimplemented: the engine takes no sockets
     :raises FailedPrecondition: an address is not there, or in use

@@ -38,7 +38,7 @@ from shimd.oci import Process
 from shimd.oci.programs import find_program, open_file
 from shimd.protocol.faults import describe
 from shimd.protocol.invocation import environment, invocation_of
-from shimd.protocol.messages import WORLD_FD, Message, Plan, read_plan, receive, send
+from shimd.protocol.messages import JAIL_FD, Message, Plan, read_plan, receive, send
 from shimd.protocol.steps import Runner, Steps
 from shimd.seal import seal
 
@@ -51,8 +51,8 @@ _libc = ctypes.CDLL(None)
 
 
 class Place:
-    """Where the app will live: what the sandboxer made, at ``WORLD_FD``, entered in two steps, since the engine loads
-    between them. (``shimd run`` has no world, and steps all the same.)"""
+    """Where the app will live: what the jailer made, at ``JAIL_FD``, entered in two steps, since the engine loads
+    between them. (``shimd run`` has no jail, and steps all the same.)"""
 
     def __init__(self, steps: bytes) -> None:
         self._runner = Runner(steps or Steps().packed())
@@ -62,7 +62,7 @@ class Place:
 
         :raises NotFound: there is none
         """
-        return open_file(WORLD_FD, path)
+        return open_file(JAIL_FD, path)
 
     def join(self) -> list[str]:
         """Be accounted for; returns warnings."""
@@ -88,13 +88,13 @@ class Given(NamedTuple):
 
 
 def take(fds: Sequence[int], control: int) -> Given:
-    """Read what is to be read, make the rest the streams, ``control`` and the world, and close all that is not ours.
+    """Read what is to be read, make the rest the streams, ``control`` and the jail, and close all that is not ours.
 
     :param fds: as they come with a spawn (``messages.py``)
     """
-    streams, plan, steps, world = fds[:3], fds[3], fds[4:5], fds[5:]
+    streams, plan, steps, jail = fds[:3], fds[3], fds[4:5], fds[5:]
     given = read_plan(plan), read_file(steps[0]) if steps else b""
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (*streams, control, *world)]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (*streams, control, *jail)]
     for target, fd in enumerate(high):
         os.dup2(fd, target, inheritable=False)
     os.closerange(len(high), 1 << 30)
@@ -235,7 +235,7 @@ def _read(place: Place, path: str) -> bytes | None:
 
 def _fetch_own(process: Process, control: socket.socket) -> str:
     """The compiled form of ``args[0]``, for an engine of applications whose container is none."""
-    path, fd, missing = find_program(WORLD_FD, process)
+    path, fd, missing = find_program(JAIL_FD, process)
     if fd is None:  # an image's layer may hold it
         send(control, {"ev": "entry", "name": path, "missing": missing})
     else:
@@ -285,7 +285,7 @@ def _listening(engine: Engine[object], plan: Plan) -> Sequence[int]:
 
 def _missing(process: Process) -> str:
     """Why there is no file of ``args[0]``; empty: it is there."""
-    program = find_program(WORLD_FD, process)
+    program = find_program(JAIL_FD, process)
     if program.file is not None:
         os.close(program.file)
     return program.missing

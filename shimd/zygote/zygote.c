@@ -24,7 +24,7 @@
 
 #include "../engines/engine.h"
 
-enum { MAX_FDS = 253, CONTROL = 3, WORLD = 4, FAILED = 70, HIGH = 512 };
+enum { MAX_FDS = 253, CONTROL = 3, JAIL = 4, FAILED = 70, HIGH = 512 };
 
 /* A request is its flags: with it come stdin, stdout, stderr, control, and as they say a cgroup's directory and a pid
  * namespace. The worker gets all else by control: "enter" (protocol/messages.py). */
@@ -168,14 +168,14 @@ static void work(const struct engine *engine, const int *streams_and_control) {
     char packet[64], sentence[4096] = "";
     int fds[MAX_FDS], count, code = 0;
     sigset_t none;
-    arrange(streams_and_control, WORLD, 0);
+    arrange(streams_and_control, JAIL, 0);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     if ((count = receive(CONTROL, packet, sizeof packet, fds)) < 2) _exit(FAILED); /* it is not wanted any more */
     const void *block = unpack(fds[0]);
     const struct steps *steps = unpack(fds[1]);
     if (steps == NULL || block == NULL) _exit(FAILED);
-    arrange(fds + 2, count - 2, WORLD);
+    arrange(fds + 2, count - 2, JAIL);
     uint64_t at = take(steps, 0);
     void *program = engine->load(engine->context, block, &code, sentence, sizeof sentence);
     if (program == NULL) fail(code, sentence);
@@ -200,7 +200,7 @@ static void *thread_id(void) {
 
 /* A worker, as a child of our parent's. */
 static long spawn(const struct engine *engine, uint64_t flags, const int *fds) {
-    const int *more = fds + WORLD;
+    const int *more = fds + JAIL;
     static int own = -1;
     void *id = thread_id();
     struct clone_arguments arguments = {.flags = CLONE_PARENT};
@@ -242,14 +242,14 @@ int main(int argc, char *argv[]) {
     static const int deadly[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     uint64_t flags = 0;
     int fds[MAX_FDS];
-    syscall(SYS_close_range, WORLD, ~0U, 0);
+    syscall(SYS_close_range, JAIL, ~0U, 0);
     prctl(PR_SET_NAME, "shimd-zygote");
     const struct engine *engine = find_engine(argc, argv);
     if (engine == NULL) return FAILED;
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) signal(deadly[i], die);
     for (int64_t result = 0; answer(CONTROL, result);) {
         int count = receive(CONTROL, &flags, sizeof flags, fds);
-        if (count < 0 || count != WORLD + !!(flags & IN_CGROUP) + !!(flags & JOIN_PID)) return 0;
+        if (count < 0 || count != JAIL + !!(flags & IN_CGROUP) + !!(flags & JOIN_PID)) return 0;
         result = spawn(engine, flags, fds);
         for (int i = 0; i < count; i++) close(fds[i]);
     }

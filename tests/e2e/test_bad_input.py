@@ -120,7 +120,7 @@ def test_configuration(box: Box, bystander: str, change: dict[str, object], word
 
 
 def test_a_cgroup_that_is_in_use(box: Box, bystander: str) -> None:
-    """It stays the other's, with its limits; the sandboxer that was at work meanwhile is ended, and replaced."""
+    """It stays the other's, with its limits; the jailer that was at work meanwhile is ended, and replaced."""
     shared = ("--cgroup", f"/{box.namespace}/shared")
     box.detach("app", "sleep", 600, flags=(*shared, "--memory-limit", 100 << 20))
     done = box.run("other", "exit", 0, flags=("--rm", *shared, "--memory-limit", 50 << 20))

@@ -56,7 +56,7 @@ def test_the_first_process_has_it_too(bundle: Bundle) -> None:
     spec["linux"]["timeOffsets"] = {"boottime": {"secs": 10 * DAY}}
     own = uptime(Path("/proc/uptime").read_text())
     assert own + 10 * DAY <= uptime(bundle.run(spec).out) < own + 11 * DAY
-    # The sandboxer is back: the next container has the node's time.
+    # The jailer is back: the next container has the node's time.
     assert own <= uptime(bundle.run(bundle.spec("read", "/proc/uptime")).out) < own + DAY
 
 

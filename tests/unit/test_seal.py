@@ -104,4 +104,4 @@ def test_the_sandboxer_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
         other.close()
         return jailer.main()  # type: ignore[func-returns-value]
 
-    assert f"the module {_LATE} is imported after the sandboxer's start" in inside(act)
+    assert f"the module {_LATE} is imported after the jailer's start" in inside(act)

@@ -7,7 +7,7 @@ from betterproto2 import Message
 
 from shimd.protocol.messages import Plan
 from shimd.supervisor.workers.fork_client import Forks
-from shimd.supervisor.workers.jailers import Meanwhile, Tasks, World
+from shimd.supervisor.workers.jailers import Jail, Meanwhile, Tasks
 
 
 class Image(Protocol):
@@ -57,8 +57,8 @@ class Context(Protocol):
         """
         ...
 
-    async def world(self, plan: Plan, terminal: int | None, meanwhile: Meanwhile) -> World:
-        """What the worker of a plan will live in (:meth:`shimd.supervisor.workers.jailers.Worlds.make`)."""
+    async def jail(self, plan: Plan, terminal: int | None, meanwhile: Meanwhile) -> Jail:
+        """What the worker of a plan will live in (:meth:`shimd.supervisor.workers.jailers.Jailers.make`)."""
         ...
 
     async def program(self, container: str, name: str, fd: int | None) -> Path:

@@ -43,7 +43,7 @@ class _Where:
     """The node, or a place in a container."""
 
     plan: Plan = field(default_factory=Plan)
-    world: Sequence[int] = ()
+    jail: Sequence[int] = ()
     """The steps to it, and its descriptors."""
 
 
@@ -90,12 +90,12 @@ class Hooks:
             process = oci.Process(**{**self._spec["process"], "args": [hook["path"]], "terminal": False})
             plan = plans.exec(self._id, self._bundle, self._spec, process, cgroup, pid, terminal=False)
             plan["seccomp"] = worker_filter(self._spec) if self._spec.get("linux", {}).get("seccomp") else ""
-            with await self._context.world(plan, None, nothing) as world:
+            with await self._context.jail(plan, None, nothing) as jail:
                 # As with runc, a hook without an environment has the process's.
                 env = hook.get("env")
                 inside = oci.Hook(**{**hook, "env": process.get("env", []) if env is None else env})
                 place = Plan(pidns=plan["pidns"], unified=plan["unified"], pause=plans.pause_program())
-                where = _Where(place, [world.steps, *world.fds])
+                where = _Where(place, [jail.steps, *jail.fds])
                 await self._run_one("startContainer", number, inside, self._state("created", _inner_pid(pid)), where)
 
     async def started(self, pid: int) -> None:
@@ -141,7 +141,7 @@ class Hooks:
         program = oci.Hook(**{**hook, "env": _environment(hook)})
         plan = where.plan | Plan(kind="hook", id=f"{self._id}/{kind}", hook=program)
         forks = await self._context.forks()
-        worker = await forks.spawn(self._key(kind), plan, stdio, where.world)
+        worker = await forks.spawn(self._key(kind), plan, stdio, where.jail)
         try:
             await worker.becomes_another()
             await worker.exited.wait()

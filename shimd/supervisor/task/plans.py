@@ -10,7 +10,7 @@ from shimd.isolation.seccomp import worker_filter
 from shimd.oci import listen
 from shimd.oci.mount_options import Options, normal
 from shimd.protocol.messages import Plan
-from shimd.supervisor.workers.jailers import World
+from shimd.supervisor.workers.jailers import Jail
 
 #: The kubelet's containers and sandboxes, as containerd marks them (containerd: internal/cri/annotations).
 CONTAINER_TYPE = "io.kubernetes.cri.container-type"
@@ -72,7 +72,7 @@ def exec(
 
 
 def shows_cgroup(spec: oci.Spec) -> bool:
-    """Whether its world has its cgroup in it, which has to be there then."""
+    """Whether its jail has its cgroup in it, which has to be there then."""
     return any(mount.get("type") == "cgroup" for mount in spec.get("mounts", []))
 
 
@@ -90,8 +90,8 @@ def _preopens(spec: oci.Spec) -> list[tuple[str, str, bool]]:
     return [("/", "/", False), *((destination, destination, readonly) for destination, readonly in binds)]
 
 
-def of_worker(plan: Plan, world: World) -> Plan:
-    """What is left of a plan for the worker once its world is made."""
+def of_worker(plan: Plan, jail: Jail) -> Plan:
+    """What is left of a plan for the worker once its jail is made."""
     process = plan["process"]
     return Plan(
         kind=plan["kind"],
@@ -99,7 +99,7 @@ def of_worker(plan: Plan, world: World) -> Plan:
         process=oci.Process(args=process["args"], env=process.get("env", []), cwd=process["cwd"]),
         preopens=plan["preopens"],
         listen=plan.get("listen", []),
-        listening=world.listening,
+        listening=jail.listening,
         pidns=plan["pidns"],
         unified=plan["unified"],
     )

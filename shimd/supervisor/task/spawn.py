@@ -18,7 +18,7 @@ from shimd.supervisor.task import plans
 from shimd.supervisor.task.context import Context
 from shimd.supervisor.task.questions import Questions
 from shimd.supervisor.workers.fork_client import Coming, HandedOver, Worker
-from shimd.supervisor.workers.jailers import Meanwhile, World, nothing
+from shimd.supervisor.workers.jailers import Jail, Meanwhile, nothing
 from shimd.supervisor.workers.without_python import block_of, is_likely, may_wait
 
 _log = logger(__name__)
@@ -42,7 +42,7 @@ async def spawn(
 ) -> Worker:
     """Fork a worker and lead it to ready.
 
-    :param meanwhile: called before that, but while its world is being made
+    :param meanwhile: called before that, but while its jail is being made
     :param held: called when it is in its namespaces, if there are hooks to be run then
     :raises NativeProgram: the program is none for an engine
     :raises ShimdError: it failed; the worker is gone
@@ -56,8 +56,8 @@ async def spawn(
             await meanwhile()
             await begun.begin()
 
-        with await context.world(plan, stdio[0] if plan["terminal"] else None, begin) as world:
-            attempt = _Attempt(context, container, plans.of_worker(plan, world), stdio, begun, held, world)
+        with await context.jail(plan, stdio[0] if plan["terminal"] else None, begin) as jail:
+            attempt = _Attempt(context, container, plans.of_worker(plan, jail), stdio, begun, held, jail)
             try:
                 return await _with_right_engine(attempt)
             except DataLoss as error:  # a disk that crashed, say: _lead has thrown the module away, it is compiled anew
@@ -66,7 +66,7 @@ async def spawn(
 
 
 class _Begun:
-    """A worker that is forked while its world is being made; which takes one without Python, as most programs do."""
+    """A worker that is forked while its jail is being made; which takes one without Python, as most programs do."""
 
     def __init__(self, context: Context, plan: Plan, stdio: tuple[int, int, int]) -> None:
         self._context, self._plan, self._stdio = context, plan, stdio
@@ -97,7 +97,7 @@ class _Attempt:
     stdio: tuple[int, int, int]
     begun: _Begun
     held: Held
-    world: World | None = None
+    jail: Jail | None = None
     engine: str | None = None
     """Another than the context's."""
 
@@ -114,19 +114,19 @@ async def _with_right_engine(attempt: _Attempt) -> Worker:
 
 
 async def _with_program(attempt: _Attempt) -> _Attempt:
-    """With the compiled form of the program that the world shows, if the worker does not look for it itself.
+    """With the compiled form of the program that the jail shows, if the worker does not look for it itself.
 
     :raises NativeProgram: it is none for an engine
     """
-    context, world, plan = attempt.context, attempt.world, attempt.plan
-    if world is None or (plan["kind"] == "init" and engine_runs_applications(context.engine)):
+    context, jail, plan = attempt.context, attempt.jail, attempt.plan
+    if jail is None or (plan["kind"] == "init" and engine_runs_applications(context.engine)):
         return attempt
     try:
-        artifact = await context.program(attempt.container, world.path, world.program)
+        artifact = await context.program(attempt.container, jail.path, jail.program)
     except ShimdError as error:
-        if world.program is not None:
+        if jail.program is not None:
             raise
-        raise from_code(error.code, world.missing) from error
+        raise from_code(error.code, jail.missing) from error
     return replace(attempt, plan=plan | Plan(artifact=str(artifact)))
 
 
@@ -141,13 +141,13 @@ async def _spawn(attempt: _Attempt) -> Worker:
 
 
 async def _born(attempt: _Attempt) -> Worker:
-    context, plan, world = attempt.context, attempt.plan, attempt.world
+    context, plan, jail = attempt.context, attempt.plan, attempt.jail
     engine = attempt.engine or context.engine
     forks = await context.forks(engine)
-    if world is None:
+    if jail is None:
         return await forks.spawn(_key(context, plan), plan, attempt.stdio)
     block = block_of(engine, plan)
-    fds = [world.steps, *world.fds]
+    fds = [jail.steps, *jail.fds]
     return await forks.spawn(_key(context, plan), plan, attempt.stdio, fds, block, attempt.begun.take())
 
 
@@ -177,8 +177,8 @@ async def _lead(attempt: _Attempt, worker: Worker) -> None:
                     raise from_code(message["code"], message["message"])
                 case "held":
                     await attempt.held(worker)
-                    if attempt.world is not None:
-                        await attempt.world.finish()
+                    if attempt.jail is not None:
+                        await attempt.jail.finish()
                     worker.send({"op": "go"})
                 case "ready":
                     worker.handled = frozenset(message["signals"])

@@ -113,11 +113,11 @@ class Coming:
             raise self._result
         return self._result
 
-    async def entered(self, block: bytes, world: Sequence[int]) -> Worker:
+    async def entered(self, block: bytes, jail: Sequence[int]) -> Worker:
         """One of :meth:`Forks.begin`, told what to run, and where. The descriptors stay the caller's.
 
         :param block: for the engine's part in C
-        :param world: the steps to it, and its descriptors
+        :param jail: the steps to it, and its descriptors
         :raises ShimdError: as :meth:`worker`, or the worker is gone
         """
         worker = await self.worker()
@@ -125,7 +125,7 @@ class Coming:
         try:
             fd = memory_file("shimd-program", block)
             try:
-                worker.send({"op": "enter"}, [fd, *world])
+                worker.send({"op": "enter"}, [fd, *jail])
             finally:
                 os.close(fd)
         except BaseException:
@@ -156,13 +156,13 @@ class Forks:
         key: str,
         plan: Plan,
         stdio: tuple[int, int, int],
-        world: Sequence[int] = (),
+        jail: Sequence[int] = (),
         block: bytes | None = None,
         begun: Coming | None = None,
     ) -> Worker:
         """Fork a worker; the descriptors stay the caller's.
 
-        :param world: of a container: its steps, and the descriptors of its world
+        :param jail: of a container: its steps, and the descriptors of its jail
         :param block: for a worker without Python (:mod:`.without_python`), which has steps; Python will
             do if there is no zygote
         :param begun: one of :meth:`begin`, perhaps of another fork server: it is taken if it can be, or ended
@@ -173,10 +173,10 @@ class Forks:
             begun = None
         if block is not None:
             with suppress(Unimplemented):
-                return await (begun or await self.begin(key, plan, stdio)).entered(block, world)
+                return await (begun or await self.begin(key, plan, stdio)).entered(block, jail)
         plan_fd = plan_file(plan)
         try:
-            coming = await self._ask(_spawn(key, plan), [*stdio, plan_fd, *world])
+            coming = await self._ask(_spawn(key, plan), [*stdio, plan_fd, *jail])
         finally:
             os.close(plan_fd)
         return await coming.worker()

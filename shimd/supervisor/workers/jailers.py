@@ -1,4 +1,4 @@
-"""The supervisor's side of the sandboxers: as many as there is work for, and another for each that hangs."""
+"""The supervisor's side of the jailers: as many as there is work for, and another for each that hangs."""
 
 import os
 import signal
@@ -40,8 +40,8 @@ async def nothing() -> None:
 
 
 @dataclass
-class World:
-    """What a sandboxer made, as descriptors: closed, and with them gone, at the end of the context."""
+class Jail:
+    """What a jailer made, as descriptors: closed, and with them gone, at the end of the context."""
 
     steps: int
     fds: Sequence[int]
@@ -63,7 +63,7 @@ class World:
         if held is not None:
             await held.go_on()
 
-    def __enter__(self) -> "World":
+    def __enter__(self) -> "Jail":
         return self
 
     def __exit__(
@@ -76,7 +76,7 @@ class World:
 
 
 @dataclass(eq=False)
-class _Sandboxer:
+class _Jailer:
     pid: int
     sock: socket.socket
     since: float = 0.0
@@ -84,10 +84,10 @@ class _Sandboxer:
 
 
 class Held:
-    """A sandboxer that waits in the world that it has made, before the root file system is all that is to be seen."""
+    """A jailer that waits in the jail that it has made, before the root file system is all that is to be seen."""
 
-    def __init__(self, worlds: "Worlds", sandboxer: _Sandboxer) -> None:
-        self._worlds, self._sandboxer = worlds, sandboxer
+    def __init__(self, jailers: "Jailers", jailer: _Jailer) -> None:
+        self._jailers, self._jailer = jailers, jailer
 
     async def go_on(self) -> None:
         """Let it finish, and come back.
@@ -95,112 +95,112 @@ class Held:
         :raises ShimdError: one sentence
         """
         try:
-            send(self._sandboxer.sock, {"op": "finish"})
+            send(self._jailer.sock, {"op": "finish"})
         except OSError:
             self.end()
-            raise Internal("the sandboxer died") from None
-        await self._worlds.answer(self._sandboxer)
+            raise Internal("the jailer died") from None
+        await self._jailers.answer(self._jailer)
 
     def end(self) -> None:
-        """The world is not wanted any more."""
-        self._worlds.end(self._sandboxer)
+        """The jail is not wanted any more."""
+        self._jailers.end(self._jailer)
 
 
-class Worlds:
+class Jailers:
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
-        self._idle: list[_Sandboxer] = []
-        self._busy: set[_Sandboxer] = set()
+        self._idle: list[_Jailer] = []
+        self._busy: set[_Jailer] = set()
         self._freed = anyio.Event()
 
     @property
     def pids(self) -> list[int]:
-        """Of the sandboxers that run."""
+        """Of the jailers that run."""
         return [one.pid for one in (*self._idle, *self._busy)]
 
-    async def make(self, plan: Plan, terminal: int | None = None, meanwhile: Meanwhile = nothing) -> World:
-        """Make or find the world of a plan.
+    async def make(self, plan: Plan, terminal: int | None = None, meanwhile: Meanwhile = nothing) -> Jail:
+        """Make or find the jail of a plan.
 
         :param terminal: the slave end of the process's pty
         :param meanwhile: called while it is being made
         :raises ShimdError: one sentence; or what ``meanwhile`` raises
         """
         while True:
-            sandboxer = await self._take()
-            if _ask_for(sandboxer, plan, terminal):
+            jailer = await self._take()
+            if _ask_for(jailer, plan, terminal):
                 break
-            self.end(sandboxer)  # it was killed when it was idle
+            self.end(jailer)  # it was killed when it was idle
         try:
             await meanwhile()
         except BaseException:  # nobody knows where it is now
-            self.end(sandboxer)
+            self.end(jailer)
             raise
-        message, fds = await self.answer(sandboxer)
+        message, fds = await self.answer(jailer)
         program = fds.pop() if message["program"] else None
-        held = Held(self, sandboxer) if message["held"] else None
-        return World(fds[0], fds[1:], program, message["path"], message["missing"], message["listening"], held)
+        held = Held(self, jailer) if message["held"] else None
+        return Jail(fds[0], fds[1:], program, message["path"], message["missing"], message["listening"], held)
 
-    async def answer(self, sandboxer: _Sandboxer) -> tuple[Message, list[int]]:
+    async def answer(self, jailer: _Jailer) -> tuple[Message, list[int]]:
         """What it says; then it is free for others, unless it waits.
 
         :raises ShimdError: one sentence
         """
         try:
-            message, fds = await _answer(sandboxer)
+            message, fds = await _answer(jailer)
         except BaseException:
-            self.end(sandboxer)
+            self.end(jailer)
             raise
         if message.get("held"):
-            sandboxer.since = 0.0  # it does nothing, for as long as hooks take: others go on without it
+            jailer.since = 0.0  # it does nothing, for as long as hooks take: others go on without it
             self._tell_of_room()
         else:
-            self._free(sandboxer)
+            self._free(jailer)
         if message["ev"] == "error":
             raise from_code(message["code"], message["message"])
         return message, fds
 
     def close(self) -> None:
         """Let them all go; they end by themselves."""
-        for sandboxer in (*self._idle, *self._busy):
-            sandboxer.sock.close()
+        for jailer in (*self._idle, *self._busy):
+            jailer.sock.close()
 
-    async def _take(self) -> _Sandboxer:
+    async def _take(self) -> _Jailer:
         while not self._idle and self._at_work() >= _MOST:
             with anyio.move_on_after(_HANGS / 5):
                 await self._freed.wait()
-        sandboxer = self._idle.pop() if self._idle else _start()
-        sandboxer.since = time.monotonic()
-        self._busy.add(sandboxer)
-        return sandboxer
+        jailer = self._idle.pop() if self._idle else _start()
+        jailer.since = time.monotonic()
+        self._busy.add(jailer)
+        return jailer
 
     def _at_work(self) -> int:
         now = time.monotonic()
         return sum(now - one.since < _HANGS for one in self._busy)
 
-    def _free(self, sandboxer: _Sandboxer) -> None:
-        self._busy.discard(sandboxer)
-        self._idle.append(sandboxer)
+    def _free(self, jailer: _Jailer) -> None:
+        self._busy.discard(jailer)
+        self._idle.append(jailer)
         self._tell_of_room()
 
     def _tell_of_room(self) -> None:
         self._freed.set()
         self._freed = anyio.Event()
 
-    def end(self, sandboxer: _Sandboxer) -> None:
+    def end(self, jailer: _Jailer) -> None:
         """Kill one."""
-        self._busy.discard(sandboxer)
-        sandboxer.sock.close()
+        self._busy.discard(jailer)
+        jailer.sock.close()
         with suppress(ProcessLookupError):
-            os.kill(sandboxer.pid, signal.SIGKILL)
-        self._tasks.start_soon(_reap, sandboxer.pid)
+            os.kill(jailer.pid, signal.SIGKILL)
+        self._tasks.start_soon(_reap, jailer.pid)
 
 
-def _ask_for(sandboxer: _Sandboxer, plan: Plan, terminal: int | None) -> bool:
+def _ask_for(jailer: _Jailer, plan: Plan, terminal: int | None) -> bool:
     """Whether it takes the request."""
     fd = plan_file(plan)
     try:
         request = {"op": plan["kind"], "terminal": terminal is not None}
-        send(sandboxer.sock, request, [fd, *([] if terminal is None else [terminal])])
+        send(jailer.sock, request, [fd, *([] if terminal is None else [terminal])])
     except ConnectionError:
         return False
     finally:
@@ -208,18 +208,18 @@ def _ask_for(sandboxer: _Sandboxer, plan: Plan, terminal: int | None) -> bool:
     return True
 
 
-async def _answer(sandboxer: _Sandboxer) -> tuple[Message, list[int]]:
-    await anyio.wait_readable(sandboxer.sock)
+async def _answer(jailer: _Jailer) -> tuple[Message, list[int]]:
+    await anyio.wait_readable(jailer.sock)
     try:
-        packet = receive(sandboxer.sock)
+        packet = receive(jailer.sock)
     except ConnectionResetError:
         packet = None
     if packet is None:
-        raise Internal("the sandboxer died")
+        raise Internal("the jailer died")
     return packet
 
 
-def _start() -> _Sandboxer:
+def _start() -> _Jailer:
     """:raises Unavailable: it cannot be started"""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     with theirs:
@@ -236,9 +236,9 @@ def _start() -> _Sandboxer:
             )
         except OSError as error:
             ours.close()
-            raise Unavailable(f"the sandboxer does not start: {reason(error)}") from error
+            raise Unavailable(f"the jailer does not start: {reason(error)}") from error
     ours.setblocking(False)
-    return _Sandboxer(pid, ours)
+    return _Jailer(pid, ours)
 
 
 async def _reap(pid: int) -> None:

@@ -21,7 +21,7 @@ def is_likely(engine: str, plan: Plan) -> bool:
 
 
 def may_wait(plan: Plan) -> bool:
-    """Whether a worker may be there before its world is: it has a root's powers until then, and must not be seen by
+    """Whether a worker may be there before its jail is: it has a root's powers until then, and must not be seen by
     processes of a container, as in a pid namespace that others are in (CVE-2016-9962)."""
     return plan["pidns"] in (None, "new")
 

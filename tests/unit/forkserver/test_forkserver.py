@@ -194,7 +194,7 @@ async def test_without_a_zygote_a_worker_takes_python(server: Server) -> None:
 
 @pytest.mark.parametrize("server", ["zygote"], indirect=True)
 async def test_a_worker_that_was_begun_and_is_not_wanted(server: Server) -> None:
-    """Its world could not be made, say: it goes, and nothing of it stays."""
+    """Its jail could not be made, say: it goes, and nothing of it stays."""
     async with server.supervised() as forks:
         kept = await server.ready("kept", await server.compiled(SPINS))
         before, descriptors = _children(server.pid), server.descriptors()
@@ -251,7 +251,7 @@ async def test_a_namespace_that_is_none_is_that_spawns_error_only(server: Server
         await (await forks.begin("b", Plan(), (server.null,) * 3)).end()
 
 
-def test_only_what_nobody_sees_waits_for_its_world() -> None:
+def test_only_what_nobody_sees_waits_for_its_jail() -> None:
     assert may_wait(Plan(pidns="new"))
     assert may_wait(Plan(pidns=None))
     assert not may_wait(Plan(pidns="/proc/1/ns/pid"))

@@ -110,7 +110,7 @@ def test_too_many(root: Path) -> None:
 
 
 def test_a_sandboxer_that_cannot_get_home_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next world would be made from within the last one."""
+    """The next jail would be made from within the last one."""
 
     def act() -> object:
         home = Home()

@@ -15,12 +15,12 @@ from shimd.errors import InvalidArgument, NotFound
 from shimd.isolation import sysctls
 from shimd.isolation.namespaces import enter
 from shimd.isolation.seccomp import seccomp_flags, worker_filter
-from shimd.jailer import jail
+from shimd.jailer.jail import Jail, _open_cwd, find_jail, make_jail
 from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec
 from shimd.oci.fields import SELINUX
 from shimd.oci.programs import open_file
-from shimd.protocol.messages import WORLD_FD, Plan
+from shimd.protocol.messages import JAIL_FD, Plan
 from shimd.protocol.steps import Steps
 from tests.unit.inside import inside
 
@@ -28,11 +28,11 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 OWN: list[Namespace] = [{"type": kind} for kind in ("network", "ipc", "uts", "mount")]
 
 
-def step_into(world: jail.World) -> None:
-    """As a worker does, with the world's descriptors where it has them."""
-    for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in world.fds]):
-        os.dup2(fd, WORLD_FD + number)
-    world.steps.take()
+def step_into(jail: Jail) -> None:
+    """As a worker does, with the jail's descriptors where it has them."""
+    for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in jail.fds]):
+        os.dup2(fd, JAIL_FD + number)
+    jail.steps.take()
 
 
 def entered(
@@ -55,7 +55,7 @@ def entered(
     )
 
     def act() -> object:
-        step_into(jail.make_world(plan, None))
+        step_into(make_jail(plan, None))
         return then()
 
     return inside(act)
@@ -93,14 +93,14 @@ def test_a_filter_that_needs_a_listener(root: Path, profile: dict[str, Any]) -> 
     assert entered(root, os.getcwd, spec, seccomp=worker_filter(spec)).startswith("Unimplemented: linux.seccomp")
     (root / "app.wasm").write_bytes(b"\x7fELF" + bytes(60))
     (root / "app.wasm").chmod(0o755)
-    world = Plan(
+    jail = Plan(
         kind="init",
         bundle=str(root.parent),
         spec={"root": {"path": str(root)}, **spec},
         rootfs=[],
         process={"args": ["/app.wasm"], "cwd": "/"},
     )
-    assert inside(lambda: jail.make_world(world, None).program.path) == "/app.wasm"
+    assert inside(lambda: make_jail(jail, None).program.path) == "/app.wasm"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_labels_of_a_security_module_that_is_not_there(root: Path, name: str, mo
         rootfs=[],
     )
     plan["process"] = {"args": ["/app.wasm"], "cwd": "/", name: "a"}  # type: ignore[misc]
-    said = inside(lambda: jail.make_world(plan, None))
+    said = inside(lambda: make_jail(plan, None))
     assert said.startswith(f"InvalidArgument: process.{name}: this kernel has no ")
 
 
@@ -264,7 +264,7 @@ def test_an_exec_joins_those_of_its_container() -> None:
             kinds: list[Namespace] = [{"type": "uts"}, {"type": "network"}, {"type": "pid"}]
             process: Process = {"args": ["/app.wasm"], "cwd": "/", "env": [], "capabilities": {}}
             spec: Spec = {"linux": {"namespaces": kinds}}
-            step_into(jail.find_world(Plan(kind="exec", init_pid=pid, spec=spec, process=process)))
+            step_into(find_jail(Plan(kind="exec", init_pid=pid, spec=spec, process=process)))
             return theirs == [os.readlink(f"/proc/self/ns/{name}") for name in ("uts", "net", "mnt")]
 
         assert inside(act) == "True"
@@ -282,9 +282,9 @@ def test_no_link_of_proc_is_a_working_directory(tmp_path: Path, cwd: str) -> Non
 
     def act() -> object:
         libc.mount("proc", str(tmp_path / "proc"), "proc", 0)
-        world = jail.World(Steps())
-        world.add(os.open(tmp_path, os.O_PATH | os.O_DIRECTORY))
-        return jail._open_cwd(world, Process(args=["/app"], cwd=cwd))
+        jail = Jail(Steps())
+        jail.add(os.open(tmp_path, os.O_PATH | os.O_DIRECTORY))
+        return _open_cwd(jail, Process(args=["/app"], cwd=cwd))
 
     assert inside(act) == f"InvalidArgument: working directory {cwd}: too many levels of symbolic links"
 
