@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 TESTS ?= tests
 
-.PHONY: demo setup dev test test-kubernetes test-programs wasmer-native componentize-native lint proto bench clean
+.PHONY: demo setup dev test test-kubernetes test-programs wasmer-native componentize-native lint proto headers bench clean
 
 demo:
 	@tools/setup demo
@@ -36,10 +36,15 @@ lint: dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	$(PYTHON) tools/headers.py --check
 	@! cargo fmt --version >/dev/null 2>&1 || for crate in native/wasmer native/componentize tests/components/rust; do cargo fmt --all --check --manifest-path $$crate/Cargo.toml || exit 1; done
 
 proto: dev
 	$(PYTHON) tools/proto.py
+
+# What is in C has its numbers from Python's tables.
+headers: dev
+	$(PYTHON) tools/headers.py
 
 bench: setup
 	$(PYTHON) -m benchmarks

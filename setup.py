@@ -55,7 +55,12 @@ class InC(build_ext):
 
 def in_c(name: str, *sources: str) -> Extension:
     flags = ["-std=gnu99", "-O2", "-Wall", "-Wextra"]
-    headers = ["shimd/engines/engine.h", "shimd/engines/contained.h"]
+    headers = [
+        "shimd/engines/constants.h",
+        "shimd/engines/contained.h",
+        "shimd/engines/engine.h",
+        "shimd/zygote/protocol.h",
+    ]
     return Extension(name, [*sources], depends=headers, extra_compile_args=flags, optional=True)
 
 

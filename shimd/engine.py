@@ -304,6 +304,16 @@ class Foresees(Protocol):
 
 
 @runtime_checkable
+class ChoosesEngine(Protocol):
+    """An engine that compiles for several of its family (:class:`OfFamily`), by what a program is. Optional."""
+
+    def runner(self, artifact: Path) -> str:
+        """Return the name of the engine that runs a program; empty: this one. Called in the compile worker, confined,
+        after :meth:`Engine.precompile`. Where it was not asked, :meth:`Engine.load` raises :class:`OtherEngine`."""
+        ...
+
+
+@runtime_checkable
 class TakesLayers(Protocol):
     """An engine whose programs come in layers of images that others do not know. Optional."""
 

@@ -36,10 +36,19 @@ def status_socket() -> Path:
     return runtime_dir() / "status.sock"
 
 
-def worker_socket(engine: str) -> Path:
-    """SEQPACKET socket of the fork server of one engine, which may have been started by an older shimd: the number is
-    that of what they speak (``shimd/protocol/messages.py``)."""
-    return runtime_dir() / f"worker-{engine}.2.sock"
+def fork_server_socket(engine: str, name: str) -> Path:
+    """SEQPACKET socket of a fork server of one engine; several may run, of which one is current."""
+    return runtime_dir() / f"fork-{engine}.{name}.sock"
+
+
+def fork_server_sockets() -> list[Path]:
+    """Those that were ever made since boot."""
+    return sorted(runtime_dir().glob("fork-*.*.sock"))
+
+
+def engine_of(path: Path) -> str:
+    """The engine of a fork server's socket."""
+    return path.name.removeprefix("fork-").rsplit(".", 2)[0]
 
 
 def native_root(namespace: str) -> Path:

@@ -22,31 +22,30 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from shimd import log
 from shimd.cli import render
-from shimd.engines.registry import engine_reference, engine_version
-from shimd.errors import DataLoss, Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_code, from_os
+from shimd.engine import Preopen
+from shimd.engines.registry import engine_family, engine_reference, engine_version
+from shimd.errors import Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_os
 from shimd.formats.magic import reject_native
 from shimd.isolation.seccomp import worker_filter
 from shimd.linux.memory_file import memory_file
 from shimd.oci import Process, listen
 from shimd.oci.programs import split_entry
-from shimd.protocol.messages import Plan
+from shimd.protocol.plans import HostApp
 from shimd.protocol.steps import of_host
+from shimd.protocol.worker import Start
 from shimd.supervisor.modules.cache import Cache
-from shimd.supervisor.modules.modules import compile_in_worker
+from shimd.supervisor.modules.modules import compile_in_worker, compiled_program
 from shimd.supervisor.modules.source import Source, source
 from shimd.supervisor.task.process import exit_code
-from shimd.supervisor.workers.fork_client import Forks, HandedOver, Worker, private_forks
-from shimd.supervisor.workers.without_python import block_of
+from shimd.supervisor.workers.fork_client import ForkClient, Worker
+from shimd.supervisor.workers.launch import Launch, ProgramFile
+from shimd.supervisor.workers.private_fork_servers import PrivateForkServers, private_fork_servers
+from shimd.supervisor.workers.programs import Image, Program
 from shimd.timestamp import timestamp
 
-_log = log.logger(__name__)
 #: Exit codes of shimd's own failures, as of ``docker run``.
 NOT_FOUND, NOT_RUNNABLE, FAILED = 127, 126, 125
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
-
-
-Directory = tuple[str, str, bool]
-"""(on the host, in the guest, read-only)"""
 
 
 class Options(NamedTuple):
@@ -134,75 +133,40 @@ class Run:
         with ExitStack() as stack:
             wasm = _open(name, stack)
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime())))
-            async with private_forks(self._options.engine, directory) as forks:
+            async with private_fork_servers(directory) as servers:
+                programs = _Programs(self._options.engine, servers, self.outcome)
                 with self._scope:
-                    try:
-                        await self._once(forks, name, entry, wasm, preopens)
-                    except DataLoss:  # a disk that crashed, say: what did not load is gone, and made anew
-                        await self._once(forks, name, entry, wasm, preopens)
+                    plan = self._plan(f"{name}#{self._options.entry or entry}", preopens)
+                    await self._live(programs, plan, ProgramFile(name, wasm))
 
-    async def _once(self, forks: Forks, name: str, entry: str, wasm: int, preopens: list[Directory]) -> None:
-        """:raises DataLoss: its compiled form does not load, and is out of the cache now"""
-        artifact = await self._compiled(forks, name, wasm)
-        program = f"{name}#{self._options.entry or entry}"
-        try:
-            await self._live_where_it_belongs(forks, self._plan(program, artifact, preopens))
-        except DataLoss:
-            await Cache().discard(artifact)
-            raise
-
-    async def _compiled(self, forks: Forks, name: str, wasm: int) -> Path:
-        """The compiled form, from the cache or made now."""
-        reject_native(name, wasm)
-        engine = self._options.engine
-
-        async def compile(program: Source, artifact: Path) -> None:
-            started = time.monotonic()
-            with _progress(name, os.fstat(wasm).st_size, engine):
-                await compile_in_worker(forks, name, program, artifact, worker_filter({}), engine)
-            self.outcome.compile_seconds = round(time.monotonic() - started, 3)
-
-        program = await source(name, wasm)
-        return await Cache().artifact(engine, engine_version(engine), program, compile)
-
-    def _plan(self, program: str, artifact: Path, preopens: list[Directory]) -> Plan:
+    def _plan(self, program: str, preopens: list[Preopen]) -> HostApp:
         options = self._options
-        process = Process(args=[program, *options.args], env=[*map(variable, options.environment)], cwd=options.cwd)
-        return Plan(
-            kind="run",
+        return HostApp(
             id=options.program,
-            process=process,
-            artifact=str(artifact),
+            process=Process(args=[program, *options.args], env=[*map(variable, options.environment)], cwd=options.cwd),
+            artifact="",
             preopens=preopens,
             network=options.network,
             listen=[address for text in options.listen for address in listen.parse(text, "--listen")],
         )
 
-    async def _live_where_it_belongs(self, forks: Forks, plan: Plan) -> None:
-        try:
-            await self._live(forks, plan, self._options.engine)
-        except HandedOver as other:
-            with tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime()) as directory:
-                async with private_forks(other.engine, Path(directory)) as others:
-                    await self._live(others, plan, other.engine)
-
-    async def _live(self, forks: Forks, plan: Plan, engine: str) -> None:
+    async def _live(self, programs: "_Programs", plan: HostApp, file: ProgramFile) -> None:
         """The worker's life; its exit code is the outcome."""
         steps = memory_file("shimd-steps", of_host().packed())
         try:
-            worker = await forks.spawn("run", plan, (0, 1, 2), [steps], block_of(engine, plan))
+            launch = Launch(programs, "run", file.path, (0, 1, 2))
+            worker = await launch.app(plan, [steps], file)
         finally:
             os.close(steps)
         self._worker, self.outcome.pid = worker, worker.pid
         try:
-            worker.handled = await _ready(worker)
             self.outcome.started_at = _time(time.time_ns())
-            worker.send({"op": "start"})
+            worker.send(Start())
             await worker.exited.wait()
             assert worker.status is not None
             self.outcome.exit_status, self.outcome.exited_at = exit_code(worker.status), _time(worker.exited_at)
         finally:
-            await forks.end(worker)  # its name is free for another one then
+            await worker.forks.end(worker)
 
     async def _forward_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """What is sent to us is meant for the app, which is in a session of its own; before it lives, we end."""
@@ -230,29 +194,42 @@ class Run:
                 self._worker.signal(number)
 
 
-async def _ready(worker: Worker) -> frozenset[int]:
-    """Returns the signals that the app handles itself.
+class _Programs:
+    """:class:`~shimd.supervisor.workers.programs.Programs` of one run: private fork servers, and the node's cache."""
 
-    :raises ShimdError: why the program cannot run
-    :raises HandedOver: another engine runs it
-    """
-    while True:
-        packet = await worker.receive()
-        if packet is None:
-            raise Internal("the worker process died while it was set up")
-        message, _fds = packet
-        match message["ev"]:
-            case "error":
-                raise from_code(message["code"], message["message"])
-            case "warning":
-                _log.warning("%s", message["message"])
-            case "engine":
-                raise HandedOver(message["name"], None)
-            case "ready":
-                return frozenset(message["signals"])
+    def __init__(self, engine: str, servers: PrivateForkServers, outcome: Outcome) -> None:
+        self.engine = engine
+        self._servers, self._outcome = servers, outcome
+        self._cache = Cache()
+
+    async def forks(self, engine: str | None = None) -> ForkClient:
+        return await self._servers.get(engine or self.engine)
+
+    async def program(self, container: str, name: str, fd: int | None) -> Program:
+        if fd is None:
+            raise NotFound(f"{name}: no such file or directory")
+        reject_native(name, fd)
+        family = engine_family(self.engine)
+
+        async def compile(program: Source, artifact: Path) -> None:
+            started = time.monotonic()
+            with _progress(name, os.fstat(program.fd).st_size, family):
+                forks = await self.forks(family)
+                await compile_in_worker(forks, name, program, artifact, worker_filter({}), self.engine)
+            self._outcome.compile_seconds = round(time.monotonic() - started, 3)
+
+        program = await source(name, fd)
+        version = engine_version(family)
+        return compiled_program(await self._cache.artifact(family, version, program, compile, self.engine))
+
+    async def image(self, container: str) -> Image:
+        raise NotFound("a program that is run alone has no image")
+
+    async def discard(self, artifact: Path) -> None:
+        await self._cache.discard(artifact)
 
 
-def preopen(text: str) -> Directory:
+def preopen(text: str) -> Preopen:
     """``HOST[::GUEST][:ro]``.
 
     :raises InvalidArgument: there is no such directory
@@ -261,19 +238,20 @@ def preopen(text: str) -> Directory:
     host, _, guest = rest.partition("::")
     if not os.path.isdir(host):
         raise InvalidArgument(f"--dir {text}: {host} is not a directory")
-    return os.path.abspath(host), guest or host, rest != text
+    return Preopen(os.path.abspath(host), guest or host, rest != text)
 
 
-def with_cwd(preopens: list[Directory], cwd: str) -> list[Directory]:
+def with_cwd(preopens: list[Preopen], cwd: str) -> list[Preopen]:
     """And ``.``, the working directory: WASI knows none but as an open directory of that name.
 
     :raises InvalidArgument: the guest could not open it
     """
-    if cwd == "/" or any(guest == "." for _host, guest, _read_only in preopens):
+    if cwd == "/" or any(one.guest == "." for one in preopens):
         return preopens
-    for host, guest, read_only in sorted(preopens, key=lambda item: len(item[1]), reverse=True):
-        if f"{cwd}/".startswith(f"{guest.rstrip('/')}/"):
-            return [*preopens, (os.path.join(host, os.path.relpath(cwd, guest)), ".", read_only)]
+    for one in sorted(preopens, key=lambda one: len(one.guest), reverse=True):
+        if f"{cwd}/".startswith(f"{one.guest.rstrip('/')}/"):
+            here = os.path.join(one.host, os.path.relpath(cwd, one.guest))
+            return [*preopens, Preopen(here, ".", one.read_only)]
     raise InvalidArgument(f"--cwd {cwd} is in no directory of --dir")
 
 

@@ -1,9 +1,11 @@
-/* What a worker without Python needs of an engine: base.py's ``RunsInC``, in C. */
+/* What a worker without Python needs of an engine: engine.py's ``RunsInC``, in C. */
 #ifndef SHIMD_ENGINE_H
 #define SHIMD_ENGINE_H
 #include <stddef.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "constants.h"
 
 struct engine {
     /* The compiled program that a block of the engine's own (linux/packed.py) describes; NULL: the gRPC status code and a
@@ -20,8 +22,6 @@ struct engine {
 typedef const struct engine *make_engine(int count, char *const arguments[]);
 make_engine shimd_engine;
 
-/* base.py's exit codes, and errors.py's DataLoss. */
-enum { EXIT_TRAP = 134, EXIT_ENGINE = 137, DATA_LOSS = 15 };
 
 static inline void tell(const char *text, size_t size) {
     while (size) {

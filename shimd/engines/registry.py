@@ -36,9 +36,20 @@ def engine_reference(name: str) -> str:
     raise InvalidArgument(f"engine {name} is not installed; installed are {', '.join(engine_names())}")
 
 
+def installed_version(name: str) -> str:
+    """What :meth:`Engine.version` says now; empty if the node lacks what it runs on.
+
+    :raises InvalidArgument: none is installed under that name
+    """
+    try:
+        return load_engine(engine_reference(name)).version()
+    except MissingRuntime:
+        return ""
+
+
 @cache
 def engine_version(name: str) -> str:
-    """:meth:`Engine.version`, as of this process's start: what a fork server has imported stays, too.
+    """:meth:`Engine.version`, as it was when this process first asked.
 
     :raises InvalidArgument: none is installed under that name
     :raises FailedPrecondition: the node lacks what it runs on

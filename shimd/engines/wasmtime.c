@@ -25,8 +25,6 @@ typedef void *callback(void *, void *, const value *, size_t, value *, size_t);
 
 #define FUNCTIONS(F)                                                                                              \
     F(wasm_config_new, void *, (void))                                                                            \
-    F(wasmtime_config_wasm_component_model_set, void, (void *, bool))                                             \
-    F(wasmtime_config_concurrency_support_set, void, (void *, bool))                                              \
     F(wasmtime_config_parallel_compilation_set, void, (void *, bool))                                             \
     F(wasm_engine_new_with_config, void *, (void *))                                                              \
     F(wasmtime_module_deserialize_file, void *, (void *, const char *, void **))                                  \
@@ -68,6 +66,8 @@ typedef void *callback(void *, void *, const value *, size_t, value *, size_t);
 
 #define DECLARE(name, result, arguments) static result(*name) arguments;
 FUNCTIONS(DECLARE)
+#define DECLARE_SETTING(name, value) static void (*wasmtime_config_##name##_set)(void *, bool);
+WASMTIME_SETTINGS(DECLARE_SETTING)
 
 static struct { void *engine, *linker, *component_linker; } warm;
 
@@ -205,12 +205,12 @@ static bool define_exit(void) {
                warm.linker, module, sizeof module - 1, name, sizeof name - 1, type, proc_exit, NULL, NULL) == NULL;
 }
 
-/* wasmtime_artifact.py's make_engine: what one compiles, the other loads. */
+/* As wasmtime_artifact.py's make_engine does, of the same table: what one compiles, the other loads. */
 static void *new_engine(void) {
     void *config = wasm_config_new();
     wasmtime_config_parallel_compilation_set(config, false);
-    wasmtime_config_wasm_component_model_set(config, true);
-    wasmtime_config_concurrency_support_set(config, false);
+#define SET(name, value) wasmtime_config_##name##_set(config, value);
+    WASMTIME_SETTINGS(SET)
     return wasm_engine_new_with_config(config);
 }
 
@@ -230,6 +230,8 @@ const struct engine *shimd_engine(int count, char *const arguments[]) {
 #define FIND(name, result, arguments) \
     if ((*(void **)&name = dlsym(library, #name)) == NULL) return NULL; /* not the one these lines were written for */
     FUNCTIONS(FIND)
+#define FIND_SETTING(name, value) FIND(wasmtime_config_##name##_set, void, (void *, bool))
+    WASMTIME_SETTINGS(FIND_SETTING)
     setenv("TOKIO_WORKER_THREADS", "1", 1); /* of wasmtime-wasi, in each app; else one a processor */
     return make_warm() ? &ours : NULL;
 }

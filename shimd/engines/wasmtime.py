@@ -16,23 +16,23 @@ from shimd.engine import (
     EngineError,
     GuestTrap,
     Invocation,
+    OtherEngine,
     UnsupportedFeature,
 )
-from shimd.engines import contained
+from shimd.engines import contained, wasmtime_config
 from shimd.engines.core import check_entry, environment, known_facts, read_facts, top_preopens
 from shimd.engines.wasmtime_artifact import (
     COMPONENT_FILE,
-    CONFIG,
     FACTS,
     GUEST,
     MODULE,
     Exit,
     compile,
     facts_of,
-    hand_over,
     load_compiler,
     make_engine,
     make_linker,
+    runner,
     sentence,
 )
 from shimd.formats.outline import Outline
@@ -74,7 +74,7 @@ class WasmtimeEngine:
 
         from shimd.engines import componentize
 
-        parts = (version("wasmtime"), str(CONFIG), platform.machine(), componentize.version())
+        parts = (version("wasmtime"), wasmtime_config.version(), platform.machine(), componentize.version())
         return "-".join(part for part in parts if part)
 
     def warm(self) -> None:
@@ -98,6 +98,9 @@ class WasmtimeEngine:
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         compile(wasm, artifact)
 
+    def runner(self, artifact: Path) -> str:
+        return runner(str(artifact))
+
     def load(self, artifact: Path) -> Loaded:
         """:raises OtherEngine: it serves HTTP, or opens sockets"""
         import wasmtime
@@ -107,8 +110,8 @@ class WasmtimeEngine:
         if os.path.exists(f"{directory}/{GUEST}"):
             raise UnsupportedFeature(facts_of(artifact)["problem"])
         is_component = os.path.exists(f"{directory}/{COMPONENT_FILE}")
-        if not is_component and not os.path.exists(f"{directory}/{MODULE}"):
-            hand_over(directory)
+        if not is_component and (other := runner(directory)):
+            raise OtherEngine(other)
         kind, file = (component.Component, COMPONENT_FILE) if is_component else (wasmtime.Module, MODULE)
         try:
             facts = read_facts(f"{directory}/{FACTS}")

@@ -7,14 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shimd.engine import BrokenArtifact, InvalidModule, OtherEngine, UnsupportedFeature
+from shimd.engine import BrokenArtifact, InvalidModule, UnsupportedFeature
 from shimd.engines.core import COMPONENT, NO_ENTRY, NO_FUNCTION, WASI, read_facts
+from shimd.engines.wasmtime_config import SETTINGS
 
 if TYPE_CHECKING:
     import wasmtime
 
-#: Bumped when the configuration below changes what a compiled artefact is.
-CONFIG = 5
 #: Files of an artefact: the compiled program, by kind, and what :meth:`WasmtimeEngine.check` must know of it.
 MODULE, COMPONENT_FILE, _SERVER, SOCKETS, GUEST = "module", "component", "server", "sockets", "guest"
 FACTS = "facts.json"
@@ -36,10 +35,7 @@ class Exit(Exception):
 
 
 def make_engine(*, parallel: bool, epochs: bool = False) -> "wasmtime.Engine":
-    """The same configuration wherever it is made, in ``wasmtime.c`` (``new_engine``), too: artefacts are tied to it.
-
-    wasmtime 50 traps at a host function of ours that borrows two resources ("BUG: deferred host scope has no call
-    context") unless its support of concurrency, of WASI 0.3, is off.
+    """An engine of our configuration (:mod:`.wasmtime_config`).
 
     :param epochs: whether code can be interrupted, which costs some speed: for servers, whose requests have an end
     """
@@ -48,9 +44,9 @@ def make_engine(*, parallel: bool, epochs: bool = False) -> "wasmtime.Engine":
 
     config = wasmtime.Config()
     config.parallel_compilation = parallel
-    config.wasm_component_model = True
     config.epoch_interruption = epochs
-    _bindings.wasmtime_config_concurrency_support_set(config.ptr(), False)
+    for name, value in SETTINGS.items():
+        getattr(_bindings, f"wasmtime_config_{name}_set")(config.ptr(), value)
     return wasmtime.Engine(config)
 
 
@@ -184,10 +180,12 @@ def is_server(artifact: Path) -> bool:
     return (artifact / _SERVER).exists()
 
 
-def hand_over(directory: str) -> None:
+def runner(directory: str) -> str:
+    """The engine of wasmtime's family that runs a compiled program; empty: wasmtime itself."""
     for kind, engine in ((_SERVER, _HTTP_ENGINE), (SOCKETS, _SOCKETS_ENGINE)):
         if os.path.exists(f"{directory}/{kind}"):
-            raise OtherEngine(engine)
+            return engine
+    return ""
 
 
 def facts_of(artifact: Path) -> dict[str, Any]:

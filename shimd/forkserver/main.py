@@ -7,8 +7,8 @@ lists them and tells the server to forget them. It leaves when it has neither a 
 It is the nearest subreaper, too (prctl(2)): what a worker that becomes ``runc`` leaves behind, a native container's
 process, becomes its child, and is followed like a worker.
 
-Run as ``python -I -m shimd.forkserver.main MODULE:CLASS`` with a listening socket at ``LISTEN_FD``; ``messages.py``
-has the protocol.
+Run as ``python -I -m shimd.forkserver.main MODULE:CLASS VERSION [private]`` with a listening socket at ``LISTEN_FD``;
+:mod:`shimd.protocol.fork_server` has the protocol.
 """
 
 import contextlib
@@ -19,8 +19,9 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, assert_never
 
 from shimd.engine import Engine, RunsInC
 from shimd.engines.registry import load_engine
@@ -29,18 +30,35 @@ from shimd.forkserver.zygote import Zygote
 from shimd.linux import libc
 from shimd.linux.namespaces import fork_into
 from shimd.linux.zombies import first_zombie
-from shimd.protocol.messages import LISTEN_FD, Message, receive, send
+from shimd.protocol.codec import NotAMessage
+from shimd.protocol.constants import EXIT_FAILED, LISTEN_FD, VERSION
+from shimd.protocol.fork_server import (
+    Event,
+    Exited,
+    Failed,
+    Follow,
+    Forget,
+    Hello,
+    List,
+    Listed,
+    Request,
+    Retire,
+    Spawn,
+    Spawned,
+    decode_request,
+)
+from shimd.protocol.packets import receive, send
 from shimd.worker import main as worker
 from shimd.zygote import available
 
 #: Seconds without a supervisor and without children after which the server leaves.
 LINGER = float(os.environ.get("SHIMD_LINGER") or 5)
+#: The same where exits are still to be told: a supervisor that is started again comes sooner, if any does.
+KEEP_EXITS = float(os.environ.get("SHIMD_KEEP_EXITS") or 600)
 #: Exit statuses of adopted processes that are kept for a request to follow them, which comes at once if at all.
 STRAYS = 256
 #: Without a zygote, for good or for now, workers are forked from here.
 _PYTHON_CAN = (errno.ENOSYS, errno.ECHILD)
-#: Descriptors of a spawn without a plan.
-_STREAMS = 3
 
 
 @dataclass
@@ -53,20 +71,30 @@ class Child:
     status: int | None = None
     exited_at: int = 0
 
-    def spawned(self) -> Message:
-        return {"ev": "spawned", "key": self.key, "pid": self.pid, "start": self.start}
+    def spawned(self) -> Spawned:
+        return Spawned(self.key, self.pid, self.start)
 
-    def exited(self) -> Message:
-        return {"ev": "exited", "key": self.key, "pid": self.pid, "status": self.status, "at": self.exited_at}
+    def exited(self) -> Exited:
+        assert self.status is not None
+        return Exited(self.key, self.pid, self.status, self.exited_at)
 
 
 class ForkServer:
     """The poll loop and its table of children."""
 
     def __init__(
-        self, engine: Engine[object], listener: socket.socket, *, private: bool = False, zygote: Zygote | None = None
+        self,
+        engine: Engine[object],
+        listener: socket.socket,
+        hello: Hello,
+        *,
+        private: bool = False,
+        zygote: Zygote | None = None,
     ) -> None:
         self._engine = engine
+        self._hello = hello
+        self._retired = False
+        """Whether nobody is served any more but those who are children already."""
         self._private = private
         self._listener = listener
         self._supervisor: socket.socket | None = None
@@ -79,20 +107,28 @@ class ForkServer:
         self._poll.register(listener, select.POLLIN)
 
     def serve(self) -> None:
-        """Loop until there is neither a supervisor nor a child (exits not yet forgotten count as children).
+        """Loop until there is neither a supervisor nor a child, nor for long an exit that is still to be told.
 
-        A private server leaves with its one supervisor, and takes its apps with it (``worker.Host``).
+        A private server leaves with its one supervisor, and takes its apps with it (``steps.of_host``).
         """
-        while True:
-            alone = self._supervisor is None and (self._private or not self._children)
-            ready = self._poll.poll(LINGER * 1000 if alone else None)
-            if alone and not ready:
+        while not (self._retired and not self._children):
+            patience = self._patience()
+            ready = self._poll.poll(None if patience is None else patience * 1000)
+            if patience is not None and not ready:
                 return
             listener = self._listener.fileno()
             # A new supervisor comes last: what the one before it has said holds.
             for fd in [fd for fd, _event in ready if fd != listener] or [listener]:
                 self._dispatch(fd)
             self._bury_strays()
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for a supervisor; ``None``: there is one, or an app."""
+        if self._supervisor is not None:
+            return None
+        if self._private or not self._children:
+            return LINGER
+        return None if self._by_pidfd else KEEP_EXITS
 
     def _dispatch(self, fd: int) -> None:
         if fd == self._listener.fileno():
@@ -107,6 +143,7 @@ class ForkServer:
         self._hang_up()  # the newest supervisor is the one that lives
         self._supervisor = connection
         self._poll.register(connection, select.POLLIN)
+        self._tell(self._hello)
 
     def _hang_up(self) -> None:
         """Workers that it has not started would wait for it for ever; one that runs does not listen any more."""
@@ -118,7 +155,14 @@ class ForkServer:
                 with contextlib.suppress(OSError):
                     child.control.shutdown(socket.SHUT_WR)
 
-    def _tell(self, message: Message, fds: list[int] | None = None) -> None:
+    def _retire(self) -> None:
+        """Serve nobody any more, and leave with the last worker."""
+        self._retired = True
+        if self._zygote is not None:
+            self._zygote.close()
+            self._zygote = None
+
+    def _tell(self, message: Event, fds: Sequence[int] = ()) -> None:
         """Tell the supervisor, if there is one; what it misses it gets by ``list``."""
         if self._supervisor is None:
             return
@@ -130,55 +174,63 @@ class ForkServer:
     def _request(self) -> None:
         assert self._supervisor is not None
         try:
-            packet = receive(self._supervisor)
-        except (OSError, ValueError):
+            packet = receive(self._supervisor, decode_request)
+        except (OSError, NotAMessage):  # not one of our supervisors
             packet = None
         if packet is None:
             self._hang_up()
             return
-        message, fds = packet
+        request, fds = packet
         try:
-            match message["op"]:
-                case "spawn":
-                    self._spawn(message, fds)
-                case "follow":
-                    self._follow(message["key"], message["pid"])
-                case "forget":
-                    self._forget(message["key"])
-                case "list":
-                    self._list()
-                case _:
-                    self._hang_up()
-        except (KeyError, TypeError):  # not one of our supervisors
-            self._hang_up()
+            self._do(request, fds)
         finally:
             for fd in fds:
                 os.close(fd)
 
-    def _spawn(self, message: Message, fds: list[int]) -> None:
-        key = message["key"]
+    def _do(self, request: Request, fds: list[int]) -> None:
+        match request:
+            case Hello():
+                if request.version != VERSION:  # which neither of us could go on with
+                    self._retire()
+                    self._hang_up()
+            case Spawn():
+                self._spawn(request, fds)
+            case Follow():
+                self._follow(request.key, request.pid)
+            case Forget():
+                self._forget(request.key)
+            case List():
+                self._list()
+            case Retire():
+                self._retire()
+            case _:
+                assert_never(request)
+
+    def _spawn(self, request: Spawn, fds: list[int]) -> None:
+        key = request.key
+        if self._retired:
+            self._tell(Failed(key, Code.UNAVAILABLE, "the fork server takes no new workers any more"))
+            return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            pid = self._fork(message, fds, theirs.fileno())
+            pid = self._fork(request, fds, theirs.fileno())
         except OSError as error:
             ours.close()
-            failed = {"ev": "failed", "key": key, "code": _code(error), "message": f"fork: {reason(error)}"}
-            self._tell(failed)
+            self._tell(Failed(key, _code(error), f"fork: {reason(error)}"))
             return
         finally:
             theirs.close()
         self._watch(Child(key, pid, start_time(pid), ours, os.pidfd_open(pid)))
 
-    def _fork(self, message: Message, fds: list[int], control: int) -> int:
-        where = message["pidns"], message["cgroup"]
-        if len(fds) == _STREAMS:
-            return self._fork_in_c([*fds, control], *where)
-        pid = fork_into(*where)
+    def _fork(self, request: Spawn, fds: list[int], control: int) -> int:
+        if not request.python:
+            return self._fork_by_zygote([*fds, control], request.pidns, request.cgroup)
+        pid = fork_into(request.pidns, request.cgroup)
         if pid == 0:
             self._become_worker(fds, control)
         return pid
 
-    def _fork_in_c(self, fds: list[int], pidns: str | None, cgroup: str | None) -> int:
+    def _fork_by_zygote(self, fds: list[int], pidns: str | None, cgroup: str | None) -> int:
         if self._zygote is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         try:
@@ -204,7 +256,7 @@ class ForkServer:
         except OSError as error:  # a child that is there now comes first: it may have an earlier one's number
             if ended is None:
                 message = f"process {pid} is not a child of the fork server: {reason(error)}"
-                self._tell({"ev": "failed", "key": key, "code": Code.INTERNAL, "message": message})
+                self._tell(Failed(key, Code.INTERNAL, message))
             else:
                 child = self._children[key] = Child(key, pid, 0, control, -1, *ended)
                 self._tell(child.spawned(), [control.fileno()])
@@ -229,7 +281,7 @@ class ForkServer:
             with contextlib.suppress(OSError):
                 os.write(2, f"shimd: worker failed: {error!r}\n".encode())
         finally:
-            os._exit(worker.EXIT_FAILED)
+            os._exit(EXIT_FAILED)
 
     def _reap(self, child: Child) -> None:
         _pid, status = os.waitpid(child.pid, 0)
@@ -251,7 +303,7 @@ class ForkServer:
                 self._tell(child.spawned(), [child.control.fileno()])
             else:
                 self._tell(child.exited())
-        self._tell({"ev": "listed"})
+        self._tell(Listed())
 
 
 def _zygote(engine: Engine[object]) -> Zygote | None:
@@ -286,7 +338,8 @@ def main() -> None:
     engine.warm()
     listener = socket.socket(fileno=LISTEN_FD)
     listener.listen()  # once more, so that SO_PEERCRED tells our pid, not our parent's
-    server = ForkServer(engine, listener, private="private" in sys.argv[2:], zygote=_zygote(engine))
+    hello = Hello(VERSION, *sys.argv[1:3])
+    server = ForkServer(engine, listener, hello, private="private" in sys.argv[3:], zygote=_zygote(engine))
     # What exists now is shared with every worker: keep the collector from writing to it.
     gc.collect()
     gc.freeze()

@@ -2,29 +2,29 @@
 
 import os
 import termios
+from collections.abc import Sequence
 
 from shimd.errors import InvalidArgument
 from shimd.isolation import privileges
 from shimd.oci import Process
 from shimd.oci.fields import SELINUX
-from shimd.protocol.messages import Plan
 from shimd.protocol.steps import Steps
 
 #: Where a worker has a file of its security module open, if there is one.
 LABEL_FD = 301
 
 
-def first_steps(steps: Steps, plan: Plan) -> None:
+def first_steps(steps: Steps, process: Process, cgroups: Sequence[str], unified: str | None, *, terminal: bool) -> None:
     """What comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
-    steps.join_cgroup(plan.get("cgroup", []), plan.get("unified"))
-    privileges.account(steps, plan["process"])
-    for file, _value in labels(plan["process"]):
+    steps.join_cgroup(cgroups, unified)
+    privileges.account(steps, process)
+    for file, _value in labels(process):
         steps.open(file, os.O_WRONLY, LABEL_FD, f"security label {file}")
-    if plan.get("terminal"):
+    if terminal:
         steps.call("setsid", says="a session of its own")
         steps.call("ioctl", 0, termios.TIOCSCTTY, 0, says="the terminal")
     steps.pause()
-    privileges.limit(steps, plan["process"])
+    privileges.limit(steps, process)
 
 
 def labels(process: Process) -> list[tuple[str, bytes]]:

@@ -12,7 +12,8 @@ from shimd.errors import InvalidArgument, in_go
 from shimd.linux import libc
 from shimd.oci import Mount
 from shimd.oci.mount_options import PROC, Options, bind_flags, normal, within
-from shimd.protocol.steps import Policy, Steps
+from shimd.protocol.constants import Policy
+from shimd.protocol.steps import Steps
 
 _AT_FDCWD = (1 << 64) - 100
 _MOVE_MOUNT_F_EMPTY_PATH = 4

@@ -5,6 +5,7 @@ Every destination is looked up as the container would (:mod:`shimd.isolation.tre
 
 import errno
 import os
+from collections.abc import Sequence
 
 from shimd.errors import InvalidArgument, reason
 from shimd.isolation.copy_up import copy_up
@@ -20,7 +21,7 @@ _PLAIN = ("proc", "sysfs", "cgroup2")
 _UNLABELLED = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
 
 
-def mount_all(tree: Tree, spec: Spec, cgroup: list[str], inner: Inner | None = None) -> None:
+def mount_all(tree: Tree, spec: Spec, cgroup: Sequence[str], inner: Inner | None = None) -> None:
     """Mount all that the spec lists, in its order; what ``inner`` takes is left to it.
 
     :raises InvalidArgument: one sentence that names the mount
@@ -36,7 +37,7 @@ def mount_all(tree: Tree, spec: Spec, cgroup: list[str], inner: Inner | None = N
             raise InvalidArgument(f"mount {mount.get('destination')}: {error.args[0]} is missing") from None
 
 
-def _mount_one(tree: Tree, mount: Mount, cgroup: list[str], inner: Inner | None, label: str) -> None:
+def _mount_one(tree: Tree, mount: Mount, cgroup: Sequence[str], inner: Inner | None, label: str) -> None:
     options = Options(mount.get("options", []))
     fstype = mount.get("type", "")
     if inner is not None and inner.takes(fstype, mount["destination"]):
@@ -154,7 +155,7 @@ def _propagate(tree: Tree, place: str, options: Options) -> None:
             os.close(fd)
 
 
-def _mount_cgroup(tree: Tree, mount: Mount, cgroup: list[str]) -> str:
+def _mount_cgroup(tree: Tree, mount: Mount, cgroup: Sequence[str]) -> str:
     """The container's own cgroup, read-only: one directory on v2, one a hierarchy on v1."""
     destination = mount["destination"]
     if len(cgroup) == 1:

@@ -13,7 +13,8 @@ from shimd.errors import InvalidArgument
 from shimd.linux import libc
 from shimd.linux.packed import Packable
 from shimd.oci import Process
-from shimd.protocol.steps import Policy, Steps
+from shimd.protocol.constants import Policy
+from shimd.protocol.steps import Steps
 
 #: <linux/capability.h>, in the order of the numbers.
 CAPABILITIES = [

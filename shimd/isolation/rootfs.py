@@ -6,6 +6,7 @@ that runs as root. /dev is a mount of its own (:mod:`shimd.isolation.devices`).
 """
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 
 from shimd.errors import InvalidArgument, reason
@@ -18,7 +19,7 @@ from shimd.oci.mount_options import PROPAGATION, Options
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def assemble(spec: Spec, bundle: str, mounts: list[RootfsMount]) -> Tree:
+def assemble(spec: Spec, bundle: str, mounts: Sequence[RootfsMount]) -> Tree:
     """Mount the root file system; the tree is a mount point of its own, as pivot_root(2) wants it.
 
     :raises InvalidArgument: one sentence that names the mount
@@ -41,7 +42,7 @@ def assemble(spec: Spec, bundle: str, mounts: list[RootfsMount]) -> Tree:
     return Tree(root)
 
 
-def mount_for_others(root: str, mounts: list[RootfsMount]) -> None:
+def mount_for_others(root: str, mounts: Sequence[RootfsMount]) -> None:
     """Mount it in the host's namespace, for a native container: its device files are for ``runc``'s cgroup to forbid.
 
     :raises InvalidArgument: one sentence that names the mount

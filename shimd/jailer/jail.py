@@ -26,8 +26,9 @@ from shimd.oci import Process, Spec, has_create_hooks
 from shimd.oci.fields import refuse
 from shimd.oci.mount_options import refuse_options
 from shimd.oci.programs import Program, find_program
-from shimd.protocol.messages import JAIL_FD, Plan
-from shimd.protocol.steps import Policy, Steps
+from shimd.protocol.constants import JAIL_FD, Policy
+from shimd.protocol.plans import JailPlan, JoinJail, NewJail
+from shimd.protocol.steps import Steps
 
 _SAYS_CWD = "working directory {}"
 #: Descriptors of a jail: what passes in one packet (``MAX_FDS``), less what comes with it.
@@ -60,7 +61,7 @@ def nothing_held(_jail: Jail) -> None:
     pass
 
 
-def make_jail(plan: Plan, terminal: int | None, hold: Callable[[Jail], None] = nothing_held) -> Jail:
+def make_jail(plan: NewJail, terminal: int | None, hold: Callable[[Jail], None] = nothing_held) -> Jail:
     """For an init: namespaces and all mounts. The caller's process is in them afterwards, and has to leave them.
 
     :param terminal: the slave end of its pty
@@ -68,13 +69,13 @@ def make_jail(plan: Plan, terminal: int | None, hold: Callable[[Jail], None] = n
         A native program's are its runtime's
     :raises ShimdError: one sentence
     """
-    spec, process = plan["spec"], plan["process"]
+    spec, process = plan.spec, plan.process
     jail = Jail(steps := Steps())
     try:
-        first_steps(steps, plan)
+        first_steps(steps, process, plan.directories, plan.unified, terminal=plan.terminal)
         kinds = [one for one in spec.get("linux", {}).get("namespaces", []) if one["type"] != "cgroup"]
         enter_namespaces(kinds, spec)
-        tree = rootfs.assemble(spec, plan["bundle"], plan["rootfs"])
+        tree = rootfs.assemble(spec, plan.bundle, plan.rootfs)
         jail.add(os.dup(tree.fd))
         proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         _hand_over_namespaces(jail, {one["type"] for one in kinds} & {"network", "ipc", "uts"}, proc)
@@ -85,7 +86,7 @@ def make_jail(plan: Plan, terminal: int | None, hold: Callable[[Jail], None] = n
             steps.call("prctl", libc.PR_SET_DUMPABLE, 0, says="to be out of reach while hooks run")
             steps.pause()
         inner = Inner(steps, JAIL_FD + len(jail.fds))
-        mounts.mount_all(tree, spec, plan.get("cgroup", []), inner)
+        mounts.mount_all(tree, spec, plan.directories, inner)
         devices.make_devices(tree, spec)
         if terminal is not None:
             devices.make_console(tree, terminal)
@@ -99,7 +100,7 @@ def make_jail(plan: Plan, terminal: int | None, hold: Callable[[Jail], None] = n
         file = jail.program.file
         native = file is not None and is_native(file)
         if not native:  # a pod's annotations are its sidecars', too
-            jail.listening = [jail.add(listener(*address)) for address in plan.get("listen", [])]
+            jail.listening = [jail.add(listener(*address)) for address in plan.listen]
         if not native:
             refuse(spec)
             refuse_options(spec)
@@ -116,20 +117,20 @@ def make_jail(plan: Plan, terminal: int | None, hold: Callable[[Jail], None] = n
     return jail
 
 
-def find_jail(plan: Plan) -> Jail:
+def find_jail(plan: JoinJail) -> Jail:
     """For an exec: that of the container's first process.
 
     :raises NotFound: it is gone
     """
-    pid, process = plan["init_pid"], plan["process"]
+    pid, process = plan.init_pid, plan.process
     jail = Jail(steps := Steps())
     try:
-        first_steps(steps, plan)
+        first_steps(steps, process, plan.directories, plan.unified, terminal=plan.terminal)
         # By one descriptor: of this process, or of none if it ends meanwhile, whoever gets its number.
         proc = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
         jail.add(root)
-        wanted = {one["type"] for one in plan["spec"].get("linux", {}).get("namespaces", [])}
+        wanted = {one["type"] for one in plan.spec.get("linux", {}).get("namespaces", [])}
         _hand_over_namespaces(jail, wanted - {"pid", "user", "mount"}, proc)
         os.close(proc)
         jail.cwd = _open_cwd(jail, process)
@@ -144,8 +145,8 @@ def find_jail(plan: Plan) -> Jail:
     return jail
 
 
-def last_steps(jail: Jail, plan: Plan) -> None:
-    steps, spec, process = jail.steps, plan["spec"], plan["process"]
+def last_steps(jail: Jail, plan: JailPlan) -> None:
+    steps, spec, process = jail.steps, plan.spec, plan.process
     for _file, value in labels(process):
         steps.call("write", LABEL_FD, value, len(value), says=f"security label {value.decode()}")
         steps.call("close", LABEL_FD, says="security label", policy=Policy.TRY)
@@ -157,16 +158,16 @@ def last_steps(jail: Jail, plan: Plan) -> None:
     # module's file, for its memory's sake.
     for number in range(len(jail.fds) - len(jail.listening)):
         steps.call("close", JAIL_FD + number, says="descriptors", policy=Policy.TRY)
-    scheduling.treat(steps, spec, process, further=plan["kind"] == "exec")
-    privileges.drop(steps, process, plan.get("seccomp"), seccomp_flags(spec), dumpable=not _meets_hooks(plan))
+    scheduling.treat(steps, spec, process, further=isinstance(plan, JoinJail))
+    privileges.drop(steps, process, plan.seccomp, seccomp_flags(spec), dumpable=not _meets_hooks(plan))
     if jail.cwd is None:
         steps.call("chdir", os.fsencode(process["cwd"]), says=_SAYS_CWD.format(process["cwd"]))
 
 
-def _meets_hooks(plan: Plan) -> bool:
+def _meets_hooks(plan: JailPlan) -> bool:
     """Whether programs of the image's run beside a worker that waits for its start, with its user's powers: what it has
     open, and what it executes, is the node's, and not for them."""
-    return plan["kind"] == "init" and bool(plan["spec"].get("hooks", {}).get("startContainer"))
+    return isinstance(plan, NewJail) and bool(plan.spec.get("hooks", {}).get("startContainer"))
 
 
 def _open_cwd(jail: Jail, process: Process) -> int | None:

@@ -4,9 +4,9 @@ It goes into new namespaces, mounts there, hands descriptors of it all to the su
 jail is left in it, nor on the node: what nobody steps into is gone with its last descriptor. A worker then only has to
 step in, so it needs neither the memory nor the time that making it takes.
 
-Run as ``python -I -m shimd.jailer.main`` with a socket at ``LISTEN_FD``, whose end is its own; ``messages.py`` has
-the protocol. It works with single requests and may hang in one, on a volume that does not answer: the supervisor has
-another then (:mod:`shimd.supervisor.workers.jailers`).
+Run as ``python -I -m shimd.jailer.main`` with a socket at ``LISTEN_FD``, whose end is its own; its protocol is
+:mod:`shimd.protocol.jailer`. It works with single requests and may hang in one, on a volume that does not answer: the
+supervisor has another then (:mod:`shimd.supervisor.workers.jailers`).
 """
 
 import os
@@ -20,7 +20,11 @@ from shimd.isolation.namespaces import known
 from shimd.jailer.jail import Jail, find_jail, make_jail
 from shimd.linux import libc
 from shimd.linux.memory_file import memory_file
-from shimd.protocol.messages import LISTEN_FD, Message, read_plan, receive, send
+from shimd.protocol.constants import LISTEN_FD
+from shimd.protocol.jailer import Finished, Made, Make, decode_request
+from shimd.protocol.packets import read_message, receive, send
+from shimd.protocol.plans import JoinJail, decode_jail_plan
+from shimd.protocol.worker import Error
 from shimd.seal import seal
 
 #: Namespaces that it goes to and comes back from; the mount namespace last.
@@ -56,28 +60,30 @@ def main() -> None:
     home = Home()
     seal("the jailer's start")
     with suppress(ConnectionError):  # the supervisor has ended in the middle of a request
-        while (packet := receive(sock)) is not None:
-            _answer(sock, home, *packet)
+        while (packet := receive(sock, decode_request)) is not None:
+            request, fds = packet
+            if isinstance(request, Make):
+                _answer(sock, home, request, fds)
             home.close_all_else()
 
 
-def _answer(sock: socket.socket, home: Home, message: Message, fds: list[int]) -> None:
+def _answer(sock: socket.socket, home: Home, request: Make, fds: list[int]) -> None:
     held = False
 
     def hold(jail: Jail) -> None:
         nonlocal held
         held = True
         _hand_over(sock, jail, held)
-        if receive(sock) is None:
+        if receive(sock, decode_request) is None:
             os._exit(0)
 
     try:
-        jail = _make(home, message, fds, hold)
+        jail = _make(home, request, fds, hold)
     except ShimdError as error:
-        send(sock, {"ev": "error", "code": int(error.code), "message": str(error)})
+        send(sock, Error(int(error.code), str(error)))
         return
     if held:
-        send(sock, {"ev": "finished"})
+        send(sock, Finished())
     else:
         _hand_over(sock, jail, held)
 
@@ -86,17 +92,17 @@ def _hand_over(sock: socket.socket, jail: Jail, held: bool) -> None:
     path, file, missing = jail.program
     program = [] if file is None else [file]
     steps = memory_file("shimd-steps", jail.steps.packed())
-    about = {"path": path, "program": bool(program), "missing": missing, "listening": jail.listening, "held": held}
-    send(sock, {"ev": "jail", **about}, [steps, *jail.fds, *program])
+    made = Made(path, bool(program), missing, jail.listening, held)
+    send(sock, made, [steps, *jail.fds, *program])
 
 
-def _make(home: Home, message: Message, fds: list[int], hold: Callable[[Jail], None]) -> Jail:
+def _make(home: Home, request: Make, fds: list[int], hold: Callable[[Jail], None]) -> Jail:
     try:
-        plan = read_plan(fds[0])
-        if message["op"] == "exec":
+        plan = read_message(fds[0], decode_jail_plan)
+        if isinstance(plan, JoinJail):
             return find_jail(plan)
         try:
-            return make_jail(plan, fds[1] if message["terminal"] else None, hold)
+            return make_jail(plan, fds[1] if request.terminal else None, hold)
         finally:
             home.go()
     except ShimdError:

@@ -1,9 +1,10 @@
 """What a worker does about cgroups: it moves into its container's. Imports nothing, for its memory's sake."""
 
 import os
+from collections.abc import Sequence
 
 
-def join(directories: list[str]) -> None:
+def join(directories: Sequence[str]) -> None:
     """Move this process, which must have one thread only, into a cgroup: one directory per hierarchy.
 
     In version 1 by ``tasks`` rather than ``cgroup.procs``: since Linux 5.12 a thread that moves just itself does not

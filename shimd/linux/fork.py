@@ -11,12 +11,14 @@ import os
 import signal
 from ctypes import c_int, c_long, c_size_t, c_uint64, c_void_p
 
+from shimd.linux.machine import SYSCALLS
+
 # <linux/sched.h>
 _CLONE_CHILD_CLEARTID, _CLONE_CHILD_SETTID, _CLONE_INTO_CGROUP = 0x200000, 0x1000000, 0x200000000
-_SYS_CLONE3 = 435
-_SYS_SET_ROBUST_LIST, _SYS_GET_ROBUST_LIST = (273, 274) if os.uname().machine == "x86_64" else (99, 100)
+_SYS_CLONE3 = SYSCALLS["clone3"]
+_SYS_SET_ROBUST_LIST, _SYS_GET_ROBUST_LIST = SYSCALLS["set_robust_list"], SYSCALLS["get_robust_list"]
 #: In glibc's ``struct pthread``, from the thread's id to its list of robust futexes; and the size of its head.
-_ROBUST_LIST, _ROBUST_HEAD = 16, 24
+ROBUST_LIST, ROBUST_HEAD = 16, 24
 
 # PyDLL keeps the interpreter's lock: another thread's taking it between the fork and its hooks would be the end.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -57,7 +59,7 @@ def fork(flags: int = 0, cgroup: int | None = None) -> int:
     pid: int = _syscall(_SYS_CLONE3, ctypes.byref(arguments), c_size_t(ctypes.sizeof(arguments)))
     number = ctypes.get_errno()
     if pid == 0:
-        _syscall(_SYS_SET_ROBUST_LIST, c_void_p(thread_id + _ROBUST_LIST), c_size_t(_ROBUST_HEAD))  # as fork(3) does
+        _syscall(_SYS_SET_ROBUST_LIST, c_void_p(thread_id + ROBUST_LIST), c_size_t(ROBUST_HEAD))  # as fork(3) does
         ctypes.pythonapi.PyOS_AfterFork_Child()
         return 0
     ctypes.pythonapi.PyOS_AfterFork_Parent()
@@ -74,7 +76,7 @@ def _thread_id_address() -> int:
     head, length = c_void_p(), c_size_t()
     result = _syscall(_SYS_GET_ROBUST_LIST, 0, ctypes.byref(head), ctypes.byref(length))
     if result == 0 and head.value:
-        address = head.value - _ROBUST_LIST
+        address = head.value - ROBUST_LIST
         if c_int.from_address(address).value == _thread.get_native_id():
             return address
     raise OSError(errno.ENOSYS, "unknown C library")

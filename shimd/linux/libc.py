@@ -10,6 +10,8 @@ import os
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
 from typing import Any
 
+from shimd.linux.machine import SYSCALLS
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # <linux/mount.h>
@@ -42,8 +44,7 @@ _SYS_OPEN_TREE, _SYS_OPENAT2, _SYS_MOUNT_SETATTR = 428, 437, 442
 _OPEN_TREE_CLONE = 1
 #: openat2 gives up on a path with ".." if something on the node was renamed or mounted meanwhile (EAGAIN).
 _ATTEMPTS = 128
-_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}[os.uname().machine]
-_SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277}[os.uname().machine]
+_SYS_PIVOT_ROOT, _SYS_SECCOMP = SYSCALLS["pivot_root"], SYSCALLS["seccomp"]
 _SECCOMP_SET_MODE_FILTER = 1
 
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from typing import NamedTuple
 
 from shimd import oci
 from shimd.errors import InvalidArgument
@@ -10,8 +11,14 @@ ANNOTATION = "shimd.io/listen"
 #: A container's name in its pod (containerd: pkg/cri/annotations).
 _CONTAINER = "io.kubernetes.cri.container-name"
 _FORM = re.compile(r"tcp:(?:(?:(?P<v4>[^:\[\]]+)|\[(?P<v6>[^\[\]]+)\]):)?(?P<port>[0-9]{1,5})")
-Address = tuple[str, int]
-"""An IP address, empty for all of them, and a port."""
+
+
+class Address(NamedTuple):
+    """Where a TCP socket listens."""
+
+    host: str
+    """An IP address; empty: all of them."""
+    port: int
 
 
 def wanted(spec: oci.Spec) -> list[Address]:
@@ -40,6 +47,6 @@ def _address(text: str, where: str) -> Address:
         raise InvalidArgument(f"{where}: {text!r} is not of the form tcp:PORT or tcp:ADDRESS:PORT")
     address = found["v4"] or found["v6"] or ""
     try:
-        return str(ipaddress.ip_address(address)) if address else "", int(found["port"])
+        return Address(str(ipaddress.ip_address(address)) if address else "", int(found["port"]))
     except ValueError:
         raise InvalidArgument(f"{where}: {address!r} in {text!r} is not an IP address") from None

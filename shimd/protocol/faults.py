@@ -2,11 +2,11 @@
 
 from shimd.engine import BrokenArtifact, EngineError, InvalidModule, InvalidSetting, UnsupportedFeature
 from shimd.errors import Code, DataLoss, Internal, InvalidArgument, ShimdError, Unimplemented, from_code, from_os
-from shimd.protocol.messages import Message
+from shimd.protocol.worker import Error
 
 
-def describe(error: Exception) -> Message:
-    """An error as (code, one sentence)."""
+def describe(error: Exception) -> Error:
+    """An error as the message that tells of it."""
     match error:
         case ShimdError():
             code: Code = error.code
@@ -21,11 +21,11 @@ def describe(error: Exception) -> Message:
         case EngineError():
             code = Internal.code
         case _:
-            return {"code": int(Internal.code), "message": f"{type(error).__name__}: {error}"}
-    return {"code": int(code), "message": str(error)}
+            return Error(int(Internal.code), f"{type(error).__name__}: {error}")
+    return Error(int(code), str(error))
 
 
 def from_engine(error: EngineError) -> ShimdError:
     """An engine's error as one of ours."""
     described = describe(error)
-    return from_code(described["code"], described["message"])
+    return from_code(described.code, described.message)

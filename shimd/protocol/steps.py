@@ -6,53 +6,31 @@ Python, else here. Both stop at the first that fails, and tell the supervisor in
 
 import ctypes
 import errno
-import json
 import os
 import signal
 from collections.abc import Sequence
 from ctypes import c_long, c_uint64
-from enum import IntEnum
 from functools import lru_cache
 
 from shimd.errors import Code, from_code, in_go
 from shimd.linux import libc
+from shimd.linux.machine import SYSCALLS
 from shimd.linux.packed import Block, Packable, pack
+from shimd.protocol.codec import encode
+from shimd.protocol.constants import STEP_WORDS, Policy, Step
+from shimd.protocol.worker import Error, Warning, decode_event
 
-#: By architecture: x86_64, and the table of asm-generic/unistd.h that the later ones share.
-_X86 = {
-    "mount": 165, "umask": 95, "chdir": 80, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126,
-    "prctl": 157, "setns": 308, "prlimit64": 302, "seccomp": 317, "setsid": 112, "ioctl": 16, "unshare": 272,
-    "close": 3, "write": 1, "personality": 135, "sched_setaffinity": 203, "set_mempolicy": 238, "ioprio_set": 251,
-    "sched_setattr": 314, "fchdir": 81,
-}  # fmt: skip
-_GENERIC = {
-    "mount": 40, "umask": 166, "chdir": 49, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91,
-    "prctl": 167, "setns": 268, "prlimit64": 261, "seccomp": 277, "setsid": 157, "ioctl": 29, "unshare": 97,
-    "close": 57, "write": 64, "personality": 92, "sched_setaffinity": 122, "set_mempolicy": 237, "ioprio_set": 30,
-    "sched_setattr": 274, "fchdir": 50,
-}  # fmt: skip
-_NUMBERS = {**(_X86 if os.uname().machine == "x86_64" else _GENERIC), "move_mount": 429, "close_range": 436}
-#: No system calls: open a path at a given descriptor; let others do their part; drop all capabilities but some from the
-#: bounding set, which takes a call for each.
-_OPEN, _PAUSE, _BOUND = range(1 << 32, (1 << 32) + 3)
-_WORDS = 9
-
-
-class Policy(IntEnum):
-    """What becomes of a call that fails."""
-
-    FAIL = 0
-    WARN = 1
-    IF_THERE = 2
-    """Nothing, if what it names does not exist."""
-    TRY = 3
+#: In the upper half of the number's word of what is no system call.
+_OWN = 1 << 32
+#: How a packet ends that is sent in two parts: the message is its last field.
+_END = b'"}'
 
 
 @lru_cache(maxsize=1024)
 def _packet(says: str, policy: Policy, code: Code) -> bytes:
     """What is sent if a call fails, up to the system's reason, so that who sends it needs no JSON."""
-    event = {"ev": "warning"} if policy is Policy.WARN else {"ev": "error", "code": int(code)}
-    return json.dumps({**event, "message": f"{says}: "}, separators=(",", ":"))[:-2].encode()
+    message = Warning(f"{says}: ") if policy is Policy.WARN else Error(int(code), f"{says}: ")
+    return encode(message).removesuffix(_END)
 
 
 class Steps:
@@ -74,11 +52,11 @@ class Steps:
         :param arguments: ``bytes`` for a pointer to them, and so on (:mod:`shimd.linux.packed`)
         :param says: the sentence for its failure, up to the system's reason
         """
-        self._add(_NUMBERS[name], arguments, says, policy, code)
+        self._add(SYSCALLS[name], arguments, says, policy, code)
 
     def open(self, path: str, flags: int, fd: int, says: str, policy: Policy = Policy.FAIL) -> None:
         """Open a file as descriptor ``fd``, which is closed first if it is in use."""
-        self._add(_OPEN, (os.fsencode(path), flags, fd), says, policy, Code.INVALID_ARGUMENT)
+        self._add(_OWN | Step.OPEN, (os.fsencode(path), flags, fd), says, policy, Code.INVALID_ARGUMENT)
 
     def write(self, path: str, data: bytes, says: str, policy: Policy = Policy.FAIL) -> None:
         """Write to a file, at once."""
@@ -94,11 +72,11 @@ class Steps:
 
     def bound(self, keep: int, last: int, says: str) -> None:
         """Drop from the bounding set all capabilities up to ``last`` that are not in the mask ``keep``."""
-        self._add(_BOUND, (keep, last), says, Policy.FAIL, Code.INVALID_ARGUMENT)
+        self._add(_OWN | Step.BOUND, (keep, last), says, Policy.FAIL, Code.INVALID_ARGUMENT)
 
     def pause(self) -> None:
         """Let others do their part here: the engine, which loads the program; after that the container's hooks."""
-        self._add(_PAUSE, (), "", Policy.FAIL, Code.INTERNAL)
+        self._add(_OWN | Step.PAUSE, (), "", Policy.FAIL, Code.INTERNAL)
 
     def _add(self, number: int, arguments: tuple[Packable, ...], says: str, policy: Policy, code: Code) -> None:
         padding = (0,) * (6 - len(arguments))
@@ -151,16 +129,17 @@ class Runner:
         """
         warnings: list[str] = []
         while not self.done:
-            number, *arguments, policy, packet = Block.words(self._calls + self._next * _WORDS * 8, _WORDS)
+            number, *arguments, policy, packet = Block.words(self._calls + self._next * STEP_WORDS * 8, STEP_WORDS)
             self._next += 1
-            if number == _PAUSE:
+            if number == _OWN | Step.PAUSE:
                 break
             error = _call(number, arguments)
             if error and not _excused(error, policy):
-                message = json.loads(ctypes.string_at(packet) + in_go(os.strerror(error)).encode() + b'"}')
-                if policy != Policy.WARN:
-                    raise from_code(message["code"], message["message"])
-                warnings.append(message["message"])
+                match decode_event(ctypes.string_at(packet) + in_go(os.strerror(error)).encode() + _END):
+                    case Warning(sentence):
+                        warnings.append(sentence)
+                    case Error(code, sentence):
+                        raise from_code(code, sentence)
         return warnings
 
 
@@ -175,9 +154,9 @@ _syscall.restype = c_long
 
 def _call(number: int, arguments: list[int]) -> int:
     """Make a call; returns its errno, or 0."""
-    if number == _OPEN:
+    if number == _OWN | Step.OPEN:
         return _open(*arguments[:3])
-    if number == _BOUND:
+    if number == _OWN | Step.BOUND:
         return _bound(*arguments[:2])
     ctypes.set_errno(0)
     return ctypes.get_errno() if _syscall(c_long(number), *map(c_uint64, arguments)) < 0 else 0

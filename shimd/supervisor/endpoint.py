@@ -16,7 +16,7 @@ from grpclib.server import Server as GrpcServer
 
 from shimd import paths
 from shimd.engines.registry import engine_layers
-from shimd.protocol.messages import Plan
+from shimd.protocol.plans import JailPlan
 from shimd.rpc import GrpcService, ttrpc_services
 from shimd.supervisor.background import Background
 from shimd.supervisor.events import EventBus
@@ -26,9 +26,10 @@ from shimd.supervisor.modules.compilations import Waiter
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.sockets import unix_listener
 from shimd.supervisor.task.service import TaskService
-from shimd.supervisor.workers.fork_client import Forks
-from shimd.supervisor.workers.fork_servers import ForkPool
-from shimd.supervisor.workers.jailers import Jail, Jailers, Meanwhile
+from shimd.supervisor.workers.fork_client import ForkClient
+from shimd.supervisor.workers.fork_servers import ForkServers
+from shimd.supervisor.workers.jailers import During, Jail, Jailers
+from shimd.supervisor.workers.programs import Program
 from shimd.ttrpc import Server
 
 #: v3 names the same methods and messages; containerd calls the one that the launcher's answer says.
@@ -44,13 +45,13 @@ class Endpoint:
         namespace: str,
         addresses: tuple[str, str],
         tasks: Background,
-        pool: ForkPool,
+        fork_servers: ForkServers,
         jailers: Jailers,
         modules: Modules,
         bus: EventBus,
     ) -> None:
         self.engine, self.namespace, self.tasks = engine, namespace, tasks
-        self._pool, self._jailers, self._modules, self._bus = pool, jailers, modules, bus
+        self._fork_servers, self._jailers, self._modules, self._bus = fork_servers, jailers, modules, bus
         self.events_address, self.grpc_address = addresses
         self._content = Content(self.grpc_address, namespace)
         self.path = paths.task_socket(engine, self.events_address, namespace)
@@ -75,13 +76,13 @@ class Endpoint:
             server.close()
             await server.wait_closed()
 
-    async def forks(self, engine: str | None = None) -> Forks:
-        return await self._pool.get(engine or self.engine)
+    async def forks(self, engine: str | None = None) -> ForkClient:
+        return await self._fork_servers.get(engine or self.engine)
 
-    async def jail(self, plan: Plan, terminal: int | None, meanwhile: Meanwhile) -> Jail:
-        return await self._jailers.make(plan, terminal, meanwhile)
+    async def jail(self, plan: JailPlan, terminal: int | None, during: During) -> Jail:
+        return await self._jailers.make(plan, terminal, during)
 
-    async def program(self, container: str, name: str, fd: int | None) -> Path:
+    async def program(self, container: str, name: str, fd: int | None) -> Program:
         waiter = Waiter(self.namespace, container, self.engine)
         if fd is not None:
             return await self._modules.compiled(waiter, name, fd)

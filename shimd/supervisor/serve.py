@@ -99,6 +99,7 @@ async def serve() -> None:
     ):
         async with anyio.create_task_group() as tasks:
             supervisor = Supervisor(tasks, forks)
+            supervisor.fork_servers.find()
             tasks.start_soon(LaunchServer(supervisor).serve, listener)
             await tasks.start(StatusServer(supervisor).serve)
             tasks.start_soon(_watchdog)

@@ -7,22 +7,22 @@ from shimd.supervisor.background import Background
 from shimd.supervisor.endpoint import Endpoint
 from shimd.supervisor.events import EventBus
 from shimd.supervisor.modules.modules import Modules
-from shimd.supervisor.workers.fork_servers import ForkPool
+from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.jailers import Jailers
 
 
 class Supervisor:
     """
     :param tasks: the daemon's own group: an endpoint's failure to serve is the daemon's
-    :param beneath: the group around it: what is cancelled up there ends its workers, and has to learn of their ends
+    :param outer: the group around it: what is cancelled up there ends its workers, and has to learn of their ends
     """
 
-    def __init__(self, tasks: anyio.abc.TaskGroup, beneath: anyio.abc.TaskGroup) -> None:
+    def __init__(self, tasks: anyio.abc.TaskGroup, outer: anyio.abc.TaskGroup) -> None:
         self._tasks = tasks
         self._background = Background(tasks)
-        self.pool = ForkPool(Background(beneath))
+        self.fork_servers = ForkServers(Background(outer))
         self.jailers = Jailers(self._background)
-        self.modules = Modules(self.pool, self._background)
+        self.modules = Modules(self.fork_servers, self._background)
         self.bus = EventBus(self._background)
         self.endpoints: dict[tuple[str, str, str], Endpoint] = {}
         self._lock = anyio.Lock()
@@ -34,7 +34,14 @@ class Supervisor:
             if key not in self.endpoints:
                 addresses = (events_address, grpc_address)
                 endpoint = Endpoint(
-                    engine, namespace, addresses, self._background, self.pool, self.jailers, self.modules, self.bus
+                    engine,
+                    namespace,
+                    addresses,
+                    self._background,
+                    self.fork_servers,
+                    self.jailers,
+                    self.modules,
+                    self.bus,
                 )
                 await self._tasks.start(endpoint.serve)
                 self.endpoints[key] = endpoint

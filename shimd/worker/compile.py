@@ -12,17 +12,19 @@ import hashlib
 import os
 import resource
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from shimd.engine import Engine, Foresees, LoadsCompiler
+from shimd.engine import ChoosesEngine, Engine, Foresees, LoadsCompiler
 from shimd.engines import foresight  # noqa: F401 — what engines foresee by
 from shimd.errors import ResourceExhausted, Unavailable
 from shimd.formats import outline
 from shimd.isolation.privileges import filter_calls
 from shimd.linux import libc
 from shimd.linux.cgroup import join
-from shimd.protocol.messages import Plan
+from shimd.protocol.constants import RUNNER_FILE
+from shimd.protocol.plans import Compilation
 from shimd.seal import seal
 
 #: How a program in the binary format starts; all else is taken for text (``.wat``).
@@ -35,27 +37,27 @@ _NICE, _FIRST_TO_DIE = 10, "1000"
 _PLACE = "/tmp"
 
 
-def run(engine: Engine[object], plan: Plan) -> None:
-    """Compile fd 0 into ``plan["artifact"]``, whose parent directory the caller has made for us.
+def run(engine: Engine[object], plan: Compilation) -> None:
+    """Compile fd 0 into ``plan.artifact``, whose parent directory the caller has made for us.
 
     :raises EngineError: the module is not valid, or the engine failed
     :raises ResourceExhausted: it takes more memory or space than it may
     :raises Unavailable: it is not what was hashed
     """
-    _give_way(plan.get("cgroup", []))
-    if not plan.get("cgroup") and not plan.get("unified"):  # which limits what counts
+    _give_way(plan.directories)
+    if not plan.limited:
         resource.setrlimit(resource.RLIMIT_AS, (_limit("MEMORY", 16 << 30),) * 2)
     with suppress(OSError):  # a pipe, which nobody looked at
         os.lseek(0, 0, os.SEEK_SET)
     program = open(0, "rb", closefd=False)  # noqa: SIM115 this process has no other use for it
     load_compiler(engine, program.peek())
-    artifact = _confine(Path(plan["artifact"]))
-    filter_calls(plan.get("seccomp"))
-    _foresee(engine, plan.get("engine"))
-    if plan.get("only_look"):
+    artifact = _confine(Path(plan.artifact))
+    filter_calls(plan.seccomp)
+    _foresee(engine, plan.engine)
+    if plan.only_look:
         return
     try:
-        engine.precompile(_unchanged(program.read(), plan.get("digest")), artifact)
+        engine.precompile(_unchanged(program.read(), plan.digest), artifact)
     except MemoryError:
         raise ResourceExhausted("compiling takes more memory than SHIMD_COMPILE_MEMORY allows") from None
     except OSError as error:
@@ -63,6 +65,8 @@ def run(engine: Engine[object], plan: Plan) -> None:
             raise
         raise ResourceExhausted("its compiled form is larger than SHIMD_COMPILE_OUTPUT allows") from None
     os.chmod(artifact, 0o755 if artifact.is_dir() else 0o644)
+    if isinstance(engine, ChoosesEngine) and (runner := engine.runner(artifact)):
+        artifact.with_name(RUNNER_FILE).write_text(runner)
 
 
 def load_compiler(engine: Engine[object], start: bytes) -> None:
@@ -75,7 +79,7 @@ def load_compiler(engine: Engine[object], start: bytes) -> None:
     seal("its confinement")
 
 
-def _give_way(cgroup: list[str]) -> None:
+def _give_way(cgroup: Sequence[str]) -> None:
     """To apps, and to all else on the node: it can be done again, and comes from anybody. Into its own cgroup, too."""
     join(cgroup)
     os.nice(_NICE)

@@ -8,12 +8,12 @@ from typing import NoReturn
 
 from shimd.errors import InvalidArgument, reason
 from shimd.linux.memory_file import sealed_copy
-from shimd.protocol.messages import Plan
+from shimd.protocol.plans import HookCommand
 from shimd.protocol.steps import Runner
 from shimd.seal import seal
 
 
-def become(plan: Plan, steps: bytes) -> NoReturn:
+def become(plan: HookCommand, steps: bytes) -> NoReturn:
     """Go where the hook belongs, and become its program. With no steps that is the node itself.
 
     A container's own program is executed by a small one of ours, in memory (``worker/pause.c``): it would get at the
@@ -22,8 +22,8 @@ def become(plan: Plan, steps: bytes) -> NoReturn:
     :raises InvalidArgument: it cannot be executed
     :raises ShimdError: a step fails
     """
-    hook = plan["hook"]
-    helper = sealed_copy(Path(plan["pause"]), "shimd-exec") if plan.get("pause") else None
+    hook = plan.hook
+    helper = sealed_copy(Path(plan.executor), "shimd-exec") if plan.executor else None
     for fd in range(3):
         os.set_inheritable(fd, True)
     seal("a hook's entry into the container")
@@ -33,8 +33,8 @@ def become(plan: Plan, steps: bytes) -> NoReturn:
     path = hook["path"]
     environment = dict(item.partition("=")[::2] for item in hook["env"])
     try:
-        if directory := plan.get("directory"):
-            os.chdir(directory)
+        if plan.directory:
+            os.chdir(plan.directory)
         words = hook.get("args") or [path]
         if helper is not None:
             _look(path)

@@ -2,7 +2,6 @@
 
 import base64
 import fcntl
-import json
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +10,19 @@ from pathlib import Path
 from shimd.engine import Content, Layer, RunsArtifacts
 from shimd.errors import NotFound
 from shimd.linux.memory_file import memory_file, read_file
-from shimd.protocol.messages import Message, send
-from shimd.worker.main import answer
+from shimd.protocol.codec import encode
+from shimd.protocol.packets import send
+from shimd.protocol.worker import (
+    Artifact,
+    AskFiles,
+    AskImage,
+    AskLayer,
+    AskProgram,
+    FileTable,
+    Question,
+    decode_layers,
+)
+from shimd.worker.main import answered
 
 
 def load(
@@ -38,34 +48,36 @@ class Image:
     def __init__(self, control: socket.socket) -> None:
         """:raises NotFound: the container has none"""
         self._control = control
-        self.layers: Sequence[Layer] = [Layer(**one) for one in json.loads(self._ask_file({"ev": "image"}))]
+        self.layers: Sequence[Layer] = decode_layers(self._ask_file(AskImage())).layers
 
     def read(self, layer: Layer) -> bytes:
-        return self._ask_file({"ev": "layer", "digest": layer.digest})
+        return self._ask_file(AskLayer(layer.digest))
 
     def program(self, name: str, layer: Layer) -> str:
         """The compiled form of a layer."""
-        artifact: str = self._ask({"ev": "entry", "name": name, "layer": layer.digest})[0]["artifact"]
-        return artifact
+        return self._ask_path(AskProgram(name, layer=layer.digest))
 
     def files(self, contents: Mapping[str, Content]) -> int:
         """The lock keeps the directory in the cache for as long as the app lives (``supervisor/modules/cache.py``)."""
         table = {path: _told(content) for path, content in contents.items()}
-        fd = memory_file("shimd-files", json.dumps(table, sort_keys=True).encode())
+        fd = memory_file("shimd-files", encode(FileTable(table)))
         try:
-            directory = self._ask({"ev": "files"}, [fd])[0]["artifact"]
+            directory = self._ask_path(AskFiles(), [fd])
         finally:
             os.close(fd)
         opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(opened, fcntl.LOCK_SH)
         return opened
 
-    def _ask(self, message: Message, fds: list[int] | None = None) -> tuple[Message, list[int]]:
-        send(self._control, message, fds)
-        return answer(self._control)
+    def _ask_path(self, question: Question, fds: Sequence[int] = ()) -> str:
+        send(self._control, question, fds)
+        answer, _fds = answered(self._control)
+        assert isinstance(answer, Artifact)
+        return answer.path
 
-    def _ask_file(self, message: Message) -> bytes:
-        fd = self._ask(message)[1][0]
+    def _ask_file(self, question: Question) -> bytes:
+        send(self._control, question)
+        (fd,) = answered(self._control)[1]
         try:
             return read_file(fd)
         finally:

@@ -6,10 +6,10 @@ from shimd.engine import Engine, TakesSockets
 from shimd.errors import Unimplemented
 from shimd.isolation.listeners import listener
 from shimd.oci.listen import ANNOTATION
-from shimd.protocol.messages import Plan
+from shimd.protocol.plans import App, ContainerApp
 
 
-def listening(engine: Engine[object], plan: Plan) -> Sequence[int]:
+def listening(engine: Engine[object], plan: App) -> Sequence[int]:
     """A worker's: those that came with its jail, or else new ones, close-on-exec.
 
     :raises Unimplemented: the engine takes no sockets
@@ -20,4 +20,5 @@ def listening(engine: Engine[object], plan: Plan) -> Sequence[int]:
             f"{ANNOTATION}: under {engine.name}, an app opens its listening sockets itself;"
             f" {ANNOTATION}.CONTAINER is for one container of a pod only"
         )
-    return plan.get("listening") or [listener(*address) for address in plan["listen"]]
+    with_jail = plan.listening if isinstance(plan, ContainerApp) else ()
+    return with_jail or [listener(*address) for address in plan.listen]

@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, assert_never
 
 from shimd.engine import (
     EXIT_ENGINE,
@@ -36,17 +36,39 @@ from shimd.errors import (
 from shimd.linux.memory_file import read_file
 from shimd.oci import Process
 from shimd.oci.programs import find_program, open_file
+from shimd.protocol.constants import CONTROL_FD, EXIT_FAILED, JAIL_FD
 from shimd.protocol.faults import describe
 from shimd.protocol.invocation import environment, invocation_of
-from shimd.protocol.messages import JAIL_FD, Message, Plan, read_plan, receive, send
+from shimd.protocol.packets import read_message, receive, send
+from shimd.protocol.plans import (
+    App,
+    Compilation,
+    ContainerApp,
+    HookCommand,
+    HostApp,
+    NativeCommand,
+    Pause,
+    WorkerPlan,
+    decode_worker_plan,
+)
 from shimd.protocol.steps import Runner, Steps
+from shimd.protocol.worker import (
+    Answer,
+    Artifact,
+    AskProgram,
+    Content,
+    Held,
+    Ready,
+    Refusal,
+    Warning,
+    decode_answer,
+    decode_order,
+)
+from shimd.protocol.worker import OtherEngine as RunsElsewhere
 from shimd.seal import seal
 
-#: Exit code of a worker that failed before the guest could run; the supervisor has the reason.
-EXIT_FAILED = 70
 _TERMINAL = (signal.SIGINT, signal.SIGHUP)
 _DEADLY = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-_CONTROL_FD = 3
 _libc = ctypes.CDLL(None)
 
 
@@ -81,7 +103,7 @@ class Place:
 class Given(NamedTuple):
     """What a worker gets."""
 
-    plan: Plan
+    plan: WorkerPlan
     control: socket.socket
     steps: bytes
     """Of a container; else empty."""
@@ -90,15 +112,15 @@ class Given(NamedTuple):
 def take(fds: Sequence[int], control: int) -> Given:
     """Read what is to be read, make the rest the streams, ``control`` and the jail, and close all that is not ours.
 
-    :param fds: as they come with a spawn (``messages.py``)
+    :param fds: as they come with a spawn (:mod:`shimd.protocol.fork_server`)
     """
     streams, plan, steps, jail = fds[:3], fds[3], fds[4:5], fds[5:]
-    given = read_plan(plan), read_file(steps[0]) if steps else b""
+    given = read_message(plan, decode_worker_plan), read_file(steps[0]) if steps else b""
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (*streams, control, *jail)]
     for target, fd in enumerate(high):
         os.dup2(fd, target, inheritable=False)
     os.closerange(len(high), 1 << 30)
-    return Given(given[0], socket.socket(fileno=_CONTROL_FD), given[1])
+    return Given(given[0], socket.socket(fileno=CONTROL_FD), given[1])
 
 
 def main(engine: Engine[object], given: Given) -> NoReturn:
@@ -107,16 +129,16 @@ def main(engine: Engine[object], given: Given) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         ready = _make_ready(engine, given)
-        send(control, {"ev": "ready", "signals": [int(number) for number in ready.signals]})
+        send(control, Ready([int(number) for number in ready.signals]))
     except OtherEngine as other:
-        send(control, {"ev": "engine", "name": other.engine})
+        send(control, RunsElsewhere(other.engine))
         os._exit(EXIT_FAILED)
     except Exception as error:  # a bug of ours or a binding's, too, must be seen by who waits for this app
-        send(control, {"ev": "error", **describe(error)})
+        send(control, describe(error))
         os._exit(EXIT_FAILED)
-    if plan["kind"] == "compile":
+    if isinstance(plan, Compilation):
         os._exit(0)
-    if receive(control) is None:  # deleted before it was started
+    if receive(control, decode_order) is None:  # deleted before it was started
         os._exit(EXIT_FAILED)
     control.close()
     os._exit(_run(ready.run))
@@ -144,7 +166,7 @@ def _die(number: int) -> None:
 _die_in_c = ctypes.CFUNCTYPE(None, ctypes.c_int)(_die)
 
 
-class Ready(NamedTuple):
+class Prepared(NamedTuple):
     """What Start sets going."""
 
     run: Callable[[], int]
@@ -152,33 +174,36 @@ class Ready(NamedTuple):
     """That the app handles itself."""
 
 
-def _make_ready(engine: Engine[object], given: Given) -> Ready:
+def _make_ready(engine: Engine[object], given: Given) -> Prepared:
     """What is to be run at Start. What few workers need, they import themselves, before the seal: the others need not
     carry it."""
     plan = given.plan
-    match plan["kind"]:
-        case "compile":
+    match plan:
+        case ContainerApp() | HostApp():
+            return _prepare(engine, plan, given)
+        case Compilation():
             from shimd.worker import compile
 
             compile.run(engine, plan)
-            return Ready(lambda: 0)
-        case "sandbox":
+            return Prepared(lambda: 0)
+        case Pause():
             from shimd.worker import pause
 
-            return Ready(pause.prepare(plan, lambda: _be_held(given.control)))
-        case "native":
+            return Prepared(pause.prepare(plan, lambda: _be_held(given.control)))
+        case NativeCommand():
             from shimd.worker import native
 
-            native.become(plan)
-        case "hook":
+            return native.become(plan)
+        case HookCommand():
             from shimd.worker import hook
 
-            hook.become(plan, given.steps or Steps().packed())
-    return _prepare(engine, given)
+            return hook.become(plan, given.steps or Steps().packed())
+        case _:
+            assert_never(plan)
 
 
-def _prepare(engine: Engine[object], given: Given) -> Ready:
-    plan, control = given.plan, given.control
+def _prepare(engine: Engine[object], plan: App, given: Given) -> Prepared:
+    control = given.control
     place = Place(given.steps)
     _warn(control, place.join())
     module = _load(engine, plan, place, control)
@@ -192,28 +217,29 @@ def _prepare(engine: Engine[object], given: Given) -> Ready:
         _be_held(control)
         _warn(control, place.enter())
     signals = engine.signals(module) if isinstance(engine, HandlesSignals) else ()
-    return Ready(lambda: engine.run(module, invocation), signals)
+    return Prepared(lambda: engine.run(module, invocation), signals)
 
 
 def _be_held(control: socket.socket) -> None:
     """Wait for the container's hooks, before the guest's privileges are all that is left."""
-    send(control, {"ev": "held"})
-    if receive(control) is None:
+    send(control, Held())
+    if receive(control, decode_order) is None:
         os._exit(EXIT_FAILED)
 
 
 def _warn(control: socket.socket, warnings: list[str]) -> None:
     for warning in warnings:
-        send(control, {"ev": "warning", "message": warning})
+        send(control, Warning(warning))
 
 
-def _load(engine: Engine[object], plan: Plan, place: Place, control: socket.socket) -> object:
-    process = plan["process"]
-    if isinstance(engine, RunsApplications) and plan["kind"] == "init":
+def _load(engine: Engine[object], plan: App, place: Place, control: socket.socket) -> object:
+    process = plan.process
+    first = isinstance(plan, ContainerApp) and plan.first
+    if isinstance(engine, RunsApplications) and first:
         programs = engine.programs(lambda path: _read(place, path), environment(process))
         if programs is not None:
             return engine.load_all({name: Path(_fetch(place, path, control)) for name, path in programs.items()})
-    if isinstance(engine, RunsArtifacts) and plan["kind"] == "init" and (missing := _missing(process)):
+    if isinstance(engine, RunsArtifacts) and first and (missing := _missing(process)):
         from shimd.worker import image
 
         try:
@@ -222,7 +248,7 @@ def _load(engine: Engine[object], plan: Plan, place: Place, control: socket.sock
             raise NotFound(f"{missing}: {error}") from None
         if found is not None:
             return found
-    return engine.load(Path(plan.get("artifact") or _fetch_own(process, control)))
+    return engine.load(Path(plan.artifact or _fetch_own(process, control)))
 
 
 def _read(place: Place, path: str) -> bytes | None:
@@ -237,9 +263,9 @@ def _fetch_own(process: Process, control: socket.socket) -> str:
     """The compiled form of ``args[0]``, for an engine of applications whose container is none."""
     path, fd, missing = find_program(JAIL_FD, process)
     if fd is None:  # an image's layer may hold it
-        send(control, {"ev": "entry", "name": path, "missing": missing})
+        send(control, AskProgram(path, missing))
     else:
-        send(control, {"ev": "entry", "name": path}, [fd])
+        send(control, AskProgram(path), [fd])
         os.close(fd)
     return _compiled(control)
 
@@ -250,33 +276,34 @@ def _fetch(place: Place, path: str, control: socket.socket) -> str:
     :raises NotFound: there is none
     """
     fd = place.open(path)
-    send(control, {"ev": "entry", "name": path}, [fd])
+    send(control, AskProgram(path), [fd])
     os.close(fd)
     return _compiled(control)
 
 
 def _compiled(control: socket.socket) -> str:
     """The supervisor's answer to a program."""
-    artifact: str = answer(control)[0]["artifact"]
-    return artifact
+    answer, _fds = answered(control)
+    assert isinstance(answer, Artifact)
+    return answer.path
 
 
-def answer(control: socket.socket) -> tuple[Message, list[int]]:
+def answered(control: socket.socket) -> tuple[Artifact | Content, list[int]]:
     """The supervisor's answer, with its descriptors.
 
-    :raises ShimdError: it is one
+    :raises ShimdError: it refuses
     """
-    packet = receive(control)
+    packet = receive(control, decode_answer)
     if packet is None:
         os._exit(EXIT_FAILED)
-    message = packet[0]
-    if message["op"] == "fail":
-        raise from_code(message["code"], message["message"])
-    return packet
+    answer: Answer = packet[0]
+    if isinstance(answer, Refusal):
+        raise from_code(answer.code, answer.message)
+    return answer, packet[1]
 
 
-def _listening(engine: Engine[object], plan: Plan) -> Sequence[int]:
-    if not plan.get("listen"):
+def _listening(engine: Engine[object], plan: App) -> Sequence[int]:
+    if not plan.listen:
         return ()
     from shimd.worker import listen
 

@@ -8,22 +8,22 @@ import os
 from typing import NoReturn
 
 from shimd.isolation import rootfs
-from shimd.protocol.messages import Plan
+from shimd.protocol.plans import NativeCommand
 
 
-def become(plan: Plan) -> NoReturn:
-    """Mount the root file system where the bundle says, on the host, and become ``plan["command"]``.
+def become(plan: NativeCommand) -> NoReturn:
+    """Mount the root file system where the bundle says, on the host, and become ``plan.command``.
 
     :raises InvalidArgument: a mount fails
     :raises OSError: there is no such program
     """
-    if plan.get("rootfs"):
-        rootfs.mount_for_others(os.path.join(plan["bundle"], plan["spec"]["root"]["path"]), plan["rootfs"])
-    os.chdir(plan["bundle"])
+    if plan.rootfs:
+        rootfs.mount_for_others(plan.root, plan.rootfs)
+    os.chdir(plan.bundle)
     for fd in range(3):
         os.set_inheritable(fd, True)
-    program = plan["command"][0]
+    program = plan.command[0]
     try:
-        os.execv(program, plan["command"])
+        os.execv(program, [*plan.command])
     except OSError as error:
         raise OSError(error.errno, error.strerror, program) from None

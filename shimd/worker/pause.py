@@ -19,7 +19,7 @@ from shimd.isolation.time_namespace import time_namespace
 from shimd.linux import libc
 from shimd.oci import has_create_hooks
 from shimd.oci.fields import refuse
-from shimd.protocol.messages import Plan
+from shimd.protocol.plans import Pause
 from shimd.protocol.steps import Steps
 from shimd.seal import seal
 
@@ -27,16 +27,16 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _EMPTY = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
 
 
-def prepare(plan: Plan, be_held: Callable[[], None]) -> Callable[[], int]:
+def prepare(plan: Pause, be_held: Callable[[], None]) -> Callable[[], int]:
     """Set the pod up; returns what waits until its end.
 
     :param be_held: returns when its hooks have been run
     :raises ShimdError: one sentence
     """
-    spec, process = plan["spec"], plan["process"]
+    spec, process = plan.spec, plan.spec["process"]
     refuse(spec)
-    program = os.open(plan["pause"], os.O_RDONLY | os.O_CLOEXEC) if plan.get("pause") else None
-    first_steps(first := Steps(), plan)
+    program = os.open(plan.program, os.O_RDONLY | os.O_CLOEXEC) if plan.program else None
+    first_steps(first := Steps(), process, plan.directories, plan.unified, terminal=plan.terminal)
     first.take()
     seal("its entry into the pod")
     enter_namespaces(spec.get("linux", {}).get("namespaces", []), spec)
@@ -46,7 +46,7 @@ def prepare(plan: Plan, be_held: Callable[[], None]) -> Callable[[], int]:
         os.close(clocks)
     if has_create_hooks(spec):
         be_held()
-    _empty_root(plan["bundle"])
+    _empty_root(plan.bundle)
     # No filter: the one for guests forbids the program, which is ours; nor anything that it does not need.
     privileges.drop(last := Steps(), {**process, "capabilities": {}, "noNewPrivileges": True}, None)
     last.take()

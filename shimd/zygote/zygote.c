@@ -23,12 +23,10 @@
 #include <unistd.h>
 
 #include "../engines/engine.h"
-
-enum { MAX_FDS = 253, CONTROL = 3, JAIL = 4, FAILED = 70, HIGH = 512 };
+#include "protocol.h"
 
 /* A request is its flags: with it come stdin, stdout, stderr, control, and as they say a cgroup's directory and a pid
- * namespace. The worker gets all else by control: "enter" (protocol/messages.py). */
-enum { NEW_PID = 1, IN_CGROUP = 2, JOIN_PID = 4 };
+ * namespace. The worker gets all else by control: ``Enter`` (protocol/worker.py). */
 
 struct clone_arguments {
     uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
@@ -43,8 +41,7 @@ struct steps {
     uint64_t count;
     const struct step *step;
 };
-enum { STEP_OPEN = 0, STEP_PAUSE = 1, STEP_BOUND = 2 };
-enum { POLICY_FAIL, POLICY_WARN, POLICY_IF_THERE, POLICY_TRY };
+_Static_assert(sizeof(struct step) == STEP_WORDS * sizeof(uint64_t), "protocol/constants.py has another size");
 
 /* A packet of up to three parts. By sendmsg, as in Python: a container's filter may allow no other. */
 static void say(const char *first, const char *second, const char *third) {
@@ -67,14 +64,14 @@ static size_t whole(const char *text, size_t length) {
 /* An engine's own sentence, as a JSON string. */
 static void fail(int code, const char *message) {
     char packet[8192];
-    size_t at = (size_t)snprintf(packet, sizeof packet, "{\"ev\":\"error\",\"code\":%d,\"message\":\"", code);
+    size_t at = (size_t)snprintf(packet, sizeof packet, SAYS_ERROR, code);
     for (; *message && at < sizeof packet - 16; message++) {
         unsigned char c = (unsigned char)*message;
         if (c == '"' || c == '\\') packet[at++] = '\\';
         packet[at++] = c < ' ' ? ' ' : (char)c;
     }
     packet[whole(packet, at)] = '\0';
-    say(packet, "\"}", "");
+    say(packet, SAYS_END, "");
     _exit(FAILED);
 }
 
@@ -131,7 +128,7 @@ static uint64_t take(const struct steps *steps, uint64_t at) {
         }
         int error = errno;
         if (result >= 0 || excused(step->policy, error)) continue;
-        say(step->packet, reason(error), "\"}");
+        say(step->packet, reason(error), SAYS_END);
         if (step->policy != POLICY_WARN) _exit(FAILED);
     }
     return at;
@@ -180,10 +177,10 @@ static void work(const struct engine *engine, const int *streams_and_control) {
     void *program = engine->load(engine->context, block, &code, sentence, sizeof sentence);
     if (program == NULL) fail(code, sentence);
     while ((at = take(steps, at)) < steps->count) { /* the container's hooks */
-        say("{\"ev\":\"held\"}", "", "");
+        say(SAYS_HELD, "", "");
         if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED);
     }
-    say("{\"ev\":\"ready\",\"signals\":[]}", "", "");
+    say(SAYS_READY, "", "");
     if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED); /* deleted before it was started */
     close(CONTROL);
     _exit(engine->run(program));
@@ -194,7 +191,7 @@ static void *thread_id(void) {
     void *head = NULL;
     size_t length = 0;
     if (syscall(SYS_get_robust_list, 0, &head, &length) != 0 || head == NULL) return NULL;
-    int *address = (int *)((char *)head - 16);
+    int *address = (int *)((char *)head - ROBUST_LIST);
     return *address == (int)syscall(SYS_gettid) ? address : NULL;
 }
 
@@ -218,7 +215,7 @@ static long spawn(const struct engine *engine, uint64_t flags, const int *fds) {
     }
     long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
     if (pid == 0) {
-        syscall(SYS_set_robust_list, (char *)id + 16, 24);
+        syscall(SYS_set_robust_list, (char *)id + ROBUST_LIST, ROBUST_HEAD);
         work(engine, fds);
     }
     int error = errno == EINVAL || errno == E2BIG ? ENOSYS : errno; /* a kernel before 5.7 */

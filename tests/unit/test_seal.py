@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from shimd.jailer import main as jailer
-from shimd.protocol.messages import LISTEN_FD, Plan
+from shimd.protocol.constants import LISTEN_FD
+from shimd.protocol.plans import Compilation
 from shimd.seal import seal
 from shimd.worker import compile
 from tests.unit.inside import inside
@@ -76,7 +77,7 @@ def _compile(engine: Any, directory: Path, program: bytes) -> str:
 
     def act() -> object:
         os.dup2(fd, 0)
-        return compile.run(engine, Plan(kind="compile", artifact=str(directory / "artifact")))  # type: ignore[func-returns-value]
+        return compile.run(engine, Compilation(str(directory / "artifact")))  # type: ignore[func-returns-value]
 
     try:
         return inside(act)
@@ -98,7 +99,7 @@ def test_the_sandboxer_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its requests come with anybody's files in sight."""
 
     def act() -> object:
-        monkeypatch.setattr(jailer, "receive", lambda _sock: _import_late())
+        monkeypatch.setattr(jailer, "receive", lambda _sock, _decode: _import_late())
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         os.dup2(one.fileno(), LISTEN_FD)
         other.close()

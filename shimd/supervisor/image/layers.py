@@ -18,12 +18,15 @@ from typing import Any, BinaryIO
 
 from anyio import to_thread
 
+from shimd.engine import Layer
 from shimd.errors import InvalidArgument, NotFound, ResourceExhausted
 from shimd.linux.memory_file import memory_file
+from shimd.protocol.worker import decode_files
 from shimd.supervisor.image.content import Content
 from shimd.supervisor.modules.compilations import Waiter
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.modules.source import Source, source
+from shimd.supervisor.workers.programs import Program
 
 #: Files of an application: one a layer, or many in an archive (Spin's ``crates/oci``).
 DATA = "application/vnd.wasm.content.layer.v1+data"
@@ -46,11 +49,11 @@ class ImageLayers:
         self._modules = modules
         self._layers = {layer["digest"]: layer for layer in layers}
 
-    def told(self) -> list[dict[str, Any]]:
-        """As ``image`` is answered (``protocol/messages.py``)."""
+    @property
+    def layers(self) -> list[Layer]:
+        """All of them, as engines know them."""
         return [
-            {"digest": digest, "media_type": layer.get("mediaType", ""), "size": layer.get("size", 0)}
-            for digest, layer in self._layers.items()
+            Layer(digest, layer.get("mediaType", ""), layer.get("size", 0)) for digest, layer in self._layers.items()
         ]
 
     async def read(self, digest: str) -> int:
@@ -63,7 +66,7 @@ class ImageLayers:
             raise ResourceExhausted(f"the layer {digest} is larger than {_MAX_READ >> 20} MiB")
         return memory_file("shimd-layer", b"".join([part async for part in self._content.stream(digest)]))
 
-    async def program(self, name: str, digest: str) -> Path:
+    async def program(self, name: str, digest: str) -> Program:
         """The compiled form of a layer."""
         fd = await self.read(digest)
         try:
@@ -72,12 +75,12 @@ class ImageLayers:
             os.close(fd)
 
     async def files(self, table: bytes) -> Path:
-        """The directory of a table ``{path: {"digest"} or {"data"}}``, from the cache or made now.
+        """The directory of a ``FileTable``, from the cache or made now.
 
         :raises NotFound: a file is in no layer
         :raises InvalidArgument: an archive is broken
         """
-        files: dict[str, dict[str, str]] = json.loads(table)
+        files = decode_files(table).files
         ours = [digest for digest, layer in self._layers.items() if layer.get("mediaType") in (DATA, ARCHIVE)]
         # With the layers in its name nobody gets from the cache what is not in their own image.
         key = memory_file("shimd-files", json.dumps([files, sorted(ours)], sort_keys=True).encode())

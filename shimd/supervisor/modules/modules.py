@@ -13,14 +13,17 @@ from shimd.engines.registry import engine_family, engine_version
 from shimd.errors import Internal, ResourceExhausted, from_code
 from shimd.formats.magic import reject_native
 from shimd.isolation.seccomp import worker_filter
-from shimd.protocol.messages import Plan
+from shimd.protocol import plans
+from shimd.protocol.constants import RUNNER_FILE
+from shimd.protocol.worker import Error
 from shimd.supervisor.background import Background
 from shimd.supervisor.modules.cache import Cache
 from shimd.supervisor.modules.compilations import Compilation, Compilations, Waiter
 from shimd.supervisor.modules.compile_cgroups import CompileCgroups
 from shimd.supervisor.modules.source import Source, source
-from shimd.supervisor.workers.fork_client import Forks, Worker
-from shimd.supervisor.workers.fork_servers import ForkPool
+from shimd.supervisor.workers.fork_client import Birthplace, ForkClient, Worker
+from shimd.supervisor.workers.fork_servers import ForkServers
+from shimd.supervisor.workers.programs import Program
 
 
 class Modules:
@@ -29,15 +32,15 @@ class Modules:
     A compilation is the daemon's: it goes on when all who asked for it have gone away, and who asks again finds it.
     """
 
-    def __init__(self, pool: ForkPool, tasks: Background) -> None:
-        self._pool = pool
+    def __init__(self, fork_servers: ForkServers, tasks: Background) -> None:
+        self._fork_servers = fork_servers
         self.cache = Cache(tasks=tasks)
         self.compilations = Compilations()
         self._turns, self._looks = anyio.CapacityLimiter(processors()), anyio.CapacityLimiter(1)
         self._cgroups = CompileCgroups()
         tasks.start_soon(self._cgroups.sweep)
 
-    async def compiled(self, waiter: Waiter, name: str, fd: int) -> Path:
+    async def compiled(self, waiter: Waiter, name: str, fd: int) -> Program:
         """The compiled form of the program in ``fd``, called ``name``.
 
         :raises InvalidArgument: it is not WebAssembly, or not valid
@@ -61,20 +64,29 @@ class Modules:
                         await self._compile(waiter.engine, compilation, own, artifact)
 
         with self.compilations.waiting(waiter, name, program.digest):
-            return await self.cache.artifact(family, engine_version(family), program, compile, waiter.engine)
+            path = await self.cache.artifact(family, engine_version(family), program, compile, waiter.engine)
+        return compiled_program(path)
 
     async def _compile(
         self, engine: str, compilation: Compilation, program: Source, artifact: Path, *, only_look: bool = False
     ) -> None:
-        forks = await self._pool.get(compilation.engine)
+        forks = await self._fork_servers.get(compilation.engine)
         async with self._cgroups.one() as cgroup:
             await compile_in_worker(
                 forks, compilation.program, program, artifact, worker_filter({}), engine, cgroup, only_look=only_look
             )
 
 
+def compiled_program(artifact: Path) -> Program:
+    """A program of the cache, with what the compile worker noted of it (``worker/compile.py``)."""
+    try:
+        return Program(artifact, (artifact.parent / RUNNER_FILE).read_text())
+    except FileNotFoundError:
+        return Program(artifact)
+
+
 async def compile_in_worker(
-    forks: Forks,
+    forks: ForkClient,
     name: str,
     program: Source,
     artifact: Path,
@@ -93,23 +105,21 @@ async def compile_in_worker(
 
     :raises ShimdError: what is wrong with the module, or with the worker
     """
-    plan = Plan(
-        kind="compile",
-        id=f"compile {name}",
+    unified = cgroup.unified if cgroup is not None else None
+    plan = plans.Compilation(
         artifact=str(artifact),
         digest=program.digest,
         engine=engine,
         only_look=only_look,
         seccomp=seccomp,
+        directories=[] if cgroup is None or unified else cgroup.directories,
+        limited=cgroup is not None,
     )
-    if os.geteuid() == 0:
-        plan["pidns"] = "new"  # its end is the end of all that it started, and it sees nobody whom it could kill
-    if cgroup is not None:
-        plan["unified"] = cgroup.unified
-        plan["cgroup"] = [] if cgroup.unified else cgroup.directories
+    # In a pid namespace its end is the end of all that it started, and it sees nobody whom it could kill.
+    birthplace = Birthplace("new" if os.geteuid() == 0 else None, unified)
     null = os.open(os.devnull, os.O_RDWR)
     try:
-        worker = await forks.spawn(f"compile/{artifact}@{time.time_ns()}", plan, (program.fd, null, null))
+        worker = await forks.spawn(f"compile/{artifact}@{time.time_ns()}", plan, (program.fd, null, null), birthplace)
     finally:
         os.close(null)
     try:
@@ -126,8 +136,8 @@ async def _outcome(name: str, worker: Worker, cgroup: Cgroup | None) -> None:
             raise ResourceExhausted(f"{name}: compiling takes more memory than SHIMD_COMPILE_MEMORY allows")
         raise Internal(f"{name}: the compile worker died{_of_what(worker.status or 0)}")
     message, _fds = packet
-    if message["ev"] == "error":
-        raise from_code(message["code"], f"{name}: {message['message']}")
+    if isinstance(message, Error):
+        raise from_code(message.code, f"{name}: {message.message}")
 
 
 def _of_what(status: int) -> str:

@@ -50,7 +50,7 @@ def daemon(supervisor: Supervisor, started_at: datetime) -> api.DaemonResponse:
         runtime_dir=str(paths.runtime_dir()),
         state_dir=str(paths.state_dir()),
         cache_dir=str(paths.cache_dir()),
-        engines=[_engine(name, supervisor.pool.pids.get(name, 0)) for name in engine_names()],
+        engines=[_engine(name, supervisor.fork_servers.pid(name)) for name in engine_names()],
         endpoints=[_endpoint(endpoint) for endpoint in endpoints],
         tasks=_counts(container for endpoint in endpoints for container in endpoint.service.containers.values()),
         containerds=[

@@ -31,7 +31,9 @@ from shimd.api.containerd.types import Mount
 from shimd.cgroup import Cgroup
 from shimd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ShimdError
 from shimd.formats.magic import NativeProgram
+from shimd.isolation.seccomp import worker_filter
 from shimd.log import logger
+from shimd.protocol.worker import Start
 from shimd.supervisor.task import bundle as bundle_files
 from shimd.supervisor.task import plans
 from shimd.supervisor.task.context import Context
@@ -43,7 +45,7 @@ from shimd.supervisor.task.spawn import spawn
 from shimd.supervisor.task.state import State, Step
 from shimd.supervisor.task.stdio import Stdio, Streams
 from shimd.supervisor.workers.fork_client import Worker
-from shimd.supervisor.workers.jailers import Meanwhile, nothing
+from shimd.supervisor.workers.jailers import During, nothing
 from shimd.timestamp import timestamp
 
 _log = logger(__name__)
@@ -112,13 +114,13 @@ class Container:
     async def _make_init(self, options: Options) -> None:
         path = self.spec.get("linux", {}).get("cgroupsPath") or f"/{self.context.namespace}/{self.id}"
         cgroup = Cgroup.at(path, options.systemd)
-        meanwhile: Meanwhile = partial(self._make_cgroup, cgroup)
+        during: During = partial(self._make_cgroup, cgroup)
         if plans.shows_cgroup(self.spec):
-            await meanwhile()
-            meanwhile = nothing
+            await during()
+            during = nothing
         streams = self.init.streams
         plan = plans.init(self.id, self.bundle, self.spec, self.rootfs, cgroup, terminal=streams.terminal)
-        self.init.emulate_signals = plan["kind"] == "init" and plan["pidns"] == "new"
+        self.init.emulate_signals = plan.emulates_signals
         async with self._opened(self.init):  # once only: a reader takes their being closed for the end
             try:
                 self.init.worker = await spawn(
@@ -126,7 +128,7 @@ class Container:
                     self.id,
                     plan,
                     self._fds(self.init),
-                    meanwhile,
+                    during,
                     partial(self._run_create_hooks, cgroup),
                 )
             except NativeProgram:
@@ -295,7 +297,7 @@ class Container:
         process.take(Step.START)
         assert process.worker is not None
         if self.native is None:
-            process.worker.send({"op": "start"})
+            process.worker.send(Start())
 
     async def _start_exec(self, process: Process) -> None:
         if self.init.state is not State.RUNNING:
@@ -317,12 +319,12 @@ class Container:
         assert self.cgroup is not None
         plan = plans.exec(
             f"{self.id}/{process.name}",
-            self.bundle,
             self.spec,
             process.spec,
             self.cgroup,
             self.init.pid,
             terminal=process.streams.terminal,
+            seccomp=worker_filter(self.spec),
         )
         return await spawn(self.context, self.id, plan, self._fds(process))
 

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +22,11 @@ from shimd.isolation.namespaces import known
 from shimd.isolation.seccomp import worker_filter
 from shimd.linux.memory_file import memory_file
 from shimd.log import logger
-from shimd.protocol.messages import Plan
+from shimd.protocol.plans import HookCommand, JoinJail
 from shimd.protocol.steps import Steps
 from shimd.supervisor.task import plans
 from shimd.supervisor.task.context import Context
+from shimd.supervisor.workers.fork_client import ANYWHERE, Birthplace
 from shimd.supervisor.workers.jailers import nothing
 
 _log = logger(__name__)
@@ -42,7 +43,11 @@ _FIRST_FD = 310
 class _Where:
     """The node, or a place in a container."""
 
-    plan: Plan = field(default_factory=Plan)
+    directory: str = ""
+    """The working directory, if the steps do not lead to one."""
+    executor: str = ""
+    """The program that executes the hook's, in a container."""
+    birthplace: Birthplace = ANYWHERE
     jail: Sequence[int] = ()
     """The steps to it, and its descriptors."""
 
@@ -53,7 +58,7 @@ class Hooks:
     def __init__(self, context: Context, id: str, bundle: Path, spec: oci.Spec) -> None:
         self._context, self._id, self._bundle, self._spec = context, id, bundle, spec
         self._hooks = spec.get("hooks", {})
-        self._node = _Where(Plan(directory=str(bundle)))
+        self._node = _Where(str(bundle))
 
     @property
     def are_last(self) -> bool:
@@ -76,7 +81,7 @@ class Hooks:
         if self._hooks.get("createContainer"):
             steps = memory_file("shimd-steps", _into(pid, self._spec, cgroup).packed())
             try:
-                where = _Where(self._beside(pid, cgroup), [steps])
+                where = self._beside(pid, cgroup, steps)
                 await self._run("createContainer", "creating", _inner_pid(pid), where)
             finally:
                 os.close(steps)
@@ -88,14 +93,14 @@ class Hooks:
         """
         for number, hook in enumerate(self._hooks.get("startContainer", [])):
             process = oci.Process(**{**self._spec["process"], "args": [hook["path"]], "terminal": False})
-            plan = plans.exec(self._id, self._bundle, self._spec, process, cgroup, pid, terminal=False)
-            plan["seccomp"] = worker_filter(self._spec) if self._spec.get("linux", {}).get("seccomp") else ""
-            with await self._context.jail(plan, None, nothing) as jail:
+            seccomp = worker_filter(self._spec) if self._spec.get("linux", {}).get("seccomp") else ""
+            plan = plans.exec(self._id, self._spec, process, cgroup, pid, terminal=False, seccomp=seccomp)
+            assert isinstance(plan.place, JoinJail)
+            with await self._context.jail(plan.place, None, nothing) as jail:
                 # As with runc, a hook without an environment has the process's.
                 env = hook.get("env")
                 inside = oci.Hook(**{**hook, "env": process.get("env", []) if env is None else env})
-                place = Plan(pidns=plan["pidns"], unified=plan["unified"], pause=plans.pause_program())
-                where = _Where(place, [jail.steps, *jail.fds])
+                where = _Where("", plans.pause_program(), plan.birthplace, [jail.steps, *jail.fds])
                 await self._run_one("startContainer", number, inside, self._state("created", _inner_pid(pid)), where)
 
     async def started(self, pid: int) -> None:
@@ -139,9 +144,9 @@ class Hooks:
     async def _become(self, kind: Kind, hook: oci.Hook, stdio: tuple[int, int, int], where: _Where) -> int:
         """Returns the wait status."""
         program = oci.Hook(**{**hook, "env": _environment(hook)})
-        plan = where.plan | Plan(kind="hook", id=f"{self._id}/{kind}", hook=program)
+        plan = HookCommand(program, where.directory, where.executor)
         forks = await self._context.forks()
-        worker = await forks.spawn(self._key(kind), plan, stdio, where.jail)
+        worker = await forks.spawn(self._key(kind), plan, stdio, where.birthplace, where.jail)
         try:
             await worker.becomes_another()
             await worker.exited.wait()
@@ -161,11 +166,11 @@ class Hooks:
         state["bundle"] = str(self._bundle)
         return json.dumps(state | {"annotations": self._spec.get("annotations", {})}).encode()
 
-    def _beside(self, pid: int, cgroup: Cgroup) -> Plan:
+    def _beside(self, pid: int, cgroup: Cgroup, steps: int) -> _Where:
         """Where the container's first process is before its root is."""
         pidns = f"/proc/{pid}/ns/pid" if plans.pid_namespace(self._spec) else None
         root = str(self._bundle / self._spec["root"]["path"])
-        return Plan(pidns=pidns, unified=cgroup.unified, directory=root)
+        return _Where(root, "", Birthplace(pidns, cgroup.unified), [steps])
 
 
 def _into(pid: int, spec: oci.Spec, cgroup: Cgroup) -> Steps:

@@ -21,11 +21,11 @@ from shimd import oci, paths
 from shimd.cgroup.paths import is_systemd
 from shimd.errors import Internal, InvalidArgument
 from shimd.linux import libc
-from shimd.protocol.messages import Plan
+from shimd.protocol.plans import NativeCommand
 from shimd.supervisor.task.context import Context
 from shimd.supervisor.task.options import Options
 from shimd.supervisor.task.process import Process
-from shimd.supervisor.workers.fork_client import Forks, Worker
+from shimd.supervisor.workers.fork_client import ForkClient, Worker
 
 
 class Native:
@@ -49,8 +49,7 @@ class Native:
         :raises ShimdError: in the runtime's own words
         """
         await self._forget_any()
-        plan = Plan(kind="native", bundle=str(self._bundle), spec=self._spec, rootfs=rootfs)
-        return await self._make(process, plan, "create", "--bundle", str(self._bundle))
+        return await self._make(process, rootfs, "create", "--bundle", str(self._bundle))
 
     async def start(self) -> None:
         with TemporaryDirectory(prefix="shimd-runc-") as scratch:
@@ -64,8 +63,7 @@ class Native:
         with TemporaryDirectory(prefix="shimd-exec-") as scratch:
             file = Path(scratch) / "process.json"
             file.write_text(json.dumps(process.spec))
-            plan = Plan(kind="native", bundle=str(self._bundle))
-            return await self._make(process, plan, "exec", "--detach", "--process", str(file))
+            return await self._make(process, [], "exec", "--detach", "--process", str(file))
 
     async def delete(self) -> None:
         """Remove what the runtime keeps, and the root file system's mounts. Quietly, if there is nothing."""
@@ -78,21 +76,21 @@ class Native:
         if self.state.exists():
             await anyio.run_process([*self._command, "delete", "--force", self._id], check=False, env=_environment())
 
-    async def _make(self, process: Process, plan: Plan, *arguments: str) -> Worker:
+    async def _make(self, process: Process, rootfs: list[oci.RootfsMount], *arguments: str) -> Worker:
         with TemporaryDirectory(prefix="shimd-runc-") as name:
             scratch = Path(name)
             async with _console(process, scratch) as console:
                 pid_file = scratch / "pid"
                 words = [*arguments, "--pid-file", str(pid_file), *console, self._id]
-                plan["command"] = [*self._with_log(scratch), *words]
-                plan["id"] = f"{self._id}/{process.name}" if process.name else self._id
+                command = [*self._with_log(scratch), *words]
+                plan = NativeCommand(str(self._bundle), command, self._rootfs, rootfs)
                 await self._become(process, plan, scratch)
             return await self._follow(process, int(pid_file.read_text()))
 
-    async def _become(self, process: Process, plan: Plan, scratch: Path) -> None:
+    async def _become(self, process: Process, plan: NativeCommand, scratch: Path) -> None:
         assert process.stdio is not None
         forks = await self._context.forks()
-        worker = await forks.spawn(self._key(f"{plan['id']}/runtime"), plan, process.stdio.fds)
+        worker = await forks.spawn(self._key(f"{self._id}/{process.name}/runtime"), plan, process.stdio.fds)
         try:
             await worker.becomes_another()
             await worker.exited.wait()
@@ -102,7 +100,7 @@ class Native:
             await forks.end(worker)
 
     async def _follow(self, process: Process, pid: int) -> Worker:
-        forks: Forks = await self._context.forks()
+        forks: ForkClient = await self._context.forks()
         return await forks.follow(self._key(f"{self._id}/{process.name}"), pid)
 
     def _key(self, name: str) -> str:

@@ -1,28 +1,54 @@
-"""What a worker of a container is told to do (``shimd/protocol/messages.py``): a container's facts as a plan."""
+"""What a process of a container is to be: a container's facts as plans (:mod:`shimd.protocol.plans`)."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from shimd import oci
 from shimd.cgroup import Cgroup
+from shimd.engine import Preopen
 from shimd.isolation.seccomp import worker_filter
 from shimd.oci import listen
+from shimd.oci.listen import Address
 from shimd.oci.mount_options import Options, normal
-from shimd.protocol.messages import Plan
+from shimd.protocol.plans import ContainerApp, JoinJail, NewJail, Pause
+from shimd.supervisor.workers.fork_client import Birthplace
 from shimd.supervisor.workers.jailers import Jail
 
 #: The kubelet's containers and sandboxes, as containerd marks them (containerd: internal/cri/annotations).
 CONTAINER_TYPE = "io.kubernetes.cri.container-type"
 
 
+@dataclass(frozen=True)
+class ProcessPlan:
+    """One process of a container: where it is born, and what for."""
+
+    id: str
+    """The container's id (and ``/exec id``), for messages."""
+    birthplace: Birthplace
+    place: NewJail | JoinJail | Pause
+    preopens: Sequence[Preopen] = ()
+
+    @property
+    def emulates_signals(self) -> bool:
+        """Whether it is process 1 of a pid namespace, and runs a guest (:mod:`.signals`)."""
+        return isinstance(self.place, NewJail) and self.birthplace.pidns == "new"
+
+    @property
+    def listen(self) -> Sequence[Address]:
+        """Sockets that the app is to be given."""
+        return self.place.listen if isinstance(self.place, NewJail) else ()
+
+
 def is_sandbox(spec: oci.Spec) -> bool:
-    """Whether a container is there to hold a pod's namespaces, and runs nothing."""
+    """Returns whether a container is there to hold a pod's namespaces, and runs nothing."""
     return (spec.get("annotations") or {}).get(CONTAINER_TYPE) == "sandbox"
 
 
 def pid_namespace(spec: oci.Spec) -> str | None:
-    """``new``, the path of one to join, or ``None`` for the host's."""
+    """Returns ``new``, the path of one to join, or ``None`` for the host's."""
     for namespace in spec.get("linux", {}).get("namespaces", []):
         if namespace["type"] == "pid":
             return namespace.get("path") or "new"
@@ -31,52 +57,50 @@ def pid_namespace(spec: oci.Spec) -> str | None:
 
 def init(
     id: str, bundle: Path, spec: oci.Spec, rootfs: list[oci.RootfsMount], cgroup: Cgroup, *, terminal: bool
-) -> Plan:
-    """For a container's first process."""
-    plan = Plan(
-        kind="init",
-        id=id,
+) -> ProcessPlan:
+    """The plan of a container's first process."""
+    birthplace = Birthplace(pid_namespace(spec), cgroup.unified)
+    directories = list(cgroup.directories)
+    if is_sandbox(spec):
+        return ProcessPlan(
+            id, birthplace, Pause(str(bundle), spec, directories, cgroup.unified, terminal, pause_program())
+        )
+    jail = NewJail(
         bundle=str(bundle),
         spec=spec,
-        process=spec["process"],
         rootfs=rootfs,
-        cgroup=list(cgroup.directories),
+        directories=directories,
         unified=cgroup.unified,
         terminal=terminal,
-        pidns=pid_namespace(spec),
-        preopens=_preopens(spec),
+        listen=listen.wanted(spec),
+        seccomp=worker_filter(spec),
     )
-    if is_sandbox(spec):
-        return plan | Plan(kind="sandbox", rootfs=[], pause=pause_program())
-    return plan | Plan(seccomp=worker_filter(spec), listen=listen.wanted(spec))
+    return ProcessPlan(id, birthplace, jail, _preopens(spec))
 
 
 def exec(
-    id: str, bundle: Path, spec: oci.Spec, process: oci.Process, cgroup: Cgroup, init_pid: int, *, terminal: bool
-) -> Plan:
-    """For a further process in the namespaces of the first."""
-    return Plan(
-        kind="exec",
-        id=id,
-        bundle=str(bundle),
+    id: str, spec: oci.Spec, process: oci.Process, cgroup: Cgroup, init_pid: int, *, terminal: bool, seccomp: str
+) -> ProcessPlan:
+    """The plan of a further process, in the namespaces of the first."""
+    pidns = f"/proc/{init_pid}/ns/pid" if pid_namespace(spec) else None
+    jail = JoinJail(
         spec=spec,
         process=process,
-        cgroup=list(cgroup.directories),
-        unified=cgroup.unified,
         init_pid=init_pid,
+        directories=list(cgroup.directories),
+        unified=cgroup.unified,
         terminal=terminal,
-        preopens=_preopens(spec),
-        pidns=f"/proc/{init_pid}/ns/pid" if pid_namespace(spec) else None,
-        seccomp=worker_filter(spec),
+        seccomp=seccomp,
     )
+    return ProcessPlan(id, Birthplace(pidns, cgroup.unified), jail, _preopens(spec))
 
 
 def shows_cgroup(spec: oci.Spec) -> bool:
-    """Whether its jail has its cgroup in it, which has to be there then."""
+    """Returns whether its jail has its cgroup in it, which has to be there then."""
     return any(mount.get("type") == "cgroup" for mount in spec.get("mounts", []))
 
 
-def _preopens(spec: oci.Spec) -> list[tuple[str, str, bool]]:
+def _preopens(spec: oci.Spec) -> list[Preopen]:
     """The root file system, and each bind mount by itself for engines that cannot just follow the kernel's.
 
     What is read-only is so by the kernel's mounts, of which each has its own say: a volume in a read-only root may be
@@ -87,21 +111,20 @@ def _preopens(spec: oci.Spec) -> list[tuple[str, str, bool]]:
         for mount in spec.get("mounts", [])
         if (options := Options(mount.get("options", []))).bind or mount.get("type") == "bind"
     ]
-    return [("/", "/", False), *((destination, destination, readonly) for destination, readonly in binds)]
+    return [Preopen("/", "/"), *(Preopen(destination, destination, readonly) for destination, readonly in binds)]
 
 
-def of_worker(plan: Plan, jail: Jail) -> Plan:
-    """What is left of a plan for the worker once its jail is made."""
-    process = plan["process"]
-    return Plan(
-        kind=plan["kind"],
-        id=plan["id"],
+def app(plan: ProcessPlan, jail: Jail) -> ContainerApp:
+    """What the worker is told of a plan, once its jail is made."""
+    assert not isinstance(plan.place, Pause)
+    process = plan.place.process
+    return ContainerApp(
+        id=plan.id,
         process=oci.Process(args=process["args"], env=process.get("env", []), cwd=process["cwd"]),
-        preopens=plan["preopens"],
-        listen=plan.get("listen", []),
+        preopens=plan.preopens,
+        first=isinstance(plan.place, NewJail),
+        listen=plan.listen,
         listening=jail.listening,
-        pidns=plan["pidns"],
-        unified=plan["unified"],
     )
 
 

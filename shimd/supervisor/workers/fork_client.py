@@ -1,43 +1,70 @@
-"""The supervisor's side of the fork server: start it if none runs, spawn workers, learn of their exits.
+"""The supervisor's end of a fork server: start one, have it fork workers, learn of their exits.
 
-Only this module and ``forkserver.py`` speak the protocol of ``messages.py``.
+Only this module and :mod:`shimd.forkserver.main` speak the protocol of :mod:`shimd.protocol.fork_server`.
 """
 
 import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import assert_never
 
 import anyio
 
-from shimd.engines.registry import engine_reference
+from shimd.engines.registry import engine_reference, installed_version
 from shimd.errors import ShimdError, Unavailable, Unimplemented, from_code
 from shimd.linux.memory_file import memory_file
-from shimd.protocol.messages import LISTEN_FD, Message, Plan, plan_file, receive, send
+from shimd.protocol.codec import NotAMessage
+from shimd.protocol.constants import LISTEN_FD, VERSION
+from shimd.protocol.fork_server import (
+    Event,
+    Exited,
+    Failed,
+    Follow,
+    Forget,
+    Hello,
+    List,
+    Listed,
+    Request,
+    Retire,
+    Spawn,
+    Spawned,
+    decode_event,
+)
+from shimd.protocol.packets import message_file, receive, send
+from shimd.protocol.plans import WorkerPlan
+from shimd.protocol.worker import Answer, Enter, Error, Order
+from shimd.protocol.worker import Event as WorkerEvent
+from shimd.protocol.worker import decode_event as decode_worker_event
 
 
-class HandedOver(Exception):
-    """A worker found that its program is another engine's, for which its compiled form is the same."""
+@dataclass(frozen=True)
+class Birthplace:
+    """Where a worker is forked."""
 
-    def __init__(self, engine: str, artifact: str | None) -> None:
-        self.engine, self.artifact = engine, artifact
+    pidns: str | None = None
+    """The pid namespace: ``new``, the path of one, or ``None`` for the node's."""
+    cgroup: str | None = None
+    """The directory of a version 2 cgroup, or ``None`` for the fork server's."""
+
+
+ANYWHERE = Birthplace()
 
 
 @dataclass(eq=False)
 class Worker:
-    """One forked process, until :meth:`Forks.forget`."""
+    """One forked process, until :meth:`ForkClient.forget`."""
 
     key: str
     pid: int
     start: int
     """Start time in clock ticks since boot; with the pid it names the process for good."""
     control: socket.socket
-    forks: "Forks"
+    forks: "ForkClient"
     """The connection to the fork server that it is a child of."""
     handled: frozenset[int] = frozenset()
     """Signals that its app handles itself."""
@@ -51,18 +78,18 @@ class Worker:
     """Whether its app is one process, whatever it does."""
     exited: anyio.Event = field(default_factory=anyio.Event)
 
-    async def receive(self) -> tuple[Message, list[int]] | None:
+    async def receive(self) -> tuple[WorkerEvent, list[int]] | None:
         """The next message with its descriptors, which the caller owns; ``None`` when the worker is gone."""
         while True:
             await anyio.wait_readable(self.control)
             try:
-                return receive(self.control)
+                return receive(self.control, decode_worker_event)
             except BlockingIOError:
                 continue
             except ConnectionResetError:
                 return None
 
-    def send(self, message: Message, fds: list[int] | None = None) -> None:
+    def send(self, message: Answer | Order | Enter, fds: Sequence[int] = ()) -> None:
         """:raises Unavailable: the worker is gone"""
         try:
             send(self.control, message, fds)
@@ -85,7 +112,8 @@ class Worker:
             message, fds = packet
             for fd in fds:
                 os.close(fd)
-            raise from_code(message["code"], message["message"])
+            assert isinstance(message, Error)
+            raise from_code(message.code, message.message)
 
     def gone(self, status: int, at: int) -> None:
         """Note the exit. What the worker said before it is still there to :meth:`receive`."""
@@ -93,15 +121,15 @@ class Worker:
         self.exited.set()
 
 
-class Coming:
+class PendingWorker:
     """A worker that was asked for. It may exist from then on, so that its owner must learn of it, whoever cancels."""
 
-    def __init__(self, forks: "Forks") -> None:
+    def __init__(self, forks: "ForkClient") -> None:
         self.forks = forks
         self._known = anyio.Event()
         self._result: Worker | ShimdError
 
-    def has_come(self, result: Worker | ShimdError) -> None:
+    def resolve(self, result: Worker | ShimdError) -> None:
         self._result = result
         self._known.set()
 
@@ -113,8 +141,8 @@ class Coming:
             raise self._result
         return self._result
 
-    async def entered(self, block: bytes, jail: Sequence[int]) -> Worker:
-        """One of :meth:`Forks.begin`, told what to run, and where. The descriptors stay the caller's.
+    async def enter(self, block: bytes, jail: Sequence[int]) -> Worker:
+        """Have one of :meth:`ForkClient.spawn_early` run a program. The descriptors stay the caller's.
 
         :param block: for the engine's part in C
         :param jail: the steps to it, and its descriptors
@@ -125,7 +153,7 @@ class Coming:
         try:
             fd = memory_file("shimd-program", block)
             try:
-                worker.send({"op": "enter"}, [fd, *jail])
+                worker.send(Enter(), [fd, *jail])
             finally:
                 os.close(fd)
         except BaseException:
@@ -134,86 +162,103 @@ class Coming:
         return worker
 
     async def end(self) -> None:
-        """It is not wanted any more."""
+        """End it: it is not wanted any more."""
         with suppress(ShimdError):
             await self.forks.end(await self.worker())
 
 
-class Forks:
+class ForkClient:
     """A connection to the fork server of one engine."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._workers: dict[str, Worker] = {}
-        self._coming: dict[str, Coming] = {}
+        self._pending: dict[str, PendingWorker] = {}
         self._listed = anyio.Event()
+        self._greeted = anyio.Event()
         self._sending = anyio.Lock(fast_acquire=True)
+        self._hello: Hello | None = None
         self.closed = False
+        with suppress(OSError):  # told by what is sent next
+            send(sock, Hello(VERSION))
+
+    async def hello(self) -> Hello:
+        """Who is at the other end; it answers once it has warmed up.
+
+        :raises Unavailable: it is gone, or of another version of shimd's, and has retired now
+        """
+        await self._greeted.wait()
+        if self._hello is None:
+            raise Unavailable("the fork server is gone")
+        if self._hello.version != VERSION:
+            raise Unavailable(f"the fork server speaks version {self._hello.version}, and this is {VERSION}")
+        return self._hello
 
     async def spawn(
         self,
         key: str,
-        plan: Plan,
+        plan: WorkerPlan,
         stdio: tuple[int, int, int],
+        birthplace: Birthplace = ANYWHERE,
         jail: Sequence[int] = (),
         block: bytes | None = None,
-        begun: Coming | None = None,
+        early: PendingWorker | None = None,
     ) -> Worker:
         """Fork a worker; the descriptors stay the caller's.
 
         :param jail: of a container: its steps, and the descriptors of its jail
-        :param block: for a worker without Python (:mod:`.without_python`), which has steps; Python will
-            do if there is no zygote
-        :param begun: one of :meth:`begin`, perhaps of another fork server: it is taken if it can be, or ended
+        :param block: for a worker without Python (:mod:`.without_python`), which has steps; Python will do if there is
+            no zygote
+        :param early: one of :meth:`spawn_early`, perhaps of another fork server: it is used if it can be, or ended
         :raises ShimdError: the fork failed, or the fork server is gone
         """
-        if begun is not None and (block is None or begun.forks is not self):
-            await begun.end()
-            begun = None
+        if early is not None and (block is None or early.forks is not self):
+            await early.end()
+            early = None
         if block is not None:
             with suppress(Unimplemented):
-                return await (begun or await self.begin(key, plan, stdio)).entered(block, jail)
-        plan_fd = plan_file(plan)
+                return await (early or await self.spawn_early(key, stdio, birthplace)).enter(block, jail)
+        plan_fd = message_file("shimd-plan", plan)
         try:
-            coming = await self._ask(_spawn(key, plan), [*stdio, plan_fd, *jail])
+            pending = await self._ask(Spawn(key, birthplace.pidns, birthplace.cgroup), [*stdio, plan_fd, *jail])
         finally:
             os.close(plan_fd)
-        return await coming.worker()
+        return await pending.worker()
 
-    async def begin(self, key: str, plan: Plan, stdio: tuple[int, int, int]) -> Coming:
-        """Ask for a worker without Python (:mod:`.without_python`), which waits until it has :meth:`Coming.entered`. It
-        fails as ``Unimplemented`` if it takes Python here.
+    async def spawn_early(
+        self, key: str, stdio: tuple[int, int, int], birthplace: Birthplace = ANYWHERE
+    ) -> PendingWorker:
+        """Ask for a worker without Python (:mod:`.without_python`), which waits until it is told what to run
+        (:meth:`PendingWorker.enter`). It fails as ``Unimplemented`` if it takes Python here.
 
-        :param plan: of it, pid namespace and cgroup
         :raises Unavailable: the fork server is gone
         """
-        return await self._ask(_spawn(key, plan), list(stdio))
+        return await self._ask(Spawn(key, birthplace.pidns, birthplace.cgroup, python=False), stdio)
 
     async def follow(self, key: str, pid: int) -> Worker:
         """Learn of the exit of a process that a worker left behind, as of a worker's.
 
         :raises Internal: it left none of that number
         """
-        return await (await self._ask({"op": "follow", "key": key, "pid": pid}, [])).worker()
+        return await (await self._ask(Follow(key, pid), ())).worker()
 
-    async def _ask(self, message: Message, fds: list[int]) -> Coming:
-        """Send a request that ``spawned`` or ``failed`` will answer."""
-        key = message["key"]
-        coming = self._coming[key] = Coming(self)
+    async def _ask(self, request: Spawn | Follow, fds: Sequence[int]) -> PendingWorker:
+        """Send a request that ``Spawned`` or ``Failed`` will answer."""
+        pending = self._pending[request.key] = PendingWorker(self)
         try:
-            await self._send(message, fds)
+            await self._send(request, fds)
         except BaseException:
-            del self._coming[key]
+            del self._pending[request.key]
             raise
-        return coming
+        return pending
 
     async def forget(self, worker: Worker) -> None:
         """Drop the exit status of a worker that has exited; here and in the fork server."""
         self._workers.pop(worker.key, None)
         worker.control.close()
         if not self.closed:
-            await self._send({"op": "forget", "key": worker.key}, [])
+            await self._send(Forget(worker.key))
 
     async def end(self, worker: Worker) -> None:
         """Kill a worker if it still lives, wait for its end and forget it, whoever cancels."""
@@ -226,15 +271,19 @@ class Forks:
 
     async def adopt(self) -> list[Worker]:
         """After a reconnection: all workers that the fork server had and has not forgotten."""
-        await self._send({"op": "list"}, [])
+        await self._send(List())
         await self._listed.wait()
         return [worker for worker in self._workers.values() if worker.adopted]
 
-    async def _send(self, message: Message, fds: list[int]) -> None:
+    async def retire(self) -> None:
+        """Have it leave with its last worker."""
+        await self._send(Retire())
+
+    async def _send(self, request: Request, fds: Sequence[int] = ()) -> None:
         async with self._sending:
             while not self.closed:
                 try:
-                    send(self._sock, message, fds)
+                    send(self._sock, request, fds)
                     return
                 except BlockingIOError:
                     await anyio.wait_writable(self._sock)
@@ -248,66 +297,68 @@ class Forks:
             while True:
                 await anyio.wait_readable(self._sock)
                 try:
-                    while (packet := receive(self._sock)) is not None:
+                    while (packet := receive(self._sock, decode_event)) is not None:
                         self._dispatch(*packet)
                     return
                 except BlockingIOError:
                     continue
-                except ConnectionResetError:
+                except (ConnectionResetError, NotAMessage):
                     return
         finally:
             self._close()
 
-    def _dispatch(self, message: Message, fds: list[int]) -> None:
-        match message["ev"]:
-            case "spawned":
-                self._spawned(message, fds[0])
-            case "failed":
-                self._reply(message["key"], from_code(message["code"], message["message"]))
-            case "exited":
-                self._exited(message)
-            case "listed":
+    def _dispatch(self, event: Event, fds: list[int]) -> None:
+        match event:
+            case Hello():
+                self._hello = event
+                self._greeted.set()
+            case Spawned():
+                self._spawned(event, fds[0])
+            case Failed():
+                self._reply(event.key, from_code(event.code, event.message))
+            case Exited():
+                self._exited(event)
+            case Listed():
                 self._listed.set()
+            case _:
+                assert_never(event)
 
-    def _spawned(self, message: Message, fd: int) -> None:
+    def _spawned(self, event: Spawned, fd: int) -> None:
         control = socket.socket(fileno=fd)
         control.setblocking(False)
-        key = message["key"]
+        key = event.key
         if key in self._workers:  # ours, and listed once more
             control.close()
             return
-        worker = Worker(key, message["pid"], message["start"], control, self, adopted=key not in self._coming)
+        worker = Worker(key, event.pid, event.start, control, self, adopted=key not in self._pending)
         self._workers[key] = worker
         self._reply(key, worker)
 
-    def _exited(self, message: Message) -> None:
-        key = message["key"]
-        worker = self._workers.get(key)
+    def _exited(self, event: Exited) -> None:
+        worker = self._workers.get(event.key)
         if worker is None:  # it ended while no supervisor was connected
-            worker = self._workers[key] = Worker(key, message["pid"], 0, socket.socket(), self, adopted=True)
+            worker = Worker(event.key, event.pid, 0, socket.socket(), self, adopted=True)
+            self._workers[event.key] = worker
         if worker.status is None:
-            worker.gone(message["status"], message["at"])
+            worker.gone(event.status, event.at)
 
     def _reply(self, key: str, result: Worker | ShimdError) -> None:
-        coming = self._coming.pop(key, None)
-        if coming is not None:
-            coming.has_come(result)
+        pending = self._pending.pop(key, None)
+        if pending is not None:
+            pending.resolve(result)
 
     def _close(self) -> None:
         self.closed = True
         self._sock.close()
         self._listed.set()
-        for key in list(self._coming):
+        self._greeted.set()
+        for key in list(self._pending):
             self._reply(key, Unavailable("the fork server is gone"))
 
     @property
-    def orphans(self) -> list[Worker]:
-        """Workers not known to have exited: after :meth:`run` has ended nobody reports them any more."""
+    def living(self) -> list[Worker]:
+        """Workers not known to have exited. After :meth:`run` has ended nobody reports them any more."""
         return [worker for worker in self._workers.values() if worker.status is None]
-
-
-def _spawn(key: str, plan: Plan) -> Message:
-    return {"op": "spawn", "key": key, "pidns": plan.get("pidns"), "cgroup": plan.get("unified")}
 
 
 def connect(path: Path) -> socket.socket:
@@ -330,13 +381,14 @@ def launch(engine: str, path: Path, *flags: str) -> tuple[socket.socket, int]:
     The socket listens before the server has warmed up, so that connecting needs no retries.
     """
     path.unlink(missing_ok=True)
+    command = ["-I", "-m", "shimd.forkserver.main", engine_reference(engine), installed_version(engine), *flags]
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(path))
         path.chmod(0o600)
         listener.listen(8)
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-m", "shimd.forkserver.main", engine_reference(engine), *flags],
+            [sys.executable, *command],
             environment(),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
@@ -351,35 +403,3 @@ def launch(engine: str, path: Path, *flags: str) -> tuple[socket.socket, int]:
 def environment() -> dict[str, str]:
     """A guest may be able to read /proc/self/environ: nothing of the node's own belongs there."""
     return {name: value for name, value in os.environ.items() if name.startswith("SHIMD_") or name in ("PATH", "LANG")}
-
-
-@asynccontextmanager
-async def private_forks(engine: str, directory: Path) -> AsyncIterator[Forks]:
-    """A fork server of one's own, for as long as the context or this process lasts (``shimd run``)."""
-    sock, pid = launch(engine, directory / "worker.sock", "private")
-    forks = Forks(sock)
-    reading = anyio.CancelScope(shield=True)  # whoever is cancelled ends its workers, and has to learn of their ends
-
-    async def read() -> None:
-        with reading:
-            await forks.run()
-            for worker in forks.orphans:  # they end with it (steps.of_host)
-                worker.gone(signal.SIGKILL, time.time_ns())
-
-    error: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(read)
-        try:
-            yield forks
-        except (ShimdError, HandedOver) as caught:  # raised outside, since a task group would wrap it
-            error = caught
-        finally:
-            reading.cancel()
-            _end(pid)
-    if error is not None:
-        raise error
-
-
-def _end(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)

@@ -1,87 +1,169 @@
-"""The fork servers that this supervisor is connected to: one per engine, found or started on first use."""
+"""The fork servers of a node: all that run are found at the daemon's start, others are started on first use.
+
+One is current for each engine: it speaks our version of the protocol, and has loaded the engine that is installed. Any
+other that is found takes no new workers, and leaves with its last one; until then its exits are still heard of.
+"""
 
 import os
-import socket
+import secrets
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 
 from shimd import paths
-from shimd.errors import Unavailable, reason
+from shimd.engines.registry import installed_version
+from shimd.errors import ShimdError, Unavailable, reason
 from shimd.linux.peer import peer_pid
 from shimd.linux.zombies import first_zombie
 from shimd.log import logger
 from shimd.supervisor.background import Background
-from shimd.supervisor.workers.fork_client import Forks, Worker, connect, launch
+from shimd.supervisor.workers.fork_client import ForkClient, Worker, connect, launch
 
 _log = logger(__name__)
 #: Wait status of a process whose real one nobody can tell any more: killed by SIGKILL, as containerd assumes too.
 _UNKNOWN = 9
+#: Seconds for a fork server that was found to say who it is: it may be warming up, or be stopped.
+_PATIENCE = 10.0
 
 
-class ForkPool:
+@dataclass(eq=False)
+class ForkServer:
+    """One that runs."""
+
+    engine: str
+    path: Path
+    pid: int
+    client: ForkClient
+    version: str = ""
+    """Of the engine that it has loaded; empty: not known yet, or the engine cannot run on this node."""
+    retiring: bool = False
+    """Whether it takes no new workers."""
+
+    @property
+    def workers(self) -> int:
+        """How many of its workers live."""
+        return len(self.client.living)
+
+
+class ForkServers:
+    """Those that this supervisor is connected to."""
+
     def __init__(self, tasks: Background) -> None:
         self._tasks = tasks
-        self._pool: dict[str, Forks] = {}
-        self.pids: dict[str, int] = {}
-        """Of the fork servers that run, by engine."""
+        self._current: dict[str, ForkServer] = {}
+        self._all: set[ForkServer] = set()
+        self._unknown: dict[str, anyio.Event] = {}
+        """Engines of which one was found that has not said yet whether it is current."""
 
-    async def get(self, engine: str) -> Forks:
-        """The engine's fork server.
+    def __iter__(self) -> Iterator[ForkServer]:
+        return iter(sorted(self._all, key=lambda one: (one.engine, one.retiring, one.pid)))
+
+    def pid(self, engine: str) -> int:
+        """Of the engine's current one; 0: none runs."""
+        server = self._current.get(engine)
+        return 0 if server is None or server.client.closed else server.pid
+
+    def find(self) -> None:
+        """Connect to all that run, of an earlier daemon."""
+        for path in paths.fork_server_sockets():
+            try:
+                sock = connect(path)
+            except OSError:
+                path.unlink(missing_ok=True)  # a process that is gone
+                continue
+            server = self._keep(paths.engine_of(path), path, peer_pid(sock), ForkClient(sock))
+            known = self._unknown.setdefault(server.engine, anyio.Event())
+            self._tasks.start_soon(self._inherit, server, known)
+
+    async def get(self, engine: str) -> ForkClient:
+        """The engine's current fork server.
 
         :raises Unavailable: it cannot be started
         """
-        forks = self._pool.get(engine)
-        if forks is None or forks.closed:
-            forks = self._pool[engine] = self._open(engine)
-        return forks
+        while (known := self._unknown.get(engine)) is not None:
+            await known.wait()
+        server = self._current.get(engine)
+        if server is None or server.client.closed:
+            server = self._current[engine] = self._launch(engine)
+        return server.client
 
-    def _open(self, engine: str) -> Forks:
-        path = paths.worker_socket(engine)
-        try:
-            sock = connect(path)
-        except OSError:
-            return self._launch(engine, path)
-        forks = self._keep(engine, sock, peer_pid(sock))
-        self._tasks.start_soon(_inherit, engine, forks)
-        return forks
-
-    def _launch(self, engine: str, path: Path) -> Forks:
+    def _launch(self, engine: str) -> ForkServer:
+        path = paths.fork_server_socket(engine, secrets.token_hex(4))
         try:
             sock, pid = launch(engine, path)
         except OSError as error:
             raise Unavailable(f"the fork server of {engine} does not start: {reason(error)}") from error
         _log.info("started the fork server of %s, pid %d", engine, pid)
-        return self._keep(engine, sock, pid)
+        server = self._keep(engine, path, pid, ForkClient(sock))
+        server.version = installed_version(engine)
+        return server
 
-    def _keep(self, engine: str, sock: socket.socket, pid: int) -> Forks:
-        forks = Forks(sock)
-        self.pids[engine] = pid
-        self._tasks.start_soon(self._run, engine, forks, pid)
-        return forks
+    def _keep(self, engine: str, path: Path, pid: int, client: ForkClient) -> ForkServer:
+        server = ForkServer(engine, path, pid, client)
+        self._all.add(server)
+        self._tasks.start_soon(self._run, server)
+        return server
 
-    async def _run(self, engine: str, forks: Forks, pid: int) -> None:
-        await forks.run()
-        if self.pids.get(engine) == pid:
-            del self.pids[engine]
-        _log.error("the fork server of %s, pid %d, is gone; its %d apps go on", engine, pid, len(forks.orphans))
-        _reap(pid)
-        self._tasks.start_soon(_bury, {worker.pid for worker in forks.orphans})
+    async def _run(self, server: ForkServer) -> None:
+        await server.client.run()
+        self._all.discard(server)
+        server.path.unlink(missing_ok=True)
+        left = server.client.living
+        if not server.retiring or left:
+            words = "the fork server of %s, pid %d, is gone; its %d apps go on"
+            _log.error(words, server.engine, server.pid, len(left))
+        _reap(server.pid)
+        self._tasks.start_soon(_bury, {worker.pid for worker in left})
         async with anyio.create_task_group() as tasks:
-            for worker in forks.orphans:
+            for worker in left:
                 tasks.start_soon(_adopt, worker)
 
+    async def _inherit(self, server: ForkServer, known: anyio.Event) -> None:
+        """Workers of an earlier daemon: containerd has given their tasks up and ends them by the launcher's
+        ``delete``. Those that were still being made ended with that daemon."""
+        try:
+            server.retiring = not await self._is_current(server)
+            if not server.retiring and server.engine not in self._current:
+                self._current[server.engine] = server
+            else:
+                server.retiring = True
+                await server.client.retire()
+            workers = await server.client.adopt()
+        except ShimdError as error:
+            server.retiring = True
+            _log.warning("the fork server of %s, pid %d, is left to itself: %s", server.engine, server.pid, error)
+            return
+        finally:
+            if self._unknown.get(server.engine) is known:
+                del self._unknown[server.engine]
+            known.set()
+        words = "found the fork server of %s, pid %d, with %d workers of an earlier daemon%s"
+        _log.info(words, server.engine, server.pid, len(workers), "; it takes no new ones" if server.retiring else "")
+        for worker in workers:
+            await worker.exited.wait()
+            with suppress(Unavailable):
+                await server.client.forget(worker)
 
-async def _inherit(engine: str, forks: Forks) -> None:
-    """Workers of an earlier daemon: containerd has given their tasks up and ends them by the launcher's ``delete``.
-    Those that were still being made ended with that daemon."""
-    workers = await forks.adopt()
-    _log.info("found the fork server of %s with %d workers of an earlier daemon", engine, len(workers))
-    for worker in workers:
-        await worker.exited.wait()
-        await forks.forget(worker)
+    async def _is_current(self, server: ForkServer) -> bool:
+        """Whether what it has loaded is what is installed.
+
+        :raises Unavailable: it speaks another version of the protocol, or nothing
+        """
+        try:
+            with anyio.fail_after(_PATIENCE):
+                hello = await server.client.hello()
+        except TimeoutError:
+            raise Unavailable(f"it has not answered within {_PATIENCE:.0f} s") from None
+        server.version = hello.engine_version
+        installed = installed_version(server.engine)
+        if hello.engine_version != installed:
+            words = "the fork server of %s, pid %d, has loaded version %s, and %s is installed"
+            _log.info(words, server.engine, server.pid, hello.engine_version or "none", installed or "none")
+        return hello.engine_version == installed
 
 
 def _reap(pid: int) -> None:

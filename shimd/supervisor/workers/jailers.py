@@ -14,7 +14,11 @@ from typing import Protocol, TypeVarTuple
 import anyio
 
 from shimd.errors import Internal, Unavailable, from_code, reason
-from shimd.protocol.messages import LISTEN_FD, Message, Plan, plan_file, receive, send
+from shimd.protocol.constants import LISTEN_FD
+from shimd.protocol.jailer import Finish, Finished, Made, Make, decode_reply
+from shimd.protocol.packets import message_file, receive, send
+from shimd.protocol.plans import JailPlan
+from shimd.protocol.worker import Error
 from shimd.supervisor.workers.fork_client import environment
 
 #: At work at a time; more would only wait for processors.
@@ -32,7 +36,8 @@ class Tasks(Protocol):
     def start_soon(self, function: Callable[[*Args], Awaitable[None]], *args: *Args) -> None: ...
 
 
-Meanwhile = Callable[[], Awaitable[None]]
+During = Callable[[], Awaitable[None]]
+"""What is done while a jail is being made."""
 
 
 async def nothing() -> None:
@@ -49,7 +54,7 @@ class Jail:
     path: str
     missing: str
     """Why there is no program."""
-    listening: list[int]
+    listening: Sequence[int]
     """The worker's descriptors of its listening sockets."""
     held: "Held | None" = None
     """Who waits with it, if there are hooks to be run."""
@@ -95,7 +100,7 @@ class Held:
         :raises ShimdError: one sentence
         """
         try:
-            send(self._jailer.sock, {"op": "finish"})
+            send(self._jailer.sock, Finish())
         except OSError:
             self.end()
             raise Internal("the jailer died") from None
@@ -118,12 +123,12 @@ class Jailers:
         """Of the jailers that run."""
         return [one.pid for one in (*self._idle, *self._busy)]
 
-    async def make(self, plan: Plan, terminal: int | None = None, meanwhile: Meanwhile = nothing) -> Jail:
+    async def make(self, plan: JailPlan, terminal: int | None = None, during: During = nothing) -> Jail:
         """Make or find the jail of a plan.
 
         :param terminal: the slave end of the process's pty
-        :param meanwhile: called while it is being made
-        :raises ShimdError: one sentence; or what ``meanwhile`` raises
+        :param during: called while it is being made
+        :raises ShimdError: one sentence; or what ``during`` raises
         """
         while True:
             jailer = await self._take()
@@ -131,33 +136,34 @@ class Jailers:
                 break
             self.end(jailer)  # it was killed when it was idle
         try:
-            await meanwhile()
+            await during()
         except BaseException:  # nobody knows where it is now
             self.end(jailer)
             raise
-        message, fds = await self.answer(jailer)
-        program = fds.pop() if message["program"] else None
-        held = Held(self, jailer) if message["held"] else None
-        return Jail(fds[0], fds[1:], program, message["path"], message["missing"], message["listening"], held)
+        made, fds = await self.answer(jailer)
+        assert isinstance(made, Made)
+        program = fds.pop() if made.program else None
+        held = Held(self, jailer) if made.held else None
+        return Jail(fds[0], fds[1:], program, made.path, made.missing, made.listening, held)
 
-    async def answer(self, jailer: _Jailer) -> tuple[Message, list[int]]:
+    async def answer(self, jailer: _Jailer) -> tuple[Made | Finished, list[int]]:
         """What it says; then it is free for others, unless it waits.
 
         :raises ShimdError: one sentence
         """
         try:
-            message, fds = await _answer(jailer)
+            reply, fds = await _answer(jailer)
         except BaseException:
             self.end(jailer)
             raise
-        if message.get("held"):
+        if isinstance(reply, Made) and reply.held:
             jailer.since = 0.0  # it does nothing, for as long as hooks take: others go on without it
             self._tell_of_room()
         else:
             self._free(jailer)
-        if message["ev"] == "error":
-            raise from_code(message["code"], message["message"])
-        return message, fds
+        if isinstance(reply, Error):
+            raise from_code(reply.code, reply.message)
+        return reply, fds
 
     def close(self) -> None:
         """Let them all go; they end by themselves."""
@@ -195,12 +201,11 @@ class Jailers:
         self._tasks.start_soon(_reap, jailer.pid)
 
 
-def _ask_for(jailer: _Jailer, plan: Plan, terminal: int | None) -> bool:
+def _ask_for(jailer: _Jailer, plan: JailPlan, terminal: int | None) -> bool:
     """Whether it takes the request."""
-    fd = plan_file(plan)
+    fd = message_file("shimd-plan", plan)
     try:
-        request = {"op": plan["kind"], "terminal": terminal is not None}
-        send(jailer.sock, request, [fd, *([] if terminal is None else [terminal])])
+        send(jailer.sock, Make(terminal is not None), [fd, *([] if terminal is None else [terminal])])
     except ConnectionError:
         return False
     finally:
@@ -208,10 +213,10 @@ def _ask_for(jailer: _Jailer, plan: Plan, terminal: int | None) -> bool:
     return True
 
 
-async def _answer(jailer: _Jailer) -> tuple[Message, list[int]]:
+async def _answer(jailer: _Jailer) -> tuple[Made | Finished | Error, list[int]]:
     await anyio.wait_readable(jailer.sock)
     try:
-        packet = receive(jailer.sock)
+        packet = receive(jailer.sock, decode_reply)
     except ConnectionResetError:
         packet = None
     if packet is None:

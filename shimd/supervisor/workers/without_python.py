@@ -12,30 +12,34 @@ from shimd.engine import EngineError, RunsInC
 from shimd.engines.registry import engine_reference, load_engine
 from shimd.protocol.faults import from_engine
 from shimd.protocol.invocation import invocation_of
-from shimd.protocol.messages import Plan
+from shimd.protocol.plans import App
+from shimd.supervisor.workers.fork_client import Birthplace
 
 
-def is_likely(engine: str, plan: Plan) -> bool:
-    """Whether most programs like this one run without Python, as far as a plan tells."""
-    return _part_in_c(engine) is not None and zygote.available() and not plan.get("listen")
+def is_likely(engine: str, *, listens: bool) -> bool:
+    """Returns whether most programs run without Python under an engine.
+
+    :param listens: whether the program is to be given listening sockets
+    """
+    return _part_in_c(engine) is not None and zygote.available() and not listens
 
 
-def may_wait(plan: Plan) -> bool:
-    """Whether a worker may be there before its jail is: it has a root's powers until then, and must not be seen by
-    processes of a container, as in a pid namespace that others are in (CVE-2016-9962)."""
-    return plan["pidns"] in (None, "new")
+def may_wait(birthplace: Birthplace) -> bool:
+    """Returns whether a worker may be there before its jail is: it has a root's powers until then, and must not be seen
+    by processes of a container, as in a pid namespace that others are in (CVE-2016-9962)."""
+    return birthplace.pidns in (None, "new")
 
 
-def block_of(engine: str, plan: Plan) -> bytes | None:
+def engine_block(engine: str, plan: App) -> bytes | None:
     """What the engine's part in C needs to run the program of a plan; ``None``: that takes Python.
 
     :raises ShimdError: the engine refuses the program, in one sentence
     """
     runs = _part_in_c(engine)
-    if runs is None or not is_likely(engine, plan) or "artifact" not in plan:
+    if runs is None or not is_likely(engine, listens=bool(plan.listen)) or not plan.artifact:
         return None
     try:
-        return runs.pack(Path(plan["artifact"]), invocation_of(plan))
+        return runs.pack(Path(plan.artifact), invocation_of(plan))
     except EngineError as error:
         raise from_engine(error) from None
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from shimd.cli.run import Options, Run
-from shimd.supervisor.workers.fork_client import Forks, Worker
+from shimd.supervisor.workers.fork_client import ForkClient, Worker
 
 pytestmark = pytest.mark.anyio
 OPTIONS = Options("wasmtime", (), (), "/", False, "", "app.wasm", ())
@@ -21,7 +21,7 @@ async def test_a_signal_to_an_app_that_has_just_ended() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         run = Run(OPTIONS)
-        run._worker = Worker("run", ended.pid, 0, ours, Forks(theirs))
+        run._worker = Worker("run", ended.pid, 0, ours, ForkClient(theirs))
         async with anyio.create_task_group() as tasks:
             await tasks.start(run._forward_signals)
             for number in (signal.SIGTERM, signal.SIGINT):

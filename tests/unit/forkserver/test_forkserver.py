@@ -19,12 +19,16 @@ from shimd.engines.wasmtime import WasmtimeEngine
 from shimd.errors import DataLoss, Internal, InvalidArgument, ShimdError, Unavailable, Unimplemented, from_code
 from shimd.forkserver.main import ForkServer
 from shimd.linux.memory_file import memory_file
-from shimd.protocol.messages import Plan
-from shimd.protocol.steps import Policy, Steps, of_host
+from shimd.oci import Process
+from shimd.protocol.constants import MAX_PACKET, VERSION, Policy
+from shimd.protocol.fork_server import Hello
+from shimd.protocol.plans import HostApp, NativeCommand
+from shimd.protocol.steps import Steps, of_host
+from shimd.protocol.worker import Enter, Error, Ready, Start, Warning
 from shimd.supervisor.modules.modules import compile_in_worker
 from shimd.supervisor.modules.source import Source, source
-from shimd.supervisor.workers.fork_client import Forks, Worker, connect, launch
-from shimd.supervisor.workers.without_python import block_of, may_wait
+from shimd.supervisor.workers.fork_client import Birthplace, ForkClient, Worker, connect, launch
+from shimd.supervisor.workers.without_python import engine_block, may_wait
 from tests.unit.engines.test_contract import EXIT as EXIT_WITH
 from tests.unit.engines.test_contract import SPINS
 
@@ -39,11 +43,11 @@ class Server:
         self.directory = directory
         self.path = directory / "worker.sock"
         sock, self.pid = launch("wasmtime", self.path)
-        self.forks = Forks(sock)
+        self.forks = ForkClient(sock)
         self.null = os.open(os.devnull, os.O_RDWR)
 
     @asynccontextmanager
-    async def supervised(self) -> AsyncIterator[Forks]:
+    async def supervised(self) -> AsyncIterator[ForkClient]:
         """For as long as the block lasts; what follows connects anew."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.forks.run)
@@ -51,7 +55,7 @@ class Server:
             tasks.cancel_scope.cancel()
 
     def reconnect(self) -> None:
-        self.forks = Forks(connect(self.path))
+        self.forks = ForkClient(connect(self.path))
 
     async def compiled(self, wat: str) -> Path:
         artifact = self.directory / f"made{len(os.listdir(self.directory))}" / "artifact"
@@ -65,22 +69,33 @@ class Server:
         return artifact
 
     async def ready(self, key: str, artifact: Path) -> Worker:
-        plan = Plan(kind="run", id=key, process={"args": ["app"], "cwd": "/"}, artifact=str(artifact), preopens=[])
-        worker = await self.spawn(key, plan, of_host())
+        worker = await self.spawn(key, app(artifact), of_host())
         packet = await worker.receive()
         assert packet is not None
-        assert packet[0]["ev"] == "ready", packet
+        assert packet[0] == Ready(), packet
         return worker
 
-    async def spawn(self, key: str, plan: Plan, steps: Steps) -> Worker:
+    async def spawn(self, key: str, plan: HostApp, steps: Steps) -> Worker:
         fd = memory_file("steps", steps.packed())
         try:
-            return await self.forks.spawn(key, plan, (self.null,) * 3, [fd], block_of("wasmtime", plan))
+            return await self.forks.spawn(key, plan, (self.null,) * 3, jail=[fd], block=engine_block("wasmtime", plan))
         finally:
             os.close(fd)
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+def app(artifact: Path, program: str = "app") -> HostApp:
+    return HostApp("a", Process(args=[program], cwd="/"), str(artifact))
+
+
+async def said(worker: Worker) -> Error:
+    """Why it does not run."""
+    packet = await worker.receive()
+    assert packet is not None
+    assert isinstance(packet[0], Error), packet
+    return packet[0]
 
 
 @pytest.fixture(params=["zygote", "python"])
@@ -102,7 +117,7 @@ async def server(
 async def test_exit_statuses(server: Server) -> None:
     async with server.supervised() as forks:
         worker = await server.ready("a", await server.compiled(EXIT))
-        worker.send({"op": "start"})
+        worker.send(Start())
         await worker.exited.wait()
         assert worker.status == 7 << 8
         await forks.forget(worker)
@@ -110,9 +125,8 @@ async def test_exit_statuses(server: Server) -> None:
 
 async def test_steps_are_taken_before_the_guest_runs(server: Server) -> None:
     """The engine has loaded the program by then, and what fails is told in the step's own words."""
-    plan = Plan(kind="run", id="a", process={"args": ["app"], "cwd": "/"}, preopens=[])
     async with server.supervised() as forks:
-        plan["artifact"] = str(await server.compiled(EXIT))
+        plan = app(await server.compiled(EXIT))
         steps = Steps()
         steps.call("chdir", b"/nowhere/first", says='the "first"', policy=Policy.WARN)
         steps.call("chdir", b"/nowhere/masked", says="none", policy=Policy.IF_THERE)
@@ -122,49 +136,42 @@ async def test_steps_are_taken_before_the_guest_runs(server: Server) -> None:
         said = [await worker.receive(), await worker.receive()]
         reason = "no such file or directory"
         assert [packet and packet[0] for packet in said] == [
-            {"ev": "warning", "message": f'the "first": {reason}'},
-            {"ev": "error", "code": InvalidArgument.code, "message": f"the second: {reason}"},
+            Warning(f'the "first": {reason}'),
+            Error(InvalidArgument.code, f"the second: {reason}"),
         ]
         await forks.end(worker)
 
 
 async def test_a_long_sentence_is_told_whole(server: Server) -> None:
-    plan = Plan(kind="run", id="a", process={"args": ["app"], "cwd": "/"}, preopens=[])
     says = "é" * 9000
     async with server.supervised() as forks:
-        plan["artifact"] = str(await server.compiled(EXIT))
+        plan = app(await server.compiled(EXIT))
         steps = of_host()
         steps.call("chdir", b"/nowhere", says=says)
         worker = await server.spawn("a", plan, steps)
-        packet = await worker.receive()
-        assert packet is not None
-        assert packet[0]["message"] == f"{says}: no such file or directory"
+        assert (await said(worker)).message == f"{says}: no such file or directory"
         await forks.end(worker)
 
 
 async def test_an_artefact_that_does_not_load(server: Server) -> None:
-    plan = Plan(kind="run", id="a", process={"args": ["app"], "cwd": "/"}, preopens=[])
     async with server.supervised() as forks:
         artifact = await server.compiled(EXIT)
         (artifact / "module").write_bytes(b"broken")
-        worker = await server.spawn("a", plan | Plan(artifact=str(artifact)), of_host())
-        packet = await worker.receive()
-        assert packet is not None
-        assert packet[0]["code"] == DataLoss.code
-        assert packet[0]["message"].startswith(f"the compiled module {artifact}"), packet
+        worker = await server.spawn("a", app(artifact), of_host())
+        error = await said(worker)
+        assert error.code == DataLoss.code
+        assert error.message.startswith(f"the compiled module {artifact}"), error
         await forks.end(worker)
 
 
 async def test_an_entry_that_is_none(server: Server) -> None:
-    plan = Plan(kind="run", id="a", process={"args": ["app#nothing"], "cwd": "/"}, preopens=[])
     async with server.supervised() as forks:
-        plan["artifact"] = str(await server.compiled(EXIT))
+        plan = app(await server.compiled(EXIT), "app#nothing")
         with pytest.raises(InvalidArgument, match="exports no function nothing"):
             worker = await server.spawn("a", plan, of_host())  # the zygote's forks no worker for it
-            packet = await worker.receive()
+            error = await said(worker)
             await forks.end(worker)
-            assert packet is not None
-            raise from_code(packet[0]["code"], packet[0]["message"])
+            raise from_code(error.code, error.message)
 
 
 async def test_a_zygote_that_is_killed_is_replaced(server: Server) -> None:
@@ -177,7 +184,7 @@ async def test_a_zygote_that_is_killed_is_replaced(server: Server) -> None:
                 await anyio.sleep(0.01)
         second = await server.ready("second", artifact)
         for worker in (first, second):
-            worker.send({"op": "start"})
+            worker.send(Start())
             await worker.exited.wait()
             assert worker.status == 7 << 8
             await forks.forget(worker)
@@ -186,9 +193,9 @@ async def test_a_zygote_that_is_killed_is_replaced(server: Server) -> None:
 @pytest.mark.parametrize("server", ["python"], indirect=True)
 async def test_without_a_zygote_a_worker_takes_python(server: Server) -> None:
     async with server.supervised() as forks:
-        coming = await forks.begin("a", Plan(), (server.null,) * 3)
+        pending = await forks.spawn_early("a", (server.null,) * 3)
         with pytest.raises(Unimplemented):
-            await coming.worker()
+            await pending.worker()
         assert _children(server.pid) == []
 
 
@@ -198,8 +205,8 @@ async def test_a_worker_that_was_begun_and_is_not_wanted(server: Server) -> None
     async with server.supervised() as forks:
         kept = await server.ready("kept", await server.compiled(SPINS))
         before, descriptors = _children(server.pid), server.descriptors()
-        coming = await forks.begin("a", Plan(), (server.null,) * 3)
-        await coming.end()
+        pending = await forks.spawn_early("a", (server.null,) * 3)
+        await pending.end()
         assert _children(server.pid) == before
         assert await forks.adopt() == []  # it has answered
         assert server.descriptors() == descriptors
@@ -210,9 +217,9 @@ async def test_a_worker_that_was_begun_and_is_not_wanted(server: Server) -> None
 async def test_a_worker_that_waits_ends_with_its_supervisor(server: Server) -> None:
     """Whether or not there is a next one."""
     async with server.supervised() as forks:
-        waiting = await (await forks.begin("a", Plan(), (server.null,) * 3)).worker()
+        waiting = await (await forks.spawn_early("a", (server.null,) * 3)).worker()
         running = await server.ready("b", await server.compiled(SPINS))
-        running.send({"op": "start"})
+        running.send(Start())
         pidfd = os.pidfd_open(waiting.pid)
     await anyio.wait_readable(pidfd)
     os.close(pidfd)
@@ -235,33 +242,33 @@ async def test_a_worker_that_cannot_be_told_ends(server: Server, monkeypatch: py
 
     async with server.supervised() as forks:
         before = _children(server.pid)
-        coming = await forks.begin("a", Plan(), (server.null,) * 3)
+        pending = await forks.spawn_early("a", (server.null,) * 3)
         monkeypatch.setattr("shimd.supervisor.workers.fork_client.memory_file", none)
         with pytest.raises(OSError, match="Too many open files"):
-            await coming.entered(b"", [server.null])
+            await pending.enter(b"", [server.null])
         assert set(_children(server.pid)) <= {*before, *_zygotes(server.pid)}
 
 
 @pytest.mark.parametrize("server", ["zygote"], indirect=True)
 async def test_a_namespace_that_is_none_is_that_spawns_error_only(server: Server) -> None:
     async with server.supervised() as forks:
-        coming = await forks.begin("a", Plan(pidns="/proc/self/ns/net"), (server.null,) * 3)
+        pending = await forks.spawn_early("a", (server.null,) * 3, Birthplace("/proc/self/ns/net"))
         with pytest.raises(Internal, match="invalid argument"):
-            await coming.worker()
-        await (await forks.begin("b", Plan(), (server.null,) * 3)).end()
+            await pending.worker()
+        await (await forks.spawn_early("b", (server.null,) * 3)).end()
 
 
 def test_only_what_nobody_sees_waits_for_its_jail() -> None:
-    assert may_wait(Plan(pidns="new"))
-    assert may_wait(Plan(pidns=None))
-    assert not may_wait(Plan(pidns="/proc/1/ns/pid"))
+    assert may_wait(Birthplace("new"))
+    assert may_wait(Birthplace())
+    assert not may_wait(Birthplace("/proc/1/ns/pid"))
 
 
 @pytest.mark.parametrize("server", ["zygote"], indirect=True)
 async def test_a_worker_that_is_told_nonsense_ends(server: Server) -> None:
     async with server.supervised() as forks:
-        worker = await (await forks.begin("a", Plan(), (server.null,) * 3)).worker()
-        worker.send({"op": "enter"})  # without a descriptor
+        worker = await (await forks.spawn_early("a", (server.null,) * 3)).worker()
+        worker.send(Enter())  # without a descriptor
         await worker.exited.wait()
         assert worker.status == 70 << 8
         await forks.forget(worker)
@@ -315,15 +322,13 @@ def _children(pid: int) -> list[int]:
 
 async def test_a_plan_that_makes_no_sense_ends_its_worker_only(server: Server) -> None:
     async with server.supervised() as forks:
-        worker = await forks.spawn("bad", Plan(kind="run", id="bad"), (server.null,) * 3)
-        packet = await worker.receive()
-        assert packet is not None
-        assert packet[0]["ev"] == "error"
-        assert "KeyError" in packet[0]["message"]
+        plan = HostApp("bad", Process(args=[], cwd="/"), "")
+        worker = await forks.spawn("bad", plan, (server.null,) * 3)
+        assert "IndexError" in (await said(worker)).message
         await worker.exited.wait()
         await forks.forget(worker)
         good = await server.ready("good", await server.compiled(EXIT))
-        good.send({"op": "start"})
+        good.send(Start())
         await good.exited.wait()
         await forks.forget(good)
 
@@ -332,8 +337,8 @@ async def test_a_worker_outlives_its_supervisor_and_so_does_its_exit(server: Ser
     async with server.supervised():
         artifact = await server.compiled(SPINS)
         running, dying = await server.ready("running", artifact), await server.ready("dying", artifact)
-        running.send({"op": "start"})
-        dying.send({"op": "start"})
+        running.send(Start())
+        dying.send(Start())
     os.kill(dying.pid, signal.SIGTERM)  # nobody is connected
     server.reconnect()
     async with server.supervised() as forks:
@@ -358,7 +363,7 @@ async def test_nothing_leaks(server: Server) -> None:
         before = server.descriptors()
         for number in range(30):
             worker = await server.ready(str(number), artifact)
-            worker.send({"op": "start"})
+            worker.send(Start())
             await worker.exited.wait()
             await forks.forget(worker)
         assert server.descriptors() <= before + 1  # the last forget may be on its way
@@ -388,7 +393,7 @@ async def test_when_it_dies_who_waits_is_told(server: Server) -> None:
 
         async def spawn() -> None:
             try:
-                await forks.spawn("late", Plan(kind="run", id="late"), (server.null,) * 3)
+                await forks.spawn("late", app(Path("/nowhere")), (server.null,) * 3)
             except ShimdError as error:
                 errors.append(error)
 
@@ -398,11 +403,11 @@ async def test_when_it_dies_who_waits_is_told(server: Server) -> None:
             os.kill(server.pid, signal.SIGKILL)
         assert [type(error) for error in errors] == [Unavailable]
         with pytest.raises(Unavailable, match="the fork server is gone"):
-            await forks.spawn("later", Plan(kind="run", id="later"), (server.null,) * 3)
+            await forks.spawn("later", app(Path("/nowhere")), (server.null,) * 3)
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"no json", b"[]", b'"spawn"', b'{"op": "spawn"}', b'{"op": "nope"}', b"\xff" * 70]
+    "garbage", [b"no json", b"[]", b'"Spawn"', b'{"type": "Spawn"}', b'{"type": "Nope"}', b"\xff" * 70]
 )
 async def test_garbage_ends_only_the_connection(server: Server, garbage: bytes) -> None:
     async with server.supervised():
@@ -410,22 +415,23 @@ async def test_garbage_ends_only_the_connection(server: Server, garbage: bytes) 
     stranger = connect(server.path)
     stranger.setblocking(False)
     stranger.send(garbage)
-    await anyio.wait_readable(stranger)
-    assert stranger.recv(1) == b""
+    answers: list[bytes] = []
+    while not answers or answers[-1]:
+        await anyio.wait_readable(stranger)
+        answers.append(stranger.recv(MAX_PACKET))
+    assert len(answers) == 2, "its greeting, and the end"
     stranger.close()
     server.reconnect()
     async with server.supervised() as forks:
         worker = await server.ready("after", artifact)
-        worker.send({"op": "start"})
+        worker.send(Start())
         await worker.exited.wait()
         await forks.forget(worker)
 
 
 async def left_behind(server: Server, script: str) -> tuple[Worker, int]:
     """A worker that became a program, which has ended, and the pid of what that left."""
-    plan = Plan(
-        kind="native", id="left", bundle=str(server.directory), command=["/bin/sh", "-c", f"{script} & echo $! >pid"]
-    )
+    plan = NativeCommand(str(server.directory), ["/bin/sh", "-c", f"{script} & echo $! >pid"])
     worker = await server.forks.spawn(f"left {script}", plan, (server.null,) * 3)
     assert await worker.receive() is None
     await worker.exited.wait()
@@ -480,11 +486,9 @@ async def test_nobody_elses_child_is_followed(server: Server) -> None:
 
 async def test_a_program_that_is_not_there(server: Server) -> None:
     async with server.supervised() as forks:
-        plan = Plan(kind="native", id="none", bundle=str(server.directory), command=["/nowhere/runc"])
+        plan = NativeCommand(str(server.directory), ["/nowhere/runc"])
         worker = await forks.spawn("none", plan, (server.null,) * 3)
-        packet = await worker.receive()
-        assert packet is not None
-        assert (packet[0]["ev"], packet[0]["message"]) == ("error", "/nowhere/runc: no such file or directory")
+        assert (await said(worker)).message == "/nowhere/runc: no such file or directory"
         await forks.end(worker)
 
 
@@ -494,7 +498,7 @@ def test_a_number_that_is_used_again(tmp_path: Path) -> None:
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
         subprocess.Popen(["sleep", "600"]) as child,
     ):
-        server = ForkServer(cast(Engine[object], WasmtimeEngine()), listener)
+        server = ForkServer(cast(Engine[object], WasmtimeEngine()), listener, Hello(VERSION))
         server._strays[child.pid] = 7 << 8, 1
         server._follow("followed", child.pid)
         followed = server._children["followed"]

@@ -20,7 +20,8 @@ from shimd.linux import libc, namespaces
 from shimd.oci import Namespace, Process, Spec
 from shimd.oci.fields import SELINUX
 from shimd.oci.programs import open_file
-from shimd.protocol.messages import JAIL_FD, Plan
+from shimd.protocol.constants import JAIL_FD
+from shimd.protocol.plans import JoinJail, NewJail
 from shimd.protocol.steps import Steps
 from tests.unit.inside import inside
 
@@ -35,6 +36,13 @@ def step_into(jail: Jail) -> None:
     jail.steps.take()
 
 
+def new(root: Path, spec: Spec, process: Process, seccomp: str = "") -> NewJail:
+    whole: Spec = {"root": {"path": str(root)}, **spec, "process": process}
+    return NewJail(
+        bundle=str(root.parent), spec=whole, rootfs=[], directories=[], unified=None, terminal=False, seccomp=seccomp
+    )
+
+
 def entered(
     root: Path,
     then: Callable[[], object],
@@ -44,15 +52,8 @@ def entered(
     process: Process | None = None,
 ) -> str:
     """What ``then`` says in a container made by the worker's own steps."""
-    whole: Spec = {"root": {"path": str(root)}, "linux": {"namespaces": OWN}, **(spec or {})}
-    plan = Plan(
-        kind="init",
-        bundle=str(root.parent),
-        spec=whole,
-        rootfs=[],
-        process={"args": ["/app.wasm"], "cwd": cwd, **(process or {})},
-        seccomp=seccomp,
-    )
+    whole: Spec = {"linux": {"namespaces": OWN}, **(spec or {})}
+    plan = new(root, whole, {"args": ["/app.wasm"], "cwd": cwd, **(process or {})}, seccomp)
 
     def act() -> object:
         step_into(make_jail(plan, None))
@@ -93,14 +94,8 @@ def test_a_filter_that_needs_a_listener(root: Path, profile: dict[str, Any]) -> 
     assert entered(root, os.getcwd, spec, seccomp=worker_filter(spec)).startswith("Unimplemented: linux.seccomp")
     (root / "app.wasm").write_bytes(b"\x7fELF" + bytes(60))
     (root / "app.wasm").chmod(0o755)
-    jail = Plan(
-        kind="init",
-        bundle=str(root.parent),
-        spec={"root": {"path": str(root)}, **spec},
-        rootfs=[],
-        process={"args": ["/app.wasm"], "cwd": "/"},
-    )
-    assert inside(lambda: make_jail(jail, None).program.path) == "/app.wasm"
+    plan = new(root, spec, {"args": ["/app.wasm"], "cwd": "/"})
+    assert inside(lambda: make_jail(plan, None).program.path) == "/app.wasm"
 
 
 @pytest.mark.parametrize(
@@ -109,13 +104,8 @@ def test_a_filter_that_needs_a_listener(root: Path, profile: dict[str, Any]) -> 
 def test_labels_of_a_security_module_that_is_not_there(root: Path, name: str, module: str) -> None:
     if os.path.exists(module):
         pytest.skip("it is there")
-    plan = Plan(
-        kind="init",
-        bundle=str(root.parent),
-        spec={"root": {"path": str(root)}, "linux": {"namespaces": OWN}},
-        rootfs=[],
-    )
-    plan["process"] = {"args": ["/app.wasm"], "cwd": "/", name: "a"}  # type: ignore[misc]
+    process: Any = {"args": ["/app.wasm"], "cwd": "/", name: "a"}
+    plan = new(root, {"linux": {"namespaces": OWN}}, process)
     said = inside(lambda: make_jail(plan, None))
     assert said.startswith(f"InvalidArgument: process.{name}: this kernel has no ")
 
@@ -264,7 +254,7 @@ def test_an_exec_joins_those_of_its_container() -> None:
             kinds: list[Namespace] = [{"type": "uts"}, {"type": "network"}, {"type": "pid"}]
             process: Process = {"args": ["/app.wasm"], "cwd": "/", "env": [], "capabilities": {}}
             spec: Spec = {"linux": {"namespaces": kinds}}
-            step_into(find_jail(Plan(kind="exec", init_pid=pid, spec=spec, process=process)))
+            step_into(find_jail(JoinJail(spec, process, pid, [], None, terminal=False)))
             return theirs == [os.readlink(f"/proc/self/ns/{name}") for name in ("uts", "net", "mnt")]
 
         assert inside(act) == "True"

@@ -7,7 +7,8 @@ import pytest
 
 from shimd.errors import Code, InvalidArgument, ShimdError
 from shimd.linux.packed import Block, pack
-from shimd.protocol.steps import Policy, Runner, Steps
+from shimd.protocol.constants import Policy
+from shimd.protocol.steps import Runner, Steps
 from tests.unit.inside import inside
 
 

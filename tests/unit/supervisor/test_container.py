@@ -17,7 +17,7 @@ from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.process import Process
 from shimd.supervisor.task.state import State
 from shimd.supervisor.task.stdio import Streams
-from shimd.supervisor.workers.fork_client import Forks, Worker
+from shimd.supervisor.workers.fork_client import ForkClient, Worker
 
 pytestmark = pytest.mark.anyio
 SPEC: Any = {"process": {"args": ["/app.wasm"], "cwd": "/", "env": []}, "root": {"path": "rootfs"}}
@@ -41,7 +41,7 @@ async def test_an_exec_whose_worker_ended_as_it_was_ready(monkeypatch: pytest.Mo
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     fork_server, _other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.close()
-    worker = Worker("key", os.getpid(), 0, ours, Forks(fork_server))
+    worker = Worker("key", os.getpid(), 0, ours, ForkClient(fork_server))
 
     async def make(_self: Container, _process: Process) -> Worker:
         return worker

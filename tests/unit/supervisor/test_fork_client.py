@@ -8,8 +8,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from shimd.protocol.messages import Plan, send
-from shimd.supervisor.workers.fork_client import Forks, Worker, private_forks
+from shimd.protocol.packets import send
+from shimd.protocol.worker import Error
+from shimd.supervisor.workers.fork_client import Birthplace, ForkClient, Worker
+from shimd.supervisor.workers.private_fork_servers import private_fork_servers
 
 pytestmark = pytest.mark.anyio
 
@@ -19,22 +21,23 @@ async def test_what_a_worker_said_before_its_exit_is_not_lost() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     with ours:
-        worker = Worker("key", 1, 1, ours, Forks(theirs))
-        send(theirs, {"ev": "error", "code": 3, "message": "not valid"})
+        worker = Worker("key", 1, 1, ours, ForkClient(theirs))
+        send(theirs, Error(3, "not valid"))
         theirs.close()
         worker.gone(0, 1)
         packet = await worker.receive()
         assert packet is not None
-        assert packet[0]["message"] == "not valid"
+        assert packet[0] == Error(3, "not valid")
         assert await worker.receive() is None
 
 
 async def test_whoever_is_cancelled_learns_of_the_end_of_its_worker(tmp_path: Path) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     with anyio.CancelScope() as scope:
-        async with private_forks("wasmtime", tmp_path) as forks:
-            coming = await forks.begin("key", Plan(kind="init", id="app", pidns="new"), (null, null, null))
-            worker = await coming.worker()
+        async with private_fork_servers(tmp_path) as servers:
+            forks = await servers.get("wasmtime")
+            pending = await forks.spawn_early("key", (null, null, null), Birthplace("new"))
+            worker = await pending.worker()
             try:
                 scope.cancel()
                 await anyio.sleep_forever()

@@ -5,13 +5,14 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
 
 from shimd.errors import InvalidArgument, ShimdError
-from shimd.oci import Mount
-from shimd.protocol.messages import Plan
+from shimd.oci import Mount, Spec
+from shimd.protocol.plans import NewJail
 from shimd.supervisor.background import Background
 from shimd.supervisor.workers import jailers as module
 from shimd.supervisor.workers.jailers import Jailers
@@ -30,14 +31,14 @@ async def jailers() -> AsyncIterator[Jailers]:
                 os.waitpid(pid, 0)  # noqa: ASYNC222 — it ends
 
 
-def plan(bundle: Path, *mounts: Mount, program: str = "/app.wasm") -> Plan:
+def plan(bundle: Path, *mounts: Mount, program: str = "/app.wasm") -> NewJail:
     root = bundle / "rootfs"
     root.mkdir(exist_ok=True)
     (root / "app.wasm").write_bytes(b"\0asm")
     kinds = [{"type": kind} for kind in ("mount", "network", "ipc", "uts", "pid")]
     process = {"args": [program], "cwd": "/"}
     spec = {"root": {"path": "rootfs"}, "linux": {"namespaces": kinds}, "mounts": [*mounts], "process": process}
-    return Plan(kind="init", bundle=str(bundle), spec=spec, process=process, rootfs=[])  # type: ignore[typeddict-item]
+    return NewJail(str(bundle), cast(Spec, spec), [], [], None, terminal=False)
 
 
 def mounts_of(pid: int | str) -> str:
@@ -57,9 +58,9 @@ async def test_a_jail_has_the_program_and_leaves_nothing(jailers: Jailers, tmp_p
         assert os.readlink(f"/proc/{jailer}/ns/{name}") == os.readlink(f"/proc/self/ns/{name}")
 
 
-def with_hooks(bundle: Path) -> Plan:
+def with_hooks(bundle: Path) -> NewJail:
     found = plan(bundle)
-    found["spec"]["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
+    found.spec["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
     return found
 
 

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import pytest
 
 from shimd.errors import InvalidArgument, NotFound, ResourceExhausted, ShimdError
 from shimd.linux.memory_file import read_file
+from shimd.protocol.codec import encode
+from shimd.protocol.worker import FileTable
 from shimd.supervisor.image import layers as image_layers
 from shimd.supervisor.image.content import Content
 from shimd.supervisor.image.layers import ARCHIVE, DATA, ImageLayers
@@ -73,7 +74,7 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def table(**more: dict[str, str]) -> bytes:
-    return json.dumps({**{path: {"digest": digest(data)} for path, data in FILES.items()}, **more}).encode()
+    return encode(FileTable({**{path: {"digest": digest(data)} for path, data in FILES.items()}, **more}))
 
 
 def read_all(directory: Path) -> dict[str, bytes]:
@@ -127,9 +128,9 @@ def test_an_archive_that_is_too_large(stored: Stored, cache: Cache, monkeypatch:
 @pytest.mark.parametrize("path", ["../out", "/etc/out", "a/../../../out"])
 def test_paths_that_lead_out(stored: Stored, cache: Cache, path: str) -> None:
     with pytest.raises(InvalidArgument, match="leads out"):
-        anyio.run(stored.image(cache).files, json.dumps({path: {"data": ""}}).encode())
+        anyio.run(stored.image(cache).files, encode(FileTable({path: {"data": ""}})))
 
 
 def test_a_file_below_a_file(stored: Stored, cache: Cache) -> None:
     with pytest.raises(ShimdError):
-        anyio.run(stored.image(cache).files, json.dumps({"a": {"data": ""}, "a/b": {"data": ""}}).encode())
+        anyio.run(stored.image(cache).files, encode(FileTable({"a": {"data": ""}, "a/b": {"data": ""}})))

@@ -18,7 +18,7 @@ from shimd.supervisor.background import Background
 from shimd.supervisor.modules.compilations import Compilation, Waiter
 from shimd.supervisor.modules.compile_cgroups import _memory_only, prefix
 from shimd.supervisor.modules.modules import Modules
-from shimd.supervisor.workers.fork_servers import ForkPool
+from shimd.supervisor.workers.fork_servers import ForkServers
 from tests.e2e import leftovers
 from tests.unit.engines.programs import component, module, slow
 
@@ -41,7 +41,7 @@ async def daemon() -> AsyncIterator[tuple[Modules, anyio.CancelScope]]:
     with anyio.fail_after(120):
         async with anyio.create_task_group() as beneath:
             async with anyio.create_task_group() as tasks:
-                modules = Modules(ForkPool(Background(beneath)), Background(tasks))
+                modules = Modules(ForkServers(Background(beneath)), Background(tasks))
                 yield modules, tasks.cancel_scope
                 tasks.cancel_scope.cancel()
             beneath.cancel_scope.cancel()

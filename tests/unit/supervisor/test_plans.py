@@ -1,11 +1,12 @@
 """What of a container's files a worker is told."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from shimd.engine import Preopen
 from shimd.oci import Mount, Spec
-from shimd.protocol.messages import Plan
 from shimd.supervisor.task import plans
 
 
@@ -14,20 +15,20 @@ class NoCgroup:
     unified = None
 
 
-def preopens(readonly: bool, *mounts: Mount) -> list[tuple[str, str, bool]]:
+def preopens(readonly: bool, *mounts: Mount) -> Sequence[Preopen]:
     spec: Spec = {
         "root": {"path": "rootfs", "readonly": readonly},
         "process": {"args": ["/app.wasm"], "cwd": "/"},
         "mounts": list(mounts),
     }
-    plan: Plan = plans.init("app", Path("/bundle"), spec, [], NoCgroup(), terminal=False)  # type: ignore[arg-type]
-    return plan["preopens"]
+    plan = plans.init("app", Path("/bundle"), spec, [], NoCgroup(), terminal=False)  # type: ignore[arg-type]
+    return plan.preopens
 
 
 @pytest.mark.parametrize("readonly", [True, False])
 def test_the_root_is_never_given_read_only(readonly: bool) -> None:
     """It is so by the kernel's mount, which has no say in a volume below."""
-    assert preopens(readonly) == [("/", "/", False)]
+    assert preopens(readonly) == [Preopen("/", "/")]
 
 
 @pytest.mark.parametrize(
@@ -43,4 +44,4 @@ def test_the_root_is_never_given_read_only(readonly: bool) -> None:
 def test_each_bind_mount_is_told_for_itself(options: list[str], expected: bool) -> None:
     bind: Mount = {"destination": "data/", "type": "bind", "source": "/x", "options": options}
     tmpfs: Mount = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]}
-    assert preopens(True, bind, tmpfs) == [("/", "/", False), ("/data", "/data", expected)]
+    assert preopens(True, bind, tmpfs) == [Preopen("/", "/"), Preopen("/data", "/data", expected)]

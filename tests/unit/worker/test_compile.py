@@ -11,7 +11,7 @@ import pytest
 
 from shimd.errors import ResourceExhausted
 from shimd.isolation.seccomp import worker_filter
-from shimd.protocol.messages import Plan
+from shimd.protocol.plans import Compilation
 from shimd.worker import compile
 from tests.unit.inside import inside
 
@@ -37,7 +37,7 @@ def attempt(directory: Path, attack: Callable[[Path], object], seccomp: str = ""
     def act() -> object:
         os.dup2(wasm, 0)
         engine: Any = Hostile(attack)
-        plan = Plan(kind="compile", artifact=str(directory / "artifact"), seccomp=seccomp)
+        plan = Compilation(str(directory / "artifact"), seccomp=seccomp)
         return compile.run(engine, plan)  # type: ignore[func-returns-value]
 
     try:

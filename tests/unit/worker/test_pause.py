@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shimd.protocol.messages import Plan
+from shimd.oci import Spec
+from shimd.protocol.plans import Pause
 from shimd.supervisor.task import plans
 from shimd.worker import pause
 from tests.e2e.containerd import LAUNCHERS
@@ -19,9 +20,9 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PROGRAM = str(LAUNCHERS / "shimd-pause")
 
 
-def plan(bundle: Path, program: str) -> Plan:
-    spec = {"process": {"args": ["/pause"], "cwd": "/"}, "linux": {"namespaces": [{"type": "mount"}]}}
-    return Plan(kind="sandbox", bundle=str(bundle), spec=spec, process=spec["process"], pause=program)  # type: ignore[typeddict-item]
+def plan(bundle: Path, program: str) -> Pause:
+    spec: Spec = {"process": {"args": ["/pause"], "cwd": "/"}, "linux": {"namespaces": [{"type": "mount"}]}}
+    return Pause(str(bundle), spec, [], None, terminal=False, program=program)
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def waiting(pid: int) -> None:
 def test_it_waits_for_its_hooks_in_its_namespaces(tmp_path: Path) -> None:
     own = os.readlink("/proc/self/ns/mnt")
     whole = plan(tmp_path, "")
-    whole["spec"]["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
+    whole.spec["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
     waited: list[str] = []
 
     def prepare() -> object:
