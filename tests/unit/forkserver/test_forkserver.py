@@ -21,7 +21,8 @@ from shimd.forkserver.main import ForkServer
 from shimd.linux.memory_file import memory_file
 from shimd.oci import Process
 from shimd.protocol.constants import MAX_PACKET, VERSION, Policy
-from shimd.protocol.fork_server import Hello
+from shimd.protocol.fork_server import Hello, decode_event
+from shimd.protocol.packets import receive, send
 from shimd.protocol.plans import HostApp, NativeCommand
 from shimd.protocol.steps import Steps, of_host
 from shimd.protocol.worker import Enter, Error, Ready, Start, Warning
@@ -72,7 +73,7 @@ class Server:
         worker = await self.spawn(key, app(artifact), of_host())
         packet = await worker.receive()
         assert packet is not None
-        assert packet[0] == Ready(), packet
+        assert isinstance(packet[0], Ready), packet
         return worker
 
     async def spawn(self, key: str, plan: HostApp, steps: Steps) -> Worker:
@@ -506,3 +507,67 @@ def test_a_number_that_is_used_again(tmp_path: Path) -> None:
         followed.control.close()
         os.close(followed.pidfd)
         child.kill()
+
+
+async def test_it_says_who_it_is(server: Server) -> None:
+    async with server.supervised() as forks:
+        hello = await forks.hello()
+        assert (hello.version, hello.engine) == (VERSION, "shimd.engines.wasmtime:WasmtimeEngine")
+        assert hello.engine_version == WasmtimeEngine().version()
+
+
+async def test_one_that_retires_leaves_with_its_last_worker(server: Server) -> None:
+    pidfd = os.pidfd_open(server.pid)
+    async with server.supervised() as forks:
+        worker = await server.ready("a", await server.compiled(SPINS))
+        await forks.retire()
+        with pytest.raises(Unavailable, match="takes no new workers"):
+            await forks.spawn("b", app(Path("/nowhere")), (server.null,) * 3)
+        worker.send(Start())
+        worker.signal(signal.SIGKILL)
+        await worker.exited.wait()
+        assert worker.status == signal.SIGKILL
+        await forks.forget(worker)
+        await anyio.wait_readable(pidfd)
+    os.close(pidfd)
+
+
+async def test_another_version_retires_it_and_ends_no_app(server: Server) -> None:
+    async with server.supervised():
+        worker = await server.ready("a", await server.compiled(SPINS))
+        worker.send(Start())
+    pidfd = os.pidfd_open(server.pid)
+    stranger = connect(server.path)
+    stranger.setblocking(False)
+    send(stranger, Hello(VERSION + 1))
+    await anyio.wait_readable(stranger)
+    greeting = receive(stranger, decode_event)
+    assert greeting is not None
+    assert isinstance(greeting[0], Hello)
+    await anyio.wait_readable(stranger)
+    assert receive(stranger, decode_event) is None
+    stranger.close()
+    assert _lives(worker.pid)
+    server.reconnect()  # what remains of its life it may still be asked for
+    async with server.supervised() as forks:
+        (found,) = await forks.adopt()
+        await forks.end(found)
+        await anyio.wait_readable(pidfd)
+    worker.control.close()
+    os.close(pidfd)
+
+
+async def test_exits_that_nobody_asks_for_do_not_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIMD_KEEP_EXITS", "0.2")
+    server = Server(tmp_path)
+    pidfd = os.pidfd_open(server.pid)
+    async with server.supervised():
+        worker = await server.ready("a", await server.compiled(EXIT))
+        worker.send(Start())
+        await worker.exited.wait()
+    with anyio.fail_after(60):
+        await anyio.wait_readable(pidfd)
+    os.waitpid(server.pid, 0)  # noqa: ASYNC222 — it is dead
+    os.close(pidfd)
+    os.close(server.null)
+    worker.control.close()

@@ -19,9 +19,10 @@ pytestmark = pytest.mark.anyio
 async def test_what_a_worker_said_before_its_exit_is_not_lost() -> None:
     """The exit is told by the fork server, the error by the worker: either may be read first."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
-    with ours:
-        worker = Worker("key", 1, 1, ours, ForkClient(theirs))
+    with ours, server, other:
+        worker = Worker("key", 1, 1, ours, ForkClient(server))
         send(theirs, Error(3, "not valid"))
         theirs.close()
         worker.gone(0, 1)

@@ -130,7 +130,7 @@ async def test_a_program_that_is_not_there(jailers: Jailers, tmp_path: Path) -> 
 
 async def test_a_spec_that_is_none(jailers: Jailers, tmp_path: Path) -> None:
     broken = plan(tmp_path)
-    del broken["spec"]["root"]
+    del broken.spec["root"]
     with pytest.raises(ShimdError, match="KeyError: 'root'"):
         await jailers.make(broken)
     (await jailers.make(plan(tmp_path))).__exit__(None, None, None)  # it goes on

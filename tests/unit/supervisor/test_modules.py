@@ -19,6 +19,7 @@ from shimd.supervisor.modules.compilations import Compilation, Waiter
 from shimd.supervisor.modules.compile_cgroups import _memory_only, prefix
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.workers.fork_servers import ForkServers
+from shimd.supervisor.workers.programs import Program
 from tests.e2e import leftovers
 from tests.unit.engines.programs import component, module, slow
 
@@ -120,7 +121,7 @@ async def test_it_goes_on_when_nobody_waits_and_is_made_once(
             await until(lambda: not modules.compilations.waits)
             assert modules.compilations.all == [compilation]
     found = await modules.compiled(B, "/slow.wasm", wasm)
-    assert found.exists()
+    assert found.artifact.exists()
     (start,) = told(caplog, "compiling /slow.wasm for wasmtime (container ")
     assert told(caplog, "compiled /slow.wasm for wasmtime in ", f" bytes, sha256 {compilation.digest[:12]})")
     assert f"{os.fstat(wasm).st_size} bytes" in start
@@ -229,7 +230,7 @@ async def test_what_cannot_run_is_refused_for_who_asks(
         for engine in ("wasmtime", "slight"):
             callers.start_soon(ask, engine, files(data))
     assert isinstance(outcomes["wasmtime"], Unimplemented)
-    assert isinstance(outcomes["slight"], Path)
+    assert isinstance(outcomes["slight"], Program)
 
 
 async def test_a_spin_component_is_refused_before_its_compilation(modules: Modules, files: Files) -> None:

@@ -11,7 +11,7 @@ from shimd.errors import FailedPrecondition, NotFound
 from shimd.supervisor.task.process import Process, exit_code
 from shimd.supervisor.task.state import State, Step
 from shimd.supervisor.task.stdio import Streams
-from shimd.supervisor.workers.fork_client import Forks, Worker
+from shimd.supervisor.workers.fork_client import ForkClient, Worker
 
 
 def wait_status(code: int = 0, killed_by: int = 0) -> int:
@@ -49,7 +49,7 @@ def process() -> Process:
             time.sleep(10)
     ours, theirs = socket.socketpair()
     process = Process("", {"args": ["x"], "cwd": "/"}, Streams(), State.CREATED)
-    process.worker = Worker("key", pid, 0, ours, Forks(theirs))
+    process.worker = Worker("key", pid, 0, ours, ForkClient(theirs))
     yield process
     if process.worker.status is None:
         os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,114 @@
+"""Supervisor ⇄ fork server, on its listening socket, one supervisor at a time; the fork server outlives it.
+
+Both begin with :class:`Hello`, which every version understands. Where the versions differ the fork server is retired:
+it serves nobody any more, and leaves with its last worker.
+
+======================== ===================================================== =========================================
+the supervisor says      with descriptors                                      and is answered
+======================== ===================================================== =========================================
+:class:`Spawn`           stdin, stdout, stderr; with Python also a plan        :class:`Spawned` + control, or
+                         (:mod:`.plans`), and of a container the steps and     :class:`Failed`: the fork itself failed
+                         its jail's
+:class:`Follow`          –                                                     as a spawn
+:class:`Forget`          –                                                     –
+:class:`Retire`          –                                                     –
+:class:`List`            –                                                     ``Spawned`` + control or
+                                                                               :class:`Exited` for all that is not
+                                                                               forgotten, then :class:`Listed`
+======================== ===================================================== =========================================
+
+``Exited`` comes by itself, whenever a worker has ended.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from shimd.protocol.codec import Decoder
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Who speaks; the first message in both directions."""
+
+    version: int
+    """Of the protocol (``constants.VERSION``)."""
+    engine: str = ""
+    """The fork server's: ``module:class``."""
+    engine_version: str = ""
+    """Of the engine that it has loaded."""
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """Fork a worker."""
+
+    key: str
+    """Its name from here on, chosen by the supervisor."""
+    pidns: str | None = None
+    """The pid namespace that it is born in: ``new``, the path of one, or the fork server's."""
+    cgroup: str | None = None
+    """The version 2 cgroup that it is born in: a directory."""
+    python: bool = True
+    """``False``: a worker without Python, of the zygote's, which is told later what to run."""
+
+
+@dataclass(frozen=True)
+class Follow:
+    """Report a process that a worker left behind, as a worker."""
+
+    key: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Drop a worker whose exit is on record."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class List:
+    """Tell of all workers, after a reconnection."""
+
+
+@dataclass(frozen=True)
+class Retire:
+    """Take no new workers any more, and leave with the last."""
+
+
+@dataclass(frozen=True)
+class Spawned:
+    key: str
+    pid: int
+    start: int
+    """Start time in clock ticks since boot; with the pid it names the process for good (proc_pid_stat(5))."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    key: str
+    code: int
+    """A gRPC status code; UNIMPLEMENTED: it takes Python here."""
+    message: str
+
+
+@dataclass(frozen=True)
+class Exited:
+    key: str
+    pid: int
+    status: int
+    """The wait status (wait(2))."""
+    at: int
+    """Nanoseconds since the epoch."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """All have been told."""
+
+
+Request: TypeAlias = Hello | Spawn | Follow | Forget | List | Retire
+Event: TypeAlias = Hello | Spawned | Failed | Exited | Listed
+decode_request = Decoder[Request](Hello, Spawn, Follow, Forget, List, Retire)
+decode_event = Decoder[Event](Hello, Spawned, Failed, Exited, Listed)
