@@ -29,7 +29,7 @@ def _show(out: Console, daemon: DaemonResponse) -> None:
     out.print(Text.assemble(("● ", "green"), (f"shimd {daemon.version}", "bold"), f", pid {daemon.pid}"))
     for name, value in _facts(daemon):
         out.print(Text.assemble((f"{name:>9}: ", "dim"), render.printable(value)))
-    for section in (_engines(daemon), _endpoints(daemon)):
+    for section in (_engines(daemon), _fork_servers(daemon), _endpoints(daemon)):
         if section.rows:
             out.print()
             render.show(out, render.table(section.heads, section.rows))
@@ -80,6 +80,20 @@ def _fork_server(engine: Engine) -> str | Text:
     if engine.error:
         return Text(render.printable(engine.error), "red")
     return f"pid {engine.fork_server_pid}" if engine.fork_server_pid else Text("not started", "dim")
+
+
+def _fork_servers(daemon: DaemonResponse) -> Section:
+    rows: list[list[str | Text]] = [
+        [
+            one.engine,
+            str(one.pid),
+            one.version or "–",
+            str(one.workers),
+            Text("leaves with its last app", "yellow") if one.retiring else "takes new apps",
+        ]
+        for one in daemon.fork_servers
+    ]
+    return Section(["FORK SERVER OF", "PID", "VERSION", "WORKERS", "STATE"], rows)
 
 
 def _endpoints(daemon: DaemonResponse) -> Section:

@@ -24,6 +24,7 @@ from shimd.supervisor.task.metrics import metrics
 from shimd.supervisor.task.plans import is_sandbox
 from shimd.supervisor.task.process import Process
 from shimd.supervisor.task.state import State
+from shimd.supervisor.workers.fork_servers import ForkServer
 from shimd.timestamp import timestamp
 
 _STATES = {
@@ -58,6 +59,7 @@ def daemon(supervisor: Supervisor, started_at: datetime) -> api.DaemonResponse:
             for address, queued in supervisor.bus.queued().items()
         ],
         compiling=[_compilation(supervisor, one) for one in supervisor.modules.compilations.all],
+        fork_servers=[_fork_server(one) for one in supervisor.fork_servers],
     )
 
 
@@ -68,6 +70,12 @@ def _engine(name: str, pid: int) -> api.Engine:
         return api.Engine(name=name, error=str(error), fork_server_pid=pid)
     except Exception as error:  # whatever a package that is broken on this node raises
         return api.Engine(name=name, error=f"{type(error).__name__}: {error}", fork_server_pid=pid)
+
+
+def _fork_server(one: ForkServer) -> api.ForkServer:
+    return api.ForkServer(
+        engine=one.engine, pid=one.pid, version=one.version, workers=one.workers, retiring=one.retiring
+    )
 
 
 def _endpoint(endpoint: Endpoint) -> api.Endpoint:

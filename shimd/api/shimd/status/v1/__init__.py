@@ -13,6 +13,7 @@ __all__ = (
     "Engine",
     "Event",
     "EventsRequest",
+    "ForkServer",
     "LogRecord",
     "LogsRequest",
     "Pod",
@@ -206,6 +207,11 @@ class DaemonResponse(betterproto2.Message):
     The module cache on disk.
     """
 
+    fork_servers: "list[ForkServer]" = betterproto2.field(14, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    All that run: an engine has one that takes new apps, and may have others that leave with their last app.
+    """
+
 
 default_message_pool.register_message("shimd.status.v1", "DaemonResponse", DaemonResponse)
 
@@ -314,6 +320,34 @@ class EventsRequest(betterproto2.Message):
 
 
 default_message_pool.register_message("shimd.status.v1", "EventsRequest", EventsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ForkServer(betterproto2.Message):
+    engine: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The engine's name, which may be one that apps are handed over to (wasi-http).
+    """
+
+    pid: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+
+    version: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Of the engine that it has loaded; empty: not known.
+    """
+
+    workers: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+    """
+    Workers that live.
+    """
+
+    retiring: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    It takes no new workers, since another version is installed or another shimd started it.
+    """
+
+
+default_message_pool.register_message("shimd.status.v1", "ForkServer", ForkServer)
 
 
 @dataclass(eq=False, repr=False)

@@ -1,0 +1,151 @@
+"""The lives of fork servers: found at the daemon's start, judged by their version, and never left behind."""
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import anyio
+import pytest
+
+from shimd import paths
+from shimd.engines.registry import installed_version
+from shimd.protocol.constants import VERSION
+from shimd.protocol.fork_server import Hello, Retire, decode_request
+from shimd.protocol.packets import receive, send
+from shimd.protocol.plans import NativeCommand
+from shimd.supervisor.background import Background
+from shimd.supervisor.workers.fork_client import Worker, launch
+from shimd.supervisor.workers.fork_servers import ForkServers
+
+pytestmark = pytest.mark.anyio
+ENGINE = "wasmtime"
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("SHIMD_LINGER", "0.1")
+    yield
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if str(tmp_path).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                os.kill(int(path.parent.name), signal.SIGKILL)
+                os.waitpid(int(path.parent.name), 0)
+
+
+@asynccontextmanager
+async def daemon() -> AsyncIterator[ForkServers]:
+    """One daemon's life, as far as fork servers go."""
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            servers = ForkServers(Background(tasks))
+            servers.find()
+            yield servers
+            tasks.cancel_scope.cancel()
+
+
+async def sleeper(servers: ForkServers, directory: Path) -> Worker:
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        client = await servers.get(ENGINE)
+        worker = await client.spawn("sleeper", NativeCommand(str(directory), ["/bin/sleep", "600"]), (null,) * 3)
+        assert await worker.receive() is None
+        return worker
+    finally:
+        os.close(null)
+
+
+async def ended(pid: int) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    await anyio.wait_readable(pidfd)
+    os.close(pidfd)
+
+
+async def test_the_next_daemon_finds_it_and_goes_on_with_it(tmp_path: Path) -> None:
+    async with daemon() as servers:
+        worker = await sleeper(servers, tmp_path)
+        pid = servers.pid(ENGINE)
+    worker.control.close()
+    async with daemon() as servers:
+        await servers.get(ENGINE)
+        (found,) = servers
+        assert (found.pid, found.workers, found.retiring) == (pid, 1, False)
+        assert found.version == installed_version(ENGINE)
+        os.kill(worker.pid, signal.SIGKILL)
+        while found.client._workers:  # noqa: ASYNC110 — until it is forgotten
+            await anyio.sleep(0.01)
+
+
+async def test_one_that_has_loaded_another_version_leaves_with_its_last_app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after ``pip install -U``: it would run the old engine for ever."""
+    with monkeypatch.context() as old:
+        old.setattr("shimd.supervisor.workers.fork_client.installed_version", lambda _engine: "1.0")
+        async with daemon() as servers:
+            worker = await sleeper(servers, tmp_path)
+            pid = servers.pid(ENGINE)
+        worker.control.close()
+    async with daemon() as servers:
+        await servers.get(ENGINE)
+        new, former = servers
+        assert (new.retiring, former.retiring) == (False, True)
+        assert (former.pid, former.version, former.workers) == (pid, "1.0", 1)
+        assert servers.pid(ENGINE) == new.pid != pid
+        os.kill(worker.pid, signal.SIGKILL)
+        await ended(pid)
+        assert len(paths.fork_server_sockets()) == 1
+
+
+async def test_a_socket_that_nobody_listens_at_is_removed() -> None:
+    path = paths.fork_server_socket(ENGINE, "gone")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+    async with daemon() as servers:
+        assert list(servers) == []
+        assert not path.exists()
+
+
+async def test_one_that_speaks_another_version_is_left_to_itself(caplog: pytest.LogCaptureFixture) -> None:
+    path = paths.fork_server_socket(ENGINE, "newer")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        async with daemon() as servers:
+            connection, _address = listener.accept()
+            with connection:
+                packet = receive(connection, decode_request)
+                assert packet is not None
+                assert packet[0] == Hello(VERSION)
+                send(connection, Hello(VERSION + 1))
+                client = await servers.get(ENGINE)  # ours, at once
+                assert client.closed is False
+                assert servers.pid(ENGINE) != os.getpid()
+    assert f"speaks version {VERSION + 1}" in caplog.text
+
+
+async def test_of_two_only_one_takes_new_apps() -> None:
+    """Two daemons may have started one each."""
+    for name in ("a", "b"):
+        sock, _pid = launch(ENGINE, paths.fork_server_socket(ENGINE, name))
+        sock.close()
+    async with daemon() as servers:
+        await servers.get(ENGINE)
+        while sum(server.retiring for server in servers) + (len(list(servers)) == 1) < 1:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        assert sum(not server.retiring for server in servers) == 1
+
+
+def test_engines_of_sockets() -> None:
+    for engine in ("wasmtime", "wasi-http", "my.engine"):
+        assert paths.engine_of(paths.fork_server_socket(engine, "0a1b")) == engine
+
+
+def test_a_request_of_its_own_retires() -> None:
+    assert decode_request(b'{"type":"Retire"}') == Retire()
