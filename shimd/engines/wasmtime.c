@@ -1,5 +1,5 @@
 /* wasmtime for workers without Python: wasmtime.py's load and run, on the C API of the library that wasmtime-py carries,
- * which is the argument. The types are those of its bindings (_bindings.py). */
+ * which is the first argument; the second are sizes of its structures. The types are those of its bindings (_bindings.py). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdbool.h>
@@ -16,10 +16,10 @@ enum { EXIT_FAILURE_OF_GUEST = 1 };
 enum { KIND_FUNC = 0, KIND_RESULT = 19 };
 
 typedef struct { size_t size; char *data; } bytes;
-typedef struct { uint8_t kind; union { int32_t i32; uint64_t words[2]; } of; } value;
-typedef struct { uint8_t kind; union { bool is_ok; uint64_t words[4]; } of; } component_value;
+typedef struct { uint8_t kind; union { int32_t i32; uint64_t words[3]; } of; } value;
+typedef struct { uint8_t kind; union { bool is_ok; uint64_t words[3]; } of; } component_value;
 typedef struct { uint64_t words[2]; } handle;
-typedef struct { uint8_t kind; union { handle func; uint64_t words[4]; } of; } external;
+typedef struct { uint8_t kind; union { handle func; uint64_t words[3]; } of; } external;
 typedef struct { uint64_t words[4]; } component_function;
 typedef void *callback(void *, void *, const value *, size_t, value *, size_t);
 
@@ -223,9 +223,20 @@ static bool make_warm(void) {
     return wasmtime_component_linker_add_wasip2(warm.component_linker) == NULL;
 }
 
+/* wasmtime.py's _sizes. */
+static bool right_sizes(const char *given) {
+    char ours[128];
+    snprintf(ours, sizeof ours, "%zu,%zu,%zu,%zu,%zu,%zu", sizeof(bytes), sizeof(value), sizeof(component_value),
+             sizeof(handle), sizeof(external), sizeof(component_function));
+    if (strcmp(given, ours) == 0) return true;
+    fprintf(stderr, "shimd: wasmtime's structures have the sizes %s, and %s were expected\n", given, ours);
+    return false;
+}
+
 const struct engine *shimd_engine(int count, char *const arguments[]) {
     static const struct engine ours = {load, run, NULL};
-    void *library = count == 1 ? dlopen(arguments[0], RTLD_NOW | RTLD_LOCAL) : NULL;
+    if (count != 2 || !right_sizes(arguments[1])) return NULL;
+    void *library = dlopen(arguments[0], RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) return NULL;
 #define FIND(name, result, arguments) \
     if ((*(void **)&name = dlsym(library, #name)) == NULL) return NULL; /* not the one these lines were written for */

@@ -4,6 +4,7 @@ The engine, the linkers and all host functions are made in the fork server; a wo
 store and runs. ``parallel_compilation`` is off there: a thread pool would not survive the fork.
 """
 
+import ctypes
 import os
 import platform
 from collections.abc import Callable
@@ -147,7 +148,7 @@ class WasmtimeEngine:
     def in_c(self) -> list[str] | None:
         from wasmtime._bindings import dll  # type: ignore[attr-defined]
 
-        return [str(contained.LIBRARY), dll._name] if contained.LIBRARY.is_file() else None
+        return [str(contained.LIBRARY), dll._name, _sizes()] if contained.LIBRARY.is_file() else None
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
         facts = _unloaded(str(artifact))
@@ -211,6 +212,18 @@ class WasmtimeEngine:
                 raise Exit(1)
 
         return call
+
+
+def _sizes() -> str:
+    """Sizes of the structures that ``wasmtime.c`` has, as the binding knows them: where they differ, the C API is not
+    the one that it was written for."""
+    from wasmtime import _bindings
+
+    names = (
+        "wasm_byte_vec_t", "wasmtime_val_t", "wasmtime_component_val_t", "wasmtime_instance_t", "wasmtime_extern_t",
+        "wasmtime_component_func_t",
+    )  # fmt: skip
+    return ",".join(str(ctypes.sizeof(getattr(_bindings, name))) for name in names)
 
 
 def _unloaded(artifact: str) -> Loaded | None:
