@@ -14,7 +14,7 @@ from contextlib import suppress
 from shimd.linux import libc
 from shimd.oci import has_create_hooks
 from shimd.oci_fields import refuse
-from shimd.worker import privileges, sandbox
+from shimd.worker import privileges, sandbox, scheduling
 from shimd.worker.messages import Plan
 from shimd.worker.seal import seal
 from shimd.worker.steps import Steps
@@ -30,7 +30,7 @@ def prepare(plan: Plan, be_held: Callable[[], None]) -> Callable[[], int]:
     :param be_held: returns when its hooks have been run
     :raises ShimdError: one sentence
     """
-    spec, process = plan["spec"], plan["process"]
+    spec = plan["spec"]
     refuse(spec)
     program = os.open(plan["pause"], os.O_RDONLY | os.O_CLOEXEC) if plan.get("pause") else None
     sandbox.first_steps(first := Steps(), plan)
@@ -43,11 +43,19 @@ def prepare(plan: Plan, be_held: Callable[[], None]) -> Callable[[], int]:
         os.close(clocks)
     if has_create_hooks(spec):
         be_held()
+    last = _last_steps(plan)
     _empty_root(plan["bundle"])
-    # No filter: the one for guests forbids the program, which is ours; nor anything that it does not need.
-    privileges.drop(last := Steps(), {**process, "capabilities": {}, "noNewPrivileges": True}, None)
     last.take()
     return lambda: _become(program) if program is not None else _wait()
+
+
+def _last_steps(plan: Plan) -> Steps:
+    """No filter: the one for guests forbids the program, which is ours; nor anything that it does not need."""
+    steps, process = Steps(), plan["process"]
+    sandbox.label(steps, process)
+    scheduling.treat(steps, plan["spec"], process, further=False)
+    privileges.drop(steps, {**process, "capabilities": {}, "noNewPrivileges": True}, None)
+    return steps
 
 
 def _empty_root(bundle: str) -> None:

@@ -166,9 +166,7 @@ def first_steps(steps: Steps, plan: Plan) -> None:
 
 def last_steps(world: World, plan: Plan) -> None:
     steps, spec, process = world.steps, plan["spec"], plan["process"]
-    for _file, value in _labels(process):
-        steps.call("write", _LABEL_FD, value, len(value), says=f"security label {value.decode()}")
-        steps.call("close", _LABEL_FD, says="security label", policy=Policy.TRY)
+    label(steps, process)
     if len(world.fds) > _MOST:
         raise InvalidArgument(f"{len(world.fds)} mounts in /proc and listening sockets are too many")
     if world.cwd is not None:
@@ -181,6 +179,13 @@ def last_steps(world: World, plan: Plan) -> None:
     privileges.drop(steps, process, plan.get("seccomp"), seccomp_flags(spec), dumpable=not _meets_hooks(plan))
     if world.cwd is None:
         steps.call("chdir", os.fsencode(process["cwd"]), says=_SAYS_CWD.format(process["cwd"]))
+
+
+def label(steps: Steps, process: Process) -> None:
+    """For AppArmor or SELinux, by what :func:`first_steps` has opened."""
+    for _file, value in _labels(process):
+        steps.call("write", _LABEL_FD, value, len(value), says=f"security label {value.decode()}")
+        steps.call("close", _LABEL_FD, says="security label", policy=Policy.TRY)
 
 
 def _meets_hooks(plan: Plan) -> bool:
