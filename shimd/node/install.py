@@ -174,8 +174,8 @@ def _check_units(units: Sequence[Change]) -> None:
 
 
 def _is_a_shimds(unit: Path) -> bool:
-    """Whether it says so, of whatever version: that it runs ``shimd serve``, or listens where launchers ask. A link that
-    leads nowhere is nobody's."""
+    """Whether it says so, of whatever version: that it runs ``shimd serve``, or listens where launchers ask.
+    A link that leads nowhere is nobody's."""
     if unit.is_symlink() and not unit.exists():
         return True
     lines = (read(unit) or "").splitlines()
