@@ -8,7 +8,8 @@ import pytest
 from shimd.cli.node import do_install, do_uninstall
 from shimd.errors import FailedPrecondition
 from shimd.launcher.build import ENGINES
-from shimd.node import check
+from shimd.node import check, doctor
+from shimd.node.distributions import PATH
 from shimd.node.install import Node
 from tests.e2e.containerd import LAUNCHERS, VERSIONS, Version
 from tests.unit.node.rancher import Node as Rancher
@@ -274,6 +275,9 @@ def test_one_that_ends_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest
     """Then the one that is installed is asked."""
     monkeypatch.setattr(check, "process", lambda _address: Path("/proc/4194305"))
     assert check._executable("/run/containerd/containerd.sock") is None
+    monkeypatch.setattr(doctor, "_process", lambda: Path("/proc/4194305"))
+    assert doctor._containerd_command() is None
+    assert doctor._path_of_containerd() == PATH
 
 
 def test_a_link_of_an_installation_that_is_gone_is_replaced(node: Node, tmp_path: Path) -> None:
