@@ -6,7 +6,7 @@ import resource
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,14 @@ def held(bundle: Path, program: str, process: Any = None, linux: Any = None) -> 
             os._exit(pod.prepare(whole, lambda: None)())
         finally:
             os._exit(70)
-    waiting(pid)
-    yield pid
+    try:
+        waiting(pid)
+        yield pid
+    finally:
+        with suppress(ChildProcessError):  # a test that failed has not waited for it
+            if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def io_priority(pid: int) -> int:
