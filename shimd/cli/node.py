@@ -1,5 +1,7 @@
 """``shimd install``, ``uninstall`` and ``doctor``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import click
@@ -11,7 +13,7 @@ from shimd.cli.plain import document
 from shimd.errors import FailedPrecondition
 from shimd.node import changes, doctor
 from shimd.node.changes import Change
-from shimd.node.install import Node, Plan, disable, enable, install, reload, uninstall
+from shimd.node.install import Node, Plan, disable, enabled, install, reload, uninstall
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -22,13 +24,14 @@ def do_install(node: Node, dry_run: bool, restart: bool) -> None:
     if dry_run:
         _show(todo)
         return
-    unchecked = _checked(plan, todo)
-    _tell(todo, *plan.notes, *unchecked)
     if node.has_systemd:
-        enable()
-        if restart:
-            plan.restart()
+        with plan.restarted(), _checked(plan, todo) as unchecked, enabled():
+            if restart:
+                plan.restart()
+        _tell(todo, *plan.notes, *unchecked)
     else:
+        with _checked(plan, todo) as unchecked:
+            _tell(todo, *plan.notes, *unchecked)
         _refuse_restart(restart)
         _say("no systemd here: the first launcher starts the daemon")
     if todo and not restart:
@@ -42,7 +45,8 @@ def do_uninstall(node: Node, dry_run: bool, restart: bool) -> None:
     if dry_run:
         _show([*configuration, *rest])
         return
-    unchecked = _checked(plan, configuration)
+    with _checked(plan, configuration) as unchecked:
+        pass
     if node.has_systemd and any(change.path.name == "shimd.socket" for change in rest):
         disable()
     with changes.applied(rest):
@@ -55,11 +59,13 @@ def do_uninstall(node: Node, dry_run: bool, restart: bool) -> None:
         _refuse_restart(restart)
 
 
-def _checked(plan: Plan, todo: list[Change]) -> list[str]:
-    """All of it done, if the node's containerd can then still read its configuration; else nothing."""
+@contextmanager
+def _checked(plan: Plan, todo: list[Change]) -> Iterator[list[str]]:
+    """All of it done, if the node's containerd can then still read its configuration and the block does not fail; else
+    nothing."""
     with changes.applied(todo):
         unchecked = plan.accepted()
-    return [unchecked] if unchecked else []
+        yield [unchecked] if unchecked else []
 
 
 def _tell(todo: list[Change], *notes: str) -> None:

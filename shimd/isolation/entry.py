@@ -8,18 +8,19 @@ from shimd.errors import InvalidArgument
 from shimd.isolation import privileges
 from shimd.oci import Process
 from shimd.oci.fields import SELINUX
+from shimd.protocol.constants import Policy
 from shimd.protocol.steps import Steps
 
 #: Where a worker has a file of its security module open, if there is one.
-LABEL_FD = 301
+_LABEL_FD = 301
 
 
 def first_steps(steps: Steps, process: Process, cgroups: Sequence[str], unified: str | None, *, terminal: bool) -> None:
     """What comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
     steps.join_cgroup(cgroups, unified)
     privileges.account(steps, process)
-    for file, _value in labels(process):
-        steps.open(file, os.O_WRONLY, LABEL_FD, f"security label {file}")
+    for file, _value in _labels(process):
+        steps.open(file, os.O_WRONLY, _LABEL_FD, f"security label {file}")
     if terminal:
         steps.call("setsid", says="a session of its own")
         steps.call("ioctl", 0, termios.TIOCSCTTY, 0, says="the terminal")
@@ -27,7 +28,14 @@ def first_steps(steps: Steps, process: Process, cgroups: Sequence[str], unified:
     privileges.limit(steps, process)
 
 
-def labels(process: Process) -> list[tuple[str, bytes]]:
+def label(steps: Steps, process: Process) -> None:
+    """AppArmor's or SELinux's label, by what :func:`first_steps` has opened."""
+    for _file, value in _labels(process):
+        steps.call("write", _LABEL_FD, value, len(value), says=f"security label {value.decode()}")
+        steps.call("close", _LABEL_FD, says="security label", policy=Policy.TRY)
+
+
+def _labels(process: Process) -> list[tuple[str, bytes]]:
     """AppArmor and SELinux: what is to be written where.
 
     :raises InvalidArgument: the node has not what is asked for

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from shimd.errors import InvalidArgument, NotFound, reason
 from shimd.formats.magic import is_native
 from shimd.isolation import devices, mounts, privileges, rootfs, scheduling
-from shimd.isolation.entry import LABEL_FD, first_steps, labels
+from shimd.isolation.entry import first_steps, label
 from shimd.isolation.late_mounts import Inner
 from shimd.isolation.listeners import listener
 from shimd.isolation.namespaces import enter_namespaces, known
@@ -147,9 +147,7 @@ def find_jail(plan: JoinJail) -> Jail:
 
 def last_steps(jail: Jail, plan: JailPlan) -> None:
     steps, spec, process = jail.steps, plan.spec, plan.process
-    for _file, value in labels(process):
-        steps.call("write", LABEL_FD, value, len(value), says=f"security label {value.decode()}")
-        steps.call("close", LABEL_FD, says="security label", policy=Policy.TRY)
+    label(steps, process)
     if len(jail.fds) > _MOST:
         raise InvalidArgument(f"{len(jail.fds)} mounts in /proc and listening sockets are too many")
     if jail.cwd is not None:

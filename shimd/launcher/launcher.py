@@ -119,8 +119,9 @@ def delete(engine: str, flags: "dict[str, str]") -> bytes:
         reply = []
     if len(reply) == 5 and reply[0] == b"ok" and all(field.isdigit() for field in reply[1:]):
         return delete_response(*map(int, reply[1:]))
+    hooks = claimed_hooks()
     pid = clean_up(record)
-    run_poststop(flags["id"])
+    run_poststop(flags["id"], hooks)
     return delete_response(pid)
 
 
@@ -270,18 +271,40 @@ def clean_up(record: bytes) -> int:
     return int(pid) if pid.isdigit() else 0
 
 
-def run_poststop(id: str) -> None:
-    """The container's poststop hooks; what fails is a warning. Native containers', too: nobody asks their runtime."""
+def claimed_hooks() -> "list[int]":
+    """Numbers of the poststop hooks that are ours to run. The daemon may be at it, and only slow: a hook is for the
+    first who makes its file."""
     try:
         config = read("config.json")
     except OSError:
-        return
+        return []
     if b'"poststop"' not in config:
+        return []
+    from json import loads
+
+    hooks = (loads(config).get("hooks") or {}).get("poststop") or []
+    return [number for number in range(len(hooks)) if claim(f"shimd.poststop.{number}")]
+
+
+def claim(path: str) -> bool:
+    try:
+        posix.close(posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    except OSError:  # a disk that is full, say: rather twice than not at all
+        pass
+    return True
+
+
+def run_poststop(id: str, numbers: "list[int]") -> None:
+    """Those of the container's poststop hooks; what fails is a warning. Native containers', too: nobody asks their
+    runtime."""
+    if not numbers:
         return
     from json import dumps, loads
 
-    spec = loads(config)
-    hooks = (spec.get("hooks") or {}).get("poststop") or []
+    spec = loads(read("config.json"))
+    hooks = spec["hooks"]["poststop"]
     state = {
         "ociVersion": "1.3.0",
         "id": id,
@@ -290,7 +313,8 @@ def run_poststop(id: str) -> None:
         "annotations": spec.get("annotations") or {},
     }
     default = ["PATH=" + environment("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")]
-    for index, hook in enumerate(hooks):
+    for index in numbers:
+        hook = hooks[index]
         path, env, seconds = hook["path"], hook.get("env"), min(hook.get("timeout") or DELETE_TIMEOUT, DELETE_TIMEOUT)
         command = hook.get("args") or [path]
         trouble = run_hook(path, command, default if env is None else env, seconds, encode(dumps(state)))

@@ -16,10 +16,13 @@ from shimd.errors import FailedPrecondition
 from shimd.linux.peer import peer_pid
 from shimd.node.changes import read
 from shimd.node.configs import Config
-from shimd.node.containerd import effective, names_of
+from shimd.node.containerd import effective, names_of, uses_base
 from shimd.node.distributions import PATH, PLAIN, below
 
 _IMPORTS = re.compile(r"^([ \t]*imports[ \t]*=[ \t]*)(\[[^]]*\])", re.MULTILINE)
+#: The containerd of k3s and rke2, and the first that came with ``{{ template "base" . }}`` (k3s, pull request 7991).
+_OWN_VERSION = re.compile(r"\bv(\d+)\.(\d+)\.(\d+)-k3s")
+_WITH_BASE = (1, 7, 3)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def accepted(config: Config, root: Path, runtimes: Sequence[str]) -> str | None:
     if program is None:
         return f"no containerd of {config.distribution.name} was found on this node: its configuration was not checked"
     try:
-        program.run("--version").check_returncode()
+        _check_base(config, program.run("--version"))
         with _file(config, root, runtimes) as path:
             done = program.run("--config", str(path), "config", "dump")
             said = done.stderr.replace(str(path), str(config.main))
@@ -65,7 +68,11 @@ def accepted(config: Config, root: Path, runtimes: Sequence[str]) -> str | None:
         return f"{program.path} does not run here, so that containerd's configuration was not checked: {error}"
     if done.returncode != 0:
         raise FailedPrecondition(f"containerd refuses its configuration, and all is as it was: {_reason(said)}")
-    for name in sorted(set(names_of(config)) - _runtimes(done.stdout)):
+    try:
+        seen = _runtimes(done.stdout)
+    except (tomllib.TOMLDecodeError, AttributeError, TypeError) as error:
+        return f"what {program.path} prints as its configuration is not understood, so that it was not checked: {error}"
+    for name in sorted(set(names_of(config)) - seen):
         raise FailedPrecondition(f"containerd does not see the runtime {name} in {config.path}, and all is as it was")
     return None
 
@@ -75,10 +82,36 @@ def _program(config: Config, root: Path) -> Program | None:
     places = [str(below(root, config.distribution.programs) / "containerd")]
     if config.distribution == PLAIN:
         named = os.environ.get("CONTAINERD_ADDRESS")
-        running = process(named or PLAIN.address) if named or root == Path("/") else None
+        running = _executable(named or PLAIN.address) if named or root == Path("/") else None
         installed = shutil.which("containerd", path=PATH) if root == Path("/") else None
-        places = [*([os.readlink(running / "exe")] if running else []), *([installed] if installed else places)]
+        places = [*([running] if running else []), *([installed] if installed else places)]
     return next((Program(place) for place in places if os.access(place, os.X_OK)), None)
+
+
+def _executable(address: str) -> str | None:
+    """Of the containerd that answers there; none if it ends meanwhile, or is not for us to look at."""
+    found = process(address)
+    try:
+        return os.readlink(found / "exe") if found else None
+    except OSError:
+        return None
+
+
+def _check_base(config: Config, version: subprocess.CompletedProcess[str]) -> None:
+    """Whether k3s or rke2 has the template that ours is built upon: by the containerd that it brings.
+
+    :raises FailedPrecondition: it has not, and would not start
+    :raises subprocess.CalledProcessError: it does not tell
+    """
+    version.check_returncode()
+    own = _OWN_VERSION.search(version.stdout)
+    if own is None or not uses_base(config) or tuple(map(int, own.groups())) >= _WITH_BASE:
+        return
+    name = config.distribution.name
+    raise FailedPrecondition(
+        f'this {name} is too old: it has no template "base" ({name} has since September 2023: 1.24.17, 1.25.13, '
+        f"1.26.8, 1.27.5, 1.28.1). Update it, or put its whole template into {config.path}; all is as it was"
+    )
 
 
 def process(address: str) -> Path | None:

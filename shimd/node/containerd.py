@@ -30,6 +30,7 @@ _ANNOTATIONS = "shimd.io/*"
 _RUNC = "io.containerd.runc.v2"
 _OURS = "# written by shimd install\n"
 _BASE = '{{ template "base" . }}\n'
+_INCLUDES_BASE = re.compile(r"""\{\{-?\s*template\s+"base\"""")
 #: What makes a template have the distribution's own tables.
 _WRITES_TABLES = re.compile(r"""\{\{-?\s*template\s+"base"|\.ExtraRuntimes""")
 _GUARD = '# {{{{ if not (index .ExtraRuntimes "{name}").RuntimeType }}}}\n{table}# {{{{ end }}}}\n'
@@ -106,6 +107,11 @@ def effective(config: Config, runtimes: Sequence[str]) -> str:
     found = _runtimes(config, table(config.main, main))
     names = [name for name in runtimes if name in _names(config, tables) and name not in found]
     return block.joined(main, _tables(config, names, found, guarded=False))
+
+
+def uses_base(config: Config) -> bool:
+    """Whether a template includes the distribution's own."""
+    return config.template and bool(_INCLUDES_BASE.search(read(config.path) or ""))
 
 
 def names_of(config: Config) -> list[str]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -235,8 +236,8 @@ def _process() -> Path | None:
 def _path_of_containerd() -> str:
     """Its PATH, as it was started; what systemd gives it if it does not run."""
     process = _process()
-    if process is not None:
-        for variable in (process / "environ").read_bytes().split(b"\0"):
+    with suppress(OSError):  # it has ended meanwhile
+        for variable in (process / "environ").read_bytes().split(b"\0") if process else []:
             if variable.startswith(b"PATH="):
                 return os.fsdecode(variable[5:])
     return PATH
@@ -247,10 +248,14 @@ def _containerd_command() -> list[str] | None:
     process = _process()
     if process is None:
         return None
-    words = [os.fsdecode(word) for word in (process / "cmdline").read_bytes().split(b"\0")]
+    try:
+        program = os.readlink(process / "exe")
+        words = [os.fsdecode(word) for word in (process / "cmdline").read_bytes().split(b"\0")]
+    except OSError:  # it has ended meanwhile
+        return None
     flags = [words[place : place + 2] for place, word in enumerate(words) if word in ("-c", "--config")]
     joined = [[word] for word in words if word.startswith("--config=")]  # k0s
-    return [os.readlink(process / "exe"), *next(iter([*flags, *joined]), [])]
+    return [program, *next(iter([*flags, *joined]), [])]
 
 
 def _run(command: list[str], program: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,8 @@ import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,13 +15,18 @@ from shimd.engines.registry import engine_names
 from shimd.errors import FailedPrecondition, InvalidArgument
 from shimd.launcher.build import ENGINES, shim_names
 from shimd.node import check, containerd
-from shimd.node.changes import Change
+from shimd.node.changes import Change, read
 from shimd.node.distributions import PATH, PLAIN, Distribution
 
-UNITS = ("shimd.service", "shimd.socket")
+_SOCKET = "shimd.socket"
+UNITS = ("shimd.service", _SOCKET)
+#: What ``enable --now`` does, and what undoes it.
+_UNDO = {"is-active": "stop", "is-enabled": "disable"}
 _UNIT_DIRECTORY = "etc/systemd/system"
 #: What systemd takes for a program (``string_is_safe`` in its src/basic/string-util.c).
 _EXECUTABLE = re.compile(r"""[^\x00-\x1f\x7f"'\\]+""")
+_SERVES = re.compile(r"ExecStart=.*/shimd\"? serve\b")
+_LISTENS = re.compile(r"ListenStream=\S*/launch\.sock")
 _EXEC = "ExecStart=/usr/local/bin/shimd serve"
 
 
@@ -71,7 +77,33 @@ class Plan:
 
         :raises FailedPrecondition: systemd cannot
         """
-        _systemctl("restart", _unit_of(self.config.distribution.services))
+        _systemctl("restart", self._unit)
+
+    @contextmanager
+    def restarted(self) -> Iterator[None]:
+        """Around changes and a restart: if that fails, and the changes are undone, what ran before is started again.
+
+        :raises FailedPrecondition: what the block raises; and if it does not start again either, that, too
+        """
+        ran = _is("is-active", self._unit)
+        try:
+            yield
+        except BaseException as error:
+            _systemctl("daemon-reload")
+            if ran and not _is("is-active", self._unit):
+                self._start_again(error)
+            raise
+
+    def _start_again(self, error: BaseException) -> None:
+        try:
+            _systemctl("reset-failed", self._unit)  # its attempts to start are counted, and limited
+            self.restart()
+        except FailedPrecondition as again:
+            raise FailedPrecondition(f"{error}; but nor does it start so: {again}") from None
+
+    @property
+    def _unit(self) -> str:
+        return _unit_of(self.config.distribution.services)
 
 
 def install(node: Node) -> Plan:
@@ -82,7 +114,8 @@ def install(node: Node) -> Plan:
     _check_programs(node)
     config = _config(node)
     _check_free(links := _links(node))
-    changes = [*links, *_units(node, config)]
+    _check_units(units := _units(node, config))
+    changes = [*links, *units]
     configuration = containerd.installed(config, node.runtimes)
     return Plan(node, config, changes, configuration, containerd.notes(config, node.runtimes))
 
@@ -91,7 +124,8 @@ def uninstall(node: Node) -> Plan:
     """All that :func:`install` has put there, gone."""
     config = _config(node)
     links = [change for change in _links(node) if _is_ours(change)]
-    gone = [Change(change.path) for change in (*links, *_units(node, config))]
+    units = [change for change in _units(node, config) if _is_a_shimds(change.path)]
+    gone = [Change(change.path) for change in (*links, *units)]
     return Plan(node, config, gone, containerd.uninstalled(config))
 
 
@@ -130,6 +164,22 @@ def _check_free(links: Sequence[Change]) -> None:
             raise FailedPrecondition(
                 f"{change.path} is there, and not shimd's: move it away, or name another directory by --bin-dir"
             )
+
+
+def _check_units(units: Sequence[Change]) -> None:
+    """:raises FailedPrecondition: a unit of that name is somebody else's, or masked"""
+    for change in units:
+        if os.path.lexists(change.path) and not _is_a_shimds(change.path):
+            raise FailedPrecondition(f"{change.path} is there, and not shimd's: move it away")
+
+
+def _is_a_shimds(unit: Path) -> bool:
+    """Whether it says so, of whatever version: that it runs ``shimd serve``, or listens where launchers ask.
+    A link that leads nowhere is nobody's."""
+    if unit.is_symlink() and not unit.exists():
+        return True
+    lines = (read(unit) or "").splitlines()
+    return any(_SERVES.match(line) or _LISTENS.fullmatch(line) for line in lines)
 
 
 def _is_of_a_shimd(path: Path) -> bool:
@@ -185,10 +235,21 @@ def _quoted(program: Path) -> str:
     return f'"{word}"' if " " in word else word
 
 
-def enable() -> None:
-    """Tell systemd of units that are there now."""
+@contextmanager
+def enabled() -> Iterator[None]:
+    """Tell systemd of units that are there now; if the block fails, they are as they were."""
+    before = {question: _is(question, _SOCKET) for question in _UNDO}
     _systemctl("daemon-reload")
-    _systemctl("enable", "--now", "shimd.socket")
+    try:
+        _systemctl("enable", "--now", _SOCKET)
+        yield
+    except BaseException as error:
+        for question, undo in _UNDO.items():
+            if not before[question]:
+                _systemctl(undo, *UNITS)
+        if isinstance(error, FailedPrecondition):
+            raise FailedPrecondition(f"{error}; all is as it was") from None
+        raise
 
 
 def disable() -> None:
@@ -200,12 +261,14 @@ def _unit_of(services: Sequence[str]) -> str:
     """The one that runs, or is to; the first if none is there."""
     for question in ("is-active", "is-enabled"):
         for name in services:
-            if (
-                subprocess.run(["systemctl", "--quiet", question, name], capture_output=True, check=False).returncode
-                == 0
-            ):
+            if _is(question, name):
                 return name
     return services[0]
+
+
+def _is(question: str, unit: str) -> bool:
+    done = subprocess.run(["systemctl", "--quiet", question, unit], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def reload() -> None:

@@ -126,6 +126,10 @@ class Spec(TypedDict, total=False):
     linux: Linux
 
 
+#: Where Docker and nerdctl mount the init process of ``--init``.
+INITS = ("/sbin/docker-init", "/sbin/tini")
+
+
 def has_create_hooks(spec: Spec) -> bool:
     """Whether there are hooks to be run once a container's namespaces are there, and before its root is all it sees."""
     hooks = spec.get("hooks", {})
@@ -161,7 +165,18 @@ def load_spec(bundle: Path) -> Spec:
     from shimd.oci import fields  # the supervisor's and the jailer's: the others read what these have checked
 
     fields.check(cast(dict[str, Any], spec), str(path))
-    return spec
+    return _without_init(spec)
+
+
+def _without_init(spec: Spec) -> Spec:
+    """As if ``docker run --init`` had not been said (nerdctl's neither), which mounts a native program and has it run
+    the image's: a worker is the init process that is asked for. A native container's runtime has its own copy."""
+    args = spec["process"]["args"]
+    mounts = spec.get("mounts", [])
+    others = [mount for mount in mounts if mount["destination"] != args[0]]
+    if args[0] not in INITS or args[1:2] != ["--"] or len(args) < 3 or others == mounts:
+        return spec
+    return Spec(**{**spec, "process": Process(**{**spec["process"], "args": args[2:]}), "mounts": others})
 
 
 def check_process(process: Any, where: str) -> None:

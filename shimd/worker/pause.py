@@ -11,8 +11,8 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-from shimd.isolation import privileges
-from shimd.isolation.entry import first_steps
+from shimd.isolation import privileges, scheduling
+from shimd.isolation.entry import first_steps, label
 from shimd.isolation.namespaces import enter_namespaces
 from shimd.isolation.sysctls import set_sysctls
 from shimd.isolation.time_namespace import time_namespace
@@ -46,11 +46,19 @@ def prepare(plan: Pause, be_held: Callable[[], None]) -> Callable[[], int]:
         os.close(clocks)
     if has_create_hooks(spec):
         be_held()
+    last = _last_steps(plan)
     _empty_root(plan.bundle)
-    # No filter: the one for guests forbids the program, which is ours; nor anything that it does not need.
-    privileges.drop(last := Steps(), {**process, "capabilities": {}, "noNewPrivileges": True}, None)
     last.take()
     return lambda: _become(program) if program is not None else _wait()
+
+
+def _last_steps(plan: Pause) -> Steps:
+    """No filter: the one for guests forbids the program, which is ours; nor anything that it does not need."""
+    steps, process = Steps(), plan.spec["process"]
+    label(steps, process)
+    scheduling.treat(steps, plan.spec, process, further=False)
+    privileges.drop(steps, {**process, "capabilities": {}, "noNewPrivileges": True}, None)
+    return steps
 
 
 def _empty_root(bundle: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from tests.e2e import leftovers
 from tests.e2e.box import RUNTIMES, WASMER_SDK, Box, content, ours_only, until, wasm_only
 from tests.e2e.bundle import Bundle
-from tests.e2e.containerd import Result
+from tests.e2e.containerd import LAUNCHERS, Result, Version
+from tests.e2e.http_app import on_wasmtime
 
 #: Notes its kind, the state that it is told, and where it is; then ends as it is told to.
 SCRIPT = """\
@@ -270,3 +272,30 @@ def test_an_interpreter_of_the_image_gets_at_no_program_of_the_node(bundle: Hook
     assert "mine" not in done.err and "exit status 9" not in done.err
     assert "timeout of 2" in done.err, "it was executed, and is what waits for a pod's end"
     bundle.box.remove("app")
+
+
+@on_wasmtime
+@pytest.mark.parametrize("kind", ["native", "wasm"])
+def test_poststop_hooks_of_a_daemon_that_is_slow_are_run_once(
+    own_box: Box, version: Version, tmp_path: Path, programs: tuple[bytes, bytes], kind: str
+) -> None:
+    """The launcher, which containerd has delete what nobody answers for, waits for two seconds."""
+    if version.name == "debian":
+        pytest.skip("nothing of it is containerd's affair")
+    bundle = Hooked(own_box, tmp_path, programs[kind == "wasm"])
+    hooks = [bundle.hook("poststop", command="busybox sleep 3"), bundle.hook("poststop")]
+    bundle.run_hooks({"poststop": hooks}, "sleep", "600", flags=("-d",))
+    containerd = own_box.containerd
+    place = containerd.bundle(own_box.namespace, "app")
+    flags = {"namespace": own_box.namespace, "address": containerd.address, "id": "app", "bundle": place}
+    words = [str(word) for name, value in flags.items() for word in (f"-{name}", value)]
+    shim = LAUNCHERS / "containerd-shim-wasmtime-v1"
+    subprocess.run([shim, *words, "delete"], env=containerd.env, check=True, capture_output=True)
+    until(lambda: len(bundle.kinds()) == 2, "both of the hooks")
+    until(lambda: not (place / "shimd.task").exists(), "the daemon to be through")
+    containerd.stop()  # it does not know what was done in its name
+    shutil.rmtree(place)
+    containerd.start()
+    own_box.remove("app")
+    assert not leftovers.settled(own_box.leftovers)
+    assert bundle.kinds() == ["poststop"] * 2

@@ -9,6 +9,8 @@ import pytest
 from tests.e2e.box import RUNTIMES, WASM, WASMER_SDK, Box, wasm_only
 from tests.e2e.bundle import Bundle
 from tests.e2e.containerd import Version
+from tests.e2e.docker.engine import make_init
+from tests.e2e.http_app import on_wasmtime
 from tests.e2e.test_isolation import status
 
 DAY = 86400
@@ -29,6 +31,20 @@ def new_enough(version: Version) -> None:
 def bundle(box: Box, tmp_path: Path, programs: tuple[bytes, bytes]) -> Bundle:
     native, wasm = programs
     return Bundle(box, tmp_path, native if box.runtime.native else wasm)
+
+
+@on_wasmtime
+def test_an_init_process_of_a_native_program(box: Box, tmp_path: Path, programs: tuple[bytes, bytes]) -> None:
+    """As ``docker run --init`` asks for it: it is the native runtime's, and a WebAssembly program needs none."""
+    make_init(tmp_path / "bin/init")
+    for name, program, said in zip(("native", "wasm"), programs, ("init\n", ""), strict=True):
+        bundle = Bundle(box, tmp_path / name, program)
+        spec = bundle.spec("echo", "one")
+        spec["process"]["args"][:0] = ["/sbin/docker-init", "--"]
+        mount = {"source": str(tmp_path / "bin/init"), "type": "bind", "options": ["bind", "ro"]}
+        spec["mounts"].append({"destination": "/sbin/docker-init", **mount})
+        done = bundle.run(spec)
+        assert (done.out, done.err) == ("one\n", said)
 
 
 def uptime(said: str) -> float:

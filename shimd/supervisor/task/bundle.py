@@ -1,7 +1,8 @@
-"""The bundle: the directory that containerd made for one container, and the two files that we put there.
+"""The bundle: the directory that containerd made for one container, and the files that we put there.
 
 ``address`` is written by the launcher; ``shimd.task`` by us, for as long as the task exists: all that the launcher's
-``delete`` needs to clean up without a daemon (``shimd/launcher/PROTOCOL.md``).
+``delete`` needs to clean up without a daemon (``shimd/launcher/PROTOCOL.md``). ``shimd.poststop.N`` says that somebody
+runs, or has run, that poststop hook.
 """
 
 import os
@@ -33,6 +34,28 @@ def _write(path: str, lines: Sequence[str]) -> None:
         os.write(fd, os.fsencode("\n".join(lines) + "\n"))
     finally:
         os.close(fd)
+
+
+def claim_last_hook(bundle: Path, number: int) -> bool:
+    """Whether a poststop hook is ours to run, and not the launcher's: the first who asks has it."""
+    try:
+        os.close(os.open(_claim(bundle, number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except (FileExistsError, FileNotFoundError):  # or the launcher is through, and the bundle is gone
+        return False
+    except OSError:  # a disk that is full, say: rather twice than not at all
+        return True
+    return True
+
+
+def forget_claims(bundle: Path, count: int) -> None:
+    """Of another container that had this bundle before."""
+    for number in range(count):
+        with suppress(OSError):
+            os.unlink(_claim(bundle, number))
+
+
+def _claim(bundle: Path, number: int) -> str:
+    return f"{bundle}/shimd.poststop.{number}"
 
 
 def remove_record(bundle: Path) -> None:

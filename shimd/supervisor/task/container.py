@@ -84,6 +84,7 @@ class Container:
         """
         self = cls(context, id, bundle, oci.load_spec(bundle), streams)
         self.rootfs = rootfs
+        self.hooks.begin()
         try:
             await self._make_init(options)
             assert self.cgroup is not None
@@ -180,7 +181,7 @@ class Container:
 
     async def _remove_what_is_left(self) -> None:
         if self.native is not None:
-            await self.native.delete()
+            await self.native.delete(forget=self.hooks.claim_last())
         if self.cgroup is not None and self.hooks.run_inside:
             await to_thread.run_sync(self.cgroup.kill)
         await self._remove_cgroup()

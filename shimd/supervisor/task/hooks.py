@@ -24,6 +24,7 @@ from shimd.linux.memory_file import memory_file
 from shimd.log import logger
 from shimd.protocol.plans import HookCommand, JoinJail
 from shimd.protocol.steps import Steps
+from shimd.supervisor.task import bundle as bundle_files
 from shimd.supervisor.task import plans
 from shimd.supervisor.task.context import Context
 from shimd.supervisor.workers.fork_client import ANYWHERE, Birthplace
@@ -64,6 +65,15 @@ class Hooks:
     def are_last(self) -> bool:
         """Whether some are to be run when all else is gone."""
         return bool(self._hooks.get("poststop"))
+
+    def begin(self) -> None:
+        """None of them has been run yet."""
+        bundle_files.forget_claims(self._bundle, len(self._hooks.get("poststop", [])))
+
+    def claim_last(self) -> bool:
+        """Whether all that are to be run last are ours to run, or another's who is asked to by us."""
+        numbers = range(len(self._hooks.get("poststop", [])))
+        return all(bundle_files.claim_last_hook(self._bundle, number) for number in numbers)
 
     @property
     def run_inside(self) -> bool:
@@ -111,8 +121,10 @@ class Hooks:
         await self._run("poststart", "running", pid, self._node)
 
     async def stopped(self) -> None:
-        """poststop: what fails is a warning, and the others follow."""
+        """poststop: what fails is a warning, and the others follow. Each is run once, by us or by the launcher."""
         for number, hook in enumerate(self._hooks.get("poststop", [])):
+            if not bundle_files.claim_last_hook(self._bundle, number):
+                continue
             limited = oci.Hook(**{**hook, "timeout": min(hook.get("timeout", LONGEST), LONGEST)})
             try:
                 await self._run_one("poststop", number, limited, self._state("stopped", None), self._node)

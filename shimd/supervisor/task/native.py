@@ -65,10 +65,14 @@ class Native:
             file.write_text(json.dumps(process.spec))
             return await self._make(process, [], "exec", "--detach", "--process", str(file))
 
-    async def delete(self) -> None:
-        """Remove what the runtime keeps, and the root file system's mounts. Quietly, if there is nothing."""
-        with suppress(OSError):  # a container must be deletable, even if its runtime is gone from the node
-            await self._forget_any()
+    async def delete(self, *, forget: bool) -> None:
+        """Remove what the runtime keeps, and the root file system's mounts. Quietly, if there is nothing.
+
+        :param forget: whether the runtime is asked to, which runs poststop hooks; else the launcher does both
+        """
+        if forget:
+            with suppress(OSError):  # a container must be deletable, even if its runtime is gone from the node
+                await self._forget_any()
         await to_thread.run_sync(_unmount_all, self._rootfs)
 
     async def _forget_any(self) -> None:

@@ -33,7 +33,7 @@ class ProcessPlan:
 
     @property
     def emulates_signals(self) -> bool:
-        """Whether it is process 1 of a pid namespace, and runs a guest (:mod:`.signals`)."""
+        """Whether it is process 1 of a pid namespace, and runs a guest (:mod:`shimd.supervisor.task.signals`)."""
         return isinstance(self.place, NewJail) and self.birthplace.pidns == "new"
 
     @property

@@ -30,6 +30,23 @@ exec "$@"
 """
 
 
+#: A stand-in for docker-init, called as ``docker-init -- PROGRAM ARGUMENTS``: says that it is there.
+_INIT = """\
+#include <unistd.h>
+int main(int count, char **words) {
+    write(2, "init\\n", 5);
+    return count > 2 ? execv(words[2], words + 2) : 64;
+}
+"""
+
+
+def make_init(path: Path) -> None:
+    path.parent.mkdir()
+    source = path.with_suffix(".c")
+    source.write_text(_INIT)
+    subprocess.run(["gcc", "-static", "-w", "-o", path, source], check=True)
+
+
 class Engine:
     """``dockerd``, and ``docker`` to drive it."""
 
@@ -43,12 +60,13 @@ class Engine:
         self.env = {
             **shimd_environment(directory),
             audit.NAME: str(self.audit),
-            "PATH": f"{LAUNCHERS}:{PROGRAMS}:{CONTAINERD}:{SYSTEM}",
+            "PATH": f"{LAUNCHERS}:{PROGRAMS}:{CONTAINERD}:{directory}/bin:{SYSTEM}",
             "HOME": str(directory),
             "DOCKER_HOST": f"unix://{directory}/docker.sock",
             "DOCKER_CLI_HINTS": "false",
         }
         (directory / "daemon.json").write_text(json.dumps(CONFIGURATION))
+        make_init(directory / "bin/docker-init")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

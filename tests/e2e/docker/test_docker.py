@@ -23,6 +23,16 @@ def test_run(docker: Docker) -> None:
     assert docker.run("read", "/data/note", flags=("--workdir=/nowhere/yet",)).out == "a note\n"
 
 
+@on_all
+def test_with_an_init_process(docker: Docker) -> None:
+    """``init: true`` in a Compose file: a worker is that already, so the program is the image's, and its codes are."""
+    done = docker.run("echo", "one", flags=("--init",))
+    assert (done.code, done.out, done.err) == (0, "one\n", "")
+    done = docker.run(flags=("--init", "--entrypoint=nope.wasm"))
+    assert done.code == 127
+    assert "nope.wasm: executable file not found in $PATH" in done.err
+
+
 def test_a_name_of_its_own(engine: Engine) -> None:
     assert engine.docker("run", "--rm", "--runtime=wasm", guests.WASM, "echo", "one").out == "one\n"
 

@@ -54,6 +54,48 @@ def test_installed_and_uninstalled(machine: Machine) -> None:
     shutil.rmtree(machine.root / "run/shimd", ignore_errors=True)
 
 
+#: containerd, as far as systemd can tell: one that does not start with our runtimes.
+DOES_NOT_START = """\
+[Service]
+ExecStartPre=/bin/sh -c '! grep -q wasmtime /etc/containerd/config.toml'
+ExecStart=/bin/sleep 1000
+"""
+
+
+@pytest.mark.parametrize("before", ["new", "there"])
+def test_a_containerd_that_does_not_start_gets_back_what_it_had(machine: Machine, before: str) -> None:
+    """It runs again, the socket is as it was, and so is each file."""
+    config = machine.root / "etc/containerd/config.toml"
+    unit = machine.root / "etc/systemd/system/containerd.service"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text("version = 2\n")
+    unit.write_text(DOES_NOT_START)
+    try:
+        if before == "there":
+            shimd(machine, "install")
+            config.write_text("version = 2\n")
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "start", "containerd")
+        found, first = state(machine), machine.main_pid("containerd.service")
+        words = (str(LAUNCHERS / "shimd"), "install", "--bin-dir", f"/{BIN}", "--restart-containerd")
+        said = machine.run(*words, check=False)
+        assert "shimd: systemctl restart containerd: " in said and "; all is as it was" in said, said
+        assert state(machine) == found
+        assert machine.main_pid("containerd.service") not in (0, first)
+        shimd(machine, "uninstall")
+    finally:
+        machine.run("systemctl", "stop", "containerd", check=False)
+        unit.unlink()
+        config.unlink()
+        machine.run("systemctl", "daemon-reload")
+
+
+def state(machine: Machine) -> object:
+    places = (BIN, "etc/containerd", "etc/systemd/system")
+    files = {path: path.lstat().st_size for place in places for path in (machine.root / place).rglob("*")}
+    return files, machine.show(SOCKET, "ActiveState"), machine.show(SOCKET, "UnitFileState")
+
+
 def test_a_restart_of_what_is_not_there(machine: Machine) -> None:
     said = machine.run(str(LAUNCHERS / "shimd"), "install", "--bin-dir", f"/{BIN}", "--restart-containerd", check=False)
     if "containerd.service" in machine.run("systemctl", "list-unit-files", "containerd.service", check=False):

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import wasmtime
 
 from shimd.engines import contained
+from shimd.engines.core import WASI
 from shimd.linux import libc
 from shimd.wasi import filesystem
 from tests.unit.inside import inside
@@ -213,6 +215,35 @@ def test_a_read_only_file_system(root: Path) -> None:
         return set(outcomes)
 
     assert in_container(root, act) == "{'EACCES'}"
+
+
+#: Makes a directory; its error is what is returned.
+MAKES = f"""(module (import "{WASI}" "path_create_directory" (func $make (param i32 i32 i32) (result i32)))
+  (memory (export "memory") 1) (data (i32.const 80) "new")
+  (func (export "make") (result i32) (call $make (i32.const 3) (i32.const 80) (i32.const 3))))"""
+#: WASI's numbers.
+EACCES, EIO = 2, 29
+
+
+@pytest.mark.parametrize(("trapped", "expected"), [(False, EIO), (True, EACCES)])
+def test_wasmtime_has_no_word_for_a_read_only_file_system(root: Path, trapped: bool, expected: int) -> None:
+    """Should it have one some day, the guest can be told as it is."""
+    store = wasmtime.Store()
+    linker, module = wasmtime.Linker(store.engine), wasmtime.Module(store.engine, MAKES)
+
+    def act() -> object:
+        libc.mount(None, "/", None, libc.MS_BIND | libc.MS_REMOUNT | libc.MS_RDONLY)
+        if trapped:
+            contained.begin()
+        configuration = wasmtime.WasiConfig()
+        configuration.preopen_dir("/etc", "/etc")
+        store.set_wasi(configuration)
+        linker.define_wasi()
+        make = linker.instantiate(store, module).exports(store)["make"]
+        assert isinstance(make, wasmtime.Func)
+        return make(store)
+
+    assert in_container(root, act) == str(expected)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,23 @@ def test_what_may_run(engine: str, data: bytes) -> None:
     foresee(engine, data)
 
 
+def with_machine_code(data: bytes) -> bytes:
+    """As ``wasmedge compile`` writes a module by default ("universal"): with one more custom section, at the end."""
+    contents = b"\x08wasmedge" + b"\x90" * 300_000
+    size = bytes([len(contents) & 0x7F | 0x80, len(contents) >> 7 & 0x7F | 0x80, len(contents) >> 14])
+    return data + b"\0" + size + contents
+
+
+@pytest.mark.parametrize("engine", EVERY)
+def test_machine_code_of_wasmedges_changes_nothing(engine: str) -> None:
+    """Who gets it compiles the module that is before it."""
+    data = with_machine_code(module((WASI, "fd_write")))
+    assert of(data).sections == ["wasmedge"]
+    foresee(engine, data)
+    with pytest.raises(UnsupportedFeature, match="is Go's for JavaScript"):
+        foresee(engine, with_machine_code(NO_PROGRAMS["go"][0]))
+
+
 CORE = module(("wasi:http/types@0.2.0", "f"), exports=("_start",), custom="component-type:proxy")
 
 

@@ -10,7 +10,9 @@ import pytest
 from shimd.engine import InvalidModule, Invocation, MissingRuntime, Preopen, UnsupportedFeature
 from shimd.engines import libwasmedge, registry, wasmedge
 from shimd.engines.core import WASI, from_text
-from shimd.errors import FailedPrecondition
+from shimd.errors import FailedPrecondition, InvalidArgument
+from shimd.formats import outline
+from shimd.formats.magic import NativeProgram, reject_native
 from shimd.node.doctor import examine
 from shimd.testing.contract import EXIT, RETURNS
 from shimd.testing.rig import Child, Rig, make_rig
@@ -170,12 +172,16 @@ def in_a_child(action: Callable[[], int]) -> int:
     return Child(action).end().code
 
 
-def with_machine_code(module: str, file: Path) -> bytes:
+#: WasmEdge_CompilerOutputFormat: a shared object, and "universal" WebAssembly.
+NATIVE, UNIVERSAL = 0, 1
+
+
+def with_machine_code(module: str, file: Path, format: int = UNIVERSAL) -> bytes:
     """The module as ``wasmedge compile`` writes it: with a section "wasmedge" after the others."""
 
     def act() -> int:
         configuration = libwasmedge.configuration()
-        libwasmedge._library().ConfigureCompilerSetOutputFormat(configuration, 1)
+        libwasmedge._library().ConfigureCompilerSetOutputFormat(configuration, format)
         libwasmedge.compile(configuration, from_text(module.encode()), str(file))
         return 0
 
@@ -200,3 +206,20 @@ def test_machine_code_of_an_image_is_never_run(rig: Rig, tmp_path: Path) -> None
     forged.write_bytes(seven + with_machine_code(EXIT % 9, tmp_path / "nine.wasm").removeprefix(nine))
     assert run_by_the_library(forged) == 9
     assert rig.run(forged.read_bytes()).code == 7
+
+
+@needs_the_library
+def test_what_the_library_has_compiled_is_known_before_it_is_compiled(tmp_path: Path) -> None:
+    """A module with machine code is that module by its outline; a shared object is none, nor is it the node's."""
+    for format, name in ((UNIVERSAL, "app.wasm"), (NATIVE, "app.so")):
+        with_machine_code(EXIT % 5, tmp_path / name, format)
+    with open(tmp_path / "app.wasm", "rb") as file:
+        found = outline.read(file.fileno())
+    assert found is not None
+    assert (found.imports, found.sections[-1]) == ([(WASI, "proc_exit")], "wasmedge")
+    wasmedge.WasmEdgeEngine().foresee(found, "wasmedge")
+    with open(tmp_path / "app.so", "rb") as file:
+        assert outline.read(file.fileno()) is None
+        with pytest.raises(InvalidArgument, match="machine code that WasmEdge has compiled ahead of time") as refused:
+            reject_native("/app.so", file.fileno())
+    assert not isinstance(refused.value, NativeProgram)

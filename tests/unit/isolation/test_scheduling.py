@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shimd.errors import InvalidArgument
-from shimd.isolation.scheduling import treat
+from shimd.isolation.scheduling import _mask, treat
 from shimd.protocol.steps import Steps
 from tests.unit.inside import reported
 
@@ -55,16 +55,22 @@ def test_the_scheduler(scheduler: dict[str, Any], found: tuple[int, int, int]) -
     assert after(policy, scheduler=scheduler) == str(found)
 
 
-def test_a_further_process_has_its_containers_unless_it_has_its_own() -> None:
+def of_its_container(then: Callable[[], object], **process: Any) -> str:
+    """What ``then`` says in an exec whose container is treated so."""
     steps = Steps()
-    spec: Any = {"process": {"scheduler": {"policy": "SCHED_BATCH"}}}
+    spec: Any = {"process": process}
     treat(steps, spec, {"args": ["/app"], "cwd": "/"}, further=True)
 
     def act() -> object:
         steps.take()
-        return os.sched_getscheduler(0)
+        return then()
 
-    assert reported(act) == str(os.SCHED_BATCH)
+    return reported(act)
+
+
+def test_a_further_process_has_its_containers_unless_it_has_its_own() -> None:
+    said = of_its_container(lambda: os.sched_getscheduler(0), scheduler={"policy": "SCHED_BATCH"})
+    assert said == str(os.SCHED_BATCH)
 
 
 @pytest.mark.parametrize(("name", "number"), [("IOPRIO_CLASS_BE", 2), ("IOPRIO_CLASS_IDLE", 3), ("IOPRIO_CLASS_RT", 1)])
@@ -91,11 +97,32 @@ def test_the_memory_policy() -> None:
     assert said == (f"({2 | 1 << 15}, 1)" if NUMA else "InvalidArgument: linux.memoryPolicy: Function not implemented")
 
 
+def affinity() -> set[int]:
+    return os.sched_getaffinity(0)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor is all that it can have")
 def test_the_processors_of_an_exec() -> None:
-    one = max(os.sched_getaffinity(0))
-    wanted = {"initial": "0", "final": str(one)}
-    assert after(lambda: os.sched_getaffinity(0), further=True, execCPUAffinity=wanted) == str({one})
-    assert after(lambda: os.sched_getaffinity(0), execCPUAffinity=wanted) == str(os.sched_getaffinity(0))
+    """The final ones: its own, or its container's; of a container's first process they are not asked for."""
+    first, *_, last = sorted(affinity())
+    for one, other in ((first, last), (last, first)):
+        wanted = {"initial": str(other), "final": str(one)}
+        assert after(affinity, further=True, execCPUAffinity=wanted) == str({one})
+        assert after(affinity, execCPUAffinity=wanted) == str(affinity())
+        assert of_its_container(affinity, execCPUAffinity=wanted) == str({one})
+    whole = {"final": ",".join(map(str, affinity()))}
+    assert after(affinity, further=True, execCPUAffinity=whole) == str(affinity())
+
+
+@pytest.mark.parametrize(
+    ("ranges", "bits"),
+    [("0", 0b1), ("3", 0b1000), ("0-2", 0b111), ("1-1,4,6-7", 0b11010010), ("63-64", 3 << 63), ("", 0)],
+)
+def test_lists_of_numbers(ranges: str, bits: int) -> None:
+    """Of processors and of memory nodes: a mask of whole words."""
+    mask = _mask(ranges, "field")
+    assert int.from_bytes(mask, "little") == bits
+    assert len(mask) == (0 if not bits else 8 if bits < 1 << 64 else 16)
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,7 @@ def test_what_is_swapped_for_a_link_meanwhile(root: Path, tmp_path: Path) -> Non
     with meanwhile(swap):
         said = {inside(once) for _ in range(60)}
     assert not {one for one in said if "Error" in one}, said
+    assert "mounted" in said, said
     assert [path.name for path in secret.iterdir()] == ["key"]
     assert (secret / "key").read_text() == "the host's"
 

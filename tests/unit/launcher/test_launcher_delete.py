@@ -18,6 +18,7 @@ from launcher_rig import Launcher, wait_dead
 
 from shimd import oci
 from shimd.api.containerd.task.v2 import DeleteResponse
+from shimd.supervisor.task import bundle
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -311,10 +312,26 @@ def test_poststop_hooks_are_run(launcher: Launcher, tmp_path: Path) -> None:
     lines = (tmp_path / "log").read_text().splitlines()
     assert [line.split()[1:3] for line in lines] == [["0", "0"], ["3", "3"]]
     state = json.loads(lines[0].split(" ", 3)[3])
-    bundle = str(launcher.bundle)
+    where = str(launcher.bundle)
     assert state == {
-        "ociVersion": oci.VERSION, "id": "web", "status": "stopped", "bundle": bundle, "annotations": {"a": "b"},
+        "ociVersion": oci.VERSION, "id": "web", "status": "stopped", "bundle": where, "annotations": {"a": "b"},
     }  # fmt: skip
+
+
+def test_a_poststop_hook_is_for_the_first_who_takes_it(launcher: Launcher, tmp_path: Path) -> None:
+    """The daemon, that runs one already and was only slow to answer, or the launcher."""
+    hooks = [{"path": "/bin/mkdir", "args": ["mkdir", str(tmp_path / str(number))]} for number in range(3)]
+    (launcher.bundle / "config.json").write_text(json.dumps({"hooks": {"poststop": hooks}}))
+    assert bundle.claim_last_hook(launcher.bundle, 1)
+    for _ in range(2):
+        record(launcher, 4194305, start="1")
+        response(launcher.delete("web"))
+        assert [(tmp_path / str(number)).exists() for number in range(3)] == [True, False, True]
+    assert not any(bundle.claim_last_hook(launcher.bundle, number) for number in range(3))
+    bundle.forget_claims(launcher.bundle, 3)
+    assert all(bundle.claim_last_hook(launcher.bundle, number) for number in range(3))
+    shutil.rmtree(launcher.bundle)
+    assert not bundle.claim_last_hook(launcher.bundle, 0)
 
 
 def test_a_task_that_left_nothing_has_had_its_hooks(launcher: Launcher, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 from shimd.cli.node import do_install, do_uninstall
 from shimd.errors import FailedPrecondition
 from shimd.launcher.build import ENGINES
+from shimd.node import check, doctor
+from shimd.node.distributions import PATH
 from shimd.node.install import Node
 from tests.e2e.containerd import LAUNCHERS, VERSIONS, Version
 from tests.unit.node.rancher import Node as Rancher
@@ -199,6 +201,83 @@ def test_the_shim_of_somebody_else_stays(node: Node, tmp_path: Path, kind: str) 
         install(node)
     assert path.read_text() == "theirs"
     assert not (node.root / "usr/local/bin/shimd").exists()
+
+
+@pytest.mark.parametrize("name", ["shimd.service", "shimd.socket"])
+@pytest.mark.parametrize("kind", ["another's", "masked"])
+def test_the_unit_of_somebody_else_stays(node: Node, name: str, kind: str) -> None:
+    unit = node.root / "etc/systemd/system" / name
+    unit.parent.mkdir()
+    if kind == "masked":
+        unit.symlink_to("/dev/null")
+    else:
+        unit.write_text("[Service]\nExecStart=/opt/other/shimd --server\n[Socket]\nListenStream=/run/other.sock\n")
+    before = files(node.root)
+    with pytest.raises(FailedPrecondition, match=f"{name} is there, and not shimd's: move it away"):
+        install(node)
+    uninstall(node)
+    assert files(node.root) == before
+
+
+def test_a_unit_of_an_older_shimd_is_replaced(node: Node) -> None:
+    """As of another path, or edited."""
+    units = node.root / "etc/systemd/system"
+    units.mkdir()
+    (units / "shimd.service").write_text('[Service]\nType=notify\nExecStart="/opt/a b/bin/shimd" serve\n')
+    (units / "shimd.socket").write_text("[Socket]\nListenStream=/run/elsewhere/launch.sock\n")
+    install(node)
+    assert f"ExecStart={LAUNCHERS}/shimd serve" in (units / "shimd.service").read_text()
+    uninstall(node)
+    assert not list(units.iterdir())
+
+
+#: What k3s brings: a containerd that tells its version, and is otherwise the one given.
+BROUGHT = """\
+#!/bin/sh
+[ "$1" = --version ] && exec echo "containerd github.com/k3s-io/containerd v{version} 1234abcd"
+exec {program} "$@"
+"""
+
+
+@pytest.mark.parametrize(("version", "has_base"), [("1.7.1-k3s1", False), ("1.6.19-k3s1", False), ("1.7.3-k3s2", True)])
+def test_a_k3s_without_a_base_template(node: Node, version: str, has_base: bool) -> None:
+    """Of before September 2023: it would not start. With a whole template of the operator's it is the same."""
+    program = node.root / RANCHER
+    program.parent.mkdir(parents=True)
+    program.write_text(BROUGHT.format(version=version, program=OLD.program("containerd")))
+    program.chmod(0o755)
+    k3s = Rancher(node.root, 2)
+    k3s.start()
+    before = files(node.root)
+    if has_base:
+        install(node)
+        return
+    with pytest.raises(FailedPrecondition, match='this k3s is too old: it has no template "base"'):
+        install(node)
+    assert files(node.root) == before
+    k3s.template.write_text(k3s.base(()))
+    install(node)
+
+
+def test_one_whose_dump_is_none(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    """Something else by the name of containerd, say."""
+    program = node.root / "usr/bin/containerd"
+    program.parent.mkdir(parents=True)
+    for said in ("usage: containerd", "plugins = 7", "[plugins]\nx = 1", "[plugins.x]\ncontainerd = 1"):
+        program.write_text(f"#!/bin/sh\necho '{said}'\n")
+        program.chmod(0o755)
+        install(node)
+        assert f"what {program} prints as its configuration is not understood" in capsys.readouterr().err
+        uninstall(node)
+
+
+def test_one_that_ends_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the one that is installed is asked."""
+    monkeypatch.setattr(check, "process", lambda _address: Path("/proc/4194305"))
+    assert check._executable("/run/containerd/containerd.sock") is None
+    monkeypatch.setattr(doctor, "_process", lambda: Path("/proc/4194305"))
+    assert doctor._containerd_command() is None
+    assert doctor._path_of_containerd() == PATH
 
 
 def test_a_link_of_an_installation_that_is_gone_is_replaced(node: Node, tmp_path: Path) -> None:

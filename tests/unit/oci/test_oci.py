@@ -22,6 +22,27 @@ def test_good(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD)["process"]["args"] == ["/app"]
 
 
+@pytest.mark.parametrize("name", oci.INITS)
+def test_an_init_process_of_the_engines_is_left_out(tmp_path: Path, name: str) -> None:
+    """With its mount; not an image's own, nor what only looks so."""
+    mounts = [{"destination": "/data"}, {"destination": name, "type": "bind"}]
+    asked = {**process(args=[name, "--", "/app", "--", "x"]), "mounts": mounts}
+    found = load(tmp_path, asked)
+    assert (found["process"]["args"], found["mounts"]) == (["/app", "--", "x"], mounts[:1])
+    assert found["process"]["env"] == ["A=1"]
+    others = [{**asked, "mounts": mounts[:1]}, *({**process(args=args), "mounts": mounts} for args in NO_INITS)]
+    for other in others:
+        assert load(tmp_path, other) == other
+
+
+NO_INITS = [
+    ["/app", "--", "x"],
+    ["/sbin/docker-init"],
+    ["/sbin/docker-init", "--"],
+    ["/sbin/docker-init", "-s", "/app"],
+]
+
+
 def process(**more: object) -> dict[str, Any]:
     return {**GOOD, "process": {**GOOD["process"], **more}}
 
