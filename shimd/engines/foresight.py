@@ -116,11 +116,12 @@ def _imports(*modules: str, names: tuple[str, ...] = ("",)) -> Callable[[Outline
 
 
 def _is_library(program: Outline) -> bool:
-    return program.first in _DYLINK and not {"_start", "_initialize"} & set(program.exports)
+    entries = {"_start", "_initialize"} & set(program.exports)
+    return program.first in _DYLINK and program.complete and not entries
 
 
 def _is_object(program: Outline) -> bool:
-    return "linking" in program.sections and not program.exports
+    return "linking" in program.sections and program.complete and not program.exports
 
 
 def _is_emscriptens(program: Outline) -> bool:

@@ -29,6 +29,8 @@ class Outline:
     """Names of the custom sections, in their order."""
     first: str | None = None
     """The custom section that the file begins with."""
+    complete: bool = True
+    """Whether all imports and exports are here: what is broken, or beyond the bounds, is not."""
 
 
 def read(file: int) -> Outline | None:
@@ -45,7 +47,8 @@ def read(file: int) -> Outline | None:
         if id == _CUSTOM:
             _note_custom(found, file, start, size, first=number == 0)
         elif reader := readers.get(id):
-            _note(reader, os.pread(file, min(size, _READ), start))
+            whole = _note(reader, os.pread(file, min(size, _READ), start))
+            found.complete = found.complete and whole
     return found
 
 
@@ -108,14 +111,16 @@ def _note_custom(found: Outline, file: int, start: int, size: int, *, first: boo
 Reader = Callable[[_Cursor], None]
 
 
-def _note(reader: Reader, data: bytes) -> None:
-    """A vector of imports or exports, as far as it goes."""
+def _note(reader: Reader, data: bytes) -> bool:
+    """Note a vector of imports or exports, as far as it goes; returns whether that is all of it."""
     cursor = _Cursor(data)
     try:
-        for _ in range(min(cursor.number(), _NAMES)):
+        count = cursor.number()
+        for _ in range(min(count, _NAMES)):
             reader(cursor)
     except (IndexError, ValueError):
-        return
+        return False
+    return count <= _NAMES
 
 
 def _of_module(found: Outline) -> dict[int, Reader]:

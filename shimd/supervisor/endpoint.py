@@ -86,10 +86,8 @@ class Endpoint:
         waiter = Waiter(self.namespace, container, self.engine)
         if fd is not None:
             return await self._modules.compiled(waiter, name, fd)
-        wasm = await wasm_layer(self._content, container, name, engine_layers(self.engine))
-        fd = os.memfd_create("shimd-layer", os.MFD_CLOEXEC)
+        fd = await wasm_layer(self._content, container, name, engine_layers(self.engine))
         try:
-            os.pwrite(fd, wasm, 0)
             return await self._modules.compiled(waiter, name, fd)
         finally:
             os.close(fd)

@@ -211,12 +211,15 @@ def running(version: Version, kind: Callable[[Version, Path], Kind]) -> Iterator
         containerd.stop_daemon()
         assert not leftovers.settled(lambda: leftovers.processes_of(directory))
         assert not leftovers.mounts(str(directory))
+        assert not leftovers.settled(lambda: leftovers.compile_cgroups(directory / "shimd"))
         audit.check(containerd.audit)
     finally:
         containerd.close()
         leftovers.end(list(leftovers.processes_of(directory)))
         for point in reversed(leftovers.mounts(str(directory))):
             os.system(f"umount -l {point}")
+        for cgroup in leftovers.compile_cgroups(directory / "shimd"):
+            cgroup.rmdir()
         shutil.rmtree(directory)
 
 

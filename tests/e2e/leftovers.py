@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from shimd.supervisor.modules.compile_cgroups import prefix
+
 CGROUP = Path("/sys/fs/cgroup")
 RUNC = Path("/run/containerd/runc")
 
@@ -21,6 +23,12 @@ def cgroups(namespace: str) -> list[Path]:
     return [
         path for pattern in (f"{namespace}/*", f"*/{namespace}/*") for path in CGROUP.glob(pattern) if path.is_dir()
     ]
+
+
+def compile_cgroups(runtime: Path) -> list[Path]:
+    """Cgroups of compile workers of the daemon with that runtime directory."""
+    name = f"{prefix(runtime)}*"
+    return [*CGROUP.glob(name), *CGROUP.glob(f"*/{name}")]
 
 
 def remove_parents(namespace: str) -> None:

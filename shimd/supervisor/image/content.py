@@ -5,14 +5,16 @@ store. (https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/)
 """
 
 import json
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import anyio
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from shimd import paths
 from shimd.api.containerd.services.containers.v1 import ContainersStub, GetContainerRequest
 from shimd.api.containerd.services.content.v1 import ContentStub, ReadContentRequest
 from shimd.api.containerd.services.images.v1 import GetImageRequest, ImagesStub
@@ -64,6 +66,24 @@ class Content:
                 digest = await self._image(channel, container)
                 return [layer async for layer in self._layers(channel, digest)]
 
+    async def file(self, digest: str) -> int:
+        """A blob in a file without a name, in the cache's file system: it may be large. The caller closes it.
+
+        :raises NotFound: it is not there
+        :raises Unavailable: containerd does not answer
+        """
+        fd = os.open(paths.cache_dir(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            async with aclosing(self.stream(digest)) as parts:
+                async for part in parts:
+                    view = memoryview(part)
+                    while view:
+                        view = view[os.write(fd, view) :]
+            return fd
+        except BaseException:
+            os.close(fd)
+            raise
+
     async def stream(self, digest: str) -> AsyncGenerator[bytes, None]:
         """A blob, part by part.
 
@@ -113,8 +133,10 @@ class Content:
         return document
 
 
-async def wasm_layer(content: Content, container: str, name: str, more_types: frozenset[str] = frozenset()) -> bytes:
+async def wasm_layer(content: Content, container: str, name: str, more_types: frozenset[str] = frozenset()) -> int:
     """The module in the image of a container; of several the one whose title is ``name``, else the first.
+
+    :returns: a file without a name; the caller closes it
 
     :raises NotFound: the container has no image, or the image no such layer
     :raises ResourceExhausted: it is too large
@@ -125,7 +147,7 @@ async def wasm_layer(content: Content, container: str, name: str, more_types: fr
         raise NotFound(f"the image of container {container} has no WebAssembly layer")
     chosen = choose(layers, name)
     check_size(name, chosen.get("size", 0))
-    return b"".join([part async for part in content.stream(chosen["digest"])])
+    return await content.file(chosen["digest"])
 
 
 def choose(layers: list[dict[str, Any]], name: str) -> dict[str, Any]:

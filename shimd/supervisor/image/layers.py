@@ -57,14 +57,14 @@ class ImageLayers:
         ]
 
     async def read(self, digest: str) -> int:
-        """A layer in memory; the caller closes it.
+        """A layer, in a file without a name; the caller closes it.
 
         :raises NotFound: the image has no such layer
         """
         layer = self._layer(digest)
         if layer.get("size", 0) > _MAX_READ:
             raise ResourceExhausted(f"the layer {digest} is larger than {_MAX_READ >> 20} MiB")
-        return memory_file("shimd-layer", b"".join([part async for part in self._content.stream(digest)]))
+        return await self._content.file(digest)
 
     async def program(self, name: str, digest: str) -> Program:
         """The compiled form of a layer."""

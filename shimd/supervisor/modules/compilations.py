@@ -107,6 +107,10 @@ class Compilations:
         """Of containers that wait for a compilation."""
         return [wait for wait in self._waits if self.of(wait) is not None]
 
+    def is_awaited(self, digest: str) -> bool:
+        """Returns whether a container waits for that program."""
+        return any(wait.digest == digest for wait in self._waits)
+
     @contextmanager
     def waiting(self, waiter: Waiter, program: str, digest: str) -> Iterator[None]:
         wait = Wait(waiter, program, digest)

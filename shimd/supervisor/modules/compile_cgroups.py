@@ -47,10 +47,19 @@ class CompileCgroups:
     def _make(self) -> Cgroup | None:
         try:
             where = _memory_only(layout.current())
-            return Cgroup.create(f"/{self._prefix}{secrets.token_hex(4)}", {"memory": {"limit": limit()}}, where=where)
+            return self._limited(where, {"limit": limit(), "swap": limit()}) or self._limited(where, {"limit": limit()})
         except (ShimdError, OSError) as error:
             self._tell_once(from_os(error) if isinstance(error, OSError) else error)
             return None
+
+    def _limited(self, where: Layout, memory: dict[str, int]) -> Cgroup | None:
+        """``None``: this kernel does not count swap (``swapaccount=0``, or none is built in)."""
+        try:
+            return Cgroup.create(f"/{self._prefix}{secrets.token_hex(4)}", {"memory": memory}, where=where)
+        except (ShimdError, OSError):
+            if "swap" in memory:
+                return None
+            raise
 
     def _tell_once(self, error: ShimdError) -> None:
         if not self._told:

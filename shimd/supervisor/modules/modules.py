@@ -10,9 +10,10 @@ import anyio
 from shimd.cgroup import Cgroup
 from shimd.cgroup.processors import processors
 from shimd.engines.registry import engine_family, engine_version
-from shimd.errors import Internal, ResourceExhausted, from_code
+from shimd.errors import Internal, ResourceExhausted, Unavailable, from_code
 from shimd.formats.magic import reject_native
 from shimd.isolation.seccomp import worker_filter
+from shimd.log import logger
 from shimd.protocol import plans
 from shimd.protocol.constants import RUNNER_FILE
 from shimd.protocol.worker import Error
@@ -24,6 +25,11 @@ from shimd.supervisor.modules.source import Source, source
 from shimd.supervisor.workers.fork_client import Birthplace, ForkClient, Worker
 from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.programs import Program
+
+_log = logger(__name__)
+#: Seconds that a compilation may take unless SHIMD_COMPILE_SECONDS says otherwise: its processor time is limited, too,
+#: and this is for one that sleeps, or is stopped.
+_LONGEST = 3600.0
 
 
 class Modules:
@@ -57,15 +63,26 @@ class Modules:
             with self.compilations.listed(compilation):
                 if not self._turns.available_tokens:  # it may wait for minutes: not so what is refused anyway
                     async with self._looks:
+                        self._drop_unwanted(compilation)
                         with compilation.looked_at():
                             await self._compile(waiter.engine, compilation, own, artifact, only_look=True)
                 async with self._turns:
+                    self._drop_unwanted(compilation)
                     with compilation.going_on():
                         await self._compile(waiter.engine, compilation, own, artifact)
 
         with self.compilations.waiting(waiter, name, program.digest):
             path = await self.cache.artifact(family, engine_version(family), program, compile, waiter.engine)
         return compiled_program(path)
+
+    def _drop_unwanted(self, compilation: Compilation) -> None:
+        """Only what has begun goes on when nobody waits for it any more.
+
+        :raises Unavailable: nobody does
+        """
+        if not self.compilations.is_awaited(compilation.digest):
+            _log.info("%s is not compiled: nobody waits for it any more", compilation)
+            raise Unavailable(f"{compilation.program} is not compiled: nobody waits for it any more")
 
     async def _compile(
         self, engine: str, compilation: Compilation, program: Source, artifact: Path, *, only_look: bool = False
@@ -123,9 +140,17 @@ async def compile_in_worker(
     finally:
         os.close(null)
     try:
-        await _outcome(name, worker, cgroup)
+        with anyio.fail_after(longest()):
+            await _outcome(name, worker, cgroup)
+    except TimeoutError:
+        raise ResourceExhausted(f"{name}: compiling takes longer than SHIMD_COMPILE_SECONDS allows") from None
     finally:
         await forks.end(worker)
+
+
+def longest() -> float:
+    """Seconds that a compilation may take, once it has begun."""
+    return float(os.environ.get("SHIMD_COMPILE_SECONDS") or _LONGEST)
 
 
 async def _outcome(name: str, worker: Worker, cgroup: Cgroup | None) -> None:

@@ -26,7 +26,7 @@ class Image(Protocol):
     def layers(self) -> Sequence[Layer]: ...
 
     async def read(self, digest: str) -> int:
-        """A layer in memory; the caller closes it.
+        """A layer, in a file without a name; the caller closes it.
 
         :raises NotFound: the image has no such layer
         """

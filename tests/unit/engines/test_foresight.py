@@ -10,6 +10,7 @@ from shimd.engines.core import WASI
 from shimd.formats import outline
 from shimd.formats.outline import Outline
 from tests.unit.engines.programs import component, module
+from tests.unit.inside import reported
 
 EVERY = ("wasmtime", "spin", "slight", "wasmer", "wasmedge")
 
@@ -171,8 +172,16 @@ def test_every_engine_of_ours_foresees() -> None:
 
 
 def test_what_ruby_has_is_no_core_of_a_component() -> None:
-    """The compiler's own look, at names with colons, agrees."""
+    """The compiler's own look, at names with colons, agrees. In a child: its threads would be missing in later ones."""
     import wasmtime
 
     data = NO_PROGRAMS["ruby"][0]
-    assert not componentize.is_core(data, wasmtime.Module(wasmtime.Engine(), data))
+    assert reported(lambda: componentize.is_core(data, wasmtime.Module(wasmtime.Engine(), data))) == "False"
+
+
+def test_a_program_whose_entry_is_beyond_the_bounds_is_compiled() -> None:
+    """A library is known by what it does not export, which takes all of its exports."""
+    exports = tuple(f"f{number}" for number in range(21_000))
+    foresight.for_wasmer(of(module(exports=(*exports, "_start"), custom="dylink.0")))
+    with pytest.raises(UnsupportedFeature, match="is a shared library"):
+        foresight.for_wasmer(of(module(exports=exports[:100], custom="dylink.0")))

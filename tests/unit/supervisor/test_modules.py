@@ -174,6 +174,55 @@ async def test_as_many_at_a_time_as_there_are_processors(
     assert order == [name for name in ("/first.wasm", "/0.wasm", "/1.wasm", "/2.wasm") for _ in ("start", "end")]
 
 
+async def test_what_waits_for_its_turn_is_dropped_when_nobody_waits_for_it(
+    modules: Modules, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    modules._turns.total_tokens = 1
+    async with anyio.create_task_group() as callers:
+        callers.start_soon(modules.compiled, A, "/first.wasm", files(slow(SECONDS)))
+        async with stopped(modules), anyio.create_task_group() as others:
+            others.start_soon(modules.compiled, B, "/unwanted.wasm", files(module(exports=("_start", "unwanted"))))
+            await until(lambda: len(modules.compilations.all) == 2)
+            others.cancel_scope.cancel()
+    await until(lambda: not modules.compilations.all)
+    assert told(caplog, "/unwanted.wasm", "is not compiled: nobody waits for it any more")
+    assert not told(caplog, "compiling /unwanted.wasm")
+
+
+async def test_swap_is_no_way_around_the_limit(modules: Modules, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIMD_COMPILE_MEMORY", str(64 << 20))
+    async with anyio.create_task_group() as callers:
+        callers.start_soon(modules.compiled, A, "/slow.wasm", files(slow(SECONDS)))
+        async with stopped(modules):
+            (cgroup,) = map(Path, cgroups())
+            swap = cgroup / "memory.memsw.limit_in_bytes"
+            swap_alone = cgroup / "memory.swap.max"
+            if not (swap.exists() or swap_alone.exists()):
+                pytest.skip("this kernel counts no swap")
+            assert swap_alone.exists() or int(swap.read_text()) == 64 << 20
+            assert swap.exists() or swap_alone.read_text() == "0\n"
+            callers.cancel_scope.cancel()
+
+
+async def test_one_that_takes_too_long(modules: Modules, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sleeps, or was stopped: no processor time is used up."""
+    monkeypatch.setenv("SHIMD_COMPILE_SECONDS", "1")
+    failed: list[str] = []
+
+    async def ask() -> None:
+        with pytest.raises(ResourceExhausted) as error:
+            await modules.compiled(A, "/slow.wasm", files(slow(SECONDS)))
+        failed.append(str(error.value))
+
+    async with anyio.create_task_group() as callers:
+        callers.start_soon(ask)
+        async with stopped(modules) as (_compilation, worker):
+            await until(lambda: bool(failed))
+    assert failed == ["/slow.wasm: compiling takes longer than SHIMD_COMPILE_SECONDS allows"]
+    assert not os.path.exists(f"/proc/{worker}")
+
+
 async def test_more_memory_than_is_allowed(modules: Modules, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHIMD_COMPILE_MEMORY", str(48 << 20))
     with pytest.raises(ResourceExhausted, match=r"^/slow\.wasm: compiling takes more memory than SHIMD_COMPILE_MEMORY"):

@@ -2,14 +2,17 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from anyio import to_thread
 
-from shimd.errors import ResourceExhausted
+from shimd.errors import ResourceExhausted, Unavailable
+from shimd.supervisor.modules import source as module
 from shimd.supervisor.modules.source import sha256, source
 
 pytestmark = pytest.mark.anyio
@@ -58,3 +61,39 @@ async def test_many_that_take_for_ever_hold_nobody_up(file: int) -> None:
             await anyio.wait_all_tasks_blocked()
             assert await to_thread.run_sync(lambda: "a thread") == "a thread"
             tasks.cancel_scope.cancel()
+
+
+async def test_reads_that_hang_hold_nobody_up(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a volume whose server is gone, from which no signal wakes: their callers may leave, and others go on."""
+    answers, read = threading.Event(), module._update
+
+    def hang(digest: Any, fd: int, offset: int, size: int) -> None:
+        answers.wait()
+        read(digest, fd, offset, size)
+
+    os.ftruncate(file, 2 << 20)
+    monkeypatch.setattr(module, "_update", hang)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(sha256, file)
+            await until_all_wait()
+            tasks.cancel_scope.cancel()
+        monkeypatch.setattr(module, "_update", read)
+        assert len(await sha256(file)) == 64
+    answers.set()
+
+
+async def until_all_wait() -> None:
+    while module._AT_ONCE.available_tokens:  # noqa: ASYNC110 — no event tells of it
+        await anyio.sleep(0.01)
+
+
+async def test_a_file_system_that_does_not_answer(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    os.ftruncate(file, 2 << 20)
+    monkeypatch.setattr(module, "_update", lambda *_arguments: answers.wait())
+    monkeypatch.setattr(module, "_LONGEST_TURN", 0.05)
+    with pytest.raises(Unavailable, match=r"/app\.wasm: its file system does not answer"):
+        await source("/app.wasm", file)
+    answers.set()
