@@ -15,6 +15,7 @@ from betterproto2 import Message
 from grpclib.server import Server as GrpcServer
 
 from shimd import paths
+from shimd.cgroup import Cgroup
 from shimd.engines.registry import engine_layers
 from shimd.protocol.plans import JailPlan
 from shimd.rpc import GrpcService, ttrpc_services
@@ -98,6 +99,9 @@ class Endpoint:
 
     async def discard(self, artifact: Path) -> None:
         await self._modules.cache.discard(artifact)
+
+    def cgroup(self, path: str, *, systemd: bool) -> Cgroup:
+        return Cgroup.at(path, systemd)
 
     def publish(self, event: Message) -> None:
         self._bus.publish(self.events_address, self.namespace, event)

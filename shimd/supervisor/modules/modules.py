@@ -98,7 +98,7 @@ def compiled_program(artifact: Path) -> Program:
     """A program of the cache, with what the compile worker noted of it (``worker/compile.py``)."""
     try:
         return Program(artifact, (artifact.parent / RUNNER_FILE).read_text())
-    except FileNotFoundError:
+    except OSError:  # none was noted, or a disk that crashed has made something else of the entry
         return Program(artifact)
 
 

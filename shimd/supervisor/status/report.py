@@ -28,7 +28,8 @@ from shimd.supervisor.workers.fork_servers import ForkServer
 from shimd.timestamp import timestamp
 
 _STATES = {
-    None: api.State.ADDED,
+    State.CREATING: api.State.CREATING,
+    State.ADDED: api.State.ADDED,
     State.CREATED: api.State.CREATED,
     State.RUNNING: api.State.RUNNING,
     State.PAUSED: api.State.PAUSED,

@@ -49,6 +49,8 @@ from shimd.supervisor.workers.jailers import During, nothing
 from shimd.timestamp import timestamp
 
 _log = logger(__name__)
+#: Seconds for undoing what failed, whoever is cancelled.
+_UNDO = 40.0
 
 
 class Container:
@@ -91,11 +93,13 @@ class Container:
             native = self.native.state if self.native is not None else None
             bundle_files.write_record(bundle, self.init.pid, self._worker_start, self.cgroup.directories, native)
         except BaseException:
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(_UNDO, shield=True) as undoing:
                 await self._undo()
+            if undoing.cancelled_caught:
+                _log.error("container %s: what was made of it could not be removed within %g s", id, _UNDO)
             await self.run_last_hooks()
             raise
-        self.init.state = State.CREATED
+        self.init.advance(Step.CREATE)
         context.publish(self._created(rootfs))
         context.tasks.start_soon(self._monitor, self.init)
         if not self._alone:
@@ -114,7 +118,7 @@ class Container:
 
     async def _make_init(self, options: Options) -> None:
         path = self.spec.get("linux", {}).get("cgroupsPath") or f"/{self.context.namespace}/{self.id}"
-        cgroup = Cgroup.at(path, options.systemd)
+        cgroup = self.context.cgroup(path, systemd=options.systemd)
         during: During = partial(self._make_cgroup, cgroup)
         if plans.shows_cgroup(self.spec):
             await during()
@@ -160,7 +164,7 @@ class Container:
         try:
             yield
         except BaseException:
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(_UNDO, shield=True):
                 await process.stdio.close()
             raise
         process.stdio.handed_over(self.context.tasks)
@@ -235,7 +239,7 @@ class Container:
         """Let the guest run; returns the pid."""
         process = self.process(exec_id)
         async with self._lock:
-            if process is not self.init and process.state is None:
+            if process.state is State.ADDED:
                 await self._start_exec(process)
             else:
                 await self._start_init(process)
@@ -294,11 +298,11 @@ class Container:
         return self.cgroup
 
     def _release(self, process: Process) -> None:
-        # No await between the state, the worker and the event: an exit must find the start published.
-        process.take(Step.START)
+        # No await between the worker, the state and the event: an exit must find the start published.
         assert process.worker is not None
         if self.native is None:
             process.worker.send(Start())
+        process.advance(Step.START)
 
     async def _start_exec(self, process: Process) -> None:
         if self.init.state is not State.RUNNING:
@@ -309,7 +313,7 @@ class Container:
         except ShimdError:
             self._tell_of_kills()  # that may be why
             raise
-        process.state = State.CREATED
+        process.advance(Step.CREATE)
         self.context.tasks.start_soon(self._monitor, process)  # first: it may be gone already, and others wait for it
         self._release(process)
         self.context.publish(TaskExecStarted(container_id=self.id, exec_id=process.name, pid=process.pid))
@@ -337,7 +341,7 @@ class Container:
                 raise AlreadyExists(f"process {exec_id} of container {self.id} exists already")
             if self.init.state is not State.RUNNING:
                 raise FailedPrecondition(f"container {self.id} is not running")
-            self.execs[exec_id] = Process(exec_id, spec, streams)
+            self.execs[exec_id] = Process.added(exec_id, spec, streams)
         self.context.publish(TaskExecAdded(container_id=self.id, exec_id=exec_id))
 
     async def kill(self, exec_id: str, number: int, everything: bool) -> None:
@@ -349,8 +353,8 @@ class Container:
             raise InvalidArgument(str(error)) from None
         if everything:
             self._kill_others(number)
-        if self.init.state is State.PAUSED and number == 9:
-            await self._thaw()  # a frozen process does not die
+        if number == signal.SIGKILL and self.init.state is State.PAUSED:
+            await self._thaw()  # a frozen process does not die (cgroup-v1/freezer-subsystem.rst)
 
     def _kill_others(self, number: int) -> None:
         for other in self.execs.values():
@@ -367,22 +371,40 @@ class Container:
             await to_thread.run_sync(self.cgroup.thaw)
 
     async def pause(self) -> None:
+        """Freeze all processes.
+
+        :raises FailedPrecondition: it does not run, ends meanwhile, or cannot be frozen; then all that runs goes on
+        """
         async with self._lock:
-            self.init.take(Step.PAUSE)
-            assert self.cgroup is not None
+            self.init.check(Step.PAUSE)
             try:
-                await to_thread.run_sync(self.cgroup.freeze)
+                await to_thread.run_sync(self._own_cgroup.freeze)
+                self._refuse_to_freeze_the_dying()
+                self.init.advance(Step.PAUSE)
             except BaseException:
-                if self.init.state is State.PAUSED:
-                    self.init.take(Step.RESUME)
+                with anyio.move_on_after(_UNDO, shield=True):
+                    await self._thaw()
                 raise
-        self.context.publish(TaskPaused(container_id=self.id))
+            self.context.publish(TaskPaused(container_id=self.id))
+
+    def _refuse_to_freeze_the_dying(self) -> None:
+        """Who kills it while it is being frozen finds no paused task to thaw.
+
+        :raises FailedPrecondition: it was killed
+        """
+        if any(process.dying for process in (self.init, *self.execs.values()) if process.exit is None):
+            raise FailedPrecondition(f"a process of container {self.id} was killed while it was to be paused")
 
     async def resume(self) -> None:
+        """Let all processes go on.
+
+        :raises FailedPrecondition: it is not paused
+        """
         async with self._lock:
-            self.init.take(Step.RESUME)
+            self.init.check(Step.RESUME)
             await self._thaw()
-        self.context.publish(TaskResumed(container_id=self.id))
+            self.init.advance(Step.RESUME)
+            self.context.publish(TaskResumed(container_id=self.id))
 
     async def update(self, resources: dict[str, Any]) -> None:
         """Change the cgroup's limits (``linux.resources`` of the runtime spec)."""
@@ -405,6 +427,7 @@ class Container:
         if process.worker.status == signal.SIGKILL:
             self._tell_of_kills()
         if process is self.init:
+            await self._thaw_what_is_left()
             await self._end_execs()
             await self._end_children()
             self._watch.cancel()
@@ -421,6 +444,14 @@ class Container:
                 exited_at=timestamp(exit.at),
             )
         )
+
+    async def _thaw_what_is_left(self) -> None:
+        """A process of a paused container that ended by itself, for want of memory say, has left others frozen."""
+        if self.init.state is State.PAUSED:
+            try:
+                await self._thaw()
+            except (ShimdError, OSError) as error:
+                _log.error("container %s: what is left of it cannot be thawed: %s", self.id, error)
 
     async def _end_execs(self) -> None:
         for process in list(self.execs.values()):
@@ -456,29 +487,29 @@ class Container:
     # Delete
 
     async def delete(self, exec_id: str) -> Process:
-        """Remove a process that has stopped, and with the init the container.
+        """Remove a process that has stopped, and with the init the container and what its last hooks do. It may be
+        called again, whatever an earlier call came to.
 
         :raises FailedPrecondition: it runs
         """
         process = self.process(exec_id)
         async with self._lock:
             await self._stop_created(process)
-            if process.state is None:
-                process.state = State.STOPPED
-            process.take(Step.DELETE)
-            with anyio.CancelScope(shield=True):  # from here on it is deleted, whether or not the caller still waits
-                await self._discard(process)
+            process.check(Step.DELETE)
+            if process is self.init:
+                await self._discard_all()
+            else:
+                await self._release_worker(process)
+                del self.execs[process.name]
+            process.advance(Step.DELETE)
         return process
 
-    async def _discard(self, process: Process) -> None:
-        await self._release_worker(process)
-        if process is not self.init:
-            del self.execs[process.name]
-            return
-        for other in self.execs.values():  # execs that nobody deleted end with their container
-            await self._release_worker(other)
+    async def _discard_all(self) -> None:
+        for process in (self.init, *self.execs.values()):  # execs that nobody deleted end with their container
+            await self._release_worker(process)
         self.execs.clear()
         await self._remove_what_is_left()
+        await self.run_last_hooks()
 
     async def _release_worker(self, process: Process) -> None:
         if process.worker is not None and process.stdio is not None:

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from betterproto2 import Message
 
+from shimd.cgroup import Cgroup
 from shimd.protocol.plans import JailPlan
 from shimd.supervisor.workers.jailers import During, Jail, Tasks
 from shimd.supervisor.workers.programs import Programs
@@ -21,6 +22,10 @@ class Context(Programs, Protocol):
 
     async def jail(self, plan: JailPlan, terminal: int | None, during: During) -> Jail:
         """What the worker of a plan will live in (:meth:`shimd.supervisor.workers.jailers.Jailers.make`)."""
+        ...
+
+    def cgroup(self, path: str, *, systemd: bool) -> Cgroup:
+        """A container's cgroup, not made yet (:meth:`shimd.cgroup.Cgroup.at`)."""
         ...
 
     def publish(self, event: Message) -> None:

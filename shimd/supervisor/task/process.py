@@ -31,8 +31,6 @@ class Process:
     name: str
     spec: oci.Process
     streams: Streams
-    state: State | None = None
-    """``None``: added by Exec, not started yet."""
     worker: Worker | None = None
     stdio: Stdio | None = None
     exit: Exit | None = None
@@ -44,29 +42,43 @@ class Process:
     started_at: int = 0
     starting: anyio.Lock = field(default_factory=partial(anyio.Lock, fast_acquire=True))
     """Held while it is started: an exit that comes meanwhile is told after the start."""
+    dying: bool = False
+    """Whether it was sent SIGKILL, so that it must not be frozen."""
+    _state: State = State.CREATING
     _killed_by: int = 0
+
+    @classmethod
+    def added(cls, name: str, spec: oci.Process, streams: Streams) -> "Process":
+        """An exec, not started yet."""
+        return cls(name, spec, streams, _state=State.ADDED)
+
+    @property
+    def state(self) -> State:
+        """Changed by :meth:`advance` only."""
+        return self._state
 
     @property
     def pid(self) -> int:
         return self.worker.pid if self.worker else 0
 
-    def take(self, step: Step) -> None:
-        """:raises FailedPrecondition: the state table does not know this step from here"""
-        self.state = self._after(step)
+    def advance(self, step: Step) -> None:
+        """Take a step, which has happened.
+
+        :raises FailedPrecondition: the state table does not know it from here
+        """
+        self._state = self.check(step)
         if step is Step.START:
             self.started_at = time.time_ns()
 
-    def _after(self, step: Step) -> State:
+    def check(self, step: Step) -> State:
+        """The state that a step would lead to.
+
+        :raises FailedPrecondition: the state table does not know it from here
+        """
         try:
-            if self.state is None:
-                raise IllegalStep(State.CREATED, step)
-            return after(self.state, step)
+            return after(self._state, step)
         except IllegalStep as error:
             raise FailedPrecondition(str(error)) from None
-
-    def check(self, step: Step) -> None:
-        """:raises FailedPrecondition: :meth:`take` would refuse this step"""
-        self._after(step)
 
     def kill(self, number: int) -> None:
         """Deliver a signal.
@@ -79,8 +91,10 @@ class Process:
         action = default_action(number)
         if action is Action.IGNORE and self.emulate_signals:
             return
+        delivered = self._delivered(action, number)
+        self.dying = self.dying or delivered == signal.SIGKILL
         try:
-            self.worker.signal(self._delivered(action, number))
+            self.worker.signal(delivered)
         except ProcessLookupError:
             raise NotFound("process already finished") from None
 
@@ -97,7 +111,7 @@ class Process:
         """Take the worker's exit over; called once, when it is known."""
         assert self.worker is not None and self.worker.status is not None
         self.exit = Exit(exit_code(self.worker.status, self._killed_by), self.worker.exited_at)
-        self.take(Step.EXIT)
+        self.advance(Step.EXIT)
         return self.exit
 
 

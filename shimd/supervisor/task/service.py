@@ -38,7 +38,8 @@ from shimd.timestamp import timestamp
 from shimd.typeurl import pack
 
 _STATUS = {
-    None: Status.CREATED,
+    State.CREATING: Status.CREATED,
+    State.ADDED: Status.CREATED,
     State.CREATED: Status.CREATED,
     State.RUNNING: Status.RUNNING,
     State.PAUSED: Status.PAUSED,
@@ -97,9 +98,7 @@ class TaskService(api.TaskBase):
     async def delete(self, message: api.DeleteRequest) -> api.DeleteResponse:
         container = self._container(message.id)
         process = await container.delete(message.exec_id)
-        if process is container.init:
-            del self.containers[message.id]
-            await container.run_last_hooks()
+        if process is container.init and self.containers.pop(message.id, None) is container:
             self._context.publish(container.deleted())
         return api.DeleteResponse(pid=process.pid, **_exit(process))
 
@@ -109,8 +108,7 @@ class TaskService(api.TaskBase):
             await container.kill("", signal.SIGKILL, everything=True)
         await container.init.exited.wait()
         await container.delete("")
-        del self.containers[container.id]
-        await container.run_last_hooks()
+        self.containers.pop(container.id, None)
         assert container.init.exit is not None
         return container.init.exit
 

@@ -1,15 +1,21 @@
 """The life of a process in a container, as a table. This module imports nothing of ours.
 
 Rule 1: a state changes only by :func:`after`, which knows every legal step and refuses all others, naming both ends.
-Rule 2: a step is taken when the thing has happened, not when it was asked for; what is asked for meanwhile is refused.
+:meth:`shimd.supervisor.task.process.Process.advance` is its one caller.
+Rule 2: act first, then take the step: it is taken when the thing has happened, not when it was asked for.
+So what fails, or is cancelled, has changed no state, and can be asked for again.
 
 ```
-  CREATED ──start──▶ RUNNING ──exit──▶ STOPPED ──delete──▶ DELETED
-     │                │   ▲               ▲
-     │              pause resume          │
-     │                ▼   │               │
-     │               PAUSED ────exit──────┤
-     └──────────────exit──────────────────┘
+  CREATING (an init)  ADDED (an exec) ───────────────delete─────────────────┐
+     │                  │                                                   │
+     └──────create──────┤                                                   │
+                        ▼                                                   ▼
+                     CREATED ──start──▶ RUNNING ──exit──▶ STOPPED ──delete──▶ DELETED
+                        │                │   ▲               ▲
+                        │              pause resume          │
+                        │                ▼   │               │
+                        │               PAUSED ────exit──────┤
+                        └──────────────exit──────────────────┘
 ```
 """
 
@@ -17,6 +23,10 @@ from enum import Enum
 
 
 class State(Enum):
+    CREATING = "creating"
+    """Its container is being made."""
+    ADDED = "added"
+    """Of an exec: asked for, and not started yet."""
     CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"
@@ -25,6 +35,7 @@ class State(Enum):
 
 
 class Step(Enum):
+    CREATE = "create"
     START = "start"
     PAUSE = "pause"
     RESUME = "resume"
@@ -33,6 +44,9 @@ class Step(Enum):
 
 
 _TABLE: dict[tuple[State, Step], State] = {
+    (State.CREATING, Step.CREATE): State.CREATED,
+    (State.ADDED, Step.CREATE): State.CREATED,
+    (State.ADDED, Step.DELETE): State.DELETED,
     (State.CREATED, Step.START): State.RUNNING,
     (State.RUNNING, Step.PAUSE): State.PAUSED,
     (State.PAUSED, Step.RESUME): State.RUNNING,

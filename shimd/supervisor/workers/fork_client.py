@@ -41,6 +41,9 @@ from shimd.protocol.worker import Answer, Enter, Error, Order
 from shimd.protocol.worker import Event as WorkerEvent
 from shimd.protocol.worker import decode_event as decode_worker_event
 
+#: Seconds for which whoever is cancelled still waits for the end of what was begun: the kernel may not let it end.
+_LONGEST_SHIELD = 30.0
+
 
 @dataclass(frozen=True)
 class Birthplace:
@@ -74,6 +77,8 @@ class Worker:
     """Nanoseconds since the epoch."""
     adopted: bool = False
     """Spawned by an earlier supervisor."""
+    unwanted: bool = False
+    """Whether nobody waits for its exit."""
     alone: bool = False
     """Whether its app is one process, whatever it does."""
     exited: anyio.Event = field(default_factory=anyio.Event)
@@ -115,6 +120,12 @@ class Worker:
             assert isinstance(message, Error)
             raise from_code(message.code, message.message)
 
+    def abandon(self) -> None:
+        """Kill it; it is forgotten when it has exited."""
+        self.unwanted = True
+        with suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
+
     def gone(self, status: int, at: int) -> None:
         """Note the exit. What the worker said before it is still there to :meth:`receive`."""
         self.status, self.exited_at = status, at
@@ -128,15 +139,22 @@ class PendingWorker:
         self.forks = forks
         self._known = anyio.Event()
         self._result: Worker | ShimdError
+        self._abandoned = False
 
     def resolve(self, result: Worker | ShimdError) -> None:
+        """Note what came of it; a worker that nobody waits for any more is ended."""
         self._result = result
         self._known.set()
+        if self._abandoned and isinstance(result, Worker):
+            result.abandon()
 
     async def worker(self) -> Worker:
-        """:raises ShimdError: the fork failed, or the fork server is gone"""
-        with anyio.CancelScope(shield=True):
+        """:raises ShimdError: the fork failed, or the fork server is gone, or does not answer"""
+        with anyio.move_on_after(_LONGEST_SHIELD, shield=True):
             await self._known.wait()
+        if not self._known.is_set():
+            self._abandoned = True
+            raise Unavailable(f"the fork server has not answered within {_LONGEST_SHIELD:.0f} s")
         if isinstance(self._result, ShimdError):
             raise self._result
         return self._result
@@ -261,13 +279,18 @@ class ForkClient:
             await self._send(Forget(worker.key))
 
     async def end(self, worker: Worker) -> None:
-        """Kill a worker if it still lives, wait for its end and forget it, whoever cancels."""
-        with anyio.CancelScope(shield=True):
+        """Kill a worker if it still lives, wait for its end and forget it, whoever cancels.
+
+        One that the kernel does not let die (a read from a volume that does not answer) is forgotten when it has.
+        """
+        with anyio.move_on_after(_LONGEST_SHIELD, shield=True) as waiting:
             with suppress(ProcessLookupError):
                 worker.signal(signal.SIGKILL)
             await worker.exited.wait()
             with suppress(ShimdError):  # a fork server that died has forgotten already
                 await self.forget(worker)
+        if waiting.cancelled_caught and worker.status is None:
+            worker.abandon()
 
     async def adopt(self) -> list[Worker]:
         """After a reconnection: all workers that the fork server had and has not forgotten."""
@@ -341,6 +364,11 @@ class ForkClient:
             self._workers[event.key] = worker
         if worker.status is None:
             worker.gone(event.status, event.at)
+        if worker.unwanted:
+            self._workers.pop(event.key, None)
+            worker.control.close()
+            with suppress(OSError):  # one exit that it keeps is no harm
+                send(self._sock, Forget(event.key))
 
     def _reply(self, key: str, result: Worker | ShimdError) -> None:
         pending = self._pending.pop(key, None)

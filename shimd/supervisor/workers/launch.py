@@ -112,7 +112,7 @@ class Launch:
         try:
             return await self._with_right_engine(plan, jail, program)
         except DataLoss as error:  # a disk that crashed, say: what did not load is gone, and is compiled anew
-            _log.warning("container %s: %s", self._container, error)
+            _log.info("container %s: %s", self._container, error)
             return await self._with_right_engine(plan, jail, program)
 
     async def pause(self, plan: Pause) -> Worker:

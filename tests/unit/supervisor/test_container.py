@@ -15,7 +15,7 @@ from betterproto2 import Message
 from shimd.errors import Unavailable
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.process import Process
-from shimd.supervisor.task.state import State
+from shimd.supervisor.task.state import Step
 from shimd.supervisor.task.stdio import Streams
 from shimd.supervisor.workers.fork_client import ForkClient, Worker
 
@@ -56,7 +56,8 @@ async def test_an_exec_whose_worker_ended_as_it_was_ready(monkeypatch: pytest.Mo
         async with anyio.create_task_group() as tasks:
             context: Any = Context(tasks)
             container = Container(context, "app", tmp_path, SPEC, Streams())
-            container.init.state = State.RUNNING
+            for step in (Step.CREATE, Step.START):
+                container.init.advance(step)
             await container.add_exec("exec", SPEC["process"], Streams())
             with pytest.raises(Unavailable):
                 await container.start("exec")

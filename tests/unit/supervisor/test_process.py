@@ -48,7 +48,8 @@ def process() -> Process:
         while True:
             time.sleep(10)
     ours, theirs = socket.socketpair()
-    process = Process("", {"args": ["x"], "cwd": "/"}, Streams(), State.CREATED)
+    process = Process("", {"args": ["x"], "cwd": "/"}, Streams())
+    process.advance(Step.CREATE)
     process.worker = Worker("key", pid, 0, ours, ForkClient(theirs))
     yield process
     if process.worker.status is None:
@@ -97,4 +98,4 @@ def test_kill_of_the_dead_is_not_found(process: Process) -> None:
 
 def test_an_illegal_step_is_a_failed_precondition(process: Process) -> None:
     with pytest.raises(FailedPrecondition, match="cannot delete a created process"):
-        process.take(Step.DELETE)
+        process.advance(Step.DELETE)

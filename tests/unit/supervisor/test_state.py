@@ -7,6 +7,9 @@ import pytest
 from shimd.supervisor.task.state import IllegalStep, State, Step, after
 
 LEGAL = {
+    ("creating", "create"): "created",
+    ("added", "create"): "created",
+    ("added", "delete"): "deleted",
     ("created", "start"): "running",
     ("created", "exit"): "stopped",
     ("running", "pause"): "paused",

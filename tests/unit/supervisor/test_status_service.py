@@ -29,7 +29,7 @@ from shimd.supervisor.status.service import EVENTS, MAX_STREAMS, StatusServer
 from shimd.supervisor.supervisor import Supervisor
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.process import Exit, Process
-from shimd.supervisor.task.state import State, Step
+from shimd.supervisor.task.state import Step
 from shimd.supervisor.task.stdio import Streams
 
 pytestmark = pytest.mark.anyio
@@ -79,13 +79,13 @@ def container(endpoint: Endpoint, id: str, **annotations: str) -> Container:
         "annotations": {f"io.kubernetes.cri.{name.replace('_', '-')}": value for name, value in annotations.items()},
     }
     made = Container(endpoint, id, Path("/bundle") / id, spec, Streams(stdout=f"file:///log/{id}"))
-    made.init.state = State.CREATED
+    made.init.advance(Step.CREATE)
     endpoint.service.containers[id] = made
     return made
 
 
 def exited(process: Process, code: int) -> None:
-    process.take(Step.EXIT)
+    process.advance(Step.EXIT)
     process.exit = Exit(code, 1_700_000_000_500_000_000)
 
 
@@ -128,7 +128,7 @@ async def test_counts_endpoints_queues_compilations_and_cache(
     first = await supervisor.endpoint("wasmtime", "ns1", address, "grpc-address")
     second = await supervisor.endpoint("wasmer", "ns2", "", "")
     container(first, "created")
-    container(first, "running").init.take(Step.START)
+    container(first, "running").init.advance(Step.START)
     exited(container(second, "stopped").init, 1)
     for _ in range(3):
         first.publish(TaskStart(container_id="running", pid=1))
@@ -182,8 +182,8 @@ async def test_who_waits_for_a_compilation_is_being_created(supervisor: Supervis
 async def test_tasks_with_their_processes(supervisor: Supervisor, stub: api.StatusStub) -> None:
     endpoint = await supervisor.endpoint("wasmtime", "ns1", "", "")
     made = container(endpoint, "web")
-    made.init.take(Step.START)
-    made.execs["sh"] = Process("sh", {"args": ["/sh.wasm"], "cwd": "/"}, Streams(terminal=True))
+    made.init.advance(Step.START)
+    made.execs["sh"] = Process.added("sh", {"args": ["/sh.wasm"], "cwd": "/"}, Streams(terminal=True))
     exited(made.init, 143)
 
     (task,) = (await stub.tasks(api.TasksRequest())).tasks

@@ -1,0 +1,289 @@
+"""The daemon around a container, in memory: no jailer, no fork server, no cgroup, and processes that only sleep.
+
+What is real is the protocol: a fork server's client speaks with a task of the test's over a socket pair, as each worker
+does. Whatever the container awaits goes by a *point*, at which a test can have it fail, or have the caller cancelled.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+from betterproto2 import Message
+
+from shimd.errors import Code, NotFound, Unavailable
+from shimd.protocol.codec import NotAMessage
+from shimd.protocol.fork_server import Exited, Failed, Forget, Hello, List, Listed, Spawn, Spawned, decode_request
+from shimd.protocol.packets import receive, send
+from shimd.protocol.plans import JailPlan
+from shimd.protocol.worker import Ready, Start, decode_order
+from shimd.supervisor.background import Background
+from shimd.supervisor.workers.fork_client import ForkClient
+from shimd.supervisor.workers.jailers import During, Jail
+from shimd.supervisor.workers.programs import Image, Program
+
+
+class Points:
+    """Counts what is awaited; at the chosen one it fails, or cancels."""
+
+    def __init__(self) -> None:
+        self.passed: list[str] = []
+        self._at = 0
+        self._how: Callable[[], None] | None = None
+
+    def arm(self, number: int, how: Callable[[], None] | None) -> None:
+        """From now on, at the ``number``-th point (from 1) do that."""
+        self.passed.clear()
+        self._at, self._how = number, how
+
+    @property
+    def reached(self) -> bool:
+        return self._how is not None and len(self.passed) >= self._at
+
+    def act(self, name: str) -> None:
+        """One that is no await by itself; in whatever thread."""
+        self.passed.append(name)
+        if self._how is not None and len(self.passed) == self._at:
+            self._how()
+
+    async def at(self, name: str) -> None:
+        self.act(name)
+        await anyio.lowlevel.checkpoint()
+
+
+class MemoryCgroup:
+    """What a container asks of its cgroup."""
+
+    def __init__(self, points: Points) -> None:
+        self._points = points
+        self.directories: list[str] = []
+        self.unified = None
+        self.scope = None
+        self.asks_systemd = False
+        self.made, self.frozen = False, False
+        self.processes: set[int] = set()
+        self.fails: set[str] = set()
+        """Names of methods that raise."""
+
+    def _act(self, name: str) -> None:
+        self._points.act(f"cgroup.{name}")
+        if name in self.fails:
+            raise OSError(5, "Input/output error")
+
+    def make(self, resources: dict[str, Any]) -> None:
+        self._act("make")
+        self.made = True
+
+    def freeze(self) -> None:
+        self._act("freeze")
+        self.frozen = True
+
+    def thaw(self) -> None:
+        self._act("thaw")
+        self.frozen = False
+
+    def apply(self, resources: dict[str, Any]) -> None:
+        self._act("apply")
+
+    def pids(self) -> list[int]:
+        return sorted(self.processes)
+
+    def remove_at_once(self) -> bool:
+        if "remove" in self.fails:
+            return False
+        self.made = False
+        return True
+
+    def remove(self) -> None:
+        self._act("remove")
+        self.made = False
+
+    def oom_count(self) -> int:
+        return 0
+
+    async def oom_kills(self) -> AsyncIterator[int]:
+        await anyio.sleep_forever()
+        yield 0
+
+
+class Daemon:
+    """:class:`shimd.supervisor.task.context.Context` in memory."""
+
+    #: One whose programs take Python.
+    engine = "wasi-sockets"
+    namespace = "default"
+
+    def __init__(self, tasks: anyio.abc.TaskGroup, directory: Path) -> None:
+        self.tasks = Background(tasks)
+        self.points = Points()
+        self.published: list[Message] = []
+        self.cgroups: list[MemoryCgroup] = []
+        self.jails = 0
+        """That are open."""
+        self._directory = directory
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._client = ForkClient(ours)
+        self.fork_server = ForkServer(theirs, tasks)
+        tasks.start_soon(self._client.run)
+        tasks.start_soon(self.fork_server.serve)
+
+    def cgroup(self, path: str, *, systemd: bool) -> Any:
+        self.cgroups.append(MemoryCgroup(self.points))
+        return self.cgroups[-1]
+
+    async def forks(self, engine: str | None = None) -> ForkClient:
+        await self.points.at("forks")
+        return self._client
+
+    async def jail(self, plan: JailPlan, terminal: int | None, during: During) -> Jail:
+        await self.points.at("jail is begun")
+        await during()
+        await self.points.at("jail")
+        self.jails += 1
+        return _Jail(self)
+
+    async def program(self, container: str, name: str, fd: int | None) -> Program:
+        await self.points.at("program")
+        return Program(self._directory / "artifact")
+
+    async def image(self, container: str) -> Image:
+        raise NotFound("there are no images here")
+
+    async def discard(self, artifact: Path) -> None:
+        pass
+
+    def publish(self, event: Message) -> None:
+        self.published.append(event)
+
+    @property
+    def events(self) -> list[str]:
+        """What was published, by kind."""
+        return [type(event).__name__ for event in self.published]
+
+
+class _Jail(Jail):
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__(_file(), [_file()], _file(), "/app.wasm", "", [])
+        self._daemon = daemon
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        self._daemon.jails -= 1
+
+
+def _file() -> int:
+    return os.memfd_create("test")
+
+
+class ForkServer:
+    """The other end of a fork server's socket: its workers sleep."""
+
+    def __init__(self, sock: socket.socket, tasks: anyio.abc.TaskGroup) -> None:
+        sock.setblocking(False)
+        self._sock, self._tasks = sock, tasks
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.started: list[str] = []
+        """Keys of workers that were told to start."""
+        self.fails = False
+        """Whether it forks no more."""
+
+    async def serve(self) -> None:
+        send(self._sock, Hello(0))
+        try:
+            while True:
+                await anyio.wait_readable(self._sock)
+                packet = receive(self._sock, decode_request)
+                if packet is None:
+                    return
+                request, fds = packet
+                for fd in fds:
+                    os.close(fd)
+                match request:
+                    case Spawn():
+                        self._spawn(request.key)
+                    case Forget():
+                        self.processes.pop(request.key, None)
+                    case List():
+                        send(self._sock, Listed())
+        finally:
+            self._sock.close()
+
+    def _spawn(self, key: str) -> None:
+        if self.fails:
+            send(self._sock, Failed(key, Code.RESOURCE_EXHAUSTED, "fork: resource temporarily unavailable"))
+            return
+        process = self.processes[key] = subprocess.Popen(["sleep", "600"])
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        send(self._sock, Spawned(key, process.pid, 1), [theirs.fileno()])
+        theirs.close()
+        ours.setblocking(False)
+        self._tasks.start_soon(self._work, key, ours)
+        self._tasks.start_soon(self._reap, key, process)
+
+    async def _work(self, key: str, control: socket.socket) -> None:
+        """As a worker does: it is ready, and waits for its start."""
+        with control:
+            with suppress(OSError):
+                send(control, Ready())
+            await anyio.wait_readable(control)
+            with suppress(OSError, NotAMessage):
+                packet = receive(control, decode_order)
+                if packet is not None and isinstance(packet[0], Start):
+                    self.started.append(key)
+
+    async def _reap(self, key: str, process: "subprocess.Popen[bytes]") -> None:
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            await anyio.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+        _pid, status = os.waitpid(process.pid, 0)  # noqa: ASYNC222 — it has ended
+        process.returncode = 0
+        with suppress(OSError):
+            send(self._sock, Exited(key, process.pid, status, time.time_ns()))
+
+    @property
+    def living(self) -> Sequence[int]:
+        return [process.pid for process in self.processes.values() if process.returncode is None]
+
+
+@asynccontextmanager
+async def running(directory: Path) -> AsyncIterator[Daemon]:
+    """A daemon of a test's own, whose processes end with it."""
+    async with anyio.create_task_group() as tasks:
+        daemon = Daemon(tasks, directory)
+        try:
+            yield daemon
+        finally:
+            for pid in daemon.fork_server.living:
+                os.kill(pid, signal.SIGKILL)
+            with anyio.move_on_after(10, shield=True):
+                while daemon.fork_server.living:  # noqa: ASYNC110 — no event tells of it
+                    await anyio.sleep(0.001)
+            tasks.cancel_scope.cancel()
+
+
+def fails() -> None:
+    """An error of a part that does not answer."""
+    raise Unavailable("a part does not answer")
+
+
+def cancelling(caller: anyio.CancelScope) -> Callable[[], None]:
+    """Cancels whoever is in that scope, in whatever thread it is called."""
+    loop = threading.get_ident()
+
+    def cancel() -> None:
+        if threading.get_ident() == loop:
+            caller.cancel()
+        else:
+            anyio.from_thread.run_sync(caller.cancel)
+
+    return cancel

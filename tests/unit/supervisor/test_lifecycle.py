@@ -1,0 +1,371 @@
+"""Containers from Create to Delete, in memory: each step from each state, and failures and cancellations everywhere."""
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from shimd.api.containerd.task import v3 as api
+from shimd.api.google.protobuf import Any as Packed
+from shimd.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted, ShimdError
+from shimd.supervisor.task.container import Container
+from shimd.supervisor.task.service import TaskService
+from shimd.supervisor.task.state import State
+from tests.unit.supervisor.in_memory import Daemon, MemoryCgroup, cancelling, fails, running
+
+pytestmark = pytest.mark.anyio
+PROCESS = {"args": ["/app.wasm"], "cwd": "/", "env": []}
+NAMESPACES = [{"type": kind} for kind in ("pid", "mount")]
+SPEC = {"ociVersion": "1.2.0", "process": PROCESS, "root": {"path": "rootfs"}, "linux": {"namespaces": NAMESPACES}}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(SPEC))
+    return tmp_path
+
+
+@pytest.fixture
+async def daemon(bundle: Path) -> AsyncIterator[Daemon]:
+    with anyio.fail_after(60):
+        async with running(bundle) as daemon:
+            yield daemon
+
+
+class Tasks:
+    """The service, as containerd calls it for one container."""
+
+    def __init__(self, daemon: Daemon, bundle: Path) -> None:
+        self.daemon, self._bundle = daemon, bundle
+        self.service = TaskService(daemon)  # type: ignore[arg-type]
+
+    @property
+    def container(self) -> Container:
+        return self.service.containers["app"]
+
+    @property
+    def cgroup(self) -> MemoryCgroup:
+        return self.daemon.cgroups[-1]
+
+    async def create(self) -> None:
+        await self.service.create(api.CreateTaskRequest(id="app", bundle=str(self._bundle)))
+
+    async def start(self, exec_id: str = "") -> None:
+        await self.service.start(api.StartRequest(id="app", exec_id=exec_id))
+
+    async def add_exec(self, exec_id: str = "sh") -> None:
+        spec = Packed(value=json.dumps(PROCESS).encode())
+        await self.service.exec(api.ExecProcessRequest(id="app", exec_id=exec_id, spec=spec))
+
+    async def pause(self) -> None:
+        await self.service.pause(api.PauseRequest(id="app"))
+
+    async def resume(self) -> None:
+        await self.service.resume(api.ResumeRequest(id="app"))
+
+    async def update(self) -> None:
+        await self.service.update(api.UpdateTaskRequest(id="app", resources=Packed(value=b"{}")))
+
+    async def kill(self, exec_id: str = "", number: int = signal.SIGKILL) -> None:
+        await self.service.kill(api.KillRequest(id="app", exec_id=exec_id, signal=number))
+
+    async def wait(self, exec_id: str = "") -> int:
+        return (await self.service.wait(api.WaitRequest(id="app", exec_id=exec_id))).exit_status
+
+    async def delete(self, exec_id: str = "") -> api.DeleteResponse:
+        return await self.service.delete(api.DeleteRequest(id="app", exec_id=exec_id))
+
+    async def end(self) -> None:
+        """Whatever has become of it: it can be ended, and deleted, and leaves nothing."""
+        if "app" in self.service.containers:
+            if self.container.init.state not in (State.STOPPED, State.CREATED):
+                await self.kill()
+                await self.wait()
+            await self.delete()
+        self.nothing_is_left()
+
+    def nothing_is_left(self) -> None:
+        assert self.service.containers == {}
+        assert self.daemon.jails == 0
+        assert self.daemon.fork_server.living == []
+        assert not any(cgroup.made for cgroup in self.daemon.cgroups)
+        assert not any(cgroup.frozen for cgroup in self.daemon.cgroups)
+
+
+@pytest.fixture
+def tasks(daemon: Daemon, bundle: Path) -> Tasks:
+    return Tasks(daemon, bundle)
+
+
+async def nothing(_tasks: Tasks) -> None:
+    pass
+
+
+async def created(tasks: Tasks) -> None:
+    await tasks.create()
+
+
+async def started(tasks: Tasks) -> None:
+    await tasks.create()
+    await tasks.start()
+
+
+async def paused(tasks: Tasks) -> None:
+    await started(tasks)
+    await tasks.pause()
+
+
+async def stopped(tasks: Tasks) -> None:
+    await started(tasks)
+    await tasks.kill()
+    await tasks.wait()
+
+
+async def with_exec(tasks: Tasks) -> None:
+    await started(tasks)
+    await tasks.add_exec()
+
+
+async def exec_stopped(tasks: Tasks) -> None:
+    await with_exec(tasks)
+    await tasks.start("sh")
+    await tasks.kill("sh")
+    await tasks.wait("sh")
+
+
+Act = Callable[[Tasks], Awaitable[Any]]
+#: What is asked for, from the state in which it is legal; what it leads to, and what it publishes.
+LEGAL: dict[str, tuple[Act, Act, State, list[str]]] = {
+    "create": (nothing, Tasks.create, State.CREATED, ["TaskCreate"]),
+    "start": (created, Tasks.start, State.RUNNING, ["TaskStart"]),
+    "exec": (started, Tasks.add_exec, State.RUNNING, ["TaskExecAdded"]),
+    "start exec": (with_exec, lambda tasks: tasks.start("sh"), State.RUNNING, ["TaskExecStarted"]),
+    "pause": (started, Tasks.pause, State.PAUSED, ["TaskPaused"]),
+    "resume": (paused, Tasks.resume, State.RUNNING, ["TaskResumed"]),
+    "update": (started, Tasks.update, State.RUNNING, []),
+    "delete exec": (exec_stopped, lambda tasks: tasks.delete("sh"), State.RUNNING, []),
+    "delete an exec that never ran": (with_exec, lambda tasks: tasks.delete("sh"), State.RUNNING, []),
+}
+
+
+@pytest.mark.parametrize("name", LEGAL)
+async def test_what_is_legal_is_done_and_told(tasks: Tasks, name: str) -> None:
+    before, act, state, events = LEGAL[name]
+    await before(tasks)
+    told = len(tasks.daemon.events)
+    await act(tasks)
+    assert tasks.container.init.state is state
+    assert tasks.daemon.events[told:] == events
+    await tasks.end()
+
+
+@pytest.mark.parametrize("name", LEGAL)
+async def test_what_fails_anywhere_has_changed_nothing_and_can_be_asked_for_again(tasks: Tasks, name: str) -> None:
+    """At each of the points that it passes, one after the other."""
+    before, act, state, events = LEGAL[name]
+    for number in range(1, 100):
+        tasks.daemon.points.arm(0, None)
+        await before(tasks)
+        former = tasks.container.init.state if "app" in tasks.service.containers else None
+        told = len(tasks.daemon.events)
+        tasks.daemon.points.arm(number, fails)
+        try:
+            await act(tasks)
+        except ShimdError:
+            assert tasks.daemon.points.reached
+            assert former is (tasks.container.init.state if "app" in tasks.service.containers else None)
+            assert tasks.daemon.events[told:] == []
+            tasks.daemon.points.arm(0, None)
+            await act(tasks)
+        assert tasks.container.init.state is state
+        assert tasks.daemon.events[told:] == events
+        done = not tasks.daemon.points.reached
+        await tasks.end()
+        if done:
+            return
+    pytest.fail("it never comes to its end")
+
+
+@pytest.mark.parametrize("name", LEGAL)
+async def test_who_is_cancelled_anywhere_leaves_nothing_half_done(tasks: Tasks, name: str) -> None:
+    before, act, state, events = LEGAL[name]
+    for number in range(1, 100):
+        tasks.daemon.points.arm(0, None)
+        await before(tasks)
+        former = tasks.container.init.state if "app" in tasks.service.containers else None
+        told = len(tasks.daemon.events)
+        with anyio.CancelScope() as caller:
+            tasks.daemon.points.arm(number, cancelling(caller))
+            await act(tasks)
+        reached = tasks.daemon.points.reached
+        tasks.daemon.points.arm(0, None)
+        if caller.cancelled_caught:
+            assert former is (tasks.container.init.state if "app" in tasks.service.containers else None)
+            assert tasks.daemon.events[told:] == []
+            await act(tasks)
+        assert tasks.container.init.state is state
+        assert tasks.daemon.events[told:] == events
+        await tasks.end()
+        if not reached:
+            return
+    pytest.fail("it never comes to its end")
+
+
+@pytest.mark.parametrize(
+    ("before", "act", "error"),
+    [
+        (created, Tasks.create, AlreadyExists),
+        (started, Tasks.start, FailedPrecondition),
+        (created, Tasks.pause, FailedPrecondition),
+        (paused, Tasks.pause, FailedPrecondition),
+        (started, Tasks.resume, FailedPrecondition),
+        (stopped, Tasks.start, FailedPrecondition),
+        (stopped, Tasks.pause, FailedPrecondition),
+        (stopped, Tasks.resume, FailedPrecondition),
+        (stopped, Tasks.add_exec, FailedPrecondition),
+        (stopped, Tasks.kill, NotFound),
+        (stopped, Tasks.update, FailedPrecondition),
+        (started, Tasks.delete, FailedPrecondition),
+        (paused, Tasks.delete, FailedPrecondition),
+        (created, Tasks.add_exec, FailedPrecondition),
+        (paused, Tasks.add_exec, FailedPrecondition),
+        (with_exec, Tasks.add_exec, AlreadyExists),
+        (exec_stopped, lambda tasks: tasks.start("sh"), FailedPrecondition),
+        (with_exec, lambda tasks: tasks.kill("sh"), NotFound),
+        (nothing, Tasks.start, NotFound),
+        (nothing, Tasks.delete, NotFound),
+    ],
+)
+async def test_what_is_not_legal_is_refused_and_changes_nothing(
+    tasks: Tasks, before: Act, act: Act, error: type[ShimdError]
+) -> None:
+    await before(tasks)
+    former = tasks.container.init.state if "app" in tasks.service.containers else None
+    told = list(tasks.daemon.events)
+    with pytest.raises(error):
+        await act(tasks)
+    assert former is (tasks.container.init.state if "app" in tasks.service.containers else None)
+    assert tasks.daemon.events == told
+    await tasks.end()
+
+
+async def test_a_life(tasks: Tasks) -> None:
+    await exec_stopped(tasks)
+    await tasks.delete("sh")
+    await tasks.kill(number=signal.SIGTERM)
+    assert await tasks.wait() == 128 + signal.SIGTERM
+    answer = await tasks.delete()
+    assert answer.exit_status == 128 + signal.SIGTERM
+    assert tasks.daemon.events == [
+        "TaskCreate", "TaskStart", "TaskExecAdded", "TaskExecStarted", "TaskExit", "TaskExit", "TaskDelete",
+    ]  # fmt: skip
+    tasks.nothing_is_left()
+    assert not os.listdir(tasks._bundle) or set(os.listdir(tasks._bundle)) == {"config.json"}
+
+
+async def test_execs_end_before_their_container_as_do_their_events(tasks: Tasks) -> None:
+    await with_exec(tasks)
+    await tasks.start("sh")
+    await tasks.kill()
+    await tasks.wait()
+    ends = [event for event in tasks.daemon.published if type(event).__name__ == "TaskExit"]
+    assert [event.id for event in ends] == ["sh", "app"]  # type: ignore[attr-defined]
+    await tasks.end()
+
+
+async def test_a_thaw_that_fails_leaves_it_paused_and_the_next_one_works(tasks: Tasks) -> None:
+    await paused(tasks)
+    tasks.cgroup.fails.add("thaw")
+    told = list(tasks.daemon.events)
+    with pytest.raises(OSError, match="Input/output error"):
+        await tasks.resume()
+    assert tasks.container.init.state is State.PAUSED
+    assert tasks.daemon.events == told
+    tasks.cgroup.fails.clear()
+    await tasks.resume()
+    assert not tasks.cgroup.frozen
+    await tasks.end()
+
+
+async def test_a_kill_thaws_whatever_was_tried_before(tasks: Tasks) -> None:
+    await paused(tasks)
+    tasks.cgroup.fails.add("thaw")
+    with pytest.raises(OSError, match="Input/output error"):
+        await tasks.resume()
+    with pytest.raises(OSError, match="Input/output error"):
+        await tasks.kill()
+    tasks.cgroup.fails.clear()
+    with anyio.move_on_after(0.2):
+        await tasks.wait()
+    if tasks.container.init.state is not State.STOPPED:
+        await tasks.kill()
+    await tasks.wait()
+    assert not tasks.cgroup.frozen
+    await tasks.end()
+
+
+async def test_a_freeze_that_fails_leaves_it_running(tasks: Tasks) -> None:
+    await started(tasks)
+    tasks.cgroup.fails.add("freeze")
+    with pytest.raises(OSError, match="Input/output error"):
+        await tasks.pause()
+    assert (tasks.container.init.state, tasks.cgroup.frozen) == (State.RUNNING, False)
+    await tasks.end()
+
+
+async def test_who_is_killed_while_it_is_frozen_is_not_paused(tasks: Tasks) -> None:
+    """It could not die, and nobody would thaw it."""
+    await started(tasks)
+    freeze = tasks.cgroup.freeze
+
+    def kill_then_freeze() -> None:
+        anyio.from_thread.run(tasks.kill)
+        freeze()
+
+    tasks.cgroup.freeze = kill_then_freeze  # type: ignore[method-assign]
+    with pytest.raises(FailedPrecondition):
+        await tasks.pause()
+    assert not tasks.cgroup.frozen
+    assert await tasks.wait() == 128 + signal.SIGKILL
+    await tasks.end()
+
+
+async def test_a_cgroup_that_cannot_be_removed_does_not_keep_the_container(tasks: Tasks) -> None:
+    await stopped(tasks)
+    tasks.cgroup.fails.add("remove")
+    await tasks.delete()
+    assert tasks.service.containers == {}
+    tasks.cgroup.made = False
+
+
+async def test_a_delete_that_was_cancelled_is_finished_by_the_next(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stopped(tasks)
+    with anyio.CancelScope() as caller:
+
+        async def hang() -> None:
+            caller.cancel()
+            await anyio.sleep_forever()
+
+        monkeypatch.setattr(tasks.container, "run_last_hooks", hang)
+        await tasks.delete()
+    assert caller.cancelled_caught
+    assert tasks.container.init.state is State.STOPPED
+    assert "TaskDelete" not in tasks.daemon.events
+    monkeypatch.undo()
+    assert (await tasks.delete()).exit_status == 128 + signal.SIGKILL
+    assert tasks.daemon.events.count("TaskDelete") == 1
+    tasks.nothing_is_left()
+
+
+async def test_a_fork_that_fails(tasks: Tasks) -> None:
+    tasks.daemon.fork_server.fails = True
+    with pytest.raises(ResourceExhausted, match="container app: fork: resource temporarily unavailable"):
+        await tasks.create()
+    tasks.nothing_is_left()
