@@ -271,11 +271,11 @@ class RunsArtifacts(RunsApplications[ModuleT_co], Protocol[ModuleT_co]):
 
 
 @runtime_checkable
-class RunsInC(Protocol):
+class RunsWithoutPython(Protocol):
     """An engine with a part in C (``engine.h``) that does :meth:`Engine.load` and :meth:`Engine.run` for most programs,
     in workers that have no use for an interpreter and its memory. Optional."""
 
-    def in_c(self) -> list[str] | None:
+    def library(self) -> list[str] | None:
         """The shared library with its ``shimd_engine``, and that function's arguments. ``None``: it was not built."""
         ...
 

@@ -34,7 +34,7 @@ from shimd.engine import (
     Preopen,
     RunsApplications,
     RunsArtifacts,
-    RunsInC,
+    RunsWithoutPython,
     TakesLayers,
     TakesSockets,
     UnsupportedFeature,
@@ -42,7 +42,7 @@ from shimd.engine import (
 from shimd.formats.outline import Outline
 from shimd.linux.packed import Packable, pack
 
-#: Where ``engine.h`` is, which says what a part in C (``RunsInC``) looks like.
+#: Where ``engine.h`` is, which says what a part in C (``RunsWithoutPython``) looks like.
 INCLUDE = Path(__file__).with_name("engines")
 
 __all__ = [
@@ -71,7 +71,7 @@ __all__ = [
     "Preopen",
     "RunsApplications",
     "RunsArtifacts",
-    "RunsInC",
+    "RunsWithoutPython",
     "TakesLayers",
     "TakesSockets",
     "UnsupportedFeature",

@@ -27,9 +27,9 @@ def protocol() -> str:
     start, code_at, rest = encode(Error(code, message)).removesuffix(_END).partition(str(code).encode())
     lines = [
         f"enum {{ MAX_FDS = {constants.MAX_FDS}, CONTROL = {constants.CONTROL_FD}, JAIL = {constants.JAIL_FD}, "
-        f"HIGH = {constants.HIGH_FD}, FAILED = {constants.EXIT_FAILED}, STEP_WORDS = {constants.STEP_WORDS} }};",
+        f"HIGH = {constants.HIGH_FD}, FAILED = {constants.EXIT_FAILED}, CALL_WORDS = {constants.CALL_WORDS} }};",
         _enum("", constants.Birth),
-        _enum("STEP_", constants.Step),
+        _enum("CALL_", constants.SpecialCall),
         _enum("POLICY_", constants.Policy),
         f"enum {{ ROBUST_LIST = {fork.ROBUST_LIST}, ROBUST_HEAD = {fork.ROBUST_HEAD} }};",
         f"#define SAYS_HELD {_text(encode(Held()))}",
@@ -52,7 +52,7 @@ def engine() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _enum(prefix: str, table: type[constants.Birth] | type[constants.Step] | type[constants.Policy]) -> str:
+def _enum(prefix: str, table: type[constants.Birth] | type[constants.SpecialCall] | type[constants.Policy]) -> str:
     return f"enum {{ {', '.join(f'{prefix}{one.name} = {one.value}' for one in table)} }};"
 
 

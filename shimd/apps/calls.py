@@ -12,7 +12,7 @@ from shimd.apps.http.pool import Pool
 from shimd.component.guest import Guest
 from shimd.component.host import Exit, Host
 from shimd.component.values import Err
-from shimd.wasi.turns import Turns
+from shimd.wasi.compute_lock import ComputeLock
 
 #: Threads are as many as calls are let in.
 UNLIMITED = anyio.CapacityLimiter(1 << 20)
@@ -24,7 +24,7 @@ class Calls:
     def __init__(self, host: Host, name: str, *, pool: int = 1, concurrency: int = 64) -> None:
         self._host = host
         self._name = name
-        self._turns = Turns()
+        self._turns = ComputeLock()
         self._pool = Pool(host, pool, self._turns)
         self._guests = anyio.CapacityLimiter(concurrency)
 

@@ -85,11 +85,6 @@ class Cgroup:
                 raise from_os(error) from error
             raise
 
-    @classmethod
-    def open(cls, directories: list[str], where: Layout | None = None) -> "Cgroup":
-        """One that :meth:`create` made, perhaps in another process."""
-        return cls(list(directories), where or layout.current())
-
     @property
     def version(self) -> int:
         """Of the hierarchy that has the controllers."""

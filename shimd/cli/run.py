@@ -31,7 +31,7 @@ from shimd.linux.memory_file import memory_file
 from shimd.oci import Process, listen
 from shimd.oci.programs import split_entry
 from shimd.protocol.plans import HostApp
-from shimd.protocol.steps import of_host
+from shimd.protocol.system_calls import of_host
 from shimd.protocol.worker import Start
 from shimd.supervisor.modules.cache import Cache
 from shimd.supervisor.modules.modules import compile_in_worker, compiled_program
@@ -152,12 +152,12 @@ class Run:
 
     async def _live(self, programs: "_Programs", plan: HostApp, file: ProgramFile) -> None:
         """The worker's life; its exit code is the outcome."""
-        steps = memory_file("shimd-steps", of_host().packed())
+        calls = memory_file("shimd-calls", of_host().packed())
         try:
             launch = Launch(programs, "run", file.path, (0, 1, 2))
-            worker = await launch.app(plan, [steps], file)
+            worker = await launch.app(plan, [calls], file)
         finally:
-            os.close(steps)
+            os.close(calls)
         self._worker, self.outcome.pid = worker, worker.pid
         try:
             self.outcome.started_at = _time(time.time_ns())

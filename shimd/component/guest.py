@@ -15,7 +15,7 @@ from shimd.component.current import Current
 
 
 class Turn(Protocol):
-    """What a guest has while it computes (:mod:`shimd.wasi.turns`)."""
+    """What a guest has while it computes (:mod:`shimd.wasi.compute_lock`)."""
 
     def take(self) -> None: ...
 

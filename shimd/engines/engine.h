@@ -1,4 +1,4 @@
-/* What a worker without Python needs of an engine: engine.py's ``RunsInC``, in C. */
+/* What a worker without Python needs of an engine: engine.py's ``RunsWithoutPython``, in C. */
 #ifndef SHIMD_ENGINE_H
 #define SHIMD_ENGINE_H
 #include <stddef.h>

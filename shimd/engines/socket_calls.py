@@ -3,8 +3,8 @@
 wasmtime 50 gives no sockets to such modules, and its functions find the guest's memory in the instance that calls
 them, so that Python cannot call them in its stead. WebAssembly can:
 
-* the *doors* are what the guest imports: each calls what stands in its place of a table, since
-* the *switch*, which fills the table, imports the guest's memory and so can only be there after it. It asks the
+* the *trampolines* are what the guest imports: each calls what stands in its place of a table, since
+* the *dispatcher*, which fills the table, imports the guest's memory and so can only be there after it. It asks the
   sockets' functions of what is theirs, and wasmtime's of all else, with no way through Python.
 
 They are made with the guest's compiled form, for guests that can accept connections.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import wasmtime
 
 _WASI = "wasi_snapshot_preview1"
-_DOORS, _SWITCH = "doors", "switch"
+_TRAMPOLINES, _DISPATCHER = "trampolines", "dispatcher"
 _POLL = "poll_oneoff"
 #: Their first argument is no descriptor.
 _OTHERS = frozenset({"path_symlink"})
@@ -36,7 +36,7 @@ def compile(engine: "wasmtime.Engine", module: "wasmtime.Module", artifact: Path
     accepts = any(name == "sock_accept" for name, _parameters in functions)
     if not accepts or not any(export.name == "memory" for export in module.exports):
         return False
-    for name, text in ((_DOORS, _doors(functions)), (_SWITCH, _switch(functions))):
+    for name, text in ((_TRAMPOLINES, _trampolines(functions)), (_DISPATCHER, _dispatcher(functions))):
         compiled = wasmtime.Module(engine, bytes(wasmtime.wat2wasm(text)))
         (artifact / name).write_bytes(compiled.serialize())
     return True
@@ -54,7 +54,7 @@ def _led(module: "wasmtime.Module") -> list[Function]:
     return list(found.items())
 
 
-def _doors(functions: Sequence[Function]) -> str:
+def _trampolines(functions: Sequence[Function]) -> str:
     lines = [f'(table (export "table") {len(functions)} funcref)']
     for index, (name, parameters) in enumerate(functions):
         lines.append(f"(type $t{index} (func {_signature(parameters)}))")
@@ -64,12 +64,12 @@ def _doors(functions: Sequence[Function]) -> str:
     return f"(module {' '.join(lines)})"
 
 
-def _switch(functions: Sequence[Function]) -> str:
+def _dispatcher(functions: Sequence[Function]) -> str:
     own = (
         f"(i32.or (i32.lt_u (i32.sub (local.get 0) (i32.const {abi.FIRST})) (global.get $given))"
         f" (i32.ge_u (local.get 0) (i32.const {sockets.CONNECTIONS})))"
     )
-    lines = ['(import "guest" "memory" (memory 0))', f'(import "doors" "table" (table {len(functions)} funcref))']
+    lines = ['(import "guest" "memory" (memory 0))', f'(import "trampolines" "table" (table {len(functions)} funcref))']
     lines.append('(import "sockets" "given" (global $given i32))')
     for source, mark in ((_WASI, "wasi"), ("sockets", "own")):
         for index, (name, parameters) in enumerate(functions):
@@ -97,14 +97,14 @@ def _arguments(parameters: Sequence[str]) -> str:
     return " ".join(f"(local.get {number})" for number in range(len(parameters)))
 
 
-class Doors:
+class SocketCalls:
     """Both modules, loaded while the host's files are in sight."""
 
     def __init__(self, engine: "wasmtime.Engine", artifact: Path) -> None:
         import wasmtime
 
-        self._doors = wasmtime.Module.deserialize_file(engine, str(artifact / _DOORS))
-        self._switch = wasmtime.Module.deserialize_file(engine, str(artifact / _SWITCH))
+        self._trampolines = wasmtime.Module.deserialize_file(engine, str(artifact / _TRAMPOLINES))
+        self._dispatcher = wasmtime.Module.deserialize_file(engine, str(artifact / _DISPATCHER))
 
     def instantiate(
         self, store: "wasmtime.Store", linker: "wasmtime.Linker", guest: "wasmtime.Module", listening: Sequence[int]
@@ -115,20 +115,22 @@ class Doors:
         """
         import wasmtime
 
-        doors = wasmtime.Instance(store, self._doors, []).exports(store)
-        names = [name for name in doors if name != "table"]
+        trampolines = wasmtime.Instance(store, self._trampolines, []).exports(store)
+        names = [name for name in trampolines if name != "table"]
         wasi = {(_WASI, name): linker.get(store, _WASI, name) for name in names}
         for name in names:
-            linker.define(store, _WASI, name, doors[name])
+            linker.define(store, _WASI, name, trampolines[name])
         instance = linker.instantiate(store, guest)
         known = {
             ("guest", "memory"): instance.exports(store)["memory"],
-            ("doors", "table"): doors["table"],
+            ("trampolines", "table"): trampolines["table"],
             ("sockets", "given"): _constant(store, len(listening)),
             **wasi,
             **_host_functions(store, wasi, sockets.Sockets(listening)),
         }
-        wasmtime.Instance(store, self._switch, [known[item.module, item.name or ""] for item in self._switch.imports])
+        wasmtime.Instance(
+            store, self._dispatcher, [known[item.module, item.name or ""] for item in self._dispatcher.imports]
+        )
         return instance
 
 

@@ -42,7 +42,7 @@ from shimd.linux.packed import pack
 if TYPE_CHECKING:
     import wasmtime
 
-    from shimd.engines.socket_calls import Doors
+    from shimd.engines.socket_calls import SocketCalls
 
 _NOTHING = ("/proc/self/fdinfo", "/", True)
 
@@ -57,7 +57,7 @@ class Loaded:
     """Of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or null;
     ``accepts``, whether it can accept connections."""
     artifact: Path
-    doors: "Doors | None" = None
+    trampolines: "SocketCalls | None" = None
     """For a guest that is given sockets."""
 
 
@@ -136,16 +136,16 @@ class WasmtimeEngine:
             self._prepare_sockets(module)
 
     def _prepare_sockets(self, module: Loaded) -> None:
-        from shimd.engines.socket_calls import Doors
+        from shimd.engines.socket_calls import SocketCalls
 
         if not module.facts["accepts"]:
             raise UnsupportedFeature("the module cannot accept connections: it does not import WASI's sock_accept")
-        module.doors = Doors(self._engine, module.artifact)
+        module.trampolines = SocketCalls(self._engine, module.artifact)
 
     def enter_container(self) -> None:
         contained.begin()
 
-    def in_c(self) -> list[str] | None:
+    def library(self) -> list[str] | None:
         from wasmtime._bindings import dll  # type: ignore[attr-defined]
 
         return [str(contained.LIBRARY), dll._name, _sizes()] if contained.LIBRARY.is_file() else None
@@ -192,11 +192,11 @@ class WasmtimeEngine:
 
     def _module(self, store: "wasmtime.Store", module: Loaded, invocation: Invocation) -> Callable[[], Any]:
         def call() -> Any:
-            if module.doors is None:
+            if module.trampolines is None:
                 instance = self._linker.instantiate(store, module.program)
             else:
                 linker = make_linker(self._engine)
-                instance = module.doors.instantiate(store, linker, module.program, invocation.listening)
+                instance = module.trampolines.instantiate(store, linker, module.program, invocation.listening)
             function: Any = instance.exports(store)[invocation.entry]
             return function(store)
 
@@ -248,7 +248,7 @@ def wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
     config.inherit_stdout()
     config.inherit_stderr()
     preopens = top_preopens(invocation)
-    # A socket's number is an entry of wasmtime's table, too, which no call ever reaches (``doors.py``).
+    # A socket's number is an entry of wasmtime's table, too, which no call ever reaches (``trampolines.py``).
     for host, guest, read_only in [*(preopens[:1] or [_NOTHING]) * len(invocation.listening), *preopens]:
         config.preopen_dir(host, guest, not read_only)
     if invocation.network:  # names only: the library has no function that allows sockets (``wasi_sockets.py``)

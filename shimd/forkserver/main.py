@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn, assert_never
 
-from shimd.engine import Engine, RunsInC
+from shimd.engine import Engine, RunsWithoutPython
 from shimd.engines.registry import load_engine
 from shimd.errors import Code, reason
 from shimd.forkserver.zygote import Zygote
@@ -109,7 +109,7 @@ class ForkServer:
     def serve(self) -> None:
         """Loop until there is neither a supervisor nor a child, nor for long an exit that is still to be told.
 
-        A private server leaves with its one supervisor, and takes its apps with it (``steps.of_host``).
+        A private server leaves with its one supervisor, and takes its apps with it (``system_calls.of_host``).
         """
         while not (self._retired and not self._children):
             patience = self._patience()
@@ -308,9 +308,9 @@ class ForkServer:
 
 def _zygote(engine: Engine[object]) -> Zygote | None:
     """If the engine can do without Python, here."""
-    if not isinstance(engine, RunsInC) or not available():
+    if not isinstance(engine, RunsWithoutPython) or not available():
         return None
-    command = engine.in_c()
+    command = engine.library()
     try:
         return Zygote(command) if command is not None else None
     except OSError as error:  # it may have told why

@@ -19,7 +19,7 @@ _THEIR_SOCKET = 3
 
 
 class Zygote:
-    """:param engine: the library with the engine's part in C, and its arguments (``RunsInC``)
+    """:param engine: the library with the engine's part in C, and its arguments (``RunsWithoutPython``)
 
     :raises OSError: it does not start
     """

@@ -1,1 +1,1 @@
-"""How a container is shut in: mounts, namespaces, privileges, seccomp. Calls to be made at once, or steps for later."""
+"""How a container is shut in: mounts, namespaces, privileges, seccomp. Made at once, or as system calls for later."""

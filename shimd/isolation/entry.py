@@ -1,4 +1,4 @@
-"""A process's entry into its container: the steps that come first, while the node's files are in sight."""
+"""A process's entry into its container: the calls that come first, while the node's files are in sight."""
 
 import os
 import termios
@@ -9,30 +9,32 @@ from shimd.isolation import privileges
 from shimd.oci import Process
 from shimd.oci.fields import SELINUX
 from shimd.protocol.constants import Policy
-from shimd.protocol.steps import Steps
+from shimd.protocol.system_calls import SystemCalls
 
 #: Where a worker has a file of its security module open, if there is one.
 _LABEL_FD = 301
 
 
-def first_steps(steps: Steps, process: Process, cgroups: Sequence[str], unified: str | None, *, terminal: bool) -> None:
+def first_calls(
+    calls: SystemCalls, process: Process, cgroups: Sequence[str], unified: str | None, *, terminal: bool
+) -> None:
     """What comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
-    steps.join_cgroup(cgroups, unified)
-    privileges.account(steps, process)
+    calls.join_cgroup(cgroups, unified)
+    privileges.account(calls, process)
     for file, _value in _labels(process):
-        steps.open(file, os.O_WRONLY, _LABEL_FD, f"security label {file}")
+        calls.open(file, os.O_WRONLY, _LABEL_FD, f"cannot open {file}, where the security label is set")
     if terminal:
-        steps.call("setsid", says="a session of its own")
-        steps.call("ioctl", 0, termios.TIOCSCTTY, 0, says="the terminal")
-    steps.pause()
-    privileges.limit(steps, process)
+        calls.add("setsid", says="cannot make a session")
+        calls.add("ioctl", 0, termios.TIOCSCTTY, 0, says="cannot make the terminal the controlling one")
+    calls.barrier()
+    privileges.limit(calls, process)
 
 
-def label(steps: Steps, process: Process) -> None:
-    """AppArmor's or SELinux's label, by what :func:`first_steps` has opened."""
+def label(calls: SystemCalls, process: Process) -> None:
+    """AppArmor's or SELinux's label, by what :func:`first_calls` has opened."""
     for _file, value in _labels(process):
-        steps.call("write", _LABEL_FD, value, len(value), says=f"security label {value.decode()}")
-        steps.call("close", _LABEL_FD, says="security label", policy=Policy.TRY)
+        calls.add("write", _LABEL_FD, value, len(value), says=f"cannot set the security label {value.decode()}")
+        calls.add("close", _LABEL_FD, says="security label", policy=Policy.TRY)
 
 
 def _labels(process: Process) -> list[tuple[str, bytes]]:

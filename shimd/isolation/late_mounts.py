@@ -1,7 +1,7 @@
 """Mounts that only the container's own process can make: /proc shows the pid namespace of who mounts it, a version 2
 cgroup hierarchy the cgroup namespace.
 
-The jailer is in neither of the container's. So these become steps, with all that is mounted upon or over them:
+The jailer is in neither of the container's. So these become calls, with all that is mounted upon or over them:
 masks, and what a volume puts there, of which the source is not in sight any more and is taken along as a detached copy.
 """
 
@@ -13,7 +13,7 @@ from shimd.linux import libc
 from shimd.oci import Mount
 from shimd.oci.mount_options import PROC, Options, bind_flags, normal, within
 from shimd.protocol.constants import Policy
-from shimd.protocol.steps import Steps
+from shimd.protocol.system_calls import SystemCalls
 
 _AT_FDCWD = (1 << 64) - 100
 _MOVE_MOUNT_F_EMPTY_PATH = 4
@@ -22,11 +22,11 @@ _TYPES = ("proc", "cgroup2")
 _NULL = os.makedev(1, 3)
 
 
-class Inner:
-    """Fills in the steps; ``fds`` are to be the worker's descriptors from ``first_fd`` on."""
+class LateMounts:
+    """Fills in the calls; ``fds`` are to be the worker's descriptors from ``first_fd`` on."""
 
-    def __init__(self, steps: Steps, first_fd: int) -> None:
-        self._steps = steps
+    def __init__(self, calls: SystemCalls, first_fd: int) -> None:
+        self._steps = calls
         self._first = first_fd
         self._points: dict[str, str] = {}
         """Where what is mounted, of the kinds above."""
@@ -71,7 +71,7 @@ class Inner:
         if options.is_recursive:
             libc.mount_setattr_recursive(fd, options.recursive, options.recursive_clear)
         target = os.fsencode(destination)
-        self._steps.call("move_mount", number, b"", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH, says=says)
+        self._steps.add("move_mount", number, b"", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH, says=says)
 
     def mask(self, root: int, path: str) -> None:
         """As :func:`shimd.isolation.mounts.hide` does, what /proc has on every node of this kernel.
@@ -95,7 +95,7 @@ class Inner:
         self, source: str, target: str, fstype: str, flags: int, data: str, says: str, policy: Policy = Policy.FAIL
     ) -> None:
         arguments = (os.fsencode(source), os.fsencode(target), fstype.encode(), flags, data.encode() if data else 0)
-        self._steps.call("mount", *arguments, says=says, policy=policy)
+        self._steps.add("mount", *arguments, says=says, policy=policy)
 
 
 def _is_null(root: int) -> bool:

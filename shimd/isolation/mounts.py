@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from shimd.errors import InvalidArgument, reason
 from shimd.isolation.copy_up import copy_up
-from shimd.isolation.late_mounts import Inner
+from shimd.isolation.late_mounts import LateMounts
 from shimd.isolation.tree import Tree, at
 from shimd.linux import libc
 from shimd.oci import Mount, Spec
@@ -21,14 +21,14 @@ _PLAIN = ("proc", "sysfs", "cgroup2")
 _UNLABELLED = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
 
 
-def mount_all(tree: Tree, spec: Spec, cgroup: Sequence[str], inner: Inner | None = None) -> None:
-    """Mount all that the spec lists, in its order; what ``inner`` takes is left to it.
+def mount_all(tree: Tree, spec: Spec, cgroup: Sequence[str], late: LateMounts | None = None) -> None:
+    """Mount all that the spec lists, in its order; what ``late`` takes is left to it.
 
     :raises InvalidArgument: one sentence that names the mount
     """
     for mount in spec.get("mounts", []):
         try:
-            _mount_one(tree, mount, cgroup, inner, spec.get("linux", {}).get("mountLabel", ""))
+            _mount_one(tree, mount, cgroup, late, spec.get("linux", {}).get("mountLabel", ""))
         except InvalidArgument as error:
             raise InvalidArgument(f"mount {mount.get('destination')}: {error}") from None
         except OSError as error:
@@ -37,13 +37,13 @@ def mount_all(tree: Tree, spec: Spec, cgroup: Sequence[str], inner: Inner | None
             raise InvalidArgument(f"mount {mount.get('destination')}: {error.args[0]} is missing") from None
 
 
-def _mount_one(tree: Tree, mount: Mount, cgroup: Sequence[str], inner: Inner | None, label: str) -> None:
+def _mount_one(tree: Tree, mount: Mount, cgroup: Sequence[str], late: LateMounts | None, label: str) -> None:
     options = Options(mount.get("options", []))
     fstype = mount.get("type", "")
-    if inner is not None and inner.takes(fstype, mount["destination"]):
-        if not inner.holds(mount["destination"]):
+    if late is not None and late.takes(fstype, mount["destination"]):
+        if not late.holds(mount["destination"]):
             _plain(tree, mount["destination"])
-        inner.mount(mount, options)
+        late.mount(mount, options)
         if fstype in _PLAIN:
             tree.guarded.add(normal(mount["destination"]))
         return
@@ -169,12 +169,12 @@ def _mount_cgroup(tree: Tree, mount: Mount, cgroup: Sequence[str]) -> str:
     return target.place
 
 
-def hide(tree: Tree, spec: Spec, inner: Inner | None = None) -> None:
+def hide(tree: Tree, spec: Spec, late: LateMounts | None = None) -> None:
     """maskedPaths and readonlyPaths of the spec, as far as they exist (config-linux.md)."""
     linux = spec.get("linux", {})
     for path in linux.get("maskedPaths", []):
-        if inner is not None and inner.holds(path):
-            inner.mask(tree.fd, path)
+        if late is not None and late.holds(path):
+            late.mask(tree.fd, path)
         else:
             _mask(tree, path)
     for path in linux.get("readonlyPaths", []):

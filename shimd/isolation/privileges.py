@@ -1,5 +1,5 @@
 """What a process may do: user, capabilities, limits, no_new_privs, seccomp — taken away in an order that still works,
-as steps that it makes itself (:mod:`shimd.protocol.steps`).
+as calls that it makes itself (:mod:`shimd.protocol.system_calls`).
 
 What only a capability of the host's forbids (CAP_SYS_RESOURCE may be missing) is a warning, as with containerd's
 ``restrict_oom_score_adj``.
@@ -14,7 +14,7 @@ from shimd.linux import libc
 from shimd.linux.packed import Packable
 from shimd.oci import Process
 from shimd.protocol.constants import Policy
-from shimd.protocol.steps import Steps
+from shimd.protocol.system_calls import SystemCalls
 
 #: <linux/capability.h>, in the order of the numbers.
 CAPABILITIES = [
@@ -65,14 +65,14 @@ _CAPABILITY_VERSION, _SET_MODE_FILTER = 0x20080522, 1
 _NUMBERS = {f"CAP_{name}": number for number, name in enumerate(CAPABILITIES)}
 
 
-def account(steps: Steps, process: Process) -> None:
+def account(calls: SystemCalls, process: Process) -> None:
     """The node's /proc is in sight: oom_score_adj, never the daemon's own, which protects it."""
     score = process.get("oomScoreAdj", 0)
     says = f"oom_score_adj {score} cannot be set"
-    steps.write("/proc/self/oom_score_adj", str(score).encode(), says, Policy.WARN)
+    calls.write("/proc/self/oom_score_adj", str(score).encode(), says, Policy.WARN)
 
 
-def limit(steps: Steps, process: Process) -> None:
+def limit(calls: SystemCalls, process: Process) -> None:
     """rlimits.
 
     :raises InvalidArgument: a limit is unknown or no limit
@@ -84,14 +84,14 @@ def limit(steps: Steps, process: Process) -> None:
         except (AttributeError, KeyError):
             raise InvalidArgument(f"rlimit {rlimit.get('type')} is not known") from None
         says = f"rlimit {rlimit['type']} cannot be set"
-        steps.call("prlimit64", 0, number, both, 0, says=says, policy=Policy.WARN)
+        calls.add("prlimit64", 0, number, both, 0, says=says, policy=Policy.WARN)
 
 
 def _limit(value: int) -> int:
     return resource.RLIM_INFINITY if value >= 1 << 63 else value
 
 
-def drop(steps: Steps, process: Process, seccomp: str | None, flags: int = 0, *, dumpable: bool = True) -> None:
+def drop(calls: SystemCalls, process: Process, seccomp: str | None, flags: int = 0, *, dumpable: bool = True) -> None:
     """User, groups, capabilities, no_new_privs and the seccomp filter (BPF, base64). Nothing of it can be undone.
 
     :param flags: of the filter (seccomp(2))
@@ -109,19 +109,19 @@ def drop(steps: Steps, process: Process, seccomp: str | None, flags: int = 0, *,
     if process.get("user", {}).get("uid", 0) != 0:
         # As an exec would do (capabilities(7), "Transformation of capabilities during execve"): we do not exec.
         sets["permitted"] = sets["effective"] = sets["ambient"]
-    steps.bound(sets["bounding"], _LAST, says="capabilities that it shall never have")
-    _prctl(steps, libc.PR_SET_KEEPCAPS, 1)
-    _become(steps, process)
-    _prctl(steps, libc.PR_SET_KEEPCAPS, 0)
-    _set(steps, sets["effective"], sets["permitted"], sets["inheritable"])
-    _raise_ambient(steps, sets["ambient"])
-    _prctl(steps, libc.PR_SET_DUMPABLE, int(dumpable))
+    calls.bound(sets["bounding"], _LAST, says="cannot drop capabilities from the bounding set")
+    _prctl(calls, libc.PR_SET_KEEPCAPS, 1)
+    _become(calls, process)
+    _prctl(calls, libc.PR_SET_KEEPCAPS, 0)
+    _set(calls, sets["effective"], sets["permitted"], sets["inheritable"])
+    _raise_ambient(calls, sets["ambient"])
+    _prctl(calls, libc.PR_SET_DUMPABLE, int(dumpable))
     # Nothing is ever executed here, so the flag costs nothing, and an unprivileged seccomp filter needs it.
-    _prctl(steps, libc.PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(calls, libc.PR_SET_NO_NEW_PRIVS, 1)
     if seccomp:
         program = base64.b64decode(seccomp)
         filter: list[Packable] = [len(program) // 8, program]  # struct sock_fprog
-        steps.call("seccomp", _SET_MODE_FILTER, flags, filter, says="the seccomp filter")
+        calls.add("seccomp", _SET_MODE_FILTER, flags, filter, says="cannot install the seccomp filter")
 
 
 def filter_calls(seccomp: str | None) -> None:
@@ -131,16 +131,16 @@ def filter_calls(seccomp: str | None) -> None:
         libc.seccomp_filter(base64.b64decode(seccomp))
 
 
-def _prctl(steps: Steps, option: int, argument: int) -> None:
-    steps.call("prctl", option, argument, says=f"privileges (prctl {option}, {argument})")
+def _prctl(calls: SystemCalls, option: int, argument: int) -> None:
+    calls.add("prctl", option, argument, says=f"cannot set privileges by prctl({option}, {argument})")
 
 
-def _set(steps: Steps, effective: int, permitted: int, inheritable: int) -> None:
+def _set(calls: SystemCalls, effective: int, permitted: int, inheritable: int) -> None:
     """capset(2), version 3: 64-bit sets in 32-bit words."""
     words = [(mask >> shift) & 0xFFFFFFFF for shift in (0, 32) for mask in (effective, permitted, inheritable)]
     pairs: list[Packable] = [low | high << 32 for low, high in zip(words[::2], words[1::2], strict=True)]
     header: list[Packable] = [_CAPABILITY_VERSION]
-    steps.call("capset", header, pairs, says="capabilities")
+    calls.add("capset", header, pairs, says="cannot set capabilities")
 
 
 def _mask(names: list[str]) -> int:
@@ -162,18 +162,23 @@ _LAST = _last_capability()
 _KNOWN = (1 << (_LAST + 1)) - 1
 
 
-def _raise_ambient(steps: Steps, mask: int) -> None:
-    says = "ambient capabilities"
-    steps.call("prctl", libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, says=says)
+def _raise_ambient(calls: SystemCalls, mask: int) -> None:
+    says = "cannot set ambient capabilities"
+    calls.add("prctl", libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, says=says)
     for number in range(_LAST + 1):
         if mask >> number & 1:
-            steps.call("prctl", libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_RAISE, number, 0, 0, says=says)
+            calls.add("prctl", libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_RAISE, number, 0, 0, says=says)
 
 
-def _become(steps: Steps, process: Process) -> None:
+def _become(calls: SystemCalls, process: Process) -> None:
     user = process.get("user", {})
     uid, gid, groups = user.get("uid", 0), user.get("gid", 0), user.get("additionalGids", [])
-    steps.call("umask", user.get("umask", 0o022), says="umask")
-    steps.call("setgroups", len(groups), struct.pack(f"={len(groups)}I", *groups), says=f"groups {groups}")
-    steps.call("setresgid", gid, gid, gid, says=f"group {gid}")
-    steps.call("setresuid", uid, uid, uid, says=f"user {uid}")
+    calls.add("umask", user.get("umask", 0o022), says="cannot set the umask")
+    calls.add(
+        "setgroups",
+        len(groups),
+        struct.pack(f"={len(groups)}I", *groups),
+        says=f"cannot become a member of the groups {groups}",
+    )
+    calls.add("setresgid", gid, gid, gid, says=f"cannot become group {gid}")
+    calls.add("setresuid", uid, uid, uid, says=f"cannot become user {uid}")

@@ -1,4 +1,4 @@
-"""How the kernel treats a process: scheduler, I/O priority, personality, memory policy and processors, as steps.
+"""How the kernel treats a process: scheduler, I/O priority, personality, memory policy and processors, as calls.
 
 Taken before its privileges are: most of it needs them. Values are those of <linux/sched.h>, <linux/ioprio.h>,
 <linux/personality.h> and <linux/mempolicy.h>; what makes no sense together is the kernel's to refuse.
@@ -9,7 +9,7 @@ from typing import Any
 
 from shimd.errors import InvalidArgument
 from shimd.oci import Process, Spec
-from shimd.protocol.steps import Steps
+from shimd.protocol.system_calls import SystemCalls
 
 _POLICIES = {
     "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5,
@@ -33,7 +33,7 @@ _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 _MOST = 1 << 16
 
 
-def treat(steps: Steps, spec: Spec, process: Process, further: bool) -> None:
+def treat(calls: SystemCalls, spec: Spec, process: Process, further: bool) -> None:
     """Add what a process's configuration asks for.
 
     :param further: it is an exec, which has its container's where it has none of its own
@@ -43,20 +43,20 @@ def treat(steps: Steps, spec: Spec, process: Process, further: bool) -> None:
     whole: dict[str, Any] = {**spec.get("process", {}), **own} if further else own
     linux: dict[str, Any] = {**spec.get("linux", {})}
     if scheduler := whole.get("scheduler"):
-        _schedule(steps, scheduler)
+        _schedule(calls, scheduler)
     if priority := whole.get("ioPriority"):
-        _prioritise(steps, priority)
+        _prioritise(calls, priority)
     if personality := linux.get("personality"):
         domain = _named(_PERSONALITIES, personality.get("domain"), "linux.personality.domain")
-        steps.call("personality", domain, says="linux.personality")
+        calls.add("personality", domain, says="cannot set linux.personality")
     if policy := linux.get("memoryPolicy"):
-        _place_memory(steps, policy)
+        _place_memory(calls, policy)
     if further and (processors := whole.get("execCPUAffinity", {}).get("final")):
         mask = _mask(processors, "process.execCPUAffinity.final")
-        steps.call("sched_setaffinity", 0, len(mask), mask, says="process.execCPUAffinity.final")
+        calls.add("sched_setaffinity", 0, len(mask), mask, says="cannot set process.execCPUAffinity.final")
 
 
-def _schedule(steps: Steps, scheduler: dict[str, Any]) -> None:
+def _schedule(calls: SystemCalls, scheduler: dict[str, Any]) -> None:
     policy = _named(_POLICIES, scheduler.get("policy"), "process.scheduler.policy")
     flags = _flags(_SCHED_FLAGS, scheduler.get("flags", []), "process.scheduler.flags")
     times = (scheduler.get(name, 0) for name in ("runtime", "deadline", "period"))
@@ -66,23 +66,23 @@ def _schedule(steps: Steps, scheduler: dict[str, Any]) -> None:
         )
     except struct.error as error:
         raise InvalidArgument(f"process.scheduler: {error}") from None
-    steps.call("sched_setattr", 0, attributes, 0, says="process.scheduler")
+    calls.add("sched_setattr", 0, attributes, 0, says="cannot set process.scheduler")
 
 
-def _prioritise(steps: Steps, priority: dict[str, Any]) -> None:
+def _prioritise(calls: SystemCalls, priority: dict[str, Any]) -> None:
     kind = _named(_CLASSES, priority.get("class"), "process.ioPriority.class")
     value = priority.get("priority", 0)
     if not 0 <= value <= 7:
         raise InvalidArgument(f"process.ioPriority.priority: {value} is not within 0 and 7")
-    steps.call("ioprio_set", _WHO_PROCESS, 0, kind << _CLASS_SHIFT | value, says="process.ioPriority")
+    calls.add("ioprio_set", _WHO_PROCESS, 0, kind << _CLASS_SHIFT | value, says="cannot set process.ioPriority")
 
 
-def _place_memory(steps: Steps, policy: dict[str, Any]) -> None:
+def _place_memory(calls: SystemCalls, policy: dict[str, Any]) -> None:
     mode = _named(_MODES, policy.get("mode"), "linux.memoryPolicy.mode")
     mode |= _flags(_MODE_FLAGS, policy.get("flags", []), "linux.memoryPolicy.flags")
     mask = _mask(policy.get("nodes", ""), "linux.memoryPolicy.nodes")
     # The kernel takes one bit less than it is told.
-    steps.call("set_mempolicy", mode, mask or 0, len(mask) * 8 + 1 if mask else 0, says="linux.memoryPolicy")
+    calls.add("set_mempolicy", mode, mask or 0, len(mask) * 8 + 1 if mask else 0, says="cannot set linux.memoryPolicy")
 
 
 def _named(values: dict[str, int], name: object, field: str) -> int:

@@ -1,7 +1,7 @@
 """A container from the outside: its jail, made by the jailer, for a process that will step into it.
 
 For an init the jail is made, for an exec it is there; either way what comes out is the same: a root file system, the
-namespaces to join, and the steps that are left to the process itself. The order is the point: see the comments.
+namespaces to join, and the calls that are left to the process itself. The order is the point: see the comments.
 """
 
 import errno
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from shimd.errors import InvalidArgument, NotFound, reason
 from shimd.formats.magic import is_native
 from shimd.isolation import devices, mounts, privileges, rootfs, scheduling
-from shimd.isolation.entry import first_steps, label
-from shimd.isolation.late_mounts import Inner
+from shimd.isolation.entry import first_calls, label
+from shimd.isolation.late_mounts import LateMounts
 from shimd.isolation.listeners import listener
 from shimd.isolation.namespaces import enter_namespaces, known
 from shimd.isolation.seccomp import refuse_listener, seccomp_flags
@@ -28,7 +28,7 @@ from shimd.oci.mount_options import refuse_options
 from shimd.oci.programs import Program, find_program
 from shimd.protocol.constants import JAIL_FD, Policy
 from shimd.protocol.plans import JailPlan, JoinJail, NewJail
-from shimd.protocol.steps import Steps
+from shimd.protocol.system_calls import SystemCalls
 
 _SAYS_CWD = "working directory {}"
 #: Descriptors of a jail: what passes in one packet (``MAX_FDS``), less what comes with it.
@@ -39,7 +39,7 @@ _MOST = 240
 class Jail:
     """Where a process will live. Its descriptors are the worker's from ``JAIL_FD`` on, the root file system first."""
 
-    steps: Steps
+    calls: SystemCalls
     fds: list[int] = field(default_factory=list)
     program: Program = field(default_factory=lambda: Program("", None))
     cwd: int | None = None
@@ -70,9 +70,9 @@ def make_jail(plan: NewJail, terminal: int | None, hold: Callable[[Jail], None] 
     :raises ShimdError: one sentence
     """
     spec, process = plan.spec, plan.process
-    jail = Jail(steps := Steps())
+    jail = Jail(calls := SystemCalls())
     try:
-        first_steps(steps, process, plan.directories, plan.unified, terminal=plan.terminal)
+        first_calls(calls, process, plan.directories, plan.unified, terminal=plan.terminal)
         kinds = [one for one in spec.get("linux", {}).get("namespaces", []) if one["type"] != "cgroup"]
         enter_namespaces(kinds, spec)
         tree = rootfs.assemble(spec, plan.bundle, plan.rootfs)
@@ -83,18 +83,18 @@ def make_jail(plan: NewJail, terminal: int | None, hold: Callable[[Jail], None] 
         _cgroup_namespace(jail, spec)
         _time_namespace(jail, spec)
         if has_create_hooks(spec):
-            steps.call("prctl", libc.PR_SET_DUMPABLE, 0, says="to be out of reach while hooks run")
-            steps.pause()
-        inner = Inner(steps, JAIL_FD + len(jail.fds))
-        mounts.mount_all(tree, spec, plan.directories, inner)
+            calls.add("prctl", libc.PR_SET_DUMPABLE, 0, says="cannot be made unreadable for hooks (PR_SET_DUMPABLE)")
+            calls.barrier()
+        late = LateMounts(calls, JAIL_FD + len(jail.fds))
+        mounts.mount_all(tree, spec, plan.directories, late)
         devices.make_devices(tree, spec)
         if terminal is not None:
             devices.make_console(tree, terminal)
-        mounts.hide(tree, spec, inner)
-        jail.fds += inner.fds
+        mounts.hide(tree, spec, late)
+        jail.fds += late.fds
         set_sysctls(spec)
         _make_cwd(tree, process)
-        if not inner.holds(process["cwd"]):
+        if not late.holds(process["cwd"]):
             jail.cwd = _open_cwd(jail, process)
         jail.program = find_program(tree.fd, process)
         file = jail.program.file
@@ -105,7 +105,7 @@ def make_jail(plan: NewJail, terminal: int | None, hold: Callable[[Jail], None] 
             refuse(spec)
             refuse_options(spec)
             refuse_listener(spec)
-        last_steps(jail, plan)
+        last_calls(jail, plan)
         if has_create_hooks(spec) and not native:
             hold(jail)
         if spec["root"].get("readonly"):
@@ -123,9 +123,9 @@ def find_jail(plan: JoinJail) -> Jail:
     :raises NotFound: it is gone
     """
     pid, process = plan.init_pid, plan.process
-    jail = Jail(steps := Steps())
+    jail = Jail(calls := SystemCalls())
     try:
-        first_steps(steps, process, plan.directories, plan.unified, terminal=plan.terminal)
+        first_calls(calls, process, plan.directories, plan.unified, terminal=plan.terminal)
         # By one descriptor: of this process, or of none if it ends meanwhile, whoever gets its number.
         proc = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
@@ -135,7 +135,7 @@ def find_jail(plan: JoinJail) -> Jail:
         os.close(proc)
         jail.cwd = _open_cwd(jail, process)
         jail.program = find_program(root, process)
-        last_steps(jail, plan)
+        last_calls(jail, plan)
     except (FileNotFoundError, ProcessLookupError) as error:
         jail.close()
         raise NotFound(f"the container's first process is gone: {reason(error)}") from None
@@ -145,21 +145,21 @@ def find_jail(plan: JoinJail) -> Jail:
     return jail
 
 
-def last_steps(jail: Jail, plan: JailPlan) -> None:
-    steps, spec, process = jail.steps, plan.spec, plan.process
-    label(steps, process)
+def last_calls(jail: Jail, plan: JailPlan) -> None:
+    calls, spec, process = jail.calls, plan.spec, plan.process
+    label(calls, process)
     if len(jail.fds) > _MOST:
         raise InvalidArgument(f"{len(jail.fds)} mounts in /proc and listening sockets are too many")
     if jail.cwd is not None:
-        steps.call("fchdir", jail.cwd, says=_SAYS_CWD.format(process["cwd"]))
+        calls.add("fchdir", jail.cwd, says=_SAYS_CWD.format(process["cwd"]))
     # One by one, and before there is a filter: a profile need not allow it. Not all that is open: an engine may keep a
     # module's file, for its memory's sake.
     for number in range(len(jail.fds) - len(jail.listening)):
-        steps.call("close", JAIL_FD + number, says="descriptors", policy=Policy.TRY)
-    scheduling.treat(steps, spec, process, further=isinstance(plan, JoinJail))
-    privileges.drop(steps, process, plan.seccomp, seccomp_flags(spec), dumpable=not _meets_hooks(plan))
+        calls.add("close", JAIL_FD + number, says="descriptors", policy=Policy.TRY)
+    scheduling.treat(calls, spec, process, further=isinstance(plan, JoinJail))
+    privileges.drop(calls, process, plan.seccomp, seccomp_flags(spec), dumpable=not _meets_hooks(plan))
     if jail.cwd is None:
-        steps.call("chdir", os.fsencode(process["cwd"]), says=_SAYS_CWD.format(process["cwd"]))
+        calls.add("chdir", os.fsencode(process["cwd"]), says=_SAYS_CWD.format(process["cwd"]))
 
 
 def _meets_hooks(plan: JailPlan) -> bool:
@@ -191,7 +191,7 @@ def _hand_over_namespaces(jail: Jail, kinds: set[str], proc: int) -> None:
     for kind in [*sorted(kinds), "mount"]:
         flag, name = known(kind)
         fd = jail.add(os.open(f"ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc))
-        jail.steps.call("setns", fd, flag, says=f"{kind} namespace")
+        jail.calls.add("setns", fd, flag, says=f"cannot join the {kind} namespace")
 
 
 def _cgroup_namespace(jail: Jail, spec: Spec) -> None:
@@ -201,15 +201,15 @@ def _cgroup_namespace(jail: Jail, spec: Spec) -> None:
             continue
         if path := one.get("path"):
             fd = jail.add(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            jail.steps.call("setns", fd, libc.CLONE_NEWCGROUP, says=f"cgroup namespace {path}")
+            jail.calls.add("setns", fd, libc.CLONE_NEWCGROUP, says=f"cannot join the cgroup namespace {path}")
         else:
-            jail.steps.call("unshare", libc.CLONE_NEWCGROUP, says="cgroup namespace")
+            jail.calls.add("unshare", libc.CLONE_NEWCGROUP, says="cannot make a cgroup namespace")
 
 
 def _time_namespace(jail: Jail, spec: Spec) -> None:
     if (made := time_namespace(spec)) is not None:
         fd = jail.add(made)
-        jail.steps.call("setns", fd, libc.CLONE_NEWTIME, says="time namespace")
+        jail.calls.add("setns", fd, libc.CLONE_NEWTIME, says="cannot join the time namespace")
 
 
 def _make_cwd(tree: Tree, process: Process) -> None:

@@ -91,9 +91,9 @@ def _answer(sock: socket.socket, home: Home, request: Make, fds: list[int]) -> N
 def _hand_over(sock: socket.socket, jail: Jail, held: bool) -> None:
     path, file, missing = jail.program
     program = [] if file is None else [file]
-    steps = memory_file("shimd-steps", jail.steps.packed())
+    calls = memory_file("shimd-calls", jail.calls.packed())
     made = Made(path, bool(program), missing, jail.listening, held)
-    send(sock, made, [steps, *jail.fds, *program])
+    send(sock, made, [calls, *jail.fds, *program])
 
 
 def _make(home: Home, request: Make, fds: list[int], hold: Callable[[Jail], None]) -> Jail:

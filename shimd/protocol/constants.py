@@ -26,7 +26,7 @@ HIGH_FD = 512
 EXIT_FAILED = 70
 
 
-#: Beside an artefact: the name of the engine that runs it, if that is another than the one that compiled it.
+#: BackgroundTask an artefact: the name of the engine that runs it, if that is another than the one that compiled it.
 RUNNER_FILE = "engine"
 
 
@@ -39,7 +39,7 @@ class Birth(IntFlag):
 
 
 class Policy(IntEnum):
-    """What becomes of a step that fails."""
+    """What becomes of a system call that fails."""
 
     FAIL = 0
     WARN = 1
@@ -48,16 +48,16 @@ class Policy(IntEnum):
     TRY = 3
 
 
-class Step(IntEnum):
-    """Steps that are no system calls; in the upper half of the number's word stands 1."""
+class SpecialCall(IntEnum):
+    """SystemCalls that are no system calls; in the upper half of the number's word stands 1."""
 
     OPEN = 0
     """Open a path at a given descriptor."""
-    PAUSE = 1
+    BARRIER = 1
     """Let others do their part."""
     BOUND = 2
     """Drop all capabilities but some from the bounding set, which takes a call for each."""
 
 
-#: Words of a step: number, six arguments, policy, packet.
-STEP_WORDS = 9
+#: Words of a call: number, six arguments, policy, packet.
+CALL_WORDS = 9

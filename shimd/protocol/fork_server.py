@@ -7,7 +7,7 @@ it serves nobody any more, and leaves with its last worker.
 the supervisor says      with descriptors                                      and is answered
 ======================== ===================================================== =========================================
 :class:`Spawn`           stdin, stdout, stderr; with Python also a plan        :class:`Spawned` + control, or
-                         (:mod:`.plans`), and of a container the steps and     :class:`Failed`: the fork itself failed
+                         (:mod:`.plans`), and of a container the system calls  :class:`Failed`: the fork itself failed
                          its jail's
 :class:`Follow`          –                                                     as a spawn
 :class:`Forget`          –                                                     –

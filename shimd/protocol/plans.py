@@ -129,7 +129,7 @@ class HookCommand:
 
     hook: Hook
     directory: str = ""
-    """The working directory, if the steps do not lead to one."""
+    """The working directory, if the system calls do not lead to one."""
     executor: str = ""
     """In a container: the program that executes the hook's (``worker/pause.c``)."""
 

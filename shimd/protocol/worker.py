@@ -1,7 +1,7 @@
 """Supervisor ⇄ worker, on the connection that came with :class:`~shimd.protocol.fork_server.Spawned`.
 
-A worker without Python gets :class:`Enter` before all else, with a block for its engine's part in C, its steps and its
-jail's descriptors. A worker may then ask (:class:`AskProgram` … :class:`AskFiles`), each time for one answer; it tells
+A worker without Python gets :class:`Enter` before all else, with a block for its engine's part in C, its system calls and
+its jail's descriptors. A worker may then ask (:class:`AskProgram` … :class:`AskFiles`), each time for one answer; it tells
 warnings, and that it waits for hooks (:class:`Held`, answered by :class:`Go`). It ends with :class:`Ready`, and runs
 when it gets :class:`Start`; or with :class:`Error` or :class:`OtherEngine`, and exits.
 

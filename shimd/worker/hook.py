@@ -9,25 +9,25 @@ from typing import NoReturn
 from shimd.errors import InvalidArgument, reason
 from shimd.linux.memory_file import sealed_copy
 from shimd.protocol.plans import HookCommand
-from shimd.protocol.steps import Runner
+from shimd.protocol.system_calls import CallRunner
 from shimd.seal import seal
 
 
-def become(plan: HookCommand, steps: bytes) -> NoReturn:
-    """Go where the hook belongs, and become its program. With no steps that is the node itself.
+def become(plan: HookCommand, calls: bytes) -> NoReturn:
+    """Go where the hook belongs, and become its program. With no calls that is the node itself.
 
     A container's own program is executed by a small one of ours, in memory (``worker/pause.c``): it would get at the
     interpreter of the node, in which this runs, by ``/proc/self/exe``.
 
     :raises InvalidArgument: it cannot be executed
-    :raises ShimdError: a step fails
+    :raises ShimdError: a system call fails
     """
     hook = plan.hook
     helper = sealed_copy(Path(plan.executor), "shimd-exec") if plan.executor else None
     for fd in range(3):
         os.set_inheritable(fd, True)
     seal("a hook's entry into the container")
-    runner = Runner(steps)
+    runner = CallRunner(calls)
     while not runner.done:
         runner.run()
     path = hook["path"]

@@ -51,7 +51,7 @@ from shimd.protocol.plans import (
     WorkerPlan,
     decode_worker_plan,
 )
-from shimd.protocol.steps import Runner, Steps
+from shimd.protocol.system_calls import CallRunner, SystemCalls
 from shimd.protocol.worker import (
     Answer,
     Artifact,
@@ -72,12 +72,12 @@ _DEADLY = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _libc = ctypes.CDLL(None)
 
 
-class Place:
-    """Where the app will live: what the jailer made, at ``JAIL_FD``, entered in two steps, since the engine loads
-    between them. (``shimd run`` has no jail, and steps all the same.)"""
+class Entry:
+    """Where the app will live: what the jailer made, at ``JAIL_FD``, entered in two calls, since the engine loads
+    between them. (``shimd run`` has no jail, and calls all the same.)"""
 
-    def __init__(self, steps: bytes) -> None:
-        self._runner = Runner(steps or Steps().packed())
+    def __init__(self, calls: bytes) -> None:
+        self._runner = CallRunner(calls or SystemCalls().packed())
 
     def open(self, path: str) -> int:
         """Open a file of the container's, wherever its symlinks lead inside the root.
@@ -100,35 +100,35 @@ class Place:
         return self._runner.done
 
 
-class Given(NamedTuple):
+class Received(NamedTuple):
     """What a worker gets."""
 
     plan: WorkerPlan
     control: socket.socket
-    steps: bytes
+    calls: bytes
     """Of a container; else empty."""
 
 
-def take(fds: Sequence[int], control: int) -> Given:
+def take(fds: Sequence[int], control: int) -> Received:
     """Read what is to be read, make the rest the streams, ``control`` and the jail, and close all that is not ours.
 
     :param fds: as they come with a spawn (:mod:`shimd.protocol.fork_server`)
     """
-    streams, plan, steps, jail = fds[:3], fds[3], fds[4:5], fds[5:]
-    given = read_message(plan, decode_worker_plan), read_file(steps[0]) if steps else b""
+    streams, plan, calls, jail = fds[:3], fds[3], fds[4:5], fds[5:]
+    received = read_message(plan, decode_worker_plan), read_file(calls[0]) if calls else b""
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (*streams, control, *jail)]
     for target, fd in enumerate(high):
         os.dup2(fd, target, inheritable=False)
     os.closerange(len(high), 1 << 30)
-    return Given(given[0], socket.socket(fileno=CONTROL_FD), given[1])
+    return Received(received[0], socket.socket(fileno=CONTROL_FD), received[1])
 
 
-def main(engine: Engine[object], given: Given) -> NoReturn:
+def main(engine: Engine[object], received: Received) -> NoReturn:
     """Prepare, report, wait, run, exit."""
-    plan, control, _steps = given
+    plan, control, _steps = received
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        ready = _make_ready(engine, given)
+        ready = _make_ready(engine, received)
         send(control, Ready([int(number) for number in ready.signals]))
     except OtherEngine as other:
         send(control, RunsElsewhere(other.engine))
@@ -174,13 +174,13 @@ class Prepared(NamedTuple):
     """That the app handles itself."""
 
 
-def _make_ready(engine: Engine[object], given: Given) -> Prepared:
+def _make_ready(engine: Engine[object], received: Received) -> Prepared:
     """What is to be run at Start. What few workers need, they import themselves, before the seal: the others need not
     carry it."""
-    plan = given.plan
+    plan = received.plan
     match plan:
         case ContainerApp() | HostApp():
-            return _prepare(engine, plan, given)
+            return _prepare(engine, plan, received)
         case Compilation():
             from shimd.worker import compile
 
@@ -189,7 +189,7 @@ def _make_ready(engine: Engine[object], given: Given) -> Prepared:
         case Pause():
             from shimd.worker import pause
 
-            return Prepared(pause.prepare(plan, lambda: _be_held(given.control)))
+            return Prepared(pause.prepare(plan, lambda: _be_held(received.control)))
         case NativeCommand():
             from shimd.worker import native
 
@@ -197,25 +197,25 @@ def _make_ready(engine: Engine[object], given: Given) -> Prepared:
         case HookCommand():
             from shimd.worker import hook
 
-            return hook.become(plan, given.steps or Steps().packed())
+            return hook.become(plan, received.calls or SystemCalls().packed())
         case _:
             assert_never(plan)
 
 
-def _prepare(engine: Engine[object], plan: App, given: Given) -> Prepared:
-    control = given.control
-    place = Place(given.steps)
-    _warn(control, place.join())
-    module = _load(engine, plan, place, control)
+def _prepare(engine: Engine[object], plan: App, received: Received) -> Prepared:
+    control = received.control
+    entry = Entry(received.calls)
+    _warn(control, entry.join())
+    module = _load(engine, plan, entry, control)
     invocation = invocation_of(plan, _listening(engine, plan))
     engine.check(module, invocation)
     if invocation.contained and isinstance(engine, EntersContainers):
         engine.enter_container()
     seal("its entry into the container")
-    _warn(control, place.enter())
-    while not place.entered:
+    _warn(control, entry.enter())
+    while not entry.entered:
         _be_held(control)
-        _warn(control, place.enter())
+        _warn(control, entry.enter())
     signals = engine.signals(module) if isinstance(engine, HandlesSignals) else ()
     return Prepared(lambda: engine.run(module, invocation), signals)
 
@@ -232,18 +232,18 @@ def _warn(control: socket.socket, warnings: list[str]) -> None:
         send(control, Warning(warning))
 
 
-def _load(engine: Engine[object], plan: App, place: Place, control: socket.socket) -> object:
+def _load(engine: Engine[object], plan: App, entry: Entry, control: socket.socket) -> object:
     process = plan.process
     first = isinstance(plan, ContainerApp) and plan.first
     if isinstance(engine, RunsApplications) and first:
-        programs = engine.programs(lambda path: _read(place, path), environment(process))
+        programs = engine.programs(lambda path: _read(entry, path), environment(process))
         if programs is not None:
-            return engine.load_all({name: Path(_fetch(place, path, control)) for name, path in programs.items()})
+            return engine.load_all({name: Path(_fetch(entry, path, control)) for name, path in programs.items()})
     if isinstance(engine, RunsArtifacts) and first and (missing := _missing(process)):
         from shimd.worker import image
 
         try:
-            found = image.load(engine, control, lambda path: _read(place, path), environment(process))
+            found = image.load(engine, control, lambda path: _read(entry, path), environment(process))
         except NoApplication as error:
             raise NotFound(f"{missing}: {error}") from None
         if found is not None:
@@ -251,9 +251,9 @@ def _load(engine: Engine[object], plan: App, place: Place, control: socket.socke
     return engine.load(Path(plan.artifact or _fetch_own(process, control)))
 
 
-def _read(place: Place, path: str) -> bytes | None:
+def _read(entry: Entry, path: str) -> bytes | None:
     try:
-        with open(place.open(path), "rb") as file:
+        with open(entry.open(path), "rb") as file:
             return file.read()
     except NotFound:
         return None
@@ -270,12 +270,12 @@ def _fetch_own(process: Process, control: socket.socket) -> str:
     return _compiled(control)
 
 
-def _fetch(place: Place, path: str, control: socket.socket) -> str:
+def _fetch(entry: Entry, path: str, control: socket.socket) -> str:
     """The compiled form of a module that an application names.
 
     :raises NotFound: there is none
     """
-    fd = place.open(path)
+    fd = entry.open(path)
     send(control, AskProgram(path), [fd])
     os.close(fd)
     return _compiled(control)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from shimd.isolation import privileges, scheduling
-from shimd.isolation.entry import first_steps, label
+from shimd.isolation.entry import first_calls, label
 from shimd.isolation.namespaces import enter_namespaces
 from shimd.isolation.sysctls import set_sysctls
 from shimd.isolation.time_namespace import time_namespace
@@ -20,7 +20,7 @@ from shimd.linux import libc
 from shimd.oci import has_create_hooks
 from shimd.oci.fields import refuse
 from shimd.protocol.plans import Pause
-from shimd.protocol.steps import Steps
+from shimd.protocol.system_calls import SystemCalls
 from shimd.seal import seal
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
@@ -36,7 +36,7 @@ def prepare(plan: Pause, be_held: Callable[[], None]) -> Callable[[], int]:
     spec, process = plan.spec, plan.spec["process"]
     refuse(spec)
     program = os.open(plan.program, os.O_RDONLY | os.O_CLOEXEC) if plan.program else None
-    first_steps(first := Steps(), process, plan.directories, plan.unified, terminal=plan.terminal)
+    first_calls(first := SystemCalls(), process, plan.directories, plan.unified, terminal=plan.terminal)
     first.take()
     seal("its entry into the pod")
     enter_namespaces(spec.get("linux", {}).get("namespaces", []), spec)
@@ -46,19 +46,19 @@ def prepare(plan: Pause, be_held: Callable[[], None]) -> Callable[[], int]:
         os.close(clocks)
     if has_create_hooks(spec):
         be_held()
-    last = _last_steps(plan)
+    last = _last_calls(plan)
     _empty_root(plan.bundle)
     last.take()
     return lambda: _become(program) if program is not None else _wait()
 
 
-def _last_steps(plan: Pause) -> Steps:
+def _last_calls(plan: Pause) -> SystemCalls:
     """No filter: the one for guests forbids the program, which is ours; nor anything that it does not need."""
-    steps, process = Steps(), plan.spec["process"]
-    label(steps, process)
-    scheduling.treat(steps, plan.spec, process, further=False)
-    privileges.drop(steps, {**process, "capabilities": {}, "noNewPrivileges": True}, None)
-    return steps
+    calls, process = SystemCalls(), plan.spec["process"]
+    label(calls, process)
+    scheduling.treat(calls, plan.spec, process, further=False)
+    privileges.drop(calls, {**process, "capabilities": {}, "noNewPrivileges": True}, None)
+    return calls
 
 
 def _empty_root(bundle: str) -> None:

@@ -32,16 +32,16 @@ struct clone_arguments {
     uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
 };
 
-/* protocol/steps.py */
-struct step {
+/* protocol/system_calls.py */
+struct call {
     uint64_t number, argument[6], policy;
     const char *packet;
 };
-struct steps {
+struct calls {
     uint64_t count;
-    const struct step *step;
+    const struct call *call;
 };
-_Static_assert(sizeof(struct step) == STEP_WORDS * sizeof(uint64_t), "protocol/constants.py has another size");
+_Static_assert(sizeof(struct call) == CALL_WORDS * sizeof(uint64_t), "protocol/constants.py has another size");
 
 /* A packet of up to three parts. By sendmsg, as in Python: a container's filter may allow no other. */
 static void say(const char *first, const char *second, const char *third) {
@@ -114,22 +114,22 @@ static int excused(uint64_t policy, int error) {
     return policy == POLICY_TRY || (policy == POLICY_IF_THERE && (error == ENOENT || error == ENOTDIR));
 }
 
-/* Up to the next pause, or the end; returns where to go on. */
-static uint64_t take(const struct steps *steps, uint64_t at) {
-    for (; at < steps->count; at++) {
-        const struct step *step = &steps->step[at];
-        const uint64_t *a = step->argument;
+/* Up to the next barrier, or the end; returns where to go on. */
+static uint64_t take(const struct calls *calls, uint64_t at) {
+    for (; at < calls->count; at++) {
+        const struct call *call = &calls->call[at];
+        const uint64_t *a = call->argument;
         long result;
-        if (step->number >> 32) {
-            if ((uint32_t)step->number == STEP_PAUSE) return at + 1;
-            result = (uint32_t)step->number == STEP_BOUND ? bound(a[0], a[1]) : open_at(a);
+        if (call->number >> 32) {
+            if ((uint32_t)call->number == CALL_BARRIER) return at + 1;
+            result = (uint32_t)call->number == CALL_BOUND ? bound(a[0], a[1]) : open_at(a);
         } else {
-            result = syscall((long)step->number, a[0], a[1], a[2], a[3], a[4], a[5]);
+            result = syscall((long)call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
         }
         int error = errno;
-        if (result >= 0 || excused(step->policy, error)) continue;
-        say(step->packet, reason(error), SAYS_END);
-        if (step->policy != POLICY_WARN) _exit(FAILED);
+        if (result >= 0 || excused(call->policy, error)) continue;
+        say(call->packet, reason(error), SAYS_END);
+        if (call->policy != POLICY_WARN) _exit(FAILED);
     }
     return at;
 }
@@ -170,13 +170,13 @@ static void work(const struct engine *engine, const int *streams_and_control) {
     sigprocmask(SIG_SETMASK, &none, NULL);
     if ((count = receive(CONTROL, packet, sizeof packet, fds)) < 2) _exit(FAILED); /* it is not wanted any more */
     const void *block = unpack(fds[0]);
-    const struct steps *steps = unpack(fds[1]);
-    if (steps == NULL || block == NULL) _exit(FAILED);
+    const struct calls *calls = unpack(fds[1]);
+    if (calls == NULL || block == NULL) _exit(FAILED);
     arrange(fds + 2, count - 2, JAIL);
-    uint64_t at = take(steps, 0);
+    uint64_t at = take(calls, 0);
     void *program = engine->load(engine->context, block, &code, sentence, sizeof sentence);
     if (program == NULL) fail(code, sentence);
-    while ((at = take(steps, at)) < steps->count) { /* the container's hooks */
+    while ((at = take(calls, at)) < calls->count) { /* the container's hooks */
         say(SAYS_HELD, "", "");
         if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED);
     }

@@ -95,13 +95,13 @@ class WasiHttpEngine:
         return SIGNALS
 
     def run(self, module: Server, invocation: Invocation) -> int:
+        from shimd.apps.http.epoch_clock import EpochClock
         from shimd.apps.http.handler import Handler
         from shimd.apps.http.server import serve
-        from shimd.apps.http.ticks import Ticks
 
         settings = module.settings
         assert module.host is not None and settings is not None
-        ticks = Ticks(self._engine)
+        ticks = EpochClock(self._engine)
         handler = Handler(
             module.host,
             ticks,

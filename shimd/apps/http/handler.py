@@ -10,15 +10,15 @@ import anyio
 from anyio import to_thread
 
 from shimd.apps.calls import UNLIMITED, closing, complain
+from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.pool import Pool
-from shimd.apps.http.ticks import Ticks
 from shimd.component.guest import Guest, current
 from shimd.component.host import Exit, Host
 from shimd.component.values import Err, Ok
+from shimd.wasi.compute_lock import ComputeLock
 from shimd.wasi.http.body import Aborted, BodyStream, OutgoingBody
 from shimd.wasi.http.fields import Fields
 from shimd.wasi.http.types import IncomingRequest, OutgoingResponse, ResponseOutparam
-from shimd.wasi.turns import Turns
 from shimd.wasi.waiting import Gone, give_up
 
 Scope = dict[str, Any]
@@ -34,7 +34,7 @@ class Handler:
     def __init__(
         self,
         host: Host,
-        ticks: Ticks,
+        ticks: EpochClock,
         *,
         pool: int = 2,
         concurrency: int = 64,
@@ -45,7 +45,7 @@ class Handler:
         self._ticks = ticks
         self._name = name
         self._interface = host.export(INTERFACE) or INTERFACE
-        self._turns = Turns()
+        self._turns = ComputeLock()
         self._pool = Pool(host, pool, self._turns)
         self._guests = anyio.CapacityLimiter(concurrency)
         self._timeout = timeout
@@ -78,7 +78,7 @@ class Handler:
         guest.environment["REQUEST_ID"] = str(uuid.uuid4())
         async with anyio.create_task_group() as tasks:
             if self._timeout:
-                guest.store.set_epoch_deadline(Ticks.within(self._timeout))
+                guest.store.set_epoch_deadline(EpochClock.within(self._timeout))
                 tasks.start_soon(self._expire, exchange, guest)
             tasks.start_soon(exchange.answer)
             await to_thread.run_sync(self._run, guest, exchange, limiter=UNLIMITED)

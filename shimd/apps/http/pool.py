@@ -5,16 +5,16 @@ from collections import deque
 import anyio
 from anyio import to_thread
 
-from shimd.apps.http.beside import Beside
+from shimd.apps.background_task import BackgroundTask
 from shimd.component.guest import Guest
 from shimd.component.host import Host
-from shimd.wasi.turns import Turns
+from shimd.wasi.compute_lock import ComputeLock
 
 
-class Pool(Beside):
+class Pool(BackgroundTask):
     """Of one component; used in the event loop. ``async with`` it, to have some made ahead."""
 
-    def __init__(self, host: Host, size: int, turns: Turns) -> None:
+    def __init__(self, host: Host, size: int, turns: ComputeLock) -> None:
         self._host = host
         self._turns = turns
         self._size = size

@@ -14,7 +14,7 @@ from shimd.apps.http.handler import Receive, Scope, Send
 from shimd.apps.http.settings import Settings
 from shimd.apps.slight.messages import CORS, Response, request, response
 from shimd.apps.slight.routes import Match, Route, Table
-from shimd.wasi.turns import Turns
+from shimd.wasi.compute_lock import ComputeLock
 from shimd.wit.guest import Exit, Gone, Guest
 from shimd.wit.resolve import Function
 
@@ -37,7 +37,7 @@ class Application:
         self._table = table
         self._timeout = settings.timeout
         self._guests = anyio.CapacityLimiter(settings.concurrency)
-        self._turns = Turns()
+        self._turns = ComputeLock()
         self._running = _Count()
         self._busy = anyio.Event()
         self._tasks: TaskGroup

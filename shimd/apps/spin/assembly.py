@@ -9,10 +9,10 @@ import wasmtime
 
 from shimd.apps import serving
 from shimd.apps.calls import Calls
+from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
 from shimd.apps.http.settings import Settings
-from shimd.apps.http.ticks import Ticks
 from shimd.apps.spin import command, cron, files, keyvalue, subscriptions
 from shimd.apps.spin.allowed import Outbound
 from shimd.apps.spin.application import Server
@@ -86,11 +86,11 @@ class Assembly:
         around: list[Any] = [*self._outgoing.values(), *self._calls.values()]
         if not self._application.triggers.http:
             return anyio.run(serving.serve, self._services, around, self._settings.grace)
-        ticks = Ticks(self._engine)
+        ticks = EpochClock(self._engine)
         server = Server(self._application, self._handlers(ticks))
         return serve(server, self._settings, [*around, ticks, server], beside=self._services)
 
-    def _handlers(self, ticks: Ticks) -> dict[str, Handler]:
+    def _handlers(self, ticks: EpochClock) -> dict[str, Handler]:
         """Of the components that answer requests."""
         return {
             id: Handler(

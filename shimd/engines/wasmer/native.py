@@ -96,7 +96,7 @@ class NativeEngine:
         """By what was noted when it was compiled."""
         check_entry(module.facts, invocation.entry)
 
-    def in_c(self) -> list[str] | None:
+    def library(self) -> list[str] | None:
         return [str(_IN_C), str(shimd_wasmer_native.LIBRARY)] if _IN_C.is_file() else None
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:

@@ -23,7 +23,7 @@ from shimd.isolation.seccomp import worker_filter
 from shimd.linux.memory_file import memory_file
 from shimd.log import logger
 from shimd.protocol.plans import HookCommand, JoinJail
-from shimd.protocol.steps import Steps
+from shimd.protocol.system_calls import SystemCalls
 from shimd.supervisor.task import bundle as bundle_files
 from shimd.supervisor.task import plans
 from shimd.supervisor.task.context import Context
@@ -45,12 +45,12 @@ class _Where:
     """The node, or a place in a container."""
 
     directory: str = ""
-    """The working directory, if the steps do not lead to one."""
+    """The working directory, if the calls do not lead to one."""
     executor: str = ""
     """The program that executes the hook's, in a container."""
     birthplace: Birthplace = ANYWHERE
     jail: Sequence[int] = ()
-    """The steps to it, and its descriptors."""
+    """The calls to it, and its descriptors."""
 
 
 class Hooks:
@@ -89,12 +89,12 @@ class Hooks:
         await self._run("prestart", "creating", pid, self._node)
         await self._run("createRuntime", "creating", pid, self._node)
         if self._hooks.get("createContainer"):
-            steps = memory_file("shimd-steps", _into(pid, self._spec, cgroup).packed())
+            calls = memory_file("shimd-calls", _into(pid, self._spec, cgroup).packed())
             try:
-                where = self._beside(pid, cgroup, steps)
+                where = self._beside(pid, cgroup, calls)
                 await self._run("createContainer", "creating", _inner_pid(pid), where)
             finally:
-                os.close(steps)
+                os.close(calls)
 
     async def starting(self, pid: int, cgroup: Cgroup) -> None:
         """startContainer, in the container as its process would be.
@@ -110,7 +110,7 @@ class Hooks:
                 # As with runc, a hook without an environment has the process's.
                 env = hook.get("env")
                 inside = oci.Hook(**{**hook, "env": process.get("env", []) if env is None else env})
-                where = _Where("", plans.pause_program(), plan.birthplace, [jail.steps, *jail.fds])
+                where = _Where("", plans.pause_program(), plan.birthplace, [jail.calls, *jail.fds])
                 await self._run_one("startContainer", number, inside, self._state("created", _inner_pid(pid)), where)
 
     async def started(self, pid: int) -> None:
@@ -178,24 +178,24 @@ class Hooks:
         state["bundle"] = str(self._bundle)
         return json.dumps(state | {"annotations": self._spec.get("annotations", {})}).encode()
 
-    def _beside(self, pid: int, cgroup: Cgroup, steps: int) -> _Where:
+    def _beside(self, pid: int, cgroup: Cgroup, calls: int) -> _Where:
         """Where the container's first process is before its root is."""
         pidns = f"/proc/{pid}/ns/pid" if plans.pid_namespace(self._spec) else None
         root = str(self._bundle / self._spec["root"]["path"])
-        return _Where(root, "", Birthplace(pidns, cgroup.unified), [steps])
+        return _Where(root, "", Birthplace(pidns, cgroup.unified), [calls])
 
 
-def _into(pid: int, spec: oci.Spec, cgroup: Cgroup) -> Steps:
+def _into(pid: int, spec: oci.Spec, cgroup: Cgroup) -> SystemCalls:
     """Into the namespaces of a process, all that are not entered by being forked there."""
-    steps = Steps()
-    steps.join_cgroup(cgroup.directories, cgroup.unified)
+    calls = SystemCalls()
+    calls.join_cgroup(cgroup.directories, cgroup.unified)
     kinds = [one["type"] for one in spec.get("linux", {}).get("namespaces", []) if one["type"] not in ("pid", "mount")]
     joined = list(enumerate([*kinds, "mount"], _FIRST_FD))  # the mount namespace last: it may hide /proc
     for fd, kind in joined:
-        steps.open(f"/proc/{pid}/ns/{known(kind)[1]}", os.O_RDONLY, fd, f"{kind} namespace")
+        calls.open(f"/proc/{pid}/ns/{known(kind)[1]}", os.O_RDONLY, fd, f"{kind} namespace")
     for fd, kind in joined:
-        steps.call("setns", fd, known(kind)[0], says=f"{kind} namespace")
-    return steps
+        calls.add("setns", fd, known(kind)[0], says=f"{kind} namespace")
+    return calls
 
 
 def _inner_pid(pid: int) -> int:

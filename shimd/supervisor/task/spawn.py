@@ -49,4 +49,4 @@ async def spawn(
             jails.append(jail)
             finds_its_own = isinstance(plan.place, NewJail) and engine_runs_applications(context.engine)
             program = None if finds_its_own else ProgramFile(jail.path, jail.program, jail.missing)
-            return await launch.app(plans.app(plan, jail), [jail.steps, *jail.fds], program)
+            return await launch.app(plans.app(plan, jail), [jail.calls, *jail.fds], program)

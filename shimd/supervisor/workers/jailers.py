@@ -48,7 +48,7 @@ async def nothing() -> None:
 class Jail:
     """What a jailer made, as descriptors: closed, and with them gone, at the end of the context."""
 
-    steps: int
+    calls: int
     fds: Sequence[int]
     program: int | None
     path: str
@@ -74,7 +74,7 @@ class Jail:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for fd in (self.steps, *self.fds, *([] if self.program is None else [self.program])):
+        for fd in (self.calls, *self.fds, *([] if self.program is None else [self.program])):
             os.close(fd)
         if self.held is not None:
             self.held.end()

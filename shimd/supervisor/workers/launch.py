@@ -104,7 +104,7 @@ class Launch:
     async def app(self, plan: App, jail: Sequence[int], program: ProgramFile | None) -> Worker:
         """Lead a worker to ready.
 
-        :param jail: the steps to where the app lives, and their descriptors
+        :param jail: the system calls that lead to where the app lives, and their descriptors
         :param program: to be compiled; ``None``: the worker finds it by itself
         :raises NativeProgram: the program is none for an engine
         :raises ShimdError: it failed; the worker is gone

@@ -42,7 +42,7 @@ class PrivateForkServers:
         # Whoever is cancelled ends its workers, and has to learn of their ends.
         with anyio.CancelScope(shield=True):
             await client.run()
-            for worker in client.living:  # they end with it (steps.of_host)
+            for worker in client.living:  # they end with it (system_calls.of_host)
                 worker.gone(signal.SIGKILL, time.time_ns())
 
     def end(self) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from shimd import zygote
-from shimd.engine import EngineError, RunsInC
+from shimd.engine import EngineError, RunsWithoutPython
 from shimd.engines.registry import engine_reference, load_engine
 from shimd.protocol.faults import from_engine
 from shimd.protocol.invocation import invocation_of
@@ -45,7 +45,7 @@ def engine_block(engine: str, plan: App) -> bytes | None:
 
 
 @cache
-def _part_in_c(name: str) -> RunsInC | None:
+def _part_in_c(name: str) -> RunsWithoutPython | None:
     """Of an engine that is not warmed: for what it knows without its runtime."""
     engine = load_engine(engine_reference(name))
-    return engine if isinstance(engine, RunsInC) else None
+    return engine if isinstance(engine, RunsWithoutPython) else None

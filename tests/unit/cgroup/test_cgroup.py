@@ -107,7 +107,7 @@ def test_a_limit_below_what_is_in_use(tmp_path: Path) -> None:
     """checkBeforeUpdate, for version 2: files are all that it is about."""
     for name, value in (("cgroup.controllers", "memory"), ("memory.current", "1000000"), ("memory.max", "max")):
         (tmp_path / name).write_text(value)
-    cgroup = Cgroup.open([str(tmp_path)], layout.Layout(unified=str(tmp_path)))
+    cgroup = Cgroup([str(tmp_path)], layout.Layout(unified=str(tmp_path)))
     with pytest.raises(FailedPrecondition, match=r"linux\.resources\.memory\.limit: 4096 is below the 1000000 bytes"):
         cgroup.apply({"memory": {"limit": 4096, "checkBeforeUpdate": True}})
     assert (tmp_path / "memory.max").read_text() == "max"

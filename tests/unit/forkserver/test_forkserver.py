@@ -24,7 +24,7 @@ from shimd.protocol.constants import MAX_PACKET, VERSION, Policy
 from shimd.protocol.fork_server import Hello, decode_event
 from shimd.protocol.packets import receive, send
 from shimd.protocol.plans import HostApp, NativeCommand
-from shimd.protocol.steps import Steps, of_host
+from shimd.protocol.system_calls import SystemCalls, of_host
 from shimd.protocol.worker import Enter, Error, Ready, Start, Warning
 from shimd.supervisor.modules.modules import compile_in_worker
 from shimd.supervisor.modules.source import Source, source
@@ -76,8 +76,8 @@ class Server:
         assert isinstance(packet[0], Ready), packet
         return worker
 
-    async def spawn(self, key: str, plan: HostApp, steps: Steps) -> Worker:
-        fd = memory_file("steps", steps.packed())
+    async def spawn(self, key: str, plan: HostApp, calls: SystemCalls) -> Worker:
+        fd = memory_file("calls", calls.packed())
         try:
             return await self.forks.spawn(key, plan, (self.null,) * 3, jail=[fd], block=engine_block("wasmtime", plan))
         finally:
@@ -128,12 +128,12 @@ async def test_steps_are_taken_before_the_guest_runs(server: Server) -> None:
     """The engine has loaded the program by then, and what fails is told in the step's own words."""
     async with server.supervised() as forks:
         plan = app(await server.compiled(EXIT))
-        steps = Steps()
-        steps.call("chdir", b"/nowhere/first", says='the "first"', policy=Policy.WARN)
-        steps.call("chdir", b"/nowhere/masked", says="none", policy=Policy.IF_THERE)
-        steps.pause()
-        steps.call("chdir", b"/nowhere/second", says="the second")
-        worker = await server.spawn("a", plan, steps)
+        calls = SystemCalls()
+        calls.add("chdir", b"/nowhere/first", says='the "first"', policy=Policy.WARN)
+        calls.add("chdir", b"/nowhere/masked", says="none", policy=Policy.IF_THERE)
+        calls.barrier()
+        calls.add("chdir", b"/nowhere/second", says="the second")
+        worker = await server.spawn("a", plan, calls)
         said = [await worker.receive(), await worker.receive()]
         reason = "no such file or directory"
         assert [packet and packet[0] for packet in said] == [
@@ -147,9 +147,9 @@ async def test_a_long_sentence_is_told_whole(server: Server) -> None:
     says = "é" * 9000
     async with server.supervised() as forks:
         plan = app(await server.compiled(EXIT))
-        steps = of_host()
-        steps.call("chdir", b"/nowhere", says=says)
-        worker = await server.spawn("a", plan, steps)
+        calls = of_host()
+        calls.add("chdir", b"/nowhere", says=says)
+        worker = await server.spawn("a", plan, calls)
         assert (await said(worker)).message == f"{says}: no such file or directory"
         await forks.end(worker)
 

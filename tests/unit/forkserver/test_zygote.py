@@ -18,7 +18,7 @@ Children = Callable[[], list[int]]
 @pytest.fixture
 def library(tmp_path: Path) -> list[str]:
     """The engine's part in C, at a place of its own."""
-    command = WasmtimeEngine().in_c()
+    command = WasmtimeEngine().library()
     assert command is not None
     return [str(shutil.copy(command[0], str(tmp_path / "part.so"))), *command[1:]]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shimd.isolation.late_mounts import Inner
+from shimd.isolation.late_mounts import LateMounts
 from shimd.jailer.main import Home
 from shimd.oci import Mount, Spec
-from shimd.protocol.steps import Steps
+from shimd.protocol.system_calls import SystemCalls
 from tests.unit.inside import reported
 from tests.unit.jailer.test_jail import OWN, entered
 
@@ -99,9 +99,9 @@ def test_what_is_mounted_below_dev_stays(root: Path) -> None:
 
 
 def test_cgroup2_is_mounted_in_the_containers_cgroup_namespace() -> None:
-    inner = Inner(Steps(), 4)
-    assert inner.takes("cgroup2", "/sys/fs/cgroup")
-    assert not inner.takes("cgroup", "/sys/fs/cgroup")
+    late = LateMounts(SystemCalls(), 4)
+    assert late.takes("cgroup2", "/sys/fs/cgroup")
+    assert not late.takes("cgroup", "/sys/fs/cgroup")
 
 
 def test_too_many(root: Path) -> None:

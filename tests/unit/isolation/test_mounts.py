@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
     (directory / "absolute").symlink_to(tmp_path / "secret")
     (directory / "up").symlink_to("../../../../../../../../..")
     (directory / "dangling").symlink_to("nowhere")
-    (directory / "inner").symlink_to("/data")
+    (directory / "late").symlink_to("/data")
     return directory
 
 
@@ -69,7 +69,7 @@ def test_mount_points_are_made(root: Path, source: Path) -> None:
 
 
 def test_links_are_followed_within_the_root(root: Path, source: Path) -> None:
-    assert mounted(root, bind(source, "/inner"), then=(root / "data/note").read_text) == "a note"
+    assert mounted(root, bind(source, "/late"), then=(root / "data/note").read_text) == "a note"
 
 
 @pytest.mark.parametrize("destination", ["/up/data", "/../../data", "/data/../../../data"])
@@ -97,12 +97,12 @@ def test_recursive_read_only_reaches_what_is_mounted_below(root: Path, source: P
         return (root / "data/below/new").write_text("x")
 
     def act(option: str) -> str:
-        def inner() -> object:
+        def late() -> object:
             libc.mount("tmpfs", str(source / "below"), "tmpfs", 0)
             mounts.mount_all(Tree(str(root)), {"mounts": [bind(source, "/data", option)]}, [])
             return write()
 
-        return inside(inner)
+        return inside(late)
 
     assert act("ro") == "1"
     assert act("rro").startswith("OSError: [Errno 30]")

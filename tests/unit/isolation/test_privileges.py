@@ -11,7 +11,7 @@ from shimd.errors import InvalidArgument
 from shimd.isolation import privileges
 from shimd.isolation.seccomp import worker_filter
 from shimd.oci import Process
-from shimd.protocol.steps import Steps
+from shimd.protocol.system_calls import SystemCalls
 from tests.unit.inside import inside
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give it up")
@@ -25,8 +25,8 @@ def process(**more: object) -> Process:
 
 def dropped(process: Process, then: Callable[[], object], seccomp: str | None = None) -> str:
     def act() -> object:
-        privileges.drop(steps := Steps(), process, seccomp)
-        steps.take()
+        privileges.drop(calls := SystemCalls(), process, seccomp)
+        calls.take()
         return then()
 
     return inside(act)
@@ -91,9 +91,9 @@ def test_limits() -> None:
             {"type": "RLIMIT_CORE", "soft": 0, "hard": 2**64 - 1},
         ]
         limited = process(rlimits=rlimits, oomScoreAdj=500)
-        privileges.account(steps := Steps(), limited)
-        privileges.limit(steps, limited)
-        warnings = steps.take()
+        privileges.account(calls := SystemCalls(), limited)
+        privileges.limit(calls, limited)
+        warnings = calls.take()
         score = Path("/proc/self/oom_score_adj").read_text().strip()
         return warnings, resource.getrlimit(resource.RLIMIT_NOFILE), score
 
@@ -102,15 +102,15 @@ def test_limits() -> None:
 
 def test_limits_that_are_none() -> None:
     with pytest.raises(InvalidArgument, match="rlimit RLIMIT_JOY is not known"):
-        privileges.limit(Steps(), process(rlimits=[{"type": "RLIMIT_JOY", "soft": 1, "hard": 1}]))
+        privileges.limit(SystemCalls(), process(rlimits=[{"type": "RLIMIT_JOY", "soft": 1, "hard": 1}]))
 
 
 def test_what_the_node_forbids_is_a_warning() -> None:
     def act() -> object:
         limited = process(rlimits=[{"type": "RLIMIT_NOFILE", "soft": 300, "hard": 200}], oomScoreAdj=2000)
-        privileges.account(steps := Steps(), limited)
-        privileges.limit(steps, limited)
-        return steps.take()
+        privileges.account(calls := SystemCalls(), limited)
+        privileges.limit(calls, limited)
+        return calls.take()
 
     reason = "cannot be set: invalid argument"
     assert inside(act) == f"['oom_score_adj 2000 {reason}', 'rlimit RLIMIT_NOFILE {reason}']"

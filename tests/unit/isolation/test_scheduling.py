@@ -10,7 +10,7 @@ import pytest
 
 from shimd.errors import InvalidArgument
 from shimd.isolation.scheduling import _mask, treat
-from shimd.protocol.steps import Steps
+from shimd.protocol.system_calls import SystemCalls
 from tests.unit.inside import reported
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -23,13 +23,13 @@ def after(
     then: Callable[[], object], linux: dict[str, Any] | None = None, further: bool = False, **process: Any
 ) -> str:
     """What ``then`` says in a process that is treated so."""
-    steps = Steps()
+    calls = SystemCalls()
     spec: Any = {"linux": linux or {}, "process": {}}
     own: Any = {"args": ["/app"], "cwd": "/", **process}
-    treat(steps, spec, own, further)
+    treat(calls, spec, own, further)
 
     def act() -> object:
-        steps.take()
+        calls.take()
         return then()
 
     return reported(act)
@@ -57,12 +57,12 @@ def test_the_scheduler(scheduler: dict[str, Any], found: tuple[int, int, int]) -
 
 def of_its_container(then: Callable[[], object], **process: Any) -> str:
     """What ``then`` says in an exec whose container is treated so."""
-    steps = Steps()
+    calls = SystemCalls()
     spec: Any = {"process": process}
-    treat(steps, spec, {"args": ["/app"], "cwd": "/"}, further=True)
+    treat(calls, spec, {"args": ["/app"], "cwd": "/"}, further=True)
 
     def act() -> object:
-        steps.take()
+        calls.take()
         return then()
 
     return reported(act)
@@ -94,7 +94,9 @@ def memory_policy() -> object:
 def test_the_memory_policy() -> None:
     said = after(memory_policy, {"memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}})
     # A kernel without NUMA says so.
-    assert said == (f"({2 | 1 << 15}, 1)" if NUMA else "InvalidArgument: linux.memoryPolicy: Function not implemented")
+    assert said == (
+        f"({2 | 1 << 15}, 1)" if NUMA else "InvalidArgument: cannot set linux.memoryPolicy: Function not implemented"
+    )
 
 
 def affinity() -> set[int]:
@@ -153,8 +155,8 @@ def test_what_is_unknown_is_named(linux: dict[str, Any], process: dict[str, Any]
 @pytest.mark.parametrize(
     ("process", "words"),
     [
-        ({"scheduler": {"policy": "SCHED_FIFO", "priority": 1000}}, "process.scheduler: invalid argument"),
-        ({"scheduler": {"policy": "SCHED_ISO"}}, "process.scheduler: invalid argument"),
+        ({"scheduler": {"policy": "SCHED_FIFO", "priority": 1000}}, "cannot set process.scheduler: invalid argument"),
+        ({"scheduler": {"policy": "SCHED_ISO"}}, "cannot set process.scheduler: invalid argument"),
     ],
 )
 def test_what_the_kernel_refuses_is_named(process: dict[str, Any], words: str) -> None:

@@ -22,7 +22,7 @@ from shimd.oci.fields import SELINUX
 from shimd.oci.programs import open_file
 from shimd.protocol.constants import JAIL_FD
 from shimd.protocol.plans import JoinJail, NewJail
-from shimd.protocol.steps import Steps
+from shimd.protocol.system_calls import SystemCalls
 from tests.unit.inside import inside
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -33,7 +33,7 @@ def step_into(jail: Jail) -> None:
     """As a worker does, with the jail's descriptors where it has them."""
     for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in jail.fds]):
         os.dup2(fd, JAIL_FD + number)
-    jail.steps.take()
+    jail.calls.take()
 
 
 def new(root: Path, spec: Spec, process: Process, seccomp: str = "") -> NewJail:
@@ -51,7 +51,7 @@ def entered(
     seccomp: str = "",
     process: Process | None = None,
 ) -> str:
-    """What ``then`` says in a container made by the worker's own steps."""
+    """What ``then`` says in a container made by the worker's own calls."""
     whole: Spec = {"linux": {"namespaces": OWN}, **(spec or {})}
     plan = new(root, whole, {"args": ["/app.wasm"], "cwd": cwd, **(process or {})}, seccomp)
 
@@ -272,7 +272,7 @@ def test_no_link_of_proc_is_a_working_directory(tmp_path: Path, cwd: str) -> Non
 
     def act() -> object:
         libc.mount("proc", str(tmp_path / "proc"), "proc", 0)
-        jail = Jail(Steps())
+        jail = Jail(SystemCalls())
         jail.add(os.open(tmp_path, os.O_PATH | os.O_DIRECTORY))
         return _open_cwd(jail, Process(args=["/app"], cwd=cwd))
 

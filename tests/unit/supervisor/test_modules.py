@@ -40,12 +40,12 @@ def directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def daemon() -> AsyncIterator[tuple[Modules, anyio.CancelScope]]:
     """As ``serve`` has it: who reads from fork servers outlives all others."""
     with anyio.fail_after(120):
-        async with anyio.create_task_group() as beneath:
+        async with anyio.create_task_group() as outer:
             async with anyio.create_task_group() as tasks:
-                modules = Modules(ForkServers(Background(beneath)), Background(tasks))
+                modules = Modules(ForkServers(Background(outer)), Background(tasks))
                 yield modules, tasks.cancel_scope
                 tasks.cancel_scope.cancel()
-            beneath.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
 
 
 @pytest.fixture

@@ -32,9 +32,9 @@ from shimd.api.containerd.v1.types import Status
 from shimd.api.google import protobuf
 from shimd.api.google.protobuf import Empty
 from shimd.rpc import GRPC_NAMESPACE, TTRPC_NAMESPACE, GrpcService, namespace, ttrpc_services
-from shimd.rpc_client import stub_channel
 from shimd.ttrpc import Server, StatusError
 from shimd.ttrpc.testing import client_for
+from tests.unit.ttrpc.stub_channel import stub_channel
 
 pytestmark = pytest.mark.anyio
 

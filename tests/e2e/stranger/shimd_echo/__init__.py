@@ -31,7 +31,7 @@ class EchoEngine:
         print("Python:", *invocation.args[1:], flush=True)
         return len(invocation.args)
 
-    def in_c(self) -> list[str]:
+    def library(self) -> list[str]:
         return [str(Path(__file__).with_name("echo.so")), "C:"]
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:

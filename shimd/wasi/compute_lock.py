@@ -12,7 +12,7 @@ from contextlib import contextmanager
 _PATIENCE = 0.02
 
 
-class Turns:
+class ComputeLock:
     """Of the guests of one process."""
 
     def __init__(self) -> None:

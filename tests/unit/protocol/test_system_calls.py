@@ -8,7 +8,7 @@ import pytest
 from shimd.errors import Code, InvalidArgument, ShimdError
 from shimd.linux.packed import Block, pack
 from shimd.protocol.constants import Policy
-from shimd.protocol.steps import Runner, Steps
+from shimd.protocol.system_calls import CallRunner, SystemCalls
 from tests.unit.inside import inside
 
 
@@ -30,11 +30,11 @@ def _string(address: int) -> bytes:
 def test_calls_are_made_in_order_and_only_up_to_the_pause(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    steps = Steps()
-    steps.write(str(file), b"first", "the first")
-    steps.pause()
-    steps.call("chdir", os.fsencode(tmp_path), says="the second")
-    runner = Runner(steps.packed())
+    calls = SystemCalls()
+    calls.write(str(file), b"first", "the first")
+    calls.barrier()
+    calls.add("chdir", os.fsencode(tmp_path), says="the second")
+    runner = CallRunner(calls.packed())
 
     def act() -> object:
         before = runner.run(), runner.done, file.read_text(), os.getcwd() == str(tmp_path)
@@ -53,23 +53,23 @@ def test_calls_are_made_in_order_and_only_up_to_the_pause(tmp_path: Path) -> Non
     ],
 )
 def test_what_becomes_of_a_call_that_fails(policy: Policy, outcome: str) -> None:
-    steps = Steps()
-    steps.call("chdir", b"/no/such/place", says='the "place"', policy=policy)
-    steps.call("chdir", b"/", says="the next")
-    assert inside(lambda: f"{steps.take()} {os.getcwd()}") == outcome
+    calls = SystemCalls()
+    calls.add("chdir", b"/no/such/place", says='the "place"', policy=policy)
+    calls.add("chdir", b"/", says="the next")
+    assert inside(lambda: f"{calls.take()} {os.getcwd()}") == outcome
 
 
 def test_only_what_is_not_there_is_excused() -> None:
-    steps = Steps()
-    steps.call("chdir", b"/etc/passwd/below", says="below a file", policy=Policy.IF_THERE)
-    steps.call("setns", 999, 0, says="no descriptor", policy=Policy.IF_THERE)
+    calls = SystemCalls()
+    calls.add("chdir", b"/etc/passwd/below", says="below a file", policy=Policy.IF_THERE)
+    calls.add("setns", 999, 0, says="no descriptor", policy=Policy.IF_THERE)
     with pytest.raises(InvalidArgument, match="no descriptor: bad file descriptor"):
-        steps.take()
+        calls.take()
 
 
 def test_a_failure_has_the_status_that_it_was_given() -> None:
-    steps = Steps()
-    steps.call("close", 999, says="no", code=Code.UNAVAILABLE)
+    calls = SystemCalls()
+    calls.add("close", 999, says="no", code=Code.UNAVAILABLE)
     with pytest.raises(ShimdError) as caught:
-        steps.take()
+        calls.take()
     assert caught.value.code is Code.UNAVAILABLE

@@ -7,7 +7,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 
-class Beside(ABC):
+class BackgroundTask(ABC):
     """``async with`` it: :meth:`_work` runs meanwhile, and is cancelled at the end."""
 
     _tasks: TaskGroup

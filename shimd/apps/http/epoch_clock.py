@@ -7,13 +7,13 @@ from contextlib import contextmanager
 import anyio
 import wasmtime
 
-from shimd.apps.http.beside import Beside
+from shimd.apps.background_task import BackgroundTask
 
 #: Seconds between two ticks.
 _TICK = 0.5
 
 
-class Ticks(Beside):
+class EpochClock(BackgroundTask):
     """One for an engine, whatever runs on it: twice as many ticks would halve everybody's time. ``async with`` it."""
 
     def __init__(self, engine: wasmtime.Engine) -> None:

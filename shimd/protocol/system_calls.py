@@ -17,7 +17,7 @@ from shimd.linux import libc
 from shimd.linux.machine import SYSCALLS
 from shimd.linux.packed import Block, Packable, pack
 from shimd.protocol.codec import encode
-from shimd.protocol.constants import STEP_WORDS, Policy, Step
+from shimd.protocol.constants import CALL_WORDS, Policy, SpecialCall
 from shimd.protocol.worker import Error, Warning, decode_event
 
 #: In the upper half of the number's word of what is no system call.
@@ -33,13 +33,13 @@ def _packet(says: str, policy: Policy, code: Code) -> bytes:
     return encode(message).removesuffix(_END)
 
 
-class Steps:
+class SystemCalls:
     """A list of calls, in the making."""
 
     def __init__(self) -> None:
         self._calls: list[Packable] = []
 
-    def call(
+    def add(
         self,
         name: str,
         *arguments: Packable,
@@ -52,17 +52,17 @@ class Steps:
         :param arguments: ``bytes`` for a pointer to them, and so on (:mod:`shimd.linux.packed`)
         :param says: the sentence for its failure, up to the system's reason
         """
-        self._add(SYSCALLS[name], arguments, says, policy, code)
+        self._append(SYSCALLS[name], arguments, says, policy, code)
 
     def open(self, path: str, flags: int, fd: int, says: str, policy: Policy = Policy.FAIL) -> None:
         """Open a file as descriptor ``fd``, which is closed first if it is in use."""
-        self._add(_OWN | Step.OPEN, (os.fsencode(path), flags, fd), says, policy, Code.INVALID_ARGUMENT)
+        self._append(_OWN | SpecialCall.OPEN, (os.fsencode(path), flags, fd), says, policy, Code.INVALID_ARGUMENT)
 
     def write(self, path: str, data: bytes, says: str, policy: Policy = Policy.FAIL) -> None:
         """Write to a file, at once."""
         self.open(path, os.O_WRONLY, _FD, says, policy)
-        self.call("write", _FD, data, len(data), says=says, policy=policy)
-        self.call("close", _FD, says=says, policy=Policy.TRY)
+        self.add("write", _FD, data, len(data), says=says, policy=policy)
+        self.add("close", _FD, says=says, policy=Policy.TRY)
 
     def join_cgroup(self, directories: Sequence[str], unified: str | None) -> None:
         """Join the hierarchies of version 1, by ``tasks`` (:mod:`shimd.linux.cgroup`): in version 2 it is born."""
@@ -72,13 +72,13 @@ class Steps:
 
     def bound(self, keep: int, last: int, says: str) -> None:
         """Drop from the bounding set all capabilities up to ``last`` that are not in the mask ``keep``."""
-        self._add(_OWN | Step.BOUND, (keep, last), says, Policy.FAIL, Code.INVALID_ARGUMENT)
+        self._append(_OWN | SpecialCall.BOUND, (keep, last), says, Policy.FAIL, Code.INVALID_ARGUMENT)
 
-    def pause(self) -> None:
+    def barrier(self) -> None:
         """Let others do their part here: the engine, which loads the program; after that the container's hooks."""
-        self._add(_OWN | Step.PAUSE, (), "", Policy.FAIL, Code.INTERNAL)
+        self._append(_OWN | SpecialCall.BARRIER, (), "", Policy.FAIL, Code.INTERNAL)
 
-    def _add(self, number: int, arguments: tuple[Packable, ...], says: str, policy: Policy, code: Code) -> None:
+    def _append(self, number: int, arguments: tuple[Packable, ...], says: str, policy: Policy, code: Code) -> None:
         padding = (0,) * (6 - len(arguments))
         self._calls.append((number, *arguments, *padding, int(policy), _packet(says, policy, code)))
 
@@ -91,26 +91,26 @@ class Steps:
         :returns: warnings
         :raises ShimdError: as the call that failed says
         """
-        runner = Runner(self.packed())
+        runner = CallRunner(self.packed())
         warnings = runner.run()
         while not runner.done:
             warnings += runner.run()
         return warnings
 
 
-def of_host() -> Steps:
+def of_host() -> SystemCalls:
     """Of ``shimd run``: no daemon looks after the app once its fork server is gone."""
-    steps = Steps()
-    steps.pause()
-    steps.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, says="its fork server's end")
-    return steps
+    calls = SystemCalls()
+    calls.barrier()
+    calls.add("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, says="cannot be tied to its fork server")
+    return calls
 
 
 #: A descriptor that a worker has not otherwise, before its engine loads.
 _FD = 300
 
 
-class Runner:
+class CallRunner:
     """Makes the calls of a packed list, in this process."""
 
     def __init__(self, packed: bytes) -> None:
@@ -129,9 +129,9 @@ class Runner:
         """
         warnings: list[str] = []
         while not self.done:
-            number, *arguments, policy, packet = Block.words(self._calls + self._next * STEP_WORDS * 8, STEP_WORDS)
+            number, *arguments, policy, packet = Block.words(self._calls + self._next * CALL_WORDS * 8, CALL_WORDS)
             self._next += 1
-            if number == _OWN | Step.PAUSE:
+            if number == _OWN | SpecialCall.BARRIER:
                 break
             error = _call(number, arguments)
             if error and not _excused(error, policy):
@@ -154,9 +154,9 @@ _syscall.restype = c_long
 
 def _call(number: int, arguments: list[int]) -> int:
     """Make a call; returns its errno, or 0."""
-    if number == _OWN | Step.OPEN:
+    if number == _OWN | SpecialCall.OPEN:
         return _open(*arguments[:3])
-    if number == _OWN | Step.BOUND:
+    if number == _OWN | SpecialCall.BOUND:
         return _bound(*arguments[:2])
     ctypes.set_errno(0)
     return ctypes.get_errno() if _syscall(c_long(number), *map(c_uint64, arguments)) < 0 else 0
