@@ -1,8 +1,8 @@
 """Supervisor ⇄ jailer, one request at a time.
 
-``Make`` comes with a plan (:mod:`.plans`), and of a terminal its slave end. It is answered by ``Made`` + the system calls,
-the jail's descriptors and if it was found the program; or by ``Error``. A jail that is ``held`` waits for hooks: ``Finish``
-is answered by ``Finished`` or ``Error``.
+``Make`` comes with a plan (:mod:`.plans`), and of a terminal its slave end. It is answered by ``Made`` + the system
+calls, the jail's descriptors and if it was found the program; or by ``Error``. A jail that is ``held`` waits for hooks:
+``Finish`` is answered by ``Finished`` or ``Error``.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """Supervisor ⇄ worker, on the connection that came with :class:`~shimd.protocol.fork_server.Spawned`.
 
-A worker without Python gets :class:`Enter` before all else, with a block for its engine's part in C, its system calls and
-its jail's descriptors. A worker may then ask (:class:`AskProgram` … :class:`AskFiles`), each time for one answer; it tells
-warnings, and that it waits for hooks (:class:`Held`, answered by :class:`Go`). It ends with :class:`Ready`, and runs
-when it gets :class:`Start`; or with :class:`Error` or :class:`OtherEngine`, and exits.
+A worker without Python gets :class:`Enter` before all else, with a block for its engine's part in C, its system calls
+and its jail's descriptors. A worker may then ask (:class:`AskProgram` … :class:`AskFiles`), each time for one answer;
+it tells warnings, and that it waits for hooks (:class:`Held`, answered by :class:`Go`). It ends with :class:`Ready`,
+and runs when it gets :class:`Start`; or with :class:`Error` or :class:`OtherEngine`, and exits.
 
 A compile worker says ``Ready`` when the artefact is complete, and exits. A worker that becomes another program (a
 runtime's command, a hook) says nothing if it can: the connection ends there.
