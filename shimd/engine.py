@@ -1,7 +1,8 @@
 """What an engine is: the whole contract between shimd and a WebAssembly runtime.
 
 An engine knows nothing of containerd, OCI or sockets. It is found by its name in the entry points group
-``shimd.engines`` and used in three kinds of process, never in the supervisor:
+``shimd.engines`` and used in three kinds of process. (The supervisor asks it for what it knows without its runtime: its
+version, its family, and what :meth:`RunsWithoutPython.pack` packs.)
 
 * the *compile worker*, a throw-away unprivileged process: :meth:`Engine.precompile`;
 * the *fork server*, one per engine, single-threaded, never runs a guest: :meth:`Engine.warm`;

@@ -1,7 +1,7 @@
 """``shimd serve``: the daemon's life from start to stop.
 
-One daemon a runtime directory, by a lock on its pid file. It stops within moments of a TERM: apps are not its children
-and go on.
+One daemon a runtime directory, by a lock on its pid file. It stops within moments of a TERM. Apps are not its children,
+but containerd ends them when it sees its connections close (``launcher/PROTOCOL.md``).
 """
 
 import faulthandler
