@@ -1,8 +1,8 @@
 """Where shimd keeps its files, so that several installations live side by side.
 
 Three directories, each overridable from the environment (the launcher hands containerd's environment on):
-``SHIMD_RUNTIME_DIR`` (sockets, pid file; gone at reboot), ``SHIMD_STATE_DIR`` (what must outlive a reboot: nothing yet) and
-``SHIMD_CACHE_DIR`` (compiled modules). Only this module and the launchers know these names.
+``SHIMD_RUNTIME_DIR`` (sockets, pid file; gone at reboot), ``SHIMD_STATE_DIR`` (what must outlive a reboot: nothing yet)
+and ``SHIMD_CACHE_DIR`` (compiled modules). Only this module and the launchers know these names.
 """
 
 import hashlib

@@ -18,6 +18,7 @@ from tests import wasmer
 from tests.e2e import leftovers
 from tests.e2e.box import until
 from tests.e2e.containerd import LAUNCHERS, PATIENCE
+from tests.unit.engines.programs import component
 
 Done = subprocess.CompletedProcess[str]
 ENGINES = ["wasmtime", *wasmer.BINDINGS, *([] if lacking("wasmedge") else ["wasmedge"])]
@@ -267,6 +268,21 @@ def test_an_entry_that_is_not_even_a_directory_is_made_again(rig: Rig, engine: s
     done = rig("--engine", engine, rig.app)
     assert (done.returncode, done.stdout, done.stderr) == (0, "hello from app\n", "")
     assert artifact.exists()
+
+
+def test_a_component_of_spins_is_refused_in_a_sentence(rig: Rig) -> None:
+    (rig.directory / "spin.wasm").write_bytes(component("fermyon:spin/key-value@2.0.0"))
+    for engine in ("wasmtime", "spin"):
+        done = rig("--engine", engine, "spin.wasm")
+        assert done.returncode == 126
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.stderr.startswith("shimd: spin.wasm")
+
+
+def test_engines_of_one_family_have_one_entry_of_a_module(rig: Rig) -> None:
+    for engine in ("wasmtime", "spin", "slight"):
+        assert rig("--engine", engine, rig.app, "echo", "hello").stdout == "hello\n"
+    assert len(list((rig.directory / "cache").glob("*/*/*/artifact"))) == 1
 
 
 def test_a_signal_ends_a_compilation(rig: Rig) -> None:

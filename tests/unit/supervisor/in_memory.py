@@ -24,7 +24,7 @@ from shimd.protocol.codec import NotAMessage
 from shimd.protocol.fork_server import Exited, Failed, Forget, Hello, List, Listed, Spawn, Spawned, decode_request
 from shimd.protocol.packets import receive, send
 from shimd.protocol.plans import JailPlan
-from shimd.protocol.worker import Ready, Start, decode_order
+from shimd.protocol.worker import AskImage, AskProgram, Error, OtherEngine, Ready, Start, decode_answer, decode_order
 from shimd.supervisor.background import Background
 from shimd.supervisor.workers.fork_client import ForkClient
 from shimd.supervisor.workers.jailers import During, Jail
@@ -128,6 +128,11 @@ class Daemon:
         self.cgroups: list[MemoryCgroup] = []
         self.jails = 0
         """That are open."""
+        self.asked_forks: list[str] = []
+        """Engines whose fork server was asked for."""
+        self.discarded: list[Path] = []
+        self.runner = ""
+        """What the compile worker noted of programs."""
         self._directory = directory
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._client = ForkClient(ours)
@@ -140,6 +145,7 @@ class Daemon:
         return self.cgroups[-1]
 
     async def forks(self, engine: str | None = None) -> ForkClient:
+        self.asked_forks.append(engine or self.engine)
         await self.points.at("forks")
         return self._client
 
@@ -152,13 +158,13 @@ class Daemon:
 
     async def program(self, container: str, name: str, fd: int | None) -> Program:
         await self.points.at("program")
-        return Program(self._directory / "artifact")
+        return Program(self._directory / "artifact", self.runner)
 
     async def image(self, container: str) -> Image:
         raise NotFound("there are no images here")
 
     async def discard(self, artifact: Path) -> None:
-        pass
+        self.discarded.append(artifact)
 
     def publish(self, event: Message) -> None:
         self.published.append(event)
@@ -194,6 +200,11 @@ class ForkServer:
         """Keys of workers that were told to start."""
         self.fails = False
         """Whether it forks no more."""
+        self._controls: list[socket.socket] = []
+        self.says: list[list[object]] = []
+        """Of each worker to come, what it says; all others are ready."""
+        self.answers: list[object] = []
+        """What workers were answered."""
 
     async def serve(self) -> None:
         send(self._sock, Hello(0))
@@ -230,9 +241,18 @@ class ForkServer:
 
     async def _work(self, key: str, control: socket.socket) -> None:
         """As a worker does: it is ready, and waits for its start."""
+        self._controls.append(control)
         with control:
-            with suppress(OSError):
-                send(control, Ready())
+            for message in self.says.pop(0) if self.says else [Ready()]:
+                with suppress(OSError):
+                    send(control, message)
+                if isinstance(message, AskProgram | AskImage):
+                    await anyio.wait_readable(control)
+                    answer = receive(control, decode_answer)
+                    self.answers.append(answer and answer[0])
+                if isinstance(message, Error | OtherEngine):
+                    self.processes[key].kill()
+                    return
             await anyio.wait_readable(control)
             with suppress(OSError, NotAMessage):
                 packet = receive(control, decode_order)
@@ -249,6 +269,11 @@ class ForkServer:
         process.returncode = 0
         with suppress(OSError):
             send(self._sock, Exited(key, process.pid, status, time.time_ns()))
+
+    def hang_up(self) -> None:
+        """Close all workers' connections, as their deaths do."""
+        for control in self._controls:
+            control.shutdown(socket.SHUT_RDWR)
 
     @property
     def living(self) -> Sequence[int]:
