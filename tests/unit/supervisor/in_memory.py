@@ -21,9 +21,20 @@ from betterproto2 import Message
 
 from shimd.errors import Code, NotFound, Unavailable
 from shimd.protocol.codec import NotAMessage
-from shimd.protocol.fork_server import Exited, Failed, Forget, Hello, List, Listed, Spawn, Spawned, decode_request
-from shimd.protocol.packets import receive, send
-from shimd.protocol.plans import JailPlan
+from shimd.protocol.fork_server import (
+    Exited,
+    Failed,
+    Follow,
+    Forget,
+    Hello,
+    List,
+    Listed,
+    Spawn,
+    Spawned,
+    decode_request,
+)
+from shimd.protocol.packets import read_message, receive, send
+from shimd.protocol.plans import HookCommand, JailPlan, NativeCommand, WorkerPlan, decode_worker_plan
 from shimd.protocol.worker import AskImage, AskProgram, Error, OtherEngine, Ready, Start, decode_answer, decode_order
 from shimd.supervisor.background import Background
 from shimd.supervisor.workers.fork_client import ForkClient
@@ -105,6 +116,12 @@ class MemoryCgroup:
     def remove(self) -> None:
         self._act("remove")
         self.made = False
+
+    def kill(self) -> None:
+        self._act("kill")
+
+    def give_up(self) -> None:
+        self._act("give_up")
 
     def oom_count(self) -> int:
         return 0
@@ -200,6 +217,8 @@ class ForkServer:
         """Keys of workers that were told to start."""
         self.fails = False
         """Whether it forks no more."""
+        self.followed: list[int] = []
+        """Processes that runtimes have left behind."""
         self._controls: list[socket.socket] = []
         self.says: list[list[object]] = []
         """Of each worker to come, what it says; all others are ready."""
@@ -215,29 +234,56 @@ class ForkServer:
                 if packet is None:
                     return
                 request, fds = packet
-                for fd in fds:
-                    os.close(fd)
                 match request:
                     case Spawn():
-                        self._spawn(request.key)
+                        self._spawn(request, fds)
+                    case Follow():
+                        self._follow(request)
                     case Forget():
                         self.processes.pop(request.key, None)
                     case List():
                         send(self._sock, Listed())
+                for fd in fds:
+                    os.close(fd)
         finally:
             self._sock.close()
 
-    def _spawn(self, key: str) -> None:
+    def _spawn(self, request: Spawn, fds: list[int]) -> None:
+        key = request.key
         if self.fails:
             send(self._sock, Failed(key, Code.RESOURCE_EXHAUSTED, "fork: resource temporarily unavailable"))
             return
-        process = self.processes[key] = subprocess.Popen(["sleep", "600"])
+        plan = read_message(fds[3], decode_worker_plan) if request.python else None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        becomes = isinstance(plan, HookCommand | NativeCommand)
+        process = self.processes[key] = _process(plan, fds)
         send(self._sock, Spawned(key, process.pid, 1), [theirs.fileno()])
         theirs.close()
         ours.setblocking(False)
-        self._tasks.start_soon(self._work, key, ours)
+        if becomes:
+            ours.close()
+        else:
+            self._tasks.start_soon(self._work, key, ours)
         self._tasks.start_soon(self._reap, key, process)
+
+    def _follow(self, request: Follow) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        send(self._sock, Spawned(request.key, request.pid, 1), [theirs.fileno()])
+        ours.close()
+        theirs.close()
+        self.followed.append(request.pid)
+        self._tasks.start_soon(self._watch, request.key, request.pid)
+
+    async def _watch(self, key: str, pid: int) -> None:
+        """Not a child of ours: it is told as killed."""
+        pidfd = os.pidfd_open(pid)
+        try:
+            await anyio.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+        self.followed.remove(pid)
+        with suppress(OSError):
+            send(self._sock, Exited(key, pid, signal.SIGKILL, time.time_ns()))
 
     async def _work(self, key: str, control: socket.socket) -> None:
         """As a worker does: it is ready, and waits for its start."""
@@ -278,6 +324,21 @@ class ForkServer:
     @property
     def living(self) -> Sequence[int]:
         return [process.pid for process in self.processes.values() if process.returncode is None]
+
+
+def _process(plan: WorkerPlan | None, fds: list[int]) -> "subprocess.Popen[bytes]":
+    """What a worker becomes, or sleeps in its stead."""
+    match plan:
+        case HookCommand():
+            words, env = plan.hook.get("args") or [plan.hook["path"]], plan.hook.get("env") or []
+            given = dict(item.split("=", 1) for item in env)
+            return subprocess.Popen(
+                words, executable=plan.hook["path"], env=given, stdin=fds[0], stdout=fds[1], stderr=fds[2]
+            )
+        case NativeCommand():
+            return subprocess.Popen([*plan.command], cwd=plan.bundle, stdin=fds[0], stdout=fds[1], stderr=fds[2])
+        case _:
+            return subprocess.Popen(["sleep", "600"])
 
 
 @asynccontextmanager

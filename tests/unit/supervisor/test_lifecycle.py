@@ -11,8 +11,18 @@ import anyio
 import pytest
 
 from shimd.api.containerd.task import v3 as api
+from shimd.api.containerd.v1.types import Status
 from shimd.api.google.protobuf import Any as Packed
-from shimd.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted, ShimdError
+from shimd.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    ShimdError,
+    Unimplemented,
+)
+from shimd.formats.magic import NativeProgram
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
@@ -369,3 +379,170 @@ async def test_a_fork_that_fails(tasks: Tasks) -> None:
     with pytest.raises(ResourceExhausted, match="container app: fork: resource temporarily unavailable"):
         await tasks.create()
     tasks.nothing_is_left()
+
+
+async def test_what_else_containerd_asks(tasks: Tasks) -> None:
+    await with_exec(tasks)
+    await tasks.start("sh")
+    service, container = tasks.service, tasks.container
+    tasks.cgroup.processes = {container.init.pid, container.execs["sh"].pid}
+    pids = (await service.pids(api.PidsRequest(id="app"))).processes
+    assert {one.pid for one in pids} == tasks.cgroup.processes
+    assert [one.info is not None for one in sorted(pids, key=lambda one: one.pid == container.init.pid)] == [
+        True,
+        False,
+    ]
+    for exec_id, name in (("", "app"), ("sh", "sh")):
+        state = await service.state(api.StateRequest(id="app", exec_id=exec_id))
+        assert (state.id, state.exec_id, state.pid) == (name, exec_id, container.process(exec_id).pid)
+        assert state.status is Status.RUNNING
+    connected = await service.connect(api.ConnectRequest(id="app"))
+    assert (connected.shim_pid, connected.task_pid) == (os.getpid(), container.init.pid)
+    await service.close_io(api.CloseIoRequest(id="app", exec_id="sh", stdin=True))
+    await service.shutdown(api.ShutdownRequest(id="app", now=True))
+    with pytest.raises(Unimplemented, match="container app: WebAssembly apps cannot be checkpointed"):
+        await service.checkpoint(api.CheckpointTaskRequest(id="app"))
+    with pytest.raises(NotFound, match="process nobody of container app does not exist"):
+        await service.state(api.StateRequest(id="app", exec_id="nobody"))
+    await tasks.end()
+
+
+async def test_what_makes_no_sense(tasks: Tasks, bundle: Path) -> None:
+    with pytest.raises(Unimplemented, match="cannot be restored from a checkpoint"):
+        await tasks.service.create(api.CreateTaskRequest(id="app", bundle=str(bundle), checkpoint="/x"))
+    await with_exec(tasks)
+    for broken in (b"", b"no json", b"[]"):
+        with pytest.raises(InvalidArgument, match="exec other: not "):
+            spec = Packed(value=broken)
+            await tasks.service.exec(api.ExecProcessRequest(id="app", exec_id="other", spec=spec))
+    with pytest.raises(FailedPrecondition, match="process sh of container app is not running"):
+        await tasks.service.resize_pty(api.ResizePtyRequest(id="app", exec_id="sh", width=1, height=1))
+    with pytest.raises(InvalidArgument, match="999"):
+        await tasks.kill(number=999)
+    await tasks.end()
+
+
+async def test_one_that_containerd_has_given_up(tasks: Tasks) -> None:
+    """It is ended, and containerd itself tells of its deletion."""
+    await with_exec(tasks)
+    exit = await tasks.service.abandon(tasks.container)
+    assert exit.code == 128 + signal.SIGKILL
+    assert "TaskDelete" not in tasks.daemon.events
+    tasks.nothing_is_left()
+
+
+def with_hooks(bundle: Path, **hooks: str) -> None:
+    """A configuration in which those kinds of hooks are scripts."""
+    made = {
+        kind: [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"], "timeout": 10}]
+        for kind, script in hooks.items()
+    }
+    (bundle / "config.json").write_text(json.dumps({**SPEC, "hooks": made}))
+
+
+async def test_hooks_of_a_life(tasks: Tasks, bundle: Path) -> None:
+    """In their order, each with the state on its stdin."""
+    write = f"cat >> {bundle}/said; echo >> {bundle}/said"
+    with_hooks(bundle, prestart=write, startContainer=write, poststart=write, poststop=write)
+    await started(tasks)
+    await tasks.end()
+    said = [json.loads(line) for line in (bundle / "said").read_text().splitlines()]
+    assert [state["status"] for state in said] == ["created", "running", "stopped"]
+    assert {state["id"] for state in said} == {"app"}
+    assert "pid" not in said[-1]
+
+
+@pytest.mark.parametrize("kind", ["startContainer", "poststart"])
+async def test_a_hook_that_fails_stops_the_container(tasks: Tasks, bundle: Path, kind: str) -> None:
+    with_hooks(bundle, **{kind: "echo no luck >&2; exit 3"})
+    await tasks.create()
+    sentence = rf"container app: hooks\.{kind}\[0\] \(/bin/sh\) failed with exit status 3: no luck"
+    with pytest.raises(ShimdError, match=sentence):
+        await tasks.start()
+    assert await tasks.wait() == 128 + signal.SIGKILL
+    await tasks.end()
+
+
+async def test_a_hook_that_takes_too_long(tasks: Tasks, bundle: Path) -> None:
+    slow = {"path": "/bin/sleep", "args": ["sleep", "600"], "timeout": 1}
+    (bundle / "config.json").write_text(json.dumps({**SPEC, "hooks": {"poststart": [slow]}}))
+    await tasks.create()
+    with pytest.raises(ShimdError, match=r"hooks\.poststart\[0\] \(/bin/sleep\) took longer than its timeout of 1 s"):
+        await tasks.start()
+    await tasks.wait()
+    await tasks.end()
+
+
+async def test_the_last_hooks_failure_is_only_told(
+    tasks: Tasks, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_hooks(bundle, poststop="exit 1")
+    await started(tasks)
+    await tasks.end()
+    assert "hooks.poststop[0] (/bin/sh) failed with exit status 1" in caplog.text
+
+
+#: A runtime with runc's command line, as far as it is used here: what it makes sleeps.
+RUNTIME = r"""#!/bin/sh
+while [ $# -gt 0 ]; do
+    case $1 in
+        --root|--log|--log-format|--bundle|--process|--console-socket) [ $1 = --log ] && log=$2; shift 2;;
+        --pid-file) pidfile=$2; shift 2;;
+        --*) shift;;
+        create|exec|start|delete) command=$1; shift;;
+        *) id=$1; shift;;
+    esac
+done
+[ -e fails.$command ] && { echo '{"level":"error","msg":"no luck with '$id'"}' >"$log"; exit 1; }
+case $command in
+    create|exec) sleep 600 >/dev/null 2>&1 </dev/null & echo $! >"$pidfile";;
+esac
+"""
+
+
+@pytest.fixture
+def native(tasks: Tasks, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Tasks:
+    """Whose program is none for an engine."""
+    runtime = bundle / "runtime"
+    runtime.write_text(RUNTIME)
+    runtime.chmod(0o755)
+    monkeypatch.setenv("SHIMD_RUNC", str(runtime))
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(bundle / "run"))
+    monkeypatch.chdir(bundle)
+
+    async def program(_container: str, _name: str, _fd: int | None) -> None:
+        raise NativeProgram("/bin/true")
+
+    monkeypatch.setattr(tasks.daemon, "program", program)
+    return tasks
+
+
+async def test_a_native_containers_life(native: Tasks) -> None:
+    await exec_stopped(native)
+    assert native.container.native is not None
+    await native.delete("sh")
+    await native.pause()
+    await native.resume()
+    await native.end()
+    assert native.daemon.fork_server.followed == []
+    assert native.daemon.events[-2:] == ["TaskExit", "TaskDelete"]
+
+
+@pytest.mark.parametrize("command", ["create", "start", "exec"])
+async def test_what_its_runtime_refuses_is_said_in_its_words(native: Tasks, bundle: Path, command: str) -> None:
+    before, act, _state, _events = LEGAL["start exec" if command == "exec" else command]
+    await before(native)
+    (bundle / f"fails.{command}").touch()
+    with pytest.raises(ShimdError, match="container app: no luck with app"):
+        await act(native)
+    (bundle / f"fails.{command}").unlink()
+    await act(native)
+    await native.end()
+    assert native.daemon.fork_server.followed == []
+
+
+async def test_a_runtime_that_is_not_there(native: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIMD_RUNC", "/nowhere/runc")
+    with pytest.raises(InvalidArgument, match="there is no /nowhere/runc on this node to run a native program with"):
+        await native.create()
+    native.nothing_is_left()
