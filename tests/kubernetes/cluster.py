@@ -202,7 +202,7 @@ class Cluster:
         seen = {
             "bundles": self.node.bundles("k8s.io"),
             "mounts": [point for point in points if "/pods/" in point or "/sandboxes/" in point or "/rootfs" in point],
-            "cgroups": [path for root in hierarchies() for path in (root / self.cgroup).glob("kubepods/**/pod*")],
+            "cgroups": [path for root in hierarchies() for path in _below(root / self.cgroup / "kubepods", "pod")],
             "namespaces": list((state / "io.containerd.grpc.v1.cri/netns").glob("*")),
             "processes": leftovers._processes("cgroup", f"/{self.cgroup}/kubepods/"),
             "sockets": [path for path in (self.directory / "shimd").rglob("*.sock") if "native" in str(path)],
@@ -289,9 +289,14 @@ def running() -> Iterator[Cluster]:
 
 def _remove(cluster: Cluster) -> None:
     for root in hierarchies():
-        for path in sorted((root / cluster.cgroup).rglob("*"), key=lambda path: -len(path.parts)):
-            if path.is_dir():
-                with suppress(OSError):
-                    path.rmdir()
+        for path in reversed(_below(root / cluster.cgroup)):
+            with suppress(OSError):
+                path.rmdir()
         with suppress(OSError):
             (root / cluster.cgroup).rmdir()
+
+
+def _below(directory: Path, prefix: str = "") -> list[Path]:
+    """Directories by the beginning of their names, those above first; some may go while they are looked for."""
+    found = [Path(above, name) for above, names, _files in os.walk(directory) for name in names]
+    return [path for path in found if path.name.startswith(prefix)]
