@@ -158,7 +158,7 @@ def run(
     from shimd.cli import run
 
     raise SystemExit(
-        run.main(run.Options(engine, directories, environment, cwd, network, invoke, program, args, listen), as_json)
+        run.main(run.RunOptions(engine, directories, environment, cwd, network, invoke, program, args, listen), as_json)
     )
 
 

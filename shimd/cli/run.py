@@ -48,7 +48,7 @@ NOT_FOUND, NOT_RUNNABLE, FAILED = 127, 126, 125
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 
 
-class Options(NamedTuple):
+class RunOptions(NamedTuple):
     engine: str
     directories: tuple[str, ...]
     """``HOST[::GUEST][:ro]``"""
@@ -79,7 +79,7 @@ class Outcome:
     exited_at: str | None = None
 
 
-def main(options: Options, as_json: bool) -> int:
+def main(options: RunOptions, as_json: bool) -> int:
     """Returns the exit code."""
     log.configure("warning")
     if os.geteuid() != 0:
@@ -93,7 +93,7 @@ def main(options: Options, as_json: bool) -> int:
     return outcome.exit_status
 
 
-async def _run(options: Options) -> Outcome:
+async def _run(options: RunOptions) -> Outcome:
     run = Run(options)
     await run.run()
     return run.outcome
@@ -102,7 +102,7 @@ async def _run(options: Options) -> Outcome:
 class Run:
     """One run; how it went stands in ``outcome`` afterwards."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: RunOptions) -> None:
         self._options = options
         self._worker: Worker | None = None
         self._scope = anyio.CancelScope()

@@ -63,7 +63,7 @@ _PREFIX, _PRELOAD = "WASMEDGE_", "WASMEDGE_WASINN_PRELOAD"
 
 
 @dataclass
-class Loaded:
+class WasmEdgeProgram:
     module: int
     facts: dict[str, Any]
     """What :func:`check_entry` takes; ``size``, bytes of the compiled form; ``network``, whether it opens sockets;
@@ -121,18 +121,18 @@ class WasmEdgeEngine:
             raise InvalidModule(f"not valid WebAssembly: {failure}") from None
         (artifact / _FACTS).write_text(json.dumps({**facts, "size": file.stat().st_size}))
 
-    def load(self, artifact: Path) -> Loaded:
+    def load(self, artifact: Path) -> WasmEdgeProgram:
         from shimd.engines import libwasmedge
 
         try:
             facts = read_facts(f"{artifact}/{_FACTS}")
             if facts["size"] != os.stat(artifact / _MODULE).st_size:  # mapped, it would be a SIGBUS
                 raise BrokenArtifact(f"the compiled module {artifact} does not load: it is not whole")
-            return Loaded(libwasmedge.load(self._configured(), str(artifact / _MODULE)), facts)
+            return WasmEdgeProgram(libwasmedge.load(self._configured(), str(artifact / _MODULE)), facts)
         except (libwasmedge.Failure, OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
 
-    def check(self, module: Loaded, invocation: Invocation) -> None:
+    def check(self, module: WasmEdgeProgram, invocation: Invocation) -> None:
         check_entry(module.facts, invocation.entry)
         if module.facts["network"] and not invocation.network:
             raise UnsupportedFeature("the module opens sockets, and this run has no network: shimd run --network")
@@ -145,7 +145,7 @@ class WasmEdgeEngine:
     def enter_container(self) -> None:
         contained.begin("_wasmedge")
 
-    def run(self, module: Loaded, invocation: Invocation) -> int:
+    def run(self, module: WasmEdgeProgram, invocation: Invocation) -> int:
         from shimd.engines import libwasmedge
 
         os.environ.update({name: value for name, value in invocation.env.items() if name.startswith(_PREFIX)})
@@ -246,7 +246,7 @@ def _no_entry(type: tuple[int, int] | None) -> str | None:
     return None if type == (0, 0) else NO_ENTRY
 
 
-def _check_others(module: Loaded) -> None:
+def _check_others(module: WasmEdgeProgram) -> None:
     from shimd.engines import libwasmedge
 
     for space, name in module.facts["others"]:
@@ -258,7 +258,7 @@ def _check_others(module: Loaded) -> None:
             )
 
 
-def _others(module: Loaded) -> Iterator[int]:
+def _others(module: WasmEdgeProgram) -> Iterator[int]:
     from shimd.engines import libwasmedge
 
     for space in dict.fromkeys(space for space, _name in module.facts["others"]):

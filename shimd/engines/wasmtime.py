@@ -48,7 +48,7 @@ _NOTHING = ("/proc/self/fdinfo", "/", True)
 
 
 @dataclass
-class Loaded:
+class WasmtimeProgram:
     """A compiled program and how it will be run."""
 
     program: Any
@@ -102,7 +102,7 @@ class WasmtimeEngine:
     def runner(self, artifact: Path) -> str:
         return runner(str(artifact))
 
-    def load(self, artifact: Path) -> Loaded:
+    def load(self, artifact: Path) -> WasmtimeProgram:
         """:raises OtherEngine: it serves HTTP, or opens sockets"""
         import wasmtime
         from wasmtime import component
@@ -117,11 +117,11 @@ class WasmtimeEngine:
         try:
             facts = read_facts(f"{directory}/{FACTS}")
             program = kind.deserialize_file(self._engine, f"{directory}/{file}")
-            return Loaded(program, is_component, facts, artifact)
+            return WasmtimeProgram(program, is_component, facts, artifact)
         except (wasmtime.WasmtimeError, OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
 
-    def check(self, module: Loaded, invocation: Invocation) -> None:
+    def check(self, module: WasmtimeProgram, invocation: Invocation) -> None:
         entry = invocation.entry
         if module.component:
             if entry != "_start":
@@ -135,7 +135,7 @@ class WasmtimeEngine:
         if invocation.listening:
             self._prepare_sockets(module)
 
-    def _prepare_sockets(self, module: Loaded) -> None:
+    def _prepare_sockets(self, module: WasmtimeProgram) -> None:
         from shimd.engines.socket_calls import SocketCalls
 
         if not module.facts["accepts"]:
@@ -174,7 +174,7 @@ class WasmtimeEngine:
             )
         )
 
-    def run(self, module: Loaded, invocation: Invocation) -> int:
+    def run(self, module: WasmtimeProgram, invocation: Invocation) -> int:
         import wasmtime
 
         store = wasmtime.Store(self._engine)
@@ -190,7 +190,7 @@ class WasmtimeEngine:
             raise GuestTrap(str(trap)) from None
         return 0
 
-    def _module(self, store: "wasmtime.Store", module: Loaded, invocation: Invocation) -> Callable[[], Any]:
+    def _module(self, store: "wasmtime.Store", module: WasmtimeProgram, invocation: Invocation) -> Callable[[], Any]:
         def call() -> Any:
             if module.trampolines is None:
                 instance = self._linker.instantiate(store, module.program)
@@ -202,7 +202,7 @@ class WasmtimeEngine:
 
         return call
 
-    def _component(self, store: "wasmtime.Store", module: Loaded) -> Callable[[], Any]:
+    def _component(self, store: "wasmtime.Store", module: WasmtimeProgram) -> Callable[[], Any]:
         def call() -> None:
             instance = self._component_linker.instantiate(store, module.program)
             function = _command(instance, store)
@@ -226,13 +226,13 @@ def _sizes() -> str:
     return ",".join(str(ctypes.sizeof(getattr(_bindings, name))) for name in names)
 
 
-def _unloaded(artifact: str) -> Loaded | None:
+def _unloaded(artifact: str) -> WasmtimeProgram | None:
     """Of a program that is not loaded yet; ``None`` if it is not for this engine, or broken."""
     kinds = [kind for kind in (MODULE, COMPONENT_FILE) if os.path.exists(f"{artifact}/{kind}")]
     if not kinds:
         return None
     try:
-        return Loaded(None, kinds == [COMPONENT_FILE], known_facts(f"{artifact}/{FACTS}"), Path(artifact))
+        return WasmtimeProgram(None, kinds == [COMPONENT_FILE], known_facts(f"{artifact}/{FACTS}"), Path(artifact))
     except (OSError, ValueError):
         return None
 

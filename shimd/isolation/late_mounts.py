@@ -11,7 +11,7 @@ import stat
 from shimd.errors import InvalidArgument, in_go
 from shimd.linux import libc
 from shimd.oci import Mount
-from shimd.oci.mount_options import PROC, Options, bind_flags, normal, within
+from shimd.oci.mount_options import PROC, MountOptions, bind_flags, normal, within
 from shimd.protocol.constants import Policy
 from shimd.protocol.system_calls import SystemCalls
 
@@ -41,7 +41,7 @@ class LateMounts:
         """Whether a path lies in one of these."""
         return any(within(normal(path), point) for point in self._points)
 
-    def mount(self, mount: Mount, options: Options) -> None:
+    def mount(self, mount: Mount, options: MountOptions) -> None:
         """:raises InvalidArgument: it cannot be made by the process itself
         :raises OSError: the source of a bind mount cannot be copied
         """
@@ -59,7 +59,7 @@ class LateMounts:
         for propagation in options.propagation:
             self._mount("none", destination, "", propagation, "", says)
 
-    def _bind(self, source: str, destination: str, options: Options, says: str) -> None:
+    def _bind(self, source: str, destination: str, options: MountOptions, says: str) -> None:
         if not os.path.exists(source):
             raise InvalidArgument(f"source {source}: {in_go(os.strerror(2))}")
         real, recursive = os.path.realpath(source), bool(options.flags & libc.MS_REC)

@@ -13,7 +13,7 @@ from shimd.isolation.late_mounts import LateMounts
 from shimd.isolation.tree import Tree, at
 from shimd.linux import libc
 from shimd.oci import Mount, Spec
-from shimd.oci.mount_options import PROC, REMOUNTED, Options, bind_flags, normal
+from shimd.oci.mount_options import PROC, REMOUNTED, MountOptions, bind_flags, normal
 
 #: File systems that are what their place says: it is an ordinary directory, or there is no telling what is masked.
 _PLAIN = ("proc", "sysfs", "cgroup2")
@@ -38,7 +38,7 @@ def mount_all(tree: Tree, spec: Spec, cgroup: Sequence[str], late: LateMounts | 
 
 
 def _mount_one(tree: Tree, mount: Mount, cgroup: Sequence[str], late: LateMounts | None, label: str) -> None:
-    options = Options(mount.get("options", []))
+    options = MountOptions(mount.get("options", []))
     fstype = mount.get("type", "")
     if late is not None and late.takes(fstype, mount["destination"]):
         if not late.holds(mount["destination"]):
@@ -79,7 +79,7 @@ def _plain(tree: Tree, destination: str) -> None:
         raise InvalidArgument("it is no ordinary directory in the image, or a link is on the way to it") from None
 
 
-def _mount_copy(tree: Tree, mount: Mount, options: Options, data: str) -> str:
+def _mount_copy(tree: Tree, mount: Mount, options: MountOptions, data: str) -> str:
     """A tmpfs with what the image has there; read-only, if it shall be, only then."""
     with at(tree, mount["destination"], directory=True) as target:
         source = os.open(target.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -108,10 +108,10 @@ def labelled(data: str, fstype: str, label: str) -> str:
 
 
 def is_bind(mount: Mount) -> bool:
-    return mount.get("type") == "bind" or Options(mount.get("options", [])).bind
+    return mount.get("type") == "bind" or MountOptions(mount.get("options", [])).bind
 
 
-def _bind(tree: Tree, source: str, destination: str, options: Options) -> str:
+def _bind(tree: Tree, source: str, destination: str, options: MountOptions) -> str:
     try:
         directory = os.path.isdir(source) if os.stat(source) else False
     except OSError as error:
@@ -123,11 +123,11 @@ def _bind(tree: Tree, source: str, destination: str, options: Options) -> str:
     if options.flags & REMOUNTED or options.is_recursive:
         _restrict(tree, target.place, options)
     if real == "/" and options.flags & libc.MS_REC:
-        _restrict(tree, f"{target.place}/proc", Options(["ro", "nosuid", "nodev", "noexec"]))
+        _restrict(tree, f"{target.place}/proc", MountOptions(["ro", "nosuid", "nodev", "noexec"]))
     return target.place
 
 
-def _restrict(tree: Tree, place: str, options: Options) -> None:
+def _restrict(tree: Tree, place: str, options: MountOptions) -> None:
     fd = tree.reopen(place)
     try:
         if options.flags & REMOUNTED:
@@ -146,7 +146,7 @@ def _present(fd: int) -> int:
     return flags & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
 
 
-def _propagate(tree: Tree, place: str, options: Options) -> None:
+def _propagate(tree: Tree, place: str, options: MountOptions) -> None:
     for propagation in options.propagation:
         fd = tree.reopen(place)
         try:
@@ -159,13 +159,15 @@ def _mount_cgroup(tree: Tree, mount: Mount, cgroup: Sequence[str]) -> str:
     """The container's own cgroup, read-only: one directory on v2, one a hierarchy on v1."""
     destination = mount["destination"]
     if len(cgroup) == 1:
-        return _bind(tree, cgroup[0], destination, Options(["rbind", "ro", "nosuid", "nodev", "noexec"]))
+        return _bind(tree, cgroup[0], destination, MountOptions(["rbind", "ro", "nosuid", "nodev", "noexec"]))
     with at(tree, destination, directory=True) as target:
         libc.mount("tmpfs", target.path, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, "mode=755")
     for directory in cgroup:
         hierarchy = directory.removeprefix("/sys/fs/cgroup/").partition("/")[0]
-        _bind(tree, directory, f"{target.place}/{hierarchy}", Options(["rbind", "ro", "nosuid", "nodev", "noexec"]))
-    _restrict(tree, target.place, Options(["ro", "nosuid", "nodev", "noexec"]))
+        _bind(
+            tree, directory, f"{target.place}/{hierarchy}", MountOptions(["rbind", "ro", "nosuid", "nodev", "noexec"])
+        )
+    _restrict(tree, target.place, MountOptions(["ro", "nosuid", "nodev", "noexec"]))
     return target.place
 
 
@@ -207,4 +209,4 @@ def _make_readonly(tree: Tree, path: str) -> None:
         libc.mount(target, target, None, libc.MS_BIND | libc.MS_REC)
     finally:
         os.close(fd)
-    _restrict(tree, place, Options(["ro"]))
+    _restrict(tree, place, MountOptions(["ro"]))

@@ -13,7 +13,7 @@ from shimd.errors import InvalidArgument, reason
 from shimd.isolation.tree import Tree, at
 from shimd.linux import libc
 from shimd.oci import RootfsMount, Spec
-from shimd.oci.mount_options import PROPAGATION, Options
+from shimd.oci.mount_options import PROPAGATION, MountOptions
 
 #: mount(2) takes one page of data; an overlay of many layers has more.
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -78,7 +78,7 @@ def _remount(target: str, flags: int) -> None:
 
 
 def _mount(mount: RootfsMount, target: str, flags: int) -> None:
-    options = Options(mount["options"])
+    options = MountOptions(mount["options"])
     options.flags |= flags
     try:
         if options.bind:

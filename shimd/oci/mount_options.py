@@ -80,7 +80,7 @@ PROC = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
 REMOUNTED = ~(libc.MS_BIND | libc.MS_REC | libc.MS_REMOUNT)
 
 
-class Options:
+class MountOptions:
     """A mount's options, sorted into what mount(2) wants."""
 
     def __init__(self, options: list[str]) -> None:
@@ -127,7 +127,7 @@ def refuse_options(spec: Spec) -> None:
         options, where = mount.get("options", []), f"mounts[].options of {mount['destination']}"
         if refused := next((option for option in options if option in _REFUSED), None):
             raise Unimplemented(f"{where}: {refused}: {_REFUSED[refused]}")
-        found = Options(options)
+        found = MountOptions(options)
         if found.data and (found.bind or mount.get("type") == "bind"):
             raise InvalidArgument(f"{where}: a bind mount takes no options of a file system: {found.data}")
 

@@ -21,7 +21,7 @@ from shimd.protocol.plans import JailPlan
 from shimd.rpc import GrpcService, ttrpc_services
 from shimd.supervisor.background import Background
 from shimd.supervisor.events import EventBus
-from shimd.supervisor.image.content import Content, wasm_layer
+from shimd.supervisor.image.content import ContentStore, wasm_layer
 from shimd.supervisor.image.layers import ImageLayers
 from shimd.supervisor.modules.compilations import Waiter
 from shimd.supervisor.modules.modules import Modules
@@ -54,7 +54,7 @@ class Endpoint:
         self.engine, self.namespace, self.tasks = engine, namespace, tasks
         self._fork_servers, self._jailers, self._modules, self._bus = fork_servers, jailers, modules, bus
         self.events_address, self.grpc_address = addresses
-        self._content = Content(self.grpc_address, namespace)
+        self._content = ContentStore(self.grpc_address, namespace)
         self.path = paths.task_socket(engine, self.events_address, namespace)
         self.service = TaskService(self)
 

@@ -38,7 +38,7 @@ OPTIONAL = ("sniffio",)
 
 
 @dataclass
-class Server:
+class HttpProgram:
     """A component that serves, and who answers its questions."""
 
     program: Any
@@ -71,10 +71,10 @@ class WasiHttpEngine:
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         WasmtimeEngine().precompile(wasm, artifact)
 
-    def load(self, artifact: Path) -> Server:
-        return Server(load_server(self._engine, artifact))
+    def load(self, artifact: Path) -> HttpProgram:
+        return HttpProgram(load_server(self._engine, artifact))
 
-    def check(self, module: Server, invocation: Invocation) -> None:
+    def check(self, module: HttpProgram, invocation: Invocation) -> None:
         from shimd.apps.http.handler import INTERFACE
         from shimd.apps.http.settings import Settings
         from shimd.component.host import Host
@@ -89,12 +89,12 @@ class WasiHttpEngine:
         if module.host.export(INTERFACE) is None:
             raise UnsupportedFeature("the component serves no HTTP, but another of Spin's triggers: run it with spin")
 
-    def signals(self, module: Server) -> Collection[int]:
+    def signals(self, module: HttpProgram) -> Collection[int]:
         from shimd.apps.serving import SIGNALS
 
         return SIGNALS
 
-    def run(self, module: Server, invocation: Invocation) -> int:
+    def run(self, module: HttpProgram, invocation: Invocation) -> int:
         from shimd.apps.http.epoch_clock import EpochClock
         from shimd.apps.http.handler import Handler
         from shimd.apps.http.server import serve

@@ -43,7 +43,7 @@ _LAZY = ("hmac", "secrets")
 
 
 @dataclass
-class Loaded:
+class SlightApp:
     """An application with its compiled module."""
 
     engine: "wasmtime.Engine"
@@ -101,7 +101,7 @@ class SlightEngine:
         self._slightfile = secrets.resolved(parsed, self._stores)
         return {"app": _PROGRAM}
 
-    def load_all(self, artifacts: Mapping[str, Path]) -> Loaded:
+    def load_all(self, artifacts: Mapping[str, Path]) -> SlightApp:
         """:raises UnsupportedFeature: a library that the slightfile asks for is not installed"""
         from shimd.apps.slight import resources
 
@@ -113,12 +113,12 @@ class SlightEngine:
                     f"Python package {package.partition('.')[0]} (pip install 'shimd[slight]')"
                 )
         engine, module = load_guest(self._interruptible, self._plain, artifacts["app"])
-        return Loaded(engine, module, self._slightfile, self._stores)
+        return SlightApp(engine, module, self._slightfile, self._stores)
 
     def load(self, artifact: Path) -> NoReturn:
         raise OtherEngine(self.family)
 
-    def check(self, module: Loaded, invocation: Invocation) -> None:
+    def check(self, module: SlightApp, invocation: Invocation) -> None:
         from shimd.apps.http.settings import Settings
         from shimd.apps.slight import world
         from shimd.apps.slight.http_server import HttpServer
@@ -135,10 +135,10 @@ class SlightEngine:
     def enter_container(self) -> None:
         contained.begin()
 
-    def signals(self, module: Loaded) -> Collection[int]:
+    def signals(self, module: SlightApp) -> Collection[int]:
         return (signal.SIGTERM, signal.SIGINT) if module.slightfile.serves else ()
 
-    def run(self, module: Loaded, invocation: Invocation) -> int:
+    def run(self, module: SlightApp, invocation: Invocation) -> int:
         from shimd.wit.guest import Exit
 
         host = module.host
@@ -157,7 +157,7 @@ class SlightEngine:
             return exit.code
 
 
-def _serve(module: Loaded, make: Callable[[], "Guest"]) -> int:
+def _serve(module: SlightApp, make: Callable[[], "Guest"]) -> int:
     """Have the guest start a server, and be that."""
     from shimd.apps.http.server import serve
     from shimd.apps.slight import world
@@ -220,7 +220,7 @@ def _check_imports(module: "wasmtime.Module", provided: Collection[str]) -> None
             )
 
 
-def _linked(module: Loaded, provided: Mapping[str, Any]) -> "Host":
+def _linked(module: SlightApp, provided: Mapping[str, Any]) -> "Host":
     import wasmtime
 
     from shimd.wit.host import Host

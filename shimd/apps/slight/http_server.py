@@ -39,7 +39,7 @@ class Router:
 
 
 @dataclass
-class Server:
+class GuestServer:
     """A listening socket with its routes. Requests are served once ``on-server-init`` has returned."""
 
     listener: socket.socket
@@ -61,7 +61,7 @@ class HttpServer:
         self.settings = settings
         self._address = address
         self._exports = exports
-        self.server: Server | None = None
+        self.server: GuestServer | None = None
         self.initialised = False
 
     def router_new(self) -> Router:
@@ -71,7 +71,7 @@ class HttpServer:
         """Slight's own host ignores the base, too."""
         return Router()
 
-    def server_serve(self, address: str, router: Router) -> Server:
+    def server_serve(self, address: str, router: Router) -> GuestServer:
         """:raises EngineError: a handler is missing, or the address cannot be had: nothing could be served"""
         if self.initialised:
             fail("unexpected-error", "servers are started by on-server-init only")
@@ -83,7 +83,7 @@ class HttpServer:
                     f"the module exports no function {route.export} to handle {route.method} {route.path}"
                 )
         host, port = parsed(self._address or address)
-        self.server = Server(listen(replace(self.settings, host=host, port=port)), router.routes)
+        self.server = GuestServer(listen(replace(self.settings, host=host, port=port)), router.routes)
         return self.server
 
 

@@ -12,7 +12,7 @@ from shimd.apps.spin.model import Application
 _HEALTH, _INFO = "/.well-known/spin/health", "/.well-known/spin/info"
 
 
-class Server:
+class SpinServer:
     """Entered before the first request (``async with``)."""
 
     def __init__(self, application: Application, handlers: Mapping[str, Handler]) -> None:
@@ -20,7 +20,7 @@ class Server:
         self._handlers = handlers
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> "Server":
+    async def __aenter__(self) -> "SpinServer":
         for manager in self._handlers.values():
             await self._stack.enter_async_context(manager)
         return self

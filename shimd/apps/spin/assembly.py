@@ -15,7 +15,7 @@ from shimd.apps.http.server import serve
 from shimd.apps.http.settings import Settings
 from shimd.apps.spin import command, cron, files, keyvalue, subscriptions
 from shimd.apps.spin.allowed import Outbound
-from shimd.apps.spin.application import Server
+from shimd.apps.spin.application import SpinServer
 from shimd.apps.spin.clients import KINDS, Clients, MqttAddress
 from shimd.apps.spin.command import Command
 from shimd.apps.spin.cron import Schedule
@@ -87,7 +87,7 @@ class Assembly:
         if not self._application.triggers.http:
             return anyio.run(serving.serve, self._services, around, self._settings.grace)
         ticks = EpochClock(self._engine)
-        server = Server(self._application, self._handlers(ticks))
+        server = SpinServer(self._application, self._handlers(ticks))
         return serve(server, self._settings, [*around, ticks, server], beside=self._services)
 
     def _handlers(self, ticks: EpochClock) -> dict[str, Handler]:

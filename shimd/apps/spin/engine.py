@@ -38,7 +38,7 @@ _SPIN = ("assembly", "locked", "manifest")
 
 
 @dataclass
-class Loaded:
+class SpinApp:
     """An application with its compiled components, by their ids."""
 
     application: "Application"
@@ -128,9 +128,9 @@ class SpinEngine:
             self._values.of(component)
         return self._application
 
-    def load_all(self, artifacts: Mapping[str, Path]) -> Loaded:
+    def load_all(self, artifacts: Mapping[str, Path]) -> SpinApp:
         programs = {id: self._load(id, artifact) for id, artifact in artifacts.items()}
-        return Loaded(self._application, self._runtime, programs, self._directories)
+        return SpinApp(self._application, self._runtime, programs, self._directories)
 
     def _load(self, id: str, artifact: Path) -> Any:
         try:
@@ -144,7 +144,7 @@ class SpinEngine:
     def load(self, artifact: Path) -> NoReturn:
         raise OtherEngine(self.family)
 
-    def check(self, module: Loaded, invocation: Invocation) -> None:
+    def check(self, module: SpinApp, invocation: Invocation) -> None:
         from shimd.apps.spin.assembly import Assembly
 
         module.assembly = Assembly(
@@ -160,10 +160,10 @@ class SpinEngine:
             _memory(invocation.env),
         )
 
-    def signals(self, module: Loaded) -> Collection[int]:
+    def signals(self, module: SpinApp) -> Collection[int]:
         return (signal.SIGTERM, signal.SIGINT)
 
-    def run(self, module: Loaded, invocation: Invocation) -> int:
+    def run(self, module: SpinApp, invocation: Invocation) -> int:
         assert module.assembly is not None
         return module.assembly.run()
 

@@ -7,7 +7,7 @@ from shimd.apps.spin.database import Database
 from shimd.component.values import Case, Err
 
 
-class Connection:
+class SqliteConnection:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._last_row = 0
@@ -56,9 +56,9 @@ class Databases:
         self._granted = granted
         self.Connection = self
 
-    def open(self, name: str) -> Connection:
+    def open(self, name: str) -> SqliteConnection:
         if name not in self._granted:
             raise Err(Case("access-denied"))
         if name not in self._databases:
             raise Err(Case("no-such-database"))
-        return Connection(self._databases[name])
+        return SqliteConnection(self._databases[name])

@@ -37,7 +37,7 @@ _FAILED, _INVALID, _TRAPPED = -1, -2, -3
 
 
 @dataclass
-class Loaded:
+class WasmerProgram:
     module: ctypes.c_void_p
     facts: dict[str, Any]
     """``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or null."""
@@ -79,7 +79,7 @@ class NativeEngine:
         facts = {"size": path.stat().st_size, **json.loads(said)}
         (artifact / _FACTS).write_text(json.dumps(facts))
 
-    def load(self, artifact: Path) -> Loaded:
+    def load(self, artifact: Path) -> WasmerProgram:
         directory, module = str(artifact), ctypes.c_void_p()
         try:
             facts = read_facts(f"{directory}/{_FACTS}")
@@ -90,9 +90,9 @@ class NativeEngine:
         code, said = self._call("load", path, ctypes.byref(module)) if whole else (_FAILED, "it is not whole")
         if code == _FAILED:
             raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(said)}")
-        return Loaded(module, facts)
+        return WasmerProgram(module, facts)
 
-    def check(self, module: Loaded, invocation: Invocation) -> None:
+    def check(self, module: WasmerProgram, invocation: Invocation) -> None:
         """By what was noted when it was compiled."""
         check_entry(module.facts, invocation.entry)
 
@@ -108,7 +108,7 @@ class NativeEngine:
         check_entry(facts, invocation.entry)
         return pack((os.fsencode(f"{artifact}/{_MODULE}"), size, _wanted(invocation)))
 
-    def run(self, module: Loaded, invocation: Invocation) -> int:
+    def run(self, module: WasmerProgram, invocation: Invocation) -> int:
         code, said = self._call("run", module.module, _wanted(invocation))
         if code == _TRAPPED:
             raise GuestTrap(said)

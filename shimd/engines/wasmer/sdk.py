@@ -44,7 +44,7 @@ _COPY_LIMIT = 64 << 20
 
 
 @dataclass
-class Loaded:
+class SdkProgram:
     wasm: bytes
     directory: int
     """The artefact's directory, read-only: the engine finds the compiled form in it by the module's digest."""
@@ -77,16 +77,16 @@ class SdkEngine:
         (artifact / "length").write_text(str(len(wasm)))
         asyncio.run(_compile(wasm, artifact))
 
-    def load(self, artifact: Path) -> Loaded:
+    def load(self, artifact: Path) -> SdkProgram:
         try:
             wasm = (artifact / "module.wasm").read_bytes()
             if str(len(wasm)) != (artifact / "length").read_text():
                 raise BrokenArtifact(f"the compiled module {artifact} does not load: module.wasm is not whole")
-            return Loaded(wasm, _open_readonly(artifact))
+            return SdkProgram(wasm, _open_readonly(artifact))
         except OSError as error:
             raise BrokenArtifact(f"the compiled module {artifact} does not load: {error.strerror}") from None
 
-    def check(self, module: Loaded, invocation: Invocation) -> None:
+    def check(self, module: SdkProgram, invocation: Invocation) -> None:
         if invocation.entry != "_start":
             raise UnsupportedFeature(
                 f"wasmer's binding calls no function but _start: for {invocation.entry}, {_WAY_OUT}"
@@ -97,7 +97,7 @@ class SdkEngine:
                     f"wasmer's binding cannot share {preopen.guest} read-write: mount it read-only, or {_WAY_OUT}"
                 )
 
-    def run(self, module: Loaded, invocation: Invocation) -> int:
+    def run(self, module: SdkProgram, invocation: Invocation) -> int:
         return asyncio.run(_run(module, collect(invocation), invocation))
 
 
@@ -147,7 +147,7 @@ def command_name(program: str) -> str:
     return name if name.strip(".") else "app"
 
 
-async def _run(module: Loaded, files: Mapping[str, bytes], invocation: Invocation) -> int:
+async def _run(module: SdkProgram, files: Mapping[str, bytes], invocation: Invocation) -> int:
     import wasmer_sdk
 
     try:

@@ -34,7 +34,7 @@ _MAX_MANIFEST = 4 << 20
 _PATIENCE = 10
 
 
-class Content:
+class ContentStore:
     """What one containerd namespace has stored; ``address`` is containerd's gRPC socket."""
 
     def __init__(self, address: str, namespace: str) -> None:
@@ -133,7 +133,7 @@ class Content:
         return document
 
 
-async def wasm_layer(content: Content, container: str, name: str, more_types: frozenset[str] = frozenset()) -> int:
+async def wasm_layer(content: ContentStore, container: str, name: str, more_types: frozenset[str] = frozenset()) -> int:
     """The module in the image of a container; of several the one whose title is ``name``, else the first.
 
     :returns: a file without a name; the caller closes it

@@ -22,7 +22,7 @@ from shimd.engine import Layer
 from shimd.errors import InvalidArgument, NotFound, ResourceExhausted
 from shimd.linux.memory_file import memory_file
 from shimd.protocol.worker import decode_files
-from shimd.supervisor.image.content import Content
+from shimd.supervisor.image.content import ContentStore
 from shimd.supervisor.modules.compilations import Waiter
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.modules.source import Source, source
@@ -43,7 +43,7 @@ _CHUNK = 1 << 20
 class ImageLayers:
     """Of one container's image; ``layers`` are descriptors, as its manifest has them."""
 
-    def __init__(self, waiter: Waiter, content: Content, modules: Modules, layers: list[dict[str, Any]]) -> None:
+    def __init__(self, waiter: Waiter, content: ContentStore, modules: Modules, layers: list[dict[str, Any]]) -> None:
         self._waiter = waiter
         self._content = content
         self._modules = modules

@@ -12,7 +12,7 @@ from shimd.engine import Preopen
 from shimd.isolation.seccomp import worker_filter
 from shimd.oci import listen
 from shimd.oci.listen import Address
-from shimd.oci.mount_options import Options, normal
+from shimd.oci.mount_options import MountOptions, normal
 from shimd.protocol.plans import ContainerApp, JoinJail, NewJail, Pause
 from shimd.supervisor.workers.fork_client import Birthplace
 from shimd.supervisor.workers.jailers import Jail
@@ -109,7 +109,7 @@ def _preopens(spec: oci.Spec) -> list[Preopen]:
     binds = [
         (normal(mount["destination"]), options.readonly)
         for mount in spec.get("mounts", [])
-        if (options := Options(mount.get("options", []))).bind or mount.get("type") == "bind"
+        if (options := MountOptions(mount.get("options", []))).bind or mount.get("type") == "bind"
     ]
     return [Preopen("/", "/"), *(Preopen(destination, destination, readonly) for destination, readonly in binds)]
 

@@ -4,27 +4,30 @@ import pytest
 
 from shimd.apps.spin.clients import Clients, MqttAddress, shown
 from shimd.apps.spin.outbound.mysql import _marked
-from shimd.apps.spin.outbound.postgres import Server
+from shimd.apps.spin.outbound.postgres import PostgresServer
 from shimd.apps.spin.outbound.redis import _flat
 
 
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("postgres://u:p@h:1/d", Server("h", 1, "u", "p", "d", "prefer")),
-        ("postgresql://h", Server("h", 5432, "postgres", None, None, "prefer")),
-        ("postgres://u%40x:p%2F@h/d?sslmode=require", Server("h", 5432, "u@x", "p/", "d", "require")),
-        ("host=h user=u password='p w' dbname=d port=2 sslmode=disable", Server("h", 2, "u", "p w", "d", "disable")),
+        ("postgres://u:p@h:1/d", PostgresServer("h", 1, "u", "p", "d", "prefer")),
+        ("postgresql://h", PostgresServer("h", 5432, "postgres", None, None, "prefer")),
+        ("postgres://u%40x:p%2F@h/d?sslmode=require", PostgresServer("h", 5432, "u@x", "p/", "d", "require")),
+        (
+            "host=h user=u password='p w' dbname=d port=2 sslmode=disable",
+            PostgresServer("h", 2, "u", "p w", "d", "disable"),
+        ),
     ],
 )
-def test_addresses_of_postgres(address: str, expected: Server) -> None:
-    assert Server.parse(address) == expected
+def test_addresses_of_postgres(address: str, expected: PostgresServer) -> None:
+    assert PostgresServer.parse(address) == expected
 
 
 @pytest.mark.parametrize("address", ["", "h", "host=/var/run", "mysql://h", "user=u", "postgres://h:x/", "host='h"])
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(ValueError):
-        Server.parse(address)
+        PostgresServer.parse(address)
 
 
 @pytest.mark.parametrize(

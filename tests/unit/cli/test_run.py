@@ -7,11 +7,11 @@ import socket
 import anyio
 import pytest
 
-from shimd.cli.run import Options, Run
+from shimd.cli.run import Run, RunOptions
 from shimd.supervisor.workers.fork_client import ForkClient, Worker
 
 pytestmark = pytest.mark.anyio
-OPTIONS = Options("wasmtime", (), (), "/", False, "", "app.wasm", ())
+OPTIONS = RunOptions("wasmtime", (), (), "/", False, "", "app.wasm", ())
 
 
 async def test_a_signal_to_an_app_that_has_just_ended() -> None:

@@ -12,7 +12,7 @@ from shimd.isolation.mounts import labelled
 from shimd.isolation.tree import Tree
 from shimd.linux import libc
 from shimd.oci import Mount, RootfsMount, Spec
-from shimd.oci.mount_options import Options, refuse_options
+from shimd.oci.mount_options import MountOptions, refuse_options
 from tests.unit.inside import inside
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -156,7 +156,7 @@ def test_a_layers_target_stays_within_the_root(root: Path) -> None:
 
 
 def test_options() -> None:
-    found = Options(["nosuid", "ro", "rw", "ro", "rbind", "rslave", "size=5k", "mode=755", "nofail"])
+    found = MountOptions(["nosuid", "ro", "rw", "ro", "rbind", "rslave", "size=5k", "mode=755", "nofail"])
     assert found.flags == libc.MS_NOSUID | libc.MS_RDONLY | libc.MS_BIND | libc.MS_REC
     assert found.propagation == [libc.MS_SLAVE | libc.MS_REC]
     assert found.data == "size=5k,mode=755"
@@ -175,7 +175,7 @@ REFUSED = "idmap ridmap rrw rsuid rdev rexec rdiratime rsymfollow ratime rnorela
 
 def test_every_option_that_runc_knows_is_known() -> None:
     """So that none of them is a file system's to wonder about."""
-    assert Options(RUNCS + REFUSED).data == ""
+    assert MountOptions(RUNCS + REFUSED).data == ""
 
 
 @pytest.mark.parametrize("option", REFUSED)

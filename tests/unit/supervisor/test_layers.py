@@ -13,7 +13,7 @@ from shimd.linux.memory_file import read_file
 from shimd.protocol.codec import encode
 from shimd.protocol.worker import FileTable
 from shimd.supervisor.image import layers as image_layers
-from shimd.supervisor.image.content import Content
+from shimd.supervisor.image.content import ContentStore
 from shimd.supervisor.image.layers import ARCHIVE, DATA, ImageLayers
 from shimd.supervisor.modules.cache import Cache
 from shimd.supervisor.modules.compilations import Waiter
@@ -27,7 +27,7 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-class Stored(Content):
+class Stored(ContentStore):
     """What a containerd has stored: blobs, of whatever image."""
 
     def __init__(self) -> None:

@@ -14,14 +14,14 @@ _QOS = {"at-most-once": 0, "at-least-once": 1, "exactly-once": 2}
 
 
 class Mqtt:
-    """The interface; ``Connection`` has its static function."""
+    """The interface; ``MqttConnection`` has its static function."""
 
     def __init__(self, clients: Clients, allowed: Outbound) -> None:
         self._clients = clients
         self._allowed = allowed
         self.Connection = self
 
-    def open(self, address: str, username: str, password: str, keep_alive: int) -> "Connection":
+    def open(self, address: str, username: str, password: str, keep_alive: int) -> "MqttConnection":
         try:
             server = MqttAddress.parse(address, username, password, keep_alive)
         except ValueError:
@@ -29,7 +29,7 @@ class Mqtt:
         if not self._allowed.allows("mqtts" if server.tls else "mqtt", server.host, server.port):
             raise Err(Case("connection-failed", f"address {server.shown} is not permitted"))
         try:
-            return Connection(wait_for(self._connect, server))
+            return MqttConnection(wait_for(self._connect, server))
         except mqtt_errors() as error:
             raise Err(Case("connection-failed", str(error))) from None
 
@@ -37,7 +37,7 @@ class Mqtt:
         return await self._clients.mqtt(server).__aenter__()
 
 
-class Connection:
+class MqttConnection:
     def __init__(self, client: Any) -> None:
         self._client = client
 

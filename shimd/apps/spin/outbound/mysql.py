@@ -31,13 +31,13 @@ T = TypeVar("T")
 
 
 class Mysql:
-    """The interface; ``Connection`` has its static function."""
+    """The interface; ``MysqlConnection`` has its static function."""
 
     def __init__(self, clients: Clients, allowed: Outbound) -> None:
         self._clients, self._allowed = clients, allowed
         self.Connection = self
 
-    def open(self, address: str) -> "Connection":
+    def open(self, address: str) -> "MysqlConnection":
         try:
             parts = urlsplit(address)
             host, port = parts.hostname or "", parts.port or PORTS["mysql"]
@@ -59,7 +59,7 @@ class Mysql:
             tls=mode.lower() != "disabled",
         )
         try:
-            return Connection(_apart(connect))
+            return MysqlConnection(_apart(connect))
         except mysql_errors() as error:
             raise Err(Case("connection-failed", _text(error))) from None
 
@@ -69,7 +69,7 @@ def _apart(function: Callable[[], T]) -> T:
     return wait_for(partial(to_thread.run_sync, function, abandon_on_cancel=True, limiter=UNLIMITED))
 
 
-class Connection:
+class MysqlConnection:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 

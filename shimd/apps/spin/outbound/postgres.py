@@ -19,25 +19,25 @@ from shimd.wasi.waiting import wait_for
 
 
 class Postgres:
-    """The interface, of one version; ``Connection`` has its static function."""
+    """The interface, of one version; ``PostgresConnection`` has its static function."""
 
     def __init__(self, clients: Clients, allowed: Outbound, version: Version) -> None:
         self._clients, self._allowed, self._version = clients, allowed, version
         self.Connection = self
 
-    def open(self, address: str) -> "Connection":
+    def open(self, address: str) -> "PostgresConnection":
         try:
-            server = Server.parse(address)
+            server = PostgresServer.parse(address)
         except ValueError as error:
             raise Err(Case("connection-failed", str(error))) from None
         if not self._allowed.allows("postgres", server.host, server.port):
             raise Err(Case("connection-failed", f"address postgres://{server.host}:{server.port} is not permitted"))
         try:
-            return Connection(wait_for(self._connect, server), self._version)
+            return PostgresConnection(wait_for(self._connect, server), self._version)
         except postgres_errors() as error:
             raise Err(Case("connection-failed", str(error) or type(error).__name__)) from None
 
-    async def _connect(self, server: "Server") -> Any:
+    async def _connect(self, server: "PostgresServer") -> Any:
         return await self._clients.postgres(
             host=server.host,
             port=server.port,
@@ -49,7 +49,7 @@ class Postgres:
 
 
 @dataclass(frozen=True)
-class Server:
+class PostgresServer:
     host: str
     port: int
     user: str
@@ -59,7 +59,7 @@ class Server:
     """``sslmode``."""
 
     @classmethod
-    def parse(cls, address: str) -> "Server":
+    def parse(cls, address: str) -> "PostgresServer":
         """A URL, or ``host=… user=…`` as of libpq.
 
         :raises ValueError: it is neither, or names no server
@@ -99,7 +99,7 @@ def _of_pairs(address: str) -> Mapping[str, str]:
     return {name: value for name, _equals, value in words}
 
 
-class Connection:
+class PostgresConnection:
     def __init__(self, connection: Any, version: Version) -> None:
         self._connection = connection
         self._version = version

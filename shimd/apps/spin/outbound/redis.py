@@ -21,21 +21,21 @@ _QUEUED = b"QUEUED"
 
 
 class Redis:
-    """The interface; ``Connection`` has its static function."""
+    """The interface; ``RedisConnection`` has its static function."""
 
     def __init__(self, clients: Clients, allowed: Outbound) -> None:
         self._clients = clients
         self._allowed = allowed
         self.Connection = self
 
-    def open(self, address: str) -> "Connection":
+    def open(self, address: str) -> "RedisConnection":
         if not self._may(address):
             raise Err(Case("invalid-address"))
         try:
             client = self._clients.redis(address, single=True)
         except ValueError:
             raise Err(Case("invalid-address")) from None
-        connection = Connection(client)
+        connection = RedisConnection(client)
         connection.ask(client.initialize)
         return connection
 
@@ -47,7 +47,7 @@ class Redis:
             return False
 
 
-class Connection:
+class RedisConnection:
     def __init__(self, client: Any) -> None:
         self._client = client
 
