@@ -29,7 +29,7 @@ from shimd.api.containerd.events import (
 )
 from shimd.api.containerd.types import Mount
 from shimd.cgroup import Cgroup
-from shimd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ShimdError
+from shimd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ShimdError, Unavailable
 from shimd.formats.magic import NativeProgram
 from shimd.isolation.seccomp import worker_filter
 from shimd.log import logger
@@ -496,20 +496,24 @@ class Container:
         async with self._lock:
             await self._stop_created(process)
             process.check(Step.DELETE)
+            with anyio.move_on_after(_UNDO, shield=True) as finishing:  # whether or not the caller still waits
+                await self._discard(process)
+            if finishing.cancelled_caught:
+                raise Unavailable(f"what is left of container {self.id} could not be removed within {_UNDO:g} s")
             if process is self.init:
-                await self._discard_all()
-            else:
-                await self._release_worker(process)
-                del self.execs[process.name]
+                await self.run_last_hooks()
             process.advance(Step.DELETE)
         return process
 
-    async def _discard_all(self) -> None:
-        for process in (self.init, *self.execs.values()):  # execs that nobody deleted end with their container
-            await self._release_worker(process)
+    async def _discard(self, process: Process) -> None:
+        await self._release_worker(process)
+        if process is not self.init:
+            self.execs.pop(process.name, None)
+            return
+        for other in self.execs.values():  # execs that nobody deleted end with their container
+            await self._release_worker(other)
         self.execs.clear()
         await self._remove_what_is_left()
-        await self.run_last_hooks()
 
     async def _release_worker(self, process: Process) -> None:
         if process.worker is not None and process.stdio is not None:
