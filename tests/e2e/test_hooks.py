@@ -12,7 +12,7 @@ import pytest
 from tests.e2e import leftovers
 from tests.e2e.box import RUNTIMES, WASMER_SDK, Box, content, ours_only, until, wasm_only
 from tests.e2e.bundle import Bundle
-from tests.e2e.containerd import LAUNCHERS, Result, Version
+from tests.e2e.containerd import LAUNCHERS, PATIENCE, Result, Version
 from tests.e2e.http_app import on_wasmtime
 
 #: Notes its kind, the state that it is told, and where it is; then ends as it is told to.
@@ -238,7 +238,7 @@ def test_whoever_ends_a_container_need_not_wait_for_its_hooks(bundle: Hooked, ki
     bundle.box.kill("app")
     # Where it was not started yet, ctr deletes it by itself.
     until(lambda: bundle.box.status("app") in (None, "STOPPED"), "the container's end")
-    starting.kill()
+    starting.wait(PATIENCE)  # not to be killed: containerd forgets a bundle over a caller that dies in its Delete
     bundle.box.remove("app")
     assert not leftovers.settled(bundle.box.leftovers)
 
