@@ -4,8 +4,8 @@
 ``pypi`` (a wheel) or ``npm`` (a tarball) with a ``file`` in it, ``go`` (a module) with a ``package`` in it, or
 ``crate`` with a ``program`` of it, compiled by cargo in the root tree of Debian 13, which has Rust's standard library
 for WASI.
-A ``file`` that is a tarball of C is compiled, as ``c`` (its sources), ``flags`` and ``lacks`` (C for what Debian's
-wasi-libc lacks) say.
+A ``debian`` source package, or a ``file`` that is a tarball of C, is compiled, as ``c`` (its sources), ``flags`` and
+``lacks`` (C for what Debian's wasi-libc lacks) say.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ CACHE = REPOSITORY / ".cache/programs"
 _TARGET = {"GOOS": "wasip1", "GOARCH": "wasm", "CGO_ENABLED": "0", "GOFLAGS": "-trimpath"}
 #: The one on PATH, or that which tools/setup made.
 _GO = shutil.which("go") or str(REPOSITORY / ".cache/go/bin/go")
+_APT_SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 
 
 def module(program: Program) -> Path:
@@ -34,22 +35,10 @@ def module(program: Program) -> Path:
 
     :raises subprocess.CalledProcessError: the registry's client, or a compiler, fails
     """
-    return _part(program.source, program.source.get("file", ""))
-
-
-def extras(program: Program) -> dict[str, Path]:
-    """What its image has besides, by absolute path."""
-    others = {other.name: other for other in programs()}
-    return {
-        path: module(others[file]) if file in others else _part(program.source, file)
-        for path, file in program.extras.items()
-    }
-
-
-def _part(source: Mapping[str, str], file: str) -> Path:
+    source = program.source
     kind = "c" if "c" in source else next(iter(source))
     if kind in _ARCHIVES:
-        return _member(_archive(kind, source[kind]), file)
+        return _member(_archive(kind, source[kind]), source["file"])
     made = CACHE / f"{kind}-{_digest(repr(sorted(source.items())))}.wasm"
     if not made.exists():
         with _directory() as work:
@@ -57,12 +46,21 @@ def _part(source: Mapping[str, str], file: str) -> Path:
     return made
 
 
+def extras(program: Program) -> dict[str, Path]:
+    """What its image has besides, by absolute path."""
+    others = {other.name: other for other in programs()}
+    kind = next(iter(program.source))
+    return {
+        path: module(others[file]) if file in others else _member(_archive(kind, program.source[kind]), file)
+        for path, file in program.extras.items()
+    }
+
+
 def _archive(kind: str, package: str) -> Path:
     made = CACHE / f"{kind}-{_digest(package)}.archive"
     if not made.exists():
         with _directory() as work:
-            _run([*_ARCHIVES[kind], package], work)
-            os.replace(next(work.iterdir()), made)
+            os.replace(_ARCHIVES[kind](work, package), made)
     return made
 
 
@@ -85,6 +83,29 @@ def _read(archive: Path, name: str) -> bytes:
         return found.read()
 
 
+def _pypi(work: Path, package: str) -> Path:
+    words = "-m pip download -q --disable-pip-version-check --no-deps -d ."
+    _run([sys.executable, *words.split(), package], work)
+    return next(work.iterdir())
+
+
+def _npm(work: Path, package: str) -> Path:
+    _run(["npm", "pack", "--silent", package], work)
+    return next(work.iterdir())
+
+
+def _debian(work: Path, package: str) -> Path:
+    """The sources as their authors released them. This machine's apt is left as it is, and asked nothing of sources."""
+    (work / "lists/partial").mkdir(parents=True)
+    (work / "debian.sources").write_text(_APT_SOURCES.read_text().replace("Types: deb\n", "Types: deb-src\n"))
+    places = {"sourcelist": work / "debian.sources", "sourceparts": "-"}
+    options = [f"-oDir::State::lists={work}/lists", *(f"-oDir::Etc::{name}={it}" for name, it in places.items())]
+    apt = ["apt-get", "-q", *options, "-oAPT::Sandbox::User=root", f"-oDir::Cache={work}"]
+    _run([*apt, "update"], work)
+    _run([*apt, "source", "--download-only", "--only-source", package], work)
+    return next(work.glob("*.orig.tar.*"))
+
+
 def _go(work: Path, source: Mapping[str, str]) -> Path:
     """A command of a Go module, in a throw-away module that requires it."""
     path, _, version = source["go"].partition("@")
@@ -105,18 +126,16 @@ def _crate(work: Path, source: Mapping[str, str]) -> Path:
 
 def _c(work: Path, source: Mapping[str, str]) -> Path:
     kind = next(iter(source))
-    _run(["tar", "-xf", _member(_archive(kind, source[kind]), source["file"])], work)
+    archive = _archive(kind, source[kind])
+    _run(["tar", "-xf", _member(archive, source["file"]) if "file" in source else archive], work)
     directory = next(path for path in work.iterdir() if path.is_dir())
-    (directory / "lacks.c").write_text(source["lacks"])
+    (directory / "lacks.c").write_text(source.get("lacks", ""))
     words = [*source["c"].split(), "lacks.c", *source["flags"].split(), "-o", "program.wasm"]
     _run(["clang", "--target=wasm32-wasi", "-O1", *words], directory)
     return directory / "program.wasm"
 
 
-_ARCHIVES: Mapping[str, list[str]] = {
-    "pypi": [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "-d", "."],
-    "npm": ["npm", "pack", "--silent"],
-}
+_ARCHIVES = {"pypi": _pypi, "npm": _npm, "debian": _debian}
 _BUILDERS = {"go": _go, "crate": _crate, "c": _c}
 
 
