@@ -6,6 +6,10 @@
 for WASI.
 A ``debian`` source package, or a ``file`` that is a tarball of C, is compiled, as ``c`` (its sources), ``flags`` and
 ``lacks`` (C for what Debian's wasi-libc lacks) say.
+
+Compilers, libraries and frameworks are given a program in ``code``: ``asc`` names what AssemblyScript needs besides,
+``merge`` what joins a library and a main function in WebAssembly's text format, ``bundle`` what makes one file of a
+package from npm and JavaScript for componentize-js, ``world`` the one for Python with componentize-py.
 """
 
 import hashlib
@@ -20,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.components import build, javascript
 from tests.e2e.containerd import REPOSITORY
 from tests.programs.suite import Program, programs
 
@@ -27,6 +32,16 @@ CACHE = REPOSITORY / ".cache/programs"
 _TARGET = {"GOOS": "wasip1", "GOARCH": "wasm", "CGO_ENABLED": "0", "GOFLAGS": "-trimpath"}
 #: The one on PATH, or that which tools/setup made.
 _GO = shutil.which("go") or str(REPOSITORY / ".cache/go/bin/go")
+#: WebAssembly 2.0: with all that it knows, binaryen writes what engines do not know yet.
+_FEATURES = (
+    "bulk-memory",
+    "bulk-memory-opt",
+    "multivalue",
+    "mutable-globals",
+    "nontrapping-float-to-int",
+    "reference-types",
+    "sign-ext",
+)
 _APT_SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 
 
@@ -36,7 +51,7 @@ def module(program: Program) -> Path:
     :raises subprocess.CalledProcessError: the registry's client, or a compiler, fails
     """
     source = program.source
-    kind = "c" if "c" in source else next(iter(source))
+    kind = next((kind for kind in _BUILDERS if kind in source), next(iter(source)))
     if kind in _ARCHIVES:
         return _member(_archive(kind, source[kind]), source["file"])
     made = CACHE / f"{kind}-{_digest(repr(sorted(source.items())))}.wasm"
@@ -135,8 +150,48 @@ def _c(work: Path, source: Mapping[str, str]) -> Path:
     return directory / "program.wasm"
 
 
+def _asc(work: Path, source: Mapping[str, str]) -> Path:
+    """AssemblyScript, with the package that gives it WASI instead of the web's functions."""
+    _npm_install(work, source["npm"], source["asc"])
+    (work / "app.ts").write_text(source["code"])
+    config = f"node_modules/{source['asc'].rpartition('@')[0]}/asconfig.json"
+    _run(["node_modules/.bin/asc", "app.ts", "--config", config, "-O", "-o", "app.wasm"], work)
+    return work / "app.wasm"
+
+
+def _merge(work: Path, source: Mapping[str, str]) -> Path:
+    _npm_install(work, source["merge"])
+    kind = next(iter(source))
+    library = _member(_archive(kind, source[kind]), source["file"])
+    (work / "main.wat").write_text(source["code"])
+    tools, features = work / "node_modules/.bin", [f"--enable-{name}" for name in _FEATURES]
+    _run([tools / "wasm-as", *features, "main.wat", "-o", "main.wasm"], work)
+    modules = ["main.wasm", "main", library, "library"]
+    _run([tools / "wasm-merge", *features, *modules, "--rename-export-conflicts", "-o", "app.wasm"], work)
+    return work / "app.wasm"
+
+
+def _bundle(work: Path, source: Mapping[str, str]) -> Path:
+    _npm_install(work, source["npm"], source["bundle"])
+    (work / "code.js").write_text(source["code"])
+    _run("node_modules/.bin/esbuild code.js --bundle --format=esm --outfile=app/app.js".split(), work)
+    return javascript.component(str(work / "app"))
+
+
+def _world(work: Path, source: Mapping[str, str]) -> Path:
+    with zipfile.ZipFile(_archive("pypi", source["pypi"])) as wheel:
+        wheel.extractall(work / "app")
+    (work / "app/app.py").write_text(source["code"])
+    return build.component(str(work / "app"), source["world"])
+
+
+def _npm_install(work: Path, *packages: str) -> None:
+    (work / "package.json").write_text("{}")
+    _run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *packages], work)
+
+
 _ARCHIVES = {"pypi": _pypi, "npm": _npm, "debian": _debian}
-_BUILDERS = {"go": _go, "crate": _crate, "c": _c}
+_BUILDERS = {"go": _go, "crate": _crate, "c": _c, "asc": _asc, "merge": _merge, "bundle": _bundle, "world": _world}
 
 
 @contextmanager
