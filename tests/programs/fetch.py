@@ -20,7 +20,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -166,7 +166,7 @@ def _merge(work: Path, source: Mapping[str, str]) -> Path:
     (work / "main.wat").write_text(source["code"])
     tools, features = work / "node_modules/.bin", [f"--enable-{name}" for name in _FEATURES]
     _run([tools / "wasm-as", *features, "main.wat", "-o", "main.wasm"], work)
-    modules = ["main.wasm", "main", library, "library"]
+    modules = ("main.wasm", "main", library, "library")
     _run([tools / "wasm-merge", *features, *modules, "--rename-export-conflicts", "-o", "app.wasm"], work)
     return work / "app.wasm"
 
@@ -202,7 +202,7 @@ def _directory() -> Iterator[Path]:
         yield Path(directory)
 
 
-def _run(command: list[str | Path], directory: Path, env: Mapping[str, str] | None = None) -> None:
+def _run(command: Sequence[str | Path], directory: Path, env: Mapping[str, str] | None = None) -> None:
     done = subprocess.run(command, cwd=directory, env={**os.environ, **(env or {})}, capture_output=True, text=True)
     if done.returncode != 0:
         print(done.stdout + done.stderr, file=sys.stderr)
