@@ -4,8 +4,12 @@
 ``pypi`` (a wheel) or ``npm`` (a tarball) with a ``file`` in it, ``go`` (a module) with a ``package`` in it, or
 ``crate`` with a ``program`` of it, compiled by cargo in the root tree of Debian 13, which has Rust's standard library
 for WASI.
-A ``file`` that is a tarball of C is compiled, as ``c`` (its sources), ``flags`` and ``lacks`` (C for what Debian's
-wasi-libc lacks) say.
+A ``debian`` source package, or a ``file`` that is a tarball of C, is compiled, as ``c`` (its sources), ``flags`` and
+``lacks`` (C for what Debian's wasi-libc lacks) say.
+
+Compilers, libraries and frameworks are given a program in ``code``: ``asc`` names what AssemblyScript needs besides,
+``merge`` what joins a library and a main function in WebAssembly's text format, ``bundle`` what makes one file of a
+package from npm and JavaScript for componentize-js, ``world`` the one for Python with componentize-py.
 """
 
 import hashlib
@@ -16,10 +20,11 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.components import build, javascript
 from tests.e2e.containerd import REPOSITORY
 from tests.programs.suite import Program, programs
 
@@ -27,6 +32,17 @@ CACHE = REPOSITORY / ".cache/programs"
 _TARGET = {"GOOS": "wasip1", "GOARCH": "wasm", "CGO_ENABLED": "0", "GOFLAGS": "-trimpath"}
 #: The one on PATH, or that which tools/setup made.
 _GO = shutil.which("go") or str(REPOSITORY / ".cache/go/bin/go")
+#: WebAssembly 2.0: with all that it knows, binaryen writes what engines do not know yet.
+_FEATURES = (
+    "bulk-memory",
+    "bulk-memory-opt",
+    "multivalue",
+    "mutable-globals",
+    "nontrapping-float-to-int",
+    "reference-types",
+    "sign-ext",
+)
+_APT_SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 
 
 def module(program: Program) -> Path:
@@ -34,22 +50,10 @@ def module(program: Program) -> Path:
 
     :raises subprocess.CalledProcessError: the registry's client, or a compiler, fails
     """
-    return _part(program.source, program.source.get("file", ""))
-
-
-def extras(program: Program) -> dict[str, Path]:
-    """What its image has besides, by absolute path."""
-    others = {other.name: other for other in programs()}
-    return {
-        path: module(others[file]) if file in others else _part(program.source, file)
-        for path, file in program.extras.items()
-    }
-
-
-def _part(source: Mapping[str, str], file: str) -> Path:
-    kind = "c" if "c" in source else next(iter(source))
+    source = program.source
+    kind = next((kind for kind in _BUILDERS if kind in source), next(iter(source)))
     if kind in _ARCHIVES:
-        return _member(_archive(kind, source[kind]), file)
+        return _member(_archive(kind, source[kind]), source["file"])
     made = CACHE / f"{kind}-{_digest(repr(sorted(source.items())))}.wasm"
     if not made.exists():
         with _directory() as work:
@@ -57,12 +61,21 @@ def _part(source: Mapping[str, str], file: str) -> Path:
     return made
 
 
+def extras(program: Program) -> dict[str, Path]:
+    """What its image has besides, by absolute path."""
+    others = {other.name: other for other in programs()}
+    kind = next(iter(program.source))
+    return {
+        path: module(others[file]) if file in others else _member(_archive(kind, program.source[kind]), file)
+        for path, file in program.extras.items()
+    }
+
+
 def _archive(kind: str, package: str) -> Path:
     made = CACHE / f"{kind}-{_digest(package)}.archive"
     if not made.exists():
         with _directory() as work:
-            _run([*_ARCHIVES[kind], package], work)
-            os.replace(next(work.iterdir()), made)
+            os.replace(_ARCHIVES[kind](work, package), made)
     return made
 
 
@@ -85,6 +98,29 @@ def _read(archive: Path, name: str) -> bytes:
         return found.read()
 
 
+def _pypi(work: Path, package: str) -> Path:
+    words = "-m pip download -q --disable-pip-version-check --no-deps -d ."
+    _run([sys.executable, *words.split(), package], work)
+    return next(work.iterdir())
+
+
+def _npm(work: Path, package: str) -> Path:
+    _run(["npm", "pack", "--silent", package], work)
+    return next(work.iterdir())
+
+
+def _debian(work: Path, package: str) -> Path:
+    """The sources as their authors released them. This machine's apt is left as it is, and asked nothing of sources."""
+    (work / "lists/partial").mkdir(parents=True)
+    (work / "debian.sources").write_text(_APT_SOURCES.read_text().replace("Types: deb\n", "Types: deb-src\n"))
+    places = {"sourcelist": work / "debian.sources", "sourceparts": "-"}
+    options = [f"-oDir::State::lists={work}/lists", *(f"-oDir::Etc::{name}={it}" for name, it in places.items())]
+    apt = ["apt-get", "-q", *options, "-oAPT::Sandbox::User=root", f"-oDir::Cache={work}"]
+    _run([*apt, "update"], work)
+    _run([*apt, "source", "--download-only", "--only-source", package], work)
+    return next(work.glob("*.orig.tar.*"))
+
+
 def _go(work: Path, source: Mapping[str, str]) -> Path:
     """A command of a Go module, in a throw-away module that requires it."""
     path, _, version = source["go"].partition("@")
@@ -105,19 +141,57 @@ def _crate(work: Path, source: Mapping[str, str]) -> Path:
 
 def _c(work: Path, source: Mapping[str, str]) -> Path:
     kind = next(iter(source))
-    _run(["tar", "-xf", _member(_archive(kind, source[kind]), source["file"])], work)
+    archive = _archive(kind, source[kind])
+    _run(["tar", "-xf", _member(archive, source["file"]) if "file" in source else archive], work)
     directory = next(path for path in work.iterdir() if path.is_dir())
-    (directory / "lacks.c").write_text(source["lacks"])
+    (directory / "lacks.c").write_text(source.get("lacks", ""))
     words = [*source["c"].split(), "lacks.c", *source["flags"].split(), "-o", "program.wasm"]
     _run(["clang", "--target=wasm32-wasi", "-O1", *words], directory)
     return directory / "program.wasm"
 
 
-_ARCHIVES: Mapping[str, list[str]] = {
-    "pypi": [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "-d", "."],
-    "npm": ["npm", "pack", "--silent"],
-}
-_BUILDERS = {"go": _go, "crate": _crate, "c": _c}
+def _asc(work: Path, source: Mapping[str, str]) -> Path:
+    """AssemblyScript, with the package that gives it WASI instead of the web's functions."""
+    _npm_install(work, source["npm"], source["asc"])
+    (work / "app.ts").write_text(source["code"])
+    config = f"node_modules/{source['asc'].rpartition('@')[0]}/asconfig.json"
+    _run(["node_modules/.bin/asc", "app.ts", "--config", config, "-O", "-o", "app.wasm"], work)
+    return work / "app.wasm"
+
+
+def _merge(work: Path, source: Mapping[str, str]) -> Path:
+    _npm_install(work, source["merge"])
+    kind = next(iter(source))
+    library = _member(_archive(kind, source[kind]), source["file"])
+    (work / "main.wat").write_text(source["code"])
+    tools, features = work / "node_modules/.bin", [f"--enable-{name}" for name in _FEATURES]
+    _run([tools / "wasm-as", *features, "main.wat", "-o", "main.wasm"], work)
+    modules = ("main.wasm", "main", library, "library")
+    _run([tools / "wasm-merge", *features, *modules, "--rename-export-conflicts", "-o", "app.wasm"], work)
+    return work / "app.wasm"
+
+
+def _bundle(work: Path, source: Mapping[str, str]) -> Path:
+    _npm_install(work, source["npm"], source["bundle"])
+    (work / "code.js").write_text(source["code"])
+    _run("node_modules/.bin/esbuild code.js --bundle --format=esm --outfile=app/app.js".split(), work)
+    return javascript.component(str(work / "app"))
+
+
+def _world(work: Path, source: Mapping[str, str]) -> Path:
+    with zipfile.ZipFile(_archive("pypi", source["pypi"])) as wheel:
+        wheel.extractall(work / "app")
+    (work / "app/app.py").write_text(source["code"])
+    return build.component(str(work / "app"), source["world"])
+
+
+def _npm_install(work: Path, *packages: str) -> None:
+    (work / "package.json").write_text("{}")
+    _run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *packages], work)
+
+
+_ARCHIVES = {"pypi": _pypi, "npm": _npm, "debian": _debian}
+_BUILDERS = {"go": _go, "crate": _crate, "c": _c, "asc": _asc, "merge": _merge, "bundle": _bundle, "world": _world}
 
 
 @contextmanager
@@ -128,7 +202,7 @@ def _directory() -> Iterator[Path]:
         yield Path(directory)
 
 
-def _run(command: list[str | Path], directory: Path, env: Mapping[str, str] | None = None) -> None:
+def _run(command: Sequence[str | Path], directory: Path, env: Mapping[str, str] | None = None) -> None:
     done = subprocess.run(command, cwd=directory, env={**os.environ, **(env or {})}, capture_output=True, text=True)
     if done.returncode != 0:
         print(done.stdout + done.stderr, file=sys.stderr)

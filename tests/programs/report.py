@@ -1,6 +1,6 @@
 """``docs/programs.md``, from the outcomes of a run."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from tests.conformance.report import versions
 from tests.programs.runner import Outcome
@@ -9,9 +9,11 @@ from tests.programs.suite import ENGINES, WITHOUT_LARGE, Program, programs
 INTRODUCTION = """\
 # Real programs
 
-Made by `python -m tests.programs`, from the run that it makes; not to be edited.
+Made by `python -m tests.programs`, from the runs that it makes; not to be edited.
 
-Programs that nobody here wrote, by name from PyPI, npm, crates and Go modules, in the versions that are named.
+Programs that nobody here wrote, by name from PyPI, npm, crates, Go modules and Debian's sources.
+The versions are those that are named.
+Compilers, libraries and frameworks are given some lines of ours, which are `code` in `tests/programs/programs.toml`.
 Each is an image that containerd runs with shimd's runtime, with a volume for its files.
 What must come of its task is known by other means than shimd, which the last column names.
 Those in **bold** are part of `make test`, on some engines; `make test-programs` runs all.
@@ -25,20 +27,40 @@ not run: not part of the run that made this table.
 wasmedge runs in a root tree of Debian 13.
 "wasmer" is the native binding (`native/wasmer`), "wasmer-sdk" the one from PyPI.
 """
+#: What no registry has as a WASI program, and what was tried.
+NOT_HAD = """\
+## Not to be had
+
+- Javy: npm's `javy-cli` 3.0.1 downloads the program from elsewhere, and no crate is named `javy-cli` or `javy-plugin`.
+  The crates `javy` 8.1.0 and `javy-codegen` 4.0.0 are libraries, not programs; they were not built.
+  npm's `@chainlink/cre-sdk-javy-plugin` 1.7.0 is a plugin, which imports functions of a host of its own.
+- TinyGo: Debian 12 and 13 have no package of that name, and npm and PyPI list none.
+  Its Go module, version 0.39.0, lacks the C libraries that are submodules of its repository, and refuses Go after 1.25.
+- Lua 5.4.4 from Debian's sources: it needs `setjmp`, which Debian 12's wasi-libc does not have.
+- jq and brotli from Debian's sources: `apt-get source` could not fetch all of their archives.
+"""
 
 
-def render(outcomes: Sequence[Outcome]) -> str:
-    """The document."""
+def render(outcomes: Sequence[Outcome], before: str = "") -> str:
+    """The document. Of programs that were not run it has what ``before``, an earlier one, says."""
+    earlier = {_name(line): line for line in before.splitlines() if line.startswith("| ")}
     done = {(outcome.name, outcome.engine): outcome for outcome in outcomes}
     table = [
         f"| program | from | what it is | its task | {' | '.join(ENGINES)} | how that is known |",
         "|---" * (5 + len(ENGINES)) + "|",
-        *(_row(program, done) for program in programs()),
+        *(_row(program, done, earlier) for program in programs()),
     ]
-    return "\n".join([INTRODUCTION, LEGEND, versions(ENGINES), *table, "", *_refusals(outcomes), *_left_out()]) + "\n"
+    parts = [*table, "", *_refusals(outcomes, before), *_left_out(), "", NOT_HAD]
+    return "\n".join([INTRODUCTION, LEGEND, versions(ENGINES), *parts])
 
 
-def _row(program: Program, done: dict[tuple[str, str], Outcome]) -> str:
+def _name(row: str) -> str:
+    return row.split(" | ")[0].strip("|* ")
+
+
+def _row(program: Program, done: dict[tuple[str, str], Outcome], earlier: dict[str, str]) -> str:
+    if program.name in earlier and not any(name == program.name for name, _engine in done):
+        return earlier[program.name]
     name = f"**{program}**" if program.quick else str(program)
     marks = ["–" if engine in program.left_out else _mark(done.get((program.name, engine))) for engine in ENGINES]
     cells = [name, f"`{program.package}`", program.what, program.task, *marks, program.verified]
@@ -53,14 +75,17 @@ def _mark(outcome: Outcome | None) -> str:
     return "refused" if outcome.engine in outcome.program.engines else "✓"
 
 
-def _refusals(outcomes: Iterable[Outcome]) -> Iterator[str]:
+def _refusals(outcomes: Sequence[Outcome], before: str) -> Iterator[str]:
     """What the operator reads, as it was said."""
     yield "## Refused\n"
+    run = {outcome.name for outcome in outcomes}
+    said = (line for line in before.splitlines() if line.startswith("- ") and " on " in line and line.endswith("`"))
+    yield from (line for line in said if line.split()[1] not in run)
     for outcome in outcomes:
         if _mark(outcome) == "refused":
             sentence = outcome.program.engines[outcome.engine]
-            said = next(line for line in outcome.stderr.splitlines() if sentence in line)
-            yield f"- {outcome.name} on {outcome.engine}: `{_sentence(said)}`"
+            words = next(line for line in outcome.stderr.splitlines() if sentence in line)
+            yield f"- {outcome.name} on {outcome.engine}: `{_sentence(words)}`"
     yield ""
 
 

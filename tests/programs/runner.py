@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tests.e2e import audit, images, leftovers, trixie
 from tests.e2e.containerd import LAUNCHERS, REPOSITORY, VERSIONS, Containerd, running
-from tests.programs import fetch
+from tests.e2e.http_app import free_port
+from tests.programs import fetch, server
 from tests.programs.suite import Expected, Program, programs
 
 #: Seconds for a run, of which most is the compilation of large programs.
@@ -41,6 +42,7 @@ class Outcome:
     stderr: str = ""
     files: dict[str, str] = field(default_factory=dict)
     """What it made, as hexadecimal digits."""
+    answers: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -61,6 +63,8 @@ class Outcome:
             yield f"printed {self.stdout!r}, not {expected.stdout!r}"
         for words, text in ((expected.stdout_has, self.stdout), (expected.stderr_has, self.stderr)):
             yield from (f"{word!r} is not in {text!r}" for word in words if word not in text)
+        if self.answers != list(expected.answers):
+            yield f"answered {self.answers}, not {expected.answers}: {self.stderr.strip()[-600:]}"
         for name, content in expected.files.items():
             made = self.files.get(name)
             if made is None or _as_said(bytes.fromhex(made), content) != content:
@@ -125,13 +129,16 @@ def _run(containerd: Containerd, engine: str, program: Program, work: Path) -> O
     mount = f"type=bind,src={work},dst={WORK},options=rbind:{'rw' if program.writes else 'ro'}"
     volume = ["--mount", mount] if program.files or program.writes else []
     env = [word for name, value in program.env.items() for word in ("--env", f"{name}={value}")]
-    command = ["run", "--rm", "--runtime", f"io.containerd.{engine}.v1", *volume, *env, image, program.name]
+    address = f"127.0.0.1:{free_port()}"
+    network = ["--net-host", "--env", f"{server.VARIABLE}={address}"] if program.requests else []
+    command = ["run", "--rm", "--runtime", f"io.containerd.{engine}.v1", *volume, *env, *network, image, program.name]
     began = time.monotonic()
-    code, out, err = _ctr(containerd, program, [*command, "/app.wasm", *program.args] if program.args else command)
+    words = [*command, "/app.wasm", *program.args] if program.args else command
+    code, out, err, answers = _ctr(containerd, program, words, address)
     seconds = time.monotonic() - began
     containerd.ctr("images", "rm", "--sync", image, namespace=NAMESPACE)
     made = {name: (work / name).read_bytes().hex() for name in program.expected.files if (work / name).exists()}
-    return Outcome(program.name, engine, code, out, err, made, seconds)
+    return Outcome(program.name, engine, code, out, err, made, answers, seconds)
 
 
 def _import(containerd: Containerd, program: Program, image: str, archive: Path) -> None:
@@ -142,7 +149,9 @@ def _import(containerd: Containerd, program: Program, image: str, archive: Path)
     archive.unlink()
 
 
-def _ctr(containerd: Containerd, program: Program, arguments: list[str]) -> tuple[int | None, str, str]:
+def _ctr(
+    containerd: Containerd, program: Program, arguments: list[str], address: str
+) -> tuple[int | None, str, str, list[str]]:
     stdin = subprocess.DEVNULL if program.stdin is None else subprocess.PIPE
     process = subprocess.Popen(
         containerd.command(*arguments, namespace=NAMESPACE),
@@ -155,14 +164,18 @@ def _ctr(containerd: Containerd, program: Program, arguments: list[str]) -> tupl
     )
     if program.stdin is not None:  # ctr forgets the end of its stdin if that comes before the task
         _wait_for_task(containerd, process)
+    answers = []
+    if program.requests:
+        answers = server.answers(address, program.requests, lambda: process.poll() is not None, PATIENCE)
+        containerd.ctr("tasks", "kill", program.name, namespace=NAMESPACE, check=False)
     try:
         out, err = process.communicate(program.stdin, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         containerd.ctr("tasks", "delete", "--force", program.name, namespace=NAMESPACE, check=False)
         process.terminate()
         out, err = process.communicate()
-        return None, out, err
-    return process.returncode, out, err
+        return None, out, err, answers
+    return process.returncode, out, err, answers
 
 
 def _wait_for_task(containerd: Containerd, process: "subprocess.Popen[str]") -> None:

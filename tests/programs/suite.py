@@ -31,6 +31,8 @@ class Expected:
     files: Mapping[str, str] = field(default_factory=dict)
     """Of files that the program makes, by name, the content: text, or ``hex:`` or ``sha256:`` and digits, or
     ``begins:`` and its first characters."""
+    answers: Sequence[str] = ()
+    """A server's, to each request: the status, a space, and the body."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Program:
     args: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: str | None = None
+    requests: Sequence[str] = ()
+    """What a server is asked: method, path and body, with a space between; then it is told to end."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Of the volume at ``/files``: names and texts."""
     extras: Mapping[str, str] = field(default_factory=dict)
