@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clang import CLANG
 from tests.e2e import guests, leftovers
 from tests.e2e.box import Box, Runtime
 from tests.e2e.containerd import REPOSITORY, SYSTEM, Containerd, Version, running
@@ -54,7 +55,7 @@ def test_the_template_is_the_tutorials(file: str) -> None:
 def hello(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     directory = tmp_path_factory.mktemp("hello")
     (directory / "hello.c").write_text(HELLO)
-    command = ["clang", "--target=wasm32-wasi", "-Os", "-o", "hello.wasm", "hello.c"]
+    command = [*CLANG, "-Os", "-o", "hello.wasm", "hello.c"]
     subprocess.run(command, check=True, cwd=directory)
     return (directory / "hello.wasm").read_bytes()
 
