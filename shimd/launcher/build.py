@@ -16,8 +16,11 @@ ENGINES = ("wasmer", "wasmtime", "wasmedge", "spin", "slight")
 VERSIONS = {"spin": (2, 1)}
 #: Of a path in a script's first line, for kernels before 5.1 (execve(2), "Interpreter scripts").
 _LONGEST = 120
+#: For all that is in C: what writes past an end is ended, and a program's tables are read-only once it is loaded.
+HARDENED = ("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3")
+LINKED = ("-Wl,-z,relro", "-Wl,-z,now")
 _HERE = Path(__file__).parent
-_CFLAGS = ("-std=gnu99", "-O2", "-Wall", "-Wextra", "-s")
+_CFLAGS = ("-std=gnu99", "-O2", "-Wall", "-Wextra", "-s", *HARDENED, *LINKED)
 
 
 def build(directory: Path, version: str, kind: str | None = None, engines: Iterable[str] = ENGINES) -> None:
@@ -65,6 +68,8 @@ def default_kind() -> str:
 
 def compile_c(program: Path, version: str, extra: Iterable[str] = ()) -> None:
     """Compile ``launcher.c``, statically where that works: it starts faster, and runs with any libc.
+
+    Not at random addresses (``-static-pie``): relocating itself costs it a fifteenth of its run, once a container.
 
     :raises OSError: with the compiler's reason, or that of the program made
     """
