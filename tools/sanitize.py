@@ -14,20 +14,29 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+#: Exit code if it cannot be done here, as automake has it.
+NOTHING = 77
 CC = "gcc"
 REPORTS = f"{CC} -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
 TRAPS = f"{CC} -fsanitize=undefined -fsanitize-undefined-trap-on-error"
 #: Fortified functions are not looked into by AddressSanitizer.
-FLAGS = {"CFLAGS": "-U_FORTIFY_SOURCE"}
+FLAGS = {"CFLAGS": "-U_FORTIFY_SOURCE", "SHIMD_LAUNCHER": "c"}
+
+
+def _available() -> bool:
+    """Whether there is a compiler that has the sanitizers."""
+    return shutil.which(CC) is not None and Path(_library("libasan.so")).is_absolute()
 
 
 def main() -> int:
-    if shutil.which(CC) is None:
-        raise SystemExit(f"there is no {CC} here")
+    """All, or the parts that are named: ``libraries``, ``programs``."""
+    if not _available():
+        print(f"there is no {CC} here, or it has no AddressSanitizer", file=sys.stderr)
+        return NOTHING
     with tempfile.TemporaryDirectory(prefix="shimd-sanitize-") as directory:
         project = Path(directory) / "project"
         _copy(project)
-        return max(_libraries(project), _programs(project))
+        return max(PARTS[part](project) for part in sys.argv[1:] or PARTS)
 
 
 def _copy(project: Path) -> None:
@@ -53,6 +62,7 @@ def _libraries(project: Path) -> int:
 
 def _programs(project: Path) -> int:
     zygote, kept = project / "shimd/zygote/_zygote", project / "zygote"
+    _build(project, REPORTS)
     zygote.rename(kept)
     _build(project, TRAPS)
     kept.replace(zygote)
@@ -81,6 +91,8 @@ def _run(project: Path, *arguments: str, **environment: str) -> None:
     command = [str(project / ".venv/bin/python"), *arguments]
     subprocess.run(command, cwd=project, env={**os.environ, **environment}, check=True)
 
+
+PARTS = {"libraries": _libraries, "programs": _programs}
 
 if __name__ == "__main__":
     raise SystemExit(main())

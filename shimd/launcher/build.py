@@ -39,7 +39,7 @@ def build(directory: Path, version: str, kind: str | None = None, engines: Itera
         program = directory / shim_names(next(iter(engines)))[0]
         compile_c(program, version)
         with suppress(OSError):  # no static C library: pods do without (worker/pause.py)
-            _compile(directory / "shimd-pause", "../worker/pause.c", "-static")
+            _compile_pause(directory / "shimd-pause")
     for name in (name for engine in engines for name in shim_names(engine)):
         target = directory / name
         if target != program:
@@ -80,6 +80,13 @@ def compile_c(program: Path, version: str, extra: Iterable[str] = ()) -> None:
     except OSError:
         _compile(program, "launcher.c", *options)
         _run([str(program), "-v"])
+
+
+def _compile_pause(program: Path) -> None:
+    try:
+        _compile(program, "../worker/pause.c", "-fPIE", "-static-pie")
+    except OSError:  # a C library without rcrt1.o
+        _compile(program, "../worker/pause.c", "-static")
 
 
 def _compile(program: Path, source: str, *options: str) -> None:
