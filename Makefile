@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 TESTS ?= tests
 
-.PHONY: demo setup dev test test-kubernetes test-programs wasmer-native componentize-native lint proto headers bench clean
+.PHONY: demo setup dev test test-kubernetes test-programs wasmer-native componentize-native check lint sanitize proto headers bench clean
 
 demo:
 	@tools/setup demo
@@ -31,13 +31,17 @@ test-programs: setup
 wasmer-native componentize-native:
 	tools/setup $@
 
+# What needs no root and nothing but .venv, in under a minute: no cargo, and no tests that start shimd's own processes.
+check: dev
+	@tools/lint python types imports headers shell
+	$(PYTHON) -m pytest -q -rfE tests/unit $(addprefix --ignore=tests/unit/, cgroup engines forkserver launcher node test_old_python.py test_proto.py)
+
 lint: dev
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	.venv/bin/lint-imports
-	$(PYTHON) tools/headers.py --check
-	@! cargo fmt --version >/dev/null 2>&1 || for crate in native/wasmer native/componentize tests/components/rust; do cargo fmt --all --check --manifest-path $$crate/Cargo.toml || exit 1; done
+	@tools/lint
+
+# What is in C, and its tests, with the compiler's own checks.
+sanitize: dev
+	$(PYTHON) tools/sanitize.py
 
 proto: dev
 	$(PYTHON) tools/proto.py

@@ -3,13 +3,15 @@
 ``SHIMD_LAUNCHER=c`` or ``python`` chooses; by default C where a compiler works. The wheel is platform specific then.
 """
 
+import os
+import shlex
 import sys
 import sysconfig
 from pathlib import Path
 
 # First of all that is not every Python's, since it says which Python is needed.
 sys.path.insert(0, str(Path(__file__).parent))
-from shimd.launcher.build import build, default_kind
+from shimd.launcher.build import HARDENED, LINKED, build, default_kind
 
 # isort: split
 from setuptools import Extension, setup
@@ -49,19 +51,23 @@ class InC(build_ext):
 
     def _link_program(self, path: Path, ext: Extension) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        objects = self.compiler.compile(ext.sources, self.build_temp, extra_postargs=ext.extra_compile_args)
-        self.compiler.link_executable(objects, path.name, str(path.parent), libraries=["dl"])
+        flags = [*ext.extra_compile_args, "-fPIE"]
+        objects = self.compiler.compile(ext.sources, self.build_temp, extra_postargs=flags)
+        flags = ["-pie", *ext.extra_link_args]
+        self.compiler.link_executable(objects, path.name, str(path.parent), libraries=["dl"], extra_postargs=flags)
 
 
 def in_c(name: str, *sources: str) -> Extension:
-    flags = ["-std=gnu99", "-O2", "-Wall", "-Wextra"]
+    flags = ["-std=gnu99", "-O2", "-Wall", "-Wextra", *HARDENED, *shlex.split(os.environ.get("CFLAGS", ""))]
     headers = [
         "shimd/engines/constants.h",
         "shimd/engines/contained.h",
         "shimd/engines/engine.h",
         "shimd/zygote/protocol.h",
     ]
-    return Extension(name, [*sources], depends=headers, extra_compile_args=flags, optional=True)
+    return Extension(
+        name, [*sources], depends=headers, extra_compile_args=flags, extra_link_args=[*LINKED], optional=True
+    )
 
 
 ZYGOTE = "shimd.zygote._zygote"

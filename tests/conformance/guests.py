@@ -7,10 +7,11 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from tests.clang import CLANG
 from tests.conformance.suite import GUESTS
 
 CACHE = Path(__file__).parents[2] / ".cache" / "conformance"
-COMMAND = ("clang", "--target=wasm32-wasi", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wl,--strip-debug")
+COMMAND = (*CLANG, "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wl,--strip-debug")
 
 
 def compiled(source: Path, define: str | None = None) -> Path:

@@ -6,6 +6,7 @@ import tempfile
 from hashlib import sha256
 from pathlib import Path
 
+from tests.clang import CLANG
 from tests.e2e.images import LINUX, WASI_WASM, Image, image, layer
 
 SOURCE = Path(__file__).parent / "app.c"
@@ -15,7 +16,7 @@ NN = Path(__file__).parent / "nn.c"
 #: Programs that were compiled once: the root tree of Debian 13 (test_trixie.py) has no compiler.
 CACHE = Path(__file__).parents[2] / ".cache/guests"
 _NATIVE = ("gcc", "-static", "-O1", "-s")
-_WASM = ("clang", "--target=wasm32-wasi", "-O1")
+_WASM = (*CLANG, "-O1")
 _LIBRARY = ("gcc", "-shared", "-fPIC", "-O1", "-s")
 NATIVE = "test.invalid/native:1"
 WASM = "test.invalid/wasm:1"

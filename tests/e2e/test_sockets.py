@@ -14,6 +14,7 @@ from typing import IO
 import pytest
 
 from tests import wasmer
+from tests.clang import CLANG
 from tests.components.build import component
 from tests.e2e import images, leftovers
 from tests.e2e.box import Box, Runtime, until, wasm_only
@@ -32,7 +33,7 @@ HELLO = "hello from WebAssembly!\n"
 
 def compiled(source: Path, directory: Path) -> Path:
     program = directory / f"{source.stem}.wasm"
-    subprocess.run(["clang", "--target=wasm32-wasi", "-O1", "-o", program, source], check=True)
+    subprocess.run([*CLANG, "-O1", "-o", program, source], check=True)
     return program
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clang import CLANG
 from tests.e2e import guests, leftovers
 from tests.e2e.box import Box, Runtime
 from tests.e2e.containerd import REPOSITORY, SYSTEM, Containerd, Version, running
@@ -19,6 +20,14 @@ from tests.e2e.images import image, layer, save
 TUTORIAL = (REPOSITORY / "docs/shims.md").read_text()
 STRANGER = Path(__file__).with_name("stranger")
 TEMPLATE = REPOSITORY / "contrib/engine-template"
+#: What a type checker is to say of engines: yes to the first, no to the second.
+TYPED = """from shimd.shim import Engine, RunsInC
+from shimd_echo import EchoEngine
+
+one: Engine[bytes] = EchoEngine()
+two: RunsInC = EchoEngine()
+"""
+UNTYPED = TYPED + "three: Engine[bytes] = object()\n"
 FILES = {"pyproject.toml": "toml", "shimd_pywasm/__init__.py": "python"}
 IMAGE = "test.invalid/stranger:1"
 HELLO = """#include <stdio.h>
@@ -46,7 +55,7 @@ def test_the_template_is_the_tutorials(file: str) -> None:
 def hello(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     directory = tmp_path_factory.mktemp("hello")
     (directory / "hello.c").write_text(HELLO)
-    command = ["clang", "--target=wasm32-wasi", "-Os", "-o", "hello.wasm", "hello.c"]
+    command = [*CLANG, "-Os", "-o", "hello.wasm", "hello.c"]
     subprocess.run(command, check=True, cwd=directory)
     return (directory / "hello.wasm").read_bytes()
 
@@ -120,6 +129,25 @@ def test_an_engine_in_c(environment: Path, echo: Path, arguments: list[str], cod
     command = [str(environment / "bin/shimd"), "run", "--engine", "echo", str(echo), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
+
+
+def mypy(environment: Path, directory: Path, *files: str) -> "subprocess.CompletedProcess[str]":
+    command = [str(environment / "bin/python"), "-m", "mypy", "--strict", f"--cache-dir={directory}/cache", *files]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_its_types_are_checked(environment: Path, tmp_path: Path) -> None:
+    """By what is installed of shimd: ``py.typed`` says that it has types."""
+    pytest.importorskip("mypy")
+    assert next(environment.glob("lib/python*/site-packages/shimd/py.typed")).exists()
+    shutil.copytree(STRANGER, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "typed.py").write_text(TYPED)
+    (tmp_path / "untyped.py").write_text(UNTYPED)
+    right = mypy(environment, tmp_path, "shimd_echo", "typed.py")
+    assert right.returncode == 0, right.stdout + right.stderr
+    wrong = mypy(environment, tmp_path, "untyped.py")
+    assert wrong.returncode == 1
+    assert 'expression has type "object", variable has type "Engine[bytes]"' in wrong.stdout
 
 
 def test_installing_on_a_node(output: dict[str, str], environment: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.clang import CLANG
 from tests.components import build, javascript
 from tests.e2e.containerd import REPOSITORY
 from tests.programs.suite import Program, programs
@@ -146,7 +147,7 @@ def _c(work: Path, source: Mapping[str, str]) -> Path:
     directory = next(path for path in work.iterdir() if path.is_dir())
     (directory / "lacks.c").write_text(source.get("lacks", ""))
     words = [*source["c"].split(), "lacks.c", *source["flags"].split(), "-o", "program.wasm"]
-    _run(["clang", "--target=wasm32-wasi", "-O1", *words], directory)
+    _run([*CLANG, "-O1", *words], directory)
     return directory / "program.wasm"
 
 

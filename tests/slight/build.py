@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shimd.apps.slight.world import interface
 from shimd.engines.slight_names import NAMES
+from tests.clang import CLANG
 from tests.slight.bindings import PRELUDE, Bindings, Export
 
 HERE = Path(__file__).parent
@@ -49,7 +50,7 @@ def _compile(source: Path, header: str, flags: Sequence[str], made: Path) -> Non
     generated = partial.with_suffix(".h")
     generated.write_text(header)
     model = [] if "-DNO_SERVER" in flags else ["-mexec-model=reactor"]
-    command = ["clang", "--target=wasm32-wasi", "-O1", "-Wall", "-Werror", "-Wno-missing-braces", *model, *flags]
+    command = [*CLANG, "-O1", "-Wall", "-Werror", "-Wno-missing-braces", *model, *flags]
     try:
         subprocess.run([*command, "-include", generated, "-o", partial, source], check=True, timeout=120)
         partial.rename(made)

@@ -5,11 +5,15 @@ import os
 import traceback
 from collections.abc import Callable
 
+import pytest
+
 from shimd.linux import libc
 
 
 def inside(action: Callable[[], object]) -> str:
     """What ``action`` returns in a mount namespace of its own, as :func:`reported`."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for a mount namespace")
 
     def act() -> object:
         libc.unshare(libc.CLONE_NEWNS)

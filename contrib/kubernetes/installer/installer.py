@@ -15,6 +15,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 TREE = Path(os.environ.get("SHIMD_TREE", "/opt/shimd"))
 HOST = Path(os.environ.get("SHIMD_HOST", "/host"))
@@ -84,7 +85,7 @@ def is_deleted() -> bool:
         raise
 
 
-def request(method: str, path: str, body: "dict | None" = None) -> dict:
+def request(method: str, path: str, body: "dict[str, Any] | None" = None) -> "dict[str, Any]":
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
     call = urllib.request.Request(f"https://{host}:{port}{path}", method=method)
     call.add_header("Authorization", f"Bearer {(ACCOUNT / 'token').read_text().strip()}")
@@ -92,7 +93,8 @@ def request(method: str, path: str, body: "dict | None" = None) -> dict:
     data = json.dumps(body).encode() if body is not None else None
     context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
     with urllib.request.urlopen(call, data, context=context, timeout=30) as answer:
-        return json.load(answer)
+        response: dict[str, Any] = json.load(answer)
+        return response
 
 
 if __name__ == "__main__":

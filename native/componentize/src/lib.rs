@@ -14,6 +14,9 @@ use wit_component::ComponentEncoder;
 ///
 /// :returns: 0, and ``made`` and ``size`` are the component; 1, and they are the reason, UTF-8. They are the caller's, who
 /// returns them with ``shimd_componentize_free``
+///
+/// # Safety
+/// There are ``length`` bytes at ``wasm``, and ``made`` and ``size`` may be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shimd_componentize(
     wasm: *const u8,
@@ -35,6 +38,8 @@ pub unsafe extern "C" fn shimd_componentize(
     code
 }
 
+/// # Safety
+/// Both are what ``shimd_componentize`` gave, and are returned once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shimd_componentize_free(made: *mut u8, size: usize) {
     drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(made, size)) });

@@ -34,6 +34,9 @@ pub extern "C" fn shimd_wasmer_engine() -> *mut Engine {
 /// Compile the module of ``length`` bytes at ``wasm`` into a file at ``path``.
 ///
 /// :returns: ``DONE``, and the text is the module's facts; ``INVALID`` or ``FAILED``, and why
+///
+/// # Safety
+/// The engine is ours, there are ``length`` bytes at ``wasm``, the path ends with NUL, and ``text`` may be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shimd_wasmer_compile(
     engine: *const Engine,
@@ -53,6 +56,9 @@ pub unsafe extern "C" fn shimd_wasmer_compile(
 /// Map a compiled module, which is trusted, and must not change while it is used.
 ///
 /// :returns: ``DONE``, and ``module`` is set; ``FAILED``, and why
+///
+/// # Safety
+/// The engine is ours, the path ends with NUL, and ``module`` and ``text`` may be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shimd_wasmer_load(
     engine: *const Engine,
@@ -72,6 +78,9 @@ pub unsafe extern "C" fn shimd_wasmer_load(
 /// Run a module to its end on this thread, by an invocation as JSON (``run::Invocation``).
 ///
 /// :returns: the guest's exit code, or ``TRAPPED`` or ``FAILED``, and why
+///
+/// # Safety
+/// Engine and module are ours, the invocation ends with NUL, and ``text`` may be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shimd_wasmer_run(
     engine: *const Engine,
@@ -90,6 +99,8 @@ pub unsafe extern "C" fn shimd_wasmer_run(
     })
 }
 
+/// # Safety
+/// The text is what one of the others gave, and is returned once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shimd_wasmer_free(text: *mut c_char) {
     if !text.is_null() {

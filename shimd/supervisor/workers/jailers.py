@@ -5,11 +5,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, TypeVarTuple
+from typing import Any, Protocol, TypeVarTuple
 
 import anyio
 
@@ -31,9 +31,9 @@ Args = TypeVarTuple("Args")
 
 
 class Tasks(Protocol):
-    """Tasks that live as long as the daemon."""
+    """Tasks that live as long as the daemon. One of anyio's task groups will do."""
 
-    def start_soon(self, function: Callable[[*Args], Awaitable[None]], *args: *Args) -> None: ...
+    def start_soon(self, function: Callable[[*Args], Coroutine[Any, Any, None]], /, *args: *Args) -> object: ...
 
 
 During = Callable[[], Awaitable[None]]

@@ -281,6 +281,7 @@ async def test_a_bad_module_is_one_sentence(server: Server) -> None:
             await server.compiled("(module (func")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a pid namespace")
 async def test_a_compile_worker_is_the_first_of_its_own_pid_namespace(server: Server) -> None:
     """It sees nobody whom it could kill, and nothing that it starts outlives it."""
     reader, writer = os.pipe()  # until this ends, the worker waits for its module

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launcher_rig import Launcher, install_standin
 
 from shimd.launcher.build import build
+from tests.unit.launcher.launcher_rig import Launcher, install_standin
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from launcher_rig import Launcher, wait_dead
 
 from shimd import oci
 from shimd.api.containerd.task.v2 import DeleteResponse
 from shimd.supervisor.task import bundle
+from tests.unit.launcher.launcher_rig import Launcher, wait_dead
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -297,7 +297,9 @@ def test_poststop_hooks_are_run(launcher: Launcher, tmp_path: Path) -> None:
     script = tmp_path / "hook"
     script.write_text(f'#!/bin/sh\necho "$0 $1 $HOOK $(cat)" >>{tmp_path}/log; exit $2\n')
     script.chmod(0o755)
-    hooks = [{"path": str(script), "args": ["hook", str(n), str(n)], "env": [f"HOOK={n}"]} for n in (0, 3)]
+    hooks: list[dict[str, object]] = [
+        {"path": str(script), "args": ["hook", str(n), str(n)], "env": [f"HOOK={n}"]} for n in (0, 3)
+    ]
     hooks += [{"path": "/no/such/hook"}, {"path": "/bin/sleep", "args": ["sleep", "600"], "timeout": 1}]
     spec = {"hooks": {"poststop": hooks}, "annotations": {"a": "b"}}
     (launcher.bundle / "config.json").write_text(json.dumps(spec))

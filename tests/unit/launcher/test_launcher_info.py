@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from launcher_rig import Launcher
 
 from shimd import oci
 from shimd.api.containerd.types import RuntimeInfo
 from shimd.launcher import build
+from tests.unit.launcher.launcher_rig import Launcher
 
 
 def test_info(launcher: Launcher) -> None:

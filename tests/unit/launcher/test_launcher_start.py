@@ -11,7 +11,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from launcher_rig import FLAGS, Launcher, install_standin, wait_dead
+
+from tests.unit.launcher.launcher_rig import FLAGS, Launcher, install_standin, wait_dead
 
 ADDRESS = b"unix:///run/shimd/s/wasmer.sock"
 

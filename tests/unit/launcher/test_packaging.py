@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launcher_rig import Launcher, install_standin
 
 from shimd.launcher.build import ENGINES, default_kind, interpreter_line, shim_names
+from tests.unit.launcher.launcher_rig import Launcher, install_standin
 
 PROJECT = Path(__file__).resolve().parents[3]
 LAUNCHERS = [name for engine in ENGINES for name in shim_names(engine)]

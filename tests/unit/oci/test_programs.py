@@ -9,6 +9,8 @@ import pytest
 from shimd.oci import Process, User
 from shimd.oci.programs import Program, find_program
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for files of others")
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:

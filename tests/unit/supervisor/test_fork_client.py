@@ -32,6 +32,7 @@ async def test_what_a_worker_said_before_its_exit_is_not_lost() -> None:
         assert await worker.receive() is None
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a pid namespace")
 async def test_whoever_is_cancelled_learns_of_the_end_of_its_worker(tmp_path: Path) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     with anyio.CancelScope() as scope:

@@ -52,7 +52,7 @@ class Tasks:
 
     def __init__(self, daemon: Daemon, bundle: Path) -> None:
         self.daemon, self._bundle = daemon, bundle
-        self.service = TaskService(daemon)  # type: ignore[arg-type]
+        self.service = TaskService(daemon)
 
     @property
     def container(self) -> Container:

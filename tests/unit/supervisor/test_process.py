@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_another_death_is_not_taken_for_the_emulated_signal() -> None:
 
 
 @pytest.fixture
-def process() -> Process:
+def process() -> Iterator[Process]:
     """A process with a real, sleeping child for a worker."""
     pid = os.fork()
     if pid == 0:

@@ -6,11 +6,11 @@ from types import FrameType
 
 import anyio
 import pytest
-import ttrpc_support
-from ttrpc_support import Connect, MakePair, Pair
 
 from shimd.ttrpc import Client, Limits, Server, Services
 from shimd.ttrpc.testing import memory_pair
+from tests.unit.ttrpc import ttrpc_support
+from tests.unit.ttrpc.ttrpc_support import Connect, MakePair, Pair
 
 
 @pytest.fixture

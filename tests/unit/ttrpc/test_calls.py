@@ -6,7 +6,6 @@ from typing import Any
 
 import anyio
 import pytest
-from ttrpc_support import Connect, all_kinds, eventually, raw
 
 from shimd.api.containerd.task.v3 import PidsRequest, WaitResponse
 from shimd.ttrpc import (
@@ -20,6 +19,7 @@ from shimd.ttrpc import (
     StatusError,
 )
 from shimd.ttrpc.frames import MAX_DATA
+from tests.unit.ttrpc.ttrpc_support import Connect, all_kinds, eventually, raw
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 from anyio.abc import ByteStream
-from ttrpc_support import Connect, MakePair, all_kinds, answer, eventually, raw, read_frames, request
 
 from shimd.ttrpc import (
     Call,
@@ -19,6 +18,7 @@ from shimd.ttrpc import (
 )
 from shimd.ttrpc.envelope import Response, Status
 from shimd.ttrpc.frames import FrameType
+from tests.unit.ttrpc.ttrpc_support import Connect, MakePair, all_kinds, answer, eventually, raw, read_frames, request
 
 pytestmark = pytest.mark.anyio
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import anyio
 import pytest
-from ttrpc_support import request
 
 from shimd.ttrpc import Call, Client, Code, Method, Server, Services, StatusError, TtrpcError, frames, wire
 from shimd.ttrpc.envelope import Response
 from shimd.ttrpc.frames import FrameReader, FrameType
 from shimd.ttrpc.testing import client_for
+from tests.unit.ttrpc.ttrpc_support import request
 
 pytestmark = [
     pytest.mark.anyio,

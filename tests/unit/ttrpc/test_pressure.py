@@ -5,10 +5,10 @@ from contextlib import suppress
 
 import anyio
 import pytest
-from ttrpc_support import Connect, MakePair, all_kinds, answer, raw, read_frames, request, settled
 
 from shimd.ttrpc import Call, Client, Code, Limits, Method, Server, Services, StatusError, frames
 from shimd.ttrpc.frames import FrameType
+from tests.unit.ttrpc.ttrpc_support import Connect, MakePair, all_kinds, answer, raw, read_frames, request, settled
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import ByteStream, Listener, TaskGroup
-from ttrpc_support import raw, request
 
 from shimd.ttrpc import Call, Client, ConnectionClosed, Method, Server, Services, StatusError
+from tests.unit.ttrpc.ttrpc_support import raw, request
 
 pytestmark = pytest.mark.anyio
 

@@ -102,9 +102,11 @@ def test_what_was_taken_is_sent(opened: Callable[[Opened], Opened]) -> None:
 def test_states(opened: Callable[[Opened], Opened]) -> None:
     one = Tcp().create_tcp_socket("ipv4")
     opened(one)
-    for function in (one.accept, one.start_listen, one.local_address, one.remote_address):
+    wrong: list[Callable[[], object]] = [one.accept, one.start_listen, one.local_address, one.remote_address]
+    for function in wrong:
         refused("invalid-state", function)
-    for function in (one.finish_bind, one.finish_listen, one.finish_connect):
+    idle: list[Callable[[], object]] = [one.finish_bind, one.finish_listen, one.finish_connect]
+    for function in idle:
         refused("not-in-progress", function)
     refused("invalid-argument", one.start_bind, NETWORK, ANY6)
     refused("invalid-argument", one.start_connect, NETWORK, ANY)

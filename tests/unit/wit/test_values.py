@@ -17,6 +17,7 @@ from shimd.wit.compound import UNIT, Enum, Expected, Option, Record, Tuple, Vari
 from shimd.wit.memory import Fault, Handles
 from shimd.wit.resolve import PRIMITIVE, functions
 from shimd.wit.types import Bytes, Handle, ListOf, Type
+from tests.clang import CLANG
 from tests.slight.bindings import PRELUDE, Bindings
 
 STRING, U8, S32, F64 = (PRIMITIVE[name] for name in ("string", "u8", "s32", "float64"))
@@ -182,7 +183,7 @@ def test_layout_is_that_of_a_c_compiler(name: str, tmp_path: Path) -> None:
         source.append(f'_Static_assert(sizeof({kind}) == {ours.result.size}, "{ours.symbol}: size");')
         source.append(f'_Static_assert(_Alignof({kind}) == {ours.result.align}, "{ours.symbol}: alignment");')
     (tmp_path / "layout.c").write_text("\n".join(source))
-    command = ["clang", "--target=wasm32-wasi", "-fsyntax-only", str(tmp_path / "layout.c")]
+    command = [*CLANG, "-fsyntax-only", str(tmp_path / "layout.c")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 

@@ -1,0 +1,22 @@
+"""For all tests."""
+
+import signal
+from types import FrameType
+
+
+def _stay(number: int, frame: FrameType | None) -> None:
+    """As if the signal were ignored."""
+
+
+def be_as_at_a_terminal() -> None:
+    """Let what tests start have the default action for signals that this process was told to ignore.
+
+    ``nohup`` ignores SIGHUP, and a shell SIGINT and SIGQUIT of what it starts in the background. That is inherited by
+    programs, as a handler is not: those that a test ends by such a signal would go on for ever.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _stay)
+
+
+be_as_at_a_terminal()
