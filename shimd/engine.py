@@ -1,4 +1,4 @@
-"""What an engine is: the whole contract between shimd and a WebAssembly runtime.
+"""The contract between shimd and a WebAssembly runtime: all that an engine is.
 
 An engine knows nothing of containerd, OCI or sockets. It is found by its name in the entry points group
 ``shimd.engines`` and used in three kinds of process. (The supervisor asks it for what it knows without its runtime: its
@@ -32,7 +32,7 @@ class InvalidModule(EngineError):
 
 
 class BrokenArtifact(EngineError):
-    """What :meth:`Engine.precompile` once made does not load: it is thrown away and made again."""
+    """An artefact of :meth:`Engine.precompile` does not load: it is thrown away and made again."""
 
 
 class UnsupportedFeature(EngineError):
@@ -118,7 +118,7 @@ class Content:
 
     digest: str = ""
     data: bytes = b""
-    """What it is, if there is no digest."""
+    """The file's bytes, if there is no digest."""
 
 
 class Image(Protocol):
@@ -151,9 +151,10 @@ class Engine(Protocol[ModuleT]):
     name: ClassVar[str]
 
     def version(self) -> str:
-        """What a compiled artefact depends on: engine version, configuration and target. Part of the cache key and of
-        a file name: letters, digits, ``.``, ``-``, ``_``, ``+`` only. Must not import the engine's heavy parts if it
-        can be told otherwise (the supervisor calls it).
+        """Returns the version that compiled artefacts depend on: of the engine, its configuration and the target.
+
+        It is part of the cache's key and of a file name: letters, digits, ``.``, ``-``, ``_``, ``+`` only. It is asked
+        by the supervisor, so it imports no heavy parts of the engine if there is another way.
 
         :raises MissingRuntime: it cannot run on this node
         """
@@ -252,7 +253,7 @@ class RunsApplications(Protocol[ModuleT_co]):
         ...
 
     def load_all(self, artifacts: Mapping[str, Path]) -> ModuleT_co:
-        """As :meth:`Engine.load`, of all modules."""
+        """Load all modules, as :meth:`Engine.load` does one."""
         ...
 
 
@@ -263,7 +264,7 @@ class RunsArtifacts(RunsApplications[ModuleT_co], Protocol[ModuleT_co]):
     def artifact(
         self, image: Image, read: Callable[[str], bytes | None], env: Mapping[str, str]
     ) -> Mapping[str, Layer] | None:
-        """As :meth:`RunsApplications.programs`, which has found nothing: the layers of the modules.
+        """Returns the layers of the modules, where :meth:`RunsApplications.programs` has found nothing.
 
         :returns: ``None`` if the image is no application
         :raises NoApplication: nor anything else that could be run
@@ -281,7 +282,7 @@ class RunsWithoutPython(Protocol):
         ...
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
-        """What that part needs to know of a program, as a block (:mod:`shimd.linux.packed`); called in the
+        """Returns what that part needs to know of a program, as a block (:mod:`shimd.linux.packed`); called in the
         supervisor, where nothing was warmed.
 
         :returns: ``None`` if this program needs Python

@@ -74,7 +74,7 @@ class Internal(ShimdError):
 
 
 class DataLoss(ShimdError):
-    """What was stored is not what is there: a compiled module that does not load."""
+    """Stored data is damaged: a compiled module that does not load."""
 
     code = Code.DATA_LOSS
 

@@ -1,4 +1,4 @@
-"""Where shimd keeps its files, so that several installations live side by side.
+"""The paths of shimd's files, chosen so that several installations live side by side.
 
 Three directories, each overridable from the environment (the launcher hands containerd's environment on):
 ``SHIMD_RUNTIME_DIR`` (sockets, pid file; gone at reboot), ``SHIMD_STATE_DIR`` (what must outlive a reboot: nothing yet)
@@ -27,7 +27,7 @@ def pid_file() -> Path:
 
 
 def launch_socket() -> Path:
-    """Where launchers ask for a task address (see ``shimd/launcher/PROTOCOL.md``)."""
+    """Returns the socket where launchers ask for a task address (see ``shimd/launcher/PROTOCOL.md``)."""
     return runtime_dir() / "launch.sock"
 
 
@@ -52,7 +52,7 @@ def engine_of(path: Path) -> str:
 
 
 def native_root(namespace: str) -> Path:
-    """What ``runc`` keeps about native containers of one containerd namespace."""
+    """Returns the directory where ``runc`` keeps the state of native containers of one containerd namespace."""
     return runtime_dir() / "native" / namespace
 
 

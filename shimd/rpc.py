@@ -63,7 +63,7 @@ def status_of(error: Exception, route: str) -> tuple[int, str]:
 def ttrpc_services(
     implementation: Implementation, aliases: Iterable[str] = ()
 ) -> dict[str, dict[str, Method[Any, Any]]]:
-    """What :class:`shimd.ttrpc.Server` takes.
+    """Returns the services for :class:`shimd.ttrpc.Server`.
 
     :raises TypeError: a method of the service streams; shimd serves such only over gRPC
     """
@@ -79,7 +79,7 @@ def ttrpc_services(
 
 
 class GrpcService:
-    """What :class:`grpclib.server.Server` takes."""
+    """A service for :class:`grpclib.server.Server`."""
 
     def __init__(self, implementation: Implementation, aliases: Iterable[str] = ()) -> None:
         routes = _routes(implementation, aliases)
@@ -98,7 +98,7 @@ def _routes(implementation: Implementation, aliases: Iterable[str]) -> dict[str,
 
 
 class _UnaryStream:
-    """As much of grpclib's stream as the generated code for a unary method uses."""
+    """The part of grpclib's stream that the generated code for a unary method uses."""
 
     __slots__ = ("request", "response")
 

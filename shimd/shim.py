@@ -81,7 +81,7 @@ __all__ = [
 
 
 def launch() -> NoReturn:
-    """For ``[project.scripts]``: ``containerd-shim-NAME-v1 = "shimd.shim:launch"``, called by that name.
+    """Run the launcher, as ``[project.scripts]`` has it: ``containerd-shim-NAME-v1 = "shimd.shim:launch"``.
 
     It becomes the launcher that shimd has installed beside it. ``shimd install`` links that one directly, which saves
     the start of an interpreter a time.

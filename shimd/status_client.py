@@ -44,5 +44,5 @@ async def connected() -> AsyncIterator[StatusStub]:
 
 
 def streamed(items: AsyncIterator[T]) -> "aclosing[AsyncGenerator[T, None]]":
-    """What a stub's streaming method returns, ended with the context."""
+    """Returns the messages of a stub's streaming method, as a context whose end ends the stream."""
     return aclosing(cast(AsyncGenerator[T, None], items))  # it is one, whatever the generated code declares

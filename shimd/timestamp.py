@@ -6,5 +6,5 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def timestamp(nanoseconds: int) -> datetime:
-    """As betterproto2 wants it: an aware datetime, which holds microseconds."""
+    """Returns a time as betterproto2 wants it: an aware datetime, which holds microseconds."""
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)

@@ -1,1 +1,1 @@
-"""What sits on an engine: applications of more than one function, served rather than run."""
+"""Servers that sit on an engine: applications of more than one function, served rather than run."""

@@ -1,4 +1,4 @@
-"""What has a task of its own for as long as it is used."""
+"""A base class for objects that have a task of their own for as long as they are used."""
 
 from abc import ABC, abstractmethod
 from typing import Any, Self

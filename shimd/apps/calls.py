@@ -19,7 +19,7 @@ UNLIMITED = anyio.CapacityLimiter(1 << 20)
 
 
 class Calls:
-    """Of one component, by messages and moments. ``async with`` it, to have instances made ahead."""
+    """The calls of one component, by messages and at moments. ``async with`` it, to have instances made ahead."""
 
     def __init__(self, host: Host, name: str, *, pool: int = 1, concurrency: int = 64) -> None:
         self._host = host
@@ -66,7 +66,7 @@ class Calls:
 
 
 def _reason(value: Any) -> str:
-    """What a guest gives for an error: a case with a text, as a rule."""
+    """Returns the text of a guest's error, which is a case with a text, as a rule."""
     payload = getattr(value, "payload", None)
     return str(payload if payload is not None else getattr(value, "tag", value))
 

@@ -1,4 +1,4 @@
-"""What an app serves, in one event loop, until the first of it ends or a signal ends all."""
+"""Runs an app's services in one event loop, until the first of them ends or a signal ends all."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def hold_signals() -> None:
 
 
 class Work:
-    """What a service waits for, which can be stopped, even before it has begun."""
+    """The task that a service waits for, which can be stopped, even before it has begun."""
 
     def __init__(self) -> None:
         self._stopped = False
@@ -85,7 +85,7 @@ class _Serving:
         self._ending = anyio.Event()
         self.code = 0
         self.error: EngineError | None = None
-        """Of the first that ended."""
+        """The failure of the first that ended."""
 
     async def run(self) -> None:
         with anyio.open_signal_receiver(*SIGNALS) as signals:
@@ -99,7 +99,7 @@ class _Serving:
                 tasks.cancel_scope.cancel()
 
     async def _run(self, service: Service) -> None:
-        """All end with the first, as in Spin."""
+        """Run the services; all end with the first, as in Spin."""
         try:
             code = await service.run()
             if not self._ending.is_set():

@@ -62,11 +62,11 @@ class Cgroup:
 
     @property
     def asks_systemd(self) -> bool:
-        """Whether :meth:`make` has to wait for another process."""
+        """Returns whether :meth:`make` has to wait for another process."""
         return self._unit is not None
 
     def make(self, resources: dict[str, Any]) -> None:
-        """As :meth:`create`."""
+        """Make the cgroup, as :meth:`create` does."""
         made: list[str] = []
         if self._unit is not None:
             self.scope = _scope(self._unit, resources, self._layout)
@@ -87,7 +87,7 @@ class Cgroup:
 
     @property
     def version(self) -> int:
-        """Of the hierarchy that has the controllers."""
+        """The version of the hierarchy that has the controllers."""
         return 2 if self._layout.is_v2 else 1
 
     @property
@@ -146,7 +146,7 @@ class Cgroup:
         self._freezer().ask(False)
 
     def pids(self) -> list[int]:
-        """All processes, threads not among them; those of another pid namespace (which have no number here) neither."""
+        """Returns all processes, but neither threads nor those of other pid namespaces, which have no number here."""
         if not self.directories:
             return []
         text = read_if_there(self.directories[0] + "/cgroup.procs") or ""
@@ -189,7 +189,7 @@ class Cgroup:
         return self.scope is None and all(tree.removed(directory) for directory in self.directories)
 
     def stats(self) -> stats.Readings:
-        """What the kernel has counted."""
+        """Returns the kernel's counters."""
         return stats.read_v2(self.directories[0]) if self.version == 2 else stats.read_v1(self._by_controller)
 
     def oom_count(self) -> int:

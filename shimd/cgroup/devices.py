@@ -1,4 +1,4 @@
-"""Which device nodes a container may use, for version 1's ``devices`` controller.
+"""The device nodes that a container may use, for version 1's ``devices`` controller.
 
 Version 2 has no such controller but an eBPF program per cgroup, which shimd does not make: a WASI guest has no call
 that makes device nodes, the worker's capability to do so is dropped unless the spec keeps it, and what devices are in

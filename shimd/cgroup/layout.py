@@ -1,4 +1,4 @@
-"""Where this node's cgroup hierarchies are mounted: read once, from ``/proc/self/mountinfo`` (proc_pid_mountinfo(5)).
+"""The mount points of this node's cgroup hierarchies, read once from ``/proc/self/mountinfo`` (proc_pid_mountinfo(5)).
 
 - version 2 ("unified"): one hierarchy has all controllers
 - version 1: one hierarchy per controller or few (``cpu,cpuacct``), and ``name=systemd`` that has none

@@ -21,7 +21,7 @@ def relative(path: str, systemd: bool) -> str:
 
 
 def is_systemd(path: str) -> bool:
-    """Whether a ``linux.cgroupsPath`` names a unit of systemd's."""
+    """Returns whether a ``linux.cgroupsPath`` names a unit of systemd's."""
     parts = path.split(":")
     return len(parts) == 3 and parts[0].endswith(".slice") and "/" not in path
 

@@ -1,4 +1,4 @@
-"""How many processors there are for us."""
+"""The number of processors that shimd may use."""
 
 import os
 
@@ -8,7 +8,7 @@ from shimd.cgroup.layout import Layout
 
 
 def processors() -> int:
-    """That this process may use at a time: those that it may run on (sched_setaffinity(2)), within the quotas of its
+    """Returns how many processors this process may use: those of sched_setaffinity(2), within the quotas of its
     cgroup and of those above. At least 1.
     """
     allowed = len(os.sched_getaffinity(0))

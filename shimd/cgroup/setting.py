@@ -15,7 +15,7 @@ class Setting(NamedTuple):
     file: str
     value: str
     optional: bool = False
-    """What a node without the file does anyway (no limit, no weight, nothing allowed)."""
+    """Whether a node without the file behaves so anyway (no limit, no weight, nothing allowed)."""
     instead: "Setting | None" = None
     """To be written where the kernel has no such file."""
 

@@ -112,7 +112,7 @@ def _removed_below(directory: str) -> bool:
 
 
 def removed(directory: str) -> bool:
-    """Whether it is gone now, nothing being in it."""
+    """Returns whether it is gone now, nothing being in it."""
     try:
         os.rmdir(directory)
     except OSError as error:

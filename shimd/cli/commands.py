@@ -175,7 +175,7 @@ _NODE_OPTIONS = (
 
 
 def node_options(command: Any) -> Any:
-    """Of ``install`` and ``uninstall``."""
+    """Add the options of ``install`` and ``uninstall``."""
     for option in reversed(_NODE_OPTIONS):
         command = option(command)
     return command

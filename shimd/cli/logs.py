@@ -133,7 +133,7 @@ async def _follow(files: list[tuple[str, BinaryIO]], ended: anyio.Event, options
 
 
 def _print_app(stream: str, lines: Iterable[bytes], options: Options) -> None:
-    """As it is, like ``cat``: it was meant for a terminal."""
+    """Print an app's output as it is, like ``cat``: it was meant for a terminal."""
     target = sys.stderr.buffer if stream == "stderr" else sys.stdout.buffer
     for text in lines:
         if options.as_json:

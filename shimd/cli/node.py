@@ -61,7 +61,7 @@ def do_uninstall(node: Node, dry_run: bool, restart: bool) -> None:
 
 @contextmanager
 def _checked(plan: Plan, todo: list[Change]) -> Iterator[list[str]]:
-    """All of it done, if the node's containerd can then still read its configuration and the block does not fail; else
+    """Make the changes, if the node's containerd can then read its configuration and the block does not fail; else
     nothing."""
     with changes.applied(todo):
         unchecked = plan.accepted()

@@ -59,7 +59,7 @@ def ago(moment: datetime | None) -> str:
 
 
 def stamp(moment: datetime | None) -> str:
-    """For streams: the local time, to the millisecond, with its offset."""
+    """Returns a stream's timestamp: the local time, to the millisecond, with its offset."""
     return moment.astimezone().isoformat(sep=" ", timespec="milliseconds") if moment else "?"
 
 
@@ -78,7 +78,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """As ``docker ps`` lays it out; of a terminal's width the widest columns give way."""
+    """Lay a table out as ``docker ps`` does; of a terminal's width the widest columns give way."""
     found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in heads:
         found.add_column(head, no_wrap=True, overflow="ellipsis")

@@ -1,4 +1,4 @@
-"""Which guest a thread runs: host functions are shared by all instances of an app, which run on their own threads."""
+"""The guest that a thread runs: host functions are shared by all instances of an app, each on its own thread."""
 
 import threading
 from collections.abc import Iterator

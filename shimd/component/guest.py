@@ -15,7 +15,7 @@ from shimd.component.current import Current
 
 
 class Turn(Protocol):
-    """What a guest has while it computes (:mod:`shimd.wasi.compute_lock`)."""
+    """A guest's permission to compute, which it gives up while it waits (:mod:`shimd.wasi.compute_lock`)."""
 
     def take(self) -> None: ...
 
@@ -30,7 +30,7 @@ class Guest:
         self.context = self.store._context()
         self.table: dict[int, Any] = {}
         self.failure: BaseException | None = None
-        """What a host function raised last; it ended the guest's call."""
+        """The exception that a host function raised last; it ended the guest's call."""
         self.instance: component.Instance
         self.environment: dict[str, str] = {}
         """Variables of this instance, besides the app's."""

@@ -23,7 +23,7 @@ from shimd.component.values import Codec, Err, codec
 from shimd.engine import UnsupportedFeature
 
 Providers = Mapping[str, object]
-"""By the interface's name; with its version where it is not a WASI 0.2 one, all of whose versions are compatible."""
+"""Providers by the interface's name; with its version, but for WASI 0.2, all of whose versions are compatible."""
 
 _WASI_02 = re.compile(r"@0\.2\.\d+$")
 _Function = Callable[..., Any]
@@ -217,7 +217,7 @@ def _missing(name: str) -> _Function:
 
 
 def _implementation(provider: object, name: str) -> _Function | None:
-    """What a function of an interface is in Python."""
+    """Returns the Python callable for a function of an interface."""
     kind, _, rest = name.rpartition("]")
     resource, _, function = rest.rpartition(".")
     match kind:

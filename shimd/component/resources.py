@@ -1,4 +1,4 @@
-"""Which resource types of a component's imports are one and the same: interfaces use each other's by other names."""
+"""Tells which resource types of a component's imports are the same: interfaces use each other's by other names."""
 
 from wasmtime.component import ResourceType
 
@@ -8,7 +8,7 @@ class Resources:
 
     def __init__(self) -> None:
         self._known: list[tuple[ResourceType, ResourceType]] = []
-        """As the component's type has it, and as it is in an instance: the host's, of a number."""
+        """Resource types as the component's type has them, and as an instance has them: the host's, of a number."""
 
     def id_of(self, kind: ResourceType) -> int:
         """The same for the same type, whatever it is called where it is used."""

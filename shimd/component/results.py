@@ -1,4 +1,4 @@
-"""What functions of interfaces give, besides plain values: the vocabulary of hosts, whatever their ABI."""
+"""Results of interfaces' functions, besides plain values: the vocabulary of hosts, whatever their ABI."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -41,13 +41,13 @@ Val = Any
 @dataclass(frozen=True)
 class Codec:
     lift: Callable[[Val], Any]
-    """What a value is in Python; the structure stays its owner's."""
+    """Returns a value as a Python object; the structure stays its owner's."""
     lower: Callable[[Any, Val], None]
     """Write a Python value into a structure, whose owner frees it. Its kind is set last: until then it owns nothing."""
 
 
 def codec(kind: types.ValType, resources: Resources) -> Codec:
-    """How values of a type pass.
+    """Returns the codec for values of a type.
 
     :raises NotImplementedError: a type that preview 2 does not have (streams, futures)
     """

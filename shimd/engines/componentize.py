@@ -26,18 +26,18 @@ REMEDY = (
 
 
 def is_core(binary: bytes, module: "wasmtime.Module") -> bool:
-    """Whether a module uses bindings of the component model: their names are of interfaces, ``a:b/c#d``."""
+    """Returns whether a module uses bindings of the component model: their names are of interfaces, ``a:b/c#d``."""
     names = (*(item.module for item in module.imports), *(item.name for item in module.exports))
     return _DESCRIPTION in binary and name_interfaces(names)
 
 
 def name_interfaces(names: Iterable[str]) -> bool:
-    """Whether some of what a module imports from, or exports, are named as interfaces are."""
+    """Returns whether some of what a module imports from, or exports, are named as interfaces are."""
     return any(INTERFACE.match(name) for name in names)
 
 
 def version() -> str:
-    """Of the package; empty: it is not installed."""
+    """Returns the version of the package; empty: it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -48,7 +48,7 @@ def version() -> str:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """What makes components, opened once; ``None``: the package is not installed."""
+    """Returns the library that makes components, opened once; ``None``: the package is not installed."""
     try:
         import shimd_componentize
     except ImportError:
@@ -57,7 +57,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def component(binary: bytes) -> bytes | None:
-    """Of a core module; ``None``: the package is not installed.
+    """Make a component of a core module; ``None``: the package is not installed.
 
     :raises InvalidModule: it cannot be made one
     """

@@ -1,4 +1,4 @@
-"""What engines of core modules (WASI preview 1) have in common."""
+"""Code that engines of core modules (WASI preview 1) share."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ NO_ENTRY = "takes parameters or gives results; an entry does neither"
 
 
 def load_text_format() -> None:
-    """What :func:`from_text` imports."""
+    """Import what :func:`from_text` uses."""
     import wasmtime  # noqa: F401
 
 
@@ -48,7 +48,7 @@ def as_binary(wasm: bytes, engine: str) -> bytes:
 
 
 def read_facts(path: str) -> dict[str, Any]:
-    """What was noted of a program when it was compiled, from a file of its artefact.
+    """Read the facts that were noted of a program when it was compiled, from a file of its artefact.
 
     :raises OSError, ValueError: it is not there, or broken
     """
@@ -62,7 +62,7 @@ known_facts = lru_cache(maxsize=1024)(read_facts)
 
 
 def check_entry(facts: Mapping[str, Any], entry: str) -> None:
-    """By what was noted when a module was compiled: an app's start is no time for asking again.
+    """Check by the facts noted when a module was compiled: an app's start is no time for asking again.
 
     :param facts: ``problem``, why the module cannot run here, or null; ``exports``, each with why it is no entry, or
         null

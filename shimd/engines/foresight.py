@@ -107,7 +107,7 @@ def _is_a_program(program: Outline, *, slight: bool = False) -> None:
 
 
 def _imports(*modules: str, names: tuple[str, ...] = ("",)) -> Callable[[Outline], bool]:
-    """Whether it imports something of these modules (of any, without one) whose name begins so."""
+    """Returns whether it imports something of these modules (of any, without one) whose name begins so."""
 
     def is_it(program: Outline) -> bool:
         return any((not modules or of in modules) and name.startswith(names) for of, name in program.imports)
@@ -133,7 +133,7 @@ def _is_emscriptens(program: Outline) -> bool:
 
 
 def _is_minified(program: Outline) -> bool:
-    """As Emscripten does it: all imports are of "a", with names of a letter or two."""
+    """Returns whether it is minified as Emscripten does it: all imports are of "a", with names of a letter or two."""
     return bool(program.imports) and all(module == "a" and len(name) <= 2 for module, name in program.imports)
 
 
@@ -177,7 +177,7 @@ def _names(program: Outline) -> list[str]:
 
 
 def _is_core(program: Outline) -> bool:
-    """As :func:`shimd.engines.componentize.is_core`."""
+    """Returns the same as :func:`shimd.engines.componentize.is_core`."""
     described = any(name.startswith("component-type") for name in program.sections)
     names = (*(module for module, _name in program.imports), *program.exports)
     return described and componentize.name_interfaces(names)
@@ -191,7 +191,7 @@ def _component_core(program: Outline, runs_on: str) -> None:
 
 
 def _component(program: Outline, runs_on: str) -> None:
-    """What is imported of others' interfaces may be types alone, which nobody has to give: the linker tells."""
+    """Refuse a component. Imports of others' interfaces may be types alone, which nobody gives: the linker tells."""
     runs_without = not any(map(_is_spins, (name for name, _ in program.imports))) and any(
         name.startswith(_STARTS) for name in program.exports
     )

@@ -126,7 +126,7 @@ def prepare() -> None:
 
 
 def configuration() -> int:
-    """For compiler, loader, validator and executor."""
+    """Returns a configuration for compiler, loader, validator and executor."""
     library = _library()
     made: int = library.ConfigureCreate()
     library.ConfigureCompilerSetOutputFormat(made, _NATIVE)
@@ -155,7 +155,7 @@ def parse(configuration: int, wasm: bytes) -> int:
 
 
 def load(configuration: int, file: str) -> int:
-    """What :func:`compile` has written, or a plain module. It is trusted: its machine code is mapped.
+    """Load what :func:`compile` has written, or a plain module. It is trusted: its machine code is mapped.
 
     :raises Failure: it does not load
     """
@@ -209,7 +209,7 @@ def wasi(arguments: Sequence[str] = (), environment: Sequence[str] = (), directo
 
 
 def exit_code(wasi: int) -> int:
-    """What ``proc_exit`` was called with; 0 if it was not."""
+    """Returns the argument of ``proc_exit``; 0 if it was not called."""
     code: int = _library().ModuleInstanceWASIGetExitCode(wasi)
     return code
 
@@ -241,7 +241,7 @@ def nn_module(name: str) -> int | None:
 
 
 def preload_models(models: str) -> None:
-    """For WASI-NN, as WASMEDGE_WASINN_PRELOAD names them: ``NAME:FORMAT:DEVICE:FILE``."""
+    """Load models for WASI-NN, as WASMEDGE_WASINN_PRELOAD names them: ``NAME:FORMAT:DEVICE:FILE``."""
     _library().PluginInitWASINN((c_char_p * 1)(os.fsencode(models)), 1)
 
 

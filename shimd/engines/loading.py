@@ -1,4 +1,4 @@
-"""What an engine's fork server loads by name, since nothing can be imported once an app is in its container."""
+"""Modules that an engine's fork server loads by name, since nothing can be imported once an app is in its container."""
 
 import sys
 from collections.abc import Iterable

@@ -24,7 +24,7 @@ def engine_names() -> tuple[str, ...]:
 
 @cache
 def engine_reference(name: str) -> str:
-    """What :func:`load_engine` takes.
+    """Returns the engine's reference, for :func:`load_engine`.
 
     :raises InvalidArgument: none is installed under that name
     """
@@ -37,7 +37,7 @@ def engine_reference(name: str) -> str:
 
 
 def installed_version(name: str) -> str:
-    """What :meth:`Engine.version` says now; empty if the node lacks what it runs on.
+    """Returns the current :meth:`Engine.version`; empty if the node lacks what the engine runs on.
 
     :raises InvalidArgument: none is installed under that name
     """
@@ -61,7 +61,7 @@ def engine_version(name: str) -> str:
 
 
 def lacking(name: str) -> MissingRuntime | None:
-    """What the node lacks for an engine that is installed; ``None``: nothing that it knows of."""
+    """Returns what the node lacks for an engine that is installed; ``None``: nothing that the engine knows of."""
     try:
         engine_version(name)
     except FailedPrecondition as error:
@@ -86,7 +86,7 @@ def engine_layers(name: str) -> frozenset[str]:
 
 @cache
 def engine_runs_applications(name: str) -> bool:
-    """Whether its workers find their programs themselves (:class:`RunsApplications`)."""
+    """Returns whether its workers find their programs themselves (:class:`RunsApplications`)."""
     return isinstance(load_engine(engine_reference(name)), RunsApplications)
 
 

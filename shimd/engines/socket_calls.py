@@ -143,7 +143,7 @@ def _constant(store: "wasmtime.Store", value: int) -> "wasmtime.Global":
 def _host_functions(
     store: "wasmtime.Store", wasi: Mapping[tuple[str, str], Any], given: sockets.Sockets
 ) -> dict[tuple[str, str], Any]:
-    """Of the sockets', one for each of WASI's, of the same type."""
+    """Returns a function for sockets for each of WASI's, of the same type."""
     import wasmtime
 
     return {

@@ -66,7 +66,7 @@ _PREFIX, _PRELOAD = "WASMEDGE_", "WASMEDGE_WASINN_PRELOAD"
 class WasmEdgeProgram:
     module: int
     facts: dict[str, Any]
-    """What :func:`check_entry` takes; ``size``, bytes of the compiled form; ``network``, whether it opens sockets;
+    """Facts for :func:`check_entry`; ``size``, bytes of the compiled form; ``network``, whether it opens sockets;
     ``others``, what it imports of modules that are not WASI's, as [module, name]."""
 
 
@@ -77,7 +77,7 @@ class WasmEdgeEngine:
         self._configuration: int | None = None
 
     def version(self) -> str:
-        """With the processor's abilities, which the machine code makes use of."""
+        """Returns the version with the processor's abilities, which the machine code makes use of."""
         return f"{_library_version()}-{_CONFIG}-{platform.machine()}-{zlib.crc32(_abilities()):08x}"
 
     def warm(self) -> None:
@@ -220,7 +220,7 @@ def _library_version() -> str:
 
 
 def _abilities() -> bytes:
-    """Of the first processor, as the kernel names them."""
+    """Returns the abilities of the first processor, as the kernel names them."""
     with open("/proc/cpuinfo", "rb") as file:
         return next((line for line in file if line.startswith((b"flags", b"Features"))), b"")
 

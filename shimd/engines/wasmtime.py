@@ -54,11 +54,11 @@ class WasmtimeProgram:
     program: Any
     component: bool
     facts: dict[str, Any]
-    """Of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or null;
-    ``accepts``, whether it can accept connections."""
+    """Facts of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or
+    null; ``accepts``, whether it can accept connections."""
     artifact: Path
     trampolines: "SocketCalls | None" = None
-    """For a guest that is given sockets."""
+    """The modules around a guest that is given sockets."""
 
 
 class WasmtimeEngine:
@@ -227,7 +227,7 @@ def _sizes() -> str:
 
 
 def _unloaded(artifact: str) -> WasmtimeProgram | None:
-    """Of a program that is not loaded yet; ``None`` if it is not for this engine, or broken."""
+    """Returns a program that is not loaded yet; ``None`` if it is not for this engine, or broken."""
     kinds = [kind for kind in (MODULE, COMPONENT_FILE) if os.path.exists(f"{artifact}/{kind}")]
     if not kinds:
         return None
@@ -267,5 +267,5 @@ def _command(instance: Any, store: "wasmtime.Store") -> Any:
 
 
 def _failed(result: Any) -> bool:
-    """Whether ``result<_, _>`` is its error case."""
+    """Returns whether ``result<_, _>`` is its error case."""
     return getattr(result, "tag", None) == "err"

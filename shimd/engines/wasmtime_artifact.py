@@ -1,4 +1,4 @@
-"""What wasmtime makes of a program: compiled for the one of several engines that will run it, with what is to be known
+"""wasmtime's artefacts: a program compiled for the one of several engines that will run it, with what is to be known
 of it before it starts. And how it is loaded again.
 """
 
@@ -65,7 +65,7 @@ def _exit(code: int) -> None:
 
 
 def load_compiler() -> None:
-    """All that :func:`compile` imports and opens."""
+    """Import and open all that :func:`compile` uses."""
     from wasmtime import component  # noqa: F401
 
     from shimd.engines import (  # noqa: F401
@@ -78,7 +78,7 @@ def load_compiler() -> None:
 
 
 def compile(wasm: bytes, artifact: Path) -> None:
-    """As :meth:`shimd.engine.Engine.precompile`."""
+    """Compile a program, as :meth:`shimd.engine.Engine.precompile` says."""
     import wasmtime
     from wasmtime import component
 
@@ -176,7 +176,7 @@ def load_command(engine: "wasmtime.Engine", artifact: Path) -> Any:
 
 
 def is_server(artifact: Path) -> bool:
-    """Whether it is for :func:`load_server`."""
+    """Returns whether it is for :func:`load_server`."""
     return (artifact / _SERVER).exists()
 
 

@@ -18,5 +18,5 @@ _LAYOUT = 7
 
 
 def version() -> str:
-    """What artefacts depend on, besides wasmtime itself."""
+    """Returns the version of all that artefacts depend on, besides wasmtime itself."""
     return f"{_LAYOUT}-{hashlib.sha256(repr(sorted(SETTINGS.items())).encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""What an ELF file is that is no program (elf(5)): told from its headers, by bounded reads."""
+"""ELF files that are no programs (elf(5)), recognised by their headers, with bounded reads."""
 
 import os
 import struct
@@ -18,7 +18,7 @@ _WASMEDGE = b"\0wasm.code\0"
 
 
 def no_program(fd: int) -> str | None:
-    """What an ELF file is instead of a program; ``None``: it is one, or nobody can tell."""
+    """Returns the kind of an ELF file that is no program; ``None``: it is one, or nobody can tell."""
     try:
         return _no_program(fd)
     except (struct.error, OverflowError, OSError):  # it is not whole, or leads nowhere: who executes it is told

@@ -1,4 +1,4 @@
-"""What a program is, by its first bytes and not by its name."""
+"""The kind of a program, by its first bytes and not by its name."""
 
 import os
 
@@ -20,7 +20,7 @@ class NativeProgram(InvalidArgument):
 
 
 def is_native(fd: int) -> bool:
-    """Whether the file is a program for the host."""
+    """Returns whether the file is a program for the host."""
     return os.pread(fd, 4, 0).startswith(tuple(_NATIVE))
 
 

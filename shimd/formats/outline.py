@@ -1,4 +1,4 @@
-"""What a program says of itself before it is compiled: its imports, exports and custom sections.
+"""The outline of a program that is not compiled yet: its imports, exports and custom sections.
 
 Read from the file without its code, with bounded work whatever the bytes are: sections are found by their headers
 (core specification 3, "Modules"; component-model Binary.md) and only those with names are read. What is broken, or
@@ -23,7 +23,7 @@ _CUSTOM, _CORE_IMPORT, _CORE_EXPORT, _IMPORT, _EXPORT = 0, 2, 7, 10, 11
 class Outline:
     component: bool
     imports: list[tuple[str, str]] = field(default_factory=list)
-    """Of a module: (module, name). Of a component: (interface or function, "")."""
+    """A module's imports are (module, name); a component's, (interface or function, "")."""
     exports: list[str] = field(default_factory=list)
     sections: list[str] = field(default_factory=list)
     """Names of the custom sections, in their order."""
@@ -138,7 +138,7 @@ def _of_module(found: Outline) -> dict[int, Reader]:
 
 
 def _skip_kind(cursor: _Cursor) -> None:
-    """What is imported: function, table, memory, global or tag."""
+    """Skip the kind of an import: function, table, memory, global or tag."""
     match cursor.byte():
         case 0:
             cursor.number()

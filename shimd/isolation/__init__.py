@@ -1,1 +1,1 @@
-"""How a container is shut in: mounts, namespaces, privileges, seccomp. Made at once, or as system calls for later."""
+"""The isolation of a container: mounts, namespaces, privileges, seccomp. Made at once, or as system calls for later."""

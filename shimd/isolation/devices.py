@@ -97,7 +97,7 @@ def _mknod(device: Device, name: str, parent: int) -> None:
 
 
 def _make_and_bind(tree: Tree, device: Device) -> None:
-    """Where device files are of no effect: one in /dev is bound there, and loses its own name."""
+    """Make a device where device files are of no effect: one in /dev is bound there, and loses its own name."""
     dev = tree.open("/dev", os.O_RDONLY | os.O_DIRECTORY)
     try:
         with at(tree, device["path"], directory=False) as target:

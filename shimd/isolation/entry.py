@@ -18,7 +18,7 @@ _LABEL_FD = 301
 def first_calls(
     calls: SystemCalls, process: Process, cgroups: Sequence[str], unified: str | None, *, terminal: bool
 ) -> None:
-    """What comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
+    """Add what comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
     calls.join_cgroup(cgroups, unified)
     privileges.account(calls, process)
     for file, _value in _labels(process):

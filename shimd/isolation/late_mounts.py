@@ -29,16 +29,16 @@ class LateMounts:
         self._steps = calls
         self._first = first_fd
         self._points: dict[str, str] = {}
-        """Where what is mounted, of the kinds above."""
+        """The types of the mounts of these kinds, by their mount points."""
         self.fds: list[int] = []
 
     def takes(self, fstype: str, destination: str) -> bool:
-        """Whether a mount is one of these, or must come after them, in one or over it."""
+        """Returns whether a mount is one of these, or must come after them, in one or over it."""
         path = normal(destination)
         return fstype in _TYPES or self.holds(path) or any(within(point, path) for point in self._points)
 
     def holds(self, path: str) -> bool:
-        """Whether a path lies in one of these."""
+        """Returns whether a path lies in one of these."""
         return any(within(normal(path), point) for point in self._points)
 
     def mount(self, mount: Mount, options: MountOptions) -> None:
@@ -74,7 +74,7 @@ class LateMounts:
         self._steps.add("move_mount", number, b"", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH, says=says)
 
     def mask(self, root: int, path: str) -> None:
-        """As :func:`shimd.isolation.mounts.hide` does, what /proc has on every node of this kernel.
+        """Mask a path in /proc as :func:`shimd.isolation.mounts.hide` does, if this kernel has it.
 
         :param root: the root file system, of which /dev/null is the mask of files
         :raises InvalidArgument: that is something else

@@ -1,4 +1,4 @@
-"""What a process may do: user, capabilities, limits, no_new_privs, seccomp — taken away in an order that still works,
+"""Privileges of a process: user, capabilities, limits, no_new_privs, seccomp — taken away in an order that still works,
 as calls that it makes itself (:mod:`shimd.protocol.system_calls`).
 
 What only a capability of the host's forbids (CAP_SYS_RESOURCE may be missing) is a warning, as with containerd's

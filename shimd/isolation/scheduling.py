@@ -1,4 +1,4 @@
-"""How the kernel treats a process: scheduler, I/O priority, personality, memory policy and processors, as calls.
+"""The kernel's treatment of a process: scheduler, I/O priority, personality, memory policy, processors, as calls.
 
 Taken before its privileges are: most of it needs them. Values are those of <linux/sched.h>, <linux/ioprio.h>,
 <linux/personality.h> and <linux/mempolicy.h>; what makes no sense together is the kernel's to refuse.

@@ -56,7 +56,7 @@ def refuse_listener(spec: Spec) -> None:
 
 
 def seccomp_flags(spec: Spec) -> int:
-    """Of the spec's profile, for seccomp(2).
+    """Returns the flags of the spec's profile, for seccomp(2).
 
     :raises InvalidArgument: one is unknown
     """

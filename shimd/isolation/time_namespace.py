@@ -14,7 +14,7 @@ _OFFSETS = "/proc/self/timens_offsets"
 
 
 def time_namespace(spec: Spec) -> int | None:
-    """That of a container, opened; ``None``: it asks for none.
+    """Open the time namespace of a container; ``None``: it asks for none.
 
     :raises InvalidArgument: it cannot be made as it is asked for, or is none
     :raises Unimplemented: this kernel has none

@@ -75,7 +75,7 @@ class Tree:
         return links
 
     def _link(self, directory: list[str], name: str) -> str | None:
-        """What a link says; ``None``: it is none."""
+        """Returns the target of a symbolic link; ``None``: it is none."""
         above = self.open("/".join(directory), os.O_PATH | os.O_DIRECTORY)
         try:
             return os.readlink(name, dir_fd=above)
@@ -87,7 +87,7 @@ class Tree:
             os.close(above)
 
     def _make(self, directory: list[str], name: str, is_directory: bool) -> bool:
-        """Whether it was not there."""
+        """Returns whether it was not there."""
         above = self.open("/".join(directory), os.O_PATH | os.O_DIRECTORY)
         try:
             if is_directory:
@@ -111,7 +111,7 @@ class Tree:
         return "/" + path[len(root) :].lstrip("/")
 
     def reopen(self, place: str) -> int:
-        """What is mounted at a place.
+        """Open what is mounted at a place.
 
         :raises OSError: ELOOP: somebody has put a link there
         """
@@ -138,7 +138,7 @@ class at:
     def __init__(self, tree: Tree, destination: str, directory: bool) -> None:
         self._fd = tree.make(destination, directory)
         self.path = f"/proc/self/fd/{self._fd}"
-        """As mount(2) takes it."""
+        """The path for mount(2)."""
         try:
             self.place = tree.place(self._fd)
             tree.check(destination, self.place)

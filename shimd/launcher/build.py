@@ -48,7 +48,7 @@ def build(directory: Path, version: str, kind: str | None = None, engines: Itera
 
 
 def shim_names(engine: str) -> list[str]:
-    """What containerd may look for, the one that ``shimd install`` configures first."""
+    """Returns the names that containerd may look for, the one that ``shimd install`` configures first."""
     return [f"containerd-shim-{engine}-v{version}" for version in VERSIONS.get(engine, (1,))]
 
 
@@ -102,7 +102,7 @@ def _run(command: list[str]) -> None:
 
 
 def interpreter_line(python: str) -> str:
-    """How a script begins that an interpreter at this path runs, with ``-IS``.
+    """Returns the first lines of a script that an interpreter at this path runs, with ``-IS``.
 
     By way of the shell where the kernel would cut the path, at a space or for its length: the shell executes what is
     a string to Python (pip does the same).

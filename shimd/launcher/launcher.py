@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def run(program: str, argv: "list[str]") -> bytes:
-    """What is to be printed on stdout."""
+    """Returns what is to be printed on stdout."""
     prefix, _, name = program.partition("containerd-shim-")
     engine, _, version = name.rpartition("-v")
     if prefix or not engine or not version.isdigit():
@@ -401,7 +401,7 @@ def thaw(directory: str) -> None:
 
 
 def remove_tree(directory: str) -> None:
-    """What runc (or another) would remove if it were asked; it need not be there any more."""
+    """Remove what runc (or another) would if it were asked; it need not be there any more."""
     try:
         with posix.scandir(directory) as entries:
             children = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]

@@ -1,4 +1,4 @@
-"""What a worker does about cgroups: it moves into its container's. Imports nothing, for its memory's sake."""
+"""Moves a worker into its container's cgroups. Imports nothing, for the worker's memory's sake."""
 
 import os
 from collections.abc import Sequence

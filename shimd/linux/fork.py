@@ -69,7 +69,7 @@ def fork(flags: int = 0, cgroup: int | None = None) -> int:
 
 
 def _thread_id_address() -> int:
-    """Where the C library keeps this thread's id, which the kernel has to write anew in the child.
+    """Returns the address of the C library's copy of this thread's id, which the kernel has to write anew in the child.
 
     glibc keeps it just before the list of robust futexes, whose place the kernel tells.
     """

@@ -26,7 +26,7 @@ def memory_file(name: str, data: bytes, flags: int = 0) -> int:
 
 
 def read_file(fd: int) -> bytes:
-    """All of a file, whatever its offset."""
+    """Returns the whole of a file, whatever its offset."""
     with open(fd, "rb", closefd=False) as file:
         file.seek(0)
         return file.read()

@@ -59,7 +59,7 @@ class _Packer:
         return at
 
     def finished(self) -> tuple[list[int], list[int]]:
-        """All words, and at which offsets pointers are."""
+        """Returns all words, and the offsets at which pointers are."""
         words, pointers = self._words, []
         for index, items in self._lists:  # grows meanwhile
             words[index] = len(words) * _WORD

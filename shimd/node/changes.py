@@ -19,9 +19,9 @@ class Change:
     text: str | None = None
     link: str | None = None
     backup: bool = False
-    """What was there before is kept beside it, as ``NAME.before-shimd``."""
+    """Whether what was there is kept next to it, as ``NAME.before-shimd``."""
     follow: bool = False
-    """If it is a link, the file is meant that it leads to; else a link makes way."""
+    """Whether the file is changed that a link leads to; else the link is replaced."""
     prune: bool = False
     """Its directory goes with it, if nothing else is in there."""
 
@@ -40,7 +40,7 @@ class Change:
         return self.text is None and self.link is None
 
     def diff(self) -> str:
-        """As ``diff -u`` shows it."""
+        """Returns the change as ``diff -u`` shows it."""
         name = str(self.path)
         if self.link is not None:
             return f"+ {name} → {self.link}\n"
@@ -81,7 +81,7 @@ class Change:
 
 @contextmanager
 def applied(changes: Sequence[Change]) -> Iterator[None]:
-    """All of them; if one cannot be, or the block fails, all is put back as it was.
+    """Make all changes; if one fails, or the block does, all is put back as it was.
 
     :raises FailedPrecondition: a file cannot be written
     """
@@ -117,7 +117,7 @@ def read(path: Path) -> str | None:
 
 
 def copy_of(path: Path) -> Path:
-    """Where a file is kept before its first change."""
+    """Returns the path where a file is kept before its first change."""
     return path.with_name(f"{path.name}.before-shimd")
 
 

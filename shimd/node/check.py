@@ -1,4 +1,4 @@
-"""Whether the node's own containerd takes its configuration: asked before it is restarted, not after."""
+"""Asks the node's own containerd whether it takes its configuration: before it is restarted, not after."""
 
 import os
 import re
@@ -89,7 +89,7 @@ def _program(config: Config, root: Path) -> Program | None:
 
 
 def _executable(address: str) -> str | None:
-    """Of the containerd that answers there; none if it ends meanwhile, or is not for us to look at."""
+    """Returns the program of the containerd that answers there; none if it ends meanwhile, or may not be looked at."""
     found = process(address)
     try:
         return os.readlink(found / "exe") if found else None
@@ -98,7 +98,7 @@ def _executable(address: str) -> str | None:
 
 
 def _check_base(config: Config, version: subprocess.CompletedProcess[str]) -> None:
-    """Whether k3s or rke2 has the template that ours is built upon: by the containerd that it brings.
+    """Check, with the containerd that k3s or rke2 brings, that it has the template that ours is built upon.
 
     :raises FailedPrecondition: it has not, and would not start
     :raises subprocess.CalledProcessError: it does not tell
@@ -126,7 +126,7 @@ def process(address: str) -> Path | None:
 
 @contextmanager
 def _file(config: Config, root: Path, runtimes: Sequence[str]) -> Iterator[Path]:
-    """What containerd is to read: a copy, if it will be another than the file that there is."""
+    """Yield the file that containerd is to read: a copy, if it will be another than the file that there is."""
     text = effective(config, runtimes) if config.template else read(config.main) or ""
     seen = text if root == Path("/") else _IMPORTS.sub(lambda found: found[1] + _below(root, found[2]), text)
     if seen == read(config.main):

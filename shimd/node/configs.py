@@ -1,4 +1,4 @@
-"""Which file of containerd's configuration gets the block, on whose node.
+"""Finds the file of containerd's configuration that gets the block, and whose node it is.
 
 Measured, with containerd 1.6.20, 1.7.24 and 2.4.2: 1.x replaces a plugin's whole section by that of a file named in
 ``imports``: the last one that has it is the one to be edited. 2.x merges them, key by key, so that a drop-in may hold
@@ -38,7 +38,7 @@ class Config:
     version: int
     """0: the distribution has not written its configuration yet."""
     main: Path
-    """What containerd is given."""
+    """The file that containerd is given."""
     distribution: Distribution = PLAIN
     template: bool = False
     """Go's template of a TOML file, not TOML itself."""
@@ -47,11 +47,11 @@ class Config:
     detected: Path | None = None
     """A file of which the distribution writes tables for the runtimes that it finds on the node."""
     others: tuple[Path, ...] = ()
-    """Where another version of the distribution, or of shimd, would have had the block."""
+    """The files that another version of the distribution, or of shimd, would have written the block to."""
     disabled: bool = False
-    """Of version 1, without the CRI plugin, as Docker's packages have it: nobody there reads runtimes."""
+    """Whether the CRI plugin is off, as Docker's packages have it: nobody there reads runtimes."""
     brings_runc: bool = True
-    """Of version 2: whether runc is lost if the block names only others."""
+    """Whether runc is lost if the block names only others; in version 2."""
 
 
 def find(root: Path, config: Path | None = None) -> Config:
@@ -69,7 +69,7 @@ def find(root: Path, config: Path | None = None) -> Config:
 
 
 def _whose(root: Path, config: Path | None) -> Distribution:
-    """Of a file that is named: whose it is by its place, or by its first line."""
+    """Returns the distribution that a named file belongs to, by its path or by its first line."""
     if config is None:
         return next((each for each in DISTRIBUTIONS if each.is_on(root)), PLAIN)
     maker = _RENDERED.search((read(config) or "")[:200])
@@ -150,7 +150,7 @@ def table(path: Path, text: str) -> dict[str, Any]:
 
 
 def _version(path: Path, table: Mapping[str, Any]) -> int:
-    """Of a file that is not there, 2: every containerd reads that."""
+    """Returns the file's version; without a file 2, which every containerd reads."""
     version = table.get("version", 1 if table else 2)
     if version not in PLUGINS:
         raise InvalidArgument(f"{path}: version {version} of containerd's configuration is not known (2 to 4 are)")

@@ -81,12 +81,12 @@ def _without_block(path: Path) -> list[Change]:
 
 
 def _heads() -> list[str]:
-    """What we write before the block of a file that was not there."""
+    """Returns the lines before the block in a file that was not there."""
     return [_BASE, *(f"{_OURS}version = {version}\n" for version in PLUGINS)]
 
 
 def notes(config: Config, runtimes: Sequence[str]) -> list[str]:
-    """What an operator should know of runtimes that are left alone: a sentence for each."""
+    """Returns notes for the operator on runtimes that are left alone: a sentence for each."""
     if config.disabled:
         return [
             f"{config.path} turns containerd's CRI plugin off: it is left as it is; Docker and ctr need nothing there"
@@ -101,7 +101,7 @@ def notes(config: Config, runtimes: Sequence[str]) -> list[str]:
 
 
 def effective(config: Config, runtimes: Sequence[str]) -> str:
-    """What a template becomes: its last rendering, with those of the block's tables that it lacks."""
+    """Returns the rendering of a template: its last one, with those of the block's tables that it lacks."""
     main, _ours = block.split(config.main, read(config.main) or "")
     _text, tables = block.split(config.path, read(config.path) or "")
     found = _runtimes(config, table(config.main, main))
@@ -110,7 +110,7 @@ def effective(config: Config, runtimes: Sequence[str]) -> str:
 
 
 def uses_base(config: Config) -> bool:
-    """Whether a template includes the distribution's own."""
+    """Returns whether a template includes the distribution's own."""
     return config.template and bool(_INCLUDES_BASE.search(read(config.path) or ""))
 
 
@@ -127,7 +127,7 @@ def _theirs(config: Config, text: str, old: str, detected: Runtimes) -> set[str]
 
 
 def _is_configured(config: Config, name: str, others: Runtimes) -> bool:
-    """Whether an operator has done it already."""
+    """Returns whether an operator has done it already."""
     if name not in others:
         return False
     if (found := _type(others[name])) != runtime_type(name):
@@ -145,7 +145,7 @@ def runtime_type(name: str) -> str:
 
 
 def _others(config: Config, text: str) -> Runtimes:
-    """What an operator has configured."""
+    """Returns the runtimes that an operator has configured."""
     found = {name: each for path in config.rest for name, each in _runtimes(config, parsed(path)).items()}
     return found if config.template else {**found, **_runtimes_in(config, text)}
 
@@ -167,7 +167,7 @@ def _runtimes(config: Config, found: Any) -> Runtimes:
 
 
 def _names(config: Config, text: str) -> list[str]:
-    """Of the tables in a text that may be a template."""
+    """Returns the names of the tables in a text that may be a template."""
     pattern = _HEADER.replace("{plugin}", re.escape(PLUGINS[config.version or 3]))
     return [found["name"] for found in re.finditer(pattern, text, re.MULTILINE)]
 
@@ -211,7 +211,7 @@ def _runtime(config: Config, name: str, systemd: bool) -> str:
 
 
 def _check(config: Config, text: str, runtimes: Sequence[str]) -> None:
-    """What we are about to write must say what we mean."""
+    """Check that what we are about to write says what we mean."""
     try:
         found = _runtimes_in(config, text)
     except InvalidArgument as error:

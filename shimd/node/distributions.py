@@ -31,14 +31,14 @@ class Distribution:
     """A directory whose files it takes over into its configuration itself (k0s)."""
 
     def is_on(self, root: Path) -> bool:
-        """Whether the node below ``root`` has it."""
+        """Returns whether the node below ``root`` has it."""
         if self.renders:
             return below(root, self.config).parent.is_dir()
         return any(below(root, path).exists() for path in (self.config, self.dropins) if path)
 
 
 def below(root: Path, path: str) -> Path:
-    """Where the node's path is for us, if it does not say that itself."""
+    """Returns the node's path as we see it, if it does not say that itself."""
     return Path(path) if Path(path).is_relative_to(root) else root / path.lstrip("/")
 
 

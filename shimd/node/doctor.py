@@ -44,7 +44,7 @@ class Finding:
     level: Literal["ok", "warning", "problem"]
     found: str
     remedy: str = ""
-    """What to do about it; empty if there is nothing to be done."""
+    """The remedy; empty if there is nothing to be done."""
 
 
 def examine() -> list[Finding]:
@@ -115,7 +115,7 @@ def _native() -> Iterator[Finding]:
 
 
 def _brought() -> str:
-    """Where distributions have their programs, as a PATH."""
+    """Returns the directories of distributions' programs, as a PATH."""
     return os.pathsep.join(each.programs for each in DISTRIBUTIONS)
 
 
@@ -177,7 +177,7 @@ def _launchers() -> Iterator[Finding]:
 
 
 def _configuration() -> Iterator[Finding]:
-    """What Kubernetes needs; ``ctr`` does without."""
+    """Check the configuration, which Kubernetes needs; ``ctr`` does without."""
     command = _containerd_command()
     if command is None:
         return

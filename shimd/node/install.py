@@ -32,16 +32,16 @@ _EXEC = "ExecStart=/usr/local/bin/shimd serve"
 
 @dataclass(frozen=True)
 class Node:
-    """What is set up: the machine below ``root``, for the programs in ``programs``."""
+    """A node to set up: the machine below ``root``, for the programs in ``programs``."""
 
     root: Path = Path("/")
     bin_dir: Path = Path("/usr/local/bin")
-    """Where containerd looks for shims, as seen on the node."""
+    """The directory where containerd looks for shims, as seen on the node."""
     config: Path | None = None
     """containerd's configuration, if it is not where it usually is."""
     runtimes: Sequence[str] = field(default_factory=engine_names)
     programs: Path = Path(sys.argv[0]).resolve().parent
-    """Where shimd and its launchers are installed; not where a link to it is, which may be ours."""
+    """The directory where shimd and its launchers are installed; not where a link to it is, which may be ours."""
 
     @property
     def is_this_machine(self) -> bool:
@@ -49,13 +49,13 @@ class Node:
 
     @property
     def has_systemd(self) -> bool:
-        """Whether there is a systemd that can be told of units."""
+        """Returns whether there is a systemd that can be told of units."""
         return self.is_this_machine and Path("/run/systemd/system").is_dir()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be changed on a node, and what is to be known of it."""
+    """The changes to a node, and notes on it for the operator."""
 
     node: Node
     config: containerd.Config
@@ -107,7 +107,7 @@ class Plan:
 
 
 def install(node: Node) -> Plan:
-    """All that is to be there on a node that is set up.
+    """Returns the plan that sets a node up.
 
     :raises ShimdError: something of it cannot be had; nothing was changed
     """
@@ -121,7 +121,7 @@ def install(node: Node) -> Plan:
 
 
 def uninstall(node: Node) -> Plan:
-    """All that :func:`install` has put there, gone."""
+    """Returns the plan that removes all that :func:`install` has made."""
     config = _config(node)
     links = [change for change in _links(node) if _is_ours(change)]
     units = [change for change in _units(node, config) if _is_a_shimds(change.path)]
@@ -174,7 +174,7 @@ def _check_units(units: Sequence[Change]) -> None:
 
 
 def _is_a_shimds(unit: Path) -> bool:
-    """Whether it says so, of whatever version: that it runs ``shimd serve``, or listens where launchers ask.
+    """Returns whether it says so, of whatever version: that it runs ``shimd serve``, or listens where launchers ask.
     A link that leads nowhere is nobody's."""
     if unit.is_symlink() and not unit.exists():
         return True
@@ -190,7 +190,7 @@ def _is_of_a_shimd(path: Path) -> bool:
 
 
 def _program(node: Node, name: str) -> Path:
-    """What a launcher's link leads to. It serves the engine that it is called by, so others' engines need none."""
+    """Returns the target of a launcher's link. It serves the engine by whose name it is called, so others need none."""
     own = ["shimd", *(shim for engine in ENGINES for shim in shim_names(engine))]
     return node.programs / (name if name in own else shim_names(ENGINES[0])[0])
 
@@ -215,7 +215,7 @@ def _unit(node: Node, name: str, config: containerd.Config) -> str:
 
 
 def _fitted(unit: str, node: Node, distribution: Distribution) -> str:
-    """With the paths of this installation, and those of a distribution that brings its own runc."""
+    """Returns a unit with the paths of this installation, and those of a distribution that brings its own runc."""
     own = f"\nEnvironment=PATH={PATH}:{distribution.programs}" if distribution != PLAIN else ""
     before = "".join(f"Before={service}.service\n" for service in distribution.services)
     unit = unit.replace("Before=containerd.service\n", before)
@@ -223,7 +223,7 @@ def _fitted(unit: str, node: Node, distribution: Distribution) -> str:
 
 
 def _quoted(program: Path) -> str:
-    """As one word of a unit (systemd.syntax(7), "Quoting"; systemd.unit(5), "Specifiers").
+    """Returns a text as one word of a unit (systemd.syntax(7), "Quoting"; systemd.unit(5), "Specifiers").
 
     :raises FailedPrecondition: systemd executes nothing at such a path
     """

@@ -131,7 +131,7 @@ INITS = ("/sbin/docker-init", "/sbin/tini")
 
 
 def has_create_hooks(spec: Spec) -> bool:
-    """Whether there are hooks to be run once a container's namespaces are there, and before its root is all it sees."""
+    """Returns whether there are hooks to run between the making of a container's namespaces and pivot_root."""
     hooks = spec.get("hooks", {})
     return bool(hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer"))
 
@@ -169,7 +169,7 @@ def load_spec(bundle: Path) -> Spec:
 
 
 def _without_init(spec: Spec) -> Spec:
-    """As if ``docker run --init`` had not been said (nerdctl's neither), which mounts a native program and has it run
+    """Returns the spec without ``docker run --init`` (nerdctl's too), which mounts a native program and has it run
     the image's: a worker is the init process that is asked for. A native container's runtime has its own copy."""
     args = spec["process"]["args"]
     mounts = spec.get("mounts", [])
@@ -191,7 +191,7 @@ def check_process(process: Any, where: str) -> None:
 
 
 def _check_needed(process: Any, where: str) -> None:
-    """What every container has."""
+    """Check that the fields are there that every container has."""
     if not isinstance(process, dict):
         raise InvalidArgument(f"{where}: process is missing")
     args = process.get("args")

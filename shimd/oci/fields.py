@@ -179,13 +179,13 @@ class Verdict(StrEnum):
     APPLIED = "applied"
     REFUSED = "refused"
     ELSEWHERE = "elsewhere"
-    """For other systems, or other kinds of containers."""
+    """The field is for other systems, or other kinds of containers."""
 
 
 @dataclass(frozen=True)
 class Row:
     name: str
-    """With braces, as in the table."""
+    """The name, with braces, as in the table."""
     kind: str
     needed: bool
     verdict: Verdict
@@ -193,7 +193,7 @@ class Row:
 
     @property
     def fields(self) -> list[str]:
-        """All that the name stands for."""
+        """The names of all fields that it stands for."""
         return list(_expanded(self.name))
 
 
@@ -224,7 +224,7 @@ class _Field:
     kind: str
     inner: dict[str, "_Field"] = field(default_factory=dict)
     needs: list[str] = field(default_factory=list)
-    """Of those."""
+    """The fields among those that must be there."""
 
 
 def _whole(low: int, high: int) -> Callable[[Any], bool]:
@@ -400,5 +400,5 @@ def _is_there(value: Any, parts: list[str]) -> bool:
 
 
 def names() -> list[str]:
-    """Of all fields, as ``a.b[].c``; what a map has for each of its keys as ``a.*``."""
+    """Returns the names of all fields, as ``a.b[].c``; what a map has for each of its keys as ``a.*``."""
     return list(chain.from_iterable(row.fields for row in TABLE))

@@ -1,4 +1,4 @@
-"""Who a process is to the file system alone (credentials(7), "filesystem user ID"): the kernel itself says what another
+"""A process's identity to the file system (credentials(7), "filesystem user ID"): the kernel itself says what another
 user may have, by modes, access control lists and the directories on the way."""
 
 import os

@@ -14,7 +14,7 @@ _FORM = re.compile(r"tcp:(?:(?:(?P<v4>[^:\[\]]+)|\[(?P<v6>[^\[\]]+)\]):)?(?P<por
 
 
 class Address(NamedTuple):
-    """Where a TCP socket listens."""
+    """The address at which a TCP socket listens."""
 
     host: str
     """An IP address; empty: all of them."""
@@ -22,7 +22,7 @@ class Address(NamedTuple):
 
 
 def wanted(spec: oci.Spec) -> list[Address]:
-    """What a container's annotations ask for. In a pod they are those of all its containers, so that
+    """Returns the addresses that annotations ask for. In a pod they are those of all its containers, so that
     ``shimd.io/listen.NAME`` is for the one of that name.
 
     :raises InvalidArgument: the value is not a list of addresses

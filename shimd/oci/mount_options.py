@@ -87,7 +87,7 @@ class MountOptions:
         self.flags = 0
         self.propagation: list[int] = []
         self.copy_up = "tmpcopyup" in options
-        """Of a tmpfs: whether it begins with what was there."""
+        """Whether a tmpfs begins with what was there."""
         self.recursive = 0
         self.recursive_clear = 0
         self.is_recursive = False
@@ -133,7 +133,7 @@ def refuse_options(spec: Spec) -> None:
 
 
 def bind_flags(real: str) -> int:
-    """What a bind mount of a path of the node's gets whatever is asked for; a volume's device files are nobody's."""
+    """Returns the flags of every bind mount of a node's path, whatever is asked for: its devices are unusable."""
     if within(real, "/proc"):
         return PROC
     return 0 if within(real, "/dev") else libc.MS_NODEV

@@ -1,4 +1,4 @@
-"""Which file ``args[0]`` names, and how it is opened: as the container would find it, and only if it is a file.
+"""Finds and opens the file that ``args[0]`` names, as the container would find it, and only if it is a file.
 
 What is wrong with it is said in runc's words, since others read them: Docker derives the exit codes 127 and 126 from
 "executable file not found", "no such file or directory", "is a directory" and "permission denied".
@@ -22,10 +22,10 @@ _NONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP, e
 
 
 class Program(NamedTuple):
-    """What ``args[0]`` names."""
+    """The program that ``args[0]`` names."""
 
     path: str
-    """Where it is, or was looked for last."""
+    """The path where it is, or was looked for last."""
     file: int | None
     """Opened; ``None``: it is not there, or not for this user. An image's layer may hold it."""
     missing: str = ""
@@ -39,7 +39,7 @@ def split_entry(arg: str) -> tuple[str, str]:
 
 
 def candidates(program: str, process: Process) -> list[str]:
-    """Where a program may be: as it stands if it names a directory, else in PATH, then in the working directory."""
+    """Returns the paths of a program: as it stands if it has a slash, else in PATH, then in the working directory."""
     if "/" in program:
         return [os.path.join(process["cwd"], program)]
     path = next((item[5:] for item in process.get("env", []) if item.startswith("PATH=")), _DEFAULT_PATH)
@@ -61,7 +61,7 @@ def find_program(root: int, process: Process) -> Program:
 
 
 def _on_files(process: Process) -> User:
-    """Who a process is to files: root itself, if it keeps root's capabilities."""
+    """Returns a process's user to files: root itself, if it keeps root's capabilities."""
     kept = process.get("capabilities", {}).get("effective", [])
     return {} if _OVERRIDE.intersection(kept) else process.get("user", {})
 

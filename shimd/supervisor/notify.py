@@ -8,7 +8,7 @@ _FIRST_FD = 3
 
 
 def ready() -> None:
-    """All sockets are bound: units ordered after this one may start, a waiting launcher may ask."""
+    """Tell systemd that all sockets are bound: units ordered after this one may start, a waiting launcher may ask."""
     notify(READY="1")
 
 

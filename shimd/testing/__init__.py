@@ -1,3 +1,3 @@
-"""For authors of engines: ``pytest --shimd-engine=NAME`` holds an engine that is installed to the contract of
+"""Tests for authors of engines: ``pytest --shimd-engine=NAME`` holds an engine that is installed to the contract of
 :mod:`shimd.shim`.
 """

@@ -1,4 +1,4 @@
-"""What :mod:`shimd.shim` asks of an engine: ``pytest --shimd-engine=NAME``, and each of shimd's own in its suite."""
+"""The tests of :mod:`shimd.shim`'s contract: ``pytest --shimd-engine=NAME``, and each of shimd's own in its suite."""
 
 import os
 import signal
@@ -61,7 +61,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _of_modules() -> list[str]:
-    """All engines that can run here, but those that run applications of several modules."""
+    """Returns all engines that can run here, but those that run applications of several modules."""
     return [
         name
         for name in engine_names()

@@ -17,7 +17,7 @@ from shimd.worker.compile import load_compiler
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a child: its exit code, or minus the signal that ended it, and what it wrote."""
+    """The outcome of a child: its exit code, or minus the signal that ended it, and what it wrote."""
 
     code: int
     out: str

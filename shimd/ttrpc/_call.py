@@ -95,7 +95,7 @@ class RunningCall:
 
 
 def _scope(method: Method[Any, Any], call: Call) -> anyio.CancelScope | None:
-    """For calls that may have to be ended before their handler returns; others are spared the microseconds."""
+    """Returns a scope for calls that may have to be ended early; others are spared the microseconds."""
     if call.deadline is not None:
         return anyio.CancelScope(deadline=call.deadline)
     return anyio.CancelScope() if method.client_streaming or method.server_streaming else None

@@ -83,7 +83,7 @@ class Client:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection has ended: all calls from now on fail."""
+        """Returns whether the connection has ended: all calls from now on fail."""
         return self._closed.is_set()
 
     async def wait_closed(self) -> None:
@@ -126,7 +126,7 @@ class Client:
         timeout: float | None = None,  # noqa: ASYNC109  (the server is told, too)
         metadata: Mapping[str, str] | None = None,
     ) -> MessageT:
-        """As :meth:`unary`, with messages.
+        """Call a method, as :meth:`unary` does, with messages.
 
         :param reply: the message class of the response
         """

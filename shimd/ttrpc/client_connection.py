@@ -45,7 +45,7 @@ class ClientConnection(Connection):
         self._enter(stream_id, State.DONE)
 
     def next_event(self) -> ClientEvent:
-        """What the next whole frame means. Frames on streams that are over, or never were, are ignored."""
+        """Returns the event of the next whole frame. Frames on streams that are over, or never were, are ignored."""
         while (frame := self._reader.next()) is not None:
             if frame.stream_id not in self._states:
                 continue

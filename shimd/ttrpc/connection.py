@@ -1,4 +1,4 @@
-"""What both ends of a connection share. No I/O: bytes in, events out; calls in, bytes out.
+"""The state that both ends of a connection share. No I/O: bytes in, events out; calls in, bytes out.
 
 ::
 
@@ -40,11 +40,11 @@ class Connection:
             raise RemoteProtocolError("the connection ended in the middle of a frame")
 
     def is_open(self, stream_id: int) -> bool:
-        """Whether the stream has begun and is not over."""
+        """Returns whether the stream has begun and is not over."""
         return stream_id in self._states
 
     def may_send(self, stream_id: int) -> bool:
-        """Whether this side may send data on the stream."""
+        """Returns whether this side may send data on the stream."""
         return Move.DATA in self._local[self._states.get(stream_id, State.DONE)]
 
     def send_data(self, stream_id: int, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What ttrpc raises. Whose fault it was is in the type, as in h11."""
+"""The exceptions of ttrpc. The type says whose fault it was, as in h11."""
 
 from shimd.ttrpc.codes import Code
 

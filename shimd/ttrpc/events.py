@@ -1,4 +1,4 @@
-"""What a connection object makes of the bytes it is fed."""
+"""The events that a connection object makes of the bytes it is fed."""
 
 from dataclasses import dataclass
 

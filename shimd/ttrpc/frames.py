@@ -76,7 +76,7 @@ class FrameReader:
 
     @property
     def discarding(self) -> bool:
-        """Whether the reader is in the middle of an oversized frame."""
+        """Returns whether the reader is in the middle of an oversized frame."""
         return self._oversized is not None
 
     def feed(self, data: bytes) -> None:

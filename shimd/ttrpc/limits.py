@@ -1,4 +1,4 @@
-"""How much one connection may take."""
+"""Limits of one connection."""
 
 from dataclasses import dataclass
 

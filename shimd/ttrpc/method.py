@@ -1,4 +1,4 @@
-"""What a server serves: methods, by service and name.
+"""The methods that a server serves, by service and name.
 
 A handler is an ordinary coroutine function, or asynchronous generator where the server streams, of two arguments: the
 call (:class:`Call`) and the request, or an asynchronous iterator of requests where the client streams.
@@ -19,13 +19,13 @@ Encode = Callable[[ResponseT], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler may want to know about the call besides its request."""
+    """Facts about a call that a handler may want besides its request."""
 
     service: str
     method: str
     metadata: Metadata = ()
     deadline: float | None = None
-    """When the handler will be cancelled, on the clock of :func:`anyio.current_time`."""
+    """The time at which the handler will be cancelled, on the clock of :func:`anyio.current_time`."""
 
     def get(self, key: str) -> str | None:
         """The first value that the client sent for this key of metadata."""

@@ -20,7 +20,7 @@ class ServerConnection(Connection):
         self._unary: dict[int, bytes] = {}
 
     def next_event(self) -> ServerEvent:
-        """What the next whole frame means. Frames of unknown types mean nothing: newer peers may send them."""
+        """Returns the event of the next whole frame. Frames of unknown types are ignored: newer peers may send them."""
         while (frame := self._reader.next()) is not None:
             if not isinstance(frame, Frame):
                 reason = f"message length {frame.length} exceed maximum message size of {MAX_DATA}"

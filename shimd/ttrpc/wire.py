@@ -1,4 +1,4 @@
-"""As much of the protobuf wire format as ttrpc's envelopes need (protobuf.dev/programming-guides/encoding).
+"""The part of the protobuf wire format that ttrpc's envelopes need (protobuf.dev/programming-guides/encoding).
 
 Written by hand so that the package needs no protobuf library, and its users may bring any.
 """

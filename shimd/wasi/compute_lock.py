@@ -13,7 +13,7 @@ _PATIENCE = 0.02
 
 
 class ComputeLock:
-    """Of the guests of one process."""
+    """The lock of the guests of one process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -68,7 +68,7 @@ _READ, _WRITE, _MUTATE = "read", "write", "mutate-directory"
 
 @contextmanager
 def os_errors() -> Iterator[None]:
-    """What the kernel refuses, in the interface's words."""
+    """Turn the kernel's errors into the interface's."""
     try:
         yield
     except OSError as error:
@@ -330,7 +330,7 @@ def open_beneath(directory: int | str, path: str, flags: int, contained: bool = 
 
 
 def leads_out(path: str) -> bool:
-    """Whether a path leaves the directory that it is relative to by its own words, whatever links are on it."""
+    """Returns whether a path leaves the directory that it is relative to by its own words, whatever links are on it."""
     depth = 0
     for part in path.split("/"):
         depth += {"": 0, ".": 0, "..": -1}.get(part, 1)

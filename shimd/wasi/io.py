@@ -63,11 +63,11 @@ class InputStream(ABC):
 
     @abstractmethod
     def ready(self) -> bool:
-        """Whether :meth:`take` gives something, or the end."""
+        """Returns whether :meth:`take` gives something, or the end."""
 
     @abstractmethod
     async def wait(self) -> None:
-        """Until it is ready; called in the event loop."""
+        """Wait until it is ready; called in the event loop."""
 
     @abstractmethod
     def take(self, length: int) -> bytes:
@@ -98,14 +98,14 @@ class OutputStream(ABC):
 
     @abstractmethod
     def check_write(self) -> int:
-        """How much may be written now.
+        """Returns how many bytes may be written now.
 
         :raises Err: ``closed`` or ``last-operation-failed``
         """
 
     @abstractmethod
     async def wait(self) -> None:
-        """Until it can be written to; called in the event loop."""
+        """Wait until it can be written to; called in the event loop."""
 
     @abstractmethod
     def write(self, data: bytes) -> None:

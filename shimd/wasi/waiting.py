@@ -1,4 +1,4 @@
-"""Where a guest waits: its thread stands still, and what it waits for happens in the event loop."""
+"""Waiting of guests: a guest's thread stands still, and what it waits for happens in the event loop."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -49,7 +49,7 @@ def give_up(guest: Guest) -> None:
 
 
 async def first(waits: list[Callable[[], Awaitable[None]]]) -> None:
-    """Until one of them is over."""
+    """Wait until one of them is over."""
     if len(waits) == 1:
         return await waits[0]()
     async with anyio.create_task_group() as tasks:

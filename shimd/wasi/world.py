@@ -13,7 +13,7 @@ class Nothing:
 
 
 def providers(invocation: Invocation, outgoing: object) -> Mapping[str, object]:
-    """By interface; the guest sees what the invocation grants. ``outgoing`` is ``wasi:http/outgoing-handler``'s."""
+    """Returns the providers, by interface, of all that an invocation grants. ``outgoing`` sends HTTP requests."""
     terminal = cli.Terminal()
     no_sockets = sockets.NoSockets()
     found: dict[str, Any] = {

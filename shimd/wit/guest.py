@@ -41,7 +41,7 @@ class Guest:
         self.given_up = False
         """Nobody waits for it any more: a host function that waits ends with :class:`Gone`."""
         self.failure: BaseException | None = None
-        """What a host function raised last; it ended the guest's call."""
+        """The exception that a host function raised last; it ended the guest's call."""
         self._context = self.store._context()
         self._instance: Any = None
         self._memory: Any = None
@@ -103,7 +103,7 @@ class Guest:
             raise Fault(f"{size} bytes at {address:#x} reach beyond the guest's memory of {length} bytes")
 
     def _base(self) -> int:
-        """Where the memory is now: it may move as it grows."""
+        """Returns the current address of the memory: it may move as it grows."""
         pointer = c.wasmtime_memory_data(self._context, ctypes.byref(self._memory))
         return ctypes.cast(pointer, ctypes.c_void_p).value or 0
 

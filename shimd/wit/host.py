@@ -66,7 +66,7 @@ class Host:
         return guest
 
     def _add(self, name: str, one: Provided, wanted: Collection[tuple[str, str | None]]) -> None:
-        """Of an interface, what the module imports."""
+        """Link the functions of an interface that the module imports."""
         for function in resolve.functions(one.interface):
             if (name, function.symbol) in wanted:
                 gives = [] if function.indirect else list(function.result.flat)

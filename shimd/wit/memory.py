@@ -1,4 +1,4 @@
-"""What values need of a guest: its memory, its allocator, and the host's objects that it holds handles of."""
+"""The parts of a guest that values need: its memory, its allocator, and its handles of the host's objects."""
 
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ class Memory(Protocol):
 
     @property
     def handles(self) -> "Handles":
-        """Of the host's objects."""
+        """The handles of the host's objects."""
         ...
 
 

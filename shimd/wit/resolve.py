@@ -27,7 +27,7 @@ PRIMITIVE: Mapping[str, Type] = {
 
 @dataclass(frozen=True)
 class Function:
-    """Of an interface, with its core signature as a host's import (``indirect``: or a guest's export)."""
+    """A function of an interface, with its core signature as a host's import (``indirect``: or a guest's export)."""
 
     symbol: str
     name: str

@@ -121,7 +121,7 @@ class Char(Scalar):
 
 
 class Sequential:
-    """What is elsewhere in memory: a pointer and a length."""
+    """A value elsewhere in memory: a pointer and a length."""
 
     size, align, flat = 8, 4, ("i32", "i32")
 
@@ -184,7 +184,7 @@ class ListOf(Sequential):
 
 
 class Handle(Scalar):
-    """Of a resource, by its name."""
+    """A handle of a resource, by the resource's name."""
 
     def __init__(self, resource: str) -> None:
         super().__init__("I", "i32")

@@ -120,7 +120,7 @@ class _Exchange:
         self.started, self.answered = anyio.Event(), anyio.Event()
         self._loop = asyncio.get_running_loop()
         self.status = 500
-        """What is answered if the guest does not."""
+        """The response if the guest makes none."""
 
     def incoming(self) -> IncomingRequest:
         scope = self._scope

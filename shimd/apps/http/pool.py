@@ -12,7 +12,7 @@ from shimd.wasi.compute_lock import ComputeLock
 
 
 class Pool(BackgroundTask):
-    """Of one component; used in the event loop. ``async with`` it, to have some made ahead."""
+    """The instances of one component; used in the event loop. ``async with`` it, to have some made ahead."""
 
     def __init__(self, host: Host, size: int, turns: ComputeLock) -> None:
         self._host = host

@@ -67,7 +67,7 @@ def serve(
 
 
 class HttpServer:
-    """As a service of an app."""
+    """An HTTP server (uvicorn's) as a service of an app."""
 
     def __init__(self, application: Any, settings: Settings, listener: socket.socket) -> None:
         self._server = _Server(configuration(application, settings))
@@ -81,7 +81,7 @@ class HttpServer:
 
 
 def configuration(application: Any, settings: Settings) -> uvicorn.Config:
-    """What uvicorn loads by name is loaded here: in a container its files are out of sight."""
+    """Returns uvicorn's configuration, with what it names loaded: in a container those files are out of sight."""
     config = uvicorn.Config(
         application,
         interface="asgi3",

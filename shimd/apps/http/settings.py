@@ -1,4 +1,4 @@
-"""How an HTTP app is served, by its environment: the wasmtime shim's variables, and our own. None reaches the guest."""
+"""Settings of an HTTP app, from its environment: the wasmtime shim's variables, and our own. None reaches the guest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,5 +64,5 @@ def _number(name: str, text: str | None, default: float, least: int) -> int:
 
 
 def for_guest(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a guest sees of the container's environment."""
+    """Returns the part of the container's environment that a guest sees."""
     return {name: value for name, value in environment.items() if name not in NAMES}

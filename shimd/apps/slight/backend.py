@@ -1,4 +1,4 @@
-"""What the capabilities share: how a guest opens one by its name, and how it is told what went wrong."""
+"""Code that the capabilities share: a guest opens one by its name, and gets errors in the interface's form."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping

@@ -24,7 +24,7 @@ class Configs:
 
 
 class Values:
-    """What a guest sets, all its instances see, as long as the application runs."""
+    """The values that guests set: all instances see them, as long as the application runs."""
 
     def __init__(self, stores: Stores, store: str) -> None:
         self._stores = stores

@@ -117,5 +117,5 @@ class Redis:
 
 
 def _literally(text: str) -> str:
-    """As a pattern that matches itself only (https://redis.io/commands/keys)."""
+    """Returns the pattern that matches only this text (https://redis.io/commands/keys)."""
     return "".join(f"\\{character}" if character in "*?[]^\\" else character for character in text)

@@ -58,7 +58,7 @@ def request(scope: Scope, params: list[tuple[str, str]], body: bytes) -> dict[st
 
 
 def response(answer: Any) -> Response:
-    """Of an ``expected<response, http-error>``.
+    """Returns the response in an ``expected<response, http-error>``.
 
     :raises InvalidResponse: it is an error, or none that can be sent
     """

@@ -148,4 +148,4 @@ class Mosquitto:
 
 
 def _ignored(_result: object) -> None:
-    """For callbacks that give nothing."""
+    """Do nothing, for callbacks without a result."""

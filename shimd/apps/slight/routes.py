@@ -12,7 +12,7 @@ class Route:
     """``GET``, ``PUT``, ``POST`` or ``DELETE``"""
     path: str
     handler: str
-    """As the guest named it."""
+    """The pattern, as the guest wrote it."""
 
     @property
     def export(self) -> str:

@@ -43,7 +43,7 @@ class Stores:
                 raise Missing(f"the store is {store}, {reason}")
 
     def set(self, store: str, key: str, value: str) -> None:
-        """For as long as the application runs."""
+        """Set a value for as long as the application runs."""
         if store == "envvars":
             self._variables[key] = value
         else:
@@ -64,12 +64,12 @@ class Stores:
 
 
 def directory(env: Mapping[str, str]) -> str:
-    """Where Slight keeps what is on the file system."""
+    """Returns the directory where Slight keeps what is on the file system."""
     return (env.get("TMPDIR") or "/tmp").rstrip("/")
 
 
 def resolved(slightfile: Slightfile, stores: Stores) -> Slightfile:
-    """With the configs' values in place.
+    """Returns the slightfile with the configs' values in place.
 
     :raises InvalidSetting: one is missing, and where
     """

@@ -120,7 +120,7 @@ async def _whole(receive: Receive) -> bytes | None:
 
 
 class _Count:
-    """Of guests that run, whether anybody waits for them or not."""
+    """Counts the guests that run, whether anybody waits for them or not."""
 
     def __init__(self) -> None:
         self.number = 0

@@ -1,4 +1,4 @@
-"""How ``secret_settings`` are encrypted: the scheme of the crate ``short-crypt``, which ``slight secret`` uses.
+"""The encryption of ``secret_settings``: the scheme of the crate ``short-crypt``, which ``slight secret`` uses.
 
 It hides values from a glance, and no more: real secrets belong into variables of the container (``configs.envvars``).
 Bytes are masked by the key's CRC and shuffled; a checksum of five bits, as a character, stands somewhere among the

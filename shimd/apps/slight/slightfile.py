@@ -20,7 +20,7 @@ class Capability:
     backend: str
     """``filesystem``, ``redis``, …; empty for http and its client."""
     name: str
-    """By which the guest opens it, or :data:`ANY`."""
+    """The name by which the guest opens it, or :data:`ANY`."""
     where: str
     """Its place in the file, for messages."""
     configs: Mapping[str, str] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Capability:
 class Slightfile:
     capabilities: Sequence[Capability]
     secret_store: str | None = None
-    """Of specversion 0.1: where all configs come from."""
+    """The store of all configs, in specversion 0.1."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """``secret_settings``: encrypted, by name."""
 

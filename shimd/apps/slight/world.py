@@ -49,7 +49,7 @@ def handler() -> Function:
 def provided(
     slightfile: Slightfile, stores: Stores, server: HttpServer, tls: ssl.SSLContext, directory: str
 ) -> Mapping[str, Provided]:
-    """By interface; a guest may import all of them, whatever its slightfile has."""
+    """Returns the providers, by interface; a guest may import all of them, whatever its slightfile has."""
     providers = {
         "blob-store": BlobStore(),
         "configs": Configs(slightfile, stores),

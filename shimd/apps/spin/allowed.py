@@ -1,4 +1,4 @@
-"""Where a component may connect to: ``allowed_outbound_hosts`` (https://spinframework.dev/http-outbound)."""
+"""The hosts that a component may connect to: ``allowed_outbound_hosts`` (https://spinframework.dev/http-outbound)."""
 
 import re
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ class Outbound:
         return any(allowed.matches(scheme, host.lower().strip("[]"), port) for allowed in self._allowed)
 
     def may_ever(self, *schemes: str) -> bool:
-        """Whether any host may be connected to by one of those protocols."""
+        """Returns whether any host may be connected to by one of those protocols."""
         return any(allowed.scheme in ("*", *schemes) for allowed in self._allowed)
 
 

@@ -91,7 +91,7 @@ class Assembly:
         return serve(server, self._settings, [*around, ticks, server], beside=self._services)
 
     def _handlers(self, ticks: EpochClock) -> dict[str, Handler]:
-        """Of the components that answer requests."""
+        """Returns the handlers of the components that answer requests."""
         return {
             id: Handler(
                 self._hosts[id],
@@ -184,7 +184,7 @@ def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Ma
 
 
 def _libraries(application: Application, runtime: Runtime, allowed: Sequence[Outbound]) -> set[str]:
-    """What is connected to by this application, if by any: of :data:`KINDS`."""
+    """Returns the kinds of servers that this application connects to: of :data:`KINDS`."""
     found = {kind for kind in KINDS if any(outbound.may_ever(kind, f"{kind}s") for outbound in allowed)}
     if application.triggers.redis or runtime.uses_redis:
         found.add("redis")

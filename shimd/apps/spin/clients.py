@@ -141,7 +141,7 @@ class MqttMessage(Protocol):
 
 @dataclass(frozen=True)
 class MqttAddress:
-    """Of a server, as its URL says, and how to log in."""
+    """The address of an MQTT server, as its URL says, and the login."""
 
     host: str
     port: int

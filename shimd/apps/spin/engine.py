@@ -45,7 +45,7 @@ class SpinApp:
     runtime: "Runtime"
     programs: Mapping[str, Any]
     directories: Mapping[str, int]
-    """Of the files of components, if they came in layers."""
+    """Directories of the files of components, if they came in layers."""
     assembly: "Assembly | None" = None
     """Once it is checked."""
 
@@ -57,7 +57,7 @@ class SpinEngine:
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
         self._plain: wasmtime.Engine
-        """For commands, which nobody interrupts."""
+        """The engine for commands, which nobody interrupts."""
         self._tls: ssl.SSLContext
         self._application: Application
         self._runtime: Runtime
@@ -81,7 +81,7 @@ class SpinEngine:
         WasmtimeEngine().precompile(wasm, artifact)
 
     def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
-        """Of each component, its module's path in the container; ``None``: it is no application of files.
+        """Returns the path of each component's module in the container; ``None``: it is no application of files.
 
         :raises InvalidSetting: what is wrong with the manifest or the runtime's configuration
         """
@@ -97,7 +97,7 @@ class SpinEngine:
     def artifact(
         self, image: Image, read: Callable[[str], bytes | None], env: Mapping[str, str]
     ) -> Mapping[str, Layer] | None:
-        """Of each component its layer; ``None``: the image is no application.
+        """Returns the layer of each component; ``None``: the image is no application.
 
         :raises NoApplication: it is nothing that could be run
         :raises InvalidSetting: what is wrong with the manifest or the runtime's configuration
@@ -117,7 +117,7 @@ class SpinEngine:
     def _take(
         self, application: "Application", read: Callable[[str], bytes | None], env: Mapping[str, str]
     ) -> "Application":
-        """What can be found wrong before anything is compiled, which takes a while, is."""
+        """Keep an application, once all is checked that can be before anything is compiled, which takes a while."""
         from shimd.apps.spin.runtime import Runtime
         from shimd.apps.spin.variables import Values
 

@@ -15,7 +15,7 @@ class Table:
 
     file: str
     where: str
-    """Of the table in the file; empty for the whole."""
+    """The name of the table in the file; empty for the whole."""
     values: Mapping[str, Any]
 
     def place(self, name: str = "") -> str:

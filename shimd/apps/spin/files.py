@@ -15,7 +15,7 @@ _FOLLOW = frozenset({"symlink-follow"})
 
 
 def tree(component: Component, root: str = "/") -> "Tree | None":
-    """What a component's files make up; ``None`` if it has none.
+    """Returns the tree of a component's files; ``None`` if it has none.
 
     :raises InvalidSetting: something is not there
     """
@@ -26,7 +26,7 @@ def tree(component: Component, root: str = "/") -> "Tree | None":
 
 
 def _entries(mount: Mount, component: Component, root: str) -> Mapping[str, str]:
-    """By guest path, without its slash at the front: files and directories of the container."""
+    """Returns the files and directories of the container, by guest path without its first slash."""
     where = f"{component.where}.files"
     if mount.destination is not None:
         host = os.path.join(root, mount.source)

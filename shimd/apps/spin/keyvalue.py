@@ -39,11 +39,11 @@ class Store(Protocol):
 
 
 OpenStore = Callable[[str], Store]
-"""By the label under which a component opens it."""
+"""A function that opens a store, by the label under which a component knows it."""
 
 
 def opener(where: Database | str, clients: Clients) -> OpenStore:
-    """Of a store in a SQLite file, or in a redis of some address.
+    """Returns a function that opens a store in a SQLite file, or in a redis of some address.
 
     :raises InvalidSetting: that is no address
     """
@@ -81,7 +81,7 @@ class SqliteStore:
         return [row[0] for row in self._execute("SELECT key FROM spin_key_value WHERE store = ? ORDER BY key")]
 
     def list_keys(self, _cursor: str | None) -> dict[str, object]:
-        """All at once: there is never a next page."""
+        """Returns all keys at once: there is never a next page."""
         return {"keys": self.get_keys(), "cursor": None}
 
     def increment(self, key: str, delta: int) -> int:

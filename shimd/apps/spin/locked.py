@@ -22,7 +22,7 @@ PACKAGE = "application/wasm"
 
 
 def find(image: Image) -> Application | None:
-    """What an image's layers make up; ``None``: no application.
+    """Returns the application in an image's layers; ``None``: there is none.
 
     :raises InvalidSetting: what is wrong with it, and where
     """

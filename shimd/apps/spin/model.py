@@ -1,4 +1,4 @@
-"""What a Spin application is, whichever manifest describes it: ``spin.toml`` or a locked application of an image."""
+"""A Spin application, whichever manifest describes it: ``spin.toml`` or a locked application of an image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ class Component:
     where: str
     """The manifest and the field that describe it, for messages."""
     source: str | Layer
-    """Of its module: a path relative to the manifest, or a layer of the image."""
+    """The source of its module: a path relative to the manifest, or a layer of the image."""
     environment: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     """Templates."""
@@ -84,7 +84,7 @@ class CommandTrigger:
 
 @dataclass(frozen=True)
 class Triggers:
-    """What calls the components."""
+    """The triggers, which call the components."""
 
     http: tuple[Route, ...] = ()
     redis: tuple[RedisTrigger, ...] = ()
@@ -108,7 +108,7 @@ class Triggers:
 @dataclass(frozen=True)
 class Application:
     file: str
-    """Where it is described, for messages."""
+    """The name of the manifest, for messages."""
     name: str
     version: str
     variables: Mapping[str, Variable]

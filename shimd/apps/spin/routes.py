@@ -1,4 +1,4 @@
-"""Which component answers a path (https://spinframework.dev/http-trigger): exact, ``:name`` segments, ``/...`` last.
+"""Routes from paths to components (https://spinframework.dev/http-trigger): exact, ``:name`` segments, ``/...`` last.
 
 The most specific route wins: segment by segment, a literal goes before ``:name``, which goes before ``...``.
 """
@@ -20,9 +20,9 @@ class Route:
 class Match:
     route: Route
     path_info: str
-    """What the trailing wildcard stands for, from its slash on."""
+    """The part of the path that the trailing wildcard matches, from its slash on."""
     named: Mapping[str, str] = field(default_factory=dict)
-    """What ``:name`` segments stand for."""
+    """The segments of the path that ``:name`` segments match."""
 
 
 def find(routes: Iterable[Route], path: str) -> Match | None:
@@ -65,7 +65,7 @@ def _weight(segment: str) -> int:
 
 
 def headers(match: Match, url: str, client: str) -> list[tuple[bytes, bytes]]:
-    """What a component is told of how it was found."""
+    """Returns the headers that tell a component by which route it was found."""
     pattern = match.route.path or ""
     plain = pattern.removesuffix("/...") or "/"
     found = {

@@ -78,7 +78,7 @@ def _path(settings: Table, label: str) -> Path:
 def _provided(
     settings: Table, read: Read, environment: Mapping[str, str], declared: Collection[str]
 ) -> Mapping[str, str]:
-    """What a provider has of the declared variables."""
+    """Returns a provider's values of the declared variables."""
     match settings.values.get("type"):
         case "static":
             return settings.texts("values")
@@ -124,7 +124,7 @@ def _environment(environment: Mapping[str, str], declared: Collection[str], pref
 
 
 def _with_plain(environment: Mapping[str, str], declared: Collection[str]) -> dict[str, str]:
-    """As SpinKube's shim has it, a plain ``NAME`` of a declared variable counts as the prefixed one, and before it."""
+    """Returns the variables, where a plain ``NAME`` of a declared one overrides the prefixed, as in SpinKube."""
     plain = {f"{_PREFIX}_{name.upper()}": environment.get(name.upper()) for name in declared}
     return {**environment, **{name: value for name, value in plain.items() if value is not None}}
 

@@ -19,7 +19,7 @@ MQTT_FUNCTION = "handle-message"
 
 
 class RedisSubscriber:
-    """Of one server: ``channels`` with the components that listen there."""
+    """The subscriber of one server: ``channels`` with the components that listen there."""
 
     def __init__(self, clients: Clients, address: str, channels: Mapping[str, Sequence[Calls]]) -> None:
         """:raises ValueError: the address is no URL of redis"""
@@ -50,7 +50,7 @@ class RedisSubscriber:
 
 
 class MqttSubscriber:
-    """Of one topic, by a connection of its own: topics may overlap."""
+    """The subscriber of one topic, with a connection of its own: topics may overlap."""
 
     def __init__(self, clients: Clients, server: MqttAddress, topic: str, qos: int, call: Calls) -> None:
         self._clients, self._server = clients, server

@@ -19,7 +19,7 @@ Declared = tuple[Table, str]
 
 
 def make(declared: Mapping[str, Sequence[Declared]], settings: Table, ids: Collection[str]) -> Triggers:
-    """By kind.
+    """Returns the triggers, sorted by kind.
 
     :param settings: of whole kinds: ``application.trigger``
     :raises InvalidSetting: what is wrong, and where

@@ -43,7 +43,7 @@ class Values:
         return _TEMPLATE.sub(value, template)
 
     def of(self, component: Component) -> dict[str, str]:
-        """What a component may read."""
+        """Returns the variables that a component may read."""
         return {
             name: self.resolve(template, f"{component.where}.variables.{name}")
             for name, template in component.variables.items()

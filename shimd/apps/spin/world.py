@@ -33,7 +33,7 @@ _TYPES = (
 
 @dataclass(frozen=True)
 class Shared:
-    """What the components of an application have in common."""
+    """The objects that the components of an application share."""
 
     arguments: Sequence[str]
     values: Values
@@ -45,7 +45,7 @@ class Shared:
 def imports(
     component: Component, shared: Shared, allowed: Outbound, outgoing: object, preopens: Preopens
 ) -> Mapping[str, Any]:
-    """By interface, for one component."""
+    """Returns the providers of one component, by interface."""
     given, clients = shared.values.of(component), shared.clients
     own_stores = Stores(shared.stores, component.key_value_stores)
     own_databases = Databases(shared.databases, component.sqlite_databases)

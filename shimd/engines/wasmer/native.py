@@ -93,7 +93,7 @@ class NativeEngine:
         return WasmerProgram(module, facts)
 
     def check(self, module: WasmerProgram, invocation: Invocation) -> None:
-        """By what was noted when it was compiled."""
+        """Check by the facts noted when it was compiled."""
         check_entry(module.facts, invocation.entry)
 
     def library(self) -> list[str] | None:
@@ -127,7 +127,7 @@ class NativeEngine:
 
 
 def _wanted(invocation: Invocation) -> bytes:
-    """As ``native/wasmer/src/run.rs`` reads it."""
+    """Returns the arguments as ``native/wasmer/src/run.rs`` reads them."""
     wanted = {
         "args": list(invocation.args),
         "env": list(environment(invocation).items()),

@@ -142,7 +142,7 @@ async def _compile(wasm: bytes, artifact: Path) -> None:
 
 
 def command_name(program: str) -> str:
-    """What the guest sees as ``argv[0]``: the file's name, in the characters that the binding allows."""
+    """Returns the guest's ``argv[0]``: the file's name, in the characters that the binding allows."""
     name = re.sub(r"[^A-Za-z0-9_.+-]", "_", program.rstrip("/").rpartition("/")[2])
     return name if name.strip(".") else "app"
 
@@ -224,7 +224,7 @@ def collect(invocation: Invocation) -> dict[str, bytes]:
     limit = int(os.environ.get("SHIMD_WASMER_COPY_LIMIT") or _COPY_LIMIT)
     files: dict[str, bytes] = {}
     known: dict[tuple[int, int], bytes] = {}
-    """By device and inode: what is reached by more than one path is read, and counts, once."""
+    """Contents by device and inode: what is reached by more than one path is read, and counts, once."""
     total = 0
     for host, guest in _files(invocation):
         try:
@@ -256,7 +256,7 @@ def _files(invocation: Invocation) -> Iterator[tuple[str, str]]:
 
 
 def _below(directory: str, guest: str, root: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str]]:
-    """Of a directory, by links as well, since the guest's own file system knows none.
+    """Yield what is below a directory, through links as well, since the guest's own file system knows none.
 
     :param root: where links may lead
     :param above: the directories that it is in, by device and inode; a link to one of them has no end

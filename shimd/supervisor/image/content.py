@@ -1,4 +1,4 @@
-"""What we ask of containerd over its own gRPC API: the Wasm layer of a container's image.
+"""Reads the Wasm layer of a container's image from containerd, over its gRPC API.
 
 An OCI Wasm artifact has raw WebAssembly for layers, which no snapshotter unpacks, so the module comes from the content
 store. (https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/)
@@ -35,7 +35,7 @@ _PATIENCE = 10
 
 
 class ContentStore:
-    """What one containerd namespace has stored; ``address`` is containerd's gRPC socket."""
+    """The content that one containerd namespace has stored; ``address`` is containerd's gRPC socket."""
 
     def __init__(self, address: str, namespace: str) -> None:
         self._address = address.removeprefix("unix://")
@@ -110,7 +110,7 @@ class ContentStore:
         return found.image.target.digest
 
     async def _layers(self, channel: Channel, digest: str) -> Any:
-        """All layers below a manifest or index."""
+        """Returns all layers below a manifest or index."""
         document = await self._manifest(channel, digest)
         for layer in document.get("layers", []):
             yield layer

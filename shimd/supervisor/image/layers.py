@@ -41,7 +41,7 @@ _CHUNK = 1 << 20
 
 
 class ImageLayers:
-    """Of one container's image; ``layers`` are descriptors, as its manifest has them."""
+    """The layers of one container's image; ``layers`` are descriptors, as its manifest has them."""
 
     def __init__(self, waiter: Waiter, content: ContentStore, modules: Modules, layers: list[dict[str, Any]]) -> None:
         self._waiter = waiter
@@ -51,7 +51,7 @@ class ImageLayers:
 
     @property
     def layers(self) -> list[Layer]:
-        """All of them, as engines know them."""
+        """All layers, as engines know them."""
         return [
             Layer(digest, layer.get("mediaType", ""), layer.get("size", 0)) for digest, layer in self._layers.items()
         ]

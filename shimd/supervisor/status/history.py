@@ -1,4 +1,4 @@
-"""What happened lately, kept in memory for operators: the last events and the last lines of the log.
+"""The last events and the last lines of the log, kept in memory for operators.
 
 A ring holds so many items and no more, whoever reads it. A reader has a position in it and no queue of its own, so that
 a slow one costs nothing; once it falls too far behind it misses what the ring dropped, and is told how much.
@@ -31,7 +31,7 @@ class Ring(Generic[T]):
     def __init__(self, size: int) -> None:
         self._items: deque[T] = deque(maxlen=size)
         self._end = 0
-        """How many were ever appended."""
+        """The number of items ever appended."""
         self._grown: anyio.Event | None = None
 
     def append(self, item: T) -> None:
@@ -133,7 +133,7 @@ class LogRing(logging.Handler):
 
 
 def naming(container: str) -> Callable[[Line], bool]:
-    """Whether a line names a container, as a whole word (``a`` is in neither ``ab`` nor ``a-b``); empty: every line."""
+    """Returns a test of whether a line has a container's id as a word (not ``a`` in ``a-b``); empty: every line has."""
     if not container:
         return lambda line: True
     word = re.compile(rf"(?<![\w.-]){re.escape(container)}(?![\w-]|\.\w)")

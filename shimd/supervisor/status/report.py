@@ -42,7 +42,7 @@ _CRI = "io.kubernetes.cri."
 
 
 def daemon(supervisor: Supervisor, started_at: datetime) -> api.DaemonResponse:
-    """All but the module cache, which takes a walk through a directory."""
+    """Returns all of the daemon's status but the module cache, which takes a walk through a directory."""
     endpoints = list(supervisor.endpoints.values())
     return api.DaemonResponse(
         version=shimd.__version__,
@@ -153,7 +153,7 @@ def _engine_of(container: Container) -> str:
 
 
 def _pod(annotations: dict[str, str]) -> api.Pod | None:
-    """What containerd's CRI plugin writes into the spec (its ``internal/cri/annotations``)."""
+    """Returns the pod as containerd's CRI plugin writes it into the spec (its ``internal/cri/annotations``)."""
     if f"{_CRI}sandbox-id" not in annotations:
         return None
     return api.Pod(

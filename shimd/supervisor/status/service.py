@@ -68,7 +68,7 @@ class StatusService(api.StatusBase):
     async def _call_rpc_handler_server_stream(
         self, handler: Callable[[Any], AsyncGenerator[Any, None]], stream: "Stream[Any, Any]", request: Any
     ) -> None:
-        """As the base class, but with a limit, and the generator ends with the stream, not when it is collected."""
+        """Do as the base class does, but with a limit; the generator ends with the stream, not when it is collected."""
         with self._one_stream():
             await stream.send_initial_metadata()  # a caller that follows knows now that it is heard
             async with aclosing(handler(request)) as messages:

@@ -66,7 +66,7 @@ class Pipe:
         self._emptied.set()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """What is put in, as it comes.
+        """Yield what is put in, as it comes.
 
         :raises Aborted: the guest ended without an end of its body
         """

@@ -64,7 +64,7 @@ class Fields:
         return Fields(self._entries)
 
     def frozen(self) -> "Fields":
-        """What a message's own headers are to who reads them."""
+        """Returns a message's own headers, as those who read them have them: immutable."""
         return Fields(self._entries, immutable=True)
 
     def _check(self, name: str, values: Iterable[bytes]) -> None:

@@ -26,7 +26,7 @@ from shimd.wasi.http.types import (
 _TIMEOUT = 600.0
 DENIED = Err(Case("HTTP-request-denied"))
 Check = Callable[[str, str], None]
-"""Whether a guest may ask there: called with the scheme and the authority.
+"""A check of the scheme and the authority: whether a guest may send requests there.
 
 :raises Err: an ``error-code``, if not
 """
@@ -135,7 +135,7 @@ _ERRORS = (
 
 
 def _headers(request: OutgoingRequest) -> list[tuple[bytes, bytes]]:
-    """As the guest has set them; a body of unknown length goes in chunks."""
+    """Returns the headers that the guest has set; a body of unknown length goes in chunks."""
     headers = [(name.encode(), value) for name, value in request.headers().entries()]
     known = any(name == b"content-length" for name, _value in headers)
     return headers if known or request.sent_body is None else [*headers, (b"transfer-encoding", b"chunked")]

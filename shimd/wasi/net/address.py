@@ -65,7 +65,7 @@ def from_host(family: int, address: Any) -> Case:
 
 
 def to_host(family: int, address: Case) -> tuple[Any, ...]:
-    """What :mod:`socket` takes.
+    """Returns the address as :mod:`socket` takes it.
 
     :raises Err: ``invalid-argument``: it is of another family, or IPv4 in IPv6's clothes
     """

@@ -1,4 +1,4 @@
-"""What TCP's and UDP's sockets have in common."""
+"""Code that TCP's and UDP's sockets share."""
 
 import select
 import socket

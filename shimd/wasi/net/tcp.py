@@ -118,7 +118,7 @@ def _seconds(nanoseconds: int) -> int:
 
 
 class Received(InputStream):
-    """What a connection's other side sends."""
+    """The stream of what a connection's other side sends."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -139,7 +139,7 @@ class Received(InputStream):
 
 
 class Sent(OutputStream):
-    """What is sent to it: taken at once, and more only when the kernel has all of it."""
+    """The stream to it: data is taken at once, and more only when the kernel has all of it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -171,6 +171,6 @@ class Sent(OutputStream):
         self.blocking_flush()
 
     def close(self) -> None:
-        """What was taken is sent, unless nobody is there any more."""
+        """Send what was taken, unless nobody is there any more."""
         with suppress(Err):
             self.blocking_flush()

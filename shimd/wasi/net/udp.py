@@ -71,7 +71,7 @@ class Outgoing:
         return _MOST if is_ready(self._sock, select.POLLOUT) else 0
 
     def send(self, datagrams: list[Datagram]) -> int:
-        """How many were sent; an error is the first one's."""
+        """Returns how many datagrams were sent; an error is the first one's."""
         for number, datagram in enumerate(datagrams):
             try:
                 self._send(datagram)

@@ -23,7 +23,7 @@ class Subscription:
     fd: int | None = None
     """The process's descriptor; ``None``: a clock's, or a file's, which is always ready."""
     deadline: float = math.inf
-    """Of a clock, in seconds of the host's monotonic one."""
+    """The deadline of a clock, in seconds of the host's monotonic one."""
     error: int = abi.SUCCESS
 
     @property
@@ -74,7 +74,7 @@ def _clock(userdata: int, clock: int, nanoseconds: int, _precision: int, flags: 
 
 
 def _wait(subscriptions: list[Subscription]) -> list[tuple[Subscription, int]]:
-    """Until something has happened; what, and the host's flags (select.POLL…) of it."""
+    """Wait until something has happened. Returns what, and the host's flags (select.POLL…) of it."""
     poller, interests = select.poll(), dict[int, int]()
     for one in subscriptions:
         if one.fd is not None:

@@ -109,7 +109,7 @@ class Sockets:
         return abi.SUCCESS
 
     def fd_prestat_get(self, memory: memoryview, fd: int, stat: int) -> int:
-        """Of sockets that were given: a guest's library that looks for directories goes on to the next descriptor."""
+        """Describe a socket: a guest's library that looks for directories goes on to the next descriptor."""
         if fd >= CONNECTIONS:
             return abi.BADF
         abi.PRESTAT.pack_into(memory, stat, abi.PREOPEN_SOCKET, 0)

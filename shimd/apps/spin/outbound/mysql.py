@@ -108,7 +108,7 @@ class MysqlConnection:
 
 
 def _marked(statement: str) -> tuple[str, int]:
-    """With ``%s`` for each ``?``, as the library has it, which writes the values in place, quoted; and how many."""
+    """Returns the statement with ``%s`` for each ``?``, as the library wants it, and their number."""
     count = 0
 
     def replace(match: re.Match[str]) -> str:

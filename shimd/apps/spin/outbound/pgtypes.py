@@ -96,11 +96,11 @@ _MORE: dict[str, tuple[str, Plain]] = {
 
 @dataclass(frozen=True)
 class Version:
-    """Of the interface."""
+    """A version of the interface."""
 
     types: Mapping[str, tuple[str, Plain]]
     tells_more: bool = False
-    """Of types that it does not know, and of errors."""
+    """Whether it tells more of types that it does not know, and of errors."""
     columns_are_cases: bool = False
 
     def column(self, kind: str) -> Any:
@@ -120,7 +120,7 @@ class Version:
         return Case(tag, convert(value))
 
     def query_error(self, error: Any) -> Any:
-        """What ``query-failed`` carries."""
+        """Returns the payload of ``query-failed``."""
         if not self.tells_more:
             return str(error)
         known = {"severity", "sqlstate", "message", "detail"}
