@@ -161,13 +161,14 @@ def _asc(work: Path, source: Mapping[str, str]) -> Path:
 
 
 def _merge(work: Path, source: Mapping[str, str]) -> Path:
+    """A library and a main function, which imports ``library`` and is the ``env`` that the library may import."""
     _npm_install(work, source["merge"])
     kind = next(iter(source))
     library = _member(_archive(kind, source[kind]), source["file"])
     (work / "main.wat").write_text(source["code"])
     tools, features = work / "node_modules/.bin", [f"--enable-{name}" for name in _FEATURES]
     _run([tools / "wasm-as", *features, "main.wat", "-o", "main.wasm"], work)
-    modules = ("main.wasm", "main", library, "library")
+    modules = ("main.wasm", "env", library, "library")
     _run([tools / "wasm-merge", *features, *modules, "--rename-export-conflicts", "-o", "app.wasm"], work)
     return work / "app.wasm"
 

@@ -31,9 +31,9 @@ wasmedge runs in a root tree of Debian 13.
 NOT_HAD = """\
 ## Not to be had
 
-- Javy: npm's `javy-cli` 3.0.1 downloads the program from elsewhere, and no crate is named `javy-cli` or `javy-plugin`.
+- Javy's compiler: npm's `javy-cli` 3.0.1 downloads it from elsewhere, and no crate is `javy-cli` or `javy-plugin`.
   The crates `javy` 8.1.0 and `javy-codegen` 4.0.0 are libraries, not programs; they were not built.
-  npm's `@chainlink/cre-sdk-javy-plugin` 1.7.0 is a plugin, which imports functions of a host of its own.
+  What it compiles for is had, in a plugin (`javy` above), which compiles JavaScript when it runs.
 - TinyGo: Debian 12 and 13 have no package of that name, and npm and PyPI list none.
   Its Go module, version 0.39.0, lacks the C libraries that are submodules of its repository, and refuses Go after 1.25.
 - Lua 5.4.4 from Debian's sources: it needs `setjmp`, which Debian 12's wasi-libc does not have.

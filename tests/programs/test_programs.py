@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.e2e import trixie
+from tests.programs import report
+from tests.programs.__main__ import DOCUMENT
 from tests.programs.runner import Outcome, outcomes
 from tests.programs.suite import ENGINES, Program, programs, runs
 
@@ -59,3 +61,14 @@ def test_nothing_is_taken_as_it_comes() -> None:
     for program in programs():
         assert re.search(r"(==?|@v?)\d", program.package), program
         assert {*program.engines, *program.left_out} <= set(ENGINES)
+
+
+def test_the_document_is_of_these_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of none of them leaves what it says of all."""
+    document = DOCUMENT.read_text()
+    monkeypatch.setattr(report, "versions", lambda _engines: "")
+    again = report.render([], document)
+    rows = [line for line in document.splitlines() if line.startswith(("| ", "- "))]
+    assert [line for line in again.splitlines() if line.startswith(("| ", "- "))] == rows
+    assert not [program for program in programs() if f"{program} " not in document.replace("*", "")]
+    assert "not run |" not in document
