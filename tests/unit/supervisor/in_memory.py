@@ -10,8 +10,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,9 @@ class MemoryCgroup:
         self.made = True
 
     def freeze(self) -> None:
-        self._act("freeze")
+        """As the worst: what fails may have been done."""
         self.frozen = True
+        self._act("freeze")
 
     def thaw(self) -> None:
         self._act("thaw")
@@ -355,6 +357,33 @@ async def running(directory: Path) -> AsyncIterator[Daemon]:
                 while daemon.fork_server.living:  # noqa: ASYNC110 — no event tells of it
                     await anyio.sleep(0.001)
             tasks.cancel_scope.cancel()
+
+
+class Suspensions:
+    """Awaits something, and acts when it stands still for the ``number``-th time (from 1), wherever that is."""
+
+    def __init__(self, awaited: Coroutine[Any, Any, Any], number: int, how: Callable[[], None]) -> None:
+        self._awaited, self._number, self._how = awaited, number, how
+        self.passed = 0
+
+    @property
+    def reached(self) -> bool:
+        return self.passed >= self._number
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        resume: Callable[[], Any] = partial(self._awaited.send, None)
+        while True:
+            try:
+                future = resume()
+            except StopIteration as done:
+                return done.value
+            self.passed += 1
+            if self.passed == self._number:
+                self._how()
+            try:
+                resume = partial(self._awaited.send, (yield future))
+            except BaseException as error:
+                resume = partial(self._awaited.throw, error)
 
 
 def fails() -> None:
