@@ -275,7 +275,7 @@ class Container:
         """
         worker = self.init.worker
         assert worker is not None
-        outcome: ShimdError | None = FailedPrecondition(
+        outcome: ShimdError | OSError | None = FailedPrecondition(
             f"container {self.id} has ended while its startContainer hooks ran"
         )
 
@@ -288,7 +288,7 @@ class Container:
             try:
                 await hooks
                 outcome = None
-            except ShimdError as error:
+            except (ShimdError, OSError) as error:
                 outcome = error
             tasks.cancel_scope.cancel()
         if outcome is not None:  # raised here, since a task group would wrap it
@@ -298,7 +298,7 @@ class Container:
         """A container whose hooks fail is stopped."""
         try:
             await hooks
-        except ShimdError:
+        except (ShimdError, OSError):
             with suppress(NotFound):
                 self.init.kill(signal.SIGKILL)
             raise
@@ -477,8 +477,12 @@ class Container:
 
     async def _end_children(self) -> None:
         """Of a native program in a pid namespace that is not its own, whose end is therefore not theirs."""
-        if self.native is not None and self.cgroup is not None and plans.pid_namespace(self.spec) != "new":
-            await to_thread.run_sync(self.cgroup.kill)
+        if self.native is None or plans.pid_namespace(self.spec) == "new":
+            return
+        try:
+            await to_thread.run_sync(self._own_cgroup.kill)
+        except OSError as error:  # its exit must be told, whatever has become of its cgroup
+            _log.error("container %s: what its process left cannot be killed: %s", self.id, error)
 
     @property
     def _alone(self) -> bool:

@@ -565,6 +565,21 @@ async def test_a_hook_that_fails_stops_the_container(tasks: Tasks, bundle: Path,
     await tasks.end()
 
 
+async def test_a_system_that_has_no_more_for_a_hook_stops_the_container(tasks: Tasks, bundle: Path) -> None:
+    with_hooks(bundle, startContainer="exit 0")
+    await tasks.create()
+
+    def too_many() -> None:
+        raise OSError(24, "Too many open files")
+
+    tasks.daemon.points.arm(1, too_many)
+    with pytest.raises(ShimdError, match="container app: too many open files"):
+        await tasks.start()
+    assert await tasks.wait() == 128 + signal.SIGKILL
+    assert "TaskStart" not in tasks.daemon.events
+    await tasks.end()
+
+
 async def test_a_hook_that_takes_too_long(tasks: Tasks, bundle: Path) -> None:
     slow = {"path": "/bin/sleep", "args": ["sleep", "600"], "timeout": 1}
     (bundle / "config.json").write_text(json.dumps({**SPEC, "hooks": {"poststart": [slow]}}))
@@ -628,6 +643,23 @@ async def test_a_native_containers_life(native: Tasks) -> None:
     await native.end()
     assert native.daemon.fork_server.followed == []
     assert native.daemon.events[-2:] == ["TaskExit", "TaskDelete"]
+
+
+async def test_the_end_of_a_native_containers_children(
+    native: Tasks, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are signalled with it, end with it where no pid namespace does that, and keep no exit from being told."""
+    (bundle / "config.json").write_text(json.dumps({**SPEC, "linux": {"namespaces": []}}))
+    await started(native)
+    native.cgroup.fails.add("kill")
+    child = await anyio.open_process(["sleep", "600"])
+    native.cgroup.processes = {native.container.init.pid, child.pid}
+    await native.service.kill(api.KillRequest(id="app", signal=signal.SIGTERM, all=True))
+    assert await child.wait() == -signal.SIGTERM
+    await native.wait()
+    assert "cgroup.kill" in native.daemon.points.passed
+    assert "container app: what its process left cannot be killed: [Errno 5] Input/output error" in caplog.text
+    await native.end()
 
 
 @pytest.mark.parametrize("command", ["create", "start", "exec"])
