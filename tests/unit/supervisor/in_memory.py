@@ -21,6 +21,7 @@ import anyio.abc
 from betterproto2 import Message
 
 from shimd.errors import Code, NotFound, Unavailable
+from shimd.formats.magic import NativeProgram
 from shimd.protocol.codec import NotAMessage
 from shimd.protocol.fork_server import (
     Exited,
@@ -74,12 +75,12 @@ class Points:
 class MemoryCgroup:
     """What a container asks of its cgroup."""
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: Points, *, systemd: bool) -> None:
         self._points = points
         self.directories: list[str] = []
         self.unified = None
-        self.scope = None
-        self.asks_systemd = False
+        self.scope = "a scope" if systemd else None
+        self.asks_systemd = systemd
         self.made, self.frozen = False, False
         self.processes: set[int] = set()
         self.fails: set[str] = set()
@@ -93,6 +94,9 @@ class MemoryCgroup:
     def make(self, resources: dict[str, Any]) -> None:
         self._act("make")
         self.made = True
+
+    def has_processes(self) -> None:
+        self._act("has_processes")
 
     def freeze(self) -> None:
         """As the worst: what fails may have been done."""
@@ -150,6 +154,10 @@ class Daemon:
         self.asked_forks: list[str] = []
         """Engines whose fork server was asked for."""
         self.discarded: list[Path] = []
+        self.systemd = False
+        """Whether it makes the cgroups."""
+        self.is_native = False
+        """Whether programs are none for an engine."""
         self.runner = ""
         """What the compile worker noted of programs."""
         self._directory = directory
@@ -160,7 +168,7 @@ class Daemon:
         tasks.start_soon(self.fork_server.serve)
 
     def cgroup(self, path: str, *, systemd: bool) -> Any:
-        self.cgroups.append(MemoryCgroup(self.points))
+        self.cgroups.append(MemoryCgroup(self.points, systemd=self.systemd))
         return self.cgroups[-1]
 
     async def forks(self, engine: str | None = None) -> ForkClient:
@@ -177,6 +185,8 @@ class Daemon:
 
     async def program(self, container: str, name: str, fd: int | None) -> Program:
         await self.points.at("program")
+        if self.is_native:
+            raise NativeProgram("/bin/true")
         return Program(self._directory / "artifact", self.runner)
 
     async def image(self, container: str) -> Image:

@@ -24,7 +24,6 @@ from shimd.errors import (
     Unavailable,
     Unimplemented,
 )
-from shimd.formats.magic import NativeProgram
 from shimd.protocol.worker import Error, Ready
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.service import TaskService
@@ -119,6 +118,10 @@ async def nothing(_tasks: Tasks) -> None:
     pass
 
 
+async def by_systemd(tasks: Tasks) -> None:
+    tasks.daemon.systemd = True
+
+
 async def created(tasks: Tasks) -> None:
     await tasks.create()
 
@@ -155,6 +158,7 @@ Act = Callable[[Tasks], Coroutine[Any, Any, Any]]
 #: What is asked for, from the state in which it is legal; what it leads to, and what it publishes.
 LEGAL: dict[str, tuple[Act, Act, State, list[str]]] = {
     "create": (nothing, Tasks.create, State.CREATED, ["TaskCreate"]),
+    "create by systemd": (by_systemd, Tasks.create, State.CREATED, ["TaskCreate"]),
     "start": (created, Tasks.start, State.RUNNING, ["TaskStart"]),
     "exec": (started, Tasks.add_exec, State.RUNNING, ["TaskExecAdded"]),
     "start exec": (with_exec, lambda tasks: tasks.start("sh"), State.RUNNING, ["TaskExecStarted"]),
@@ -455,27 +459,6 @@ async def test_a_cgroup_that_cannot_be_removed_does_not_keep_the_container(tasks
     tasks.cgroup.made = False
 
 
-async def test_a_delete_that_was_cancelled_is_finished_by_the_next(
-    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await stopped(tasks)
-    with anyio.CancelScope() as caller:
-
-        async def hang() -> None:
-            caller.cancel()
-            await anyio.sleep_forever()
-
-        monkeypatch.setattr(tasks.container, "run_last_hooks", hang)
-        await tasks.delete()
-    assert caller.cancelled_caught
-    assert tasks.container.init.state is State.STOPPED
-    assert "TaskDelete" not in tasks.daemon.events
-    monkeypatch.undo()
-    assert (await tasks.delete()).exit_status == 128 + signal.SIGKILL
-    assert tasks.daemon.events.count("TaskDelete") == 1
-    tasks.nothing_is_left()
-
-
 async def test_a_fork_that_fails(tasks: Tasks) -> None:
     tasks.daemon.fork_server.fails = True
     with pytest.raises(ResourceExhausted, match="container app: fork: resource temporarily unavailable"):
@@ -626,11 +609,7 @@ def native(tasks: Tasks, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Tasks
     monkeypatch.setenv("SHIMD_RUNC", str(runtime))
     monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(bundle / "run"))
     monkeypatch.chdir(bundle)
-
-    async def program(_container: str, _name: str, _fd: int | None) -> None:
-        raise NativeProgram("/bin/true")
-
-    monkeypatch.setattr(tasks.daemon, "program", program)
+    tasks.daemon.is_native = True
     return tasks
 
 
