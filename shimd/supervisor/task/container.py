@@ -29,7 +29,15 @@ from shimd.api.containerd.events import (
 )
 from shimd.api.containerd.types import Mount
 from shimd.cgroup import Cgroup
-from shimd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ShimdError, Unavailable
+from shimd.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ShimdError,
+    Unavailable,
+    Unimplemented,
+)
 from shimd.formats.magic import NativeProgram
 from shimd.isolation.seccomp import worker_filter
 from shimd.log import logger
@@ -71,6 +79,8 @@ class Container:
         self.execs: dict[str, Process] = {}
         self._lock = anyio.Lock(fast_acquire=True)
         self._watch = anyio.CancelScope()
+        self._may_be_frozen = False
+        """From the first pause on, whatever became of it and of what came after: one thaw too many is no harm."""
         self._killed = 0
         """Processes that the kernel has killed for memory, as far as we have told."""
 
@@ -186,8 +196,6 @@ class Container:
     async def _remove_what_is_left(self) -> None:
         if self.native is not None:
             await self.native.delete(forget=self.hooks.claim_last())
-        if self.cgroup is not None and self.hooks.run_inside:
-            await to_thread.run_sync(self.cgroup.kill)
         await self._remove_cgroup()
         if not self._has_last_hooks:
             bundle_files.remove_record(self.bundle)
@@ -212,10 +220,13 @@ class Container:
         await self._release_worker(process)
 
     async def _remove_cgroup(self) -> None:
-        if self.cgroup is None or self.cgroup.remove_at_once():
+        if self.cgroup is None:
             return
         try:
-            await to_thread.run_sync(self.cgroup.remove)
+            if self.hooks.run_inside:
+                await to_thread.run_sync(self.cgroup.kill)
+            if not self.cgroup.remove_at_once():
+                await to_thread.run_sync(self.cgroup.remove)
         except OSError as error:  # a container must be deletable, whatever somebody else put into its cgroup
             _log.error("container %s: its cgroup cannot be removed: %s", self.id, error)
 
@@ -239,10 +250,10 @@ class Container:
         """Let the guest run; returns the pid."""
         process = self.process(exec_id)
         async with self._lock:
-            if process.state is State.ADDED:
-                await self._start_exec(process)
-            else:
+            if process is self.init:
                 await self._start_init(process)
+            else:
+                await self._start_exec(process)
         if process is self.init and self.native is None:  # it runs: who wants to end it need not wait for its hooks
             await self._unless_it_fails(self.hooks.started(process.pid))
         return process.pid
@@ -264,7 +275,7 @@ class Container:
         """
         worker = self.init.worker
         assert worker is not None
-        outcome: ShimdError | None = FailedPrecondition(
+        outcome: ShimdError | OSError | None = FailedPrecondition(
             f"container {self.id} has ended while its startContainer hooks ran"
         )
 
@@ -277,7 +288,7 @@ class Container:
             try:
                 await hooks
                 outcome = None
-            except ShimdError as error:
+            except (ShimdError, OSError) as error:
                 outcome = error
             tasks.cancel_scope.cancel()
         if outcome is not None:  # raised here, since a task group would wrap it
@@ -287,7 +298,7 @@ class Container:
         """A container whose hooks fail is stopped."""
         try:
             await hooks
-        except ShimdError:
+        except (ShimdError, OSError):
             with suppress(NotFound):
                 self.init.kill(signal.SIGKILL)
             raise
@@ -305,6 +316,8 @@ class Container:
         process.advance(Step.START)
 
     async def _start_exec(self, process: Process) -> None:
+        if process.state is not State.ADDED:
+            raise FailedPrecondition(f"process {process.name} of container {self.id} has been started already")
         if self.init.state is not State.RUNNING:
             raise FailedPrecondition(f"container {self.id} is not running")
         try:
@@ -353,8 +366,9 @@ class Container:
             raise InvalidArgument(str(error)) from None
         if everything:
             self._kill_others(number)
-        if number == signal.SIGKILL and self.init.state is State.PAUSED:
-            await self._thaw()  # a frozen process does not die (cgroup-v1/freezer-subsystem.rst)
+        if number == signal.SIGKILL and self._may_be_frozen:
+            with anyio.move_on_after(_UNDO, shield=True):
+                await self._thaw()  # a frozen process does not die (cgroup-v1/freezer-subsystem.rst)
 
     def _kill_others(self, number: int) -> None:
         for other in self.execs.values():
@@ -367,8 +381,8 @@ class Container:
                     os.kill(pid, number)
 
     async def _thaw(self) -> None:
-        if self.cgroup is not None:
-            await to_thread.run_sync(self.cgroup.thaw)
+        with suppress(Unimplemented, FileNotFoundError):  # no freezer, or no cgroup any more: nothing is frozen
+            await to_thread.run_sync(self._own_cgroup.thaw)
 
     async def pause(self) -> None:
         """Freeze all processes.
@@ -377,13 +391,14 @@ class Container:
         """
         async with self._lock:
             self.init.check(Step.PAUSE)
+            self._may_be_frozen = True
             try:
                 await to_thread.run_sync(self._own_cgroup.freeze)
                 self._refuse_to_freeze_the_dying()
                 self.init.advance(Step.PAUSE)
             except BaseException:
                 with anyio.move_on_after(_UNDO, shield=True):
-                    await self._thaw()
+                    await self._thaw_what_is_left()
                 raise
             self.context.publish(TaskPaused(container_id=self.id))
 
@@ -446,8 +461,8 @@ class Container:
         )
 
     async def _thaw_what_is_left(self) -> None:
-        """A process of a paused container that ended by itself, for want of memory say, has left others frozen."""
-        if self.init.state is State.PAUSED:
+        """After a pause that failed; or a process of a paused container ended by itself, for want of memory say."""
+        if self._may_be_frozen:
             try:
                 await self._thaw()
             except (ShimdError, OSError) as error:
@@ -462,8 +477,12 @@ class Container:
 
     async def _end_children(self) -> None:
         """Of a native program in a pid namespace that is not its own, whose end is therefore not theirs."""
-        if self.native is not None and self.cgroup is not None and plans.pid_namespace(self.spec) != "new":
-            await to_thread.run_sync(self.cgroup.kill)
+        if self.native is None or plans.pid_namespace(self.spec) == "new":
+            return
+        try:
+            await to_thread.run_sync(self._own_cgroup.kill)
+        except OSError as error:  # its exit must be told, whatever has become of its cgroup
+            _log.error("container %s: what its process left cannot be killed: %s", self.id, error)
 
     @property
     def _alone(self) -> bool:
@@ -522,7 +541,7 @@ class Container:
 
     async def _stop_created(self, process: Process) -> None:
         """A process that was never started may be deleted at once (as runc does)."""
-        if process is self.init and process.state is State.CREATED:
+        if process.state is State.CREATED:
             with suppress(NotFound):
                 process.kill(9)
             await process.exited.wait()

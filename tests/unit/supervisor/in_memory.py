@@ -10,8 +10,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import anyio.abc
 from betterproto2 import Message
 
 from shimd.errors import Code, NotFound, Unavailable
+from shimd.formats.magic import NativeProgram
 from shimd.protocol.codec import NotAMessage
 from shimd.protocol.fork_server import (
     Exited,
@@ -73,12 +75,12 @@ class Points:
 class MemoryCgroup:
     """What a container asks of its cgroup."""
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: Points, *, systemd: bool) -> None:
         self._points = points
         self.directories: list[str] = []
         self.unified = None
-        self.scope = None
-        self.asks_systemd = False
+        self.scope = "a scope" if systemd else None
+        self.asks_systemd = systemd
         self.made, self.frozen = False, False
         self.processes: set[int] = set()
         self.fails: set[str] = set()
@@ -93,9 +95,13 @@ class MemoryCgroup:
         self._act("make")
         self.made = True
 
+    def has_processes(self) -> None:
+        self._act("has_processes")
+
     def freeze(self) -> None:
-        self._act("freeze")
+        """As the worst: what fails may have been done."""
         self.frozen = True
+        self._act("freeze")
 
     def thaw(self) -> None:
         self._act("thaw")
@@ -148,6 +154,10 @@ class Daemon:
         self.asked_forks: list[str] = []
         """Engines whose fork server was asked for."""
         self.discarded: list[Path] = []
+        self.systemd = False
+        """Whether it makes the cgroups."""
+        self.is_native = False
+        """Whether programs are none for an engine."""
         self.runner = ""
         """What the compile worker noted of programs."""
         self._directory = directory
@@ -158,7 +168,7 @@ class Daemon:
         tasks.start_soon(self.fork_server.serve)
 
     def cgroup(self, path: str, *, systemd: bool) -> Any:
-        self.cgroups.append(MemoryCgroup(self.points))
+        self.cgroups.append(MemoryCgroup(self.points, systemd=self.systemd))
         return self.cgroups[-1]
 
     async def forks(self, engine: str | None = None) -> ForkClient:
@@ -175,6 +185,8 @@ class Daemon:
 
     async def program(self, container: str, name: str, fd: int | None) -> Program:
         await self.points.at("program")
+        if self.is_native:
+            raise NativeProgram("/bin/true")
         return Program(self._directory / "artifact", self.runner)
 
     async def image(self, container: str) -> Image:
@@ -355,6 +367,33 @@ async def running(directory: Path) -> AsyncIterator[Daemon]:
                 while daemon.fork_server.living:  # noqa: ASYNC110 — no event tells of it
                     await anyio.sleep(0.001)
             tasks.cancel_scope.cancel()
+
+
+class Suspensions:
+    """Awaits something, and acts when it stands still for the ``number``-th time (from 1), wherever that is."""
+
+    def __init__(self, awaited: Coroutine[Any, Any, Any], number: int, how: Callable[[], None]) -> None:
+        self._awaited, self._number, self._how = awaited, number, how
+        self.passed = 0
+
+    @property
+    def reached(self) -> bool:
+        return self.passed >= self._number
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        resume: Callable[[], Any] = partial(self._awaited.send, None)
+        while True:
+            try:
+                future = resume()
+            except StopIteration as done:
+                return done.value
+            self.passed += 1
+            if self.passed == self._number:
+                self._how()
+            try:
+                resume = partial(self._awaited.send, (yield future))
+            except BaseException as error:
+                resume = partial(self._awaited.throw, error)
 
 
 def fails() -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,20 @@ from shimd.api.containerd.v1.types import Status
 from shimd.api.google.protobuf import Any as Packed
 from shimd.errors import (
     AlreadyExists,
+    Code,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
     ShimdError,
+    Unavailable,
     Unimplemented,
 )
-from shimd.formats.magic import NativeProgram
+from shimd.protocol.worker import Error, Ready
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
-from tests.unit.supervisor.in_memory import Daemon, MemoryCgroup, cancelling, fails, running
+from tests.unit.supervisor.in_memory import Daemon, MemoryCgroup, Suspensions, cancelling, fails, running
 
 pytestmark = pytest.mark.anyio
 PROCESS = {"args": ["/app.wasm"], "cwd": "/", "env": []}
@@ -116,6 +118,10 @@ async def nothing(_tasks: Tasks) -> None:
     pass
 
 
+async def by_systemd(tasks: Tasks) -> None:
+    tasks.daemon.systemd = True
+
+
 async def created(tasks: Tasks) -> None:
     await tasks.create()
 
@@ -148,10 +154,11 @@ async def exec_stopped(tasks: Tasks) -> None:
     await tasks.wait("sh")
 
 
-Act = Callable[[Tasks], Awaitable[Any]]
+Act = Callable[[Tasks], Coroutine[Any, Any, Any]]
 #: What is asked for, from the state in which it is legal; what it leads to, and what it publishes.
 LEGAL: dict[str, tuple[Act, Act, State, list[str]]] = {
     "create": (nothing, Tasks.create, State.CREATED, ["TaskCreate"]),
+    "create by systemd": (by_systemd, Tasks.create, State.CREATED, ["TaskCreate"]),
     "start": (created, Tasks.start, State.RUNNING, ["TaskStart"]),
     "exec": (started, Tasks.add_exec, State.RUNNING, ["TaskExecAdded"]),
     "start exec": (with_exec, lambda tasks: tasks.start("sh"), State.RUNNING, ["TaskExecStarted"]),
@@ -203,6 +210,12 @@ async def test_what_fails_anywhere_has_changed_nothing_and_can_be_asked_for_agai
 
 @pytest.mark.parametrize("name", LEGAL)
 async def test_who_is_cancelled_anywhere_leaves_nothing_half_done(tasks: Tasks, name: str) -> None:
+    """At each await, and in each thread that one waits for."""
+    await _cancel_at_all(tasks, name, by_await=True)
+    await _cancel_at_all(tasks, name, by_await=False)
+
+
+async def _cancel_at_all(tasks: Tasks, name: str, *, by_await: bool) -> None:
     before, act, state, events = LEGAL[name]
     for number in range(1, 100):
         tasks.daemon.points.arm(0, None)
@@ -210,9 +223,13 @@ async def test_who_is_cancelled_anywhere_leaves_nothing_half_done(tasks: Tasks, 
         former = tasks.container.init.state if "app" in tasks.service.containers else None
         told = len(tasks.daemon.events)
         with anyio.CancelScope() as caller:
-            tasks.daemon.points.arm(number, cancelling(caller))
-            await act(tasks)
-        reached = tasks.daemon.points.reached
+            if by_await:
+                awaited = Suspensions(act(tasks), number, caller.cancel)
+                await awaited
+            else:
+                tasks.daemon.points.arm(number, cancelling(caller))
+                await act(tasks)
+        reached = awaited.reached if by_await else tasks.daemon.points.reached
         tasks.daemon.points.arm(0, None)
         if caller.cancelled_caught:
             assert former is (tasks.container.init.state if "app" in tasks.service.containers else None)
@@ -224,6 +241,95 @@ async def test_who_is_cancelled_anywhere_leaves_nothing_half_done(tasks: Tasks, 
         if not reached:
             return
     pytest.fail("it never comes to its end")
+
+
+async def paused_with_exec(tasks: Tasks) -> None:
+    await with_exec(tasks)
+    await tasks.start("sh")
+    await tasks.pause()
+
+
+@pytest.mark.parametrize("before", [created, started, paused, paused_with_exec], ids=lambda one: one.__name__)
+async def test_a_kill_is_one_wherever_its_caller_is_cancelled(tasks: Tasks, before: Act) -> None:
+    for number in range(1, 100):
+        await before(tasks)
+        with anyio.CancelScope() as caller:
+            killing = Suspensions(tasks.kill(), number, caller.cancel)
+            await killing
+        assert not tasks.cgroup.frozen
+        assert await tasks.wait() == 128 + signal.SIGKILL
+        assert tasks.container.init.state is State.STOPPED
+        await tasks.end()
+        if not killing.reached:
+            return
+    pytest.fail("it never comes to its end")
+
+
+@pytest.mark.parametrize("hooks", [{}, {"poststop": "exit 0"}, {"startContainer": "exit 0"}], ids=" ".join)
+@pytest.mark.parametrize("before", [created, stopped, exec_stopped], ids=lambda one: one.__name__)
+async def test_a_delete_that_was_cancelled_anywhere_is_finished_by_the_next(
+    tasks: Tasks, bundle: Path, before: Act, hooks: dict[str, str]
+) -> None:
+    with_hooks(bundle, **hooks)
+    for number in range(1, 100):
+        await before(tasks)
+        if before is exec_stopped:
+            await tasks.kill()
+            await tasks.wait()
+        told = len(tasks.daemon.events)
+        with anyio.CancelScope() as caller:
+            deleting = Suspensions(tasks.delete(), number, caller.cancel)
+            await deleting
+        assert ("app" in tasks.service.containers) is ("TaskDelete" not in tasks.daemon.events[told:])
+        if caller.cancelled_caught:
+            assert tasks.container.init.state in (State.CREATED, State.STOPPED)
+            await tasks.delete()
+        assert tasks.daemon.events[told:].count("TaskDelete") == 1
+        assert tasks.daemon.events[-1] == "TaskDelete"
+        tasks.nothing_is_left()
+        if not deleting.reached:
+            return
+    pytest.fail("it never comes to its end")
+
+
+async def test_an_exec_that_ends_before_it_can_be_told_to_start(tasks: Tasks) -> None:
+    """It is not started, once more neither; and may be deleted at once."""
+    await with_exec(tasks)
+    told = len(tasks.daemon.events)
+    tasks.daemon.fork_server.says.append([Ready(), Error(Code.INTERNAL, "the end")])
+    with pytest.raises(Unavailable, match="the worker process is gone"):
+        await tasks.start("sh")
+    with pytest.raises(FailedPrecondition, match="process sh of container app has been started already"):
+        await tasks.start("sh")
+    await tasks.delete("sh")
+    assert tasks.daemon.events[told:] == ["TaskExit"]
+    await tasks.add_exec()
+    await tasks.start("sh")
+    await tasks.end()
+
+
+async def test_a_kill_thaws_what_a_pause_that_failed_has_left_frozen(tasks: Tasks) -> None:
+    await started(tasks)
+    tasks.cgroup.fails.update({"freeze", "thaw"})
+    with pytest.raises(OSError, match="Input/output error"):
+        await tasks.pause()
+    assert (tasks.container.init.state, tasks.cgroup.frozen) == (State.RUNNING, True)
+    tasks.cgroup.fails.clear()
+    await tasks.kill()
+    assert not tasks.cgroup.frozen
+    await tasks.wait()
+    await tasks.end()
+
+
+async def test_a_cgroup_that_cannot_be_killed_does_not_keep_the_container(tasks: Tasks, bundle: Path) -> None:
+    with_hooks(bundle, startContainer="exit 0")
+    await started(tasks)
+    tasks.cgroup.fails.add("kill")
+    await tasks.kill()
+    await tasks.wait()
+    await tasks.delete()
+    assert tasks.service.containers == {}
+    tasks.cgroup.made = False
 
 
 @pytest.mark.parametrize(
@@ -353,27 +459,6 @@ async def test_a_cgroup_that_cannot_be_removed_does_not_keep_the_container(tasks
     tasks.cgroup.made = False
 
 
-async def test_a_delete_that_was_cancelled_is_finished_by_the_next(
-    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await stopped(tasks)
-    with anyio.CancelScope() as caller:
-
-        async def hang() -> None:
-            caller.cancel()
-            await anyio.sleep_forever()
-
-        monkeypatch.setattr(tasks.container, "run_last_hooks", hang)
-        await tasks.delete()
-    assert caller.cancelled_caught
-    assert tasks.container.init.state is State.STOPPED
-    assert "TaskDelete" not in tasks.daemon.events
-    monkeypatch.undo()
-    assert (await tasks.delete()).exit_status == 128 + signal.SIGKILL
-    assert tasks.daemon.events.count("TaskDelete") == 1
-    tasks.nothing_is_left()
-
-
 async def test_a_fork_that_fails(tasks: Tasks) -> None:
     tasks.daemon.fork_server.fails = True
     with pytest.raises(ResourceExhausted, match="container app: fork: resource temporarily unavailable"):
@@ -463,6 +548,21 @@ async def test_a_hook_that_fails_stops_the_container(tasks: Tasks, bundle: Path,
     await tasks.end()
 
 
+async def test_a_system_that_has_no_more_for_a_hook_stops_the_container(tasks: Tasks, bundle: Path) -> None:
+    with_hooks(bundle, startContainer="exit 0")
+    await tasks.create()
+
+    def too_many() -> None:
+        raise OSError(24, "Too many open files")
+
+    tasks.daemon.points.arm(1, too_many)
+    with pytest.raises(ShimdError, match="container app: too many open files"):
+        await tasks.start()
+    assert await tasks.wait() == 128 + signal.SIGKILL
+    assert "TaskStart" not in tasks.daemon.events
+    await tasks.end()
+
+
 async def test_a_hook_that_takes_too_long(tasks: Tasks, bundle: Path) -> None:
     slow = {"path": "/bin/sleep", "args": ["sleep", "600"], "timeout": 1}
     (bundle / "config.json").write_text(json.dumps({**SPEC, "hooks": {"poststart": [slow]}}))
@@ -509,11 +609,7 @@ def native(tasks: Tasks, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Tasks
     monkeypatch.setenv("SHIMD_RUNC", str(runtime))
     monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(bundle / "run"))
     monkeypatch.chdir(bundle)
-
-    async def program(_container: str, _name: str, _fd: int | None) -> None:
-        raise NativeProgram("/bin/true")
-
-    monkeypatch.setattr(tasks.daemon, "program", program)
+    tasks.daemon.is_native = True
     return tasks
 
 
@@ -526,6 +622,23 @@ async def test_a_native_containers_life(native: Tasks) -> None:
     await native.end()
     assert native.daemon.fork_server.followed == []
     assert native.daemon.events[-2:] == ["TaskExit", "TaskDelete"]
+
+
+async def test_the_end_of_a_native_containers_children(
+    native: Tasks, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are signalled with it, end with it where no pid namespace does that, and keep no exit from being told."""
+    (bundle / "config.json").write_text(json.dumps({**SPEC, "linux": {"namespaces": []}}))
+    await started(native)
+    native.cgroup.fails.add("kill")
+    child = await anyio.open_process(["sleep", "600"])
+    native.cgroup.processes = {native.container.init.pid, child.pid}
+    await native.service.kill(api.KillRequest(id="app", signal=signal.SIGTERM, all=True))
+    assert await child.wait() == -signal.SIGTERM
+    await native.wait()
+    assert "cgroup.kill" in native.daemon.points.passed
+    assert "container app: what its process left cannot be killed: [Errno 5] Input/output error" in caplog.text
+    await native.end()
 
 
 @pytest.mark.parametrize("command", ["create", "start", "exec"])
