@@ -101,15 +101,15 @@ class WasiHttpEngine:
 
         settings = module.settings
         assert module.host is not None and settings is not None
-        ticks = EpochClock(self._engine)
+        clock = EpochClock(self._engine)
         handler = Handler(
             module.host,
-            ticks,
+            clock,
             pool=settings.pool,
             concurrency=settings.concurrency,
             timeout=settings.timeout,
         )
-        return serve(handler, settings, [module.outgoing, ticks, handler])
+        return serve(handler, settings, [module.outgoing, clock, handler])
 
 
 async def rehearse() -> None:

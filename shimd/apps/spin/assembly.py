@@ -86,16 +86,16 @@ class Assembly:
         around: list[Any] = [*self._outgoing.values(), *self._calls.values()]
         if not self._application.triggers.http:
             return anyio.run(serving.serve, self._services, around, self._settings.grace)
-        ticks = EpochClock(self._engine)
-        server = SpinServer(self._application, self._handlers(ticks))
-        return serve(server, self._settings, [*around, ticks, server], beside=self._services)
+        clock = EpochClock(self._engine)
+        server = SpinServer(self._application, self._handlers(clock))
+        return serve(server, self._settings, [*around, clock, server], services=self._services)
 
-    def _handlers(self, ticks: EpochClock) -> dict[str, Handler]:
+    def _handlers(self, clock: EpochClock) -> dict[str, Handler]:
         """Returns the handlers of the components that answer requests."""
         return {
             id: Handler(
                 self._hosts[id],
-                ticks,
+                clock,
                 pool=self._settings.pool,
                 concurrency=self._settings.concurrency,
                 timeout=self._settings.timeout,
