@@ -27,6 +27,7 @@ from shimd.apps.spin.world import Shared, imports
 from shimd.component.host import Host
 from shimd.engine import InvalidSetting, UnsupportedFeature
 from shimd.wasi.http.outgoing import OutgoingHandler
+from shimd.wasi.versions import unversioned
 
 Program = tuple[wasmtime.Engine, Any]
 """A compiled component, and the engine that it is for."""
@@ -178,7 +179,7 @@ def _outbound(component: Component, values: Values) -> Outbound:
 
 def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Mapping[str, Any], memory: int) -> Host:
     try:
-        return Host(engine, program, given, memory)
+        return Host(engine, program, given, unversioned, memory)
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{component.where}: {error}") from None
 
