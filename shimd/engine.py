@@ -1,6 +1,6 @@
 """The contract between shimd and a WebAssembly runtime: all that an engine is.
 
-An engine knows nothing of containerd, OCI or sockets. It is found by its name in the entry points group
+An engine knows nothing of container managers or of sockets. It is found by its name in the entry points group
 ``shimd.engines`` and used in three kinds of process. (The supervisor asks it for what it knows without its runtime: its
 version, its family, and what :meth:`RunsWithoutPython.pack` packs.)
 
@@ -25,6 +25,11 @@ EXIT_ENGINE = 137
 
 class EngineError(Exception):
     """The engine cannot do what was asked. The message is one clear sentence for an operator."""
+
+    def __init__(self, message: str = "", *, use: str = "") -> None:
+        """:param use: the name of an engine that can, at which the message ends: operators are told its runtime, too"""
+        super().__init__(message)
+        self.use = use
 
 
 class InvalidModule(EngineError):
@@ -259,7 +264,7 @@ class RunsApplications(Protocol[ModuleT_co]):
 
 @runtime_checkable
 class RunsArtifacts(RunsApplications[ModuleT_co], Protocol[ModuleT_co]):
-    """An engine whose applications also come as OCI artifacts: layers of an image instead of files. Optional."""
+    """An engine whose applications also come as artifacts: layers of an image instead of files. Optional."""
 
     def artifact(
         self, image: Image, read: Callable[[str], bytes | None], env: Mapping[str, str]

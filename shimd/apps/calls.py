@@ -24,8 +24,8 @@ class Calls:
     def __init__(self, host: Host, name: str, *, pool: int = 1, concurrency: int = 64) -> None:
         self._host = host
         self._name = name
-        self._turns = ComputeLock()
-        self._pool = Pool(host, pool, self._turns)
+        self._compute_lock = ComputeLock()
+        self._pool = Pool(host, pool, self._compute_lock)
         self._guests = anyio.CapacityLimiter(concurrency)
 
     async def __aenter__(self) -> "Calls":
@@ -50,7 +50,7 @@ class Calls:
 
     def _run(self, guest: Guest, interface: str, function: str, arguments: tuple[Any, ...]) -> bool:
         try:
-            with self._turns.taken() as guest.turn, closing(guest):
+            with self._compute_lock.held() as guest.lease, closing(guest):
                 result = self._host.call(guest, interface, function, *arguments)
         except Exit as exit:
             if exit.code:

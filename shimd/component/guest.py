@@ -14,12 +14,12 @@ from wasmtime import component
 from shimd.component.current import Current
 
 
-class Turn(Protocol):
-    """A guest's permission to compute, which it gives up while it waits (:mod:`shimd.wasi.compute_lock`)."""
+class ComputeLease(Protocol):
+    """A guest's permission to compute, which it gives up while it waits."""
 
-    def take(self) -> None: ...
+    def acquire(self) -> None: ...
 
-    def give(self) -> None: ...
+    def release(self) -> None: ...
 
 
 class Guest:
@@ -34,30 +34,30 @@ class Guest:
         self.instance: component.Instance
         self.environment: dict[str, str] = {}
         """Variables of this instance, besides the app's."""
-        self.turn: Turn | None = None
-        """Given back while it waits."""
+        self.lease: ComputeLease | None = None
+        """Released while the guest waits."""
         self.waiting: anyio.CancelScope | None = None
         self.given_up = False
-        """Both: see :mod:`shimd.wasi.waiting`."""
+        """Both are set by who makes guests wait: the wait that can be ended, and that no other shall begin."""
         self._next = 1
 
     def add(self, thing: Any) -> int:
-        """Into the table; returns its number there."""
+        """Put an object into the table and return its number there."""
         number = self._next
         self._next += 1
         self.table[number] = thing
         return number
 
-    def take(self, number: int) -> Any:
-        """Out of the table: the guest has given it back."""
+    def remove(self, number: int) -> Any:
+        """Remove an object from the table and return it: the guest has handed over its handle."""
         return self.table.pop(number)
 
     def drop(self, number: int) -> None:
-        """The guest has closed its last handle."""
+        """Remove and close an object: the guest has dropped its last handle."""
         close(self.table.pop(number, None))
 
     def close(self) -> None:
-        """Give all back; the guest is not entered again."""
+        """Close all objects and the store. The guest must not be entered again."""
         for thing in self.table.values():
             close(thing)
         self.table.clear()
@@ -69,7 +69,7 @@ class Guest:
 
 
 def close(thing: Any) -> None:
-    """Whatever can be closed is told that nobody uses it any more."""
+    """Close an object, if it has a method ``close``."""
     if (method := getattr(thing, "close", None)) is not None:
         method()
 

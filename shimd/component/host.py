@@ -1,13 +1,12 @@
 """From interfaces in Python to a component that runs: linking, instantiating, calling.
 
-An interface is given by an object (a *provider*), named by the interface, as ``wasi:io/streams``. Its functions are
+An interface is given by an object (a *provider*), named by the interface, as ``a:b/streams``. Its functions are
 found by name: ``get-random-bytes`` is the provider's ``get_random_bytes``; a resource's class is the provider's
 attribute of its name (``input-stream``: ``InputStream``), for its constructor and static functions; a method is the
 object's own.
 """
 
 import ctypes
-import re
 from collections.abc import Callable, Mapping
 from keyword import iskeyword
 from typing import Any
@@ -23,9 +22,8 @@ from shimd.component.values import Codec, Err, codec
 from shimd.engine import UnsupportedFeature
 
 Providers = Mapping[str, object]
-"""Providers by the interface's name; with its version, but for WASI 0.2, all of whose versions are compatible."""
+"""Providers by the interface's name: with its version, or without, which serves all versions that are compatible."""
 
-_WASI_02 = re.compile(r"@0\.2\.\d+$")
 _Function = Callable[..., Any]
 
 
@@ -41,13 +39,20 @@ class Host:
     """A component, linked to its providers: makes instances of it."""
 
     def __init__(
-        self, engine: wasmtime.Engine, program: component.Component, providers: Providers, memory: int = -1
+        self,
+        engine: wasmtime.Engine,
+        program: component.Component,
+        providers: Providers,
+        unversioned: Callable[[str], str],
+        memory: int = -1,
     ) -> None:
-        """:param memory: the most that an instance may have, bytes; -1: what there is
+        """:param unversioned: makes one name of those of an interface's compatible versions
+        :param memory: the most that an instance may have, bytes; -1: what there is
 
         :raises UnsupportedFeature: it imports what nobody provides
         """
         self._engine = engine
+        self._unversioned = unversioned
         self._memory = memory
         self._program = program
         self._resources = Resources()
@@ -62,8 +67,8 @@ class Host:
         return list(self._program.type.exports(self._engine))
 
     def export(self, name: str) -> str | None:
-        """The full name, with its version, of an exported interface of WASI 0.2."""
-        return next((export for export in self.exports if _base(export) == name), None)
+        """Returns the full name, with its version, of an exported interface; ``name`` is without."""
+        return next((export for export in self.exports if self._unversioned(export) == name), None)
 
     def instantiate(self) -> Guest:
         """A fresh instance; it must not be entered by two threads at once.
@@ -132,7 +137,7 @@ class Host:
                 kind = item.ty
                 if not isinstance(kind, types.ComponentInstanceType):
                     raise UnsupportedFeature(f"the component imports {name}, which is not an interface")
-                provider = providers.get(name, providers.get(_base(name)))
+                provider = providers.get(name, providers.get(self._unversioned(name)))
                 if provider is None:
                     raise UnsupportedFeature(f"the component imports {name}, which is not provided")
                 with root.add_instance(name) as instance:
@@ -193,10 +198,6 @@ class Host:
 
 
 _NO_FINALIZER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(0)
-
-
-def _base(name: str) -> str:
-    return _WASI_02.sub("", name)
 
 
 def _drop(_store: Any, number: int) -> None:

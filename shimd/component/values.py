@@ -330,7 +330,7 @@ def _host_resource(pointer: Any, context: Any) -> int:
 def _own(kind: int) -> Codec:
     def lift(val: Val) -> Any:
         guest = current()
-        return guest.take(_host_resource(val.of.resource, guest.context))
+        return guest.remove(_host_resource(val.of.resource, guest.context))
 
     def lower(value: Any, val: Val) -> None:
         guest = current()

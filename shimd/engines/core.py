@@ -42,7 +42,7 @@ def as_binary(wasm: bytes, engine: str) -> bytes:
     binary = wasm if wasm.startswith(b"\0asm") else from_text(wasm)
     if binary.startswith(COMPONENT):
         raise UnsupportedFeature(
-            f"{engine} runs core modules, and this is a component: use the wasmtime engine (io.containerd.wasmtime.v1)"
+            f"{engine} runs core modules, and this is a component: use the wasmtime engine", use="wasmtime"
         )
     return binary
 

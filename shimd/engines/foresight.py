@@ -12,7 +12,6 @@ from shimd.engines.core import WASI
 from shimd.engines.slight_names import BEFORE, NAMES
 from shimd.formats.outline import Outline
 
-_SPIN_RUNTIME = "run it with the runtime io.containerd.spin.v2, beside its /spin.toml or as its artifact"
 _SPIN = ("fermyon:spin", "spin:", "fermyon:spin-")
 #: Exports by which Spin calls what serves no HTTP.
 _SPIN_EXPORTS = ("fermyon:spin/inbound-redis", "spin:redis/inbound-redis", "handle-cron-event", "handle-message")
@@ -93,10 +92,17 @@ def _is_a_module(program: Outline, engine: str) -> None:
     if program.component:
         for name in _names(program):
             if name.startswith(_SPIN):
-                raise UnsupportedFeature(f"the component has {name}, an interface of Spin's: {_SPIN_RUNTIME}")
+                raise _for_spin("has", name)
         raise UnsupportedFeature(
-            f"{engine} runs core modules, and this is a component: use the wasmtime engine (io.containerd.wasmtime.v1)"
+            f"{engine} runs core modules, and this is a component: use the wasmtime engine", use="wasmtime"
         )
+
+
+def _for_spin(verb: str, name: str) -> UnsupportedFeature:
+    return UnsupportedFeature(
+        f"the component {verb} {name}, an interface of Spin's: with its /spin.toml or as artifact, use the spin engine",
+        use="spin",
+    )
 
 
 def _is_a_program(program: Outline, *, slight: bool = False) -> None:
@@ -198,7 +204,7 @@ def _component(program: Outline, runs_on: str) -> None:
     for verb, names in (("imports", [name for name, _ in program.imports]), ("exports", program.exports)):
         for name in names:
             if runs_on == "wasmtime" and _is_spins(name) and not runs_without:
-                raise UnsupportedFeature(f"the component {verb} {name}, an interface of Spin's: {_SPIN_RUNTIME}")
+                raise _for_spin(verb, name)
             if newer := newer_problem(verb, name):
                 raise UnsupportedFeature(f"the component {newer}")
 

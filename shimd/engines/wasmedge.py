@@ -43,7 +43,6 @@ from shimd.linux import libc
 #: Bumped when what is compiled changes, or the files of an artefact.
 _CONFIG = 1
 _COMPONENT = b"\0asm\x0d\x00\x01\x00"
-_WAY_OUT = "use the wasmtime engine (io.containerd.wasmtime.v1)"
 _REMEDY = (
     "install libwasmedge0 of Debian 13 or later, or WasmEdge 0.14 or later by other means, and name its "
     "libwasmedge.so.0 in SHIMD_WASMEDGE_LIBRARY if it is no directory of the dynamic linker's"
@@ -169,7 +168,9 @@ def plain(wasm: bytes) -> bytes:
     :raises InvalidModule: it has no sections, or is a component
     """
     if wasm.startswith(_COMPONENT):
-        raise UnsupportedFeature(f"wasmedge runs core modules, and this is a component: {_WAY_OUT}")
+        raise UnsupportedFeature(
+            "wasmedge runs core modules, and this is a component: use the wasmtime engine", use="wasmtime"
+        )
     kept, position = [wasm[:8]], 8
     try:
         while position < len(wasm):

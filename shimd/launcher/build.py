@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from shimd.launcher.names import shim_names
+
 #: A runtime ``io.containerd.NAME.v1`` for each.
 ENGINES = ("wasmer", "wasmtime", "wasmedge", "spin", "slight")
-#: Versions of the shim's name that containerd is told, if it is not 1: SpinKube's is 2.
-VERSIONS = {"spin": (2, 1)}
 #: Of a path in a script's first line, for kernels before 5.1 (execve(2), "Interpreter scripts").
 _LONGEST = 120
 #: For all that is in C: what writes past an end is ended, and a program's tables are read-only once it is loaded.
@@ -45,11 +45,6 @@ def build(directory: Path, version: str, kind: str | None = None, engines: Itera
         if target != program:
             target.unlink(missing_ok=True)
             os.link(program, target)
-
-
-def shim_names(engine: str) -> list[str]:
-    """Returns the names that containerd may look for, the one that ``shimd install`` configures first."""
-    return [f"containerd-shim-{engine}-v{version}" for version in VERSIONS.get(engine, (1,))]
 
 
 def default_kind() -> str:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from shimd.errors import FailedPrecondition, InvalidArgument
-from shimd.launcher.build import VERSIONS
+from shimd.launcher.names import runtime_type
 from shimd.node import block
 from shimd.node.block import BEGIN, END
 from shimd.node.changes import Change, copy_of, read
 from shimd.node.configs import DROPINS, PLUGINS, Config, find, parsed, table
 
-__all__ = ["BEGIN", "END", "Config", "effective", "find", "installed", "notes", "runtime_type", "uninstalled"]
+__all__ = ["BEGIN", "END", "Config", "effective", "find", "installed", "notes", "uninstalled"]
 
 #: Of pods, those that reach their containers (``shimd/oci/listen.py``).
 _ANNOTATIONS = "shimd.io/*"
@@ -138,10 +138,6 @@ def _is_configured(config: Config, name: str, others: Runtimes) -> bool:
 def _type(runtime: Any) -> str | None:
     found = runtime.get("runtime_type", "") if isinstance(runtime, dict) else runtime
     return None if found is None else str(found)
-
-
-def runtime_type(name: str) -> str:
-    return f"io.containerd.{name}.v{VERSIONS.get(name, (1,))[0]}"
 
 
 def _others(config: Config, text: str) -> Runtimes:

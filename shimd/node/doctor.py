@@ -19,8 +19,8 @@ from shimd.cgroup import layout
 from shimd.engines.registry import engine_names, engine_version, lacking
 from shimd.errors import ShimdError
 from shimd.launcher.build import ENGINES
+from shimd.launcher.names import runtime_type
 from shimd.node.check import process
-from shimd.node.containerd import runtime_type
 from shimd.node.distributions import DISTRIBUTIONS, PATH, PLAIN
 
 #: Bytes below which the cache will soon have no room for another compiled module.

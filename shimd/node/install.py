@@ -13,7 +13,8 @@ from pathlib import Path
 import shimd
 from shimd.engines.registry import engine_names
 from shimd.errors import FailedPrecondition, InvalidArgument
-from shimd.launcher.build import ENGINES, shim_names
+from shimd.launcher.build import ENGINES
+from shimd.launcher.names import shim_names
 from shimd.node import check, containerd
 from shimd.node.changes import Change, read
 from shimd.node.distributions import PATH, PLAIN, Distribution

@@ -2,6 +2,7 @@
 
 from shimd.engine import BrokenArtifact, EngineError, InvalidModule, InvalidSetting, UnsupportedFeature
 from shimd.errors import Code, DataLoss, Internal, InvalidArgument, ShimdError, Unimplemented, from_code, from_os
+from shimd.launcher.names import runtime_type
 from shimd.protocol.worker import Error
 
 
@@ -22,7 +23,13 @@ def describe(error: Exception) -> Error:
             code = Internal.code
         case _:
             return Error(int(Internal.code), f"{type(error).__name__}: {error}")
-    return Error(int(code), str(error))
+    return Error(int(code), sentence(error))
+
+
+def sentence(error: Exception) -> str:
+    """Returns an error's message; where it ends with an engine to be used instead, with the name of its runtime."""
+    use = error.use if isinstance(error, EngineError) else ""
+    return f"{error} ({runtime_type(use)})" if use else str(error)
 
 
 def from_engine(error: EngineError) -> ShimdError:

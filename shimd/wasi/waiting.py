@@ -21,13 +21,13 @@ def wait_for(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     :raises Gone: :func:`give_up` was called
     """
     guest = current()
-    if guest.turn is not None:
-        guest.turn.give()
+    if guest.lease is not None:
+        guest.lease.release()
     try:
         return from_thread.run(_wait, guest, function, arguments)
     finally:
-        if guest.turn is not None:
-            guest.turn.take()
+        if guest.lease is not None:
+            guest.lease.acquire()
 
 
 async def _wait(guest: Guest, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:

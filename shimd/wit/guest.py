@@ -13,7 +13,7 @@ import wasmtime
 from wasmtime import _bindings as c
 
 from shimd.component.current import Current
-from shimd.component.guest import Turn
+from shimd.component.guest import ComputeLease
 from shimd.wit.memory import Fault, Handles
 from shimd.wit.resolve import Function
 from shimd.wit.types import Number
@@ -36,8 +36,8 @@ class Guest:
     def __init__(self, engine: wasmtime.Engine) -> None:
         self.store = wasmtime.Store(engine)
         self.handles = Handles()
-        self.turn: Turn | None = None
-        """Given back while the host works for it."""
+        self.lease: ComputeLease | None = None
+        """Released while the host works for the guest."""
         self.given_up = False
         """Nobody waits for it any more: a host function that waits ends with :class:`Gone`."""
         self.failure: BaseException | None = None

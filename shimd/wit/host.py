@@ -136,15 +136,15 @@ def _wrapped(function: Function, provider: object) -> _Raw:
 
 def _worked(guest: Guest, implementation: Callable[..., Any], values: list[Any]) -> Any:
     """The host may wait for others meanwhile; so may other guests not for this one."""
-    if guest.turn is not None:
-        guest.turn.give()
+    if guest.lease is not None:
+        guest.lease.release()
     try:
         return implementation(*values)
     except Err as error:
         return error
     finally:
-        if guest.turn is not None:
-            guest.turn.take()
+        if guest.lease is not None:
+            guest.lease.acquire()
 
 
 def _implementation(function: Function, provider: object) -> Callable[..., Any]:

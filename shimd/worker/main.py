@@ -37,7 +37,7 @@ from shimd.linux.memory_file import read_file
 from shimd.oci import Process
 from shimd.oci.programs import find_program, open_file
 from shimd.protocol.constants import CONTROL_FD, EXIT_FAILED, JAIL_FD
-from shimd.protocol.faults import describe
+from shimd.protocol.faults import describe, sentence
 from shimd.protocol.invocation import environment, invocation_of
 from shimd.protocol.packets import read_message, receive, send
 from shimd.protocol.plans import (
@@ -326,7 +326,7 @@ def _run(run: Callable[[], int]) -> int:
     except GuestTrap as trap:
         return _complain(str(trap), EXIT_TRAP)
     except EngineError as error:
-        return _complain(f"shimd: {error}", EXIT_ENGINE)
+        return _complain(f"shimd: {sentence(error)}", EXIT_ENGINE)
 
 
 def _complain(text: str, code: int) -> int:

@@ -80,7 +80,7 @@ def test_a_compilation_goes_on_without_its_caller(slow_box: Box, stopped: Attach
 
 FILES = {
     "machine.cwasm": "is no program, but machine code that wasmtime has compiled ahead of time (.cwasm)",
-    "spin.wasm": "an interface of Spin's: run it with the runtime io.containerd.spin.v2",
+    "spin.wasm": "or as artifact, use the spin engine (io.containerd.spin.v2)",
     "large.wasm": "/large.wasm has 8796093022208 bytes, and SHIMD_PROGRAM_SIZE allows 536870912",
 }
 

@@ -31,6 +31,7 @@ LOADED = (
     "shimd.apps.http.handler",
     "shimd.apps.http.server",
     "shimd.wasi.http.outgoing",
+    "shimd.wasi.versions",
     "shimd.wasi.world",
 )
 #: What those look for at first use.
@@ -79,13 +80,15 @@ class WasiHttpEngine:
         from shimd.apps.http.settings import Settings
         from shimd.component.host import Host
         from shimd.wasi.http.outgoing import OutgoingHandler, anything, nothing
+        from shimd.wasi.versions import unversioned
         from shimd.wasi.world import providers
 
         if invocation.entry != "_start":
             raise UnsupportedFeature(f"a component that serves HTTP has no function {invocation.entry}")
         module.settings = Settings.of(invocation.env)
         module.outgoing = OutgoingHandler(self._tls, anything if invocation.network else nothing)
-        module.host = Host(self._engine, module.program, providers(_seen_by_guests(invocation), module.outgoing))
+        provided = providers(_seen_by_guests(invocation), module.outgoing)
+        module.host = Host(self._engine, module.program, provided, unversioned)
         if module.host.export(INTERFACE) is None:
             raise UnsupportedFeature("the component serves no HTTP, but another of Spin's triggers: run it with spin")
 
@@ -101,15 +104,15 @@ class WasiHttpEngine:
 
         settings = module.settings
         assert module.host is not None and settings is not None
-        ticks = EpochClock(self._engine)
+        clock = EpochClock(self._engine)
         handler = Handler(
             module.host,
-            ticks,
+            clock,
             pool=settings.pool,
             concurrency=settings.concurrency,
             timeout=settings.timeout,
         )
-        return serve(handler, settings, [module.outgoing, ticks, handler])
+        return serve(handler, settings, [module.outgoing, clock, handler])
 
 
 async def rehearse() -> None:

@@ -1,4 +1,7 @@
-"""The engine's clock: its epoch goes on while guests run, so that one that spins can be ended."""
+"""Increments the engine's epoch while guests run, so that one that spins can be ended.
+
+A guest traps when the epoch has reached its store's deadline (wasmtime's ``Config::epoch_interruption``).
+"""
 
 import math
 from collections.abc import Iterator
@@ -9,12 +12,12 @@ import wasmtime
 
 from shimd.apps.background_task import BackgroundTask
 
-#: Seconds between two ticks.
+#: Seconds between two increments of the epoch.
 _TICK = 0.5
 
 
 class EpochClock(BackgroundTask):
-    """One for an engine, whatever runs on it: twice as many ticks would halve everybody's time. ``async with`` it."""
+    """The epoch clock of one engine: a second one would halve the time of all its guests. ``async with`` it."""
 
     def __init__(self, engine: wasmtime.Engine) -> None:
         self._engine = engine
@@ -23,7 +26,7 @@ class EpochClock(BackgroundTask):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """While a guest runs; an idle app stays asleep."""
+        """Returns a context manager for the time that a guest runs: an idle app's process stays asleep."""
         self._running += 1
         self._busy.set()
         try:
@@ -41,5 +44,5 @@ class EpochClock(BackgroundTask):
 
     @staticmethod
     def within(seconds: float) -> int:
-        """An epoch deadline that comes not before so many seconds."""
+        """Returns an epoch deadline that comes no earlier than ``seconds`` from now."""
         return math.ceil(seconds / _TICK) + 1

@@ -34,7 +34,7 @@ class Handler:
     def __init__(
         self,
         host: Host,
-        ticks: EpochClock,
+        clock: EpochClock,
         *,
         pool: int = 2,
         concurrency: int = 64,
@@ -42,11 +42,11 @@ class Handler:
         name: str = "",
     ) -> None:
         self._host = host
-        self._ticks = ticks
+        self._clock = clock
         self._name = name
         self._interface = host.export(INTERFACE) or INTERFACE
-        self._turns = ComputeLock()
-        self._pool = Pool(host, pool, self._turns)
+        self._compute_lock = ComputeLock()
+        self._pool = Pool(host, pool, self._compute_lock)
         self._guests = anyio.CapacityLimiter(concurrency)
         self._timeout = timeout
 
@@ -63,7 +63,7 @@ class Handler:
         request = _Exchange(scope, receive, send)
         async with self._guests:
             if self._timeout:
-                with self._ticks.running():
+                with self._clock.running():
                     await self._serve(request)
             else:
                 await self._serve(request)
@@ -94,7 +94,7 @@ class Handler:
     def _run(self, guest: Guest, exchange: "_Exchange") -> None:
         """On a thread of its own, from the request's first byte to the response's last."""
         try:
-            with self._turns.taken() as guest.turn, closing(guest):
+            with self._compute_lock.held() as guest.lease, closing(guest):
                 parameter = ResponseOutparam(exchange.respond)
                 self._host.call(guest, self._interface, "handle", exchange.incoming(), parameter)
                 exchange.returned()

@@ -14,9 +14,9 @@ from shimd.wasi.compute_lock import ComputeLock
 class Pool(BackgroundTask):
     """The instances of one component; used in the event loop. ``async with`` it, to have some made ahead."""
 
-    def __init__(self, host: Host, size: int, turns: ComputeLock) -> None:
+    def __init__(self, host: Host, size: int, compute_lock: ComputeLock) -> None:
         self._host = host
-        self._turns = turns
+        self._compute_lock = compute_lock
         self._size = size
         self._idle: deque[Guest] = deque()
         self._taken = anyio.Event()
@@ -33,7 +33,7 @@ class Pool(BackgroundTask):
         return await to_thread.run_sync(self._make)
 
     def _make(self) -> Guest:
-        with self._turns.taken():
+        with self._compute_lock.held():
             return self._host.instantiate()
 
     async def _work(self) -> None:

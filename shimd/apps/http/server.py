@@ -48,22 +48,22 @@ def serve(
     settings: Settings,
     around: Sequence[AbstractAsyncContextManager[Any]] = (),
     listener: socket.socket | None = None,
-    beside: Sequence[Service] = (),
+    services: Sequence[Service] = (),
 ) -> int:
     """Serve until told to end; returns the exit code.
 
     :param around: entered before the first request, left after the last
     :param listener: to serve on, in this process, rather than at the settings' address
-    :param beside: what else the app does, in one of its processes
-    :raises EngineError: the address cannot be had, or something beside has ended
+    :param services: what else the app does, in one of its processes
+    :raises EngineError: the address cannot be had, or one of ``services`` has ended
     """
     serving.hold_signals()
     listeners = [listener] if listener else [listen(settings) for _ in range(settings.processes)]
     if settings.access_log:
         _log_to_stdout()
     servers = [HttpServer(application, settings, listener) for listener in listeners]
-    each = [[server, *(beside if server is servers[0] else ())] for server in servers]
-    return processes.run([partial(anyio.run, serving.serve, services, around, settings.grace) for services in each])
+    groups = [[server, *(services if server is servers[0] else ())] for server in servers]
+    return processes.run([partial(anyio.run, serving.serve, group, around, settings.grace) for group in groups])
 
 
 class HttpServer:

@@ -37,7 +37,7 @@ class Application:
         self._table = table
         self._timeout = settings.timeout
         self._guests = anyio.CapacityLimiter(settings.concurrency)
-        self._turns = ComputeLock()
+        self._compute_lock = ComputeLock()
         self._running = _Count()
         self._busy = anyio.Event()
         self._tasks: TaskGroup
@@ -93,9 +93,9 @@ class Application:
 
     def _run(self, call: "_Call", message: dict[str, Any]) -> Response:
         """On a thread of its own."""
-        with self._running, self._turns.taken() as turn:
+        with self._running, self._compute_lock.held() as lease:
             try:
-                return response(call.answer(message, turn))
+                return response(call.answer(message, lease))
             except Gone:
                 return Response(504)  # which nobody sees
             except Exit as exit:
@@ -146,9 +146,9 @@ class _Call:
         self._guest: Guest | None = None
         self.given_up = False
 
-    def answer(self, message: dict[str, Any], turn: Any) -> Any:
+    def answer(self, message: dict[str, Any], lease: Any) -> Any:
         guest = self._guest = self._make()
-        guest.turn, guest.given_up = turn, self.given_up
+        guest.lease, guest.given_up = lease, self.given_up
         if self._ticks > 1:
             guest.store.set_epoch_deadline(self._ticks)
         try:

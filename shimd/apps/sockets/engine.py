@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 _RUN = "wasi:cli/run"
 #: Loaded in the fork server: in a container the files are out of sight, and each app would pay anew.
-_LOADED = ("concurrent.futures.thread", "encodings.idna", "shimd.component.host", "shimd.wasi.net", "shimd.wasi.world")
+_LOADED = (
+    "concurrent.futures.thread",
+    "encodings.idna",
+    "shimd.component.host",
+    "shimd.wasi.net",
+    "shimd.wasi.versions",
+    "shimd.wasi.world",
+)
 
 
 @dataclass
@@ -58,7 +65,7 @@ class WasiSocketsEngine:
 
     def check(self, module: Command, invocation: Invocation) -> None:
         from shimd.component.host import Host
-        from shimd.wasi import net, world
+        from shimd.wasi import net, versions, world
 
         if invocation.entry != "_start":
             raise UnsupportedFeature(f"a component is run by its {_RUN} export, not by {invocation.entry}")
@@ -68,7 +75,7 @@ class WasiSocketsEngine:
             given["wasi:sockets/tcp-create-socket"] = net.Tcp()
             given["wasi:sockets/udp-create-socket"] = net.Udp()
             given["wasi:sockets/ip-name-lookup"] = net.Names()
-        module.host = Host(self._engine, module.program, given)
+        module.host = Host(self._engine, module.program, given, versions.unversioned)
 
     def run(self, module: Command, invocation: Invocation) -> int:
         import anyio

@@ -27,6 +27,7 @@ from shimd.apps.spin.world import Shared, imports
 from shimd.component.host import Host
 from shimd.engine import InvalidSetting, UnsupportedFeature
 from shimd.wasi.http.outgoing import OutgoingHandler
+from shimd.wasi.versions import unversioned
 
 Program = tuple[wasmtime.Engine, Any]
 """A compiled component, and the engine that it is for."""
@@ -86,16 +87,16 @@ class Assembly:
         around: list[Any] = [*self._outgoing.values(), *self._calls.values()]
         if not self._application.triggers.http:
             return anyio.run(serving.serve, self._services, around, self._settings.grace)
-        ticks = EpochClock(self._engine)
-        server = SpinServer(self._application, self._handlers(ticks))
-        return serve(server, self._settings, [*around, ticks, server], beside=self._services)
+        clock = EpochClock(self._engine)
+        server = SpinServer(self._application, self._handlers(clock))
+        return serve(server, self._settings, [*around, clock, server], services=self._services)
 
-    def _handlers(self, ticks: EpochClock) -> dict[str, Handler]:
+    def _handlers(self, clock: EpochClock) -> dict[str, Handler]:
         """Returns the handlers of the components that answer requests."""
         return {
             id: Handler(
                 self._hosts[id],
-                ticks,
+                clock,
                 pool=self._settings.pool,
                 concurrency=self._settings.concurrency,
                 timeout=self._settings.timeout,
@@ -178,7 +179,7 @@ def _outbound(component: Component, values: Values) -> Outbound:
 
 def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Mapping[str, Any], memory: int) -> Host:
     try:
-        return Host(engine, program, given, memory)
+        return Host(engine, program, given, unversioned, memory)
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{component.where}: {error}") from None
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _MODULE = "module"
 #: Bumped when the files of an artefact change.
 _LAYOUT = 1
-_WAY_OUT = "use the wasmtime engine (io.containerd.wasmtime.v1)"
+_WAY_OUT = "use the wasmtime engine"
 #: Mounted read-write into every pod, though apps only read them: a copy is as good.
 _KEPT_BY_KUBELET = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/shm", "/dev/termination-log")
 #: Never copied: they are not data.
@@ -89,12 +89,13 @@ class SdkEngine:
     def check(self, module: SdkProgram, invocation: Invocation) -> None:
         if invocation.entry != "_start":
             raise UnsupportedFeature(
-                f"wasmer's binding calls no function but _start: for {invocation.entry}, {_WAY_OUT}"
+                f"wasmer's binding calls no function but _start: for {invocation.entry}, {_WAY_OUT}", use="wasmtime"
             )
         for preopen in invocation.preopens:
             if preopen.guest != "/" and not preopen.read_only and not preopen.guest.startswith(_KEPT_BY_KUBELET):
                 raise UnsupportedFeature(
-                    f"wasmer's binding cannot share {preopen.guest} read-write: mount it read-only, or {_WAY_OUT}"
+                    f"wasmer's binding cannot share {preopen.guest} read-write: mount it read-only, or {_WAY_OUT}",
+                    use="wasmtime",
                 )
 
     def run(self, module: SdkProgram, invocation: Invocation) -> int:
@@ -239,7 +240,8 @@ def collect(invocation: Invocation) -> dict[str, bytes]:
         if total > limit:
             raise EngineError(
                 f"wasmer's binding copies the container's files into memory, and there are more than {limit >> 20} MiB"
-                f": raise SHIMD_WASMER_COPY_LIMIT, or {_WAY_OUT}"
+                f": raise SHIMD_WASMER_COPY_LIMIT, or {_WAY_OUT}",
+                use="wasmtime",
             )
         files[guest] = data
     return files

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from shimd.launcher.build import ENGINES
-from shimd.node.containerd import runtime_type
+from shimd.launcher.names import runtime_type
 from tests.e2e.containerd import LAUNCHERS, VERSIONS, Version
 from tests.e2e.systemd.machine import Machine
 from tests.e2e.systemd.units import PROJECT, SERVICE, SOCKET, UNITS

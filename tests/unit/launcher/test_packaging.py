@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shimd.launcher.build import ENGINES, default_kind, interpreter_line, shim_names
+from shimd.launcher.build import ENGINES, default_kind, interpreter_line
+from shimd.launcher.names import shim_names
 from tests.unit.launcher.launcher_rig import Launcher, install_standin
 
 PROJECT = Path(__file__).resolve().parents[3]

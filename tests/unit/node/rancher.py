@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shimd.launcher.build import VERSIONS
+from shimd.launcher.names import VERSIONS
 
 #: What k3s looks for, by the name of the runtime, with the type that it then writes.
 SHIMS = {

@@ -6,6 +6,7 @@ import pytest
 
 from shimd.errors import FailedPrecondition
 from shimd.launcher.build import ENGINES
+from shimd.launcher.names import runtime_type
 from shimd.node import containerd
 from shimd.node.install import Node, install
 from tests.e2e.containerd import LAUNCHERS, VERSIONS, Version
@@ -13,7 +14,7 @@ from tests.unit.node.rancher import Node as Rancher
 from tests.unit.node.support import apply, files, read_by, types
 
 OLD, NEW = VERSIONS
-ALL = {"runc": "io.containerd.runc.v2", **{name: containerd.runtime_type(name) for name in ENGINES}}
+ALL = {"runc": "io.containerd.runc.v2", **{name: runtime_type(name) for name in ENGINES}}
 #: As on a node, shortened; the program that starts containerd puts the values in.
 MICROK8S = """\
 # Use config version 2 to enable new configuration fields.
