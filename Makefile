@@ -34,7 +34,7 @@ wasmer-native componentize-native:
 # What needs no root and nothing but .venv, in under a minute: no cargo, and no tests that start shimd's own processes.
 check: dev
 	@tools/lint python types imports headers shell
-	$(PYTHON) -m pytest -q -rfE tests/unit $(addprefix --ignore=tests/unit/, cgroup engines forkserver launcher node test_old_python.py test_proto.py)
+	$(PYTHON) -m pytest -q -rfE tests/unit $(addprefix --ignore=tests/unit/, cgroup engines forkserver launcher node test_old_python.py test_other_machines.py test_proto.py)
 
 lint: dev
 	@tools/lint
