@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 from wit_world import exports
@@ -23,7 +24,7 @@ from wit_world.imports.types import (
 from wit_world.types import Err, Ok
 
 #: Not to be collected.
-LEFT = []
+LEFT: list["Exchange"] = []
 
 
 class IncomingHandler(exports.IncomingHandler):
@@ -34,10 +35,10 @@ class IncomingHandler(exports.IncomingHandler):
 
 
 class Exchange:
-    def __init__(self, request, out):
+    def __init__(self, request: IncomingRequest, out: ResponseOutparam) -> None:
         self.request, self.out = request, out
 
-    def start(self, status=200, **headers):
+    def start(self, status: int = 200, **headers: str) -> None:
         fields = [(name.replace("_", "-"), value.encode()) for name, value in headers.items()]
         response = OutgoingResponse(Fields.from_list(fields))
         response.set_status_code(status)
@@ -45,24 +46,24 @@ class Exchange:
         ResponseOutparam.set(self.out, Ok(response))
         self.stream = self.body.write()
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         for start in range(0, len(data), 4096):
             self.stream.blocking_write_and_flush(data[start : start + 4096])
 
-    def finish(self):
+    def finish(self) -> None:
         self.stream.__exit__(None, None, None)
         OutgoingBody.finish(self.body, None)
 
-    def answer(self, text, status=200, **headers):
+    def answer(self, text: str | bytes, status: int = 200, **headers: str) -> None:
         self.start(status, **headers)
         self.write(text if isinstance(text, bytes) else text.encode())
         self.finish()
 
-    def chunks(self):
+    def chunks(self) -> Iterator[bytes]:
         yield from chunks(self.request.consume())
 
 
-def chunks(body):
+def chunks(body: IncomingBody) -> Iterator[bytes]:
     stream = body.stream()
     while True:
         try:
@@ -73,11 +74,11 @@ def chunks(body):
     IncomingBody.finish(body)
 
 
-def hello(exchange):
+def hello(exchange: Exchange) -> None:
     exchange.answer("hello from a component\n", content_type="text/plain")
 
 
-def about(exchange, **_query):
+def about(exchange: Exchange, **_query: str) -> None:
     """All that is known of a request."""
     request = exchange.request
     method = request.method()
@@ -95,7 +96,7 @@ def about(exchange, **_query):
     )
 
 
-def echo(exchange):
+def echo(exchange: Exchange) -> None:
     """The body comes back while it is still being sent."""
     exchange.start(content_type="application/octet-stream")
     for chunk in exchange.chunks():
@@ -103,19 +104,19 @@ def echo(exchange):
     exchange.finish()
 
 
-def count(exchange):
+def count(exchange: Exchange) -> None:
     exchange.answer(str(sum(len(chunk) for chunk in exchange.chunks())))
 
 
-def status(exchange, code):
+def status(exchange: Exchange, code: str) -> None:
     exchange.answer("", int(code), x_header="one")
 
 
-def zeros(exchange, size):
+def zeros(exchange: Exchange, size: str) -> None:
     exchange.answer(bytes(int(size)))
 
 
-def ticks(exchange, number, every):
+def ticks(exchange: Exchange, number: str, every: str) -> None:
     """A line each so many milliseconds."""
     exchange.start()
     for index in range(int(number)):
@@ -124,35 +125,35 @@ def ticks(exchange, number, every):
     exchange.finish()
 
 
-def sleep(exchange, ms):
+def sleep(exchange: Exchange, ms: str) -> None:
     monotonic_clock.subscribe_duration(int(ms) * 1_000_000).block()
     exchange.answer("slept")
 
 
-def spin(exchange):
+def spin(exchange: Exchange) -> None:
     while True:
         pass
 
 
-def wait_for_two(exchange):
+def wait_for_two(exchange: Exchange) -> None:
     """Which of two things is ready first."""
     late, soon = (monotonic_clock.subscribe_duration(ms * 1_000_000) for ms in (60_000, 10))
     exchange.answer(str(poll.poll([late, soon])))
 
 
-def trap(exchange):
+def trap(exchange: Exchange) -> None:
     raise RuntimeError("on purpose")
 
 
-def late_trap(exchange):
+def late_trap(exchange: Exchange) -> None:
     exchange.start()
     exchange.write(b"the beginning")
     raise RuntimeError("in the middle")
 
 
-def unfinished(exchange, drop, length=None):
+def unfinished(exchange: Exchange, drop: str, length: str | None = None) -> None:
     """A body that is left open, or dropped, without an end."""
-    exchange.start(**({"content_length": length} if length else {}))
+    exchange.start(200, **({"content_length": length} if length else {}))
     exchange.write(b"the beginning")
     exchange.stream.__exit__(None, None, None)
     if drop == "yes":
@@ -161,21 +162,21 @@ def unfinished(exchange, drop, length=None):
         LEFT.append(exchange)
 
 
-def silent(exchange):
+def silent(exchange: Exchange) -> None:
     """Returns without an answer."""
 
 
-def leave(exchange):
+def leave(exchange: Exchange) -> None:
     sys.exit(3)
 
 
-def say(exchange):
+def say(exchange: Exchange) -> None:
     print("to stdout", flush=True)
     print("to stderr", file=sys.stderr, flush=True)
     exchange.answer("said")
 
 
-def files(exchange, path):
+def files(exchange: Exchange, path: str) -> None:
     """Read, list, write, rename, remove."""
     with open(f"{path}/made", "w") as file:
         file.write("written by a component")
@@ -189,7 +190,7 @@ def files(exchange, path):
     exchange.answer(json.dumps({"text": text, "found": found, "size": size}))
 
 
-def read(exchange, path):
+def read(exchange: Exchange, path: str) -> None:
     try:
         with open(path) as file:
             exchange.answer(file.read())
@@ -197,7 +198,7 @@ def read(exchange, path):
         exchange.answer(f"{type(error).__name__}: {error.strerror}", 404)
 
 
-def fetch(exchange, authority, path="/", body=""):
+def fetch(exchange: Exchange, authority: str, path: str = "/", body: str = "") -> None:
     """Ask another server, and pass its answer on."""
     request = OutgoingRequest(Fields.from_list([("x-asked-by", b"a component")]))
     request.set_scheme(Scheme_Http())

@@ -4,6 +4,8 @@
 """
 
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 from wit_world import exports
 from wit_world.imports import instance_network, ip_name_lookup, tcp_create_socket
@@ -14,22 +16,25 @@ from wit_world.imports.network import (
     IpSocketAddress_Ipv4,
     Ipv4SocketAddress,
 )
+from wit_world.imports.poll import Pollable
 from wit_world.types import Err
 
+T = TypeVar("T")
 BODY = b"hello from a component!\n"
 
 
 class Run(exports.Run):
-    def run(self):
+    def run(self) -> None:
         what, *arguments = sys.argv[1:]
+        commands: dict[str, Callable[..., None]] = {"listen": listen, "fetch": fetch}
         try:
-            {"listen": listen, "fetch": fetch}[what](*arguments)
+            commands[what](*arguments)
         except Err as error:
             print(f"{what}: {error.value}", file=sys.stderr)
             raise
 
 
-def waiting(action, pollable):
+def waiting(action: Callable[[], T], pollable: Pollable) -> T:
     """What is asked again until it no longer would block."""
     while True:
         try:
@@ -40,7 +45,7 @@ def waiting(action, pollable):
             pollable.block()
 
 
-def listen(port):
+def listen(port: str) -> None:
     socket = tcp_create_socket.create_tcp_socket(IpAddressFamily.IPV4)
     ready = socket.subscribe()
     everywhere = IpSocketAddress_Ipv4(Ipv4SocketAddress(int(port), (0, 0, 0, 0)))
@@ -58,7 +63,7 @@ def listen(port):
             resource.__exit__(None, None, None)
 
 
-def fetch(host, port):
+def fetch(host: str, port: str) -> None:
     network = instance_network.instance_network()
     addresses = ip_name_lookup.resolve_addresses(network, host)
     while not isinstance(found := waiting(addresses.resolve_next_address, addresses.subscribe()), IpAddress_Ipv4):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import wit_world
 from spin_sdk import http, key_value, llm, mqtt, mysql, postgres, variables
@@ -36,15 +37,15 @@ class InboundRedis(exports.InboundRedis):
 
 
 class WitWorld(wit_world.WitWorld):
-    def handle_cron_event(self, metadata) -> None:
+    def handle_cron_event(self, metadata: Any) -> None:
         _note("cron", str(metadata.timestamp).encode())
         print("cron", metadata.timestamp, flush=True)
 
-    def handle_message(self, message: bytes, metadata) -> None:
+    def handle_message(self, message: bytes, metadata: Any) -> None:
         _note("mqtt", f"{metadata.topic}: ".encode() + message)
 
 
-def _note(kind, value):
+def _note(kind: str, value: bytes) -> None:
     """Add to what has come by a trigger so far."""
     with key_value.open("default") as store:
         store.set(kind, (store.get(kind) or b"") + value + b"\n")
@@ -54,12 +55,12 @@ def _response(status: int, answer: object) -> Response:
     return Response(status, {"content-type": "application/json"}, json.dumps(answer).encode())
 
 
-def about(request):
+def about(request: Request) -> object:
     headers = {name: value for name, value in request.headers.items() if name.startswith("spin-")}
     return {"uri": request.uri, "method": request.method, "headers": headers, "environ": dict(os.environ)}
 
 
-def counter(_request, store="default"):
+def counter(_request: Request, store: str = "default") -> object:
     """One more each time."""
     with key_value.open(store) as opened:
         count = int(opened.get("count") or b"0") + 1
@@ -67,7 +68,7 @@ def counter(_request, store="default"):
         return count
 
 
-def keys(_request, store="default"):
+def keys(_request: Request, store: str = "default") -> object:
     with key_value.open(store) as opened:
         opened.set("a", b"1")
         opened.set("b", b"2")
@@ -75,20 +76,20 @@ def keys(_request, store="default"):
         return {"keys": opened.get_keys(), "exists": [opened.exists("a"), opened.exists("b")], "b": opened.get("b")}
 
 
-def increment(_request):
+def increment(_request: Request) -> object:
     bucket = wasi_keyvalue_store.open("default")
     return atomics.increment(bucket, "atomic", 5)
 
 
-def variable(_request, name):
+def variable(_request: Request, name: str) -> object:
     return variables.get(name)
 
 
-def config(_request):
+def config(_request: Request) -> object:
     return dict(wasi_config_store.get_all())
 
 
-def people(_request, name):
+def people(_request: Request, name: str) -> object:
     with Connection.open("default") as database:
         database.execute("CREATE TABLE IF NOT EXISTS people (id INTEGER PRIMARY KEY, name TEXT)", [])
         database.execute("INSERT INTO people (name) VALUES (?)", [Value_Text(name)])
@@ -96,21 +97,21 @@ def people(_request, name):
         return {"columns": result.columns, "rows": [[value.value for value in row.values] for row in result.rows]}
 
 
-def bad_sql(_request):
+def bad_sql(_request: Request) -> object:
     with Connection.open("default") as database:
         return database.execute("SELEKT", [])
 
 
-def fetch(_request, *parts):
+def fetch(_request: Request, *parts: str) -> object:
     answer = http.send(Request("GET", "http://" + "/".join(parts), {}, None))
     return [answer.status, answer.body.decode()]
 
 
-def listing(_request, *parts):
+def listing(_request: Request, *parts: str) -> object:
     return sorted(os.listdir("/" + "/".join(parts)))
 
 
-def read(_request, *parts):
+def read(_request: Request, *parts: str) -> object:
     try:
         with open("/" + "/".join(parts)) as file:
             return file.read()
@@ -118,25 +119,26 @@ def read(_request, *parts):
         return error.strerror
 
 
-def write(_request, *parts):
+def write(_request: Request, *parts: str) -> object:
     try:
         with open("/" + "/".join(parts), "w") as file:
             file.write("x")
     except OSError as error:
         return error.strerror
+    return None
 
 
-def noted(_request, kind):
+def noted(_request: Request, kind: str) -> object:
     with key_value.open("default") as store:
         return (store.get(kind) or b"").decode().splitlines()
 
 
-def values(_request, key):
+def values(_request: Request, key: str) -> object:
     with key_value.open("default") as store:
         return (store.get(key) or b"").decode()
 
 
-def swap(_request):
+def swap(_request: Request) -> object:
     """Two at a time: the second comes too late."""
     bucket = wasi_keyvalue_store.open("default")
     first, second = atomics.Cas.new(bucket, "swapped"), atomics.Cas.new(bucket, "swapped")
@@ -146,13 +148,14 @@ def swap(_request):
         atomics.swap(second, b"second")
     except Err as error:
         return [before and before.decode(), type(error.value).__name__]
+    return None
 
 
-def infer(_request):
+def infer(_request: Request) -> object:
     return llm.infer("llama", "hello").text
 
 
-def redis(_request, address):
+def redis(_request: Request, address: str) -> object:
     with redis_client.open(f"redis://{address}") as connection:
         connection.set("text", b"value")
         connection.del_(["number", "set"])
@@ -177,29 +180,29 @@ def redis(_request, address):
         }
 
 
-def _plain(case):
+def _plain(case: object) -> list[object]:
     value = getattr(case, "value", None)
     return [type(case).__name__.partition("_")[2], value.decode() if isinstance(value, bytes) else value]
 
 
-def redis_type_error(_request, address):
+def redis_type_error(_request: Request, address: str) -> object:
     with redis_client.open(f"redis://{address}") as connection:
         connection.set("text", b"value")
         return connection.sadd("text", ["a"])
 
 
-def publish(_request, address, channel, text):
+def publish(_request: Request, address: str, channel: str, text: str) -> None:
     with redis_client.open(f"redis://{address}") as connection:
         connection.publish(channel, text.encode())
 
 
-def mqtt_publish(_request, address, topic, text):
+def mqtt_publish(_request: Request, address: str, topic: str, text: str) -> None:
     with mqtt.open(f"mqtt://{address}", "", "", 30) as connection:
         for qos in Qos:
             connection.publish(topic, text.encode(), qos)
 
 
-def mysql_values(_request, where):
+def mysql_values(_request: Request, where: str) -> object:
     """``where``: USER:PASSWORD@HOST:PORT"""
     with mysql.open(f"mysql://{where}/test") as connection:
         connection.execute("DROP TABLE IF EXISTS kinds", [])
@@ -223,27 +226,27 @@ def mysql_values(_request, where):
         return _rows(connection.query("SELECT * FROM kinds WHERE t LIKE '%100\\%%' AND small = ?", parameters[:1]))
 
 
-def mysql_error(_request, where):
+def mysql_error(_request: Request, where: str) -> object:
     with mysql.open(f"mysql://{where}/test") as connection:
         return _rows(connection.query("SELEKT", []))
 
 
-def _rows(found):
+def _rows(found: Any) -> dict[str, object]:
     """Column names and types, and the rows."""
     columns = [[column.name, _kind(column.data_type)] for column in found.columns]
     return {"columns": columns, "rows": [[_shown(value) for value in row] for row in found.rows]}
 
 
-def _kind(kind):
+def _kind(kind: object) -> str:
     return kind.name if hasattr(kind, "name") else type(kind).__name__
 
 
-def _shown(case):
+def _shown(case: object) -> list[object]:
     value = getattr(case, "value", None)
     return [type(case).__name__.partition("_")[2], value.hex() if isinstance(value, bytes) else repr(value)]
 
 
-def postgres_values(_request, where):
+def postgres_values(_request: Request, where: str) -> object:
     with postgres.open(f"postgres://{where}/postgres?sslmode=disable") as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS people (id SERIAL PRIMARY KEY, name TEXT)", [])
         connection.execute("DELETE FROM people", [])
@@ -259,7 +262,7 @@ def postgres_values(_request, where):
         return {"changed": changed, **_rows(found)}
 
 
-def postgres_moments(_request, where):
+def postgres_moments(_request: Request, where: str) -> object:
     with postgres3.Connection.open(f"postgres://{where}/postgres?sslmode=disable") as connection:
         parameters = [
             postgres3.ParameterValue_Date((2024, 2, 29)),
@@ -270,7 +273,7 @@ def postgres_moments(_request, where):
         return _rows(connection.query("SELECT $1::date, $2::time, $3::timestamp, $4::timestamptz", parameters))
 
 
-def postgres_more(_request, where):
+def postgres_more(_request: Request, where: str) -> object:
     host, _, port = where.rpartition("@")[2].partition(":")
     user, _, password = where.rpartition("@")[0].partition(":")
     address = f"host={host} port={port} user={user} password={password} dbname=postgres sslmode=disable"
@@ -291,14 +294,15 @@ def postgres_more(_request, where):
         return _rows(connection.query(f"SELECT {chosen}, '1.2.3.4'::inet", parameters))
 
 
-def postgres_error(_request, where):
+def postgres_error(_request: Request, where: str) -> object:
     with postgres4.Connection.open(f"postgres://{where}/postgres?sslmode=disable") as connection:
         try:
             connection.query("SELECT * FROM nowhere", [])
         except Err as error:
             return [type(error.value).__name__, error.value.value.value.code]
+    return None
 
 
-def postgres_wrong_type(_request, where):
+def postgres_wrong_type(_request: Request, where: str) -> object:
     with postgres4.Connection.open(f"postgres://{where}/postgres?sslmode=disable") as connection:
         return _rows(connection.query("SELECT $1::int4", [postgres4.ParameterValue_Str("seven")]))

@@ -228,7 +228,9 @@ EACCES, EIO = 2, 29
 @pytest.mark.parametrize(("trapped", "expected"), [(False, EIO), (True, EACCES)])
 def test_wasmtime_has_no_word_for_a_read_only_file_system(root: Path, trapped: bool, expected: int) -> None:
     """Should it have one some day, the guest can be told as it is."""
-    store = wasmtime.Store()
+    configuration = wasmtime.Config()
+    configuration.parallel_compilation = False  # its threads would not outlive the forks of other tests
+    store = wasmtime.Store(wasmtime.Engine(configuration))
     linker, module = wasmtime.Linker(store.engine), wasmtime.Module(store.engine, MAKES)
 
     def act() -> object:

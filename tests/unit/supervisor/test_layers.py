@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -108,8 +107,8 @@ def test_no_layer_of_another_image(stored: Stored, cache: Cache) -> None:
         anyio.run(image.program, "main", digest(b"two"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for its cache")
-def test_a_layer_is_read(stored: Stored, cache: Cache) -> None:
+def test_a_layer_is_read(stored: Stored, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIMD_CACHE_DIR", str(tmp_path))
     fd = anyio.run(stored.image(cache, archive=ARCHIVE).read, digest(ARCHIVED))
     assert read_file(fd) == ARCHIVED
 
