@@ -53,9 +53,8 @@ class Modules:
         :raises Unimplemented: it cannot run on the waiter's engine
         :raises ResourceExhausted: it is too large, or no space, memory or time is left to compile it
         """
-        reject_native(name, fd)
         family = engine_family(waiter.engine)
-        program = await source(name, fd)
+        program = await source(name, fd, reject_native)
         compilation = Compilation(name, family, os.fstat(fd).st_size, program.digest, waiter.container)
 
         async def compile(own: Source, artifact: Path) -> None:
