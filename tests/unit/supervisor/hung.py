@@ -78,7 +78,7 @@ def _answer(device: int, request: bytes, size: int) -> bool:
         case _:
             error = -errno.ENOSYS
     os.write(device, _ANSWER.pack(_ANSWER.size + len(answer), error, unique) + answer)
-    return operation == Operation.OPEN
+    return bool(operation == Operation.OPEN)
 
 
 def _attributes(node: int, size: int) -> bytes:
