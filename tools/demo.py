@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from shimd.cgroup import tree  # noqa: E402 — after the path is set
 from shimd.linux import libc  # noqa: E402
-from tests.e2e import images  # noqa: E402
+from tests.e2e import images, leftovers  # noqa: E402
 
 GUEST = """
 (module
@@ -44,10 +44,11 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 """
 #: A tmpfs over it hides what this machine's own containerd and shims keep there.
 RUN, CGROUPS = Path("/run"), Path("/sys/fs/cgroup")
-DIRECTORY = RUN / "shimd-demo"
-SOCKET = DIRECTORY / "containerd.sock"
 #: Of containerd, and so the directory that the containers' cgroups are in.
 NAMESPACE = f"shimd-demo-{os.getpid()}"
+#: Named for this demo alone, as the compile workers' cgroups are by it: the node may have several.
+DIRECTORY = RUN / NAMESPACE
+SOCKET, RUNTIME = DIRECTORY / "containerd.sock", DIRECTORY / "runtime"
 #: Seconds: for containerd's start; for a command until containerd is asked whether it still answers; for that answer;
 #: for all of a command.
 START, DOUBT, ANSWER, LIMIT = 15, 2, 10, 60
@@ -80,7 +81,8 @@ def main() -> int:
 
 
 def remove_cgroups() -> None:
-    for directory in (*CGROUPS.glob(NAMESPACE), *CGROUPS.glob(f"*/{NAMESPACE}")):  # version 2; version 1
+    containers = (*CGROUPS.glob(NAMESPACE), *CGROUPS.glob(f"*/{NAMESPACE}"))  # version 2; version 1
+    for directory in (*containers, *leftovers.compile_cgroups(RUNTIME)):
         tree.remove(str(directory))
 
 

@@ -140,7 +140,8 @@ def _is_emscriptens(program: Outline) -> bool:
 
 def _is_minified(program: Outline) -> bool:
     """Returns whether it is minified as Emscripten does it: all imports are of "a", with names of a letter or two."""
-    return bool(program.imports) and all(module == "a" and len(name) <= 2 for module, name in program.imports)
+    short = all(module == "a" and len(name) <= 2 for module, name in program.imports)
+    return program.complete and bool(program.imports) and short
 
 
 def _is_of_the_draft(program: Outline) -> bool:
@@ -193,14 +194,14 @@ def _component_core(program: Outline, runs_on: str) -> None:
     if componentize.library() is None:
         raise UnsupportedFeature(f"{componentize.CORE}: {componentize.REMEDY}")
     imported = [module for module, _name in program.imports if componentize.INTERFACE.match(module)]
-    _component(Outline(True, [(name, "") for name in imported], program.exports), runs_on)
+    core = Outline(True, [(name, "") for name in imported], program.exports, complete=program.complete)
+    _component(core, runs_on)
 
 
 def _component(program: Outline, runs_on: str) -> None:
     """Refuse a component. Imports of others' interfaces may be types alone, which nobody gives: the linker tells."""
-    runs_without = not any(map(_is_spins, (name for name, _ in program.imports))) and any(
-        name.startswith(_STARTS) for name in program.exports
-    )
+    runs = not program.complete or any(name.startswith(_STARTS) for name in program.exports)
+    runs_without = runs and not any(map(_is_spins, (name for name, _ in program.imports)))
     for verb, names in (("imports", [name for name, _ in program.imports]), ("exports", program.exports)):
         for name in names:
             if runs_on == "wasmtime" and _is_spins(name) and not runs_without:

@@ -43,7 +43,7 @@ def read(file: int) -> Outline | None:
         return None
     found = Outline(head == _COMPONENT)
     readers = _of_component(found) if found.component else _of_module(found)
-    for number, (id, start, size) in enumerate(_sections(file)):
+    for number, (id, start, size) in enumerate(_sections(file, found)):
         if id == _CUSTOM:
             _note_custom(found, file, start, size, first=number == 0)
         elif reader := readers.get(id):
@@ -52,20 +52,26 @@ def read(file: int) -> Outline | None:
     return found
 
 
-def _sections(file: int) -> Iterator[tuple[int, int, int]]:
-    """(id, where its contents start, their size) of each, as far as they are whole."""
+def _sections(file: int, found: Outline) -> Iterator[tuple[int, int, int]]:
+    """(id, where its contents start, their size) of each, as far as they are whole.
+
+    What lies behind the last of them may have imports and exports: the outline is complete if that is the end.
+    """
     position, end = len(_CORE), os.fstat(file).st_size
     for _ in range(_SECTIONS):
+        if position == end:
+            return
         cursor = _Cursor(os.pread(file, 6, position))
         try:
             id, size = cursor.byte(), cursor.number()
         except IndexError:
-            return
+            break
         start = position + cursor.position
+        if start + size > end:
+            break
         position = start + size
-        if position > end:
-            return
         yield id, start, size
+    found.complete = found.complete and position == end
 
 
 class _Cursor:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from shimd.cgroup import layout
+from shimd.supervisor.modules.compile_cgroups import _memory_only
 from tests.e2e import leftovers
 from tests.e2e.box import until
 from tests.e2e.containerd import REPOSITORY, SYSTEM
@@ -67,6 +69,22 @@ def test_without_overlayfs(rig: Rig) -> None:
     rig.program("containerd", f"""sed -i '{without}' "$2" && grep -q overlayfs "$2" && real "$@" """)
     code, printed = rig.run()
     assert code == 0, printed
+
+
+def test_what_a_compilation_leaves(rig: Rig) -> None:
+    """Its cgroup, if the end of all comes in between: made here once the daemon has looked for such ones."""
+    root = Path(_memory_only(layout.current()).roots[0])
+    left = f"left{os.getpid()}"
+    name = f'shimd-compile-$(printf %s "$SHIMD_RUNTIME_DIR" | sha256sum | cut -c 1-8)-{left}'
+    rig.program("ctr", f'case "$*" in *io.containerd.runc*) mkdir "{root}/{name}" && echo made;; esac; real "$@"')
+    code, printed = rig.run()
+    try:
+        assert code == 0, printed
+        assert "\nmade\n" in printed
+        assert not list(root.glob(f"shimd-compile-*-{left}"))
+    finally:
+        for directory in root.glob(f"shimd-compile-*-{left}"):
+            directory.rmdir()
 
 
 def test_containerd_that_dies_at_once(rig: Rig) -> None:

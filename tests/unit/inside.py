@@ -1,7 +1,9 @@
-"""Running what only a worker does: in a forked child that tells what came of it."""
+"""Running what only a worker does, in a forked child that tells what came of it; and what no fork may come after."""
 
 import fcntl
 import os
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 
@@ -35,6 +37,21 @@ def reported(action: Callable[[], object], fork: Callable[[], int] = os.fork) ->
         said = file.read()
     assert os.waitpid(pid, 0)[1] == 0
     return said
+
+
+def in_a_new_process(function: Callable[..., object], *arguments: str) -> str:
+    """What a function of a module returns in a fresh interpreter, as text: one that compiles with wasmtime.
+
+    Its threads would be missing in every child that is forked from here on, and its next compilation there would wait
+    for them for ever; and so would one in a child of a process that has compiled before.
+    """
+    code = f"import sys; from {function.__module__} import {function.__name__} as it; print(it(*sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=_environment()).stdout.strip()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _act(action: Callable[[], object], writer: int) -> None:

@@ -4,8 +4,10 @@ An OCI Wasm artifact has raw WebAssembly for layers, which no snapshotter unpack
 store. (https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/)
 """
 
+import fcntl
+import hashlib
 import json
-import os
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -18,7 +20,7 @@ from shimd import paths
 from shimd.api.containerd.services.containers.v1 import ContainersStub, GetContainerRequest
 from shimd.api.containerd.services.content.v1 import ContentStub, ReadContentRequest
 from shimd.api.containerd.services.images.v1 import GetImageRequest, ImagesStub
-from shimd.errors import InvalidArgument, NotFound, Unavailable
+from shimd.errors import DataLoss, InvalidArgument, NotFound, Unavailable, from_os
 from shimd.supervisor.modules.source import check_size
 
 WASM_LAYERS = frozenset(
@@ -30,6 +32,8 @@ WASM_LAYERS = frozenset(
 )
 #: Largest manifest or index that we read, bytes (the distribution specification's limit for clients).
 _MAX_MANIFEST = 4 << 20
+#: Of digests (image specification, "Descriptors", and what containerd knows beside).
+_ALGORITHMS = ("sha256", "sha384", "sha512")
 #: Seconds in which containerd must answer.
 _PATIENCE = 10
 
@@ -66,23 +70,44 @@ class ContentStore:
                 digest = await self._image(channel, container)
                 return [layer async for layer in self._layers(channel, digest)]
 
-    async def file(self, digest: str) -> int:
-        """A blob in a file without a name, in the cache's file system: it may be large. The caller closes it.
+    async def file(self, layer: dict[str, Any]) -> int:
+        """A layer in a file without a name, in the cache's file system: it may be large. The caller closes it.
 
+        :raises ShimdError: as :meth:`blob`, or the disk's
+        """
+        try:
+            with tempfile.TemporaryFile(dir=paths.cache_dir(), buffering=0) as file:
+                async with aclosing(self.blob(layer)) as parts:
+                    async for part in parts:
+                        view = memoryview(part)
+                        while view:
+                            view = view[file.write(view) :]
+                return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC)
+        except OSError as error:
+            raise from_os(error) from error
+
+    async def blob(self, layer: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+        """What a descriptor names, part by part. It is right only if the last part has come without an error.
+
+        :raises InvalidArgument: it is longer than the descriptor says, which is what limits are applied to
+        :raises DataLoss: it is another than the descriptor says
         :raises NotFound: it is not there
         :raises Unavailable: containerd does not answer
         """
-        fd = os.open(paths.cache_dir(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            async with aclosing(self.stream(digest)) as parts:
-                async for part in parts:
-                    view = memoryview(part)
-                    while view:
-                        view = view[os.write(fd, view) :]
-            return fd
-        except BaseException:
-            os.close(fd)
-            raise
+        digest, left = layer["digest"], layer.get("size", 0)
+        algorithm, _, expected = digest.partition(":")
+        if algorithm not in _ALGORITHMS:
+            raise InvalidArgument(f"the layer {digest} is named by an algorithm that the image specification lacks")
+        found = hashlib.new(algorithm)
+        async with aclosing(self.stream(digest)) as parts:
+            async for part in parts:
+                left -= len(part)
+                if left < 0:
+                    raise InvalidArgument(f"the layer {digest} is longer than the image's manifest says")
+                found.update(part)
+                yield part
+        if left or found.hexdigest() != expected:
+            raise DataLoss(f"what containerd has stored as the layer {digest} is something else: pull the image again")
 
     async def stream(self, digest: str) -> AsyncGenerator[bytes, None]:
         """A blob, part by part.
@@ -140,14 +165,14 @@ async def wasm_layer(content: ContentStore, container: str, name: str, more_type
 
     :raises NotFound: the container has no image, or the image no such layer
     :raises ResourceExhausted: it is too large
-    :raises Unavailable: containerd does not answer
+    :raises ShimdError: as :meth:`Content.file`
     """
     layers = [layer for layer in await content.layers(container) if layer.get("mediaType") in WASM_LAYERS | more_types]
     if not layers:
         raise NotFound(f"the image of container {container} has no WebAssembly layer")
     chosen = choose(layers, name)
     check_size(name, chosen.get("size", 0))
-    return await content.file(chosen["digest"])
+    return await content.file(chosen)
 
 
 def choose(layers: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from shimd.supervisor.workers.programs import Program
 #: Files of an application: one a layer, or many in an archive (Spin's ``crates/oci``).
 DATA = "application/vnd.wasm.content.layer.v1+data"
 ARCHIVE = "application/vnd.wasm.content.bundle.v1.tar+gzip"
-#: Largest layer that is read into memory, bytes: a description, or a module.
+#: Largest layer that is read as a whole, bytes: a description, or a module.
 _MAX_READ = 512 << 20
 #: Most that an archive may hold, bytes.
 _MAX_UNPACKED = 4 << 30
@@ -64,7 +64,7 @@ class ImageLayers:
         layer = self._layer(digest)
         if layer.get("size", 0) > _MAX_READ:
             raise ResourceExhausted(f"the layer {digest} is larger than {_MAX_READ >> 20} MiB")
-        return await self._content.file(digest)
+        return await self._content.file(layer)
 
     async def program(self, name: str, digest: str) -> Program:
         """The compiled form of a layer."""
@@ -106,10 +106,10 @@ class ImageLayers:
             else:
                 path.write_bytes(base64.b64decode(content["data"]))
         for digest in [digest for digest in wanted if self._layers.get(digest, {}).get("mediaType") == DATA]:
-            await _copy(self._content.stream(digest), wanted.pop(digest))
+            await _copy(self._content.blob(self._layer(digest)), wanted.pop(digest))
         for digest in self._archives() if wanted else ():
             archive = directory.parent / "archive"
-            await _copy(self._content.stream(digest), [archive])
+            await _copy(self._content.blob(self._layer(digest)), [archive])
             await to_thread.run_sync(_take_out, archive, digest, wanted)
             archive.unlink()
         if wanted:

@@ -14,8 +14,8 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from shimd.supervisor.modules.source import Source
 from shimd.supervisor.workers.jailers import Tasks
 
 Make = Callable[[Source, Path], Awaitable[None]]
+#: Asked when nobody waits for an entry any more: whether it is given up.
+Drop = Callable[[], bool]
 #: Age in seconds at which a temporary directory is nobody's.
 _ABANDONED = 86400
 #: Largest size of the cache, bytes, unless SHIMD_CACHE_SIZE says otherwise.
@@ -38,8 +40,22 @@ _DEFAULT_SIZE = 1 << 30
 class _Job:
     """An entry that is being made, and those who wait for it."""
 
+    drop: Drop
     done: anyio.Event = field(default_factory=anyio.Event)
     error: ShimdError | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    waiters: int = 0
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Somebody waits for it."""
+        self.waiters += 1
+        try:
+            yield
+        finally:
+            self.waiters -= 1
+            if not self.waiters and not self.done.is_set() and self.drop():
+                self.scope.cancel()
 
 
 class Cache:
@@ -54,7 +70,9 @@ class Cache:
         self._tasks = tasks
         self._jobs: dict[tuple[str, Path], _Job] = {}
 
-    async def artifact(self, engine: str, version: str, source: Source, make: Make, asker: str = "") -> Path:
+    async def artifact(
+        self, engine: str, version: str, source: Source, make: Make, asker: str = "", drop: Drop = lambda: False
+    ) -> Path:
         """What ``make`` made of a source, now if it is not there yet.
 
         ``make(source, path)`` is called once, however many ask at the same time, and its error is everybody's; whoever
@@ -62,21 +80,23 @@ class Cache:
         opened anew: the caller may go away meanwhile.
 
         :param asker: whose error is nobody else's, since ``make`` depends on it
+        :param drop: of the first who asks; whoever asks while it is being given up has it made anew
         :raises ShimdError: make's, or the disk's
         """
         entry = self.directory / engine / version / source.digest
         while not _hit(entry):
             if (job := self._jobs.get((asker, entry))) is None:
-                job = await self._begin((asker, entry), source, make)
-            await job.done.wait()
+                job = await self._begin((asker, entry), source, make, drop)
+            with job.awaited():
+                await job.done.wait()
             if job.error is not None:
                 raise job.error
         return entry / "artifact"
 
-    async def _begin(self, key: tuple[str, Path], source: Source, make: Make) -> _Job:
+    async def _begin(self, key: tuple[str, Path], source: Source, make: Make, drop: Drop) -> _Job:
         # The caller may go away, and its descriptor's position is its own affair.
         own = source._replace(fd=os.open(f"/proc/self/fd/{source.fd}", os.O_RDONLY | os.O_CLOEXEC))
-        job = self._jobs[key] = _Job()
+        job = self._jobs[key] = _Job(drop)
         if self._tasks is not None:
             self._tasks.start_soon(self._work, key, own, make)
         else:
@@ -86,7 +106,8 @@ class Cache:
     async def _work(self, key: tuple[str, Path], source: Source, make: Make) -> None:
         job = self._jobs[key]
         try:
-            await self._make(key[1], source, make)
+            with job.scope:
+                await self._make(key[1], source, make)
         except ShimdError as error:
             job.error = error
         except OSError as error:

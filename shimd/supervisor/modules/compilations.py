@@ -72,8 +72,15 @@ class Compilation:
             _log.warning("compiling %s failed after %s (%s): %s", self._what, self._taken, self._about, error)
             raise
         except BaseException:
-            _log.warning("compiling %s was broken off after %s (%s)", self._what, self._taken, self._about)
+            if not self.queued:
+                _log.warning("compiling %s was broken off after %s (%s)", self._what, self._taken, self._about)
             raise
+
+    def drop(self) -> bool:
+        """Nobody waits for it any more. Returns whether it is given up: not so what has begun."""
+        if self.queued:
+            _log.info("%s is not compiled: nobody waits for it any more", self)
+        return self.queued
 
     def __str__(self) -> str:
         return f"{self._what} ({self._about})"
@@ -107,10 +114,6 @@ class Compilations:
         """Of containers that wait for a compilation."""
         return [wait for wait in self._waits if self.of(wait) is not None]
 
-    def is_awaited(self, digest: str) -> bool:
-        """Returns whether a container waits for that program."""
-        return any(wait.digest == digest for wait in self._waits)
-
     @contextmanager
     def waiting(self, waiter: Waiter, program: str, digest: str) -> Iterator[None]:
         wait = Wait(waiter, program, digest)
@@ -118,10 +121,9 @@ class Compilations:
         try:
             yield
         except BaseException as error:
-            if not isinstance(error, Exception) and self.of(wait) is not None:
-                _log.info(
-                    "container %s waits for %s no more, which is compiled all the same", waiter.container, program
-                )
+            if not isinstance(error, Exception) and (compilation := self.of(wait)) is not None:
+                goes_on = "" if compilation.queued else ", which is compiled all the same"
+                _log.info("container %s waits for %s no more%s", waiter.container, program, goes_on)
             raise
         finally:
             self._waits.remove(wait)

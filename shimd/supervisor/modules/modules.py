@@ -6,14 +6,14 @@ import time
 from pathlib import Path
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from shimd.cgroup import Cgroup
 from shimd.cgroup.processors import processors
 from shimd.engines.registry import engine_family, engine_version
-from shimd.errors import Internal, ResourceExhausted, Unavailable, from_code
+from shimd.errors import Internal, ResourceExhausted, from_code
 from shimd.formats.magic import reject_native
 from shimd.isolation.seccomp import worker_filter
-from shimd.log import logger
 from shimd.protocol import plans
 from shimd.protocol.constants import RUNNER_FILE
 from shimd.protocol.worker import Error
@@ -26,7 +26,6 @@ from shimd.supervisor.workers.fork_client import Birthplace, ForkClient, Worker
 from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.programs import Program
 
-_log = logger(__name__)
 #: Seconds that a compilation may take unless SHIMD_COMPILE_SECONDS says otherwise: its processor time is limited, too,
 #: and this is for one that sleeps, or is stopped.
 _LONGEST = 3600.0
@@ -35,7 +34,8 @@ _LONGEST = 3600.0
 class Modules:
     """The module cache, filled by throw-away compile workers, as many at a time as there are processors.
 
-    A compilation is the daemon's: it goes on when all who asked for it have gone away, and who asks again finds it.
+    A compilation that has begun is the daemon's: it goes on when all who asked for it have gone away, and who asks
+    again finds it. One that still waits for its turn is dropped.
     """
 
     def __init__(self, fork_servers: ForkServers, tasks: Background) -> None:
@@ -53,36 +53,26 @@ class Modules:
         :raises Unimplemented: it cannot run on the waiter's engine
         :raises ResourceExhausted: it is too large, or no space, memory or time is left to compile it
         """
-        reject_native(name, fd)
         family = engine_family(waiter.engine)
-        program = await source(name, fd)
+        program = await source(name, fd, reject_native)
+        compilation = Compilation(name, family, os.fstat(fd).st_size, program.digest, waiter.container)
 
         async def compile(own: Source, artifact: Path) -> None:
-            size = os.fstat(own.fd).st_size
-            compilation = Compilation(name, family, size, own.digest, waiter.container)
             with self.compilations.listed(compilation):
                 if not self._turns.available_tokens:  # it may wait for minutes: not so what is refused anyway
                     async with self._looks:
-                        self._drop_unwanted(compilation)
                         with compilation.looked_at():
                             await self._compile(waiter.engine, compilation, own, artifact, only_look=True)
                 async with self._turns:
-                    self._drop_unwanted(compilation)
+                    await checkpoint_if_cancelled()  # it was dropped at the moment of its turn
                     with compilation.going_on():
                         await self._compile(waiter.engine, compilation, own, artifact)
 
         with self.compilations.waiting(waiter, name, program.digest):
-            path = await self.cache.artifact(family, engine_version(family), program, compile, waiter.engine)
+            path = await self.cache.artifact(
+                family, engine_version(family), program, compile, waiter.engine, compilation.drop
+            )
         return compiled_program(path)
-
-    def _drop_unwanted(self, compilation: Compilation) -> None:
-        """Only what has begun goes on when nobody waits for it any more.
-
-        :raises Unavailable: nobody does
-        """
-        if not self.compilations.is_awaited(compilation.digest):
-            _log.info("%s is not compiled: nobody waits for it any more", compilation)
-            raise Unavailable(f"{compilation.program} is not compiled: nobody waits for it any more")
 
     async def _compile(
         self, engine: str, compilation: Compilation, program: Source, artifact: Path, *, only_look: bool = False

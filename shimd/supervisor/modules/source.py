@@ -2,25 +2,32 @@
 
 import hashlib
 import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from threading import Thread
+from typing import NamedTuple, TypeVar
 
 import anyio
-from anyio import to_thread
+from anyio import from_thread
+from anyio.lowlevel import current_token
 
 from shimd.errors import ResourceExhausted, Unavailable
 
 #: Largest program, bytes, unless SHIMD_PROGRAM_SIZE says otherwise.
 _DEFAULT_LIMIT = 512 << 20
-#: Files up to this size are hashed in the event loop: a thread costs more.
-_INLINE = 1 << 20
+#: Files up to this size are hashed by the thread that looks at them first.
+_SMALL = 1 << 20
 _CHUNK = 1 << 20
 #: Hashed at a time by a thread, between two looks whether anybody still waits.
 _TURN = 16 << 20
 #: Seconds for that: a file system that takes longer is taken for one that hangs, and holds nobody else up.
 _LONGEST_TURN = 60.0
-#: At a time, in threads that nothing else needs.
+#: Larger files at a time.
 _AT_ONCE = anyio.CapacityLimiter(2)
+T = TypeVar("T")
+Look = Callable[[str, int], object]
 
 
 class Source(NamedTuple):
@@ -29,33 +36,71 @@ class Source(NamedTuple):
     """SHA-256, hexadecimal."""
 
 
-async def source(name: str, fd: int) -> Source:
+async def source(name: str, fd: int, look: Look | None = None) -> Source:
     """The file ``fd`` of that name, which stays the caller's.
 
+    :param look: called with both before anything is hashed, where it may read; what it raises is raised here
     :raises ResourceExhausted: it is too large
     :raises Unavailable: its file system does not answer
     """
-    check_size(name, os.fstat(fd).st_size)
+
+    def first(own: int) -> None:
+        if look is not None:
+            look(name, own)
+        check_size(name, os.fstat(own).st_size)
+
     try:
-        return Source(fd, await sha256(fd))
+        return Source(fd, await sha256(fd, first))
     except TimeoutError:
         raise Unavailable(f"{name}: its file system does not answer") from None
 
 
-async def sha256(fd: int) -> str:
+async def sha256(fd: int, look: Callable[[int], None] | None = None) -> str:
     """The hash of a whole file, whatever its offset. It can be cancelled, even where a read hangs.
 
     :raises TimeoutError: a read takes too long
     """
-    digest, size = hashlib.sha256(), os.fstat(fd).st_size
-    if size <= _INLINE:
-        _update(digest, fd, 0, size + 1)
-        return digest.hexdigest()
-    for offset in range(0, size, _TURN):
-        part = partial(_update_and_close, digest, os.dup(fd), offset, min(_TURN, size - offset))
-        with anyio.fail_after(_LONGEST_TURN):
-            await to_thread.run_sync(part, limiter=_AT_ONCE, abandon_on_cancel=True)
+    digest = hashlib.sha256()
+
+    def begin(own: int) -> int:
+        if look is not None:
+            look(own)
+        size = os.fstat(own).st_size
+        if size <= _SMALL:
+            _update(digest, own, 0, size + 1)
+        return size
+
+    size = await _reading(fd, begin)
+    for offset in range(0, size if size > _SMALL else 0, _TURN):
+        async with _AT_ONCE:
+            await _reading(fd, partial(_part, digest, offset, min(_TURN, size - offset)))
     return digest.hexdigest()
+
+
+async def _reading(fd: int, action: Callable[[int], T]) -> T:
+    """What ``action`` makes of a file, in a thread that may hang.
+
+    On a volume whose server is gone no signal wakes it. Then it is left to itself, with a descriptor of its own: it is
+    no thread of the pool's, for which the process would wait when it ends.
+    """
+    own, token = os.dup(fd), current_token()
+    outcome: Future[T] = Future()
+    done = anyio.Event()
+
+    def read() -> None:
+        try:
+            outcome.set_result(action(own))
+        except BaseException as error:
+            outcome.set_exception(error)
+        finally:
+            os.close(own)
+        with suppress(RuntimeError):  # the daemon has ended meanwhile
+            from_thread.run_sync(done.set, token=token)
+
+    Thread(target=read, name="shimd-source", daemon=True).start()
+    with anyio.fail_after(_LONGEST_TURN):
+        await done.wait()
+    return outcome.result()
 
 
 def check_size(name: str, size: int) -> None:
@@ -65,12 +110,8 @@ def check_size(name: str, size: int) -> None:
         raise ResourceExhausted(f"{name} has {size} bytes, and SHIMD_PROGRAM_SIZE allows {limit}")
 
 
-def _update_and_close(digest: "hashlib._Hash", fd: int, offset: int, size: int) -> None:
-    """In a thread that may be left to itself: what it reads is its own."""
-    try:
-        _update(digest, fd, offset, size)
-    finally:
-        os.close(fd)
+def _part(digest: "hashlib._Hash", offset: int, size: int, fd: int) -> None:
+    _update(digest, fd, offset, size)
 
 
 def _update(digest: "hashlib._Hash", fd: int, offset: int, size: int) -> None:

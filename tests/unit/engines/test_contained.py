@@ -15,7 +15,7 @@ from shimd.engines import contained
 from shimd.engines.core import WASI
 from shimd.linux import libc
 from shimd.wasi import filesystem
-from tests.unit.inside import inside
+from tests.unit.inside import in_a_new_process, inside
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -225,13 +225,19 @@ MAKES = f"""(module (import "{WASI}" "path_create_directory" (func $make (param 
 EACCES, EIO = 2, 29
 
 
+def compiled(path: str) -> None:
+    Path(path).write_bytes(wasmtime.Module(wasmtime.Engine(), MAKES).serialize())
+
+
 @pytest.mark.parametrize(("trapped", "expected"), [(False, EIO), (True, EACCES)])
-def test_wasmtime_has_no_word_for_a_read_only_file_system(root: Path, trapped: bool, expected: int) -> None:
+def test_wasmtime_has_no_word_for_a_read_only_file_system(
+    root: Path, tmp_path: Path, trapped: bool, expected: int
+) -> None:
     """Should it have one some day, the guest can be told as it is."""
-    configuration = wasmtime.Config()
-    configuration.parallel_compilation = False  # its threads would not outlive the forks of other tests
-    store = wasmtime.Store(wasmtime.Engine(configuration))
-    linker, module = wasmtime.Linker(store.engine), wasmtime.Module(store.engine, MAKES)
+    path = tmp_path / "makes.cwasm"
+    in_a_new_process(compiled, str(path))
+    store = wasmtime.Store()
+    linker, module = wasmtime.Linker(store.engine), wasmtime.Module.deserialize(store.engine, path.read_bytes())
 
     def act() -> object:
         libc.mount(None, "/", None, libc.MS_BIND | libc.MS_REMOUNT | libc.MS_RDONLY)

@@ -10,7 +10,7 @@ from shimd.engines.core import WASI
 from shimd.formats import outline
 from shimd.formats.outline import Outline
 from tests.unit.engines.programs import component, module
-from tests.unit.inside import reported
+from tests.unit.inside import in_a_new_process
 
 EVERY = ("wasmtime", "spin", "slight", "wasmer", "wasmedge")
 
@@ -167,12 +167,16 @@ def test_every_engine_of_ours_foresees() -> None:
             one.foresee(of(NO_PROGRAMS["go"][0]), one.name)
 
 
-def test_what_ruby_has_is_no_core_of_a_component() -> None:
-    """The compiler's own look, at names with colons, agrees. In a child: its threads would be missing in later ones."""
+def ruby_is_core() -> bool:
     import wasmtime
 
     data = NO_PROGRAMS["ruby"][0]
-    assert reported(lambda: componentize.is_core(data, wasmtime.Module(wasmtime.Engine(), data))) == "False"
+    return componentize.is_core(data, wasmtime.Module(wasmtime.Engine(), data))
+
+
+def test_what_ruby_has_is_no_core_of_a_component() -> None:
+    """The compiler's own look, at names with colons, agrees."""
+    assert in_a_new_process(ruby_is_core) == "False"
 
 
 def test_a_program_whose_entry_is_beyond_the_bounds_is_compiled() -> None:
@@ -181,3 +185,16 @@ def test_a_program_whose_entry_is_beyond_the_bounds_is_compiled() -> None:
     foresight.for_wasmer(of(module(exports=(*exports, "_start"), custom="dylink.0")))
     with pytest.raises(UnsupportedFeature, match="is a shared library"):
         foresight.for_wasmer(of(module(exports=exports[:100], custom="dylink.0")))
+
+
+def test_a_program_whose_exports_are_behind_what_is_read_is_compiled() -> None:
+    """Whatever it is taken for by what it does not have: a library, an object file, Emscripten's, Spin's."""
+    more = b"\0\2\1x" * 20_001
+    library, minified = module(exports=(), custom="dylink.0"), module(("a", "b"))
+    spins = component(exports=("spin:redis/inbound-redis",))
+    for data, what in ((library, "a shared library"), (minified, "Emscripten"), (spins, "Spin")):
+        with pytest.raises(UnsupportedFeature, match=what):
+            foresight.for_wasmtime(of(data), "wasmtime")
+    for data in (library, spins):
+        foresight.for_wasmtime(of(data + more), "wasmtime")
+    assert not foresight._is_minified(of(minified + more))

@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import wasmtime
-from wasmtime import component
 
 from shimd.errors import InvalidArgument
 from shimd.formats import elf
 from shimd.formats.magic import NativeProgram, reject_native
+from tests.unit.inside import in_a_new_process
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
 
@@ -33,12 +32,19 @@ def built(directory: Path, *flags: str) -> Path:
     return made
 
 
-@pytest.mark.parametrize("kind", ["module", "component"])
-def test_what_wasmtime_has_compiled(tmp_path: Path, kind: str) -> None:
+def compiled(path: str, kind: str) -> None:
+    import wasmtime
+    from wasmtime import component
+
     engine = wasmtime.Engine()
     program = wasmtime.Module(engine, "(module)") if kind == "module" else component.Component(engine, "(component)")
+    Path(path).write_bytes(program.serialize())
+
+
+@pytest.mark.parametrize("kind", ["module", "component"])
+def test_what_wasmtime_has_compiled(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "app.cwasm"
-    path.write_bytes(program.serialize())
+    in_a_new_process(compiled, str(path), kind)
     fd = os.open(path, os.O_RDONLY)
     with pytest.raises(
         InvalidArgument, match=r"^/app is no program, but machine code that wasmtime .* \(\.cwasm\)"

@@ -80,9 +80,20 @@ def test_more_than_any_toolchain_makes(file: int) -> None:
     os.write(file, b"\0asm\1\0\0\0" + b"\0\2\1x" * 200_000)
     found = outline.read(file)
     assert found is not None and len(found.sections) == 20_000
-    assert found.complete
+    assert not found.complete  # its exports may be behind them
     os.pwrite(file, b"\0asm\1\0\0\0" + b"\2\x80\x80\x80\x01" + b"\xff\xff\xff\x0f" + b"\0\0\0\0" * (1 << 20), 0)
     os.ftruncate(file, 1 << 30)  # an import section of 2 MiB, which says that it has 33 million
     found = outline.read(file)
     assert found is not None and len(found.imports) == 20_000
     assert not found.complete
+
+
+@pytest.mark.parametrize("behind", [b"\7", b"\7\x05\0", b"\7\xff\xff\xff\xff\xff\x01", b"\0\2\1x" * 20_000])
+def test_what_lies_behind_the_last_that_is_read(file: int, behind: bytes) -> None:
+    """Without it nothing can be said of what the program does not have."""
+    os.write(file, b"\0asm\1\0\0\0" + b"\0\2\1x")
+    found = outline.read(file)
+    assert found is not None and found.complete
+    os.write(file, behind)
+    found = outline.read(file)
+    assert found is not None and not found.complete

@@ -294,3 +294,51 @@ async def test_the_digest_of_a_big_file_whatever_its_offset(tmp_path: Path) -> N
         os.lseek(fd, 5, os.SEEK_SET)
         said = await anyio.run_process(["sha256sum", tmp_path / "big"])
         assert await sha256(fd) == said.stdout.split()[0].decode()
+
+
+async def test_what_is_given_up_is_made_anew_for_who_asks_meanwhile(tmp_path: Path, wasm: int) -> None:
+    """The last who waited has left, and what makes it has not heard of that yet."""
+    starts: list[Path] = []
+    key = await source("app.wasm", wasm)
+
+    async def make(_wasm: Source, artifact: Path) -> None:
+        starts.append(artifact)
+        if len(starts) == 1:
+            await anyio.sleep_forever()
+        artifact.write_bytes(b"made")
+
+    async with anyio.create_task_group() as tasks:
+        cache = Cache(tmp_path / "cache", tasks=tasks)
+        async with anyio.create_task_group() as first:
+            first.start_soon(cache.artifact, "engine", "1", key, make, "", lambda: True)
+            await anyio.wait_all_tasks_blocked()
+            (job,) = cache._jobs.values()
+            job.scope.cancel()
+            with anyio.fail_after(10):
+                assert (await cache.artifact("engine", "1", key, make)).read_bytes() == b"made"
+    assert len(starts) == 2
+    assert not list((tmp_path / "cache").glob("*/*/tmp.*"))
+
+
+@pytest.mark.parametrize("given_up", [True, False])
+async def test_the_last_who_leaves_asks_whether_it_is_given_up(tmp_path: Path, wasm: int, given_up: bool) -> None:
+    key, goes_on = await source("app.wasm", wasm), anyio.Event()
+
+    async def make(_wasm: Source, artifact: Path) -> None:
+        await goes_on.wait()
+        artifact.write_bytes(b"made")
+
+    async with anyio.create_task_group() as tasks:
+        cache = Cache(tmp_path / "cache", tasks=tasks)
+        async with anyio.create_task_group() as last:
+            last.start_soon(cache.artifact, "engine", "1", key, make, "", lambda: given_up)
+            async with anyio.create_task_group() as other:
+                other.start_soon(cache.artifact, "engine", "1", key, make)
+                await anyio.wait_all_tasks_blocked()
+                other.cancel_scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+            assert cache._jobs
+            last.cancel_scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert bool(cache._jobs) is not given_up
+        goes_on.set()

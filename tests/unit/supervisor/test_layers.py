@@ -2,13 +2,15 @@
 
 import gzip
 import hashlib
+import os
+import resource
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import anyio
 import pytest
 
-from shimd.errors import InvalidArgument, NotFound, ResourceExhausted, ShimdError
+from shimd.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted, ShimdError
 from shimd.linux.memory_file import read_file
 from shimd.protocol.codec import encode
 from shimd.protocol.worker import FileTable
@@ -69,7 +71,9 @@ def stored() -> Stored:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Cache:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+    monkeypatch.setenv("SHIMD_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
     return Cache(tmp_path / "cache")
 
 
@@ -111,6 +115,40 @@ def test_a_layer_is_read(stored: Stored, cache: Cache, tmp_path: Path, monkeypat
     monkeypatch.setenv("SHIMD_CACHE_DIR", str(tmp_path))
     fd = anyio.run(stored.image(cache, archive=ARCHIVE).read, digest(ARCHIVED))
     assert read_file(fd) == ARCHIVED
+    assert os.readlink(f"/proc/self/fd/{fd}").startswith(f"{cache.directory}/"), "on disk, not in memory"
+    os.close(fd)
+    assert not list(cache.directory.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kept", "error", "why"),
+    [
+        (b"one, and more", InvalidArgument, "is longer than the image's manifest says"),
+        (b"on", DataLoss, "is something else: pull the image again"),
+        (b"two", DataLoss, "is something else: pull the image again"),
+    ],
+)
+def test_a_layer_is_what_its_name_says(
+    stored: Stored, cache: Cache, kept: bytes, error: type[ShimdError], why: str
+) -> None:
+    """Wherever it goes, and before anybody has it."""
+    image = stored.image(cache, one=DATA)
+    stored.blobs[digest(b"one")] = kept
+    with pytest.raises(error, match=why):
+        anyio.run(image.read, digest(b"one"))
+    with pytest.raises(error, match=why):
+        anyio.run(image.files, encode(FileTable({"a": {"digest": digest(b"one")}})))
+    assert not list(cache.directory.glob("*/*/*")), "nothing is left"
+
+
+def test_a_disk_that_is_full(stored: Stored, cache: Cache) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2, limit[1]))
+    try:
+        with pytest.raises(ShimdError, match="file too large"):
+            anyio.run(stored.image(cache, one=DATA).read, digest(b"one"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
 @pytest.mark.parametrize("name", ["broken", "short"])

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.skipif(os.geteuid() != 0, reason="c
 #: Functions of a module that takes seconds to compile.
 SECONDS = 5_000
 A, B = Waiter("test", "a", "wasmtime"), Waiter("test", "b", "wasmtime")
+OTHER = Waiter("test", "b", "wasmer")
 
 
 @pytest.fixture
@@ -181,13 +182,36 @@ async def test_what_waits_for_its_turn_is_dropped_when_nobody_waits_for_it(
     modules._turns.total_tokens = 1
     async with anyio.create_task_group() as callers:
         callers.start_soon(modules.compiled, A, "/first.wasm", files(slow(SECONDS)))
-        async with stopped(modules), anyio.create_task_group() as others:
-            others.start_soon(modules.compiled, B, "/unwanted.wasm", files(module(exports=("_start", "unwanted"))))
-            await until(lambda: len(modules.compilations.all) == 2)
-            others.cancel_scope.cancel()
-    await until(lambda: not modules.compilations.all)
-    assert told(caplog, "/unwanted.wasm", "is not compiled: nobody waits for it any more")
+        async with stopped(modules):
+            async with anyio.create_task_group() as others:
+                for waiter in (B, OTHER):
+                    unwanted = files(module(exports=("_start", "unwanted")))
+                    others.start_soon(modules.compiled, waiter, "/unwanted.wasm", unwanted)
+                await until(lambda: modules._turns.statistics().tasks_waiting == 2)
+                others.cancel_scope.cancel()
+            await until(lambda: len(modules.compilations.all) == 1)  # at once, and not when their turn comes
+            assert len(list(paths.cache_dir().glob("*/*/tmp.*"))) == 1
+    for engine in ("wasmtime", "wasmer"):
+        assert len(told(caplog, f"/unwanted.wasm for {engine} (", "is not compiled: nobody waits for it any more")) == 1
     assert not told(caplog, "compiling /unwanted.wasm")
+    assert not told(caplog, "compiled all the same")
+
+
+async def test_one_that_others_wait_for_is_not_dropped(modules: Modules, files: Files) -> None:
+    modules._turns.total_tokens = 1
+    wasm = files(module(exports=("_start", "wanted")))
+    async with anyio.create_task_group() as callers:
+        callers.start_soon(modules.compiled, A, "/first.wasm", files(slow(SECONDS)))
+        async with stopped(modules):
+            async with anyio.create_task_group() as others:
+                others.start_soon(modules.compiled, A, "/app.wasm", wasm)
+                await until(lambda: len(modules.compilations.all) == 2)
+                (_first, wanted) = modules.compilations.all
+                callers.start_soon(modules.compiled, B, "/app.wasm", wasm)
+                await until(lambda: len(modules.compilations.waits) == 3)
+                others.cancel_scope.cancel()
+            await until(lambda: len(modules.compilations.waits) == 2)
+            assert modules.compilations.all[1:] == [wanted]
 
 
 async def test_swap_is_no_way_around_the_limit(modules: Modules, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from anyio import to_thread
 from shimd.errors import ResourceExhausted, Unavailable
 from shimd.supervisor.modules import source as module
 from shimd.supervisor.modules.source import sha256, source
+from tests.unit.supervisor.hung import hung_file
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +61,7 @@ async def test_many_that_take_for_ever_hold_nobody_up(file: int) -> None:
         async with anyio.create_task_group() as tasks:
             for _ in range(60):
                 tasks.start_soon(sha256, file)
-            await anyio.wait_all_tasks_blocked()
+            await until_all_wait()
             assert await to_thread.run_sync(lambda: "a thread") == "a thread"
             tasks.cancel_scope.cancel()
 
@@ -87,6 +90,57 @@ async def test_reads_that_hang_hold_nobody_up(file: int, monkeypatch: pytest.Mon
 async def until_all_wait() -> None:
     while module._AT_ONCE.available_tokens:  # noqa: ASYNC110 — no event tells of it
         await anyio.sleep(0.01)
+
+
+@pytest.fixture(params=[5, 2 << 20], ids=["small", "large"])
+def hung(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A program on a volume whose server is gone."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("FUSE's mounts need root, and a kernel with it")
+    (tmp_path / "hung").mkdir()
+    with hung_file(tmp_path / "hung", request.param) as path:
+        yield path
+
+
+async def test_a_volume_that_hangs_holds_nobody_up(hung: Path, file: int) -> None:
+    """Neither the event loop, nor other programs once the callers have left."""
+    os.ftruncate(file, 2 << 20)
+    fd = os.open(hung, os.O_RDONLY)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as callers:
+            for _ in range(3):
+                callers.start_soon(source, "/app.wasm", fd)
+            await anyio.sleep(0.05)
+            callers.cancel_scope.cancel()
+        assert len(await sha256(file)) == 64
+    assert module._AT_ONCE.available_tokens == 2
+    os.close(fd)
+
+
+async def test_a_volume_that_hangs_and_a_caller_who_waits(hung: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LONGEST_TURN", 0.05)
+    fd = os.open(hung, os.O_RDONLY)
+    with pytest.raises(Unavailable, match=r"^/app\.wasm: its file system does not answer"):
+        await source("/app.wasm", fd)
+    os.close(fd)
+
+
+ENDS = """
+import os, sys, anyio
+from shimd.supervisor.modules.source import source
+
+async def main():
+    with anyio.move_on_after(0.1):
+        await source("/app.wasm", os.open(sys.argv[1], os.O_RDONLY))
+    print("the end")
+
+anyio.run(main)
+"""
+
+
+def test_a_volume_that_hangs_does_not_keep_the_daemon_from_ending(hung: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", ENDS, hung], stdout=subprocess.PIPE, timeout=30, check=True)
+    assert done.stdout == b"the end\n"
 
 
 async def test_a_file_system_that_does_not_answer(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
