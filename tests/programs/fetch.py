@@ -14,6 +14,8 @@ package from npm and JavaScript for componentize-js, ``world`` the one for Pytho
 
 import hashlib
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -43,7 +45,10 @@ _FEATURES = (
     "reference-types",
     "sign-ext",
 )
-_APT_SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
+#: Debian's images have the first, its installer and debootstrap write the second.
+_APT_SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
+#: The Debian whose versions ``programs.toml`` names. Later ones have others.
+_SUITE = "bookworm"
 
 
 def module(program: Program) -> Path:
@@ -113,13 +118,21 @@ def _npm(work: Path, package: str) -> Path:
 def _debian(work: Path, package: str) -> Path:
     """The sources as their authors released them. This machine's apt is left as it is, and asked nothing of sources."""
     (work / "lists/partial").mkdir(parents=True)
-    (work / "debian.sources").write_text(_APT_SOURCES.read_text().replace("Types: deb\n", "Types: deb-src\n"))
-    places = {"sourcelist": work / "debian.sources", "sourceparts": "-"}
+    configured = next(path for path in _APT_SOURCES if path.exists())
+    wanted = work / configured.name  # whose end tells apt the format
+    wanted.write_text(of_sources(configured.read_text(), platform.freedesktop_os_release()["VERSION_CODENAME"]))
+    places = {"sourcelist": wanted, "sourceparts": "-"}
     options = [f"-oDir::State::lists={work}/lists", *(f"-oDir::Etc::{name}={it}" for name, it in places.items())]
     apt = ["apt-get", "-q", *options, "-oAPT::Sandbox::User=root", f"-oDir::Cache={work}"]
     _run([*apt, "update"], work)
     _run([*apt, "source", "--download-only", "--only-source", package], work)
     return next(work.glob("*.orig.tar.*"))
+
+
+def of_sources(places: str, suite: str) -> str:
+    """Where apt of a Debian gets programs, in either of its formats, made to where :data:`_SUITE`'s sources are."""
+    here = re.sub(rf"\b{suite}\b", _SUITE, places)
+    return re.sub(r"^(Types: *)?deb(?!-)( +deb-src$)?", r"\1deb-src", here, flags=re.MULTILINE)
 
 
 def _go(work: Path, source: Mapping[str, str]) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import trixie
-from tests.programs import report
+from tests.programs import fetch, report
 from tests.programs.__main__ import DOCUMENT
 from tests.programs.runner import Outcome, outcomes
 from tests.programs.suite import ENGINES, Program, programs, runs
@@ -72,3 +72,25 @@ def test_the_document_is_of_these_programs(monkeypatch: pytest.MonkeyPatch) -> N
     assert [line for line in again.splitlines() if line.startswith(("| ", "- "))] == rows
     assert not [program for program in programs() if f"{program} " not in document.replace("*", "")]
     assert "not run |" not in document
+
+
+@pytest.mark.parametrize(
+    ("places", "suite", "sources"),
+    [
+        ("Types: deb\nSuites: bookworm\n", "bookworm", "Types: deb-src\nSuites: bookworm\n"),
+        (
+            "Types: deb deb-src\nSuites: trixie trixie-updates",
+            "trixie",
+            "Types: deb-src\nSuites: bookworm bookworm-updates",
+        ),
+        ("# deb it\ndeb [a=b] it bookworm main", "bookworm", "# deb it\ndeb-src [a=b] it bookworm main"),
+        (
+            "deb it trixie-security main\ndeb-src it trixie main",
+            "trixie",
+            "deb-src it bookworm-security main\ndeb-src it bookworm main",
+        ),
+    ],
+)
+def test_debians_sources_are_found_by_where_its_programs_are(places: str, suite: str, sources: str) -> None:
+    """In both formats of apt's lists, and on later Debians, which have other versions."""
+    assert fetch.of_sources(places, suite) == sources
