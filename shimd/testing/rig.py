@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -9,10 +10,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from shimd.engine import Engine, GuestTrap, Invocation
+from shimd.engine import Engine, GuestTrap, Invocation, RunsWithoutPython
 from shimd.engines.registry import engine_reference, load_engine
+from shimd.forkserver.zygote import Zygote
+from shimd.linux.memory_file import memory_file
+from shimd.protocol.packets import receive, send
+from shimd.protocol.system_calls import SystemCalls
+from shimd.protocol.worker import Enter, Ready, Start, decode_event
 from shimd.seal import seal
 from shimd.worker.compile import load_compiler
+from shimd.zygote import available
 
 
 @dataclass(frozen=True)
@@ -25,17 +32,24 @@ class Outcome:
 
 
 class Child:
-    """A forked child that does something and ends."""
+    """A child that does something and ends."""
 
-    def __init__(self, action: Callable[[], int], stdin: bytes = b"") -> None:
+    def __init__(
+        self, action: Callable[[], int], stdin: bytes = b"", spawn: Callable[[list[int]], int] | None = None
+    ) -> None:
+        """
+        :param action: called in the child; its result is the exit code
+        :param spawn: makes the child in fork's stead, with its standard streams, and returns its pid
+        """
         pipes = [os.pipe() for _ in range(3)]
         os.write(pipes[0][1], stdin)
         os.close(pipes[0][1])
-        self.pid = os.fork()
-        if self.pid == 0:
-            _act(action, [pipes[0][0], pipes[1][1], pipes[2][1]])
-        for fd in (pipes[0][0], pipes[1][1], pipes[2][1]):
-            os.close(fd)
+        stdio = [pipes[0][0], pipes[1][1], pipes[2][1]]
+        try:
+            self.pid = spawn(stdio) if spawn is not None else _forked(action, stdio)
+        finally:
+            for fd in stdio:
+                os.close(fd)
         self._out, self._err = pipes[1][0], pipes[2][0]
 
     def end(self) -> Outcome:
@@ -43,6 +57,14 @@ class Child:
             said, complained = out.read(), err.read()
         _pid, status = os.waitpid(self.pid, 0)
         return Outcome(os.waitstatus_to_exitcode(status), said, complained)
+
+
+def _forked(action: Callable[[], int], stdio: list[int]) -> int:
+    """A child by fork, as workers with Python are; its pid."""
+    pid = os.fork()
+    if pid == 0:
+        _act(action, stdio)
+    return pid
 
 
 def _act(action: Callable[[], int], stdio: list[int]) -> None:
@@ -119,6 +141,53 @@ class Rig:
         assert done.code == 0, done.err
 
 
+@dataclass(frozen=True)
+class RigWithoutPython(Rig):
+    """An engine whose programs run in workers without Python, by its part in C, as far as that takes them."""
+
+    def start(self, artifact: Path, invocation: Invocation, stdin: bytes = b"") -> Child:
+        assert isinstance(self.engine, RunsWithoutPython)
+        block = self.engine.pack(artifact, invocation)
+        if block is None:
+            return super().start(artifact, invocation, stdin)
+        return Child(lambda: 0, stdin, lambda stdio: _spawned(_zygote(self.engine.name), block, stdio))
+
+
+def _spawned(zygote: Zygote, block: bytes, stdio: list[int]) -> int:
+    """A worker of the zygote's, which has been started; its pid."""
+    calls = SystemCalls()
+    calls.barrier()
+    files = [memory_file("block", block), memory_file("calls", calls.packed())]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    with ours:
+        try:
+            pid = zygote.spawn([*stdio, theirs.fileno()], None, None)
+            theirs.close()
+            send(ours, Enter(), files)
+            packet = receive(ours, decode_event)
+            assert packet is not None and isinstance(packet[0], Ready), packet
+            send(ours, Start())
+            return pid
+        finally:
+            for fd in files:
+                os.close(fd)
+
+
+@cache
+def _zygote(name: str) -> Zygote:
+    engine = _warmed(name)
+    assert isinstance(engine, RunsWithoutPython)
+    command = engine.library()
+    assert command is not None
+    return Zygote(command)
+
+
+def runs_without_python(name: str) -> bool:
+    """Returns whether an engine has a part in C here, which was built."""
+    engine = load_engine(engine_reference(name))
+    return isinstance(engine, RunsWithoutPython) and available() and engine.library() is not None
+
+
 def _binary(text: str) -> bytes:
     """Engines need not take the text format; what is no module is passed as it is."""
     import wasmtime
@@ -129,9 +198,12 @@ def _binary(text: str) -> bytes:
         return text.encode()
 
 
-def make_rig(name: str, directory: Path) -> Rig:
-    """An engine, warmed once for all tests of this process."""
-    return Rig(_warmed(name), directory)
+def make_rig(name: str, directory: Path, *, python: bool = True) -> Rig:
+    """An engine, warmed once for all tests of this process.
+
+    :param python: whether its workers have an interpreter
+    """
+    return (Rig if python else RigWithoutPython)(_warmed(name), directory)
 
 
 @cache

@@ -7,14 +7,14 @@ import pytest
 
 from shimd.engine import InvalidModule
 from shimd.testing.contract import *  # noqa: F403
-from shimd.testing.contract import _of_modules
+from shimd.testing.contract import _of_modules, parametrize
 from shimd.testing.rig import Rig
 from tests.wasmer import BINDINGS
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:  # type: ignore[no-redef]
     if "engine_name" in metafunc.fixturenames:
-        metafunc.parametrize("engine_name", sorted({*_of_modules(), *BINDINGS}), scope="session")
+        parametrize(metafunc, sorted({*_of_modules(), *BINDINGS}))
 
 
 def test_text_that_is_none(rig: Rig) -> None:
