@@ -56,12 +56,13 @@ class Outcome:
 class Runner:
     """Below a directory of its own, by whose name its processes are known."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, zygote: bool) -> None:
         self._directory = directory
         self._env = {
             "PATH": "/usr/bin:/bin",
             "SHIMD_CACHE_DIR": str(directory / "cache"),
             "TMPDIR": str(directory),
+            "SHIMD_ZYGOTE": "yes" if zygote else "no",
         }
 
     def run_all(self, runs: Iterable[tuple[Case, str]]) -> list[Outcome]:
@@ -107,10 +108,13 @@ def _options(case: Case, directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def runner() -> Iterator[Runner]:
+def runner(*, zygote: bool = True) -> Iterator[Runner]:
+    """
+    :param zygote: whether workers without Python may be made
+    """
     with tempfile.TemporaryDirectory(prefix="shimd-conformance-") as directory:
         Path(directory).chmod(0o755)  # compile workers, which are nobody, reach their own directories
-        made = Runner(Path(directory))
+        made = Runner(Path(directory), zygote=zygote)
         try:
             yield made
         finally:

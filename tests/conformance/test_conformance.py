@@ -11,23 +11,38 @@ from tests.conformance.runner import Outcome, runner
 from tests.conformance.suite import ENGINES, Case, cases, known_failures, runs
 from tests.e2e import trixie
 
+#: Engines whose workers are usually without Python.
+WITHOUT_PYTHON = ("wasmtime", "wasmer")
 RUNS = [pytest.param((case, engine), id=f"{engine}-{case}") for case, engine in runs()]
+WITH_PYTHON = [
+    pytest.param((case, engine), id=f"{engine}-{case}") for case, engine in runs() if engine in WITHOUT_PYTHON
+]
 Outcomes = dict[tuple[str, str], Outcome]
 
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest) -> Outcomes:
     """Of all runs that were asked for, by case and engine, made some at a time."""
+    return _made(request, test_conformance.__name__, zygote=True)
+
+
+@pytest.fixture(scope="module")
+def outcomes_with_python(request: pytest.FixtureRequest) -> Outcomes:
+    """The same, of workers with an interpreter in them."""
+    return _made(request, test_conformance_with_python.__name__, zygote=False)
+
+
+def _made(request: pytest.FixtureRequest, test: str, *, zygote: bool) -> Outcomes:
     if shutil.which("clang") is None:
         pytest.skip("the guests are compiled by clang: run tools/setup")
-    with runner() as made:
-        done = made.run_all(_asked_for(request.session.items))
+    with runner(zygote=zygote) as made:
+        done = made.run_all(_asked_for(request.session.items, test))
     return {(str(outcome.case), outcome.engine): outcome for outcome in done}
 
 
-def _asked_for(items: list[pytest.Item]) -> Iterator[tuple[Case, str]]:
+def _asked_for(items: list[pytest.Item], test: str) -> Iterator[tuple[Case, str]]:
     for item in items:
-        if isinstance(item, pytest.Function) and item.originalname == test_conformance.__name__:
+        if isinstance(item, pytest.Function) and item.originalname == test:
             run: Any = item.callspec.params["run"]
             if trixie.where(run[1]) is not None:
                 yield run
@@ -38,7 +53,17 @@ def test_conformance(run: tuple[Case, str], outcomes: Outcomes) -> None:
     case, engine = run
     if trixie.where(engine) is None:
         pytest.skip(f"{engine} cannot run here, and there is no tree of Debian 13: run tools/setup")
-    outcome, known = outcomes[str(case), engine], known_failures(engine).get(str(case))
+    _judge(outcomes[str(case), engine])
+
+
+@pytest.mark.parametrize("run", WITH_PYTHON)
+def test_conformance_with_python(run: tuple[Case, str], outcomes_with_python: Outcomes) -> None:
+    """The other way to make a worker: nothing is otherwise."""
+    _judge(outcomes_with_python[str(run[0]), run[1]])
+
+
+def _judge(outcome: Outcome) -> None:
+    known = known_failures(outcome.engine).get(str(outcome.case))
     if known is None:
         assert outcome.failure is None
     else:
