@@ -65,7 +65,7 @@ class RunOptions(NamedTuple):
 
 @dataclass
 class Outcome:
-    """How it went; ``--json`` prints it."""
+    """The outcome of a run; ``--json`` prints it."""
 
     program: str
     engine: str
@@ -169,7 +169,8 @@ class Run:
             await worker.forks.end(worker)
 
     async def _forward_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """What is sent to us is meant for the app, which is in a session of its own; before it lives, we end."""
+        """Forward signals: what is sent to us is meant for the app, which is in a session of its own; before it lives,
+        we end."""
         with anyio.open_signal_receiver(*_FORWARDED) as signals:
             task_status.started()
             async for number in signals:
@@ -274,7 +275,7 @@ def _open(name: str, stack: ExitStack) -> int:
 
 
 def _runtime() -> str | None:
-    """Where sockets may be: the user's own runtime directory (XDG Base Directory Specification), else /tmp."""
+    """The directory for sockets: the user's own runtime directory (XDG Base Directory Specification), else /tmp."""
     directory = os.environ.get("XDG_RUNTIME_DIR", "")
     return directory if os.path.isdir(directory) else None
 

@@ -319,7 +319,7 @@ def _zygote(engine: Engine[object]) -> Zygote | None:
 
 
 def _code(error: OSError) -> Code:
-    """Of a fork that failed."""
+    """The status code of a fork that failed."""
     if isinstance(error, BlockingIOError):
         return Code.RESOURCE_EXHAUSTED
     return Code.UNIMPLEMENTED if error.errno in _PYTHON_CAN else Code.INTERNAL

@@ -37,7 +37,8 @@ _MOST = 240
 
 @dataclass
 class Jail:
-    """Where a process will live. Its descriptors are the worker's from ``JAIL_FD`` on, the root file system first."""
+    """A place for a process to live in. Its descriptors are the worker's from ``JAIL_FD`` on, the root file system
+    first."""
 
     calls: SystemCalls
     fds: list[int] = field(default_factory=list)
@@ -163,14 +164,15 @@ def last_calls(jail: Jail, plan: JailPlan) -> None:
 
 
 def _meets_hooks(plan: JailPlan) -> bool:
-    """Whether programs of the image's run beside a worker that waits for its start, with its user's powers: what it has
-    open, and what it executes, is the node's, and not for them."""
+    """Returns whether programs of the image's run beside a worker that waits for its start, with its user's powers:
+    what it has open, and what it executes, is the node's, and not for them."""
     return isinstance(plan, NewJail) and bool(plan.spec.get("hooks", {}).get("startContainer"))
 
 
 def _open_cwd(jail: Jail, process: Process) -> int | None:
-    """As runc has it, a process may start where its user could not go (images have ``WORKDIR /root``), and where only
-    its user can, on a volume that does not trust root. By no link of /proc, which leads out (CVE-2024-21626).
+    """Open the working directory. As runc has it, a process may start where its user could not go (images have
+    ``WORKDIR /root``), and where only its user can, on a volume that does not trust root. By no link of /proc, which
+    leads out (CVE-2024-21626).
 
     :returns: the worker's descriptor; ``None``: it goes there by itself, once it is nobody but its user
     :raises InvalidArgument: it is a link that leads nowhere, or out
@@ -213,6 +215,6 @@ def _time_namespace(jail: Jail, spec: Spec) -> None:
 
 
 def _make_cwd(tree: Tree, process: Process) -> None:
-    """As runc does, since images name working directories that nobody made; a read-only root may refuse."""
+    """Make it, as runc does, since images name working directories that nobody made; a read-only root may refuse."""
     with suppress(OSError):
         os.close(tree.make(process["cwd"], directory=True))

@@ -32,7 +32,7 @@ _KINDS = ("network", "ipc", "uts", "time", "mount")
 
 
 class Home:
-    """Where this process started."""
+    """The namespaces in which this process started."""
 
     def __init__(self) -> None:
         kinds = [(flag, f"/proc/self/ns/{name}") for flag, name in map(known, _KINDS)]

@@ -51,7 +51,7 @@ class Change:
         return "".join(difflib.unified_diff(before.splitlines(True), after.splitlines(True), *names))
 
     def apply(self) -> None:
-        """Whoever reads the file meanwhile sees all of the old or all of the new.
+        """Write it so that whoever reads it meanwhile sees all of the old or all of the new.
 
         :raises OSError: nothing was changed
         """

@@ -1,1 +1,1 @@
-"""What passes between supervisor, fork servers, workers and jailers, and what it means."""
+"""The messages and plans that pass between supervisor, fork servers, workers and jailers."""

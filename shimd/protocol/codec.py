@@ -50,7 +50,7 @@ class Decoder(Generic[M]):
 
 
 def _items(message: type) -> dict[str, Callable[[Any], object]]:
-    """How the items of its fields are made, of those that are no plain JSON."""
+    """Makers of the items of its fields, for those that are no plain JSON."""
     assert is_dataclass(message)
     return {one.name: _maker(one.metadata[ITEMS]) for one in fields(message) if ITEMS in one.metadata}
 

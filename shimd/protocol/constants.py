@@ -31,7 +31,7 @@ RUNNER_FILE = "engine"
 
 
 class Birth(IntFlag):
-    """Where a worker is forked, as the zygote is told: more descriptors come with all but the first."""
+    """The place where a worker is forked, as the zygote is told: more descriptors come with all but the first."""
 
     NEW_PID = 1
     IN_CGROUP = 2
@@ -39,7 +39,7 @@ class Birth(IntFlag):
 
 
 class Policy(IntEnum):
-    """What becomes of a system call that fails."""
+    """The consequence of a system call that fails."""
 
     FAIL = 0
     WARN = 1

@@ -1,4 +1,4 @@
-"""What went wrong in an engine or around it, as the supervisor is told: a status code and one sentence."""
+"""Errors in an engine or around it, as the supervisor is told of them: a status code and one sentence."""
 
 from shimd.engine import BrokenArtifact, EngineError, InvalidModule, InvalidSetting, UnsupportedFeature
 from shimd.errors import Code, DataLoss, Internal, InvalidArgument, ShimdError, Unimplemented, from_code, from_os

@@ -28,14 +28,14 @@ from shimd.protocol.codec import Decoder
 
 @dataclass(frozen=True)
 class Hello:
-    """Who speaks; the first message in both directions."""
+    """A greeting, the first message in both directions."""
 
     version: int
-    """Of the protocol (``constants.VERSION``)."""
+    """The version of the protocol (``constants.VERSION``)."""
     engine: str = ""
     """The fork server's: ``module:class``."""
     engine_version: str = ""
-    """Of the engine that it has loaded."""
+    """The version of the engine that it has loaded."""
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,6 @@ from shimd.protocol.codec import ITEMS, Decoder
 
 
 @dataclass(frozen=True)
-class Group:
-    """A container's cgroup, made and limited before a process is to be in it."""
-
-    directories: Sequence[str] = ()
-    """One per hierarchy."""
-    unified: str | None = None
-    """The one of them that is of version 2: processes are born there, and join the others."""
-
-
-@dataclass(frozen=True)
 class NewJail:
     """For a jailer: make the jail of a container's first process."""
 
@@ -32,7 +22,7 @@ class NewJail:
     rootfs: Sequence[RootfsMount]
     """Mounts that make up the root file system."""
     directories: Sequence[str]
-    """Of the container's cgroup (:class:`Group`)."""
+    """The directories of the container's cgroup, one per hierarchy."""
     unified: str | None
     terminal: bool
     """Whether descriptor 0 is a terminal, to be made the controlling one."""

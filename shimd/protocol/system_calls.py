@@ -1,4 +1,4 @@
-"""What a worker still has to do when its jail is made: system calls, as data.
+"""System calls as data: what a worker still has to do when its jail is made.
 
 The jailer (:mod:`shimd.jailer`) decides them, the worker makes them: in C (``zygote.c``) where it is a worker without
 Python, else here. Both stop at the first that fails, and tell the supervisor in the words that come with it.
@@ -28,7 +28,7 @@ _END = b'"}'
 
 @lru_cache(maxsize=1024)
 def _packet(says: str, policy: Policy, code: Code) -> bytes:
-    """What is sent if a call fails, up to the system's reason, so that who sends it needs no JSON."""
+    """The packet that is sent if a call fails, up to the system's reason, so that who sends it needs no JSON."""
     message = Warning(f"{says}: ") if policy is Policy.WARN else Error(int(code), f"{says}: ")
     return encode(message).removesuffix(_END)
 
@@ -99,7 +99,7 @@ class SystemCalls:
 
 
 def of_host() -> SystemCalls:
-    """Of ``shimd run``: no daemon looks after the app once its fork server is gone."""
+    """The calls of ``shimd run``: no daemon looks after the app once its fork server is gone."""
     calls = SystemCalls()
     calls.barrier()
     calls.add("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, says="cannot be tied to its fork server")

@@ -69,7 +69,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Error:
-    """What keeps it from being ready; it exits."""
+    """The reason why it is not ready; it exits."""
 
     code: int
     """A gRPC status code."""

@@ -99,7 +99,7 @@ def _foresee(engine: Engine[object], runs_on: str | None) -> None:
 
 
 def _unchanged(data: bytes, digest: str | None) -> bytes:
-    """What is to be compiled, if it still is what was hashed: whoever can write to it may have done so since."""
+    """Returns the program, if it still is what was hashed: whoever can write to it may have done so since."""
     if digest and hashlib.sha256(data).hexdigest() != digest:
         raise Unavailable("the program was changed while it was read")
     return data
@@ -128,7 +128,7 @@ def _confine(artifact: Path) -> Path:
 
 
 def _make_all_readonly() -> None:
-    """What anybody may write to (/var/tmp, another compile worker's directory) is not for us."""
+    """Make the mounts read-only: what anybody may write to (/var/tmp, others' directories) is not for us."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         libc.mount_setattr_readonly(root)

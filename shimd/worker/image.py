@@ -31,7 +31,7 @@ def load(
     read: Callable[[str], bytes | None],
     env: Mapping[str, str],
 ) -> object | None:
-    """What the engine makes of the container's image; ``None``: that is no application."""
+    """Load what the engine makes of the container's image; ``None``: that is no application."""
     try:
         image = Image(control)
     except NotFound:  # made without an image: then its program is missing, and that is what is to be said

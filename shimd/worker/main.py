@@ -73,7 +73,7 @@ _libc = ctypes.CDLL(None)
 
 
 class Entry:
-    """Where the app will live: what the jailer made, at ``JAIL_FD``, entered in two calls, since the engine loads
+    """The entry into what the jailer made, at ``JAIL_FD``, in two parts, since the engine loads
     between them. (``shimd run`` has no jail, and calls all the same.)"""
 
     def __init__(self, calls: bytes) -> None:
@@ -101,7 +101,7 @@ class Entry:
 
 
 class Received(NamedTuple):
-    """What a worker gets."""
+    """The plan of a worker, and what came with it."""
 
     plan: WorkerPlan
     control: socket.socket
@@ -167,7 +167,7 @@ _die_in_c = ctypes.CFUNCTYPE(None, ctypes.c_int)(_die)
 
 
 class Prepared(NamedTuple):
-    """What Start sets going."""
+    """A process that waits for its start."""
 
     run: Callable[[], int]
     signals: Collection[int] = ()
@@ -175,8 +175,8 @@ class Prepared(NamedTuple):
 
 
 def _make_ready(engine: Engine[object], received: Received) -> Prepared:
-    """What is to be run at Start. What few workers need, they import themselves, before the seal: the others need not
-    carry it."""
+    """Prepare what is to be run at Start. What few workers need, they import themselves, before the seal: the others
+    need not carry it."""
     plan = received.plan
     match plan:
         case ContainerApp() | HostApp():

@@ -9,5 +9,5 @@ PROGRAM = Path(__file__).with_name("_zygote")
 
 @cache
 def available() -> bool:
-    """Whether the part in C was built, and is wanted (``SHIMD_ZYGOTE``)."""
+    """Returns whether the part in C was built, and is wanted (``SHIMD_ZYGOTE``)."""
     return PROGRAM.is_file() and os.environ.get("SHIMD_ZYGOTE", "yes") != "no"

@@ -87,7 +87,7 @@ class ContentStore:
             raise from_os(error) from error
 
     async def blob(self, layer: dict[str, Any]) -> AsyncGenerator[bytes, None]:
-        """What a descriptor names, part by part. It is right only if the last part has come without an error.
+        """The blob that a descriptor names, part by part. It is right only if the last part has come without an error.
 
         :raises InvalidArgument: it is longer than the descriptor says, which is what limits are applied to
         :raises DataLoss: it is another than the descriptor says

@@ -73,7 +73,7 @@ class Cache:
     async def artifact(
         self, engine: str, version: str, source: Source, make: Make, asker: str = "", drop: Drop = lambda: False
     ) -> Path:
-        """What ``make`` made of a source, now if it is not there yet.
+        """Returns what ``make`` made of a source, now if it is not there yet.
 
         ``make(source, path)`` is called once, however many ask at the same time, and its error is everybody's; whoever
         asks later has it tried again. If it is cancelled, another of those who wait takes over. Its source is
@@ -160,7 +160,7 @@ class Cache:
 
 
 def _hit(entry: Path) -> bool:
-    """Whether the entry is there; notes its use for :meth:`Cache.prune`."""
+    """Returns whether the entry is there; notes its use for :meth:`Cache.prune`."""
     try:
         os.utime(entry)
     except OSError:
@@ -169,7 +169,8 @@ def _hit(entry: Path) -> bool:
 
 
 def _in_use(entry: Path) -> bool:
-    """Whether an app has locked it: one that opens files of it as long as it lives, and has not just mapped it."""
+    """Returns whether an app has locked it: one that opens files of it as long as it lives, and has not just mapped
+    it."""
     with suppress(OSError):
         fd = os.open(entry / "artifact", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -182,14 +183,14 @@ def _in_use(entry: Path) -> bool:
 
 
 def _remove(entry: Path) -> None:
-    """Whatever it is: a disk that crashed may have made something else of it."""
+    """Remove it, whatever it is: a disk that crashed may have made something else of it."""
     shutil.rmtree(entry, ignore_errors=True)
     with suppress(OSError):
         entry.unlink()
 
 
 def _used_at(entry: Path) -> float:
-    """What went away meanwhile (another thread's or daemon's doing) was never used."""
+    """The time of its last use. What went away meanwhile (another thread's or daemon's doing) was never used."""
     try:
         return entry.stat().st_mtime
     except OSError:

@@ -62,7 +62,7 @@ class Compilation:
 
     @contextmanager
     def looked_at(self) -> Iterator[None]:
-        """What goes wrong meanwhile is told."""
+        """Log what goes wrong within."""
         try:
             yield
         except (InvalidArgument, Unimplemented) as error:
@@ -106,12 +106,12 @@ class Compilations:
         self._waits: list[Wait] = []
 
     def of(self, wait: Wait) -> Compilation | None:
-        """What a wait is for; ``None``: nothing that takes long."""
+        """The compilation that a wait is for; ``None``: nothing that takes long."""
         return next((one for one in self.all if one.digest == wait.digest), None)
 
     @property
     def waits(self) -> list[Wait]:
-        """Of containers that wait for a compilation."""
+        """The waits of containers for a compilation."""
         return [wait for wait in self._waits if self.of(wait) is not None]
 
     @contextmanager

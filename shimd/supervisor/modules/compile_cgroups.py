@@ -26,7 +26,7 @@ _MOST = 16 << 30
 
 
 class CompileCgroups:
-    """Of one daemon, which knows its own by their names."""
+    """The compile cgroups of one daemon, which knows its own by their names."""
 
     def __init__(self) -> None:
         self._prefix = prefix(paths.runtime_dir())
@@ -87,7 +87,7 @@ def _found(own: str) -> list[Cgroup]:
 
 
 def prefix(runtime: Path) -> str:
-    """How the names begin of those that belong to the daemon of a runtime directory."""
+    """The beginning of the names of those that belong to the daemon of a runtime directory."""
     return f"shimd-compile-{hashlib.sha256(str(runtime).encode()).hexdigest()[:8]}-"
 
 

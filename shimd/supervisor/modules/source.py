@@ -1,4 +1,4 @@
-"""What an entry of the cache is made from: a file, named by its contents, and no larger than a program may be."""
+"""The source of an entry of the cache: a file, named by its contents, and no larger than a program may be."""
 
 import hashlib
 import os
@@ -78,7 +78,7 @@ async def sha256(fd: int, look: Callable[[int], None] | None = None) -> str:
 
 
 async def _reading(fd: int, action: Callable[[int], T]) -> T:
-    """What ``action`` makes of a file, in a thread that may hang.
+    """Returns what ``action`` makes of a file, in a thread that may hang.
 
     On a volume whose server is gone no signal wakes it. Then it is left to itself, with a descriptor of its own: it is
     no thread of the pool's, for which the process would wait when it ends.

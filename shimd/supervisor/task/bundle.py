@@ -37,7 +37,7 @@ def _write(path: str, lines: Sequence[str]) -> None:
 
 
 def claim_last_hook(bundle: Path, number: int) -> bool:
-    """Whether a poststop hook is ours to run, and not the launcher's: the first who asks has it."""
+    """Returns whether a poststop hook is ours to run, and not the launcher's: the first who asks has it."""
     try:
         os.close(os.open(_claim(bundle, number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except (FileExistsError, FileNotFoundError):  # or the launcher is through, and the bundle is gone
@@ -48,7 +48,7 @@ def claim_last_hook(bundle: Path, number: int) -> bool:
 
 
 def forget_claims(bundle: Path, count: int) -> None:
-    """Of another container that had this bundle before."""
+    """Remove the claims of another container that had this bundle before."""
     for number in range(count):
         with suppress(OSError):
             os.unlink(_claim(bundle, number))

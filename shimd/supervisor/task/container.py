@@ -403,7 +403,7 @@ class Container:
             self.context.publish(TaskPaused(container_id=self.id))
 
     def _refuse_to_freeze_the_dying(self) -> None:
-        """Who kills it while it is being frozen finds no paused task to thaw.
+        """Refuse it: who kills it while it is being frozen finds no paused task to thaw.
 
         :raises FailedPrecondition: it was killed
         """
@@ -476,7 +476,7 @@ class Container:
                 await process.exited.wait()
 
     async def _end_children(self) -> None:
-        """Of a native program in a pid namespace that is not its own, whose end is therefore not theirs."""
+        """End the children of a native program in a pid namespace that is not its own, whose end is not theirs."""
         if self.native is None or plans.pid_namespace(self.spec) == "new":
             return
         try:

@@ -1,4 +1,4 @@
-"""What a container asks of the daemon around it: the one place where the task layer's needs are listed."""
+"""The needs of a container of the daemon around it: the one place where the task layer's needs are listed."""
 
 from typing import Protocol
 
@@ -21,7 +21,7 @@ class Context(Programs, Protocol):
         ...
 
     async def jail(self, plan: JailPlan, terminal: int | None, during: During) -> Jail:
-        """What the worker of a plan will live in (:meth:`shimd.supervisor.workers.jailers.Jailers.make`)."""
+        """Make what the worker of a plan will live in (:meth:`shimd.supervisor.workers.jailers.Jailers.make`)."""
         ...
 
     def cgroup(self, path: str, *, systemd: bool) -> Cgroup:

@@ -54,7 +54,7 @@ class _Where:
 
 
 class Hooks:
-    """Of one container. Those that it does not have cost nothing."""
+    """The hooks of one container. Those that it does not have cost nothing."""
 
     def __init__(self, context: Context, id: str, bundle: Path, spec: oci.Spec) -> None:
         self._context, self._id, self._bundle, self._spec = context, id, bundle, spec
@@ -179,7 +179,7 @@ class Hooks:
         return json.dumps(state | {"annotations": self._spec.get("annotations", {})}).encode()
 
     def _beside(self, pid: int, cgroup: Cgroup, calls: int) -> _Where:
-        """Where the container's first process is before its root is."""
+        """The place of the container's first process before its root is made."""
         pidns = f"/proc/{pid}/ns/pid" if plans.pid_namespace(self._spec) else None
         root = str(self._bundle / self._spec["root"]["path"])
         return _Where(root, "", Birthplace(pidns, cgroup.unified), [calls])
@@ -199,7 +199,7 @@ def _into(pid: int, spec: oci.Spec, cgroup: Cgroup) -> SystemCalls:
 
 
 def _inner_pid(pid: int) -> int:
-    """As the container sees it: the last one of its numbers (proc_pid_status(5), NSpid)."""
+    """A pid as the container sees it: the last one of its numbers (proc_pid_status(5), NSpid)."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -208,7 +208,7 @@ def _inner_pid(pid: int) -> int:
 
 
 def _environment(hook: oci.Hook) -> list[str]:
-    """What is given, exactly. With none, the one thing of the daemon's own that is no secret."""
+    """The variables that are given, exactly. With none, the one thing of the daemon's own that is no secret."""
     given = hook.get("env")
     return [f"PATH={os.environ.get('PATH', os.defpath)}"] if given is None else given
 

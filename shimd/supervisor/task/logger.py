@@ -73,7 +73,8 @@ class Logger:
         self._reap()
 
     async def _has_died(self) -> bool:
-        """Whether it was its death that closed fd 5: the kernel tells of that a moment after closing the files."""
+        """Returns whether it was its death that closed fd 5: the kernel tells of that a moment after closing the
+        files."""
         with anyio.move_on_after(_MOMENT):
             await anyio.wait_readable(self._pidfd)
             return True

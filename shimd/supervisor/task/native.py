@@ -121,7 +121,7 @@ class Native:
 
 
 def _environment() -> dict[str, str]:
-    """Of the daemon's own only the path: NOTIFY_SOCKET, say, would be taken for the container's."""
+    """The daemon's own path, and nothing else of its: NOTIFY_SOCKET, say, would be taken for the container's."""
     return {"PATH": os.environ.get("PATH", os.defpath)}
 
 

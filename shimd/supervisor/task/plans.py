@@ -1,4 +1,4 @@
-"""What a process of a container is to be: a container's facts as plans (:mod:`shimd.protocol.plans`)."""
+"""A container's facts as plans (:mod:`shimd.protocol.plans`)."""
 
 import sys
 from collections.abc import Sequence
@@ -115,7 +115,7 @@ def _preopens(spec: oci.Spec) -> list[Preopen]:
 
 
 def app(plan: ProcessPlan, jail: Jail) -> ContainerApp:
-    """What the worker is told of a plan, once its jail is made."""
+    """The plan that the worker gets, once its jail is made."""
     assert not isinstance(plan.place, Pause)
     process = plan.place.process
     return ContainerApp(

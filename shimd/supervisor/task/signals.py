@@ -1,4 +1,4 @@
-"""What a signal does to a guest, decided here when the kernel would not.
+"""The effect of a signal on a guest, decided here when the kernel would not.
 
 A worker is process 1 of its pid namespace where the spec asks for one, and the kernel drops signals with a default
 action for such a process (pid_namespaces(7)). A Wasm guest has no handlers, so the default action is all that any

@@ -47,7 +47,7 @@ _LONGEST_SHIELD = 30.0
 
 @dataclass(frozen=True)
 class Birthplace:
-    """Where a worker is forked."""
+    """The namespace and the cgroup that a worker is forked in."""
 
     pidns: str | None = None
     """The pid namespace: ``new``, the path of one, or ``None`` for the node's."""
@@ -202,7 +202,7 @@ class ForkClient:
             send(sock, Hello(VERSION))
 
     async def hello(self) -> Hello:
-        """Who is at the other end; it answers once it has warmed up.
+        """The fork server's greeting; it answers once it has warmed up.
 
         :raises Unavailable: it is gone, or of another version of shimd's, and has retired now
         """

@@ -45,7 +45,7 @@ class ForkServer:
 
     @property
     def workers(self) -> int:
-        """How many of its workers live."""
+        """The number of its workers that live."""
         return len(self.client.living)
 
 
@@ -63,7 +63,7 @@ class ForkServers:
         return iter(sorted(self._all, key=lambda one: (one.engine, one.retiring, one.pid)))
 
     def pid(self, engine: str) -> int:
-        """Of the engine's current one; 0: none runs."""
+        """The pid of the engine's current one; 0: none runs."""
         server = self._current.get(engine)
         return 0 if server is None or server.client.closed else server.pid
 
@@ -149,7 +149,7 @@ class ForkServers:
                 await server.client.forget(worker)
 
     async def _is_current(self, server: ForkServer) -> bool:
-        """Whether what it has loaded is what is installed.
+        """Returns whether it has loaded what is installed.
 
         :raises Unavailable: it speaks another version of the protocol, or nothing
         """

@@ -37,7 +37,7 @@ class Tasks(Protocol):
 
 
 During = Callable[[], Awaitable[None]]
-"""What is done while a jail is being made."""
+"""A thing to be done while a jail is being made."""
 
 
 async def nothing() -> None:
@@ -46,7 +46,7 @@ async def nothing() -> None:
 
 @dataclass
 class Jail:
-    """What a jailer made, as descriptors: closed, and with them gone, at the end of the context."""
+    """A jail, as descriptors: closed, and with them gone, at the end of the context."""
 
     calls: int
     fds: Sequence[int]
@@ -120,7 +120,7 @@ class Jailers:
 
     @property
     def pids(self) -> list[int]:
-        """Of the jailers that run."""
+        """The pids of the jailers that run."""
         return [one.pid for one in (*self._idle, *self._busy)]
 
     async def make(self, plan: JailPlan, terminal: int | None = None, during: During = nothing) -> Jail:
@@ -147,7 +147,7 @@ class Jailers:
         return Jail(fds[0], fds[1:], program, made.path, made.missing, made.listening, held)
 
     async def answer(self, jailer: _Jailer) -> tuple[Made | Finished, list[int]]:
-        """What it says; then it is free for others, unless it waits.
+        """The jailer's reply; then it is free for others, unless it waits.
 
         :raises ShimdError: one sentence
         """
@@ -202,7 +202,7 @@ class Jailers:
 
 
 def _ask_for(jailer: _Jailer, plan: JailPlan, terminal: int | None) -> bool:
-    """Whether it takes the request."""
+    """Returns whether it takes the request."""
     fd = message_file("shimd-plan", plan)
     try:
         send(jailer.sock, Make(terminal is not None), [fd, *([] if terminal is None else [terminal])])

@@ -48,7 +48,7 @@ def new_key(name: str) -> str:
 
 @dataclass(frozen=True)
 class ProgramFile:
-    """What ``args[0]`` of a process names."""
+    """The program that ``args[0]`` of a process names."""
 
     path: str
     fd: int | None
@@ -189,7 +189,7 @@ class Launch:
                     os.close(fd)
 
     async def _discard(self, error: Error, given: Program | None, plan: App | None) -> None:
-        """What does not load is thrown away."""
+        """Throw a compiled program away that does not load."""
         if error.code != DataLoss.code:
             return
         if given is not None:

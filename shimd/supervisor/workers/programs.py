@@ -1,4 +1,4 @@
-"""What workers need around them: fork servers, compiled programs, the layers of an image. The daemon and ``shimd run``
+"""The surroundings of a worker: fork servers, compiled programs, the layers of an image. The daemon and ``shimd run``
 each have their own."""
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Image(Protocol):
 
 
 class Programs(Protocol):
-    """Of one engine."""
+    """Fork servers and programs of one engine."""
 
     engine: str
 
@@ -67,7 +67,7 @@ class Programs(Protocol):
         ...
 
     async def image(self, container: str) -> Image:
-        """What its image has for layers.
+        """The layers of its image.
 
         :raises NotFound: it has no image
         :raises Unavailable: containerd does not answer

@@ -1,4 +1,4 @@
-"""What a worker asks while it is set up: for compiled programs, and for the layers of its container's image."""
+"""A worker's questions while it is set up: for compiled programs, and for the layers of its container's image."""
 
 import os
 from typing import assert_never
@@ -24,7 +24,7 @@ from shimd.supervisor.workers.programs import Image, Program, Programs
 
 
 class Questions:
-    """Of one worker."""
+    """The questions of one worker."""
 
     def __init__(self, programs: Programs, container: str) -> None:
         self._programs = programs

@@ -31,7 +31,7 @@ def may_wait(birthplace: Birthplace) -> bool:
 
 
 def engine_block(engine: str, plan: App) -> bytes | None:
-    """What the engine's part in C needs to run the program of a plan; ``None``: that takes Python.
+    """The block that an engine's part in C needs to run the program of a plan; ``None``: that takes Python.
 
     :raises ShimdError: the engine refuses the program, in one sentence
     """
@@ -46,6 +46,6 @@ def engine_block(engine: str, plan: App) -> bytes | None:
 
 @cache
 def _part_in_c(name: str) -> RunsWithoutPython | None:
-    """Of an engine that is not warmed: for what it knows without its runtime."""
+    """An engine that is not warmed, for what it knows without its runtime."""
     engine = load_engine(engine_reference(name))
     return engine if isinstance(engine, RunsWithoutPython) else None
