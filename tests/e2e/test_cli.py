@@ -86,6 +86,9 @@ def test_status(box: Box, shimd: Shimd) -> None:
     (engine,) = [engine for engine in daemon["engines"] if engine["name"] == box.runtime.name]
     assert f"worker-{box.runtime.name}" not in engine["error"] and engine["version"]
     assert Path(f"/proc/{engine['fork_server_pid']}/cmdline").read_bytes().count(b"forkserver") == 1
+    (current,) = [one for one in daemon["fork_servers"] if one["pid"] == engine["fork_server_pid"]]
+    assert (current["version"], current["retiring"]) == (engine["version"], False)
+    assert current["workers"] >= 1
     (endpoint,) = [endpoint for endpoint in daemon["endpoints"] if endpoint["namespace"] == box.namespace]
     assert (endpoint["engine"], endpoint["tasks"]) == (box.runtime.name, 1)
     assert endpoint["events_address"] == f"{box.containerd.address}.ttrpc"
@@ -94,6 +97,7 @@ def test_status(box: Box, shimd: Shimd) -> None:
     text = shimd("status").stdout
     assert f"pid {daemon['pid']}" in text
     assert box.namespace in text
+    assert "takes new apps" in text
     assert "\x1b" not in text
 
 
