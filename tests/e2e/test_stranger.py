@@ -21,11 +21,11 @@ TUTORIAL = (REPOSITORY / "docs/shims.md").read_text()
 STRANGER = Path(__file__).with_name("stranger")
 TEMPLATE = REPOSITORY / "contrib/engine-template"
 #: What a type checker is to say of engines: yes to the first, no to the second.
-TYPED = """from shimd.shim import Engine, RunsInC
+TYPED = """from shimd.shim import Engine, RunsWithoutPython
 from shimd_echo import EchoEngine
 
 one: Engine[bytes] = EchoEngine()
-two: RunsInC = EchoEngine()
+two: RunsWithoutPython = EchoEngine()
 """
 UNTYPED = TYPED + "three: Engine[bytes] = object()\n"
 FILES = {"pyproject.toml": "toml", "shimd_pywasm/__init__.py": "python"}
