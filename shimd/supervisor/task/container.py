@@ -510,10 +510,13 @@ class Container:
         called again, whatever an earlier call came to.
 
         :raises FailedPrecondition: it runs
+        :raises NotFound: another call was first
         """
         process = self.process(exec_id)
         async with self._lock:
             await self._stop_created(process)
+            if process.state is State.DELETED:  # by another call, which was before us
+                raise NotFound(f"process {exec_id or self.id} of container {self.id} does not exist")
             process.check(Step.DELETE)
             with anyio.move_on_after(_UNDO, shield=True) as finishing:  # whether or not the caller still waits
                 await self._discard(process)

@@ -659,3 +659,22 @@ async def test_a_runtime_that_is_not_there(native: Tasks, monkeypatch: pytest.Mo
     with pytest.raises(InvalidArgument, match="there is no /nowhere/runc on this node to run a native program with"):
         await native.create()
     native.nothing_is_left()
+
+
+async def test_of_two_deletes_one_finds_nothing(tasks: Tasks) -> None:
+    await stopped(tasks)
+    outcomes: list[str] = []
+
+    async def delete() -> None:
+        try:
+            await tasks.delete()
+            outcomes.append("deleted")
+        except NotFound:
+            outcomes.append("not found")
+
+    async with anyio.create_task_group() as callers:
+        callers.start_soon(delete)
+        callers.start_soon(delete)
+    assert sorted(outcomes) == ["deleted", "not found"]
+    assert tasks.daemon.events.count("TaskDelete") == 1
+    tasks.nothing_is_left()
