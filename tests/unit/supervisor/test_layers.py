@@ -111,8 +111,7 @@ def test_no_layer_of_another_image(stored: Stored, cache: Cache) -> None:
         anyio.run(image.program, "main", digest(b"two"))
 
 
-def test_a_layer_is_read(stored: Stored, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHIMD_CACHE_DIR", str(tmp_path))
+def test_a_layer_is_read(stored: Stored, cache: Cache) -> None:
     fd = anyio.run(stored.image(cache, archive=ARCHIVE).read, digest(ARCHIVED))
     assert read_file(fd) == ARCHIVED
     assert os.readlink(f"/proc/self/fd/{fd}").startswith(f"{cache.directory}/"), "on disk, not in memory"
