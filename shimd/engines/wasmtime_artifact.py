@@ -25,6 +25,8 @@ _HTTP_ENGINE = "wasi-http"
 #: What a component imports that opens sockets: likewise.
 _OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
 _SOCKETS_ENGINE = "wasi-sockets"
+#: What a component exports that is a command.
+_RUN = "wasi:cli/run@0.2."
 
 
 class Exit(Exception):
@@ -113,11 +115,18 @@ def compile(wasm: bytes, artifact: Path) -> None:
         problem = f"{componentize.CORE}: {componentize.REMEDY}" if is_core else _problem(make_linker(engine), compiled)
         facts = {"problem": problem, "exports": _exports(compiled)}
     if kind == COMPONENT_FILE:
-        facts = {"problem": _newer(engine, compiled)}
+        facts = {"problem": _newer(engine, compiled) or _no_command(engine, compiled)}
     if kind == MODULE:
         facts["accepts"] = socket_calls.compile(engine, compiled, artifact)
     (artifact / FACTS).write_text(json.dumps(facts))
     (artifact / kind).write_bytes(compiled.serialize())
+
+
+def _no_command(engine: "wasmtime.Engine", compiled: Any) -> str | None:
+    """Why a component is none that is run; others serve."""
+    if any(name.startswith(_RUN) for name in compiled.type.exports(engine)):
+        return None
+    return "exports no wasi:cli/run, so there is nothing to run (Spin runs its own by their /spin.toml)"
 
 
 def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:

