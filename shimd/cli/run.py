@@ -206,7 +206,7 @@ class _Programs:
     async def forks(self, engine: str | None = None) -> ForkClient:
         return await self._servers.get(engine or self.engine)
 
-    async def program(self, container: str, name: str, fd: int | None) -> Program:
+    async def program(self, container: str, name: str, fd: int | None, digest: str = "") -> Program:
         if fd is None:
             raise NotFound(f"{name}: no such file or directory")
         reject_native(name, fd)
@@ -219,7 +219,7 @@ class _Programs:
                 await compile_in_worker(forks, name, program, artifact, worker_filter({}), self.engine)
             self._outcome.compile_seconds = round(time.monotonic() - started, 3)
 
-        program = await source(name, fd)
+        program = await source(name, fd, digest=digest)
         version = engine_version(family)
         return compiled_program(await self._cache.artifact(family, version, program, compile, self.engine))
 

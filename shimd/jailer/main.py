@@ -16,6 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from shimd.errors import Internal, ShimdError, from_os
+from shimd.formats.digest import small_digest
+from shimd.formats.magic import is_native
 from shimd.isolation.namespaces import known
 from shimd.jailer.jail import Jail, find_jail, make_jail
 from shimd.linux import libc
@@ -92,8 +94,16 @@ def _hand_over(sock: socket.socket, jail: Jail, held: bool) -> None:
     path, file, missing = jail.program
     program = [] if file is None else [file]
     calls = memory_file("shimd-calls", jail.calls.packed())
-    made = Made(path, bool(program), missing, jail.listening, held)
+    made = Made(path, bool(program), missing, _digest(file), jail.listening, held)
     send(sock, made, [calls, *jail.fds, *program])
+
+
+def _digest(file: int | None) -> str:
+    """Of a program for an engine. On a volume that hangs this process may hang; the supervisor must not."""
+    try:
+        return "" if file is None or is_native(file) else small_digest(file)
+    except OSError:  # who reads it next says what is wrong
+        return ""
 
 
 def _make(home: Home, request: Make, fds: list[int], hold: Callable[[Jail], None]) -> Jail:

@@ -33,6 +33,8 @@ class Made:
     """Whether it was found, and comes with this."""
     missing: str
     """Why not."""
+    digest: str
+    """Its SHA-256, hexadecimal, if it is a small one."""
     listening: Sequence[int]
     """The worker's descriptors of its listening sockets."""
     held: bool

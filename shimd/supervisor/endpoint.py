@@ -83,10 +83,10 @@ class Endpoint:
     async def jail(self, plan: JailPlan, terminal: int | None, during: During) -> Jail:
         return await self._jailers.make(plan, terminal, during)
 
-    async def program(self, container: str, name: str, fd: int | None) -> Program:
+    async def program(self, container: str, name: str, fd: int | None, digest: str = "") -> Program:
         waiter = Waiter(self.namespace, container, self.engine)
         if fd is not None:
-            return await self._modules.compiled(waiter, name, fd)
+            return await self._modules.compiled(waiter, name, fd, digest)
         fd = await wasm_layer(self._content, container, name, engine_layers(self.engine))
         try:
             return await self._modules.compiled(waiter, name, fd)

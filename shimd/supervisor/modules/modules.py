@@ -46,15 +46,17 @@ class Modules:
         self._cgroups = CompileCgroups()
         tasks.start_soon(self._cgroups.sweep)
 
-    async def compiled(self, waiter: Waiter, name: str, fd: int) -> Program:
+    async def compiled(self, waiter: Waiter, name: str, fd: int, digest: str = "") -> Program:
         """The compiled form of the program in ``fd``, called ``name``.
+
+        :param digest: its hash, if that is known (:func:`source`)
 
         :raises InvalidArgument: it is not WebAssembly, or not valid
         :raises Unimplemented: it cannot run on the waiter's engine
         :raises ResourceExhausted: it is too large, or no space, memory or time is left to compile it
         """
         family = engine_family(waiter.engine)
-        program = await source(name, fd, reject_native)
+        program = await source(name, fd, reject_native, digest)
         compilation = Compilation(name, family, os.fstat(fd).st_size, program.digest, waiter.container)
 
         async def compile(own: Source, artifact: Path) -> None:

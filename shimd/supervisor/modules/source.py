@@ -14,12 +14,10 @@ from anyio import from_thread
 from anyio.lowlevel import current_token
 
 from shimd.errors import ResourceExhausted, Unavailable
+from shimd.formats.digest import SMALL, add_part, small_digest
 
 #: Largest program, bytes, unless SHIMD_PROGRAM_SIZE says otherwise.
 _DEFAULT_LIMIT = 512 << 20
-#: Files up to this size are hashed by the thread that looks at them first.
-_SMALL = 1 << 20
-_CHUNK = 1 << 20
 #: Hashed at a time by a thread, between two looks whether anybody still waits.
 _TURN = 16 << 20
 #: Seconds for that: a file system that takes longer is taken for one that hangs, and holds nobody else up.
@@ -36,10 +34,11 @@ class Source(NamedTuple):
     """SHA-256, hexadecimal."""
 
 
-async def source(name: str, fd: int, look: Look | None = None) -> Source:
+async def source(name: str, fd: int, look: Look | None = None, digest: str = "") -> Source:
     """The file ``fd`` of that name, which stays the caller's.
 
     :param look: called with both before anything is hashed, where it may read; what it raises is raised here
+    :param digest: of a file that somebody else has read just now, so that its volume does not hang
     :raises ResourceExhausted: it is too large
     :raises Unavailable: its file system does not answer
     """
@@ -49,6 +48,9 @@ async def source(name: str, fd: int, look: Look | None = None) -> Source:
             look(name, own)
         check_size(name, os.fstat(own).st_size)
 
+    if digest:
+        first(fd)
+        return Source(fd, digest)
     try:
         return Source(fd, await sha256(fd, first))
     except TimeoutError:
@@ -60,18 +62,17 @@ async def sha256(fd: int, look: Callable[[int], None] | None = None) -> str:
 
     :raises TimeoutError: a read takes too long
     """
-    digest = hashlib.sha256()
 
-    def begin(own: int) -> int:
+    def begin(own: int) -> tuple[int, str]:
         if look is not None:
             look(own)
-        size = os.fstat(own).st_size
-        if size <= _SMALL:
-            _update(digest, own, 0, size + 1)
-        return size
+        return os.fstat(own).st_size, small_digest(own)
 
-    size = await _reading(fd, begin)
-    for offset in range(0, size if size > _SMALL else 0, _TURN):
+    size, small = await _reading(fd, begin)
+    if small:
+        return small
+    digest = hashlib.sha256()
+    for offset in range(0, size, _TURN):
         async with _AT_ONCE:
             await _reading(fd, partial(_part, digest, offset, min(_TURN, size - offset)))
     return digest.hexdigest()
@@ -111,11 +112,4 @@ def check_size(name: str, size: int) -> None:
 
 
 def _part(digest: "hashlib._Hash", offset: int, size: int, fd: int) -> None:
-    _update(digest, fd, offset, size)
-
-
-def _update(digest: "hashlib._Hash", fd: int, offset: int, size: int) -> None:
-    end = offset + size
-    while offset < end and (chunk := os.pread(fd, min(_CHUNK, end - offset), offset)):
-        digest.update(chunk)
-        offset += len(chunk)
+    add_part(digest, fd, offset, size)

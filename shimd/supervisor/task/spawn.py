@@ -48,5 +48,5 @@ async def spawn(
         with await context.jail(plan.place, terminal, begin) as jail:
             jails.append(jail)
             finds_its_own = isinstance(plan.place, NewJail) and engine_runs_applications(context.engine)
-            program = None if finds_its_own else ProgramFile(jail.path, jail.program, jail.missing)
+            program = None if finds_its_own else ProgramFile(jail.path, jail.program, jail.missing, jail.digest)
             return await launch.app(plans.app(plan, jail), [jail.calls, *jail.fds], program)

@@ -54,6 +54,8 @@ class Jail:
     path: str
     missing: str
     """Why there is no program."""
+    digest: str
+    """The program's SHA-256, hexadecimal, if it is a small one."""
     listening: Sequence[int]
     """The worker's descriptors of its listening sockets."""
     held: "Held | None" = None
@@ -144,7 +146,7 @@ class Jailers:
         assert isinstance(made, Made)
         program = fds.pop() if made.program else None
         held = Held(self, jailer) if made.held else None
-        return Jail(fds[0], fds[1:], program, made.path, made.missing, made.listening, held)
+        return Jail(fds[0], fds[1:], program, made.path, made.missing, made.digest, made.listening, held)
 
     async def answer(self, jailer: _Jailer) -> tuple[Made | Finished, list[int]]:
         """The jailer's reply; then it is free for others, unless it waits.

@@ -55,6 +55,8 @@ class ProgramFile:
     """``None``: there is no such file. The image may hold the program."""
     missing: str = ""
     """Why not."""
+    digest: str = ""
+    """Its SHA-256, hexadecimal, if that is known."""
 
 
 class _RunsElsewhere(Exception):
@@ -136,7 +138,7 @@ class Launch:
 
     async def _compiled(self, file: ProgramFile) -> Program:
         try:
-            return await self._programs.program(self._container, file.path, file.fd)
+            return await self._programs.program(self._container, file.path, file.fd, file.digest)
         except ShimdError as error:
             if file.fd is not None:
                 raise

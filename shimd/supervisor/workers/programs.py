@@ -59,8 +59,10 @@ class Programs(Protocol):
         """
         ...
 
-    async def program(self, container: str, name: str, fd: int | None) -> Program:
+    async def program(self, container: str, name: str, fd: int | None, digest: str = "") -> Program:
         """The compiled module of a program: of the file ``fd``, or without one of the image's Wasm layer.
+
+        :param digest: the file's SHA-256, hexadecimal, if that is known
 
         :raises ShimdError: it is not WebAssembly, does not compile, or the image has no such layer
         """

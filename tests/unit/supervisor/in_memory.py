@@ -183,7 +183,7 @@ class Daemon:
         self.jails += 1
         return _Jail(self)
 
-    async def program(self, container: str, name: str, fd: int | None) -> Program:
+    async def program(self, container: str, name: str, fd: int | None, digest: str = "") -> Program:
         await self.points.at("program")
         if self.is_native:
             raise NativeProgram("/bin/true")
@@ -206,7 +206,7 @@ class Daemon:
 
 class _Jail(Jail):
     def __init__(self, daemon: Daemon) -> None:
-        super().__init__(_file(), [_file()], _file(), "/app.wasm", "", [])
+        super().__init__(_file(), [_file()], _file(), "/app.wasm", "", "", [])
         self._daemon = daemon
 
     def __exit__(self, *exception: Any) -> None:

@@ -1,5 +1,6 @@
 """Jailers: jailers come out of them, and nothing stays behind, whatever becomes of them."""
 
+import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from shimd.protocol.plans import NewJail
 from shimd.supervisor.background import Background
 from shimd.supervisor.workers import jailers as module
 from shimd.supervisor.workers.jailers import Jailers
+from tests.unit.supervisor.hung import hung_file
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -56,6 +58,50 @@ async def test_a_jail_has_the_program_and_leaves_nothing(jailers: Jailers, tmp_p
     assert "shimd-test-volume" not in mounts_of("self") + mounts_of(jailer)
     for name in ("mnt", "net", "ipc", "uts"):
         assert os.readlink(f"/proc/{jailer}/ns/{name}") == os.readlink(f"/proc/self/ns/{name}")
+
+
+async def test_a_small_program_comes_with_its_hash(jailers: Jailers, tmp_path: Path) -> None:
+    small = b"\0asm" + bytes((1 << 20) - 4)
+    for program, digest in {
+        small: hashlib.sha256(small).hexdigest(),
+        small + b"\0": "",
+        b"\x7fELF": "",  # no engine runs it
+        b"": hashlib.sha256().hexdigest(),
+    }.items():
+        found = plan(tmp_path)
+        (tmp_path / "rootfs/app.wasm").write_bytes(program)
+        with await jailers.make(found) as jail:
+            assert jail.digest == digest
+            assert jail.program is not None
+    with await jailers.make(plan(tmp_path, program="/missing.wasm")) as jail:
+        assert (jail.program, jail.digest) == (None, "")
+
+
+async def test_a_program_on_a_volume_that_hangs_is_a_jailers_trouble(
+    jailers: Jailers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("needs FUSE")
+    monkeypatch.setattr(module, "_MOST", 1)
+    monkeypatch.setattr(module, "_HANGS", 0.2)
+    (tmp_path / "hung").mkdir()
+    volume: Mount = {"destination": "/data", "type": "bind", "source": str(tmp_path / "hung"), "options": ["rbind"]}
+    with hung_file(tmp_path / "hung", 5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(jailers.make, plan(tmp_path, volume, program="/data/app.wasm"))
+            await until_it_reads(tmp_path / "hung", jailers)
+            (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
+            tasks.cancel_scope.cancel()
+
+
+async def until_it_reads(volume: Path, jailers: Jailers) -> None:
+    """Until a jailer has the one file of a volume open."""
+    while not any(_has_open(pid, "/app.wasm") for pid in jailers.pids):
+        await anyio.sleep(0.01)
+
+
+def _has_open(pid: int, end: str) -> bool:
+    return any(os.readlink(one).endswith(end) for one in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def with_hooks(bundle: Path) -> NewJail:

@@ -68,21 +68,21 @@ async def test_many_that_take_for_ever_hold_nobody_up(file: int) -> None:
 
 async def test_reads_that_hang_hold_nobody_up(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a volume whose server is gone, from which no signal wakes: their callers may leave, and others go on."""
-    answers, read = threading.Event(), module._update
+    answers, read = threading.Event(), module.add_part
 
     def hang(digest: Any, fd: int, offset: int, size: int) -> None:
         answers.wait()
         read(digest, fd, offset, size)
 
     os.ftruncate(file, 2 << 20)
-    monkeypatch.setattr(module, "_update", hang)
+    monkeypatch.setattr(module, "add_part", hang)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for _ in range(2):
                 tasks.start_soon(sha256, file)
             await until_all_wait()
             tasks.cancel_scope.cancel()
-        monkeypatch.setattr(module, "_update", read)
+        monkeypatch.setattr(module, "add_part", read)
         assert len(await sha256(file)) == 64
     answers.set()
 
@@ -146,7 +146,7 @@ def test_a_volume_that_hangs_does_not_keep_the_daemon_from_ending(hung: Path) ->
 async def test_a_file_system_that_does_not_answer(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = threading.Event()
     os.ftruncate(file, 2 << 20)
-    monkeypatch.setattr(module, "_update", lambda *_arguments: answers.wait())
+    monkeypatch.setattr(module, "add_part", lambda *_arguments: answers.wait())
     monkeypatch.setattr(module, "_LONGEST_TURN", 0.05)
     with pytest.raises(Unavailable, match=r"/app\.wasm: its file system does not answer"):
         await source("/app.wasm", file)
