@@ -14,7 +14,7 @@ from anyio import from_thread
 from anyio.lowlevel import current_token
 
 from shimd.errors import ResourceExhausted, Unavailable
-from shimd.formats.digest import SMALL, add_part, small_digest
+from shimd.formats.digest import add_part, small_digest
 
 #: Largest program, bytes, unless SHIMD_PROGRAM_SIZE says otherwise.
 _DEFAULT_LIMIT = 512 << 20

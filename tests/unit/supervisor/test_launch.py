@@ -103,7 +103,7 @@ async def test_an_error_is_the_workers(daemon: Daemon) -> None:
 async def test_a_program_that_is_nowhere_is_missed_in_the_jailers_words(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def none(_container: str, _name: str, _fd: int | None) -> None:
+    async def none(_container: str, _name: str, _fd: int | None, _digest: str) -> None:
         raise NotFound("the image has no WebAssembly layer")
 
     monkeypatch.setattr(daemon, "program", none)
