@@ -14,6 +14,7 @@ import pytest
 from anyio import to_thread
 
 from shimd.errors import ResourceExhausted, Unavailable
+from shimd.formats.digest import add_part
 from shimd.supervisor.modules import source as module
 from shimd.supervisor.modules.source import sha256, source
 from tests.unit.supervisor.hung import hung_file
@@ -68,7 +69,7 @@ async def test_many_that_take_for_ever_hold_nobody_up(file: int) -> None:
 
 async def test_reads_that_hang_hold_nobody_up(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a volume whose server is gone, from which no signal wakes: their callers may leave, and others go on."""
-    answers, read = threading.Event(), module.add_part
+    answers, read = threading.Event(), add_part
 
     def hang(digest: Any, fd: int, offset: int, size: int) -> None:
         answers.wait()
