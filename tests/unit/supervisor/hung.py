@@ -27,6 +27,7 @@ class Operation(IntEnum):
     LOOKUP = 1
     GETATTR = 3
     OPEN = 14
+    STATFS = 17
     RELEASE = 18
     INIT = 26
 
@@ -73,6 +74,8 @@ def _answer(device: int, request: bytes, size: int) -> bool:
             answer = struct.pack("=QII", 3600, 0, 0) + _attributes(node, size)
         case Operation.OPEN:
             answer = bytes(16)
+        case Operation.STATFS:
+            answer = bytes(80)
         case Operation.RELEASE:
             pass
         case _:
