@@ -37,6 +37,7 @@ TTRPC_NAMESPACE = "containerd-namespace-ttrpc"
 GRPC_NAMESPACE = "containerd-namespace"
 
 _namespace: ContextVar[str | None] = ContextVar("namespace", default=None)
+_replayed: ContextVar[bool] = ContextVar("replayed", default=False)
 
 
 class Implementation(Protocol):
@@ -48,6 +49,11 @@ class Implementation(Protocol):
 def namespace() -> str | None:
     """The containerd namespace that the caller of the current request named, if it did."""
     return _namespace.get()
+
+
+def replayed() -> bool:
+    """Returns whether an earlier process had begun to serve the current request, and did not live to answer it."""
+    return _replayed.get()
 
 
 def status_of(error: Exception, route: str) -> tuple[int, str]:

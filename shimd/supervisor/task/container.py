@@ -5,6 +5,7 @@ Every method either does the whole of what it says, or raises a ShimdError and l
 
 import os
 import signal
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 import anyio
 from anyio import to_thread
+from betterproto2 import Message
 
 from shimd import oci
 from shimd.api.containerd.events import (
@@ -41,6 +43,7 @@ from shimd.errors import (
 from shimd.formats.magic import NativeProgram
 from shimd.isolation.seccomp import worker_filter
 from shimd.log import logger
+from shimd.protocol.journal import DeletedExec, TaskRecord, task_name
 from shimd.protocol.worker import Start
 from shimd.supervisor.task import bundle as bundle_files
 from shimd.supervisor.task import plans
@@ -51,7 +54,7 @@ from shimd.supervisor.task.options import Options
 from shimd.supervisor.task.process import Process
 from shimd.supervisor.task.spawn import spawn
 from shimd.supervisor.task.state import State, Step
-from shimd.supervisor.task.stdio import Stdio, Streams
+from shimd.supervisor.task.stdio import Kept, Stdio, Streams
 from shimd.supervisor.workers.fork_client import Worker
 from shimd.supervisor.workers.jailers import During, nothing
 from shimd.timestamp import timestamp
@@ -59,6 +62,8 @@ from shimd.timestamp import timestamp
 _log = logger(__name__)
 #: Seconds for undoing what failed, whoever is cancelled.
 _UNDO = 40.0
+#: Execs that are gone and still known, for a Delete whose answer a supervisor did not live to give.
+_DELETED_EXECS = 8
 
 
 class Container:
@@ -69,6 +74,7 @@ class Container:
         self.id = id
         self.bundle = bundle
         self.spec = spec
+        self.options = Options()
         self.rootfs: list[oci.RootfsMount] = []
         self.cgroup: Cgroup | None = None
         self.native: Native | None = None
@@ -83,6 +89,7 @@ class Container:
         """From the first pause on, whatever became of it and of what came after: one thaw too many is no harm."""
         self._killed = 0
         """Processes that the kernel has killed for memory, as far as we have told."""
+        self._deleted: deque[DeletedExec] = deque(maxlen=_DELETED_EXECS)
 
     # Create, and its undoing
 
@@ -95,7 +102,9 @@ class Container:
         :raises ShimdError: what could not be set up; all that was is gone again
         """
         self = cls(context, id, bundle, oci.load_spec(bundle), streams)
-        self.rootfs = rootfs
+        self.rootfs, self.options = rootfs, options
+        self.init.begun = True
+        context.commit(self.record(), required=True)
         self.hooks.begin()
         try:
             await self._make_init(options)
@@ -108,13 +117,40 @@ class Container:
             if undoing.cancelled_caught:
                 _log.error("container %s: what was made of it could not be removed within %g s", id, _UNDO)
             await self.run_last_hooks()
+            if not context.stopping:  # else the next supervisor has to know why nobody was answered
+                context.forget(self.record())
             raise
         self.init.advance(Step.CREATE)
-        context.publish(self._created(rootfs))
+        self._commit(self._created(rootfs))
         context.tasks.start_soon(self._monitor, self.init)
         if not self._alone:
             context.tasks.start_soon(self._watch_memory)
         return self
+
+    def record(self) -> TaskRecord:
+        """All that the next supervisor has to know, if this is the end of this one."""
+        return TaskRecord(
+            engine=self.context.engine,
+            namespace=self.context.namespace,
+            events_address=self.context.events_address,
+            grpc_address=self.context.grpc_address,
+            id=self.id,
+            bundle=str(self.bundle),
+            systemd=self.options.systemd,
+            runtime=self.options.runtime,
+            rootfs=self.rootfs,
+            has_cgroup=self.cgroup is not None,
+            scope=self.cgroup is not None and self.cgroup.scope is not None,
+            native=self.native is not None,
+            may_be_frozen=self._may_be_frozen,
+            killed=self._killed,
+            processes=[self.init.record(), *(process.record() for process in self.execs.values())],
+            deleted=list(self._deleted),
+        )
+
+    def _commit(self, event: Message | None = None) -> None:
+        """Record what has happened, then tell of it; both or nothing, whenever this process ends."""
+        self.context.commit(self.record(), event)
 
     async def _make_cgroup(self, cgroup: Cgroup) -> None:
         """In this thread, but for systemd's: handing it to another takes longer than making it (docs/design.md)."""
@@ -169,7 +205,7 @@ class Container:
         """With the streams open, of which the process gets duplicates within."""
         size = process.spec.get("consoleSize", {"height": 0, "width": 0})
         process.stdio = await Stdio.open(
-            process.streams, self.id, self.context.namespace, (size["height"], size["width"])
+            process.streams, self.id, self.context.namespace, (size["height"], size["width"]), self._kept(process)
         )
         try:
             yield
@@ -178,6 +214,11 @@ class Container:
                 await process.stdio.close()
             raise
         process.stdio.handed_over(self.context.tasks)
+
+    def _kept(self, process: Process) -> Kept:
+        context = self.context
+        name = task_name(context.engine, context.events_address, context.namespace, self.id)
+        return Kept(context, f"{name}:{process.name}")
 
     def _fds(self, process: Process) -> tuple[int, int, int]:
         assert process.stdio is not None
@@ -261,12 +302,13 @@ class Container:
     async def _start_init(self, process: Process) -> None:
         async with process.starting:
             process.check(Step.START)
+            if self.native is None:
+                await self._unless_it_fails(self._while_it_lives(self.hooks.starting(process.pid, self._own_cgroup)))
+            process.begun = True
+            self._commit()
             if self.native is not None:
                 await self.native.start()
-            else:
-                await self._unless_it_fails(self._while_it_lives(self.hooks.starting(process.pid, self._own_cgroup)))
             self._release(process)
-            self.context.publish(TaskStart(container_id=self.id, pid=process.pid))
 
     async def _while_it_lives(self, hooks: Awaitable[None]) -> None:
         """Hooks that come to nothing once the container's process is gone.
@@ -314,22 +356,34 @@ class Container:
         if self.native is None:
             process.worker.send(Start())
         process.advance(Step.START)
+        self._commit(self._started(process))
+
+    def _started(self, process: Process) -> Message:
+        if process is self.init:
+            return TaskStart(container_id=self.id, pid=process.pid)
+        return TaskExecStarted(container_id=self.id, exec_id=process.name, pid=process.pid)
 
     async def _start_exec(self, process: Process) -> None:
         if process.state is not State.ADDED:
             raise FailedPrecondition(f"process {process.name} of container {self.id} has been started already")
         if self.init.state is not State.RUNNING:
             raise FailedPrecondition(f"container {self.id} is not running")
+        process.begun = True
+        self._commit()
         try:
             async with self._opened(process):
                 process.worker = await self._make_exec(process)
-        except ShimdError:
-            self._tell_of_kills()  # that may be why
+        except BaseException as error:
+            if not self.context.stopping:
+                process.begun = False
+            if isinstance(error, ShimdError):
+                self._tell_of_kills()  # that may be why
             raise
         process.advance(Step.CREATE)
+        process.begun = True
+        self._commit()
         self.context.tasks.start_soon(self._monitor, process)  # first: it may be gone already, and others wait for it
         self._release(process)
-        self.context.publish(TaskExecStarted(container_id=self.id, exec_id=process.name, pid=process.pid))
 
     async def _make_exec(self, process: Process) -> Worker:
         if self.native is not None:
@@ -355,12 +409,14 @@ class Container:
             if self.init.state is not State.RUNNING:
                 raise FailedPrecondition(f"container {self.id} is not running")
             self.execs[exec_id] = Process.added(exec_id, spec, streams)
-        self.context.publish(TaskExecAdded(container_id=self.id, exec_id=exec_id))
+        self._commit(TaskExecAdded(container_id=self.id, exec_id=exec_id))
 
     async def kill(self, exec_id: str, number: int, everything: bool) -> None:
         """Deliver a signal to a process, or to all processes of the container."""
         process = self.process(exec_id)
         try:
+            if process.notes_signal(number):
+                self._commit()
             process.kill(number)
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
@@ -392,6 +448,7 @@ class Container:
         async with self._lock:
             self.init.check(Step.PAUSE)
             self._may_be_frozen = True
+            self._commit()
             try:
                 await to_thread.run_sync(self._own_cgroup.freeze)
                 self._refuse_to_freeze_the_dying()
@@ -400,7 +457,7 @@ class Container:
                 with anyio.move_on_after(_UNDO, shield=True):
                     await self._thaw_what_is_left()
                 raise
-            self.context.publish(TaskPaused(container_id=self.id))
+            self._commit(TaskPaused(container_id=self.id))
 
     def _refuse_to_freeze_the_dying(self) -> None:
         """Refuse it: who kills it while it is being frozen finds no paused task to thaw.
@@ -419,7 +476,7 @@ class Container:
             self.init.check(Step.RESUME)
             await self._thaw()
             self.init.advance(Step.RESUME)
-            self.context.publish(TaskResumed(container_id=self.id))
+            self._commit(TaskResumed(container_id=self.id))
 
     async def update(self, resources: dict[str, Any]) -> None:
         """Change the cgroup's limits (``linux.resources`` of the runtime spec)."""
@@ -450,7 +507,7 @@ class Container:
             pass
         exit = process.has_exited()
         process.exited.set()
-        self.context.publish(
+        self._commit(
             TaskExit(
                 container_id=self.id,
                 id=process.name or self.id,
@@ -501,14 +558,15 @@ class Container:
         count = self.cgroup.oom_count() if self.cgroup is not None else 0
         while self._killed < count:
             self._killed += 1
-            self.context.publish(TaskOom(container_id=self.id))
+            self._commit(TaskOom(container_id=self.id))
 
     # Delete
 
-    async def delete(self, exec_id: str) -> Process:
+    async def delete(self, exec_id: str, *, tell: bool = True) -> Process:
         """Remove a process that has stopped, and with the init the container and what its last hooks do. It may be
         called again, whatever an earlier call came to.
 
+        :param tell: whether containerd is told of the container's deletion, or tells of it itself
         :raises FailedPrecondition: it runs
         :raises NotFound: another call was first
         """
@@ -525,12 +583,14 @@ class Container:
             if process is self.init:
                 await self.run_last_hooks()
             process.advance(Step.DELETE)
+            self._commit(self._deletion() if tell and process is self.init else None)  # as with runc, of no exec's
         return process
 
     async def _discard(self, process: Process) -> None:
         await self._release_worker(process)
         if process is not self.init:
-            self.execs.pop(process.name, None)
+            if self.execs.pop(process.name, None) is process and process.exit is not None:
+                self._deleted.append(DeletedExec(process.name, process.pid, process.exit.code, process.exit.at))
             return
         for other in self.execs.values():  # execs that nobody deleted end with their container
             await self._release_worker(other)
@@ -549,7 +609,7 @@ class Container:
                 process.kill(9)
             await process.exited.wait()
 
-    def deleted(self) -> TaskDelete:
+    def _deletion(self) -> TaskDelete:
         exit = self.init.exit
         return TaskDelete(
             container_id=self.id,

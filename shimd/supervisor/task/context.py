@@ -1,10 +1,12 @@
 """The needs of a container of the daemon around it: the one place where the task layer's needs are listed."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from betterproto2 import Message
 
 from shimd.cgroup import Cgroup
+from shimd.protocol.journal import TaskRecord
 from shimd.protocol.plans import JailPlan
 from shimd.supervisor.workers.jailers import During, Jail, Tasks
 from shimd.supervisor.workers.programs import Programs
@@ -14,6 +16,13 @@ class Context(Programs, Protocol):
     """Shared by the containers of one engine, containerd and containerd namespace."""
 
     namespace: str
+    events_address: str
+    grpc_address: str
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this process is about to end, and its tasks are the next one's."""
+        ...
 
     @property
     def tasks(self) -> Tasks:
@@ -28,6 +37,21 @@ class Context(Programs, Protocol):
         """A container's cgroup, not made yet (:meth:`shimd.cgroup.Cgroup.at`)."""
         ...
 
-    def publish(self, event: Message) -> None:
-        """Queue an event for containerd, after all that were queued before."""
+    def commit(self, record: TaskRecord, event: Message | None = None, *, required: bool = False) -> None:
+        """Record the state of a container, and queue the event for containerd that tells of the change, after all that
+        were queued before. The next supervisor finds both or neither.
+
+        :param required: whether what cannot be recorded must not be; else it is only logged
+        :raises ShimdError: it was, and there is no room for it, say
+        """
         ...
+
+    def forget(self, record: TaskRecord) -> None:
+        """It is no task, and nobody need know that it was to be one."""
+        ...
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        """Have descriptors outlive this process, until :meth:`drop`; they stay the caller's."""
+        ...
+
+    def drop(self, name: str) -> None: ...

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import anyio
 
 from shimd.errors import InvalidArgument, reason
+from shimd.linux.start_time import start_time
 
 #: Seconds that a logging program has to become ready, and to end once its input has.
 PATIENCE = 10
@@ -26,9 +27,26 @@ class Logger:
 
     def __init__(self, pid: int, stdout: int, stderr: int, ready: int) -> None:
         self._pidfd = os.pidfd_open(pid)
-        self._pid = pid
+        self._pid, self._start = pid, start_time(pid)
         self.stdout, self.stderr = stdout, stderr
         self._ready = ready
+
+    @classmethod
+    def found(cls, pid: int, start: int) -> "Logger | None":
+        """One that an earlier supervisor has started; ``None``: it has ended."""
+        try:
+            self = cls(pid, -1, -1, -1)
+        except OSError:
+            return None
+        if self.identity != (pid, start):
+            os.close(self._pidfd)
+            return None
+        return self
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Its pid, and its start time in clock ticks since boot."""
+        return self._pid, self._start
 
     @classmethod
     async def start(cls, uri: str, container: str, namespace: str) -> "Logger":
@@ -81,7 +99,8 @@ class Logger:
         return False
 
     def _reap(self) -> None:
-        os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        with suppress(ChildProcessError):  # an earlier supervisor's child
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         os.close(self._pidfd)
 
 

@@ -10,6 +10,7 @@ import anyio
 
 from shimd import oci
 from shimd.errors import FailedPrecondition, NotFound
+from shimd.protocol.journal import ProcessRecord
 from shimd.supervisor.task.signals import Action, default_action
 from shimd.supervisor.task.state import IllegalStep, State, Step, after
 from shimd.supervisor.task.stdio import Stdio, Streams
@@ -44,6 +45,8 @@ class Process:
     """Held while it is started: an exit that comes meanwhile is told after the start."""
     dying: bool = False
     """Whether it was sent SIGKILL, so that it must not be frozen."""
+    begun: bool = False
+    """Whether its creation or its start has been begun, and is not done."""
     _state: State = State.CREATING
     _killed_by: int = 0
 
@@ -67,6 +70,7 @@ class Process:
         :raises FailedPrecondition: the state table does not know it from here
         """
         self._state = self.check(step)
+        self.begun = False
         if step is Step.START:
             self.started_at = time.time_ns()
 
@@ -79,6 +83,19 @@ class Process:
             return after(self._state, step)
         except IllegalStep as error:
             raise FailedPrecondition(str(error)) from None
+
+    def notes_signal(self, number: int) -> bool:
+        """Note the signal that a SIGKILL will stand for; returns whether there is one to be noted.
+
+        :raises ValueError: there is no such signal
+        """
+        if self._killed_by or default_action(number) is not Action.TERMINATE or not self._is_emulated(number):
+            return False
+        self._killed_by = number
+        return True
+
+    def _is_emulated(self, number: int) -> bool:
+        return self.emulate_signals and self.worker is not None and number not in self.worker.handled
 
     def kill(self, number: int) -> None:
         """Deliver a signal.
@@ -99,13 +116,60 @@ class Process:
             raise NotFound("process already finished") from None
 
     def _delivered(self, action: Action, number: int) -> int:
-        assert self.worker is not None
-        if not self.emulate_signals or number in self.worker.handled:
+        if not self._is_emulated(number):
             return number
         if action is Action.TERMINATE:
-            self._killed_by = self._killed_by or number
+            self.notes_signal(number)
             return signal.SIGKILL
         return signal.SIGSTOP if action is Action.STOP else number
+
+    def record(self) -> ProcessRecord:
+        """All that the next supervisor has to know of it."""
+        worker, exit = self.worker, self.exit
+        return ProcessRecord(
+            name=self.name,
+            state=self._state.value,
+            begun=self.begun,
+            stdin=self.streams.stdin,
+            stdout=self.streams.stdout,
+            stderr=self.streams.stderr,
+            terminal=self.streams.terminal,
+            spec=dict(self.spec) if self._state is State.ADDED else None,
+            key=worker.key if worker else "",
+            pid=self.pid,
+            start=worker.start if worker else 0,
+            handled=list(worker.handled) if worker else (),
+            alone=worker.alone if worker else False,
+            emulates_signals=self.emulate_signals,
+            dying=self.dying,
+            killed_by=self._killed_by,
+            created_at=self.created_at,
+            started_at=self.started_at,
+            code=exit.code if exit else None,
+            exited_at=exit.at if exit else 0,
+            logger=self.stdio.logger if self.stdio else (),
+        )
+
+    @classmethod
+    def recorded(cls, record: ProcessRecord, spec: oci.Process, worker: Worker | None) -> "Process":
+        """As an earlier supervisor knew it."""
+        self = cls(
+            record.name,
+            spec,
+            Streams(record.stdin, record.stdout, record.stderr, record.terminal),
+            worker=worker,
+            emulate_signals=record.emulates_signals,
+            created_at=record.created_at,
+            started_at=record.started_at,
+            dying=record.dying,
+            begun=record.begun,
+            _state=State(record.state),
+            _killed_by=record.killed_by,
+        )
+        if record.code is not None:
+            self.exit = Exit(record.code, record.exited_at)
+            self.exited.set()
+        return self
 
     def has_exited(self) -> Exit:
         """Take the worker's exit over; called once, when it is known."""

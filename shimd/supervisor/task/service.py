@@ -98,8 +98,8 @@ class TaskService(api.TaskBase):
     async def delete(self, message: api.DeleteRequest) -> api.DeleteResponse:
         container = self._container(message.id)
         process = await container.delete(message.exec_id)
-        if process is container.init and self.containers.pop(message.id, None) is container:
-            self._context.publish(container.deleted())
+        if process is container.init:
+            self.containers.pop(message.id, None)
         return api.DeleteResponse(pid=process.pid, **_exit(process))
 
     async def abandon(self, container: Container) -> Exit:
@@ -107,7 +107,7 @@ class TaskService(api.TaskBase):
         with suppress(NotFound):
             await container.kill("", signal.SIGKILL, everything=True)
         await container.init.exited.wait()
-        await container.delete("")
+        await container.delete("", tell=False)
         self.containers.pop(container.id, None)
         assert container.init.exit is not None
         return container.init.exit

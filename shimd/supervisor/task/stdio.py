@@ -11,10 +11,11 @@ import os
 import stat
 import struct
 import termios
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import anyio
@@ -28,6 +29,8 @@ _CHUNK = 65536
 _PATIENCE = 5.0
 #: Seconds after a process's exit for the rest of its terminal's output to be read.
 _DRAINING = 2.0
+#: Seconds until a terminal that could not be read or written to is tried again.
+_MOMENT = 0.001
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,37 @@ class Streams:
     terminal: bool = False
 
 
+class Keeps(Protocol):
+    """Has descriptors outlive this process (:class:`shimd.supervisor.task.context.Context`)."""
+
+    def keep(self, name: str, fds: Sequence[int]) -> None: ...
+
+    def drop(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What outlives this process of one process's streams: the write end of its stdin, and its terminal."""
+
+    keeper: Keeps
+    process: str
+    """The process's name among all of the node."""
+
+    def name(self, kind: str) -> str:
+        return f"{kind}:{self.process}"
+
+    def keep(self, kind: str, *fds: int) -> None:
+        self.keeper.keep(self.name(kind), fds)
+
+    def drop(self, kind: str) -> None:
+        self.keeper.drop(self.name(kind))
+
+
 class Stdio:
     """The opened streams of one process. Use: ``open`` → pass ``fds`` to the worker → ``handed_over`` → ``close``."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
         self.fds: tuple[int, int, int] = (-1, -1, -1)
         self._worker_ends = ExitStack()
         self._stdin_writer: int | None = None
@@ -51,12 +81,14 @@ class Stdio:
         self._logger: Logger | None = None
 
     @classmethod
-    async def open(cls, streams: Streams, container: str, namespace: str, size: tuple[int, int]) -> "Stdio":
+    async def open(
+        cls, streams: Streams, container: str, namespace: str, size: tuple[int, int], kept: Kept
+    ) -> "Stdio":
         """Open everything; ``size`` is the terminal's (rows, columns).
 
         :raises InvalidArgument: a stream cannot be opened; the message names it
         """
-        self = cls()
+        self = cls(kept)
         try:
             if streams.terminal:
                 await self._open_console(streams, size)
@@ -67,6 +99,27 @@ class Stdio:
             await self.close()
             raise
         return self
+
+    @classmethod
+    def resumed(cls, kept: Kept, take: Callable[[str], list[int] | None], logger: Sequence[int]) -> "Stdio":
+        """Those that an earlier supervisor had opened for a process that runs.
+
+        :param take: gives what was kept under a name
+        :param logger: pid and start time of its logging program
+        """
+        self = cls(kept)
+        if (stdin := take(kept.name("stdin"))) is not None:
+            self._stdin_writer = stdin[0]
+        if (console := take(kept.name("console"))) is not None:
+            self._console = Console.resumed(console, kept)
+        if logger:
+            self._logger = Logger.found(*logger)
+        return self
+
+    @property
+    def logger(self) -> tuple[int, ...]:
+        """Pid and start time of the logging program; empty: there is none."""
+        return () if self._logger is None else self._logger.identity
 
     def _own(self, fd: int) -> int:
         """Close ``fd`` once the worker has its duplicate."""
@@ -82,6 +135,7 @@ class Stdio:
             reader = self._own(os.open(_path(name), os.O_RDONLY | os.O_NONBLOCK))
             if stat.S_ISFIFO(os.fstat(reader).st_mode):
                 self._stdin_writer = os.open(_path(name), os.O_WRONLY | os.O_NONBLOCK)
+                self._kept.keep("stdin", self._stdin_writer)
             os.set_blocking(reader, True)
         return reader
 
@@ -96,7 +150,7 @@ class Stdio:
             return stdout, self._own(open_output("stderr", streams.stderr))
 
     async def _open_console(self, streams: Streams, size: tuple[int, int]) -> None:
-        self._console = await Console.open(streams, size)
+        self._console = await Console.open(streams, size, self._kept)
         master, slave = os.openpty()
         self.fds = (self._own(slave),) * 3
         self._console.attach(master)
@@ -115,6 +169,7 @@ class Stdio:
     def close_stdin(self) -> None:
         """Let the process read the end of its input once containerd's writers are gone too (CloseIO)."""
         if self._stdin_writer is not None:
+            self._kept.drop("stdin")
             os.close(self._stdin_writer)
             self._stdin_writer = None
 
@@ -195,7 +250,8 @@ def _naming(stream: str, name: str) -> Iterator[None]:
 class Console:
     """A pseudo-terminal whose master side is copied from and to containerd's FIFOs."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], kept: Kept) -> None:
+        self._kept = kept
         self.master: int | None = None
         self._size = size
         self._input: int | None = None
@@ -207,14 +263,23 @@ class Console:
         self._started = False
 
     @classmethod
-    async def open(cls, streams: Streams, size: tuple[int, int]) -> "Console":
+    async def open(cls, streams: Streams, size: tuple[int, int], kept: Kept) -> "Console":
         """:raises InvalidArgument: as :meth:`Stdio.open`"""
-        self = cls(size)
+        self = cls(size, kept)
         try:
             await self._open_fifos(streams)
         except BaseException:
             self._close_fds()
             raise
+        return self
+
+    @classmethod
+    def resumed(cls, fds: Sequence[int], kept: Kept) -> "Console":
+        """One that an earlier supervisor had started; its descriptors are ours to close."""
+        self = cls((0, 0), kept)
+        self.master, self._output, *stdin = fds
+        if stdin:
+            self._input, self._keep = stdin
         return self
 
     def attach(self, master: int) -> None:
@@ -240,7 +305,9 @@ class Console:
             fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def start(self, tasks: Tasks) -> None:
-        assert self.master is not None
+        assert self.master is not None and self._output is not None
+        stdin = () if self._input is None or self._keep is None else (self._input, self._keep)
+        self._kept.keep("console", self.master, self._output, *stdin)
         self._started = True
         tasks.start_soon(self._copy_output, self.master)
         if self._input is not None:
@@ -252,7 +319,9 @@ class Console:
             with self._output_scope:
                 await _copy(master, self._output)
         finally:
-            os.close(self._output)  # the reader waits for this end before anybody thinks of Delete
+            # The reader waits for this end before anybody thinks of Delete: nobody may keep it any more.
+            self._kept.drop("console")
+            os.close(self._output)
             self._output = None
             self._drained.set()
 
@@ -277,7 +346,17 @@ class Console:
 
 
 async def _copy(source: int, target: int) -> None:
-    """Copy until the end of ``source``; both non-blocking."""
+    """Copy until the end of ``source``; both non-blocking.
+
+    The kernel moves the bytes if one of both is a FIFO, so that none is ours when this process ends.
+    """
+    if stat.S_ISFIFO(os.fstat(source).st_mode) or stat.S_ISFIFO(os.fstat(target).st_mode):
+        try:
+            await _splice(source, target)
+            return
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a kernel whose terminals cannot do that
+                return
     while data := await _read(source):
         while data:
             try:
@@ -286,6 +365,18 @@ async def _copy(source: int, target: int) -> None:
                 await anyio.wait_writable(target)
             except OSError:
                 return
+
+
+async def _splice(source: int, target: int) -> None:
+    """:raises OSError: EINVAL: it cannot be done with these two; else one of them is gone"""
+    while True:
+        await anyio.wait_readable(source)
+        try:
+            if os.splice(source, target, _CHUNK, flags=os.SPLICE_F_NONBLOCK) == 0:
+                return
+        except BlockingIOError:
+            await anyio.wait_writable(target)
+            await anyio.sleep(_MOMENT)  # whichever was not ready: it must not be asked again and again
 
 
 async def _read(fd: int) -> bytes:

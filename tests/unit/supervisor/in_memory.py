@@ -35,6 +35,7 @@ from shimd.protocol.fork_server import (
     Spawned,
     decode_request,
 )
+from shimd.protocol.journal import TaskRecord
 from shimd.protocol.packets import read_message, receive, send
 from shimd.protocol.plans import HookCommand, JailPlan, NativeCommand, WorkerPlan, decode_worker_plan
 from shimd.protocol.worker import AskImage, AskProgram, Error, OtherEngine, Ready, Start, decode_answer, decode_order
@@ -143,8 +144,13 @@ class Daemon:
     #: One whose programs take Python.
     engine = "wasi-sockets"
     namespace = "default"
+    events_address = grpc_address = ""
+    stopping = False
 
     def __init__(self, tasks: anyio.abc.TaskGroup, directory: Path) -> None:
+        self.records: dict[str, TaskRecord] = {}
+        """The last one of each container."""
+        self.kept: dict[str, list[int]] = {}
         self.tasks = Background(tasks)
         self.points = Points()
         self.published: list[Message] = []
@@ -195,8 +201,21 @@ class Daemon:
     async def discard(self, artifact: Path) -> None:
         self.discarded.append(artifact)
 
-    def publish(self, event: Message) -> None:
-        self.published.append(event)
+    def commit(self, record: TaskRecord, event: Message | None = None, *, required: bool = False) -> None:
+        if required:
+            self.points.act("journal")
+        self.records[record.id] = record
+        if event is not None:
+            self.published.append(event)
+
+    def forget(self, record: TaskRecord) -> None:
+        del self.records[record.id]
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        self.kept[name] = list(fds)
+
+    def drop(self, name: str) -> None:
+        self.kept.pop(name, None)
 
     @property
     def events(self) -> list[str]:
