@@ -60,6 +60,16 @@ class Cgroup:
         cgroup._unit = relative if systemd else None
         return cgroup
 
+    def find(self, *, scope: bool) -> None:
+        """It was made by an earlier process.
+
+        :param scope: whether systemd was asked for it
+        """
+        if scope and self._unit is not None:
+            from shimd.cgroup.systemd import Scope
+
+            self.scope = Scope(self._unit.rpartition("/")[2], 2 if self._layout.is_v2 else 1)
+
     @property
     def asks_systemd(self) -> bool:
         """Returns whether :meth:`make` has to wait for another process."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import anyio
 from anyio import to_thread
@@ -43,7 +43,7 @@ from shimd.errors import (
 from shimd.formats.magic import NativeProgram
 from shimd.isolation.seccomp import worker_filter
 from shimd.log import logger
-from shimd.protocol.journal import DeletedExec, TaskRecord, task_name
+from shimd.protocol.journal import DeletedExec, ProcessRecord, TaskRecord, task_name
 from shimd.protocol.worker import Start
 from shimd.supervisor.task import bundle as bundle_files
 from shimd.supervisor.task import plans
@@ -64,6 +64,18 @@ _log = logger(__name__)
 _UNDO = 40.0
 #: Execs that are gone and still known, for a Delete whose answer a supervisor did not live to give.
 _DELETED_EXECS = 8
+
+
+class Earlier(Protocol):
+    """What an earlier supervisor has left."""
+
+    def worker(self, record: ProcessRecord) -> Worker:
+        """The worker of a process, whether or not it lives."""
+        ...
+
+    def take(self, name: str) -> list[int] | None:
+        """Descriptors that were kept (:meth:`Context.keep`), which are the caller's then."""
+        ...
 
 
 class Container:
@@ -89,6 +101,8 @@ class Container:
         """From the first pause on, whatever became of it and of what came after: one thaw too many is no harm."""
         self._killed = 0
         """Processes that the kernel has killed for memory, as far as we have told."""
+        self.interrupted: set[str] = set()
+        """Execs whose start an earlier supervisor had begun, and not finished."""
         self._deleted: deque[DeletedExec] = deque(maxlen=_DELETED_EXECS)
 
     # Create, and its undoing
@@ -127,6 +141,80 @@ class Container:
             context.tasks.start_soon(self._watch_memory)
         return self
 
+    # Recovery
+
+    @classmethod
+    def recovered(cls, context: Context, record: TaskRecord, earlier: Earlier) -> "Container":
+        """As an earlier supervisor knew it; :meth:`go_on` or :meth:`undo` it next.
+
+        :raises ShimdError: its bundle cannot be read any more
+        """
+        bundle = Path(record.bundle)
+        init, *execs = record.processes
+        self = cls(context, record.id, bundle, oci.load_spec(bundle), Streams())
+        self.options = Options(record.systemd, record.runtime)
+        self.rootfs = [cast(oci.RootfsMount, mount) for mount in record.rootfs]
+        self._may_be_frozen, self._killed = record.may_be_frozen, record.killed
+        self._deleted.extend(record.deleted)
+        if record.has_cgroup or init.state == State.CREATING.value:
+            self.cgroup = context.cgroup(self._cgroups_path, systemd=record.systemd)
+            self.cgroup.find(scope=record.scope)
+        if record.native:
+            self.native = Native(context, record.id, bundle, self.spec, self.options)
+        self.init = self._recovered(init, self.spec["process"], earlier)
+        for one in execs:
+            self.execs[one.name] = self._recovered(one, cast(oci.Process, one.spec or {}), earlier)
+        return self
+
+    def _recovered(self, record: ProcessRecord, spec: oci.Process, earlier: Earlier) -> Process:
+        process = Process.recorded(record, spec, earlier.worker(record) if record.key else None)
+        if process.worker is not None:
+            process.stdio = Stdio.resumed(self._kept(process), earlier.take, record.logger)
+        elif process.begun and process.state is State.ADDED:
+            self.interrupted.add(process.name)
+            process.begun = False
+        return process
+
+    def go_on(self) -> None:
+        """Go on where the earlier supervisor has ended."""
+        for process in (self.init, *self.execs.values()):
+            if process.worker is None or process.stdio is None or process.exit is not None:
+                continue
+            process.stdio.handed_over(self.context.tasks)
+            if process.state is State.CREATED and process.begun:
+                self._start_again(process)
+            self.context.tasks.start_soon(self._monitor, process)
+        if self.init.exit is None and not self._alone:
+            self.context.tasks.start_soon(self._watch_memory)
+
+    def _start_again(self, process: Process) -> None:
+        """It may have been started: once more is no harm."""
+        if self.native is not None and process is self.init:
+            process.starting.acquire_nowait()  # before an exit is told of
+            self.context.tasks.start_soon(self._start_native_again, self.native, process)
+        else:
+            with suppress(Unavailable):  # it runs, or has ended: it does not listen any more
+                self._release(process)
+                return
+            self._has_started(process)
+
+    async def _start_native_again(self, native: Native, process: Process) -> None:
+        try:
+            with suppress(ShimdError):
+                await native.start()
+            self._has_started(process)
+        finally:
+            process.starting.release()
+
+    async def undo(self) -> None:
+        """Remove what an earlier supervisor had made of it when it ended."""
+        with anyio.move_on_after(_UNDO) as undoing:
+            await self._undo()
+        if undoing.cancelled_caught:
+            _log.error("container %s: what was made of it could not be removed within %g s", self.id, _UNDO)
+        await self.run_last_hooks()
+        self.context.forget(self.record())
+
     def record(self) -> TaskRecord:
         """All that the next supervisor has to know, if this is the end of this one."""
         return TaskRecord(
@@ -163,8 +251,7 @@ class Container:
         self.cgroup = cgroup
 
     async def _make_init(self, options: Options) -> None:
-        path = self.spec.get("linux", {}).get("cgroupsPath") or f"/{self.context.namespace}/{self.id}"
-        cgroup = self.context.cgroup(path, systemd=options.systemd)
+        cgroup = self.context.cgroup(self._cgroups_path, systemd=options.systemd)
         during: During = partial(self._make_cgroup, cgroup)
         if plans.shows_cgroup(self.spec):
             await during()
@@ -187,6 +274,10 @@ class Container:
         if cgroup.scope is not None:
             await to_thread.run_sync(cgroup.has_processes)
 
+    @property
+    def _cgroups_path(self) -> str:
+        return self.spec.get("linux", {}).get("cgroupsPath") or f"/{self.context.namespace}/{self.id}"
+
     async def _run_create_hooks(self, cgroup: Cgroup, worker: Worker) -> None:
         """With a record of what they may leave in the cgroup, too."""
         bundle_files.write_record(self.bundle, worker.pid, worker.start, cgroup.directories)
@@ -198,6 +289,7 @@ class Container:
         assert self.cgroup is not None
         await to_thread.run_sync(self.cgroup.give_up)
         self.native = Native(self.context, self.id, self.bundle, self.spec, options)
+        self._commit()
         return await self.native.create(self.init, self.rootfs)
 
     @asynccontextmanager
@@ -295,9 +387,13 @@ class Container:
                 await self._start_init(process)
             else:
                 await self._start_exec(process)
-        if process is self.init and self.native is None:  # it runs: who wants to end it need not wait for its hooks
-            await self._unless_it_fails(self.hooks.started(process.pid))
+        await self.finish_start(process)
         return process.pid
+
+    async def finish_start(self, process: Process) -> None:
+        """Once it runs: who wants to end it need not wait for its hooks."""
+        if process is self.init and self.native is None:
+            await self._unless_it_fails(self.hooks.started(process.pid))
 
     async def _start_init(self, process: Process) -> None:
         async with process.starting:
@@ -355,6 +451,9 @@ class Container:
         assert process.worker is not None
         if self.native is None:
             process.worker.send(Start())
+        self._has_started(process)
+
+    def _has_started(self, process: Process) -> None:
         process.advance(Step.START)
         self._commit(self._started(process))
 
@@ -561,6 +660,10 @@ class Container:
             self._commit(TaskOom(container_id=self.id))
 
     # Delete
+
+    def deleted_exec(self, exec_id: str) -> DeletedExec | None:
+        """One that was deleted not long ago."""
+        return next((one for one in self._deleted if one.name == exec_id), None)
 
     async def delete(self, exec_id: str, *, tell: bool = True) -> Process:
         """Remove a process that has stopped, and with the init the container and what its last hooks do. It may be

@@ -7,9 +7,12 @@ one (engine, containerd, containerd namespace).
 import json
 import os
 import signal
-from contextlib import suppress
+from collections import deque
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any as AnyJson
+
+import anyio
 
 import shimd
 from shimd import oci
@@ -24,11 +27,14 @@ from shimd.errors import (
     InvalidArgument,
     NotFound,
     ShimdError,
+    Unavailable,
     Unimplemented,
     from_os,
 )
+from shimd.protocol.journal import DeletedExec, TaskRecord
+from shimd.rpc import replayed
 from shimd.supervisor.task import options
-from shimd.supervisor.task.container import Container
+from shimd.supervisor.task.container import Container, Earlier
 from shimd.supervisor.task.context import Context
 from shimd.supervisor.task.metrics import metrics
 from shimd.supervisor.task.process import Exit, Process
@@ -37,6 +43,8 @@ from shimd.supervisor.task.stdio import Streams
 from shimd.timestamp import timestamp
 from shimd.typeurl import pack
 
+#: Seconds after which a Delete that was done is taken for answered.
+_ANSWERED = 1.0
 _STATUS = {
     State.CREATING: Status.CREATED,
     State.ADDED: Status.CREATED,
@@ -55,6 +63,43 @@ class TaskService(api.TaskBase):
         self._context = context
         self.containers: dict[str, Container] = {}
         self._creating: set[str] = set()
+        self._undone: dict[str, anyio.Event] = {}
+        """Containers that an earlier supervisor had half made, each until nothing of it is left."""
+        self._interrupted: set[str] = set()
+        self._gone: dict[str, TaskRecord] = {}
+        """Containers that it had deleted, for requests that it did not live to answer."""
+        self._answered: deque[tuple[float, TaskRecord]] = deque()
+        """Containers that were deleted, and since when."""
+
+    def recover(self, record: TaskRecord, earlier: Earlier) -> None:
+        """Go on with a container of an earlier supervisor.
+
+        :raises ShimdError: it cannot be gone on with
+        """
+        state = State(record.processes[0].state)
+        if state is State.DELETED:
+            self._gone[record.id] = record
+            return
+        container = Container.recovered(self._context, record, earlier)
+        if state is State.CREATING:
+            self._interrupted.add(record.id)
+            self._undone[record.id] = anyio.Event()
+            self._context.tasks.start_soon(self._undo, container)
+        else:
+            self.containers[record.id] = container
+            container.go_on()
+
+    def recovered(self) -> None:
+        """All requests that the earlier supervisor had begun with have been begun with again."""
+        for record in self._gone.values():
+            self._forget(record)
+        self._gone.clear()
+
+    async def _undo(self, container: Container) -> None:
+        try:
+            await container.undo()
+        finally:
+            self._undone.pop(container.id).set()
 
     def _container(self, id: str) -> Container:
         try:
@@ -67,6 +112,13 @@ class TaskService(api.TaskBase):
 
     async def create(self, message: api.CreateTaskRequest) -> api.CreateTaskResponse:
         id = message.id
+        if replayed():
+            if id in self.containers:
+                return api.CreateTaskResponse(pid=self.containers[id].init.pid)
+            if id in self._interrupted:
+                raise Unavailable(f"container {id}: shimd was restarted while it was being created: create it again")
+        if id in self._undone:
+            await self._undone[id].wait()
         if id in self.containers or id in self._creating:
             raise AlreadyExists(f"container {id} exists already")
         if message.checkpoint:
@@ -90,17 +142,64 @@ class TaskService(api.TaskBase):
 
     async def start(self, message: api.StartRequest) -> api.StartResponse:
         container = self._container(message.id)
+        if replayed() and (pid := await self._started_before(container, message.exec_id)):
+            return api.StartResponse(pid=pid)
         try:
             return api.StartResponse(pid=await container.start(message.exec_id))
         except (ShimdError, OSError) as error:
             raise _named(error, message.id) from error
 
+    async def _started_before(self, container: Container, exec_id: str) -> int:
+        """The pid of a process that an earlier supervisor has started; 0: it has not.
+
+        :raises Unavailable: it was about to
+        """
+        process = container.process(exec_id)
+        if exec_id in container.interrupted:
+            raise Unavailable(
+                f"container {container.id}: shimd was restarted while {exec_id} was being started: start it again"
+            )
+        if process.state in (State.ADDED, State.CREATED):
+            return 0
+        await container.finish_start(process)
+        return process.pid
+
     async def delete(self, message: api.DeleteRequest) -> api.DeleteResponse:
+        if replayed() and (deleted := self._deleted_before(message)) is not None:
+            return deleted
         container = self._container(message.id)
         process = await container.delete(message.exec_id)
         if process is container.init:
             self.containers.pop(message.id, None)
+            self._forget_others(container)
         return api.DeleteResponse(pid=process.pid, **_exit(process))
+
+    def _forget_others(self, deleted: Container) -> None:
+        """Those that are so long gone that their Deletes have been answered."""
+        now = anyio.current_time()
+        self._answered.append((now, deleted.record()))
+        while self._answered[0][0] < now - _ANSWERED:
+            self._forget(self._answered.popleft()[1])
+
+    def _forget(self, record: TaskRecord) -> None:
+        if record.id not in self.containers and record.id not in self._creating:  # there is no other of its name
+            self._context.forget(record)
+
+    def _deleted_before(self, message: api.DeleteRequest) -> api.DeleteResponse | None:
+        if not message.exec_id:
+            gone = self._gone.get(message.id)
+            if gone is None:
+                return None
+            init = gone.processes[0]
+            found = DeletedExec("", init.pid, init.code or 0, init.exited_at)
+        elif container := self.containers.get(message.id):
+            exec = None if message.exec_id in container.execs else container.deleted_exec(message.exec_id)
+            if exec is None:
+                return None
+            found = exec
+        else:
+            return None
+        return api.DeleteResponse(pid=found.pid, exit_status=found.code, exited_at=timestamp(found.exited_at))
 
     async def abandon(self, container: Container) -> Exit:
         """End a container that containerd has given up; containerd itself tells of its deletion."""
@@ -109,6 +208,7 @@ class TaskService(api.TaskBase):
         await container.init.exited.wait()
         await container.delete("", tell=False)
         self.containers.pop(container.id, None)
+        self._forget_others(container)
         assert container.init.exit is not None
         return container.init.exit
 
@@ -140,11 +240,15 @@ class TaskService(api.TaskBase):
         )
 
     async def pause(self, message: api.PauseRequest) -> Empty:
-        await self._container(message.id).pause()
+        container = self._container(message.id)
+        if not (replayed() and container.init.state is State.PAUSED):
+            await container.pause()
         return Empty()
 
     async def resume(self, message: api.ResumeRequest) -> Empty:
-        await self._container(message.id).resume()
+        container = self._container(message.id)
+        if not (replayed() and container.init.state is State.RUNNING):
+            await container.resume()
         return Empty()
 
     async def checkpoint(self, message: api.CheckpointTaskRequest) -> Empty:
@@ -152,10 +256,14 @@ class TaskService(api.TaskBase):
         raise Unimplemented(f"container {message.id}: WebAssembly apps cannot be checkpointed")
 
     async def kill(self, message: api.KillRequest) -> Empty:
-        await self._container(message.id).kill(message.exec_id, message.signal, message.all)
+        container = self._container(message.id)
+        with suppress(NotFound) if replayed() else nullcontext():  # it may have ended of that very signal
+            await container.kill(message.exec_id, message.signal, message.all)
         return Empty()
 
     async def exec(self, message: api.ExecProcessRequest) -> Empty:
+        if replayed() and message.exec_id in self._container(message.id).execs:
+            return Empty()
         spec: oci.Process = _json(message.spec, f"exec {message.exec_id}")
         spec["terminal"] = message.terminal
         await self._container(message.id).add_exec(message.exec_id, spec, _streams(message))

@@ -13,6 +13,7 @@ import pytest
 from betterproto2 import Message
 
 from shimd.errors import Unavailable
+from shimd.protocol.journal import TaskRecord
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.process import Process
 from shimd.supervisor.task.state import Step
@@ -26,14 +27,16 @@ SPEC: Any = {"process": {"args": ["/app.wasm"], "cwd": "/", "env": []}, "root": 
 class Context:
     """Of :class:`shimd.supervisor.task.context.Context` what is used here."""
 
-    namespace = "default"
+    engine, namespace, events_address, grpc_address = "wasmtime", "default", "", ""
+    stopping = False
 
     def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
         self.tasks = tasks
         self.published: list[Message] = []
 
-    def publish(self, event: Message) -> None:
-        self.published.append(event)
+    def commit(self, record: TaskRecord, event: Message | None = None, *, required: bool = False) -> None:
+        if event is not None:
+            self.published.append(event)
 
 
 async def test_an_exec_whose_worker_ended_as_it_was_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 
 from shimd.errors import FailedPrecondition, InvalidArgument
 from shimd.supervisor.task import stdio as stdio_module
-from shimd.supervisor.task.stdio import Stdio, Streams
+from shimd.supervisor.task.stdio import Kept, Stdio, Streams
 
 pytestmark = pytest.mark.anyio
 
@@ -45,8 +45,21 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdio_module, "_PATIENCE", 0.01)
 
 
+class Keeper:
+    """Of :class:`shimd.supervisor.task.context.Context`."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Sequence[int]] = {}
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        self.kept[name] = fds
+
+    def drop(self, name: str) -> None:
+        self.kept.pop(name, None)
+
+
 async def open_stdio(streams: Streams, size: tuple[int, int] = (0, 0)) -> Stdio:
-    return await Stdio.open(streams, "c1", "ns1", size)
+    return await Stdio.open(streams, "c1", "ns1", size, Kept(Keeper(), "task:"))
 
 
 async def test_nothing_named_is_dev_null() -> None:
