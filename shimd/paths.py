@@ -51,6 +51,11 @@ def engine_of(path: Path) -> str:
     return path.name.removeprefix("fork-").rsplit(".", 2)[0]
 
 
+def journal_dir() -> Path:
+    """What the next supervisor has to know (``supervisor/recovery/journal.py``)."""
+    return runtime_dir() / "journal"
+
+
 def native_root(namespace: str) -> Path:
     """Returns the directory where ``runc`` keeps the state of native containers of one containerd namespace."""
     return runtime_dir() / "native" / namespace

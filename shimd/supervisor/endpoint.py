@@ -5,8 +5,11 @@ supervisor's fork servers, module cache and event bus.
 """
 
 import os
-from collections.abc import AsyncIterator
+import time
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -17,6 +20,9 @@ from grpclib.server import Server as GrpcServer
 from shimd import paths
 from shimd.cgroup import Cgroup
 from shimd.engines.registry import engine_layers
+from shimd.errors import ResourceExhausted, from_os
+from shimd.log import logger
+from shimd.protocol.journal import EndpointRecord, Published, TaskRecord
 from shimd.protocol.plans import JailPlan
 from shimd.rpc import GrpcService, ttrpc_services
 from shimd.supervisor.background import Background
@@ -25,6 +31,8 @@ from shimd.supervisor.image.content import ContentStore, wasm_layer
 from shimd.supervisor.image.layers import ImageLayers
 from shimd.supervisor.modules.compilations import Waiter
 from shimd.supervisor.modules.modules import Modules
+from shimd.supervisor.recovery.journal import Journal
+from shimd.supervisor.recovery.keeper import Keeper
 from shimd.supervisor.sockets import unix_listener
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.workers.fork_client import ForkClient
@@ -33,27 +41,33 @@ from shimd.supervisor.workers.jailers import During, Jail, Jailers
 from shimd.supervisor.workers.programs import Program
 from shimd.ttrpc import Server
 
+_log = logger(__name__)
 #: v3 names the same methods and messages; containerd calls the one that the launcher's answer says.
 _ALIASES = ["containerd.task.v2.Task"]
+
+
+@dataclass
+class Parts:
+    """The parts of the supervisor that all endpoints share."""
+
+    tasks: Background
+    fork_servers: ForkServers
+    jailers: Jailers
+    modules: Modules
+    bus: EventBus
+    journal: Journal
+    keeper: Keeper
+    stopping: bool = False
+    """Whether this process is about to end, and its tasks are the next one's."""
 
 
 class Endpoint:
     """The :class:`shimd.supervisor.task.context.Context` of its containers."""
 
-    def __init__(
-        self,
-        engine: str,
-        namespace: str,
-        addresses: tuple[str, str],
-        tasks: Background,
-        fork_servers: ForkServers,
-        jailers: Jailers,
-        modules: Modules,
-        bus: EventBus,
-    ) -> None:
-        self.engine, self.namespace, self.tasks = engine, namespace, tasks
-        self._fork_servers, self._jailers, self._modules, self._bus = fork_servers, jailers, modules, bus
-        self.events_address, self.grpc_address = addresses
+    def __init__(self, record: EndpointRecord, parts: Parts) -> None:
+        self.record, self._parts = record, parts
+        self.engine, self.namespace, self.tasks = record.engine, record.namespace, parts.tasks
+        self.events_address, self.grpc_address = record.events_address, record.grpc_address
         self._content = ContentStore(self.grpc_address, namespace)
         self.path = paths.task_socket(engine, self.events_address, namespace)
         self.service = TaskService(self)
@@ -78,30 +92,56 @@ class Endpoint:
             await server.wait_closed()
 
     async def forks(self, engine: str | None = None) -> ForkClient:
-        return await self._fork_servers.get(engine or self.engine)
+        return await self._parts.fork_servers.get(engine or self.engine)
 
     async def jail(self, plan: JailPlan, terminal: int | None, during: During) -> Jail:
-        return await self._jailers.make(plan, terminal, during)
+        return await self._parts.jailers.make(plan, terminal, during)
 
     async def program(self, container: str, name: str, fd: int | None, digest: str = "") -> Program:
         waiter = Waiter(self.namespace, container, self.engine)
         if fd is not None:
-            return await self._modules.compiled(waiter, name, fd, digest)
+            return await self._parts.modules.compiled(waiter, name, fd, digest)
         fd = await wasm_layer(self._content, container, name, engine_layers(self.engine))
         try:
-            return await self._modules.compiled(waiter, name, fd)
+            return await self._parts.modules.compiled(waiter, name, fd)
         finally:
             os.close(fd)
 
     async def image(self, container: str) -> ImageLayers:
         waiter = Waiter(self.namespace, container, self.engine)
-        return ImageLayers(waiter, self._content, self._modules, await self._content.layers(container))
+        return ImageLayers(waiter, self._content, self._parts.modules, await self._content.layers(container))
 
     async def discard(self, artifact: Path) -> None:
-        await self._modules.cache.discard(artifact)
+        await self._parts.modules.cache.discard(artifact)
 
     def cgroup(self, path: str, *, systemd: bool) -> Cgroup:
         return Cgroup.at(path, systemd)
 
-    def publish(self, event: Message) -> None:
-        self._bus.publish(self.events_address, self.namespace, event)
+    @property
+    def stopping(self) -> bool:
+        return self._parts.stopping
+
+    def commit(self, record: TaskRecord, event: Message | None = None, *, required: bool = False) -> None:
+        number = 0 if event is None else self._parts.bus.next_number(self.events_address)
+        published = [] if event is None else [_published(event, number)]
+        try:
+            self._parts.journal.write(replace(record, published=published))
+        except (OSError, ResourceExhausted) as error:
+            if required:
+                raise from_os(error) if isinstance(error, OSError) else error from error
+            _log.error("container %s: its state cannot be recorded: %s", record.id, error)
+        if event is not None:
+            self._parts.bus.publish(self.events_address, self.namespace, event, number)
+
+    def forget(self, record: TaskRecord) -> None:
+        self._parts.journal.remove(record)
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        self._parts.keeper.keep(name, fds)
+
+    def drop(self, name: str) -> None:
+        self._parts.keeper.drop(name)
+
+
+def _published(event: Message, number: int) -> Published:
+    return Published(number, type(event).__name__, b64encode(bytes(event)).decode(), time.time_ns())

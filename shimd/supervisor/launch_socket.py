@@ -8,6 +8,7 @@ from anyio.abc import Listener, SocketStream
 from shimd.engines.registry import engine_reference
 from shimd.errors import InvalidArgument, NotFound, ShimdError
 from shimd.log import logger
+from shimd.protocol.journal import EndpointRecord
 from shimd.supervisor.supervisor import Supervisor
 
 _log = logger(__name__)
@@ -50,13 +51,13 @@ class LaunchServer:
 
     async def _start(self, request: Request) -> str:
         _, engine, namespace, events_address, grpc_address, _id, _bundle = request
-        endpoint = await self._supervisor.endpoint(engine, namespace, events_address, grpc_address)
+        endpoint = await self._supervisor.endpoint(EndpointRecord(engine, namespace, events_address, grpc_address))
         return f"unix://{endpoint.path}"
 
     async def _delete(self, request: Request) -> str:
         """containerd has given the task up: end it, whatever its state."""
         _, engine, namespace, events_address, grpc_address, id, _bundle = request
-        endpoint = await self._supervisor.endpoint(engine, namespace, events_address, grpc_address)
+        endpoint = await self._supervisor.endpoint(EndpointRecord(engine, namespace, events_address, grpc_address))
         container = endpoint.service.containers.get(id)
         if container is None:
             raise NotFound(f"container {id} does not exist")

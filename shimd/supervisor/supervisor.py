@@ -3,10 +3,14 @@
 import anyio
 import anyio.abc
 
+from shimd import paths
+from shimd.protocol.journal import EndpointRecord, name_of
 from shimd.supervisor.background import Background
-from shimd.supervisor.endpoint import Endpoint
+from shimd.supervisor.endpoint import Endpoint, Parts
 from shimd.supervisor.events import EventBus
 from shimd.supervisor.modules.modules import Modules
+from shimd.supervisor.recovery.journal import Journal
+from shimd.supervisor.recovery.keeper import Keeper
 from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.jailers import Jailers
 
@@ -15,34 +19,40 @@ class Supervisor:
     """
     :param tasks: the daemon's own group: an endpoint's failure to serve is the daemon's
     :param outer: the group around it: what is cancelled up there ends its workers, and has to learn of their ends
+    :param keeper: who keeps what is to outlive this process
     """
 
-    def __init__(self, tasks: anyio.abc.TaskGroup, outer: anyio.abc.TaskGroup) -> None:
+    def __init__(self, tasks: anyio.abc.TaskGroup, outer: anyio.abc.TaskGroup, keeper: Keeper | None = None) -> None:
         self._tasks = tasks
-        self._background = Background(tasks)
+        background = Background(tasks)
+        self.keeper = keeper or Keeper()
         self.fork_servers = ForkServers(Background(outer))
-        self.jailers = Jailers(self._background)
-        self.modules = Modules(self.fork_servers, self._background)
-        self.bus = EventBus(self._background)
-        self.endpoints: dict[tuple[str, str, str], Endpoint] = {}
+        self.jailers = Jailers(background)
+        self.modules = Modules(self.fork_servers, background)
+        self.bus = EventBus(background)
+        self.journal = Journal(paths.journal_dir())
+        self.parts = Parts(
+            background, self.fork_servers, self.jailers, self.modules, self.bus, self.journal, self.keeper
+        )
+        self.endpoints: dict[str, Endpoint] = {}
+        """By the names of their records."""
         self._lock = anyio.Lock()
 
-    async def endpoint(self, engine: str, namespace: str, events_address: str, grpc_address: str) -> Endpoint:
-        """The endpoint of one (engine, containerd, namespace), listening."""
-        key = (engine, namespace, events_address)
+    async def endpoint(self, record: EndpointRecord) -> Endpoint:
+        """The endpoint of one (engine, containerd, namespace), listening.
+
+        :raises ShimdError: it cannot listen
+        """
+        name = name_of(record)
         async with self._lock:
-            if key not in self.endpoints:
-                addresses = (events_address, grpc_address)
-                endpoint = Endpoint(
-                    engine,
-                    namespace,
-                    addresses,
-                    self._background,
-                    self.fork_servers,
-                    self.jailers,
-                    self.modules,
-                    self.bus,
-                )
+            if name not in self.endpoints:
+                endpoint = Endpoint(record, self.parts)
+                self.journal.write(record)
                 await self._tasks.start(endpoint.serve)
-                self.endpoints[key] = endpoint
-            return self.endpoints[key]
+                self.endpoints[name] = endpoint
+            return self.endpoints[name]
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether there are containers that must outlive this process."""
+        return any(endpoint.service.containers for endpoint in self.endpoints.values())
