@@ -398,7 +398,7 @@ class Container:
     async def _start_init(self, process: Process) -> None:
         async with process.starting:
             process.check(Step.START)
-            if self.native is None:
+            if self.native is None and self.hooks.run_before_start:
                 await self._unless_it_fails(self._while_it_lives(self.hooks.starting(process.pid, self._own_cgroup)))
             process.begun = True
             self._commit()
@@ -692,8 +692,9 @@ class Container:
     async def _discard(self, process: Process) -> None:
         await self._release_worker(process)
         if process is not self.init:
-            if self.execs.pop(process.name, None) is process and process.exit is not None:
-                self._deleted.append(DeletedExec(process.name, process.pid, process.exit.code, process.exit.at))
+            if self.execs.pop(process.name, None) is process:
+                code, at = (process.exit.code, process.exit.at) if process.exit else (0, 0)
+                self._deleted.append(DeletedExec(process.name, process.pid, code, at))
             return
         for other in self.execs.values():  # execs that nobody deleted end with their container
             await self._release_worker(other)

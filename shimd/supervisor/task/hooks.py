@@ -76,6 +76,11 @@ class Hooks:
         return all(bundle_files.claim_last_hook(self._bundle, number) for number in numbers)
 
     @property
+    def run_before_start(self) -> bool:
+        """Whether some are to be run when a process that is ready is about to be started."""
+        return bool(self._hooks.get("startContainer"))
+
+    @property
     def run_inside(self) -> bool:
         """Whether some run in the container's cgroup, and may leave processes there."""
         return bool(self._hooks.get("createContainer") or self._hooks.get("startContainer"))

@@ -199,7 +199,8 @@ class TaskService(api.TaskBase):
             found = exec
         else:
             return None
-        return api.DeleteResponse(pid=found.pid, exit_status=found.code, exited_at=timestamp(found.exited_at))
+        exited_at = timestamp(found.exited_at) if found.exited_at else None
+        return api.DeleteResponse(pid=found.pid, exit_status=found.code, exited_at=exited_at)
 
     async def abandon(self, container: Container) -> Exit:
         """End a container that containerd has given up; containerd itself tells of its deletion."""

@@ -191,7 +191,7 @@ class ForkClient:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._workers: dict[str, Worker] = {}
+        self.workers: dict[str, Worker] = {}
         self._pending: dict[str, PendingWorker] = {}
         self._listed = anyio.Event()
         self._greeted = anyio.Event()
@@ -273,7 +273,7 @@ class ForkClient:
 
     async def forget(self, worker: Worker) -> None:
         """Drop the exit status of a worker that has exited; here and in the fork server."""
-        self._workers.pop(worker.key, None)
+        self.workers.pop(worker.key, None)
         worker.control.close()
         if not self.closed:
             await self._send(Forget(worker.key))
@@ -296,7 +296,7 @@ class ForkClient:
         """After a reconnection: all workers that the fork server had and has not forgotten."""
         await self._send(List())
         await self._listed.wait()
-        return [worker for worker in self._workers.values() if worker.adopted]
+        return [worker for worker in self.workers.values() if worker.adopted]
 
     async def retire(self) -> None:
         """Have it leave with its last worker."""
@@ -350,22 +350,22 @@ class ForkClient:
         control = socket.socket(fileno=fd)
         control.setblocking(False)
         key = event.key
-        if key in self._workers:  # ours, and listed once more
+        if key in self.workers:  # ours, and listed once more
             control.close()
             return
         worker = Worker(key, event.pid, event.start, control, self, adopted=key not in self._pending)
-        self._workers[key] = worker
+        self.workers[key] = worker
         self._reply(key, worker)
 
     def _exited(self, event: Exited) -> None:
-        worker = self._workers.get(event.key)
+        worker = self.workers.get(event.key)
         if worker is None:  # it ended while no supervisor was connected
             worker = Worker(event.key, event.pid, 0, socket.socket(), self, adopted=True)
-            self._workers[event.key] = worker
+            self.workers[event.key] = worker
         if worker.status is None:
             worker.gone(event.status, event.at)
         if worker.unwanted:
-            self._workers.pop(event.key, None)
+            self.workers.pop(event.key, None)
             worker.control.close()
             with suppress(OSError):  # one exit that it keeps is no harm
                 send(self._sock, Forget(event.key))
@@ -386,7 +386,7 @@ class ForkClient:
     @property
     def living(self) -> list[Worker]:
         """Workers not known to have exited. After :meth:`run` has ended nobody reports them any more."""
-        return [worker for worker in self._workers.values() if worker.status is None]
+        return [worker for worker in self.workers.values() if worker.status is None]
 
 
 def connect(path: Path) -> socket.socket:

@@ -4,6 +4,9 @@ What is real is the protocol: a fork server's client speaks with a task of the t
 does. Whatever the container awaits goes by a *point*, at which a test can have it fail, or have the caller cancelled.
 """
 
+import asyncio
+import copy
+import math
 import os
 import signal
 import socket
@@ -14,10 +17,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Seque
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.abc
+from anyio._backends._asyncio import _task_states  # what asyncio's own tasks are to anyio
 from betterproto2 import Message
 
 from shimd.errors import Code, NotFound, Unavailable
@@ -35,12 +39,12 @@ from shimd.protocol.fork_server import (
     Spawned,
     decode_request,
 )
-from shimd.protocol.journal import TaskRecord
+from shimd.protocol.journal import ProcessRecord, TaskRecord
 from shimd.protocol.packets import read_message, receive, send
 from shimd.protocol.plans import HookCommand, JailPlan, NativeCommand, WorkerPlan, decode_worker_plan
 from shimd.protocol.worker import AskImage, AskProgram, Error, OtherEngine, Ready, Start, decode_answer, decode_order
 from shimd.supervisor.background import Background
-from shimd.supervisor.workers.fork_client import ForkClient
+from shimd.supervisor.workers.fork_client import ForkClient, Worker
 from shimd.supervisor.workers.jailers import During, Jail
 from shimd.supervisor.workers.programs import Image, Program
 
@@ -83,6 +87,7 @@ class MemoryCgroup:
         self.scope = "a scope" if systemd else None
         self.asks_systemd = systemd
         self.made, self.frozen = False, False
+        self.earlier: MemoryCgroup | None = None
         self.processes: set[int] = set()
         self.fails: set[str] = set()
         """Names of methods that raise."""
@@ -97,7 +102,10 @@ class MemoryCgroup:
         self.made = True
 
     def find(self, *, scope: bool) -> None:
-        self.made = True
+        """The one of that path, which another daemon had."""
+        if self.earlier is not None:
+            self.made, self.frozen = self.earlier.made, self.earlier.frozen
+            self.earlier.made = self.earlier.frozen = False
 
     def has_processes(self) -> None:
         self._act("has_processes")
@@ -149,12 +157,14 @@ class Daemon:
     namespace = "default"
     events_address = grpc_address = ""
     stopping = False
+    alive = True
 
     def __init__(self, tasks: anyio.abc.TaskGroup, directory: Path) -> None:
         self.records: dict[str, TaskRecord] = {}
         """The last one of each container."""
         self.kept: dict[str, list[int]] = {}
-        self.tasks = Background(tasks)
+        self._claimed: set[str] = set()
+        self.tasks, self.group = Background(tasks), tasks
         self.points = Points()
         self.published: list[Message] = []
         self.cgroups: list[MemoryCgroup] = []
@@ -177,8 +187,10 @@ class Daemon:
         tasks.start_soon(self.fork_server.serve)
 
     def cgroup(self, path: str, *, systemd: bool) -> Any:
-        self.cgroups.append(MemoryCgroup(self.points, systemd=self.systemd))
-        return self.cgroups[-1]
+        made = MemoryCgroup(self.points, systemd=self.systemd)
+        made.earlier = self.cgroups[-1] if self.cgroups else None
+        self.cgroups.append(made)
+        return made
 
     async def forks(self, engine: str | None = None) -> ForkClient:
         self.asked_forks.append(engine or self.engine)
@@ -207,18 +219,45 @@ class Daemon:
     def commit(self, record: TaskRecord, event: Message | None = None, *, required: bool = False) -> None:
         if required:
             self.points.act("journal")
-        self.records[record.id] = record
-        if event is not None:
-            self.published.append(event)
+        if self.alive:
+            self.records[record.id] = record
+            if event is not None:
+                self.published.append(event)
 
     def forget(self, record: TaskRecord) -> None:
-        self.records.pop(record.id, None)
+        if self.alive:
+            self.records.pop(record.id, None)
 
     def keep(self, name: str, fds: Sequence[int]) -> None:
-        self.kept[name] = list(fds)
+        if self.alive:
+            self.kept[name] = [os.dup(fd) for fd in fds]
 
     def drop(self, name: str) -> None:
-        self.kept.pop(name, None)
+        if self.alive:
+            for fd in self.kept.pop(name, []):
+                os.close(fd)
+
+    def successor(self) -> "Daemon":
+        """The next one, after the sudden death of this: what it still does has no effect on what was recorded."""
+        other = copy.copy(self)
+        other.records, other.kept, other.jails = dict(self.records), dict(self.kept), 0
+        self.alive = False
+        return other
+
+    def worker(self, record: ProcessRecord) -> Worker:
+        """:meth:`shimd.supervisor.task.container.Earlier.worker`."""
+        worker = self._client.workers[record.key]
+        self._claimed.add(record.key)
+        return worker
+
+    def take(self, name: str) -> list[int] | None:
+        fds = self.kept.get(name)
+        return None if fds is None else [os.dup(fd) for fd in fds]
+
+    def end_unclaimed(self) -> None:
+        for key, worker in list(self._client.workers.items()):
+            if key not in self._claimed and worker.status is None:
+                worker.abandon()
 
     @property
     def events(self) -> list[str]:
@@ -389,6 +428,45 @@ async def running(directory: Path) -> AsyncIterator[Daemon]:
                 while daemon.fork_server.living:  # noqa: ASYNC110 — no event tells of it
                     await anyio.sleep(0.001)
             tasks.cancel_scope.cancel()
+
+
+class UntilDeath:
+    """Awaits something in a task of its own, and never goes on with it when it stands still for the ``number``-th time
+    (from 1), as if the process had been killed there."""
+
+    _dead: ClassVar[list[Coroutine[Any, Any, Any]]] = []
+    """Whatever they would do when they are collected must not be done."""
+
+    def __init__(self, awaited: Coroutine[Any, Any, Any], number: int) -> None:
+        self._awaited, self._number = awaited, number
+        self.died = False
+        self._over = anyio.Event()
+
+    async def run(self) -> bool:
+        """Returns whether it died."""
+        # Not in a task group: it would wait for its end, and who died inside of a shield does not hear of the group's.
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        await self._over.wait()
+        return self.died
+
+    async def _run(self) -> None:
+        await self
+        self._over.set()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        for _ in range(self._number - 1):
+            try:
+                future = self._awaited.send(None)
+            except StopIteration:
+                return
+            yield future
+        self._dead.append(self._awaited)
+        scope = _task_states[self._task].cancel_scope if self._task in _task_states else None
+        while scope is not None:  # the dead keep no deadlines
+            scope.deadline, scope = math.inf, scope._parent_scope
+        self.died = True
+        self._over.set()
+        yield from asyncio.get_running_loop().create_future()
 
 
 class Suspensions:

@@ -1,0 +1,149 @@
+"""A supervisor that dies at any moment, in memory: the next one goes on with its containers, and answers for it."""
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from shimd import rpc
+from shimd.errors import Unavailable
+from shimd.supervisor.task.service import TaskService
+from shimd.supervisor.task.state import State
+from tests.unit.supervisor.in_memory import Daemon, UntilDeath, running
+from tests.unit.supervisor.test_lifecycle import LEGAL, SPEC, Act, Tasks, exec_stopped, nothing, started, stopped
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(SPEC))
+    return tmp_path
+
+
+@pytest.fixture
+async def daemon(bundle: Path) -> AsyncIterator[Daemon]:
+    with anyio.fail_after(60):
+        async with running(bundle) as daemon:
+            yield daemon
+
+
+@contextmanager
+def replaying() -> Iterator[None]:
+    token = rpc._replayed.set(True)
+    try:
+        yield
+    finally:
+        rpc._replayed.reset(token)
+
+
+def recovered(tasks: Tasks, bundle: Path) -> Tasks:
+    """As :func:`shimd.supervisor.recovery.recover.recover` does."""
+    daemon = tasks.daemon.successor()
+    other = Tasks(daemon, bundle)
+    for record in list(daemon.records.values()):
+        other.service.recover(record, daemon)
+    daemon.end_unclaimed()
+    return other
+
+
+#: What is asked for, from which state, and all events of the container's life.
+STEPS: dict[str, tuple[Act, Act, Act]] = {
+    **{name: (before, act, nothing) for name, (before, act, _state, _events) in LEGAL.items()},
+    "kill": (started, Tasks.kill, Tasks.wait),
+    "kill exec": (exec_stopped, lambda tasks: tasks.kill(), Tasks.wait),
+    "delete": (stopped, Tasks.delete, nothing),
+}
+EVENTS = {
+    "create": ["TaskCreate"],
+    "create by systemd": ["TaskCreate"],
+    "start": ["TaskCreate", "TaskStart"],
+    "exec": ["TaskCreate", "TaskStart", "TaskExecAdded"],
+    "start exec": ["TaskCreate", "TaskStart", "TaskExecAdded", "TaskExecStarted"],
+    "pause": ["TaskCreate", "TaskStart", "TaskPaused"],
+    "resume": ["TaskCreate", "TaskStart", "TaskPaused", "TaskResumed"],
+    "update": ["TaskCreate", "TaskStart"],
+    "delete exec": ["TaskCreate", "TaskStart", "TaskExecAdded", "TaskExecStarted", "TaskExit"],
+    "delete an exec that never ran": ["TaskCreate", "TaskStart", "TaskExecAdded"],
+    "kill": ["TaskCreate", "TaskStart", "TaskExit"],
+    "kill exec": ["TaskCreate", "TaskStart", "TaskExecAdded", "TaskExecStarted", "TaskExit", "TaskExit"],
+    "delete": ["TaskCreate", "TaskStart", "TaskExit", "TaskDelete"],
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+async def test_a_death_anywhere_is_a_delay(daemon: Daemon, bundle: Path, name: str) -> None:
+    """At each await of each request; and once all is done, but not answered."""
+    before, act, after = STEPS[name]
+    for number in range(1, 200):
+        daemon.published.clear()
+        tasks = Tasks(daemon, bundle)
+        await before(tasks)
+        dead = await UntilDeath(act(tasks), number).run()
+        tasks = recovered(tasks, bundle)
+        daemon = tasks.daemon
+        try:
+            with replaying():
+                await act(tasks)
+        except Unavailable as error:
+            assert "shimd was restarted" in str(error)
+            assert name in ("create", "create by systemd", "start exec")
+            await act(tasks)
+        await after(tasks)
+        assert daemon.events == EVENTS[name], number
+        tasks.service.recovered()
+        await _end(tasks)
+        if not dead:
+            return
+    pytest.fail("it never comes to its end")
+
+
+async def _end(tasks: Tasks) -> None:
+    """It can be ended, and nothing is left of it, neither of what its earlier supervisor had begun."""
+    if "app" in tasks.service.containers:
+        if tasks.container.init.state not in (State.STOPPED, State.CREATED):
+            await tasks.kill()
+            await tasks.wait()
+        await tasks.delete()
+    while tasks.daemon.fork_server.living:  # noqa: ASYNC110 — what was unclaimed is about to end
+        await anyio.sleep(0.001)
+    tasks.nothing_is_left()
+    assert all(record.processes[0].state == "deleted" for record in tasks.daemon.records.values())
+    assert tasks.daemon.kept == {}
+    tasks.daemon.records.clear()
+
+
+async def test_exits_meanwhile_are_told(daemon: Daemon, bundle: Path) -> None:
+    tasks = Tasks(daemon, bundle)
+    await started(tasks)
+    await tasks.add_exec()
+    await tasks.start("sh")
+    (sh,) = tasks.container.execs.values()
+    dead = tasks.daemon
+    tasks = recovered(tasks, bundle)
+    assert not dead.alive
+    os.kill(sh.pid, 15)
+    assert await tasks.wait("sh") == 143
+    await tasks.kill()
+    assert await tasks.wait() == 137
+    assert tasks.daemon.events[-2:] == ["TaskExit", "TaskExit"]
+    tasks = recovered(tasks, bundle)
+    assert await tasks.wait("sh") == 143
+    assert await tasks.wait() == 137
+    assert tasks.daemon.events.count("TaskExit") == 2
+    await _end(tasks)
+
+
+async def test_a_service_forgets_what_nobody_asks_for_again(daemon: Daemon, bundle: Path) -> None:
+    tasks = Tasks(daemon, bundle)
+    await stopped(tasks)
+    await tasks.delete()
+    tasks = recovered(tasks, bundle)
+    assert isinstance(tasks.service, TaskService)
+    assert tasks.daemon.records
+    tasks.service.recovered()
+    assert not tasks.daemon.records
