@@ -18,7 +18,7 @@ import anyio
 
 from shimd import log, paths
 from shimd.errors import AlreadyExists, ShimdError
-from shimd.linux import libc
+from shimd.linux import libc, limits
 from shimd.supervisor import notify
 from shimd.supervisor.launch_socket import LaunchServer
 from shimd.supervisor.sockets import inherited_or_new
@@ -36,6 +36,7 @@ def main() -> int:
     log.configure()
     faulthandler.enable()  # the watchdog's SIGABRT leaves a stack trace in the journal
     os.umask(0o022)
+    limits.raise_descriptors()  # containerd 2.x gives its shims 1024
     gc.freeze()  # what is imported by now stays: the collector need not look at it again and again
     try:
         with _only_one():
