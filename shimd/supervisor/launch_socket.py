@@ -3,17 +3,22 @@
 from collections.abc import Awaitable, Callable
 
 import anyio
-from anyio.abc import Listener, SocketStream
+from anyio.abc import SocketListener, SocketStream
 
 from shimd.engines.registry import engine_reference
-from shimd.errors import InvalidArgument, NotFound, ShimdError
+from shimd.errors import InvalidArgument, NotFound, ResourceExhausted, plain
+from shimd.linux import limits
 from shimd.log import logger
+from shimd.supervisor.sockets import accepted
 from shimd.supervisor.supervisor import Supervisor
 
 _log = logger(__name__)
 #: Largest request, bytes, and the seconds in which it must arrive.
 _MAX_REQUEST = 65536
 _PATIENCE = 10
+#: Descriptors that must be left for another container, so that those that run can still be asked and ended; where few
+#: are allowed at all, a part of these.
+_MARGIN, _PART = 64, 8
 
 Request = list[str]
 
@@ -23,9 +28,11 @@ class LaunchServer:
         self._supervisor = supervisor
         self._commands: dict[str, Callable[[Request], Awaitable[str]]] = {"start": self._start, "delete": self._delete}
 
-    async def serve(self, listener: Listener[SocketStream]) -> None:
+    async def serve(self, listener: SocketListener) -> None:
         """Answer launchers until cancelled."""
-        await listener.serve(self._handle)
+        async with anyio.create_task_group() as connections:
+            async for stream in accepted(listener):
+                connections.start_soon(self._handle, stream)
 
     async def _handle(self, stream: SocketStream) -> None:
         """One request, one reply; a connection that goes wrong must not take the daemon with it."""
@@ -45,11 +52,15 @@ class LaunchServer:
                 raise InvalidArgument("not a launcher's request")
             engine_reference(request[1])  # it is installed
             return f"ok {await self._commands[request[0]](request)}"
-        except ShimdError as error:
-            return f"error {error}"
+        except Exception as error:  # a connection without an answer is taken for the end of the daemon
+            if (told := plain(error)) is None:
+                _log.exception("a launcher's request failed")
+                return f"error {type(error).__name__}: {error}"
+            return f"error {told}"
 
     async def _start(self, request: Request) -> str:
         _, engine, namespace, events_address, grpc_address, _id, _bundle = request
+        _check_descriptors()
         endpoint = await self._supervisor.endpoint(engine, namespace, events_address, grpc_address)
         return f"unix://{endpoint.path}"
 
@@ -62,6 +73,16 @@ class LaunchServer:
             raise NotFound(f"container {id} does not exist")
         exit = await endpoint.service.abandon(container)
         return f"{container.init.pid} {exit.code} {exit.at // 10**9} {exit.at % 10**9}"
+
+
+def _check_descriptors() -> None:
+    """:raises ResourceExhausted: the daemon has too few left for one more container"""
+    most = limits.descriptors()
+    if not limits.has_descriptors(min(_MARGIN, most // _PART)):
+        raise ResourceExhausted(
+            f"nearly all of the {most} descriptors that shimd may have are in use: end some apps, "
+            "or raise LimitNOFILE= of the service that it runs in"
+        )
 
 
 async def _read_request(stream: SocketStream) -> Request:

@@ -11,7 +11,8 @@ from grpclib.server import Server, Stream
 
 from shimd import paths
 from shimd.api.shimd.status import v1 as api
-from shimd.errors import ResourceExhausted
+from shimd.errors import ResourceExhausted, from_os
+from shimd.log import logger
 from shimd.rpc import GrpcService
 from shimd.supervisor.events import Event
 from shimd.supervisor.status import report
@@ -19,9 +20,12 @@ from shimd.supervisor.status.history import Happened, Line, LogRing, Ring, happe
 from shimd.supervisor.supervisor import Supervisor
 from shimd.timestamp import timestamp
 
+_log = logger(__name__)
 #: What is kept for operators: some 100 KiB of each.
 EVENTS = 512
 LINES = 1000
+#: Seconds until the next attempt to listen.
+_PAUSE = 5.0
 #: Streams open at a time.
 MAX_STREAMS = 64
 
@@ -105,16 +109,14 @@ class StatusServer:
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Serve on :func:`shimd.paths.status_socket` until cancelled."""
-        path = paths.status_socket()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # what a killed daemon left
         with LogRing(LINES) as log:
             service = StatusService(self._supervisor, log.ring)
-            server = Server([GrpcService(service)])
             with self._remembering(service):
-                await server.start(path=str(path))
-                path.chmod(0o600)
-                task_status.started()
+                server = await _listening(service)
+                task_status.started()  # in any case: the apps matter more than who asks about them
+                while server is None:
+                    await anyio.sleep(_PAUSE)
+                    server = await _listening(service)
                 try:
                     await anyio.sleep_forever()
                 finally:
@@ -127,3 +129,17 @@ class StatusServer:
             yield
         finally:
             self._supervisor.bus.subscribers.discard(service.remember)
+
+
+async def _listening(service: StatusService) -> Server | None:
+    """Listen on the status socket, in place of what a killed daemon left there; ``None``: that is not possible now."""
+    path, server = paths.status_socket(), Server([GrpcService(service)])
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        await server.start(path=str(path))
+    except OSError as error:
+        _log.error("operators cannot ask this daemon yet: %s", from_os(error))
+        return None
+    path.chmod(0o600)
+    return server
