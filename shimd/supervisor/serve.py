@@ -1,7 +1,8 @@
 """``shimd serve``: the daemon's life from start to stop.
 
-One daemon a runtime directory, by a lock on its pid file. It stops within moments of a TERM. Apps are not its children,
-but containerd ends them when it sees its connections close (``launcher/PROTOCOL.md``).
+One daemon a runtime directory, by a lock on its pid file. It stops within moments of a TERM, and within a limit
+whatever it is in the middle of (``ending.py``). Apps are not its children, but containerd ends them when it sees its
+connections close (``launcher/PROTOCOL.md``).
 """
 
 import faulthandler
@@ -19,7 +20,7 @@ import anyio
 from shimd import log, paths
 from shimd.errors import AlreadyExists, ShimdError
 from shimd.linux import libc, limits
-from shimd.supervisor import notify
+from shimd.supervisor import ending, notify
 from shimd.supervisor.launch_socket import LaunchServer
 from shimd.supervisor.sockets import inherited_or_new
 from shimd.supervisor.status.service import StatusServer
@@ -116,6 +117,7 @@ async def serve() -> None:
 
 async def _stop_signal() -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        ending.at_signals(signal.SIGTERM, signal.SIGINT)
         async for _number in signals:
             return
 
