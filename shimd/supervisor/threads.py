@@ -13,7 +13,7 @@ import anyio
 from anyio import from_thread
 from anyio.lowlevel import current_token
 
-from shimd.errors import Unavailable
+from shimd.errors import Unavailable, plain
 
 T = TypeVar("T")
 #: Seconds after which something is taken for hanging, unless said otherwise.
@@ -41,6 +41,7 @@ async def in_thread(
     :param shared: who asks for ``what`` while that is under way waits for it, and does not have it done twice
     :param cancellable: whether it is left to itself by a cancellation, too
     :raises Unavailable: it takes too long
+    :raises ResourceExhausted: no thread can be started
     """
     work = _begun(_Work(action, undo, what if shared else ""), what)
     try:
@@ -58,7 +59,10 @@ def _begun(work: "_Work[T]", what: str) -> "_Work[T]":
         if (found := _shared.get(work.name)) is not None:
             found.waiting += 1
             return found
-        Thread(target=work.run, name=f"shimd: {what}", daemon=True).start()
+        try:
+            Thread(target=work.run, name=f"shimd: {what}", daemon=True).start()
+        except RuntimeError as error:
+            raise plain(error) or error from error
         if work.name:
             _shared[work.name] = work
     return work

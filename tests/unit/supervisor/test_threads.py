@@ -36,10 +36,10 @@ async def test_what_is_waited_for_is_not_undone() -> None:
 
 
 async def test_who_is_cancelled_waits_within_the_limit() -> None:
-    go, begun, results = Event(), Event(), []
+    go, results = Event(), []
 
     async def work() -> None:
-        results.append(await in_thread(lambda: begun.set() or go.wait(), "it"))
+        results.append(await in_thread(go.wait, "it"))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(work)
