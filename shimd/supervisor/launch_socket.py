@@ -3,13 +3,12 @@
 from collections.abc import Awaitable, Callable
 
 import anyio
-from anyio.abc import SocketListener, SocketStream
+from anyio.abc import Listener, SocketStream
 
 from shimd.engines.registry import engine_reference
 from shimd.errors import InvalidArgument, NotFound, ResourceExhausted, plain
 from shimd.linux import limits
 from shimd.log import logger
-from shimd.supervisor.sockets import accepted
 from shimd.supervisor.supervisor import Supervisor
 
 _log = logger(__name__)
@@ -28,11 +27,9 @@ class LaunchServer:
         self._supervisor = supervisor
         self._commands: dict[str, Callable[[Request], Awaitable[str]]] = {"start": self._start, "delete": self._delete}
 
-    async def serve(self, listener: SocketListener) -> None:
+    async def serve(self, listener: Listener[SocketStream]) -> None:
         """Answer launchers until cancelled."""
-        async with anyio.create_task_group() as connections:
-            async for stream in accepted(listener):
-                connections.start_soon(self._handle, stream)
+        await listener.serve(self._handle)
 
     async def _handle(self, stream: SocketStream) -> None:
         """One request, one reply; a connection that goes wrong must not take the daemon with it."""
