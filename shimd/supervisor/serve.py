@@ -18,7 +18,7 @@ from typing import IO
 import anyio
 
 from shimd import log, paths
-from shimd.errors import AlreadyExists, ShimdError
+from shimd.errors import AlreadyExists, ShimdError, from_os, plain
 from shimd.linux import libc, limits
 from shimd.supervisor import ending, notify
 from shimd.supervisor.launch_socket import LaunchServer
@@ -45,8 +45,8 @@ def main() -> int:
     except AlreadyExists as error:
         _log.error("%s", error)
         return EXIT_RUNS_ALREADY
-    except ShimdError as error:
-        _log.error("%s", error)
+    except (ShimdError, OSError) as error:
+        _log.error("%s", plain(error) or repr(error))
         return 1
     return 0
 
@@ -57,16 +57,29 @@ def _only_one() -> Iterator[None]:
 
     :raises AlreadyExists: another daemon does
     """
-    for directory in (paths.runtime_dir(), paths.state_dir(), paths.cache_dir()):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths.runtime_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (paths.state_dir(), paths.cache_dir()):
+        with _only_told():  # what is compiled already needs neither
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = paths.pid_file()
     with open(path.with_suffix(".lock"), "w") as lock:  # never unlinked: who waits for it has this very file open
         _lock(lock)
-        path.write_text(f"{os.getpid()}\n")
+        with _only_told():  # the lock counts
+            path.write_text(f"{os.getpid()}\n")
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with _only_told():
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _only_told() -> Iterator[None]:
+    """A disk that is full or read-only need not keep the daemon from serving."""
+    try:
+        yield
+    except OSError as error:
+        _log.error("%s", from_os(error))
 
 
 def _lock(file: IO[str]) -> None:

@@ -39,6 +39,8 @@ _ABANDONED = 86400
 _DEFAULT_SIZE = 1 << 30
 #: Seconds after which its disk is taken for one that hangs.
 _DISK = 120.0
+#: ENOSPC, in whoever's words.
+_FULL = "no space left on device"
 
 
 @dataclass
@@ -114,13 +116,18 @@ class Cache:
             with job.scope:
                 await self._make(key[1], source, make)
         except Exception as error:
-            job.error = plain(error) or Internal(f"compiling failed: {error!r}")
+            job.error = self._told(plain(error) or Internal(f"compiling failed: {error!r}"))
             if plain(error) is None:
                 raise
         finally:
             os.close(source.fd)
             del self._jobs[key]
             job.done.set()
+
+    def _told(self, error: ShimdError) -> ShimdError:
+        """With where there is no room: a compile worker sees the directory by another name."""
+        is_full = _FULL in str(error).lower() and str(self.directory) not in str(error)
+        return type(error)(f"{error} (modules are kept in {self.directory})") if is_full else error
 
     async def _make(self, entry: Path, source: Source, make: Make) -> None:
         temporary = entry.parent / f"tmp.{secrets.token_hex(8)}"
