@@ -79,7 +79,19 @@ class DataLoss(ShimdError):
     code = Code.DATA_LOSS
 
 
-_EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
+#: What is short, by error number, and what to do about it.
+_SHORT = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there, or raise the quota",
+    errno.ENOMEM: "the node, or this service's cgroup, has no memory left",
+    errno.EMFILE: "end some apps, or raise LimitNOFILE= of the service that shimd runs in",
+    errno.ENFILE: "end some processes, or raise the node's sysctl fs.file-max",
+    errno.EAGAIN: "it may be the limit of processes: end some, or raise pids.max, TasksMax= or LimitNPROC=",
+}
+#: Where an error number means something else: a cpuset without processors is ENOSPC.
+_KERNELS = ("/sys/", "/proc/")
+#: What Python says for EAGAIN where it starts a thread.
+_NO_THREAD = "can't start new thread"
 
 _BY_CODE: dict[int, type[ShimdError]] = {
     cls.code: cls
@@ -105,7 +117,22 @@ def from_os(error: OSError) -> ShimdError:
     """A system call's error as one sentence, naming the file; what another node or moment might cure is told apart."""
     names = " → ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     sentence = f"{names}: {reason(error)}" if names else reason(error)
-    return (ResourceExhausted if error.errno in _EXHAUSTED else Internal)(sentence)
+    if error.errno not in _SHORT:
+        return Internal(sentence)
+    return ResourceExhausted(sentence if names.startswith(_KERNELS) else f"{sentence}: {_SHORT[error.errno]}")
+
+
+def plain(error: Exception) -> ShimdError | None:
+    """What a caller is to be told: our own errors, and the system's; ``None`` for what is a bug of ours."""
+    if isinstance(error, ShimdError):
+        return error
+    if isinstance(error, OSError) and error.errno is not None:
+        return from_os(error)
+    if isinstance(error, MemoryError):
+        return ResourceExhausted(f"out of memory: {_SHORT[errno.ENOMEM]}")
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        return ResourceExhausted(f"no thread can be started: {_SHORT[errno.EAGAIN]}")
+    return None
 
 
 def from_code(code: int, message: str) -> ShimdError:

@@ -11,8 +11,8 @@
 An alias is another name of the same service whose messages are the same on the wire, as those of Task v2 and v3 are.
 
 Both ways an implementation raises :class:`~shimd.errors.ShimdError` to answer with an error, and asks
-:func:`namespace` for the caller's containerd namespace. What else it raises is a bug: it is logged with its traceback,
-and the caller gets ``INTERNAL``.
+:func:`namespace` for the caller's containerd namespace. An ``OSError`` is told in one sentence (``errors.plain``). What
+else it raises is a bug: it is logged with its traceback, and the caller gets ``INTERNAL``.
 """
 
 import logging
@@ -26,7 +26,7 @@ from grpclib import GRPCError
 from grpclib.const import Cardinality, Handler, Status
 
 from shimd import strict
-from shimd.errors import Code, ShimdError
+from shimd.errors import Code, plain
 from shimd.ttrpc.errors import StatusError
 from shimd.ttrpc.method import Call, Method
 
@@ -58,8 +58,10 @@ def replayed() -> bool:
 
 def status_of(error: Exception, route: str) -> tuple[int, str]:
     """The code and message to answer with: the one place where exceptions become statuses."""
-    if isinstance(error, ShimdError):
-        return error.code, str(error)
+    if (told := plain(error)) is not None:
+        if told is not error:
+            _logger.error("%s: %s", route, told)
+        return told.code, str(told)
     if isinstance(error, GRPCError):  # what generated classes raise for a method that is not implemented
         return error.status.value, error.message or f"{route} is not implemented"
     _logger.error("%s failed", route, exc_info=error)

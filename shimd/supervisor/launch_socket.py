@@ -6,7 +6,8 @@ import anyio
 from anyio.abc import Listener, SocketStream
 
 from shimd.engines.registry import engine_reference
-from shimd.errors import InvalidArgument, NotFound, ShimdError
+from shimd.errors import InvalidArgument, NotFound, ResourceExhausted, plain
+from shimd.linux import limits
 from shimd.log import logger
 from shimd.protocol.journal import EndpointRecord
 from shimd.supervisor.supervisor import Supervisor
@@ -15,6 +16,9 @@ _log = logger(__name__)
 #: Largest request, bytes, and the seconds in which it must arrive.
 _MAX_REQUEST = 65536
 _PATIENCE = 10
+#: Descriptors that must be left for another container, so that those that run can still be asked and ended; where few
+#: are allowed at all, a part of these.
+_MARGIN, _PART = 64, 8
 
 Request = list[str]
 
@@ -46,11 +50,15 @@ class LaunchServer:
                 raise InvalidArgument("not a launcher's request")
             engine_reference(request[1])  # it is installed
             return f"ok {await self._commands[request[0]](request)}"
-        except ShimdError as error:
-            return f"error {error}"
+        except Exception as error:  # a connection without an answer is taken for the end of the daemon
+            if (told := plain(error)) is None:
+                _log.exception("a launcher's request failed")
+                return f"error {type(error).__name__}: {error}"
+            return f"error {told}"
 
     async def _start(self, request: Request) -> str:
         _, engine, namespace, events_address, grpc_address, _id, _bundle = request
+        _check_descriptors()
         endpoint = await self._supervisor.endpoint(EndpointRecord(engine, namespace, events_address, grpc_address))
         return f"unix://{endpoint.path}"
 
@@ -63,6 +71,16 @@ class LaunchServer:
             raise NotFound(f"container {id} does not exist")
         exit = await endpoint.service.abandon(container)
         return f"{container.init.pid} {exit.code} {exit.at // 10**9} {exit.at % 10**9}"
+
+
+def _check_descriptors() -> None:
+    """:raises ResourceExhausted: the daemon has too few left for one more container"""
+    most = limits.descriptors()
+    if not limits.has_descriptors(min(_MARGIN, most // _PART)):
+        raise ResourceExhausted(
+            f"nearly all of the {most} descriptors that shimd may have are in use: end some apps, "
+            "or raise LimitNOFILE= of the service that it runs in"
+        )
 
 
 async def _read_request(stream: SocketStream) -> Request:

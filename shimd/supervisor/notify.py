@@ -1,5 +1,6 @@
 """Talking to who started the daemon, systemd or a launcher: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3)."""
 
+import functools
 import os
 import socket
 from contextlib import suppress
@@ -23,8 +24,14 @@ def notify(**fields: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     message = "\n".join(f"{key}={value}" for key, value in fields.items()).encode()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock, suppress(OSError):
-        sock.sendto(message, address)
+    with suppress(OSError):
+        _socket().sendto(message, address)
+
+
+@functools.cache
+def _socket() -> socket.socket:
+    """Open from the first word on: one that has no descriptor left must not be taken for one that hangs."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
 
 def watchdog_interval() -> float | None:

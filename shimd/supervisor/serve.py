@@ -1,7 +1,8 @@
 """``shimd serve``: the daemon's life from start to stop.
 
-One daemon a runtime directory, by a lock on its pid file. It stops within moments of a TERM. Apps are not its children,
-but containerd ends them when it sees its connections close (``launcher/PROTOCOL.md``).
+One daemon a runtime directory, by a lock on its pid file. It stops within moments of a TERM, and within a limit
+whatever it is in the middle of (``ending.py``). Apps are not its children, but containerd ends them when it sees its
+connections close (``launcher/PROTOCOL.md``).
 """
 
 import faulthandler
@@ -17,9 +18,9 @@ from typing import IO
 import anyio
 
 from shimd import log, paths
-from shimd.errors import AlreadyExists, ShimdError
-from shimd.linux import libc
-from shimd.supervisor import notify
+from shimd.errors import AlreadyExists, ShimdError, from_os, plain
+from shimd.linux import libc, limits
+from shimd.supervisor import ending, notify
 from shimd.supervisor.launch_socket import LaunchServer
 from shimd.supervisor.sockets import inherited_or_new
 from shimd.supervisor.status.service import StatusServer
@@ -36,6 +37,7 @@ def main() -> int:
     log.configure()
     faulthandler.enable()  # the watchdog's SIGABRT leaves a stack trace in the journal
     os.umask(0o022)
+    limits.raise_descriptors()  # containerd 2.x gives its shims 1024
     gc.freeze()  # what is imported by now stays: the collector need not look at it again and again
     try:
         with _only_one():
@@ -43,8 +45,8 @@ def main() -> int:
     except AlreadyExists as error:
         _log.error("%s", error)
         return EXIT_RUNS_ALREADY
-    except ShimdError as error:
-        _log.error("%s", error)
+    except (ShimdError, OSError) as error:
+        _log.error("%s", plain(error) or repr(error))
         return 1
     return 0
 
@@ -55,16 +57,29 @@ def _only_one() -> Iterator[None]:
 
     :raises AlreadyExists: another daemon does
     """
-    for directory in (paths.runtime_dir(), paths.state_dir(), paths.cache_dir()):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths.runtime_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (paths.state_dir(), paths.cache_dir()):
+        with _only_told():  # what is compiled already needs neither
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = paths.pid_file()
     with open(path.with_suffix(".lock"), "w") as lock:  # never unlinked: who waits for it has this very file open
         _lock(lock)
-        path.write_text(f"{os.getpid()}\n")
+        with _only_told():  # the lock counts
+            path.write_text(f"{os.getpid()}\n")
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with _only_told():
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _only_told() -> Iterator[None]:
+    """A disk that is full or read-only need not keep the daemon from serving."""
+    try:
+        yield
+    except OSError as error:
+        _log.error("%s", from_os(error))
 
 
 def _lock(file: IO[str]) -> None:
@@ -115,6 +130,7 @@ async def serve() -> None:
 
 async def _stop_signal() -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        ending.at_signals(signal.SIGTERM, signal.SIGINT)
         async for _number in signals:
             return
 

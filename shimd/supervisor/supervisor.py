@@ -4,6 +4,7 @@ import anyio
 import anyio.abc
 
 from shimd import paths
+from shimd.log import logger
 from shimd.protocol.journal import EndpointRecord, name_of
 from shimd.supervisor.background import Background
 from shimd.supervisor.endpoint import Endpoint, Parts
@@ -14,10 +15,14 @@ from shimd.supervisor.recovery.keeper import Keeper
 from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.jailers import Jailers
 
+_log = logger(__name__)
+#: Seconds until an endpoint that has failed is served again.
+_PAUSE = 1.0
+
 
 class Supervisor:
     """
-    :param tasks: the daemon's own group: an endpoint's failure to serve is the daemon's
+    :param tasks: the daemon's own group, which an endpoint's failure does not end
     :param outer: the group around it: what is cancelled up there ends its workers, and has to learn of their ends
     :param keeper: who keeps what is to outlive this process
     """
@@ -41,14 +46,15 @@ class Supervisor:
     async def endpoint(self, record: EndpointRecord) -> Endpoint:
         """The endpoint of one (engine, containerd, namespace), listening.
 
-        :raises ShimdError: it cannot listen
+        :raises ShimdError: it cannot be recorded
+        :raises OSError: it cannot listen
         """
         name = name_of(record)
         async with self._lock:
             if name not in self.endpoints:
                 endpoint = Endpoint(record, self.parts)
                 self.journal.write(record)
-                await self._tasks.start(endpoint.serve)
+                await self._tasks.start(_serve, endpoint)
                 self.endpoints[name] = endpoint
             return self.endpoints[name]
 
@@ -56,3 +62,28 @@ class Supervisor:
     def has_tasks(self) -> bool:
         """Whether there are containers that must outlive this process."""
         return any(endpoint.service.containers for endpoint in self.endpoints.values())
+
+
+class _Once(anyio.abc.TaskStatus[None]):
+    """A task's word that it has begun, which counts once however often it begins."""
+
+    def __init__(self, status: anyio.abc.TaskStatus[None]) -> None:
+        self._status, self.said = status, False
+
+    def started(self, value: None = None) -> None:
+        if not self.said:
+            self.said = True
+            self._status.started()
+
+
+async def _serve(endpoint: Endpoint, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    """An endpoint that cannot begin is who asked's error; one that fails later is served again, and no other ends."""
+    status = _Once(task_status)
+    while True:
+        try:
+            return await endpoint.serve(task_status=status)
+        except Exception:
+            if not status.said:
+                raise
+            _log.exception("%s is served anew, since that failed", endpoint.path)
+            await anyio.sleep(_PAUSE)

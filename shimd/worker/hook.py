@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from shimd.errors import InvalidArgument, reason
+from shimd.linux.limits import restore_descriptors
 from shimd.linux.memory_file import sealed_copy
 from shimd.protocol.plans import HookCommand
 from shimd.protocol.system_calls import CallRunner
@@ -31,6 +32,7 @@ def become(plan: HookCommand, calls: bytes) -> NoReturn:
     while not runner.done:
         runner.run()
     path = hook["path"]
+    restore_descriptors()
     environment = dict(item.partition("=")[::2] for item in hook["env"])
     try:
         if plan.directory:

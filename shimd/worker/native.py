@@ -8,6 +8,7 @@ import os
 from typing import NoReturn
 
 from shimd.isolation import rootfs
+from shimd.linux.limits import restore_descriptors
 from shimd.protocol.plans import NativeCommand
 
 
@@ -22,6 +23,7 @@ def become(plan: NativeCommand) -> NoReturn:
     os.chdir(plan.bundle)
     for fd in range(3):
         os.set_inheritable(fd, True)
+    restore_descriptors()
     program = plan.command[0]
     try:
         os.execv(program, [*plan.command])

@@ -18,8 +18,8 @@ from shimd.errors import FailedPrecondition, Internal
 _BUS, _PRIVATE = "/run/dbus/system_bus_socket", "/run/systemd/private"
 _MANAGER = DBusAddress("/org/freedesktop/systemd1", "org.freedesktop.systemd1", "org.freedesktop.systemd1.Manager")
 _JOBS = MatchRule(type="signal", interface=_MANAGER.interface, member="JobRemoved", path=_MANAGER.object_path)
-#: Seconds for systemd to do what it is asked for.
-_PATIENCE = 30.0
+#: Seconds for systemd to do what it is asked for, with the wait for those who were first.
+_PATIENCE = 20.0
 
 
 class Refused(Internal):
@@ -39,8 +39,7 @@ class Manager:
 
     def call(self, method: str, signature: str, *arguments: Any) -> tuple[Any, ...]:
         """:raises Refused: by systemd; :raises FailedPrecondition: it does not answer"""
-        with self._lock:
-            found: tuple[Any, ...] = self._attempt(lambda connection: connection.call(method, signature, *arguments))
+        found: tuple[Any, ...] = self._attempt(lambda connection: connection.call(method, signature, *arguments))
         return found
 
     def run(self, method: str, signature: str, *arguments: Any) -> None:
@@ -48,38 +47,53 @@ class Manager:
 
         :raises Refused: by systemd, or the job failed
         """
-        with self._lock:
-            result = self._attempt(lambda connection: connection.run(method, signature, *arguments))
+        result = self._attempt(lambda connection: connection.run(method, signature, *arguments))
         if result not in ("done", "skipped"):
             raise Refused(method, "", f"{arguments[0]}: the job's result is {result}")
 
     def _attempt(self, action: Any) -> Any:
-        if self._connection is not None:
-            with suppress(OSError):
-                return action(self._connection)
+        until = time.monotonic() + _PATIENCE
+        if not self._lock.acquire(timeout=_PATIENCE):
+            raise _no_answer(f"others have waited for {_PATIENCE:g} s")
         try:
-            self._connection = _Connection()
-            return action(self._connection)
+            return self._attempt_until(until, action)
         except OSError as error:
             self._connection = None
-            raise FailedPrecondition(
-                f"SystemdCgroup is set, and systemd does not answer at {_BUS} or {_PRIVATE}: {error.strerror or error}"
-            ) from None
+            raise _no_answer(error.strerror or str(error)) from None
+        finally:
+            self._lock.release()
+
+    def _attempt_until(self, until: float, action: Any) -> Any:
+        if self._connection is not None:
+            self._connection.until = until
+            with suppress(ConnectionError):  # it was closed; what takes too long is not begun anew
+                return action(self._connection)
+        self._connection = None  # should the next one not come to be
+        self._connection = _Connection(until)
+        return action(self._connection)
+
+
+def _no_answer(why: str) -> FailedPrecondition:
+    return FailedPrecondition(f"SystemdCgroup is set, and systemd does not answer at {_BUS} or {_PRIVATE}: {why}")
 
 
 class _Connection:
-    def __init__(self) -> None:
-        """:raises OSError: there is no systemd"""
+    def __init__(self, until: float) -> None:
+        """
+        :param until: when there must be an answer (seconds, monotonic), to whatever is asked next
+        :raises OSError: there is no systemd
+        """
         self._parser, self._serial = Parser(), 0
         self._jobs: dict[str, str] = {}
+        self.until = (time.monotonic() + until) / 2  # half of it for the bus, which may hang alone
         try:
             self._sock = prep_socket(_BUS)
-            self._sock.settimeout(_PATIENCE)
             self._ask(message_bus.Hello())
             self._ask(message_bus.AddMatch(_JOBS))
         except OSError:
+            self._parser, self._serial = Parser(), 0
             self._sock = prep_socket(_PRIVATE)
-            self._sock.settimeout(_PATIENCE)
+        self.until = until
         self.call("Subscribe", "")
 
     def __del__(self) -> None:
@@ -95,15 +109,13 @@ class _Connection:
     def run(self, method: str, signature: str, *arguments: Any) -> str:
         self._jobs.clear()
         job = self.call(method, signature, *arguments)[0]
-        deadline = time.monotonic() + _PATIENCE
         while job not in self._jobs:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{method} did not end")
             self._take()
         return self._jobs.pop(job)
 
     def _ask(self, message: Message) -> tuple[Any, ...]:
         self._serial += 1
+        self._limit()
         self._sock.sendall(message.serialise(serial=self._serial))
         while True:
             answer = self._take()
@@ -111,8 +123,16 @@ class _Connection:
                 found: tuple[Any, ...] = unwrap_msg(answer)
                 return found
 
+    def _limit(self) -> None:
+        """:raises TimeoutError: there is no time left, though systemd talks of other things"""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+
     def _take(self) -> Message:
         while (message := self._parser.get_next_message()) is None:
+            self._limit()
             data = self._sock.recv(65536)
             if not data:
                 raise ConnectionResetError("systemd has closed the connection")

@@ -1,16 +1,25 @@
 """A container's scope: a transient unit, whose cgroup is ours to use (systemd.scope(5), "Delegate=")."""
 
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from threading import Lock, Thread
 from typing import Any
 
 from shimd.cgroup.systemd.connection import Manager, Refused
 from shimd.cgroup.systemd.properties import properties
-from shimd.errors import AlreadyExists
+from shimd.errors import AlreadyExists, FailedPrecondition
+from shimd.log import logger
 
 _ERROR = "org.freedesktop.systemd1."
 _manager = Manager()
+_log = logger(__name__)
+#: Seconds for the stand-in to end; and until systemd is asked again.
+_STAND_IN, _AGAIN = 5.0, 10.0
+#: Units that could not be stopped.
+_left: list[str] = []
+_left_lock = Lock()
 
 
 class Scope:
@@ -64,12 +73,45 @@ class Scope:
 
     def release(self) -> None:
         """The container's processes are there, or it is given up."""
-        if self._stand_in is not None:
-            self._stand_in.communicate()
-            self._stand_in = None
+        stand_in, self._stand_in = self._stand_in, None
+        if stand_in is None:
+            return
+        assert stand_in.stdin is not None
+        stand_in.stdin.close()
+        try:
+            stand_in.wait(_STAND_IN)
+        except subprocess.TimeoutExpired:  # somebody has frozen the cgroup: it dies with that
+            stand_in.kill()
 
     def stop(self) -> None:
-        """Quietly, if it has ended by itself, as it does when its last process has."""
+        """Quietly, if it has ended by itself, as it does when its last process has; and if systemd does not answer: it
+        is told as soon as it does."""
         self.release()
-        with suppress(Refused):
-            _manager.run("StopUnit", "ss", self.unit, "replace")
+        try:
+            _stop(self.unit)
+        except FailedPrecondition as error:
+            _log.warning("%s is to be stopped: %s", self.unit, error)
+            _stop_later(self.unit)
+
+
+def _stop(unit: str) -> None:
+    with suppress(Refused):
+        _manager.run("StopUnit", "ss", unit, "replace")
+
+
+def _stop_later(unit: str) -> None:
+    with _left_lock:
+        _left.append(unit)
+        if len(_left) == 1:
+            Thread(target=_stop_left, name="shimd: units to be stopped", daemon=True).start()
+
+
+def _stop_left() -> None:
+    while True:
+        time.sleep(_AGAIN)
+        with suppress(FailedPrecondition):
+            _stop(_left[0])
+            with _left_lock:
+                del _left[0]
+                if not _left:
+                    return

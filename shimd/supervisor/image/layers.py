@@ -13,10 +13,9 @@ import tarfile
 import zlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
-
-from anyio import to_thread
 
 from shimd.engine import Layer
 from shimd.errors import InvalidArgument, NotFound, ResourceExhausted
@@ -26,6 +25,7 @@ from shimd.supervisor.image.content import ContentStore
 from shimd.supervisor.modules.compilations import Waiter
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.modules.source import Source, source
+from shimd.supervisor.threads import in_thread
 from shimd.supervisor.workers.programs import Program
 
 #: Files of an application: one a layer, or many in an archive (Spin's ``crates/oci``).
@@ -38,6 +38,8 @@ _MAX_UNPACKED = 4 << 30
 #: Bumped when what is made of the same layers changes.
 _VERSION = "1"
 _CHUNK = 1 << 20
+#: Seconds for an archive to be unpacked.
+_UNPACKING = 600.0
 
 
 class ImageLayers:
@@ -110,7 +112,7 @@ class ImageLayers:
         for digest in self._archives() if wanted else ():
             archive = directory.parent / "archive"
             await _copy(self._content.blob(self._layer(digest)), [archive])
-            await to_thread.run_sync(_take_out, archive, digest, wanted)
+            await in_thread(partial(_take_out, archive, digest, wanted), f"unpacking {digest}", limit=_UNPACKING)
             archive.unlink()
         if wanted:
             path = next(iter(wanted.values()))[0]

@@ -17,16 +17,19 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio
-from anyio import to_thread
 
 from shimd import paths
-from shimd.errors import Internal, ShimdError, Unavailable, from_os
+from shimd.errors import Internal, ShimdError, Unavailable, plain
+from shimd.log import logger
 from shimd.supervisor.modules.source import Source
+from shimd.supervisor.threads import in_thread
 from shimd.supervisor.workers.jailers import Tasks
 
+_log = logger(__name__)
 Make = Callable[[Source, Path], Awaitable[None]]
 #: Asked when nobody waits for an entry any more: whether it is given up.
 Drop = Callable[[], bool]
@@ -34,6 +37,10 @@ Drop = Callable[[], bool]
 _ABANDONED = 86400
 #: Largest size of the cache, bytes, unless SHIMD_CACHE_SIZE says otherwise.
 _DEFAULT_SIZE = 1 << 30
+#: Seconds after which its disk is taken for one that hangs.
+_DISK = 120.0
+#: ENOSPC, in whoever's words.
+_FULL = "no space left on device"
 
 
 @dataclass
@@ -108,31 +115,36 @@ class Cache:
         try:
             with job.scope:
                 await self._make(key[1], source, make)
-        except ShimdError as error:
-            job.error = error
-        except OSError as error:
-            job.error = from_os(error)
         except Exception as error:
-            job.error = Internal(f"compiling failed: {error!r}")
-            raise
+            job.error = self._told(plain(error) or Internal(f"compiling failed: {error!r}"))
+            if plain(error) is None:
+                raise
         finally:
             os.close(source.fd)
             del self._jobs[key]
             job.done.set()
+
+    def _told(self, error: ShimdError) -> ShimdError:
+        """With where there is no room: a compile worker sees the directory by another name."""
+        is_full = _FULL in str(error).lower() and str(self.directory) not in str(error)
+        return type(error)(f"{error} (modules are kept in {self.directory})") if is_full else error
 
     async def _make(self, entry: Path, source: Source, make: Make) -> None:
         temporary = entry.parent / f"tmp.{secrets.token_hex(8)}"
         temporary.mkdir(parents=True, mode=0o755)
         try:
             await make(source, temporary / "artifact")
-            await to_thread.run_sync(_publish, temporary, entry)
+            await in_thread(partial(_publish, temporary, entry), f"writing {entry}", limit=_DISK)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        await to_thread.run_sync(self.prune)
+        try:
+            await in_thread(self.prune, f"making room in {self.directory}", limit=_DISK, shared=True)
+        except (ShimdError, OSError) as error:  # the entry is there
+            _log.warning("the module cache may be too large: %s", error)
 
     async def discard(self, artifact: Path) -> None:
         """Forget an entry that does not load: the next who asks has it compiled again."""
-        await to_thread.run_sync(_remove, artifact.parent)
+        await in_thread(partial(_remove, artifact.parent), f"removing {artifact.parent}", limit=_DISK)
 
     def prune(self) -> None:
         """Remove what was used least recently until the cache fits; running apps keep what they have mapped.
@@ -163,8 +175,8 @@ def _hit(entry: Path) -> bool:
     """Returns whether the entry is there; notes its use for :meth:`Cache.prune`."""
     try:
         os.utime(entry)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno == errno.EROFS and entry.is_dir()  # what is there can be used, if not noted
     return True
 
 

@@ -9,16 +9,15 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-
-import anyio
-from anyio import to_thread
 
 from shimd import paths
 from shimd.cgroup import Cgroup, layout
 from shimd.cgroup.layout import Layout
 from shimd.errors import ShimdError, Unimplemented, from_os
 from shimd.log import logger
+from shimd.supervisor.threads import in_thread
 
 _log = logger(__name__)
 #: Most memory of one, bytes, unless SHIMD_COMPILE_MEMORY says otherwise; and never more than half of the node's.
@@ -41,8 +40,8 @@ class CompileCgroups:
             yield cgroup
         finally:
             if cgroup is not None and not cgroup.remove_at_once():
-                with anyio.CancelScope(shield=True), suppress(OSError):
-                    await to_thread.run_sync(cgroup.remove)
+                with suppress(OSError, ShimdError):
+                    await in_thread(cgroup.remove, "removing a compile worker's cgroup")
 
     def _make(self) -> Cgroup | None:
         try:
@@ -69,8 +68,8 @@ class CompileCgroups:
     async def sweep(self) -> None:
         """Remove what an earlier daemon left, with the workers in it, whose results nobody waits for."""
         for cgroup in self._left:
-            with suppress(OSError):
-                await to_thread.run_sync(_end, cgroup)
+            with suppress(OSError, ShimdError):
+                await in_thread(partial(_end, cgroup), "removing a compile worker's cgroup")
 
 
 def _end(cgroup: Cgroup) -> None:

@@ -3,18 +3,14 @@
 import hashlib
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
-from threading import Thread
 from typing import NamedTuple, TypeVar
 
 import anyio
-from anyio import from_thread
-from anyio.lowlevel import current_token
 
 from shimd.errors import ResourceExhausted, Unavailable
 from shimd.formats.digest import add_part, small_digest
+from shimd.supervisor.threads import in_thread
 
 #: Largest program, bytes, unless SHIMD_PROGRAM_SIZE says otherwise.
 _DEFAULT_LIMIT = 512 << 20
@@ -84,24 +80,23 @@ async def _reading(fd: int, action: Callable[[int], T]) -> T:
     On a volume whose server is gone no signal wakes it. Then it is left to itself, with a descriptor of its own: it is
     no thread of the pool's, for which the process would wait when it ends.
     """
-    own, token = os.dup(fd), current_token()
-    outcome: Future[T] = Future()
-    done = anyio.Event()
+    own = [os.dup(fd)]
 
-    def read() -> None:
+    def read() -> T:
+        mine = own.pop()
         try:
-            outcome.set_result(action(own))
-        except BaseException as error:
-            outcome.set_exception(error)
+            return action(mine)
         finally:
-            os.close(own)
-        with suppress(RuntimeError):  # the daemon has ended meanwhile
-            from_thread.run_sync(done.set, token=token)
+            os.close(mine)
 
-    Thread(target=read, name="shimd-source", daemon=True).start()
-    with anyio.fail_after(_LONGEST_TURN):
-        await done.wait()
-    return outcome.result()
+    try:
+        return await in_thread(read, "a read", limit=_LONGEST_TURN, cancellable=True)
+    except ResourceExhausted:
+        for left in own:  # no thread can be started
+            os.close(left)
+        raise
+    except Unavailable:
+        raise TimeoutError from None
 
 
 def check_size(name: str, size: int) -> None:

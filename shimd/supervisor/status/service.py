@@ -1,27 +1,34 @@
 """The status socket: what operators may ask (``proto/shimd/status/v1/status.proto``), over gRPC, root only."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import anyio
 import anyio.abc
-from anyio import to_thread
 from grpclib.server import Server, Stream
 
 from shimd import paths
 from shimd.api.shimd.status import v1 as api
-from shimd.errors import ResourceExhausted
+from shimd.errors import ResourceExhausted, ShimdError, from_os
+from shimd.log import logger
 from shimd.rpc import GrpcService
 from shimd.supervisor.events import Event
 from shimd.supervisor.status import report
 from shimd.supervisor.status.history import Happened, Line, LogRing, Ring, happened, naming, now
 from shimd.supervisor.supervisor import Supervisor
+from shimd.supervisor.threads import in_thread
 from shimd.timestamp import timestamp
 
+_log = logger(__name__)
 #: What is kept for operators: some 100 KiB of each.
 EVENTS = 512
 LINES = 1000
+#: Seconds until the next attempt to listen.
+_PAUSE = 5.0
+#: Seconds for what takes reading many files.
+_MEASURING = 10.0
 #: Streams open at a time.
 MAX_STREAMS = 64
 
@@ -40,13 +47,15 @@ class StatusService(api.StatusBase):
 
     async def daemon(self, message: api.DaemonRequest) -> api.DaemonResponse:
         response = report.daemon(self._supervisor, self._started_at)
-        response.cache = await to_thread.run_sync(report.cache, self._supervisor.modules.cache.directory)
+        measure = partial(report.cache, self._supervisor.modules.cache.directory)
+        with suppress(ShimdError, OSError):  # a disk that hangs is no reason to say nothing
+            response.cache = await in_thread(measure, "measuring the cache", limit=_MEASURING, shared=True)
         return response
 
     async def tasks(self, message: api.TasksRequest) -> api.TasksResponse:
         found = report.tasks(self._supervisor, message.namespace, message.id)
         if message.usage:
-            await to_thread.run_sync(report.measure, found)
+            await in_thread(partial(report.measure, found), "measuring tasks", limit=_MEASURING)
         creating = report.creating(self._supervisor, message.namespace, message.id)
         return api.TasksResponse(tasks=[*(task for _container, task in found), *creating])
 
@@ -105,16 +114,14 @@ class StatusServer:
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Serve on :func:`shimd.paths.status_socket` until cancelled."""
-        path = paths.status_socket()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # what a killed daemon left
         with LogRing(LINES) as log:
             service = StatusService(self._supervisor, log.ring)
-            server = Server([GrpcService(service)])
             with self._remembering(service):
-                await server.start(path=str(path))
-                path.chmod(0o600)
-                task_status.started()
+                server = await _listening(service)
+                task_status.started()  # in any case: the apps matter more than who asks about them
+                while server is None:
+                    await anyio.sleep(_PAUSE)
+                    server = await _listening(service)
                 try:
                     await anyio.sleep_forever()
                 finally:
@@ -127,3 +134,17 @@ class StatusServer:
             yield
         finally:
             self._supervisor.bus.subscribers.discard(service.remember)
+
+
+async def _listening(service: StatusService) -> Server | None:
+    """Listen on the status socket, in place of what a killed daemon left there; ``None``: that is not possible now."""
+    path, server = paths.status_socket(), Server([GrpcService(service)])
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        await server.start(path=str(path))
+    except OSError as error:
+        _log.error("operators cannot ask this daemon yet: %s", from_os(error))
+        return None
+    path.chmod(0o600)
+    return server

@@ -24,14 +24,21 @@ def write_record(bundle: Path, pid: int, start: int, cgroup: Sequence[str], nati
     if native is not None:
         lines.append(f"native {native}")
     temporary = f"{bundle}/.{_RECORD}"
-    _write(temporary, lines)
-    os.replace(temporary, f"{bundle}/{_RECORD}")
+    try:
+        _write(temporary, lines)
+        os.replace(temporary, f"{bundle}/{_RECORD}")
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def _write(path: str, lines: Sequence[str]) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, os.fsencode("\n".join(lines) + "\n"))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(fd)
 

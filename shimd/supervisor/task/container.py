@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import anyio
-from anyio import to_thread
 from betterproto2 import Message
 
 from shimd import oci
@@ -39,6 +38,7 @@ from shimd.errors import (
     ShimdError,
     Unavailable,
     Unimplemented,
+    from_os,
 )
 from shimd.formats.magic import NativeProgram
 from shimd.isolation.seccomp import worker_filter
@@ -55,6 +55,7 @@ from shimd.supervisor.task.process import Process
 from shimd.supervisor.task.spawn import spawn
 from shimd.supervisor.task.state import State, Step
 from shimd.supervisor.task.stdio import Kept, Stdio, Streams
+from shimd.supervisor.threads import in_thread
 from shimd.supervisor.workers.fork_client import Worker
 from shimd.supervisor.workers.jailers import During, nothing
 from shimd.timestamp import timestamp
@@ -62,6 +63,10 @@ from shimd.timestamp import timestamp
 _log = logger(__name__)
 #: Seconds for undoing what failed, whoever is cancelled.
 _UNDO = 40.0
+#: Seconds for the end of a process that was killed.
+_DYING = 30.0
+#: Seconds until memory is watched again, where something was short.
+_PAUSE = 1.0
 #: Execs that are gone and still known, for a Delete whose answer a supervisor did not live to give.
 _DELETED_EXECS = 8
 
@@ -245,7 +250,7 @@ class Container:
         resources = self.spec.get("linux", {}).get("resources", {})
         bundle_files.begin_record(self.bundle, cgroup.directories)
         if cgroup.asks_systemd:
-            await to_thread.run_sync(cgroup.make, resources)
+            await in_thread(partial(cgroup.make, resources), "making the cgroup", undo=cgroup.remove)
         else:
             cgroup.make(resources)
         self.cgroup = cgroup
@@ -272,7 +277,7 @@ class Container:
             except NativeProgram:
                 self.init.worker = await self._become_native(options)
         if cgroup.scope is not None:
-            await to_thread.run_sync(cgroup.has_processes)
+            await in_thread(cgroup.has_processes, "giving systemd's scope over")
 
     @property
     def _cgroups_path(self) -> str:
@@ -287,7 +292,7 @@ class Container:
         """The worker found a program for the host, and is gone: the native runtime makes the container in its place."""
         self.init.emulate_signals = False
         assert self.cgroup is not None
-        await to_thread.run_sync(self.cgroup.give_up)
+        await in_thread(self.cgroup.give_up, "giving systemd's scope up")
         self.native = Native(self.context, self.id, self.bundle, self.spec, options)
         self._commit()
         return await self.native.create(self.init, self.rootfs)
@@ -357,9 +362,9 @@ class Container:
             return
         try:
             if self.hooks.run_inside:
-                await to_thread.run_sync(self.cgroup.kill)
+                await in_thread(self.cgroup.kill, "ending what hooks have left")
             if not self.cgroup.remove_at_once():
-                await to_thread.run_sync(self.cgroup.remove)
+                await in_thread(self.cgroup.remove, "removing the cgroup")
         except OSError as error:  # a container must be deletable, whatever somebody else put into its cgroup
             _log.error("container %s: its cgroup cannot be removed: %s", self.id, error)
 
@@ -537,7 +542,7 @@ class Container:
 
     async def _thaw(self) -> None:
         with suppress(Unimplemented, FileNotFoundError):  # no freezer, or no cgroup any more: nothing is frozen
-            await to_thread.run_sync(self._own_cgroup.thaw)
+            await in_thread(self._own_cgroup.thaw, "thawing the cgroup")
 
     async def pause(self) -> None:
         """Freeze all processes.
@@ -549,7 +554,7 @@ class Container:
             self._may_be_frozen = True
             self._commit()
             try:
-                await to_thread.run_sync(self._own_cgroup.freeze)
+                await in_thread(self._own_cgroup.freeze, "freezing the cgroup")
                 self._refuse_to_freeze_the_dying()
                 self.init.advance(Step.PAUSE)
             except BaseException:
@@ -582,7 +587,7 @@ class Container:
         async with self._lock:
             if self.cgroup is None or self.init.state is State.STOPPED:
                 raise FailedPrecondition(f"container {self.id} is not running")
-            await to_thread.run_sync(self.cgroup.apply, resources)
+            await in_thread(partial(self.cgroup.apply, resources), "setting the cgroup's limits")
 
     def pids(self) -> list[int]:
         """All processes; the init's pid until Delete (containerd 2.x reaps a stopped task that has none)."""
@@ -595,13 +600,11 @@ class Container:
         """Wait for a process's exit and tell everybody: execs before the init that they lived under."""
         assert process.worker is not None
         await process.worker.exited.wait()
-        if process.worker.status == signal.SIGKILL:
-            self._tell_of_kills()
-        if process is self.init:
-            await self._thaw_what_is_left()
-            await self._end_execs()
-            await self._end_children()
-            self._watch.cancel()
+        for step in [self._tell_of_a_kill, *([self._end_rest] if process is self.init else [])]:
+            try:
+                await step(process)
+            except Exception as error:  # its exit must be told, whatever has become of all else
+                _log.error("container %s: not all could be done after an exit: %r", self.id, error)
         async with process.starting:
             pass
         exit = process.has_exited()
@@ -616,6 +619,16 @@ class Container:
             )
         )
 
+    async def _tell_of_a_kill(self, process: Process) -> None:
+        if process.worker is not None and process.worker.status == signal.SIGKILL:
+            self._tell_of_kills()
+
+    async def _end_rest(self, _init: Process) -> None:
+        self._watch.cancel()
+        await self._thaw_what_is_left()
+        await self._end_execs()
+        await self._end_children()
+
     async def _thaw_what_is_left(self) -> None:
         """After a pause that failed; or a process of a paused container ended by itself, for want of memory say."""
         if self._may_be_frozen:
@@ -627,17 +640,25 @@ class Container:
     async def _end_execs(self) -> None:
         for process in list(self.execs.values()):
             if process.worker is not None:
-                with suppress(NotFound):
-                    process.kill(9)
-                await process.exited.wait()
+                await self._ended(process)
+
+    async def _ended(self, process: Process) -> bool:
+        """Kill a process; returns whether it has ended. The kernel may not let it, on a volume that does not answer."""
+        with suppress(NotFound):
+            process.kill(signal.SIGKILL)
+        with anyio.move_on_after(_DYING):
+            await process.exited.wait()
+        if process.exit is None:
+            _log.error("container %s: process %d was killed, and has not ended", self.id, process.pid)
+        return process.exit is not None
 
     async def _end_children(self) -> None:
         """End the children of a native program in a pid namespace that is not its own, whose end is not theirs."""
         if self.native is None or plans.pid_namespace(self.spec) == "new":
             return
         try:
-            await to_thread.run_sync(self._own_cgroup.kill)
-        except OSError as error:  # its exit must be told, whatever has become of its cgroup
+            await in_thread(self._own_cgroup.kill, "ending what its process has left")
+        except (ShimdError, OSError) as error:  # its exit must be told, whatever has become of its cgroup
             _log.error("container %s: what its process left cannot be killed: %s", self.id, error)
 
     @property
@@ -649,8 +670,14 @@ class Container:
         """Tell of each time the kernel killed something for memory, where no exit may tell."""
         assert self.cgroup is not None
         with self._watch:
-            async for _kill in self.cgroup.oom_kills():
-                self._tell_of_kills()
+            while True:
+                try:
+                    async for _kill in self.cgroup.oom_kills():
+                        self._tell_of_kills()
+                    return
+                except OSError as error:  # no descriptor left, say: those kills are told of later
+                    _log.warning("container %s: its memory is not watched for now: %s", self.id, from_os(error))
+                    await anyio.sleep(_PAUSE)
 
     def _tell_of_kills(self) -> None:
         """For memory, that are new."""
@@ -708,10 +735,8 @@ class Container:
 
     async def _stop_created(self, process: Process) -> None:
         """A process that was never started may be deleted at once (as runc does)."""
-        if process.state is State.CREATED:
-            with suppress(NotFound):
-                process.kill(9)
-            await process.exited.wait()
+        if process.state is State.CREATED and not await self._ended(process):
+            raise Unavailable(f"process {process.pid} of container {self.id} has not ended within {_DYING:g} s")
 
     def _deletion(self) -> TaskDelete:
         exit = self.init.exit

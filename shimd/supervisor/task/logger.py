@@ -7,14 +7,14 @@ are set.
 
 import fcntl
 import os
-import signal
-from contextlib import suppress
+from contextlib import ExitStack
 from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 
 from shimd.errors import InvalidArgument, reason
 from shimd.linux.start_time import start_time
+from shimd.supervisor import children
 
 #: Seconds that a logging program has to become ready, and to end once its input has.
 PATIENCE = 10
@@ -25,91 +25,86 @@ _MOMENT = 0.02
 class Logger:
     """A running logging program; ``stdout`` and ``stderr`` are the write ends, owned by the caller."""
 
-    def __init__(self, pid: int, stdout: int, stderr: int, ready: int) -> None:
-        self._pidfd = os.pidfd_open(pid)
-        self._pid, self._start = pid, start_time(pid)
+    def __init__(self, pid: int, stdout: int, stderr: int, start: int) -> None:
+        self.identity = (pid, start)
+        """Its pid, and its start time in clock ticks since boot."""
+        self._is_child, self._closed = True, False
         self.stdout, self.stderr = stdout, stderr
-        self._ready = ready
 
     @classmethod
-    def found(cls, pid: int, start: int) -> "Logger | None":
-        """One that an earlier supervisor has started; ``None``: it has ended."""
-        try:
-            self = cls(pid, -1, -1, -1)
-        except OSError:
-            return None
-        if self.identity != (pid, start):
-            os.close(self._pidfd)
-            return None
+    def found(cls, pid: int, start: int) -> "Logger":
+        """One that an earlier supervisor has started."""
+        self = cls(pid, -1, -1, start)
+        self._is_child = False
         return self
-
-    @property
-    def identity(self) -> tuple[int, int]:
-        """Its pid, and its start time in clock ticks since boot."""
-        return self._pid, self._start
 
     @classmethod
     async def start(cls, uri: str, container: str, namespace: str) -> "Logger":
         """:raises InvalidArgument: the program does not start or does not become ready"""
-        (out_r, out_w), (err_r, err_w), (ready_r, ready_w) = os.pipe(), os.pipe(), os.pipe()
-        try:
-            pid = _spawn(uri, container, namespace, (out_r, err_r, ready_w))
-        except OSError as error:
-            for fd in (out_w, err_w, ready_r):
-                os.close(fd)
-            raise InvalidArgument(f"log program {urlsplit(uri).path}: {reason(error)}") from error
-        finally:
-            for fd in (out_r, err_r, ready_w):
-                os.close(fd)
-        self = cls(pid, out_w, err_w, ready_r)
-        try:
-            await self._wait_ready(uri)
-        except BaseException:
-            os.close(out_w)
-            os.close(err_w)
-            with anyio.CancelScope(shield=True):
-                await self.close(patience=0)
-            raise
-        finally:
+        with ExitStack() as ours, ExitStack() as theirs:
+            pipes = [_pipe(theirs, ours), _pipe(theirs, ours), _pipe(ours, theirs)]
+            (out_r, out_w), (err_r, err_w), (ready_r, ready_w) = pipes
+            try:
+                pid = _spawn(uri, container, namespace, (out_r, err_r, ready_w))
+            except OSError as error:
+                raise InvalidArgument(f"log program {urlsplit(uri).path}: {reason(error)}") from error
+            theirs.close()
+            await _wait_ready(uri, pid, ready_r)
             os.close(ready_r)
-        return self
+            ours.pop_all()
+        return cls(pid, out_w, err_w, _start_time(pid))
 
-    async def _wait_ready(self, uri: str) -> None:
-        with anyio.move_on_after(PATIENCE):
-            await anyio.wait_readable(self._ready)  # its end: fd 5 was closed, by the program or by its death
-            if not await self._has_died():
-                return
-            raise InvalidArgument(f"log program {urlsplit(uri).path} ended before it was ready")
-        raise InvalidArgument(f"log program {urlsplit(uri).path} was not ready after {PATIENCE} s")
-
-    async def close(self, patience: float = PATIENCE) -> None:
+    async def close(self) -> None:
         """Wait for its end (it reads EOF once the app has gone), then insist."""
-        with anyio.move_on_after(patience):
-            await anyio.wait_readable(self._pidfd)
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        self._reap()
+        closed, self._closed = self._closed, True
+        if closed:
+            return
+        if self._is_child:
+            await children.end(self.identity[0], patience=PATIENCE)
+        else:
+            await children.end_other(*self.identity, patience=PATIENCE)
 
-    async def _has_died(self) -> bool:
-        """Returns whether it was its death that closed fd 5: the kernel tells of that a moment after closing the
-        files."""
-        with anyio.move_on_after(_MOMENT):
-            await anyio.wait_readable(self._pidfd)
-            return True
-        return False
 
-    def _reap(self) -> None:
-        with suppress(ChildProcessError):  # an earlier supervisor's child
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-        os.close(self._pidfd)
+def _start_time(pid: int) -> int:
+    """0: it has ended, or there is no descriptor left to read it with; then no later supervisor will wait for it."""
+    try:
+        return start_time(pid)
+    except OSError:
+        return 0
+
+
+def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """The two ends, owned by one each."""
+    ends = os.pipe()
+    for fd, owner in zip(ends, (reader, writer), strict=True):
+        owner.callback(os.close, fd)
+    return ends
+
+
+async def _wait_ready(uri: str, pid: int, ready: int) -> None:
+    """:raises InvalidArgument: it does not become ready; it has ended"""
+    try:
+        with anyio.fail_after(PATIENCE):
+            await anyio.wait_readable(ready)  # its end: fd 5 was closed, by the program or by its death
+    except TimeoutError:
+        await children.end(pid)
+        raise InvalidArgument(f"log program {urlsplit(uri).path} was not ready after {PATIENCE} s") from None
+    except BaseException:
+        await children.end(pid)
+        raise
+    if await children.has_ended(pid, _MOMENT):
+        raise InvalidArgument(f"log program {urlsplit(uri).path} ended before it was ready")
 
 
 def _spawn(uri: str, container: str, namespace: str, fds: tuple[int, int, int]) -> int:
     program, query = urlsplit(uri).path, parse_qsl(urlsplit(uri).query, keep_blank_values=True)
     arguments = [program, *(word for pair in query for word in pair if word)]
     # Clear of 3…5 first: a dup2 there must not overwrite one still to be passed.
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]
-    try:
+    with ExitStack() as stack:
+        high = []
+        for fd in fds:
+            high.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64))
+            stack.callback(os.close, high[-1])
         return os.posix_spawn(
             program,
             arguments,
@@ -119,6 +114,3 @@ def _spawn(uri: str, container: str, namespace: str, fds: tuple[int, int, int]) 
                 *((os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(high, 3)),
             ],
         )
-    finally:
-        for fd in high:
-            os.close(fd)

@@ -4,28 +4,39 @@ Which they are is the one difference: streams, cgroup, states, signals, exits an
 processes are followed by the fork server like workers (``shimd/worker/native.py``).
 """
 
+import errno
 import json
 import os
 import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
-from anyio import to_thread
 from anyio.abc import UNIXSocketStream
 
 from shimd import oci, paths
 from shimd.cgroup.paths import is_systemd
-from shimd.errors import Internal, InvalidArgument
+from shimd.errors import Internal, InvalidArgument, ResourceExhausted, Unavailable, from_os
 from shimd.linux import libc
+from shimd.log import logger
 from shimd.protocol.plans import NativeCommand
+from shimd.supervisor import children
 from shimd.supervisor.task.context import Context
 from shimd.supervisor.task.options import Options
 from shimd.supervisor.task.process import Process
+from shimd.supervisor.threads import in_thread
 from shimd.supervisor.workers.fork_client import ForkClient, Worker
+
+_log = logger(__name__)
+#: Seconds that the runtime may take, hooks included, unless SHIMD_RUNC_SECONDS says otherwise; and for a delete, less
+#: than its caller may take.
+_LIMIT, _DELETE_LIMIT = 120.0, 30.0
+#: Seconds for a terminal that the runtime has made to arrive.
+_TERMINAL = 10.0
 
 
 class Native:
@@ -71,14 +82,23 @@ class Native:
         :param forget: whether the runtime is asked to, which runs poststop hooks; else the launcher does both
         """
         if forget:
-            with suppress(OSError):  # a container must be deletable, even if its runtime is gone from the node
+            try:
                 await self._forget_any()
-        await to_thread.run_sync(_unmount_all, self._rootfs)
+            except OSError as error:  # a container must be deletable, even if its runtime is gone from the node
+                if isinstance(from_os(error), ResourceExhausted):
+                    raise
+                _log.error("container %s: its runtime cannot be asked to forget it: %s", self._id, from_os(error))
+        await in_thread(partial(_unmount_all, self._rootfs), f"unmounting {self._rootfs}", shared=True)
 
     async def _forget_any(self) -> None:
         """A container of that name, perhaps of a daemon that died over it."""
-        if self.state.exists():
-            await anyio.run_process([*self._command, "delete", "--force", self._id], check=False, env=_environment())
+        if not self.state.exists():
+            return
+        try:
+            await children.run([*self._command, "delete", "--force", self._id], _environment(), _DELETE_LIMIT)
+        except Unavailable as error:  # its processes are gone, its cgroup and its mounts are our affair
+            _log.error("container %s: %s; what it keeps is removed without it", self._id, error)
+            shutil.rmtree(self.state, ignore_errors=True)
 
     async def _make(self, process: Process, rootfs: list[oci.RootfsMount], *arguments: str) -> Worker:
         with TemporaryDirectory(prefix="shimd-runc-") as name:
@@ -96,8 +116,7 @@ class Native:
         forks = await self._context.forks()
         worker = await forks.spawn(self._key(f"{self._id}/{process.name}/runtime"), plan, process.stdio.fds)
         try:
-            await worker.becomes_another()
-            await worker.exited.wait()
+            await _within_limit(worker, plan)
             if worker.status != 0:
                 raise _failure(scratch)
         finally:
@@ -115,9 +134,25 @@ class Native:
         return [program, "--log", str(scratch / "log"), "--log-format", "json", *options]
 
     async def _run(self, scratch: Path, *arguments: str) -> None:
-        done = await anyio.run_process([*self._with_log(scratch), *arguments], check=False, env=_environment())
-        if done.returncode != 0:
+        if await children.run([*self._with_log(scratch), *arguments], _environment(), _limit()) != 0:
             raise _failure(scratch)
+
+
+async def _within_limit(worker: Worker, plan: NativeCommand) -> None:
+    """Wait until a runtime has ended.
+
+    :raises Unavailable: it takes too long
+    """
+    try:
+        with anyio.fail_after(_limit()):
+            await worker.becomes_another()
+            await worker.exited.wait()
+    except TimeoutError:
+        raise Unavailable(f"{plan.command[0]} has not ended within {_limit():g} s, and was killed") from None
+
+
+def _limit() -> float:
+    return float(os.environ.get("SHIMD_RUNC_SECONDS") or _LIMIT)
 
 
 def _environment() -> dict[str, str]:
@@ -145,10 +180,16 @@ async def _console(process: Process, scratch: Path) -> AsyncIterator[list[str]]:
     path = scratch / "console.sock"
     async with await anyio.create_unix_listener(path) as listener:
         yield ["--console-socket", str(path)]
-        async with await listener.accept() as stream:
-            assert isinstance(stream, UNIXSocketStream)
-            _name, fds = await stream.receive_fds(4096, 1)
-            process.stdio.attach(int(fds[0]))
+        try:
+            with anyio.fail_after(_TERMINAL):
+                async with await listener.accept() as stream:
+                    assert isinstance(stream, UNIXSocketStream)
+                    _name, fds = await stream.receive_fds(4096, 1)
+        except TimeoutError:
+            raise Unavailable("the native runtime has sent no terminal") from None
+        if not fds:  # the kernel had no descriptor for us
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        process.stdio.attach(int(fds[0]))
 
 
 def _unmount_all(path: str) -> None:

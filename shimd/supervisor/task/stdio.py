@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from shimd.errors import FailedPrecondition, InvalidArgument, reason
+from shimd.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, from_os
 from shimd.supervisor.task.logger import Logger
 from shimd.supervisor.workers.jailers import Tasks
 
@@ -244,7 +244,8 @@ def _naming(stream: str, name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InvalidArgument(f"{stream} {name}: {reason(error)}") from error
+        told = from_os(OSError(error.errno, error.strerror, f"{stream} {name}"))
+        raise told if isinstance(told, ResourceExhausted) else InvalidArgument(str(told)) from error
 
 
 class Console:

@@ -19,6 +19,7 @@ from shimd.protocol.jailer import Finish, Finished, Made, Make, decode_reply
 from shimd.protocol.packets import message_file, receive, send
 from shimd.protocol.plans import JailPlan
 from shimd.protocol.worker import Error
+from shimd.supervisor import children
 from shimd.supervisor.workers.fork_client import environment
 
 #: At work at a time; more would only wait for processors.
@@ -134,8 +135,12 @@ class Jailers:
         """
         while True:
             jailer = await self._take()
-            if _ask_for(jailer, plan, terminal):
-                break
+            try:
+                if _ask_for(jailer, plan, terminal):
+                    break
+            except BaseException:  # it has not been asked: no descriptor for the plan, say
+                self._free(jailer)
+                raise
             self.end(jailer)  # it was killed when it was idle
         try:
             await during()
@@ -250,14 +255,4 @@ def _start() -> _Jailer:
 
 async def _reap(pid: int) -> None:
     """It may take its time, if a file system holds it."""
-    pidfd = os.pidfd_open(pid)
-    try:
-        await anyio.wait_readable(pidfd)
-        _bury(pidfd)
-    finally:
-        os.close(pidfd)
-
-
-def _bury(pidfd: int) -> None:
-    with suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    await children.ended(pid)

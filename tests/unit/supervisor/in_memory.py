@@ -503,12 +503,12 @@ def fails() -> None:
 
 def cancelling(caller: anyio.CancelScope) -> Callable[[], None]:
     """Cancels whoever is in that scope, in whatever thread it is called."""
-    loop = threading.get_ident()
+    loop, token = threading.get_ident(), anyio.lowlevel.current_token()
 
     def cancel() -> None:
         if threading.get_ident() == loop:
             caller.cancel()
         else:
-            anyio.from_thread.run_sync(caller.cancel)
+            anyio.from_thread.run_sync(caller.cancel, token=token)
 
     return cancel

@@ -1,5 +1,6 @@
 """The module cache: compiled once, published whole, bounded."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -267,6 +268,34 @@ async def test_a_full_disk(small: Path, wasm: int) -> None:
     with pytest.raises(ResourceExhausted, match="no space left"):
         await Cache(small, 1 << 30).artifact("engine", "1", await source("app.wasm", wasm), counted([], size=1 << 20))
     assert list(small.glob("*/*/*")) == []
+
+
+def remount(directory: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", directory], check=True)
+
+
+async def test_a_read_only_disk_has_what_is_there(small: Path, wasm: int) -> None:
+    cache, calls = Cache(small, 1 << 30), list[Path]()
+    there = await source("app.wasm", wasm)
+    artifact = await cache.artifact("engine", "1", there, counted(calls))
+    remount(small, "ro")
+    assert await cache.artifact("engine", "1", there, counted(calls)) == artifact
+    assert len(calls) == 1
+    with pytest.raises(ShimdError, match=f"^{small}/engine/2: read-only file system"):
+        await cache.artifact("engine", "2", there, counted(calls))
+    remount(small, "rw")
+    await cache.artifact("engine", "2", there, counted(calls))
+
+
+async def test_what_cannot_be_made_room_for_is_there_nevertheless(
+    cache: Cache, wasm: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(cache, "prune", fails)
+    assert (await cache.artifact("engine", "1", await source("app.wasm", wasm), counted([]))).is_file()
+    assert "the module cache may be too large: [Errno 24]" in caplog.text
 
 
 async def test_discarded_entries_are_made_again(cache: Cache, wasm: int) -> None:

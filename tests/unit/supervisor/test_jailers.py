@@ -17,6 +17,7 @@ from shimd.protocol.plans import NewJail
 from shimd.supervisor.background import Background
 from shimd.supervisor.workers import jailers as module
 from shimd.supervisor.workers.jailers import Jailers
+from tests.unit.short import no_descriptors
 from tests.unit.supervisor.hung import hung_file
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -229,3 +230,19 @@ async def test_others_go_on_without_one_that_hangs(
         (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
         tasks.cancel_scope.cancel()  # the client gives up: nobody knows what that jailer is at
     assert jailer not in jailers.pids
+
+
+@pytest.mark.parametrize("left", range(8))
+async def test_few_descriptors_are_an_error_and_the_next_jail_is_made(
+    jailers: Jailers, tmp_path: Path, left: int
+) -> None:
+    with await jailers.make(plan(tmp_path)):
+        pass
+    before = set(os.listdir("/proc/self/fd"))
+    with no_descriptors(left), suppress(OSError, ShimdError), await jailers.make(plan(tmp_path)):
+        pass
+    for _ in range(4):  # more than may be at work at a time
+        with await jailers.make(plan(tmp_path)):
+            pass
+    assert len(jailers.pids) == 1
+    assert len(os.listdir("/proc/self/fd")) <= len(before)

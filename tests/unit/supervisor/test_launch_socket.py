@@ -10,6 +10,7 @@ from shimd.engines.registry import engine_names
 from shimd.supervisor.launch_socket import LaunchServer
 from shimd.supervisor.sockets import unix_listener
 from shimd.supervisor.supervisor import Supervisor
+from tests.unit.short import no_descriptors
 
 pytestmark = pytest.mark.anyio
 INSTALLED = ", ".join(engine_names())
@@ -99,3 +100,21 @@ async def test_one_that_hangs_up_stops_no_other(socket: Path) -> None:
             await stream.send(b"start\0was")
     async with await anyio.connect_unix(socket):  # and one that says nothing
         assert (await ask(socket, "start", "wasmtime", "n", "", "", "i", "b")).startswith("ok ")
+
+
+async def test_an_endpoint_that_cannot_listen_is_one_error(socket: Path, tmp_path: Path) -> None:
+    """Of who asked for it. The daemon goes on, and serves it when it can."""
+    (tmp_path / "s").write_text("no directory")
+    words = ("start", "wasmtime", "space", "/ttrpc", "/grpc", "one", "/bundle")
+    assert await ask(socket, *words) == f"error {tmp_path}/s: file exists"
+    (tmp_path / "s").unlink()
+    assert (await ask(socket, *words)).startswith("ok unix://")
+
+
+async def test_few_descriptors_are_kept_for_those_that_run(socket: Path) -> None:
+    words = ("start", "wasmtime", "space", "/ttrpc", "/grpc", "one", "/bundle")
+    assert (await ask(socket, *words)).startswith("ok ")
+    with no_descriptors(left=4):
+        said = await ask(socket, *words)
+    assert said.startswith("error nearly all of the ") and "LimitNOFILE=" in said
+    assert (await ask(socket, *words)).startswith("ok ")

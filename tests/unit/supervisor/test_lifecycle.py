@@ -1,5 +1,6 @@
 """Containers from Create to Delete, in memory: each step from each state, and failures and cancellations everywhere."""
 
+import errno
 import json
 import os
 import signal
@@ -25,6 +26,8 @@ from shimd.errors import (
     Unimplemented,
 )
 from shimd.protocol.worker import Error, Ready
+from shimd.supervisor import children
+from shimd.supervisor.task import native as native_module
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
@@ -408,18 +411,19 @@ async def test_a_thaw_that_fails_leaves_it_paused_and_the_next_one_works(tasks: 
     await tasks.end()
 
 
-async def test_a_kill_thaws_whatever_was_tried_before(tasks: Tasks) -> None:
+async def test_a_kill_thaws_whatever_was_tried_before(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
     await paused(tasks)
     tasks.cgroup.fails.add("thaw")
     with pytest.raises(OSError, match="Input/output error"):
         await tasks.resume()
-    with pytest.raises(OSError, match="Input/output error"):
-        await tasks.kill()
+    worker = tasks.container.init.worker
+    assert worker is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "signal", lambda _number: None)  # what is frozen does not die of it
+        with pytest.raises(OSError, match="Input/output error"):
+            await tasks.kill()
     tasks.cgroup.fails.clear()
-    with anyio.move_on_after(0.2):
-        await tasks.wait()
-    if tasks.container.init.state is not State.STOPPED:
-        await tasks.kill()
+    await tasks.kill()
     await tasks.wait()
     assert not tasks.cgroup.frozen
     await tasks.end()
@@ -439,8 +443,10 @@ async def test_who_is_killed_while_it_is_frozen_is_not_paused(tasks: Tasks) -> N
     await started(tasks)
     freeze = tasks.cgroup.freeze
 
+    token = anyio.lowlevel.current_token()
+
     def kill_then_freeze() -> None:
-        anyio.from_thread.run(tasks.kill)
+        anyio.from_thread.run(tasks.kill, token=token)
         freeze()
 
     tasks.cgroup.freeze = kill_then_freeze  # type: ignore[method-assign]
@@ -594,6 +600,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -e fails.$command ] && { echo '{"level":"error","msg":"no luck with '$id'"}' >"$log"; exit 1; }
+[ -e hangs.$command ] && exec sleep 600
 case $command in
     create|exec) sleep 600 >/dev/null 2>&1 </dev/null & echo $! >"$pidfile";;
 esac
@@ -652,6 +659,53 @@ async def test_what_its_runtime_refuses_is_said_in_its_words(native: Tasks, bund
     await act(native)
     await native.end()
     assert native.daemon.fork_server.followed == []
+
+
+@pytest.mark.parametrize("command", ["create", "start", "exec"])
+async def test_a_runtime_that_hangs_is_killed(
+    native: Tasks, bundle: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, act, _state, _events = LEGAL["start exec" if command == "exec" else command]
+    await before(native)
+    (bundle / f"hangs.{command}").touch()
+    with monkeypatch.context() as patched:
+        patched.setenv("SHIMD_RUNC_SECONDS", "0.3")
+        with pytest.raises(Unavailable, match=r"container app: .*has not ended within 0\.3 s, and was killed"):
+            await act(native)
+    (bundle / f"hangs.{command}").unlink()
+    await act(native)
+    await native.end()
+    assert native.daemon.fork_server.followed == []
+
+
+async def test_a_runtime_that_hangs_keeps_no_container_from_being_deleted(
+    native: Tasks, bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native_module, "_DELETE_LIMIT", 0.3)
+    await started(native)
+    state = bundle / "run/native/default/app"
+    state.mkdir(parents=True)
+    (bundle / "hangs.delete").touch()
+    await native.end()
+    assert "delete --force app has not ended within 0.3 s, and was killed; what it keeps is removed" in caplog.text
+    assert not state.exists()
+
+
+async def test_a_runtime_that_cannot_be_started_for_now_keeps_its_container(
+    native: Tasks, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it knows would be left on the node."""
+    await started(native)
+    (bundle / "run/native/default/app").mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(children, "run", fails_for_want_of_processes)
+        with pytest.raises(OSError, match="Resource temporarily unavailable"):
+            await native.end()
+    await native.end()
+
+
+async def fails_for_want_of_processes(*_arguments: object) -> int:
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 async def test_a_runtime_that_is_not_there(native: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.abc
 import pytest
+from betterproto2 import Message
 from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.const import Status
@@ -22,6 +23,7 @@ from shimd.api.containerd.events import TaskCreate, TaskExit, TaskStart
 from shimd.api.containerd.types import Mount
 from shimd.api.shimd.status import v1 as api
 from shimd.log import logger
+from shimd.protocol.journal import EndpointRecord
 from shimd.status_client import streamed
 from shimd.supervisor.endpoint import Endpoint
 from shimd.supervisor.modules.compilations import Compilation, Waiter
@@ -84,6 +86,10 @@ def container(endpoint: Endpoint, id: str, **annotations: str) -> Container:
     return made
 
 
+def publish(endpoint: Endpoint, event: Message) -> None:
+    endpoint._parts.bus.publish(endpoint.events_address, endpoint.namespace, event)
+
+
 def exited(process: Process, code: int) -> None:
     process.advance(Step.EXIT)
     process.exit = Exit(code, 1_700_000_000_500_000_000)
@@ -125,13 +131,13 @@ async def test_counts_endpoints_queues_compilations_and_cache(
     supervisor: Supervisor, stub: api.StatusStub, tmp_path: Path
 ) -> None:
     address = f"{tmp_path}/nobody.sock"
-    first = await supervisor.endpoint("wasmtime", "ns1", address, "grpc-address")
-    second = await supervisor.endpoint("wasmer", "ns2", "", "")
+    first = await supervisor.endpoint(EndpointRecord("wasmtime", "ns1", address, "grpc-address"))
+    second = await supervisor.endpoint(EndpointRecord("wasmer", "ns2", "", ""))
     container(first, "created")
     container(first, "running").init.advance(Step.START)
     exited(container(second, "stopped").init, 1)
     for _ in range(3):
-        first.publish(TaskStart(container_id="running", pid=1))
+        publish(first, TaskStart(container_id="running", pid=1))
     compilations = supervisor.modules.compilations
     compilations.all.append(Compilation("big.wasm", "wasmtime", 7, "abc", "first"))
     entry = tmp_path / "cache" / "wasmtime" / "v1" / "abc"
@@ -180,7 +186,7 @@ async def test_who_waits_for_a_compilation_is_being_created(supervisor: Supervis
 
 
 async def test_tasks_with_their_processes(supervisor: Supervisor, stub: api.StatusStub) -> None:
-    endpoint = await supervisor.endpoint("wasmtime", "ns1", "", "")
+    endpoint = await supervisor.endpoint(EndpointRecord("wasmtime", "ns1", "", ""))
     made = container(endpoint, "web")
     made.init.advance(Step.START)
     made.execs["sh"] = Process.added("sh", {"args": ["/sh.wasm"], "cwd": "/"}, Streams(terminal=True))
@@ -200,7 +206,7 @@ async def test_tasks_with_their_processes(supervisor: Supervisor, stub: api.Stat
 
 
 async def test_tasks_of_a_pod(supervisor: Supervisor, stub: api.StatusStub) -> None:
-    endpoint = await supervisor.endpoint("wasmtime", "k8s.io", "", "")
+    endpoint = await supervisor.endpoint(EndpointRecord("wasmtime", "k8s.io", "", ""))
     container(
         endpoint,
         "abc",
@@ -219,7 +225,7 @@ async def test_tasks_are_found_by_namespace_and_by_the_beginning_of_the_id(
     supervisor: Supervisor, stub: api.StatusStub
 ) -> None:
     for namespace in ("ns1", "ns2"):
-        endpoint = await supervisor.endpoint("wasmtime", namespace, "", "")
+        endpoint = await supervisor.endpoint(EndpointRecord("wasmtime", namespace, "", ""))
         for id in ("web", "worker"):
             container(endpoint, id)
 
@@ -235,23 +241,23 @@ async def test_tasks_are_found_by_namespace_and_by_the_beginning_of_the_id(
 
 
 async def test_events_kept_and_to_come(supervisor: Supervisor, stub: api.StatusStub) -> None:
-    endpoint = await supervisor.endpoint("wasmtime", "ns1", "", "")
-    endpoint.publish(TaskCreate(container_id="a", pid=7, rootfs=[Mount(type="overlay", options=["x" * 10000])]))
+    endpoint = await supervisor.endpoint(EndpointRecord("wasmtime", "ns1", "", ""))
+    publish(endpoint, TaskCreate(container_id="a", pid=7, rootfs=[Mount(type="overlay", options=["x" * 10000])]))
     request = api.EventsRequest(follow=True)
     async with streamed(stub.events(request)) as events:
         created = await anext(events)
         assert (created.namespace, created.topic, created.container_id, created.pid) == ("ns1", "/tasks/create", "a", 7)
         assert created.exit_status is None
-        endpoint.publish(TaskExit(container_id="a", id="a", pid=7, exit_status=0))
+        publish(endpoint, TaskExit(container_id="a", id="a", pid=7, exit_status=0))
         left = await anext(events)
         assert (left.topic, left.exec_id, left.exit_status, left.lost) == ("/tasks/exit", "", 0, 0)
 
 
 async def test_events_are_filtered(supervisor: Supervisor, stub: api.StatusStub) -> None:
     for namespace in ("ns1", "ns2"):
-        endpoint = await supervisor.endpoint("wasmtime", namespace, "", "")
+        endpoint = await supervisor.endpoint(EndpointRecord("wasmtime", namespace, "", ""))
         for id in ("a", "b"):
-            endpoint.publish(TaskStart(container_id=id, pid=1))
+            publish(endpoint, TaskStart(container_id=id, pid=1))
 
     async def found(**request: Any) -> list[str]:
         events = stub.events(api.EventsRequest(**request))
@@ -276,14 +282,14 @@ async def test_logs_of_one_container(supervisor: Supervisor, stub: api.StatusStu
 
 
 async def test_a_slow_caller_loses_events_and_harms_nobody(supervisor: Supervisor, stub: api.StatusStub) -> None:
-    endpoint = await supervisor.endpoint("wasmtime", "ns1", "", "")
+    endpoint = await supervisor.endpoint(EndpointRecord("wasmtime", "ns1", "", ""))
     narrow = Configuration(http2_connection_window_size=65535, http2_stream_window_size=65535)
     total, seen, lost = 20 * EVENTS, 0, 0
     async with calling(narrow) as slow, streamed(slow.events(api.EventsRequest(follow=True))) as events:
-        endpoint.publish(TaskStart(container_id="first", pid=1))
+        publish(endpoint, TaskStart(container_id="first", pid=1))
         assert (await anext(events)).container_id == "first"
         for number in range(total):  # as fast as the loop lets the service run, while the caller reads nothing
-            endpoint.publish(TaskStart(container_id="c" * 100, pid=number + 1))
+            publish(endpoint, TaskStart(container_id="c" * 100, pid=number + 1))
             if number % 64 == 0:
                 await anyio.lowlevel.checkpoint()
         assert (await stub.daemon()).pid == os.getpid()
@@ -301,8 +307,8 @@ async def test_callers_that_vanish_free_their_place(supervisor: Supervisor) -> N
         events = await stack.enter_async_context(streamed(stub.events(api.EventsRequest(follow=True))))
         await anext(events)
 
-    endpoint = await supervisor.endpoint("wasmtime", "ns1", "", "")
-    endpoint.publish(TaskStart(container_id="a", pid=1))
+    endpoint = await supervisor.endpoint(EndpointRecord("wasmtime", "ns1", "", ""))
+    publish(endpoint, TaskStart(container_id="a", pid=1))
     async with AsyncExitStack() as stack:
         for _ in range(MAX_STREAMS):
             await follow(stack)
@@ -340,8 +346,8 @@ async def test_callers_that_follow_do_not_hold_up_the_end(directories: None) -> 
             async with anyio.create_task_group() as tasks:
                 supervisor = Supervisor(tasks, tasks)
                 await tasks.start(StatusServer(supervisor).serve)
-                endpoint = await supervisor.endpoint("wasmtime", "ns1", "", "")
-                endpoint.publish(TaskStart(container_id="a", pid=1))
+                endpoint = await supervisor.endpoint(EndpointRecord("wasmtime", "ns1", "", ""))
+                publish(endpoint, TaskStart(container_id="a", pid=1))
                 await anext(events)
                 tasks.cancel_scope.cancel()
         assert not supervisor.bus.subscribers

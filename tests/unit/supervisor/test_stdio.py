@@ -14,9 +14,11 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 
-from shimd.errors import FailedPrecondition, InvalidArgument
+from shimd.errors import FailedPrecondition, InvalidArgument, ShimdError
+from shimd.supervisor.task import logger as logger_module
 from shimd.supervisor.task import stdio as stdio_module
 from shimd.supervisor.task.stdio import Kept, Stdio, Streams
+from tests.unit.short import no_descriptors
 
 pytestmark = pytest.mark.anyio
 
@@ -238,3 +240,48 @@ async def test_stdin_may_be_a_regular_file(tmp_path: Path) -> None:
     assert stat.S_ISREG(os.fstat(stdio.fds[0]).st_mode)
     assert os.read(stdio.fds[0], 100) == b"content"
     await stdio.close()
+
+
+async def test_a_log_program_that_never_reads_ends_with_its_app(
+    tmp_path: Path, tasks: anyio.abc.TaskGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipe is full, and the program sleeps: neither is anybody's reason to wait for ever."""
+    monkeypatch.setattr(logger_module, "PATIENCE", 0.5)
+    program = tmp_path / "logger"
+    program.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec 5>&-\nexec sleep 600\n")
+    program.chmod(0o755)
+    before = set(os.listdir("/proc/self/fd"))
+    stdio = await open_stdio(Streams(stdout=f"binary://{program}"))
+    os.set_blocking(stdio.fds[1], False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(stdio.fds[1], bytes(4096))
+    stdio.handed_over(tasks)
+    with anyio.fail_after(30):
+        await stdio.close()
+    await stdio.close()  # as a Delete does that is repeated
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+    assert set(os.listdir("/proc/self/fd")) == before, "descriptors leaked"
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("left", range(14))
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_few_descriptors_leave_nothing_open(tmp_path: Path, left: int, terminal: bool) -> None:
+    program = tmp_path / "logger"
+    program.write_text("#!/bin/sh\nexec 5>&-\nexec sleep 600\n")
+    program.chmod(0o755)
+    cases = [Streams(fifo(tmp_path, "in"), fifo(tmp_path, "out"), terminal=terminal)]
+    if not terminal:
+        cases.append(Streams(stdout=f"binary://{program}"))
+    readers = [os.open(path, os.O_RDONLY | os.O_NONBLOCK) for path in tmp_path.iterdir() if path.is_fifo()]
+    before = set(os.listdir("/proc/self/fd"))
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    others = children.read_text()
+    for streams in cases:
+        with no_descriptors(left), suppress(OSError, ShimdError):
+            await (await open_stdio(streams)).close()
+    assert set(os.listdir("/proc/self/fd")) == before, "descriptors leaked"
+    assert children.read_text() == others
+    for fd in readers:
+        os.close(fd)
