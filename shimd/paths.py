@@ -36,6 +36,16 @@ def status_socket() -> Path:
     return runtime_dir() / "status.sock"
 
 
+def keeper_socket() -> Path:
+    """SEQPACKET socket of the keeper, mode 0600."""
+    return runtime_dir() / "keeper.sock"
+
+
+def old_keeper_socket() -> Path:
+    """The keeper of another version, while a new one takes over what it has."""
+    return runtime_dir() / "keeper.old.sock"
+
+
 def fork_server_socket(engine: str, name: str) -> Path:
     """SEQPACKET socket of a fork server of one engine; several may run, of which one is current."""
     return runtime_dir() / f"fork-{engine}.{name}.sock"

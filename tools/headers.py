@@ -4,6 +4,7 @@ With ``--check``, as of ``make lint``, only sees whether they are what would be 
 """
 
 import sys
+from enum import IntEnum, IntFlag
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,7 +14,7 @@ from shimd.engine import EXIT_ENGINE, EXIT_TRAP  # noqa: E402 — after the path
 from shimd.engines import wasmtime_config  # noqa: E402
 from shimd.errors import Code  # noqa: E402
 from shimd.linux import fork  # noqa: E402
-from shimd.protocol import constants  # noqa: E402
+from shimd.protocol import constants, keeper  # noqa: E402
 from shimd.protocol.codec import encode  # noqa: E402
 from shimd.protocol.worker import Error, Held, Ready  # noqa: E402
 
@@ -41,6 +42,17 @@ def protocol() -> str:
     return "\n".join(lines) + "\n"
 
 
+def held() -> str:
+    """Of the keeper: what it exchanges with the supervisor."""
+    lines = [
+        f"enum {{ VERSION = {keeper.VERSION}, MAX_FDS = {constants.MAX_FDS}, LISTEN = {constants.LISTEN_FD} }};",
+        f"enum {{ MAX_NAME = {keeper.MAX_NAME}, MAX_EXITS = {keeper.MAX_EXITS}, MAX_COMMAND = {keeper.MAX_COMMAND} }};",
+        _enum("", keeper.Kind),
+        f"enum {{ RESTARTS = {keeper.RESTARTS}, REMOVES = {keeper.REMOVES} }};",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def engine() -> str:
     """Of engines' parts in C."""
     settings = [f"    SETTING({name}, {str(value).lower()})" for name, value in wasmtime_config.SETTINGS.items()]
@@ -52,7 +64,7 @@ def engine() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _enum(prefix: str, table: type[constants.Birth] | type[constants.SpecialCall] | type[constants.Policy]) -> str:
+def _enum(prefix: str, table: type[IntEnum] | type[IntFlag]) -> str:
     return f"enum {{ {', '.join(f'{prefix}{one.name} = {one.value}' for one in table)} }};"
 
 
@@ -61,7 +73,11 @@ def _text(data: bytes) -> str:
     return f'"{quoted}"'
 
 
-HEADERS = {"shimd/zygote/protocol.h": protocol, "shimd/engines/constants.h": engine}
+HEADERS = {
+    "shimd/zygote/protocol.h": protocol,
+    "shimd/keeper/protocol.h": held,
+    "shimd/engines/constants.h": engine,
+}
 
 
 def main() -> int:

@@ -20,12 +20,13 @@ _LONGEST = 120
 HARDENED = ("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3")
 LINKED = ("-Wl,-z,relro", "-Wl,-z,now")
 _HERE = Path(__file__).parent
+_KEEPER = "../keeper/keeper.c"
 _CFLAGS = ("-std=gnu99", "-O2", "-Wall", "-Wextra", "-s", *HARDENED, *LINKED)
 
 
 def build(directory: Path, version: str, kind: str | None = None, engines: Iterable[str] = ENGINES) -> None:
     """Put ``shimd-launcher`` and a ``containerd-shim-ENGINE-v1`` for each engine into a directory; and ``shimd-pause``
-    with C.
+    and ``shimd-keeper`` with C.
 
     :param kind: ``c`` or ``python``; by default what :func:`default_kind` says
     :raises OSError: no C compiler works, and ``c`` was asked for
@@ -39,7 +40,8 @@ def build(directory: Path, version: str, kind: str | None = None, engines: Itera
         program = directory / shim_names(next(iter(engines)))[0]
         compile_c(program, version)
         with suppress(OSError):  # no static C library: pods do without (worker/pause.py)
-            _compile_pause(directory / "shimd-pause")
+            _compile_static(directory / "shimd-pause", "../worker/pause.c")
+        compile_keeper(directory / "shimd-keeper")
     for name in (name for engine in engines for name in shim_names(engine)):
         target = directory / name
         if target != program:
@@ -77,11 +79,22 @@ def compile_c(program: Path, version: str, extra: Iterable[str] = ()) -> None:
         _run([str(program), "-v"])
 
 
-def _compile_pause(program: Path) -> None:
+def compile_keeper(program: Path) -> None:
+    """Compile ``keeper.c``, statically where that works: what is mapped is its own.
+
+    :raises OSError: with the compiler's reason
+    """
     try:
-        _compile(program, "../worker/pause.c", "-fPIE", "-static-pie")
+        _compile_static(program, _KEEPER)
+    except OSError:
+        _compile(program, _KEEPER, "-fPIE", "-pie")
+
+
+def _compile_static(program: Path, source: str) -> None:
+    try:
+        _compile(program, source, "-fPIE", "-static-pie")
     except OSError:  # a C library without rcrt1.o
-        _compile(program, "../worker/pause.c", "-static")
+        _compile(program, source, "-static")
 
 
 def _compile(program: Path, source: str, *options: str) -> None:
