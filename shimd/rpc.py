@@ -10,9 +10,9 @@
 
 An alias is another name of the same service whose messages are the same on the wire, as those of Task v2 and v3 are.
 
-Both ways an implementation raises :class:`~shimd.errors.ShimdError` to answer with an error, and asks
-:func:`namespace` for the caller's containerd namespace. What else it raises is a bug: it is logged with its traceback,
-and the caller gets ``INTERNAL``.
+Both ways an implementation raises :class:`~shimd.errors.ShimdError` to answer with an error, and asks :func:`namespace`
+for the caller's containerd namespace, and :func:`replayed` whether the request is an old one. What else it raises is a
+bug: it is logged with its traceback, and the caller gets ``INTERNAL``.
 """
 
 import logging
@@ -37,6 +37,7 @@ TTRPC_NAMESPACE = "containerd-namespace-ttrpc"
 GRPC_NAMESPACE = "containerd-namespace"
 
 _namespace: ContextVar[str | None] = ContextVar("namespace", default=None)
+_replayed: ContextVar[bool] = ContextVar("replayed", default=False)
 
 
 class Implementation(Protocol):
@@ -48,6 +49,11 @@ class Implementation(Protocol):
 def namespace() -> str | None:
     """The containerd namespace that the caller of the current request named, if it did."""
     return _namespace.get()
+
+
+def replayed() -> bool:
+    """Returns whether an earlier supervisor had the current request, and may have done all of it but answer."""
+    return _replayed.get()
 
 
 def status_of(error: Exception, route: str) -> tuple[int, str]:
@@ -116,6 +122,7 @@ class _UnaryStream:
 def _ttrpc_handler(route: str, func: Callable[[Any], Awaitable[None]]) -> Callable[[Call, Any], Awaitable[Any]]:
     async def handle(call: Call, request: Any) -> Any:
         _namespace.set(call.get(TTRPC_NAMESPACE))  # the call has a task, and so a context, of its own
+        _replayed.set(call.replayed)
         stream = _UnaryStream(request)
         try:
             await func(stream)

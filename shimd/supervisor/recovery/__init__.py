@@ -1,0 +1,1 @@
+"""What outlives the supervisor's process, and how its successor takes it over."""
