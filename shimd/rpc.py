@@ -10,9 +10,10 @@
 
 An alias is another name of the same service whose messages are the same on the wire, as those of Task v2 and v3 are.
 
-Both ways an implementation raises :class:`~shimd.errors.ShimdError` to answer with an error, and asks
-:func:`namespace` for the caller's containerd namespace. An ``OSError`` is told in one sentence (``errors.plain``). What
-else it raises is a bug: it is logged with its traceback, and the caller gets ``INTERNAL``.
+Both ways an implementation raises :class:`~shimd.errors.ShimdError` to answer with an error, and asks :func:`namespace`
+for the caller's containerd namespace, and :func:`replayed` whether the request is an old one. An ``OSError`` is told in
+one sentence (``errors.plain``). What else it raises is a bug: it is logged with its traceback, and the caller gets
+``INTERNAL``.
 """
 
 import logging
@@ -52,7 +53,7 @@ def namespace() -> str | None:
 
 
 def replayed() -> bool:
-    """Returns whether an earlier process had begun to serve the current request, and did not live to answer it."""
+    """Returns whether an earlier supervisor had the current request, and may have done all of it but answer."""
     return _replayed.get()
 
 
@@ -124,6 +125,7 @@ class _UnaryStream:
 def _ttrpc_handler(route: str, func: Callable[[Any], Awaitable[None]]) -> Callable[[Call, Any], Awaitable[Any]]:
     async def handle(call: Call, request: Any) -> Any:
         _namespace.set(call.get(TTRPC_NAMESPACE))  # the call has a task, and so a context, of its own
+        _replayed.set(call.replayed)
         stream = _UnaryStream(request)
         try:
             await func(stream)

@@ -11,6 +11,7 @@ from shimd.linux import limits
 from shimd.log import logger
 from shimd.protocol.journal import EndpointRecord
 from shimd.supervisor.supervisor import Supervisor
+from shimd.ttrpc.accept import accept_all
 
 _log = logger(__name__)
 #: Largest request, bytes, and the seconds in which it must arrive.
@@ -30,7 +31,8 @@ class LaunchServer:
 
     async def serve(self, listener: Listener[SocketStream]) -> None:
         """Answer launchers until cancelled."""
-        await listener.serve(self._handle)
+        async with anyio.create_task_group() as tasks:
+            await accept_all(listener, self._handle, tasks, "of launchers")
 
     async def _handle(self, stream: SocketStream) -> None:
         """One request, one reply; a connection that goes wrong must not take the daemon with it."""

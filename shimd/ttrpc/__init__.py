@@ -6,6 +6,7 @@ github.com/containerd/ttrpc, with which this package and its Go implementation a
 * :mod:`.server_connection`, :mod:`.client_connection` — the protocol without I/O: bytes in, events out; the states and
   their rules are in :mod:`._state`
 * :mod:`.server`, :mod:`.client` — above any anyio byte stream
+* :mod:`.log` — what a connection keeps for a process that takes it over
 * :mod:`.method` — handlers, and what they are told of the call
 * :mod:`.testing` — client and server joined in memory
 
@@ -26,6 +27,7 @@ from shimd.ttrpc.errors import (
     TtrpcError,
 )
 from shimd.ttrpc.limits import Limits
+from shimd.ttrpc.log import Log
 from shimd.ttrpc.method import Call, Method, Services
 from shimd.ttrpc.server import Server
 from shimd.ttrpc.session import Session
@@ -38,6 +40,7 @@ __all__ = [
     "ConnectionClosed",
     "Limits",
     "LocalProtocolError",
+    "Log",
     "MessageTooLarge",
     "Method",
     "ProtocolError",

@@ -88,11 +88,14 @@ class Link:
             while True:
                 await self._work.wait()
                 self._work = anyio.Event()
-                while self._chunks:
-                    await self._write()
+                await self._write_all()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             self.broken = True
             self._changed()
+
+    async def _write_all(self) -> None:
+        while self._chunks:
+            await self._write()
 
     async def _write(self) -> None:
         data = b"".join(self._chunks)

@@ -26,6 +26,8 @@ class Call:
     metadata: Metadata = ()
     deadline: float | None = None
     """The time at which the handler will be cancelled, on the clock of :func:`anyio.current_time`."""
+    replayed: bool = False
+    """Another process had the request before, and may have begun with it, or done all but answer."""
 
     def get(self, key: str) -> str | None:
         """The first value that the client sent for this key of metadata."""

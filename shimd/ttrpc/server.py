@@ -9,21 +9,14 @@
 Each call runs in a task of its own, many at a time on one connection.
 """
 
-import errno
-import logging
-
 import anyio
 from anyio.abc import ByteStream, Listener
 
+from shimd.ttrpc.accept import accept_all
 from shimd.ttrpc.limits import DEFAULT_LIMITS, Limits
+from shimd.ttrpc.log import Log
 from shimd.ttrpc.method import Services
 from shimd.ttrpc.session import Session
-
-_logger = logging.getLogger("shimd.ttrpc")
-
-#: What accept(2) says when the process or the machine is short of something; it passes.
-_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_RETRY_SECONDS = 0.1
 
 
 class Server:
@@ -42,12 +35,14 @@ class Server:
         Nothing that the peer does raises an exception."""
         await self.run(self.open(stream))
 
-    def open(self, stream: ByteStream, replay: bytes = b"") -> Session:
+    def open(self, stream: ByteStream, replay: bytes = b"", log: Log | None = None) -> Session:
         """The connection as an object, for who wants to :meth:`~Session.detach` it; :meth:`run` it next.
 
-        :param replay: what :meth:`~Session.detach` gave, if the socket comes from there
+        :param replay: what :meth:`~Session.detach` gave, if the socket comes from there. Unary requests in it begin
+            anew, with :attr:`Call.replayed <shimd.ttrpc.method.Call.replayed>`; streaming ones are refused
+        :param log: keeps the connection for a successor, and has what an earlier process left; for Unix sockets
         """
-        return Session(self._services, stream, self._limits, replay)
+        return Session(self._services, stream, self._limits, replay if log is None else log.replay, log)
 
     async def run(self, session: Session) -> None:
         """Serve a connection made by :meth:`open` to its end."""
@@ -69,20 +64,10 @@ class Server:
                 if self._stopping:
                     scope.cancel()
                 try:
-                    await self._accept(listener, connections)
+                    await accept_all(listener, self.serve_stream, connections, "of ttrpc")
                 finally:
                     self._accepting.remove(scope)
             await listener.aclose()
-
-    async def _accept(self, listener: Listener[ByteStream], connections: anyio.abc.TaskGroup) -> None:
-        while True:
-            try:
-                await listener.serve(self.serve_stream, connections)
-            except OSError as error:
-                if error.errno not in _SHORTAGES:
-                    raise
-                _logger.error("cannot accept connections for now: %s", error)
-                await anyio.sleep(_RETRY_SECONDS)
 
     async def shutdown(self, grace: float) -> None:
         """Accept no more connections and requests, let calls at work end for ``grace`` seconds, then cancel them.

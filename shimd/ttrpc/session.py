@@ -15,27 +15,35 @@ from anyio.abc import ByteStream, TaskGroup
 from shimd.ttrpc._call import RunningCall
 from shimd.ttrpc._inbox import Inbox
 from shimd.ttrpc._link import Link
+from shimd.ttrpc._logged_link import LoggedLink
 from shimd.ttrpc.codes import Code
 from shimd.ttrpc.envelope import Request
 from shimd.ttrpc.errors import LocalProtocolError, RemoteProtocolError, StatusError
 from shimd.ttrpc.events import DataReceived, NeedData, RequestReceived, ServerEvent, StreamRefused
 from shimd.ttrpc.limits import Limits
+from shimd.ttrpc.log import Log
 from shimd.ttrpc.method import Call, Method, Services
 from shimd.ttrpc.server_connection import ServerConnection
 
 _logger = logging.getLogger("shimd.ttrpc")
+#: What clients of streams are told then.
+_MOVES = "the connection moves to another process"
 
 
 class Session:
     """Made by :meth:`shimd.ttrpc.server.Server.open`; :meth:`run` it once."""
 
-    def __init__(self, services: Services, stream: ByteStream, limits: Limits, replay: bytes) -> None:
+    def __init__(
+        self, services: Services, stream: ByteStream, limits: Limits, replay: bytes, log: Log | None = None
+    ) -> None:
         self._services = services
         self._stream = stream
         self._limits = limits
         self._connection = ServerConnection()
         self._connection.receive_data(replay)
-        self._link = Link(stream, limits.write_buffer)
+        self._link = Link(stream, limits.write_buffer) if log is None else LoggedLink(stream, limits.write_buffer, log)
+        self._log = log
+        self._replaying = bool(replay)
         self._calls: dict[int, RunningCall] = {}
         self._call_ended: anyio.Event | None = None
         self._reading = anyio.CancelScope()
@@ -53,6 +61,10 @@ class Session:
                     group.start_soon(self._write)
                     await self._serve()
                     group.cancel_scope.cancel()
+            if (
+                self._log is not None and self._replay is None
+            ):  # else a successor goes on: of who cancels us, or detaches
+                self._log.ended()
         finally:
             if self._replay is None:
                 await anyio.aclose_forcefully(self._stream)
@@ -106,6 +118,7 @@ class Session:
             while True:
                 event = self._connection.next_event()
                 if isinstance(event, NeedData):
+                    self._replaying = False
                     self._connection.receive_data(await self._link.receive())
                 else:
                     await self._handle(event, calls)
@@ -136,7 +149,7 @@ class Session:
         method = self._find(event)
         await self._call_room()
         request = event.request
-        call = Call(request.service, request.method, request.metadata, _deadline(request))
+        call = Call(request.service, request.method, request.metadata, _deadline(request), self._replaying)
         inbox = self._inbox(event) if method.client_streaming else None
         running = self._calls[event.stream_id] = RunningCall(event.stream_id, method, call, request.payload, inbox)
         calls.start_soon(self._run, running)
@@ -149,6 +162,8 @@ class Session:
             raise StatusError(Code.UNIMPLEMENTED, f"service {request.service}")
         if (method := service.get(request.method)) is None:
             raise StatusError(Code.UNIMPLEMENTED, f"method {request.method}")
+        if self._replaying and not event.unary:
+            raise StatusError(Code.UNAVAILABLE, _MOVES)
         if method.server_streaming and event.unary:
             raise StatusError(Code.INVALID_ARGUMENT, f"method {request.method} streams, and the call is unary")
         return method
@@ -209,7 +224,7 @@ class Session:
     def _refuse_streams(self) -> None:
         """Before the connection moves: streams cannot."""
         for stream_id in self._connection.streaming():
-            refusal = self._connection.refuse(stream_id, Code.UNAVAILABLE, "the connection moves to another process")
+            refusal = self._connection.refuse(stream_id, Code.UNAVAILABLE, _MOVES)
             self._link.push(refusal.reply)
 
 

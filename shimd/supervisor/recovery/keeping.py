@@ -1,0 +1,54 @@
+"""What connections and events want of the keeper (``supervisor/recovery/keeper.py``)."""
+
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Keeping(Protocol):
+    """Descriptors by name, kept for a successor of ours."""
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        """Keep these descriptors under the name, in place of those that were. They stay ours, and open until
+        :meth:`drop`."""
+        ...
+
+    def drop(self, name: str) -> None: ...
+
+    def take(self, name: str) -> list[int] | None:
+        """Descriptors of an earlier supervisor's, ours to close; they stay kept."""
+        ...
+
+
+class NotKept:
+    """Nobody keeps anything: a supervisor's death is the end of its connections."""
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        pass
+
+    def drop(self, name: str) -> None:
+        pass
+
+    def take(self, name: str) -> list[int] | None:
+        return None
+
+
+class KeptInMemory:
+    """A keeper within the process, for tests: duplicates of what it is given."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, list[int]] = {}
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        duplicates = [os.dup(fd) for fd in fds]
+        self.drop(name)
+        self.kept[name] = duplicates
+
+    def drop(self, name: str) -> None:
+        for fd in self.kept.pop(name, []):
+            os.close(fd)
+
+    def take(self, name: str) -> list[int] | None:
+        if name not in self.kept:
+            return None
+        return [os.dup(fd) for fd in self.kept[name]]
