@@ -22,7 +22,7 @@ from shimd.cgroup import Cgroup
 from shimd.engines.registry import engine_layers
 from shimd.errors import ResourceExhausted, from_os
 from shimd.log import logger
-from shimd.protocol.journal import EndpointRecord, Published, TaskRecord
+from shimd.protocol.journal import EndpointRecord, Published, TaskRecord, name_of
 from shimd.protocol.plans import JailPlan
 from shimd.rpc import GrpcService, ttrpc_services
 from shimd.supervisor.background import Background
@@ -31,9 +31,10 @@ from shimd.supervisor.image.content import ContentStore, wasm_layer
 from shimd.supervisor.image.layers import ImageLayers
 from shimd.supervisor.modules.compilations import Waiter
 from shimd.supervisor.modules.modules import Modules
+from shimd.supervisor.recovery.connections import Connections
 from shimd.supervisor.recovery.journal import Journal
-from shimd.supervisor.recovery.keeper import Keeper
-from shimd.supervisor.sockets import unix_listener
+from shimd.supervisor.recovery.keeping import Keeping
+from shimd.supervisor.sockets import kept_listener
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.workers.fork_client import ForkClient
 from shimd.supervisor.workers.fork_servers import ForkServers
@@ -56,7 +57,7 @@ class Parts:
     modules: Modules
     bus: EventBus
     journal: Journal
-    keeper: Keeper
+    keeper: Keeping
     stopping: bool = False
     """Whether this process is about to end, and its tasks are the next one's."""
 
@@ -68,15 +69,18 @@ class Endpoint:
         self.record, self._parts = record, parts
         self.engine, self.namespace, self.tasks = record.engine, record.namespace, parts.tasks
         self.events_address, self.grpc_address = record.events_address, record.grpc_address
-        self._content = ContentStore(self.grpc_address, namespace)
-        self.path = paths.task_socket(engine, self.events_address, namespace)
+        self._content = ContentStore(self.grpc_address, self.namespace)
+        self.path = paths.task_socket(self.engine, self.events_address, self.namespace)
         self.service = TaskService(self)
+        server = Server(ttrpc_services(self.service, _ALIASES))
+        self.connections = Connections(server, parts.keeper, name_of(record))
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Serve containerd over ttrpc on ``path``, and who prefers gRPC on ``path`` with the suffix ``.grpc``."""
-        async with await unix_listener(self.path) as listener, self._serve_grpc():
+        name = f"listener:{name_of(self.record)}"
+        async with await kept_listener(name, self.path, self._parts.keeper) as listener, self._serve_grpc():
             task_status.started()
-            await Server(ttrpc_services(self.service, _ALIASES)).serve(listener)
+            await self.connections.serve(listener)
 
     @asynccontextmanager
     async def _serve_grpc(self) -> AsyncIterator[None]:

@@ -1,12 +1,14 @@
-"""Unix sockets that the daemon listens on: made with their mode, or handed over by systemd."""
+"""Unix sockets that the daemon listens on: made with their mode, kept for the next daemon, or handed over by systemd."""
 
+import os
 import socket
 from pathlib import Path
 
 import anyio
-from anyio.abc import Listener, SocketListener, SocketStream
+from anyio.abc import Listener, SocketAttribute, SocketListener, SocketStream
 
 from shimd.supervisor import notify
+from shimd.supervisor.recovery.keeping import Keeping
 
 #: As many as containerd may open while the loop is busy.
 _BACKLOG = 512
@@ -19,9 +21,31 @@ async def unix_listener(path: Path, mode: int = 0o600) -> Listener[SocketStream]
     return await anyio.create_unix_listener(path, mode=mode, backlog=_BACKLOG)
 
 
-async def inherited_or_new(name: str, path: Path) -> Listener[SocketStream]:
+async def kept_listener(name: str, path: Path, keeper: Keeping) -> Listener[SocketStream]:
+    """The listening socket of an earlier daemon, with all that came meanwhile, or a new one on ``path``; it is kept.
+
+    :param name: under which
+    """
+    kept = keeper.take(name) or []
+    if len(kept) == 1 and _leads_to(path, kept[0]):
+        keeper.keep(name, kept)
+        return await SocketListener.from_socket(socket.socket(fileno=kept[0]))
+    for fd in kept:
+        os.close(fd)
+    listener = await unix_listener(path)
+    keeper.keep(name, [listener.extra(SocketAttribute.raw_socket).fileno()])
+    return listener
+
+
+def _leads_to(path: Path, listener: int) -> bool:
+    """Whether who connects to a path comes to this socket: nobody has removed its file, or made another."""
+    with socket.socket(fileno=os.dup(listener)) as sock:
+        return path.is_socket() and sock.getsockname() == str(path)
+
+
+async def inherited_or_kept(name: str, path: Path, keeper: Keeping) -> Listener[SocketStream]:
     """The listening socket that systemd calls ``name`` (FileDescriptorName=), else our own on ``path``."""
     fd = notify.listen_fds().get(name)
     if fd is None:
-        return await unix_listener(path)
+        return await kept_listener(f"listener:{name}", path, keeper)
     return await SocketListener.from_socket(socket.socket(fileno=fd))

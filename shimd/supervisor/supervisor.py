@@ -11,7 +11,7 @@ from shimd.supervisor.endpoint import Endpoint, Parts
 from shimd.supervisor.events import EventBus
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.recovery.journal import Journal
-from shimd.supervisor.recovery.keeper import Keeper
+from shimd.supervisor.recovery.keeping import Keeping, NotKept
 from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.jailers import Jailers
 
@@ -27,10 +27,10 @@ class Supervisor:
     :param keeper: who keeps what is to outlive this process
     """
 
-    def __init__(self, tasks: anyio.abc.TaskGroup, outer: anyio.abc.TaskGroup, keeper: Keeper | None = None) -> None:
+    def __init__(self, tasks: anyio.abc.TaskGroup, outer: anyio.abc.TaskGroup, keeper: Keeping | None = None) -> None:
         self._tasks = tasks
         background = Background(tasks)
-        self.keeper = keeper or Keeper()
+        self.keeper = keeper or NotKept()
         self.fork_servers = ForkServers(Background(outer))
         self.jailers = Jailers(background)
         self.modules = Modules(self.fork_servers, background)
