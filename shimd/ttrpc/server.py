@@ -15,6 +15,7 @@ import logging
 import anyio
 from anyio.abc import ByteStream, Listener
 
+from shimd.ttrpc.accept import accept_all
 from shimd.ttrpc.limits import DEFAULT_LIMITS, Limits
 from shimd.ttrpc.method import Services
 from shimd.ttrpc.session import Session
@@ -69,20 +70,10 @@ class Server:
                 if self._stopping:
                     scope.cancel()
                 try:
-                    await self._accept(listener, connections)
+                    await accept_all(listener, self.serve_stream, connections, "of ttrpc")
                 finally:
                     self._accepting.remove(scope)
             await listener.aclose()
-
-    async def _accept(self, listener: Listener[ByteStream], connections: anyio.abc.TaskGroup) -> None:
-        while True:
-            try:
-                await listener.serve(self.serve_stream, connections)
-            except OSError as error:
-                if error.errno not in _SHORTAGES:
-                    raise
-                _logger.error("cannot accept connections for now: %s", error)
-                await anyio.sleep(_RETRY_SECONDS)
 
     async def shutdown(self, grace: float) -> None:
         """Accept no more connections and requests, let calls at work end for ``grace`` seconds, then cancel them.
