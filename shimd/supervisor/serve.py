@@ -17,7 +17,7 @@ from typing import IO
 
 import anyio
 
-from shimd import log, paths
+from shimd import log, paths, release
 from shimd.errors import AlreadyExists, ShimdError, from_os, plain
 from shimd.linux import libc, limits
 from shimd.supervisor import ending, notify
@@ -38,6 +38,7 @@ def main() -> int:
     faulthandler.enable()  # the watchdog's SIGABRT leaves a stack trace in the journal
     os.umask(0o022)
     limits.raise_descriptors()  # containerd 2.x gives its shims 1024
+    release.mark()
     gc.freeze()  # what is imported by now stays: the collector need not look at it again and again
     try:
         with _only_one():

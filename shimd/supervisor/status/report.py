@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import shimd
-from shimd import paths
+from shimd import paths, release
 from shimd.api.io.containerd.cgroups import v1, v2
 from shimd.api.shimd.status import v1 as api
 from shimd.engines.registry import engine_names, engine_version
@@ -61,6 +61,7 @@ def daemon(supervisor: Supervisor, started_at: datetime) -> api.DaemonResponse:
         ],
         compiling=[_compilation(supervisor, one) for one in supervisor.modules.compilations.all],
         fork_servers=[_fork_server(one) for one in supervisor.fork_servers],
+        release=release.own(),
     )
 
 
@@ -75,7 +76,12 @@ def _engine(name: str, pid: int) -> api.Engine:
 
 def _fork_server(one: ForkServer) -> api.ForkServer:
     return api.ForkServer(
-        engine=one.engine, pid=one.pid, version=one.version, workers=one.workers, retiring=one.retiring
+        engine=one.engine,
+        pid=one.pid,
+        version=one.version,
+        workers=one.workers,
+        retiring=one.retiring,
+        release=release.of(one.pid),
     )
 
 

@@ -1,7 +1,7 @@
 """The fork servers of a node: all that run are found at the daemon's start, others are started on first use.
 
-One is current for each engine: it speaks our version of the protocol, and has loaded the engine that is installed. Any
-other that is found takes no new workers, and leaves with its last one; until then its exits are still heard of.
+One is current for each engine: it speaks our version of the protocol, has loaded the engine that is installed, and was
+started by our release of shimd. Any other that is found takes no new workers, and leaves with its last one; until then its exits are still heard of.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import anyio
 
-from shimd import paths
+from shimd import paths, release
 from shimd.engines.registry import installed_version
 from shimd.errors import ShimdError, Unavailable, reason
 from shimd.linux.peer import peer_pid
@@ -163,7 +163,7 @@ class ForkServers:
         if hello.engine_version != installed:
             words = "the fork server of %s, pid %d, has loaded version %s, and %s is installed"
             _log.info(words, server.engine, server.pid, hello.engine_version or "none", installed or "none")
-        return hello.engine_version == installed
+        return hello.engine_version == installed and release.of(server.pid) == release.own()
 
 
 def _reap(pid: int) -> None:

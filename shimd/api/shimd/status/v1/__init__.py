@@ -212,6 +212,11 @@ class DaemonResponse(betterproto2.Message):
     All that run: an engine has one that takes new apps, and may have others that leave with their last app.
     """
 
+    release: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)
+    """
+    The version, and a digest of the state of the files that it was loaded from.
+    """
+
 
 default_message_pool.register_message("shimd.status.v1", "DaemonResponse", DaemonResponse)
 
@@ -344,6 +349,11 @@ class ForkServer(betterproto2.Message):
     retiring: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
     """
     It takes no new workers, since another version is installed or another shimd started it.
+    """
+
+    release: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    Of the daemon that started it; empty: not known.
     """
 
 
