@@ -1,1 +1,1 @@
-"""What makes a supervisor's death a delay: descriptors that others keep, the journal, and the way back from both."""
+"""What makes the supervisor's death a delay: what it leaves behind, and how its successor takes it up."""

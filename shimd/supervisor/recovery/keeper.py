@@ -1,0 +1,416 @@
+"""The supervisor's end of the keeper (``shimd/keeper/keeper.c``): what is given to it outlives the supervisor.
+
+What :meth:`Keeper.keep` has sent is kept, whatever becomes of this process the moment after. A keeper that is killed is
+replaced by another, which is given everything anew.
+"""
+
+import errno
+import itertools
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import anyio
+
+from shimd import keeper, paths
+from shimd.errors import ShimdError, Unavailable, reason
+from shimd.linux.memory_file import memory_file
+from shimd.log import logger
+from shimd.protocol.keeper import REMOVES, VERSION, Kind, Packet, encode, encode_command
+from shimd.supervisor.background import Background
+from shimd.supervisor.recovery import alone
+from shimd.supervisor.recovery.exits import Exits
+from shimd.supervisor.recovery.keeper_link import Link, acquaint, close_all, launch, reach
+from shimd.supervisor.recovery.next_life import restart_command
+
+_log = logger(__name__)
+#: Seconds: before another attempt at what there was no memory or descriptor for; the longest pause between two starts.
+_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+#: Seconds for which a child waits for the keeper to be there again, before it becomes our own.
+_PATIENCE = 5.0
+#: Seconds for which who ends waits for room to say so.
+_LAST_WORD = 1.0
+
+
+class _Pending:
+    """A child that was asked for."""
+
+    def __init__(self) -> None:
+        self.known = anyio.Event()
+        self.result: int | OSError = ConnectionResetError(errno.ECONNRESET, "the keeper is gone")
+
+    def resolve(self, result: int | OSError) -> None:
+        self.result = result
+        self.known.set()
+
+
+class Keeper:
+    """Made by :meth:`open`."""
+
+    def __init__(self, tasks: Background, program: Path | None) -> None:
+        self.kept: dict[str, list[int]] = {}
+        """What an earlier supervisor left and nobody has taken yet; the descriptors are ours to close."""
+        self.available = program is not None
+        """Whether there is a program (there was a C compiler at the installation); if not, nothing is kept."""
+        self.restarted: list[Callable[[], None]] = []
+        """Called when a keeper that was killed has been replaced: its children are nobody's now."""
+        self._tasks = tasks
+        self._program = program
+        self._link: Link | None = None
+        self._connected = anyio.Event()
+        self._held: dict[str, tuple[int, ...]] = {}
+        self._unsent: dict[str, None] = {}
+        """Names whose state the keeper has not been told yet, in the order of the changes."""
+        self._draining = False
+        self._quitting = False
+        self._exits = Exits()
+        self._starts: dict[int, int] = {}
+        self._ids = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}
+
+    @classmethod
+    async def open(cls, tasks: Background) -> "Keeper":
+        """Find the keeper, or start one; what is kept is known when this returns.
+
+        :raises AlreadyExists: another supervisor is connected to it
+        """
+        self = cls(tasks, keeper.program())
+        if not self.available:
+            _log.warning("there is no %s: apps will not outlive this daemon", keeper.NAME)
+            return self
+        try:
+            await self._connect(self._adopt)
+        except (OSError, Unavailable) as error:
+            _log.error("the keeper does not work, and is tried again: %s", _words(error))
+            self._disconnect()
+        tasks.start_soon(self._run)
+        return self
+
+    # -- descriptors
+
+    def take(self, name: str) -> list[int] | None:
+        """Hand what is kept under a name to its new owner. It stays kept, until :meth:`drop`."""
+        return self.kept.pop(name, None)
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        """Keep descriptors under a name, instead of what it had. They stay the caller's, who leaves them open until
+        :meth:`drop`: they may have to be kept anew."""
+        if self._quitting or not self.available:
+            return
+        try:
+            encode(Packet(Kind.KEEP, name=name))
+        except ValueError as error:
+            _log.error("descriptors are not kept: %s", error)
+            return
+        self._held[name] = tuple(fds)
+        self._change(name)
+        close_all(self.kept.pop(name, ()))
+
+    def drop(self, name: str) -> None:
+        """Keep a name no longer; to be called before its descriptors are closed."""
+        if self._held.pop(name, None) is not None:
+            self._change(name)
+        close_all(self.kept.pop(name, ()))
+
+    def drop_untaken(self) -> None:
+        """Drop what nobody has taken."""
+        for name in list(self.kept):
+            self.drop(name)
+
+    # -- children
+
+    async def spawn(self, argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> int:
+        """Start a program, in a session of its own, as the keeper's child; or as ours, if there is none. Its pid.
+
+        :param argv: the program's path first
+        :param fds: its descriptors, by their numbers there; of 0 to 2 those not named are ``/dev/null``
+        :raises OSError: it cannot be started, or the keeper died meanwhile
+        """
+        if self.available:
+            with anyio.move_on_after(_PATIENCE):
+                await self._connected.wait()
+        if self._link is None:
+            return self._spawn_alone(argv, env, fds)
+        command = memory_file("shimd-command", encode_command(argv, env, list(fds)))
+        number, pending = next(self._ids), _Pending()
+        self._pending[number] = pending
+        try:
+            await self._link.send_in_turn(Packet(Kind.SPAWN, number), [command, *fds.values()])
+            await pending.known.wait()
+        except OSError:
+            pass  # the keeper is gone, which is the result
+        finally:
+            os.close(command)
+            self._pending.pop(number, None)  # a child that comes all the same is killed
+        if isinstance(pending.result, OSError):
+            raise pending.result
+        return pending.result
+
+    def exit_of(self, pid: int, start: int) -> tuple[int, int] | None:
+        """Wait status and time (nanoseconds since the epoch) of a child, or of an orphan that became one.
+
+        :param start: its start time (proc_pid_stat(5))
+        """
+        return self._exits.of(pid, start)
+
+    async def exited(self, pid: int) -> tuple[int, int]:
+        """Wait for the exit of a child, or of an orphan that became one; as :meth:`exit_of`.
+
+        :raises Unavailable: the keeper was killed
+        """
+        return await self._exits.wait(pid, self._starts.get(pid) or None)
+
+    def forget_exit(self, pid: int, start: int) -> None:
+        """An exit is on record elsewhere, or of no interest. Until then it is told to every supervisor; of those
+        that nobody forgets the oldest are dropped, beyond ``MAX_EXITS``."""
+        self._exits.forget(pid, start)
+        self._starts.pop(pid, None)
+        if self._link is not None:
+            self._tasks.start_soon(self._acknowledge, self._link, pid, start)
+
+    async def _acknowledge(self, link: Link, pid: int, start: int) -> None:
+        with suppress(OSError):
+            await link.send_in_turn(Packet(Kind.ACKNOWLEDGE, numbers=(pid, start)))
+
+    def _spawn_alone(self, argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> int:
+        pid = alone.spawn(argv, env, fds)
+        start = self._starts[pid] = alone.start_time(pid)
+        self._tasks.start_soon(self._follow, pid, start)
+        return pid
+
+    async def _follow(self, pid: int, start: int) -> None:
+        if (found := await alone.ended(os.pidfd_open(pid))) is not None:
+            self._exits.note(pid, start, *found)
+
+    # -- the end
+
+    def quit(self) -> None:
+        """Nothing is left to keep: the keeper closes all, and ends when it has no children."""
+        for name in list(self.kept):
+            close_all(self.kept.pop(name))
+        self._quitting = True
+        self._held.clear()
+        self._unsent.clear()
+        if self._link is not None:
+            with suppress(OSError):
+                self._link.send_last(Packet(Kind.QUIT, numbers=(REMOVES,)), _LAST_WORD)
+
+    # -- the connection
+
+    async def _run(self) -> None:
+        """Hear the keeper, and replace it when it is gone."""
+        try:
+            while True:
+                await self._hear()
+                if self._quitting:
+                    return
+                await self._replace()
+        finally:
+            self._disconnect()
+
+    async def _hear(self) -> None:
+        while (link := self._link) is not None:
+            try:
+                received = await link.receive()
+            except OSError as error:
+                _log.error("the keeper cannot be heard: %s", reason(error))
+                await anyio.sleep(_PAUSE)
+                continue
+            if received is None:
+                return
+            self._dispatch(*received)
+
+    async def _replace(self) -> None:
+        pid = self._link.pid if self._link is not None else 0
+        self._disconnect()
+        pause = _PAUSE
+        while True:
+            try:
+                link = await self._connect(self._discard)
+                break
+            except (OSError, ShimdError) as error:
+                _log.error("the keeper is gone, and no other can be started: %s", _words(error))
+                self._disconnect()
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._unsent = dict.fromkeys([*self._unsent, *self._held])
+        self._flush()
+        if link.pid != pid:
+            _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
+            self._exits.lose()
+            for callback in self.restarted:
+                callback()
+
+    async def _connect(self, have: Callable[[str, list[int]], None]) -> Link:
+        """Find the keeper, or start one, and learn what it has.
+
+        A keeper of another version is replaced. Where it is, it is found until all that it has is taken over.
+
+        :raises OSError: it does not start
+        :raises ShimdError: it is gone, or another supervisor is connected
+        """
+        path, old = paths.keeper_socket(), paths.old_keeper_socket()
+        command = restart_command()
+        with ExitStack() as older:
+            older.callback(close_all, command)
+            link = await reach(path, command)
+            others = [link] if link is not None and link.version != VERSION else []
+            if (earlier := await reach(old, ())) is not None:
+                others.insert(0, earlier)
+            for other in others:
+                older.callback(other.close)
+            if link is not None and link in others:
+                _log.warning("the keeper, pid %d, is of another version, and is replaced", link.pid)
+                path.rename(old)
+                link = None
+            self._link = link or await self._launch(path, command)
+            await self._inherit(self._link, have)
+            for other in others:
+                await self._inherit(other, self._adopt_anew)
+                await self._all_sent()
+                other.send(Packet(Kind.QUIT))
+            old.unlink(missing_ok=True)
+        self._connected.set()
+        return self._link
+
+    async def _launch(self, path: Path, command: Sequence[int]) -> Link:
+        assert self._program is not None
+        sock, pid = launch(path, self._program)
+        self._tasks.start_soon(_bury, os.pidfd_open(pid))
+        link = Link(sock)
+        try:
+            await acquaint(link, pid, command)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    async def _inherit(self, link: Link, have: Callable[[str, list[int]], None]) -> None:
+        """Have a keeper list what it has.
+
+        :raises Unavailable: it is gone
+        """
+        await link.send_in_turn(Packet(Kind.LIST))
+        while (received := await link.receive()) is not None:
+            packet, fds = received
+            if packet.kind is Kind.KEPT:
+                have(packet.name, fds)
+            else:
+                self._dispatch(packet, fds)
+            if packet.kind is Kind.LISTED:
+                return
+        raise Unavailable("the keeper is gone")
+
+    def _adopt(self, name: str, fds: list[int]) -> None:
+        if name in self._held:
+            close_all(fds)
+        elif fds:
+            self.kept[name] = fds
+            self._held[name] = tuple(fds)
+
+    def _adopt_anew(self, name: str, fds: list[int]) -> None:
+        self._adopt(name, fds)
+        if name in self._held:
+            self._change(name)
+
+    def _discard(self, name: str, fds: list[int]) -> None:
+        close_all(fds)
+        if name not in self._held:
+            self._unsent[name] = None
+
+    def _dispatch(self, packet: Packet, fds: list[int]) -> None:
+        close_all(fds)
+        match packet.kind:
+            case Kind.EXITED:
+                self._exits.note(*packet.numbers)
+            case Kind.SPAWNED:
+                self._spawned(packet.id, *packet.numbers[:2])
+            case Kind.FAILED if packet.id:
+                error = packet.numbers[0]
+                if (pending := self._pending.pop(packet.id, None)) is not None:
+                    pending.resolve(OSError(error, os.strerror(error)))
+            case Kind.FAILED:
+                _log.error("the keeper cannot keep %s: %s", packet.name, os.strerror(packet.numbers[0]))
+                self._tasks.start_soon(self._try_again, packet.name)
+
+    def _spawned(self, number: int, pid: int, start: int) -> None:
+        if (pending := self._pending.pop(number, None)) is not None:
+            self._starts[pid] = start
+            pending.resolve(pid)
+        elif self._exits.of(pid, start) is None:  # whoever asked was cancelled
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    async def _try_again(self, name: str) -> None:
+        await anyio.sleep(10 * _PAUSE)
+        if name in self._held:
+            self._change(name)
+
+    def _disconnect(self) -> None:
+        self._connected = anyio.Event()
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        for number in list(self._pending):
+            pending = self._pending.pop(number)
+            pending.resolve(pending.result)
+
+    # -- what is to be sent
+
+    def _change(self, name: str) -> None:
+        self._unsent.pop(name, None)
+        self._unsent[name] = None
+        if not self._draining:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what there is room for, and leave the rest to a task."""
+        while self._unsent and self._link is not None:
+            name = next(iter(self._unsent))
+            try:
+                self._tell(self._link, name)
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    _log.error("descriptors of %s were closed before it was dropped", name)
+                    del self._held[name]
+                    continue  # it is dropped
+                if not isinstance(error, ConnectionError) and not self._draining:
+                    self._draining = True
+                    self._tasks.start_soon(self._drain)
+                return
+            del self._unsent[name]
+
+    def _tell(self, link: Link, name: str) -> None:
+        fds = self._held.get(name)
+        if fds is None:
+            link.send(Packet(Kind.DROP, name=name))
+        else:
+            link.send(Packet(Kind.KEEP, name=name), fds)
+
+    async def _drain(self) -> None:
+        try:
+            while self._unsent and self._link is not None:
+                with suppress(OSError):
+                    await self._link.room()
+                self._flush()
+                await anyio.sleep(_PAUSE / 10)  # not as often as the kernel refuses what it has no memory for
+        finally:
+            self._draining = False
+
+    async def _all_sent(self) -> None:
+        while self._unsent:
+            if self._link is None:
+                raise Unavailable("the keeper is gone")
+            await anyio.sleep(_PAUSE / 10)
+
+
+async def _bury(pidfd: int) -> None:
+    """A keeper that we have started is our child, and no zombie when it has ended."""
+    await alone.ended(pidfd)
+
+
+def _words(error: OSError | ShimdError) -> str:
+    return reason(error) if isinstance(error, OSError) else str(error)

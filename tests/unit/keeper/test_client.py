@@ -1,0 +1,392 @@
+"""The supervisor's end, with the real program."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import anyio
+import pytest
+
+from shimd import keeper as installed
+from shimd import paths
+from shimd.errors import AlreadyExists, Unavailable
+from shimd.protocol.keeper import VERSION, Kind
+from shimd.supervisor.background import Background
+from shimd.supervisor.recovery import keeper_link, next_life
+from shimd.supervisor.recovery import keeper as module
+from shimd.supervisor.recovery.keeper import Keeper
+from tests.unit.keeper.rig import PATIENCE, Supervisor, alive
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(installed.program() is None, reason="no C compiler was here"),
+]
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(module, "restart_command", list)
+    return tmp_path
+
+
+@asynccontextmanager
+async def supervisor() -> AsyncIterator[Keeper]:
+    """One that ends with the block, without a word."""
+    with anyio.fail_after(3 * PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            yield await Keeper.open(Background(tasks))
+            tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def last_supervisor() -> AsyncIterator[Keeper]:
+    """The same, with which the keeper ends."""
+    async with supervisor() as keeper:
+        try:
+            yield keeper
+        finally:
+            pid = pid_of(keeper)
+            keeper.quit()
+            await until(lambda: not alive(pid))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with anyio.fail_after(PATIENCE):
+        while not condition():
+            await anyio.sleep(0.005)
+
+
+def pid_of(keeper: Keeper) -> int:
+    assert keeper._link is not None
+    return keeper._link.pid
+
+
+def connected(keeper: Keeper) -> bool:
+    return keeper._link is not None and keeper._connected.is_set()
+
+
+def ended(sock: socket.socket) -> bool:
+    with suppress(BlockingIOError):
+        return sock.recv(1) == b""
+    return False
+
+
+@pytest.fixture
+def ends() -> "list[socket.socket]":
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    return [ours, theirs]
+
+
+async def test_what_is_kept_is_there_for_the_next_one(ends: "list[socket.socket]") -> None:
+    ours, theirs = ends
+    async with supervisor() as first:
+        assert first.available
+        assert first.kept == {}
+        first.keep("connection:1", [theirs.fileno(), 0])
+        first.keep("dropped", [0])
+        first.drop("dropped")
+        first.drop("never there")
+    theirs.close()
+    async with last_supervisor() as second:
+        assert list(second.kept) == ["connection:1"]
+        fds = second.take("connection:1")
+        assert fds is not None and len(fds) == 2
+        assert second.take("connection:1") is None
+        assert not ended(ours)
+        second.drop("connection:1")
+        for fd in fds:
+            os.close(fd)
+        await until(lambda: ended(ours))
+    ours.close()
+    assert not paths.keeper_socket().exists()
+
+
+async def test_what_nobody_takes_is_dropped(ends: "list[socket.socket]") -> None:
+    ours, theirs = ends
+    async with supervisor() as first:
+        first.keep("a", [theirs.fileno()])
+    theirs.close()
+    async with last_supervisor() as second:
+        second.drop_untaken()
+        await until(lambda: ended(ours))
+    ours.close()
+
+
+async def test_more_than_the_socket_holds_is_kept_all_the_same() -> None:
+    names = [f"connection:{number}" for number in range(3000)]
+    async with supervisor() as first:
+        os.kill(pid_of(first), signal.SIGSTOP)
+        for name in names:
+            first.keep(name, [0])
+        for name in names[::2]:
+            first.drop(name)
+        assert first._unsent
+        os.kill(pid_of(first), signal.SIGCONT)
+        await until(lambda: not first._unsent)
+    async with last_supervisor() as second:
+        assert sorted(second.kept) == sorted(names[1::2])
+
+
+async def test_keep_does_not_raise() -> None:
+    async with supervisor() as first:
+        reading, writing = os.pipe()
+        os.close(reading)
+        os.close(writing)
+        first.keep("closed", [reading])
+        first.keep("n" * 256, [0])
+        first.keep("kept", [0])
+    async with last_supervisor() as second:
+        assert list(second.kept) == ["kept"]
+
+
+async def test_what_there_was_no_room_for_is_kept_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setattr(module, "_PAUSE", 0.01)
+    async with supervisor() as first:
+        pid = pid_of(first)
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), hard))
+        first.keep("a", [0])
+        with pytest.raises(OSError, match="Too many open files"):
+            await first.spawn(["/bin/true"], {}, {})
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (100, hard))
+        await anyio.sleep(0.2)
+    async with last_supervisor() as second:
+        assert list(second.kept) == ["a"]
+
+
+async def test_a_child_is_the_keepers_and_outlives_us(directory: Path) -> None:
+    async with supervisor() as first:
+        pid = await first.spawn(["/bin/sh", "-c", "read line; exit 5"], {}, {0: (pipe := os.pipe())[0]})
+        os.close(pipe[0])
+        assert parent_of(pid) == pid_of(first)
+        first.keep("stdin", [pipe[1]])
+        start = first._starts[pid]
+    os.write(pipe[1], b"go\n")
+    os.close(pipe[1])
+    async with last_supervisor() as second:
+        await until(lambda: second.exit_of(pid, start))
+        status, at = await second.exited(pid)
+        assert (status, second.exit_of(pid, start)) == (5 << 8, (status, at))
+        assert second.exit_of(pid, start + 1) is None
+        second.forget_exit(pid, start)
+        assert second.exit_of(pid, start) is None
+        second.drop_untaken()
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def test_a_child_that_cannot_be_started_says_why() -> None:
+    async with last_supervisor() as keeper:
+        with pytest.raises(FileNotFoundError):
+            await keeper.spawn(["/no/such/program"], {}, {})
+
+
+async def test_a_keeper_that_is_killed_is_replaced_and_has_all(ends: "list[socket.socket]") -> None:
+    ours, theirs = ends
+    replaced: list[int] = []
+    async with supervisor() as first:
+        first.restarted.append(lambda: replaced.append(pid_of(first)))
+        first.keep("connection:1", [theirs.fileno()])
+        first.keep("other", [0])
+        child = await first.spawn(["/bin/sleep", "60"], {}, {})
+        async with anyio.create_task_group() as tasks:
+
+            async def waits() -> None:
+                with pytest.raises(Unavailable):
+                    await first.exited(child)
+
+            tasks.start_soon(waits)
+            await anyio.sleep(0.01)
+            old = pid_of(first)
+            os.kill(old, signal.SIGKILL)
+            first.drop("other")
+            first.keep("meanwhile", [0])
+            await until(lambda: replaced)
+        assert replaced == [pid_of(first)] and replaced != [old]
+        assert not alive(old)
+        os.kill(child, signal.SIGKILL)
+        assert await first.exited(await first.spawn(["/bin/true"], {}, {})) is not None
+    theirs.close()
+    async with last_supervisor() as second:
+        assert sorted(second.kept) == ["connection:1", "meanwhile"]
+        assert not ended(ours)
+    ours.close()
+
+
+async def test_what_is_taken_is_kept_anew_too() -> None:
+    async with supervisor() as first:
+        first.keep("taken", [0])
+        first.keep("untaken", [0])
+    async with supervisor() as second:
+        fds = second.take("taken") or []
+        os.kill(pid_of(second), signal.SIGKILL)
+        await until(lambda: not connected(second))
+        await until(lambda: connected(second))
+        keeper_link.close_all(fds)
+        keeper_link.close_all(second.kept.pop("untaken"))
+    async with last_supervisor() as third:
+        assert sorted(third.kept) == ["taken", "untaken"]
+
+
+async def test_a_stopped_keeper_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_link, "_PATIENCE", 0.05)
+    async with supervisor() as first:
+        first.keep("a", [0])
+        os.kill(pid_of(first), signal.SIGSTOP)
+    async with last_supervisor() as second:
+        assert list(second.kept) == ["a"]
+
+
+async def test_a_second_supervisor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_link, "_PREDECESSOR", 0.05)
+    async with last_supervisor() as first:
+        with pytest.raises(AlreadyExists):
+            await Keeper.open(first._tasks)
+        first.keep("a", [0])
+        assert connected(first)
+
+
+@pytest.fixture
+def other_version(tmp_path: Path) -> Path:
+    """A keeper of the next version."""
+    compiler = shutil.which("cc") or pytest.skip("no C compiler")
+    source = Path(installed.__file__).parent
+    header = (source / "protocol.h").read_text().replace(f"VERSION = {VERSION},", f"VERSION = {VERSION + 1},")
+    (tmp_path / "protocol.h").write_text(header)
+    shutil.copy(source / "keeper.c", tmp_path)
+    subprocess.run([compiler, "-std=gnu99", "-o", tmp_path / "shimd-keeper", tmp_path / "keeper.c"], check=True)
+    return tmp_path / "shimd-keeper"
+
+
+async def test_a_parent_of_another_version_is_replaced(other_version: Path, ends: "list[socket.socket]") -> None:
+    ours, theirs = ends
+    sock, old = keeper_link.launch(paths.keeper_socket(), other_version)
+    with Supervisor(paths.keeper_socket(), hello=False) as its_own:
+        assert its_own.hello(version=VERSION + 1).numbers[0] == VERSION + 1
+        its_own.say(Kind.KEEP, name="connection:1", fds=[theirs.fileno()])
+        child, start = its_own.run("exec sleep 60")
+        ended_before, started_before = its_own.run("exit 3")
+        its_own.exit_of(ended_before)
+    sock.close()
+    theirs.close()
+    async with last_supervisor() as keeper:
+        assert pid_of(keeper) != old
+        assert list(keeper.kept) == ["connection:1"]
+        assert keeper.exit_of(ended_before, started_before) is not None
+        assert not paths.old_keeper_socket().exists()
+        assert parent_of(child) == old  # which waits for it
+        with Supervisor(paths.keeper_socket(), hello=False) as probe:
+            assert probe.hello().kind is Kind.FAILED
+        keeper.drop_untaken()
+        await until(lambda: ended(ours))
+        os.kill(child, signal.SIGKILL)
+        await until(lambda: os.waitpid(old, os.WNOHANG)[0])
+    ours.close()
+
+
+async def test_an_upgrade_that_was_not_finished_is(other_version: Path) -> None:
+    """The supervisor was killed when the new keeper was there, and had not all of the old one's yet."""
+    sock, old = keeper_link.launch(paths.keeper_socket(), other_version)
+    with Supervisor(paths.keeper_socket(), hello=False) as its_own:
+        its_own.hello(version=VERSION + 1)
+        its_own.say(Kind.KEEP, name="a", fds=[0])
+        its_own.say(Kind.KEEP, name="b", fds=[0])
+        its_own.names()
+    sock.close()
+    paths.keeper_socket().rename(paths.old_keeper_socket())
+    async with supervisor() as unfinished:
+        unfinished.drop("b")
+    async with last_supervisor() as keeper:
+        assert list(keeper.kept) == ["a"]
+    await until(lambda: os.waitpid(old, os.WNOHANG)[0])
+
+
+async def test_without_a_program_children_are_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(installed, "program", lambda: None)
+    async with supervisor() as keeper:
+        assert not keeper.available
+        keeper.keep("a", [0])
+        keeper.drop("a")
+        with open(tmp_path / "out", "w") as out:
+            script = "echo here >&7; ls /proc/$$/fd >&7; exit 9"
+            pid = await keeper.spawn(["/bin/sh", "-c", script], {"PATH": os.defpath}, {7: out.fileno()})
+        assert (os.getsid(pid), parent_of(pid)) == (pid, os.getpid())
+        status, _ = await keeper.exited(pid)
+        assert status == 9 << 8
+        assert (tmp_path / "out").read_text().split() == ["here", "0", "1", "2", "7"]
+        with pytest.raises(FileNotFoundError):
+            await keeper.spawn(["/no/such/program"], {}, {})
+        keeper.quit()
+    assert not paths.keeper_socket().exists()
+
+
+async def test_one_that_does_not_start_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "shimd-keeper"
+    program.write_text("not a program")
+    monkeypatch.setattr(installed, "program", lambda: program)
+    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    async with last_supervisor() as keeper:
+        keeper.keep("a", [0])
+        pid = await keeper.spawn(["/bin/true"], {}, {})
+        assert parent_of(pid) == os.getpid()
+        real = Path(sys.executable).with_name("shimd-keeper")
+        shutil.copy(real, tmp_path / "new")
+        (tmp_path / "new").rename(program)
+        await until(lambda: connected(keeper) and not keeper._unsent)
+        assert await keeper.exited(pid)
+
+
+async def test_the_supervisor_is_started_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As it was called, with its environment but for what was its starter's."""
+    script = tmp_path / "supervisor"
+    script.write_text("import os, sys\nprint(*sys.argv[1:], os.environ.get('NOTIFY_SOCKET'), flush=True)\ninput()")
+    monkeypatch.setattr(sys, "argv", [os.path.relpath(script), "serve"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-I", os.path.relpath(script), "serve"])
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/launcher")
+    monkeypatch.delenv("SYSTEMD_EXEC_PID", raising=False)
+    monkeypatch.setattr(module, "restart_command", lambda: redirected(next_life.restart_command(), tmp_path / "out"))
+    async with supervisor():
+        pass
+    await until(lambda: (tmp_path / "out").exists() and (tmp_path / "out").read_text() == "serve None\n")
+    monkeypatch.setattr(module, "restart_command", list)
+    async with last_supervisor():
+        pass
+
+
+def redirected(command: list[int], path: Path) -> list[int]:
+    """With its output in a file."""
+    with open(path, "w") as out:
+        os.dup2(out.fileno(), command[2])
+    return command
+
+
+@pytest.mark.parametrize(
+    ("variables", "manager"),
+    [
+        ({}, False),
+        ({"SYSTEMD_EXEC_PID": "1", "NOTIFY_SOCKET": "/run/systemd/notify"}, False),  # containerd's
+        ({"SYSTEMD_EXEC_PID": "SELF"}, True),
+        ({"NOTIFY_SOCKET": "/run/systemd/notify"}, True),
+        ({"INVOCATION_ID": "1", "NOTIFY_SOCKET": "@launcher"}, False),
+    ],
+)
+def test_systemd_starts_its_own_again(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], manager: bool
+) -> None:
+    for name in ("SYSTEMD_EXEC_PID", "NOTIFY_SOCKET", "INVOCATION_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.replace("SELF", str(os.getpid())))
+    assert next_life.has_service_manager() == manager
