@@ -5,21 +5,20 @@ it is away its queue waits and the forwarder tries again: containerd restarts wi
 missed.
 """
 
-from collections import deque
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import anyio
 from betterproto2 import Message
-from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, wait_exponential
 
 from shimd.api.containerd import events as api
 from shimd.api.containerd.services.events.ttrpc.v1 import ForwardRequest
 from shimd.api.containerd.types import Envelope
 from shimd.log import logger
 from shimd.supervisor.background import Background
-from shimd.ttrpc import Client, StatusError, TtrpcError
+from shimd.supervisor.forwarder import Forwarder
+from shimd.supervisor.recovery.keeping import Keeping, NotKept
 from shimd.typeurl import pack
 
 _log = logger(__name__)
@@ -36,8 +35,7 @@ TOPICS: dict[type[Message], str] = {
     api.TaskPaused: "/tasks/paused",
     api.TaskResumed: "/tasks/resumed",
 }
-#: Events kept for a containerd that is away; beyond, the oldest are dropped (and that is logged).
-BACKLOG = 65536
+_PREFIX = "events:"
 
 
 @dataclass(frozen=True)
@@ -52,84 +50,82 @@ Subscriber = Callable[[Event], None]
 
 
 class EventBus:
-    """One queue and one forwarder per containerd address, and any number of subscribers."""
+    """One queue and one forwarder per containerd address, and any number of subscribers.
 
-    def __init__(self, tasks: Background) -> None:
+    The events of each containerd are numbered. Who writes down the number of one (:meth:`next_seq`) before it
+    publishes it, with no ``await`` in between, can have it published after a restart exactly if it was not before.
+    """
+
+    def __init__(self, tasks: Background, keeper: Keeping | None = None) -> None:
         self._tasks = tasks
+        self._keeper = keeper or NotKept()
         self._forwarders: dict[str, Forwarder] = {}
         self.subscribers: set[Subscriber] = set()
 
-    def publish(self, address: str, namespace: str, message: Message) -> None:
-        """Queue an event for the containerd at a ttrpc ``address`` (empty: for subscribers only)."""
-        event = Event(namespace, TOPICS[type(message)], message, datetime.now(UTC))
-        for subscriber in list(self.subscribers):
-            subscriber(event)
-        if address:
-            self._forwarder(address).put(event)
+    async def resume(self, name: str, fds: list[int]) -> None:
+        """Go on with what an earlier supervisor had for a containerd, before anything is published for that.
+
+        What is wrong with it costs these events, and a line of the log.
+
+        :param name: under which it is kept (``events:…``)
+        :param fds: of it; they are ours from now on
+        """
+        address, opened = name.removeprefix(_PREFIX), list(fds)
+        forwarder = Forwarder(address, self._keeper, name)
+        try:
+            await forwarder.resume(opened)
+        except Exception as error:
+            _log.error("the events for containerd at %s cannot be taken over, and are lost: %s", address, error)
+            self._keeper.drop(name)
+            return
+        finally:
+            for fd in opened:
+                os.close(fd)
+        self._forwarders[address] = forwarder
+        self._tasks.start_soon(forwarder.run)
+
+    def next_seq(self, address: str) -> int:
+        """The number that the next event for this containerd will have."""
+        return self._forwarder(address).last_seq + 1
+
+    def publish(self, address: str, namespace: str, message: Message, seq: int | None = None) -> None:
+        """Queue an event for the containerd at a ttrpc ``address`` (empty: for subscribers only).
+
+        :param seq: what :meth:`next_seq` gave
+        """
+        self._publish(address, Event(namespace, TOPICS[type(message)], message, datetime.now(UTC)), seq)
+
+    def publish_again(self, address: str, namespace: str, message: Message, seq: int, time: datetime) -> None:
+        """Queue an event unless it was, by whichever supervisor.
+
+        :param time: when it happened
+        """
+        if address and seq > self._forwarder(address).last_seq:
+            self._publish(address, Event(namespace, TOPICS[type(message)], message, time), seq)
+
+    def close(self) -> None:
+        """Nothing is published any more; the keeper has what was not taken."""
+        for forwarder in self._forwarders.values():
+            forwarder.close()
 
     def queued(self) -> dict[str, int]:
         """Events that each containerd, by its address, has not taken yet."""
         return {address: len(forwarder) for address, forwarder in self._forwarders.items()}
 
-    def _forwarder(self, address: str) -> "Forwarder":
+    def _publish(self, address: str, event: Event, seq: int | None) -> None:
+        for subscriber in list(self.subscribers):
+            subscriber(event)
+        if not address:
+            return
+        forwarder = self._forwarder(address)
+        envelope = Envelope(
+            timestamp=event.time, namespace=event.namespace, topic=event.topic, event=pack(event.message)
+        )
+        forwarder.put(forwarder.last_seq + 1 if seq is None else seq, ForwardRequest(envelope=envelope))
+
+    def _forwarder(self, address: str) -> Forwarder:
         forwarder = self._forwarders.get(address)
         if forwarder is None:
-            forwarder = self._forwarders[address] = Forwarder(address)
+            forwarder = self._forwarders[address] = Forwarder(address, self._keeper, f"{_PREFIX}{address}")
             self._tasks.start_soon(forwarder.run)
         return forwarder
-
-
-class Forwarder:
-    """The ordered queue of one containerd: an event leaves it when containerd has taken it."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address.removeprefix("unix://")
-        self._queue: deque[Event] = deque()
-        self._filled = anyio.Event()
-
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    def put(self, event: Event) -> None:
-        if len(self._queue) >= BACKLOG:
-            lost = self._queue.popleft()
-            _log.error("containerd at %s is away too long: dropped %s", self._address, lost.topic)
-        self._queue.append(event)
-        self._filled.set()
-
-    async def run(self) -> None:
-        retry = AsyncRetrying(
-            retry=retry_if_exception_type((OSError, TtrpcError)),
-            wait=wait_exponential(multiplier=0.05, max=2),
-            before_sleep=before_sleep_log(_log, 10),
-        )
-        while True:
-            await retry(self._connected)
-
-    async def _connected(self) -> None:
-        """Forward over one connection until it breaks."""
-        await self._wait_filled()
-        async with await anyio.connect_unix(self._address) as stream, Client(stream) as client:
-            while True:
-                await self._wait_filled()
-                await self._forward(client, self._queue[0])
-                self._queue.popleft()
-
-    async def _wait_filled(self) -> None:
-        while not self._queue:
-            self._filled = anyio.Event()
-            await self._filled.wait()
-
-    async def _forward(self, client: Client, event: Event) -> None:
-        envelope = Envelope(
-            timestamp=event.time,
-            namespace=event.namespace,
-            topic=event.topic,
-            event=pack(event.message),
-        )
-        try:
-            await client.unary(
-                "containerd.services.events.ttrpc.v1.Events", "Forward", bytes(ForwardRequest(envelope=envelope))
-            )
-        except StatusError as error:  # containerd has seen it and refuses it: the same again would be refused again
-            _log.error("containerd at %s refused %s: %s", self._address, event.topic, error)

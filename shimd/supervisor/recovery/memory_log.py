@@ -121,6 +121,22 @@ class MemoryLog:
         """Of the entry there."""
         return bytes(self._bytes[place + _ENTRY : place + _ENTRY + (self._words[place >> 3] >> 8)])
 
+    def id(self, place: int) -> int:
+        return self._words[(place >> 3) + 1]
+
+    def sent(self, place: int) -> int:
+        return self._words[(place >> 3) + 2]
+
+    def left(self, place: int) -> int:
+        """How many bytes of the entry are to be sent."""
+        word = place >> 3
+        return (self._words[word] >> 8) - self._words[word + 2]
+
+    @property
+    def end(self) -> int:
+        """The place of the next entry."""
+        return self._end
+
     def entry(self, place: int) -> Entry:
         word = place >> 3
         return Entry(self._words[word] & 0xFF, self._words[word + 1], self._words[word + 2], self.data(place))

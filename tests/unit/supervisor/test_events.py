@@ -9,7 +9,7 @@ import pytest
 
 from shimd.api.containerd import events as api
 from shimd.api.containerd.services.events.ttrpc.v1 import ForwardRequest
-from shimd.supervisor import events
+from shimd.supervisor import forwarder
 from shimd.supervisor.background import Background
 from shimd.supervisor.events import TOPICS, Event, EventBus
 from shimd.ttrpc import Call, Method, Server, StatusError
@@ -62,8 +62,10 @@ class Containerd:
 async def bus() -> AsyncIterator[EventBus]:
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
-            yield EventBus(Background(tasks))
+            bus = EventBus(Background(tasks))
+            yield bus
             tasks.cancel_scope.cancel()
+        bus.close()
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ async def test_each_containerd_gets_its_own_and_one_that_is_away_stops_no_other(
 async def test_the_backlog_is_bounded_and_loses_the_oldest(
     bus: EventBus, containerd: Containerd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(events, "BACKLOG", 3)
+    monkeypatch.setattr(forwarder, "BACKLOG", 3)
     for number in range(5):
         bus.publish(str(containerd.path), "space", start(number))
     async with containerd.serving():

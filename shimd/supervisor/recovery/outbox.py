@@ -1,0 +1,171 @@
+"""The events that one containerd has not taken yet, in memory that the keeper has, too.
+
+Each is there as the very frame that containerd is to get, with a stream id made of its sequence number, so that a
+successor goes on within a frame on the same connection, and knows what an answer is about.
+"""
+
+import contextlib
+import socket
+from collections import deque
+
+from shimd.supervisor.recovery.memory_log import RECEIVED, Entry, MemoryLog, Torn
+from shimd.ttrpc import frames
+from shimd.ttrpc.envelope import DecodeError, Request
+from shimd.ttrpc.frames import Frame, FrameReader, FrameType
+
+#: Kinds of entries: a frame that is to be sent, by its sequence number; the last number there was.
+_EVENT, _LAST = 2, 3
+#: A read with less room than this makes room first.
+_LITTLE = 512
+
+
+class Outbox:
+    """
+    :ivar last_seq: the last number that was appended, in whatever process
+    """
+
+    def __init__(self, log: MemoryLog) -> None:
+        """
+        :param log: new, or as :meth:`MemoryLog.open` gave it
+        :raises Torn: what is in it makes no sense
+        :raises OSError: there is no memory
+        """
+        self._log = log
+        self.last_seq = 0
+        self._events: deque[int] = deque()
+        #: Places of what was received and is not done with.
+        self._received: list[int] = []
+        for place, kind, id, _left in log.scan():
+            if kind not in (RECEIVED, _EVENT, _LAST):
+                raise Torn("it has entries of an unknown kind")
+            if kind == _EVENT:
+                _check_event(log.data(place), id)
+            if kind == RECEIVED:
+                self._received.append(place)
+            self.last_seq = max(self.last_seq, id)
+        self._rewrite(0)
+
+    @property
+    def fd(self) -> int:
+        return self._log.fd
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def append(self, seq: int, request: Request) -> None:
+        """
+        :param seq: greater than all before
+        :raises OSError: there is no memory for it
+        """
+        frame = frames.encode(FrameType.REQUEST, 0, stream_of(seq), request.encode())
+        if self._log.room() < len(frame):
+            self._rewrite(len(frame))
+        self._events.append(self._log.append(_EVENT, seq, frame))
+        self.last_seq = seq
+
+    @property
+    def stream_id(self) -> int:
+        """Of the oldest event."""
+        return stream_of(self._log.id(self._events[0]))
+
+    @property
+    def begun(self) -> bool:
+        """Returns whether some of the oldest was sent."""
+        return self._log.sent(self._events[0]) > 0
+
+    def send(self, sock: socket.socket) -> bool:
+        """Send what was not sent yet of the oldest, as much as the socket takes; whether that was all.
+
+        :raises OSError: the connection broke
+        """
+        place = self._events[0]
+        if not self._log.left(place):
+            return True
+        try:
+            _count, left = self._log.send(sock, place)
+        except BlockingIOError:
+            return False
+        return not left
+
+    def receive(self, sock: socket.socket) -> bytes:
+        """Take what there is off the socket; it stays here until :meth:`taken`. None is the end of the stream.
+
+        :raises OSError: nothing is there, or there is no memory now (BlockingIOError); or the connection broke
+        """
+        if self._log.room() < _LITTLE:
+            try:
+                self._rewrite(_LITTLE)
+            except OSError as error:
+                raise BlockingIOError(error.errno, error.strerror) from error
+        place = self._log.end
+        data = self._log.receive(sock, _LITTLE)
+        if data:
+            self._received.append(place)
+        return data
+
+    def received(self) -> bytes:
+        """What was received and is not done with."""
+        return b"".join(map(self._log.data, self._received))
+
+    def taken(self) -> None:
+        """The oldest event has had its answer, which was the last to be received."""
+        self._log.retire(self._events.popleft())
+        self._forget_received()
+        if not self._events and self._log.wastes():
+            with contextlib.suppress(OSError):
+                self._rewrite(0)
+
+    def drop_oldest(self) -> Request:
+        """Give up the oldest that is not on its way; there must be one."""
+        index = 1 if self.begun else 0
+        place = self._events[index]
+        frame = self._log.data(place)
+        del self._events[index]
+        self._log.retire(place)
+        return _request(frame)
+
+    def oldest(self) -> Request:
+        return _request(self._log.data(self._events[0]))
+
+    def disconnected(self) -> None:
+        """What went over the connection may never have arrived."""
+        self._forget_received()
+        if self._events:
+            self._log.unsend(self._events[0])
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _forget_received(self) -> None:
+        for place in self._received:
+            self._log.retire(place)
+        self._received.clear()
+
+    def _rewrite(self, more: int) -> None:
+        kept = [Entry(_LAST, self.last_seq, 0, b"")]
+        if received := self.received():
+            kept.append(Entry(RECEIVED, 0, 0, received))
+        events = [self._log.entry(place) for place, kind, _id, _left in self._log.scan() if kind == _EVENT]
+        places = self._log.rewrite(kept + events, more)
+        self._received, self._events = places[1 : len(kept)], deque(places[len(kept) :])
+
+
+def stream_of(seq: int) -> int:
+    """Stream ids are odd, and go up until they begin anew."""
+    return 2 * (seq % (1 << 31)) + 1
+
+
+def _check_event(frame: bytes, seq: int) -> None:
+    try:
+        _request(frame, stream_of(seq))
+    except (DecodeError, Torn):
+        raise Torn("an event is none") from None
+
+
+def _request(frame: bytes, stream_id: int | None = None) -> Request:
+    reader = FrameReader()
+    reader.feed(frame)
+    whole = reader.next()
+    if not isinstance(whole, Frame) or reader.unconsumed or stream_id not in (None, whole.stream_id):
+        raise Torn("an event is none")
+    return Request.decode(whole.data)

@@ -1,0 +1,270 @@
+"""Events whose supervisor is killed at any moment: containerd has each once, and in order."""
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import pytest
+
+from shimd.api.containerd import events as api
+from shimd.api.containerd.services.events.ttrpc.v1 import ForwardRequest
+from shimd.supervisor import forwarder
+from shimd.supervisor.background import Background
+from shimd.supervisor.events import EventBus
+from shimd.supervisor.recovery.keeping import KeptInMemory
+from shimd.supervisor.recovery.memory_log import MemoryLog
+from shimd.supervisor.recovery.outbox import Outbox, stream_of
+from shimd.ttrpc import Call, Method, Server
+from shimd.ttrpc.envelope import Request
+from tests.unit.supervisor.recovery.killed import died, lines, start_doomed
+from tests.unit.ttrpc.ttrpc_support import eventually
+
+pytestmark = pytest.mark.anyio
+FILES = ("memory_log.py", "outbox.py", "counted.py", "forwarder.py", "events.py")
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
+#: Events of one process, one of which the socket does not take at once.
+COUNT, LARGE = 8, 3
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class SendingKeeper:
+    """Keeps in another process: what is sent there is there, whatever becomes of us."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        socket.send_fds(self._sock, [name.encode()], list(fds))
+
+    def drop(self, name: str) -> None: ...
+
+    def take(self, name: str) -> list[int] | None:
+        return None
+
+
+def last_kept(sock: socket.socket) -> tuple[str, list[int]] | None:
+    """What the keeper has been given last, of one name."""
+    kept: tuple[str, list[int]] | None = None
+    while True:
+        try:
+            name, fds, _flags, _address = socket.recv_fds(sock, 4096, 4, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return kept
+        if not name:
+            return kept
+        for fd in kept[1] if kept else []:
+            os.close(fd)
+        kept = name.decode(), fds
+
+
+class Containerd:
+    def __init__(self, path: Path) -> None:
+        self.path, self.taken = path, [""][:0]
+
+    async def _forward(self, _call: Call, data: bytes) -> bytes:
+        envelope = ForwardRequest.parse(data).envelope
+        assert envelope is not None and envelope.event is not None
+        self.taken.append(api.TaskStart.parse(envelope.event.value).container_id[:8].rstrip("x"))
+        return b""
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        self.path.unlink(missing_ok=True)
+        method = Method.unary(self._forward, bytes, bytes)
+        server = Server({"containerd.services.events.ttrpc.v1.Events": {"Forward": method}})
+        async with await anyio.create_unix_listener(self.path) as listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, listener)
+            yield
+            tasks.cancel_scope.cancel()
+
+
+def event(number: int) -> api.TaskStart:
+    return api.TaskStart(container_id=f"{number}x" if number != LARGE else str(number) + "x" * 400_000, pid=1)
+
+
+async def publish_until_killed(address: str, kept: socket.socket, written_down: int) -> None:
+    async with anyio.create_task_group() as tasks:
+        bus = EventBus(Background(tasks), SendingKeeper(kept))
+        for number in range(COUNT):
+            seq = bus.next_seq(address)
+            os.write(written_down, bytes([seq]))
+            bus.publish(address, "space", event(number), seq)
+            await anyio.sleep(0)
+
+
+async def go_on(containerd: Containerd, pid: int, kept: socket.socket, written_down: int) -> bool:
+    """Be containerd, and the supervisor's successor. Whether the first supervisor had to be killed at the end."""
+    survived = False
+
+    async def end_survivor() -> None:
+        nonlocal survived
+        await eventually(lambda: len(containerd.taken) == COUNT)
+        survived = True
+        os.kill(pid, signal.SIGKILL)
+
+    address = str(containerd.path)
+    with anyio.fail_after(20):
+        async with containerd.serving(), anyio.create_task_group() as tasks:
+            async with anyio.create_task_group() as first:
+                first.start_soon(end_survivor)
+                await died(pid)
+                first.cancel_scope.cancel()
+            numbers = list(os.read(written_down, 100))
+            bus = EventBus(Background(tasks), KeptInMemory())
+            if (found := last_kept(kept)) is not None:
+                await bus.resume(*found)
+            for seq in numbers:
+                bus.publish_again(address, "space", event(seq - 1), seq, WHEN)
+            for number in range(len(numbers), COUNT + 1):
+                bus.publish(address, "space", event(number))
+            await eventually(lambda: bus.queued() == {address: 0})
+            tasks.cancel_scope.cancel()
+        bus.close()
+    return survived
+
+
+def test_killed_anywhere_containerd_has_each_event_once_and_in_order(tmp_path: Path) -> None:
+    for line in lines():
+        containerd = Containerd(tmp_path / "events.sock")
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        read, write = os.pipe2(os.O_NONBLOCK)
+        os.write(write, b"")
+
+        async def publish(there: socket.socket = there, write: int = write) -> None:
+            await publish_until_killed(str(tmp_path / "events.sock"), there, write)
+
+        pid = start_doomed(line, FILES, publish)
+        os.close(write)
+        there.close()
+        survived = anyio.run(go_on, containerd, pid, here, read)
+        assert containerd.taken == [str(number) for number in range(COUNT + 1)], f"killed at line {line}"
+        os.close(read)
+        here.close()
+        if survived:
+            break
+
+
+@asynccontextmanager
+async def running(keeper: KeptInMemory) -> AsyncIterator[EventBus]:
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            bus = EventBus(Background(tasks), keeper)
+            yield bus
+            tasks.cancel_scope.cancel()
+        bus.close()
+
+
+async def resume(bus: EventBus, keeper: KeptInMemory) -> None:
+    (name,) = keeper.kept
+    fds = keeper.take(name)
+    assert fds is not None
+    await bus.resume(name, fds)
+
+
+async def test_one_bus_after_the_other(tmp_path: Path) -> None:
+    """On the same connection while it lasts; on another if containerd was restarted meanwhile."""
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address = f"unix://{containerd.path}"
+    async with running(keeper) as bus:
+        bus.publish(address, "space", event(0))
+    async with containerd.serving():
+        for number in range(1, 4):
+            async with running(keeper) as bus:
+                await resume(bus, keeper)
+                bus.publish(address, "space", event(number))
+                await eventually(lambda number=number: len(containerd.taken) == number + 1)
+                assert len(keeper.kept[f"events:{address}"]) == 2
+    async with running(keeper) as bus:
+        await resume(bus, keeper)
+        assert bus.queued() == {address: 0}
+        assert bus.next_seq(address) == 5
+        bus.publish(address, "space", event(4))
+        bus.publish_again(address, "space", event(4), 5, WHEN)
+        bus.publish_again(address, "space", event(5), 6, WHEN)
+        async with containerd.serving():
+            await eventually(lambda: len(containerd.taken) == 6)
+    assert containerd.taken == list("012345")
+
+
+async def test_events_that_go_on_for_ever_take_no_more_memory(tmp_path: Path) -> None:
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address = str(containerd.path)
+    async with running(keeper) as bus:
+        for number in range(500):
+            bus.publish(address, "space", event(number))
+        large = os.fstat(keeper.kept[f"events:{address}"][0]).st_size
+        async with containerd.serving():
+            await eventually(lambda: bus.queued() == {address: 0})
+            for number in range(500, 600):
+                bus.publish(address, "space", event(number))
+                await eventually(lambda: bus.queued() == {address: 0})
+        assert os.fstat(keeper.kept[f"events:{address}"][0]).st_size < large // 4
+    assert containerd.taken == [str(number) for number in range(600)]
+
+
+async def test_without_memory_events_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address, real, short = str(containerd.path), os.posix_fallocate, True
+
+    def fallocate(fd: int, offset: int, size: int) -> None:
+        if short:
+            raise OSError(12, "Cannot allocate memory")
+        real(fd, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", fallocate)
+    monkeypatch.setattr(forwarder, "_PAUSE", 0.01)
+    async with running(keeper) as bus, containerd.serving():
+        for number in range(20):
+            bus.publish(address, "space", event(number))
+        assert bus.queued() == {address: 20}
+        assert bus.next_seq(address) == 21
+        short = False
+        await eventually(lambda: bus.queued() == {address: 0})
+    assert containerd.taken == [str(number) for number in range(20)]
+
+
+async def test_stream_ids_that_are_used_up_want_another_connection(tmp_path: Path) -> None:
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address = str(containerd.path)
+    async with running(keeper) as bus, containerd.serving():
+        for seq in ((1 << 31) - 1, 1 << 31, (1 << 31) + 1):
+            bus.publish(address, "space", event(seq % 10), seq)
+        await eventually(lambda: bus.queued() == {address: 0})
+    assert containerd.taken == ["7", "8", "9"]
+    assert stream_of(1 << 31) == 1
+
+
+def of_no_event(log: MemoryLog) -> None:
+    log.append(2, 1, b"no frame")
+
+
+def of_another_number(log: MemoryLog) -> None:
+    outbox = Outbox(log)
+    outbox.append(1, Request("s", "m"))
+    log.append(2, 2, log.data(outbox._events[0]))
+
+
+@pytest.mark.parametrize("harm", [of_no_event, of_another_number])
+async def test_an_outbox_that_makes_no_sense_costs_these_events(
+    tmp_path: Path, harm: Callable[[MemoryLog], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    log = MemoryLog.create("test")
+    harm(log)
+    keeper.keep(f"events:{containerd.path}", [log.fd])
+    log.close()
+    async with running(keeper) as bus, containerd.serving():
+        await resume(bus, keeper)
+        assert "cannot be taken over, and are lost: an event is none" in caplog.text
+        assert not keeper.kept
+        bus.publish(str(containerd.path), "space", event(1))
+        await eventually(lambda: containerd.taken == ["1"])
