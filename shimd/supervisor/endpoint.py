@@ -126,7 +126,7 @@ class Endpoint:
         return self._parts.stopping
 
     def commit(self, record: TaskRecord, event: Message | None = None, *, required: bool = False) -> None:
-        number = 0 if event is None else self._parts.bus.next_number(self.events_address)
+        number = 0 if event is None else self._parts.bus.next_seq(self.events_address)
         published = [] if event is None else [_published(event, number)]
         try:
             self._parts.journal.write(replace(record, published=published))

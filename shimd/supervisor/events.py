@@ -49,6 +49,11 @@ class Event:
 Subscriber = Callable[[Event], None]
 
 
+def is_outbox(name: str) -> bool:
+    """Returns whether the keeper has events under a name."""
+    return name.startswith(_PREFIX)
+
+
 class EventBus:
     """One queue and one forwarder per containerd address, and any number of subscribers.
 
@@ -86,7 +91,7 @@ class EventBus:
 
     def next_seq(self, address: str) -> int:
         """The number that the next event for this containerd will have."""
-        return self._forwarder(address).last_seq + 1
+        return self._forwarder(address).last_seq + 1 if address else 0
 
     def publish(self, address: str, namespace: str, message: Message, seq: int | None = None) -> None:
         """Queue an event for the containerd at a ttrpc ``address`` (empty: for subscribers only).

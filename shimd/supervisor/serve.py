@@ -1,8 +1,8 @@
 """``shimd serve``: the daemon's life from start to stop.
 
-One daemon a runtime directory, by a lock on its pid file. It stops within moments of a TERM, and within a limit
-whatever it is in the middle of (``ending.py``). Apps are not its children, but containerd ends them when it sees its
-connections close (``launcher/PROTOCOL.md``).
+One daemon a runtime directory, by a lock on its pid file. It first takes over what an earlier one has left
+(``recovery/recover.py``). At a TERM it ends as at a KILL if there are tasks, and leaves all to the next daemon: what is
+cleaned up at no end cannot be forgotten by one. Without tasks it tidies up, within a limit (``ending.py``).
 """
 
 import faulthandler
@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO
+from typing import IO, NoReturn
 
 import anyio
 
@@ -21,8 +21,11 @@ from shimd import log, paths, release
 from shimd.errors import AlreadyExists, ShimdError, from_os, plain
 from shimd.linux import libc, limits
 from shimd.supervisor import ending, notify
+from shimd.supervisor.background import Background
 from shimd.supervisor.launch_socket import LaunchServer
-from shimd.supervisor.sockets import inherited_or_new
+from shimd.supervisor.recovery.keeper import Keeper
+from shimd.supervisor.recovery.recover import recover
+from shimd.supervisor.sockets import inherited_or_kept
 from shimd.supervisor.status.service import StatusServer
 from shimd.supervisor.supervisor import Supervisor
 
@@ -107,15 +110,14 @@ def _running() -> str:
 
 async def serve() -> None:
     """Serve until TERM or INT."""
-    # Workers whose fork server dies become our children, so that their exit statuses are not lost.
+    # Workers whose fork server dies become our children where no keeper is, so that their exit statuses are not lost.
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
-    async with (
-        await inherited_or_new("launch", paths.launch_socket()) as listener,
-        anyio.create_task_group() as forks,
-    ):
+    async with anyio.create_task_group() as outer:
+        keeper = await Keeper.open(Background(outer))
         async with anyio.create_task_group() as tasks:
-            supervisor = Supervisor(tasks, forks)
-            supervisor.fork_servers.find()
+            supervisor = Supervisor(tasks, outer, keeper)
+            await recover(supervisor)
+            listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
             tasks.start_soon(LaunchServer(supervisor).serve, listener)
             await tasks.start(StatusServer(supervisor).serve)
             tasks.start_soon(_watchdog)
@@ -123,10 +125,21 @@ async def serve() -> None:
             notify.ready()
             await _stop_signal()
             notify.notify(STOPPING="1")
+            if supervisor.has_tasks and keeper.available:
+                _leave()
             _log.info("stopping")
+            keeper.quit()
             tasks.cancel_scope.cancel()
             supervisor.jailers.close()
-        forks.cancel_scope.cancel()
+        outer.cancel_scope.cancel()
+
+
+def _leave() -> NoReturn:
+    """End at once: what is under way is the next daemon's, as after a KILL."""
+    _log.info("stopping; the tasks go on, and are the next daemon's")
+    with suppress(OSError):
+        paths.pid_file().unlink(missing_ok=True)
+    os._exit(0)
 
 
 async def _stop_signal() -> None:

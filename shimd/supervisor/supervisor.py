@@ -34,7 +34,7 @@ class Supervisor:
         self.fork_servers = ForkServers(Background(outer))
         self.jailers = Jailers(background)
         self.modules = Modules(self.fork_servers, background)
-        self.bus = EventBus(background)
+        self.bus = EventBus(background, self.keeper)
         self.journal = Journal(paths.journal_dir())
         self.parts = Parts(
             background, self.fork_servers, self.jailers, self.modules, self.bus, self.journal, self.keeper

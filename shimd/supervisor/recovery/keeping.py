@@ -1,12 +1,17 @@
 """What connections and events want of the keeper (``supervisor/recovery/keeper.py``)."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
 class Keeping(Protocol):
     """Descriptors by name, kept for a successor of ours."""
+
+    @property
+    def kept(self) -> Mapping[str, Sequence[int]]:
+        """What an earlier supervisor left, and nobody has taken yet."""
+        ...
 
     def keep(self, name: str, fds: Sequence[int]) -> None:
         """Keep these descriptors under the name, in place of those that were. They stay ours, and open until
@@ -19,9 +24,15 @@ class Keeping(Protocol):
         """Descriptors of an earlier supervisor's, ours to close; they stay kept."""
         ...
 
+    def drop_untaken(self) -> None:
+        """Keep no longer what an earlier supervisor left and nobody has taken."""
+        ...
+
 
 class NotKept:
     """Nobody keeps anything: a supervisor's death is the end of its connections."""
+
+    kept: Mapping[str, Sequence[int]] = {}
 
     def keep(self, name: str, fds: Sequence[int]) -> None:
         pass
@@ -31,6 +42,9 @@ class NotKept:
 
     def take(self, name: str) -> list[int] | None:
         return None
+
+    def drop_untaken(self) -> None:
+        pass
 
 
 class KeptInMemory:
@@ -52,3 +66,6 @@ class KeptInMemory:
         if name not in self.kept:
             return None
         return [os.dup(fd) for fd in self.kept[name]]
+
+    def drop_untaken(self) -> None:
+        pass

@@ -14,8 +14,11 @@ from shimd.api.containerd import events as api
 from shimd.errors import ShimdError
 from shimd.log import logger
 from shimd.protocol.journal import EndpointRecord, ProcessRecord, Published, TaskRecord
+from shimd.supervisor.events import is_outbox
+from shimd.supervisor.recovery.connections import server_of
 from shimd.supervisor.supervisor import Supervisor
 from shimd.supervisor.workers.fork_client import Worker
+from shimd.timestamp import timestamp
 
 _log = logger(__name__)
 #: Seconds until all requests that are to be replayed have been begun with.
@@ -43,23 +46,38 @@ class Earlier:
 async def recover(supervisor: Supervisor) -> None:
     """Take over from an earlier supervisor, if there was one."""
     await supervisor.fork_servers.find()
+    await _resume_events(supervisor)
     records = list(supervisor.journal.read())
     tasks = [record for record in records if isinstance(record, TaskRecord)]
-    for endpoint in records:
-        if isinstance(endpoint, EndpointRecord):
-            await _recover_endpoint(supervisor, endpoint)
-    for number, task in sorted((one.number, task) for task in tasks for one in task.published):
-        for one in task.published:
-            _publish_again(supervisor, task, one)
+    for record in records:
+        if isinstance(record, EndpointRecord):
+            await _recover_endpoint(supervisor, record)
+    published = [(one, task) for task in tasks for one in task.published]
+    for one, task in sorted(published, key=lambda pair: pair[0].number):
+        _publish_again(supervisor, task, one)
     for task in tasks:
         await _recover_task(supervisor, task)
     supervisor.fork_servers.end_unclaimed()
-    for endpoint in supervisor.endpoints.values():
-        endpoint.resume_connections()
+    _resume_connections(supervisor)
     supervisor.keeper.drop_untaken()
     if tasks:
         _log.info("found %d tasks of an earlier daemon", len(tasks))
     supervisor.parts.tasks.start_soon(_forget_replays, supervisor)
+
+
+async def _resume_events(supervisor: Supervisor) -> None:
+    for name in list(supervisor.keeper.kept):
+        if is_outbox(name):
+            await supervisor.bus.resume(name, supervisor.keeper.take(name) or [])
+
+
+def _resume_connections(supervisor: Supervisor) -> None:
+    """Those of an endpoint that is not served are dropped: containerd then knows that nobody is there."""
+    for name in list(supervisor.keeper.kept):
+        endpoint = supervisor.endpoints.get(server_of(name) or "")
+        if endpoint is not None:
+            fds = supervisor.keeper.take(name) or []
+            supervisor.parts.tasks.start_soon(endpoint.connections.resume, name, fds)
 
 
 async def _recover_endpoint(supervisor: Supervisor, record: EndpointRecord) -> None:
@@ -84,7 +102,7 @@ def _publish_again(supervisor: Supervisor, record: TaskRecord, published: Publis
     """An event that was recorded, and perhaps not queued any more."""
     message = getattr(api, published.message).parse(b64decode(published.data))
     supervisor.bus.publish_again(
-        record.events_address, record.namespace, message, published.number, published.at
+        record.events_address, record.namespace, message, published.number, timestamp(published.at)
     )
 
 
