@@ -99,7 +99,8 @@ async def serve() -> None:
     ):
         async with anyio.create_task_group() as tasks:
             supervisor = Supervisor(tasks, forks)
-            supervisor.fork_servers.find()
+            await supervisor.fork_servers.find()
+            supervisor.fork_servers.end_unclaimed()
             tasks.start_soon(LaunchServer(supervisor).serve, listener)
             await tasks.start(StatusServer(supervisor).serve)
             tasks.start_soon(_watchdog)
