@@ -28,7 +28,8 @@ def protocol() -> str:
     start, code_at, rest = encode(Error(code, message)).removesuffix(_END).partition(str(code).encode())
     lines = [
         f"enum {{ MAX_FDS = {constants.MAX_FDS}, CONTROL = {constants.CONTROL_FD}, JAIL = {constants.JAIL_FD}, "
-        f"HIGH = {constants.HIGH_FD}, FAILED = {constants.EXIT_FAILED}, CALL_WORDS = {constants.CALL_WORDS} }};",
+        f"HIGH = {constants.HIGH_FD}, FAILED = {constants.EXIT_FAILED}, CALL_WORDS = {constants.CALL_WORDS}, "
+        f"PING = {constants.ZYGOTE_PING} }};",
         _enum("", constants.Birth),
         _enum("CALL_", constants.SpecialCall),
         _enum("POLICY_", constants.Policy),

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 
 from shimd.linux import libc
 from shimd.linux.cgroup import join as move
@@ -22,6 +23,8 @@ KINDS = {
 
 #: A kernel before 5.7, or a C library that :mod:`shimd.linux.fork` does not know: fork, then move.
 NO_CLONE3 = (errno.ENOSYS, errno.E2BIG, errno.EINVAL)
+#: Our own pid namespace, while our children would be born in another.
+_away: list[int] = []
 
 
 def fork_into(which: str | None, cgroup: str | None = None) -> int:
@@ -32,6 +35,7 @@ def fork_into(which: str | None, cgroup: str | None = None) -> int:
 
     :raises OSError: as of clone3(2), setns(2)
     """
+    _come_home()
     if which is None:
         return _fork(0, cgroup)
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -42,9 +46,19 @@ def fork_into(which: str | None, cgroup: str | None = None) -> int:
         pid = _fork(libc.CLONE_NEWPID if which == "new" else 0, cgroup)
     finally:
         if pid != 0:
-            libc.setns(own, libc.CLONE_NEWPID)
-        os.close(own)
+            _away.append(own)
+            with suppress(OSError):  # for want of memory: before the next fork at the latest
+                _come_home()
+        else:
+            os.close(own)
     return pid
+
+
+def _come_home() -> None:
+    """:raises OSError: our children would still be born in another pid namespace than ours"""
+    while _away:
+        libc.setns(_away[-1], libc.CLONE_NEWPID)
+        os.close(_away.pop())
 
 
 def _fork(flags: int, cgroup: str | None) -> int:

@@ -6,5 +6,14 @@ import struct
 
 def peer_pid(sock: socket.socket) -> int:
     """The process that listens at the other end (unix(7), SO_PEERCRED): a fork server once it has warmed up."""
-    pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-    return pid
+    return _credentials(sock)[0]
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user of the process that has connected."""
+    return _credentials(sock)[1]
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int, int]:
+    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid, gid

@@ -6,7 +6,7 @@
 from enum import IntEnum, IntFlag
 
 #: What supervisor and fork server speak; raised with every change that the other end would not understand.
-VERSION = 3
+VERSION = 4
 
 #: Largest packet, bytes; plans travel in memory files, so messages are small.
 MAX_PACKET = 65536
@@ -36,6 +36,10 @@ class Birth(IntFlag):
     NEW_PID = 1
     IN_CGROUP = 2
     JOIN_PID = 4
+
+
+#: In the place of that: the zygote is to say that it lives.
+ZYGOTE_PING = 8
 
 
 class Policy(IntEnum):

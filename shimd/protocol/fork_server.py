@@ -1,20 +1,26 @@
 """Supervisor ⇄ fork server, on its listening socket, one supervisor at a time; the fork server outlives it.
 
 Both begin with :class:`Hello`, which every version understands. Where the versions differ the fork server is retired:
-it serves nobody any more, and leaves with its last worker.
+it takes no new workers, and leaves with its last. Until then the next version follows them, so that what it takes for
+that (all but ``Spawn`` and ``Follow``) stays as it is from :data:`LASTING` on.
 
 ======================== ===================================================== =========================================
 the supervisor says      with descriptors                                      and is answered
 ======================== ===================================================== =========================================
-:class:`Spawn`           stdin, stdout, stderr; with Python also a plan        :class:`Spawned` + control, or
+:class:`Hello`           –                                                     ``Hello`` + its own pidfd, which came
+                                                                               before; or :class:`Refused`, and the end
+                                                                               of the connection
+:class:`Spawn`           stdin, stdout, stderr; with Python also a plan        :class:`Spawned` + control, pidfd; or
                          (:mod:`.plans`), and of a container the system calls  :class:`Failed`: the fork itself failed
                          its jail's
 :class:`Follow`          –                                                     as a spawn
 :class:`Forget`          –                                                     –
+:class:`End`             –                                                     –
 :class:`Retire`          –                                                     –
-:class:`List`            –                                                     ``Spawned`` + control or
+:class:`List`            –                                                     ``Spawned`` + control, pidfd; or
                                                                                :class:`Exited` for all that is not
                                                                                forgotten, then :class:`Listed`
+:class:`Ping`            –                                                     :class:`Pong`
 ======================== ===================================================== =========================================
 
 ``Exited`` comes by itself, whenever a worker has ended.
@@ -24,6 +30,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from shimd.protocol.codec import Decoder
+
+#: Since this version of the protocol its successors follow the workers of a fork server that speaks it.
+LASTING = 4
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,18 @@ class Forget:
 
 
 @dataclass(frozen=True)
+class End:
+    """Kill a worker, and drop it when it has ended."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Ping:
+    """Say that you live."""
+
+
+@dataclass(frozen=True)
 class List:
     """Tell of all workers, after a reconnection."""
 
@@ -75,6 +96,11 @@ class List:
 @dataclass(frozen=True)
 class Retire:
     """Take no new workers any more, and leave with the last."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """It serves another supervisor, which lives."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +127,8 @@ class Exited:
     """The wait status (wait(2))."""
     at: int
     """Nanoseconds since the epoch."""
+    start: int = 0
+    """As of ``Spawned``; 0: of a process that was followed only after its end."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +136,12 @@ class Listed:
     """All have been told."""
 
 
-Request: TypeAlias = Hello | Spawn | Follow | Forget | List | Retire
-Event: TypeAlias = Hello | Spawned | Failed | Exited | Listed
-decode_request = Decoder[Request](Hello, Spawn, Follow, Forget, List, Retire)
-decode_event = Decoder[Event](Hello, Spawned, Failed, Exited, Listed)
+@dataclass(frozen=True)
+class Pong:
+    """It lives."""
+
+
+Request: TypeAlias = Hello | Spawn | Follow | Forget | End | List | Ping | Retire
+Event: TypeAlias = Hello | Refused | Spawned | Failed | Exited | Listed | Pong
+decode_request = Decoder[Request](Hello, Spawn, Follow, Forget, End, List, Ping, Retire)
+decode_event = Decoder[Event](Hello, Refused, Spawned, Failed, Exited, Listed, Pong)

@@ -14,6 +14,14 @@ from shimd.protocol.constants import MAX_FDS, MAX_PACKET
 M = TypeVar("M")
 
 
+class LostDescriptors(OSError):
+    """A message came without its descriptors, which this process has no room for: it has as many open as it may."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.message = message
+
+
 def send(sock: socket.socket, message: object, fds: Sequence[int] = ()) -> None:
     """Send one message; the descriptors stay the caller's.
 
@@ -29,16 +37,18 @@ def receive(sock: socket.socket, decode: Decoder[M]) -> tuple[M, list[int]] | No
     :returns: ``None`` at the end of the connection
     :raises BlockingIOError: the socket is non-blocking and empty
     :raises NotAMessage: what came is no message that is expected here
-    :raises OSError: EMFILE: too many descriptors came with it; or as of recvmsg(2)
+    :raises LostDescriptors: too many descriptors came with it
+    :raises OSError: as of recvmsg(2)
     """
     data, fds, flags, _address = socket.recv_fds(sock, MAX_PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
     try:
         if not data:
             _close(fds)
             return None
+        message = decode(data)
         if flags & socket.MSG_CTRUNC:  # some descriptors are missing, and nobody could tell which
-            raise OSError(errno.EMFILE, "too many descriptors")
-        return decode(data), list(fds)
+            raise LostDescriptors(message)
+        return message, list(fds)
     except BaseException:
         _close(fds)
         raise

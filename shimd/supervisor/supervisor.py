@@ -11,6 +11,7 @@ from shimd.supervisor.endpoint import Endpoint, Parts
 from shimd.supervisor.events import EventBus
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.recovery.journal import Journal
+from shimd.supervisor.recovery.keeper import Keeper
 from shimd.supervisor.recovery.keeping import Keeping, NotKept
 from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.jailers import Jailers
@@ -27,11 +28,12 @@ class Supervisor:
     :param keeper: who keeps what is to outlive this process
     """
 
-    def __init__(self, tasks: anyio.abc.TaskGroup, outer: anyio.abc.TaskGroup, keeper: Keeping | None = None) -> None:
+    def __init__(self, tasks: anyio.abc.TaskGroup, outer: anyio.abc.TaskGroup, keeper: Keeper | None = None) -> None:
         self._tasks = tasks
         background = Background(tasks)
-        self.keeper = keeper or NotKept()
-        self.fork_servers = ForkServers(Background(outer))
+        self.keeper: Keeping = keeper or NotKept()
+        parent = (keeper.exit_of, keeper.spawn) if keeper is not None else ()
+        self.fork_servers = ForkServers(Background(outer), *parent)
         self.jailers = Jailers(background)
         self.modules = Modules(self.fork_servers, background)
         self.bus = EventBus(background, self.keeper)

@@ -153,6 +153,7 @@ def prepare_signals() -> None:
     operator's kill end the app. (The supervisor delivers its own signals as SIGKILL: ``supervisor/task/signals.py``.)
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL)  # they are for the supervisor
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])  # what cannot be told is no reason to end
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     for number in _DEADLY:

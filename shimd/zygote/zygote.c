@@ -241,11 +241,16 @@ int main(int argc, char *argv[]) {
     int fds[MAX_FDS];
     syscall(SYS_close_range, JAIL, ~0U, 0);
     prctl(PR_SET_NAME, "shimd-zygote");
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* it may be stopped when the fork server ends; workers do not inherit this */
     const struct engine *engine = find_engine(argc, argv);
     if (engine == NULL) return FAILED;
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) signal(deadly[i], die);
     for (int64_t result = 0; answer(CONTROL, result);) {
         int count = receive(CONTROL, &flags, sizeof flags, fds);
+        if (count == 0 && flags == PING) {
+            result = 0;
+            continue;
+        }
         if (count < 0 || count != JAIL + !!(flags & IN_CGROUP) + !!(flags & JOIN_PID)) return 0;
         result = spawn(engine, flags, fds);
         for (int i = 0; i < count; i++) close(fds[i]);

@@ -7,20 +7,21 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import assert_never
+from typing import assert_never, cast
 
 import anyio
 
 from shimd.engines.registry import engine_reference, installed_version
-from shimd.errors import ShimdError, Unavailable, Unimplemented, from_code
+from shimd.errors import Internal, ShimdError, Unavailable, Unimplemented, from_code, from_os
 from shimd.linux.memory_file import memory_file
 from shimd.protocol.codec import NotAMessage
 from shimd.protocol.constants import LISTEN_FD, VERSION
 from shimd.protocol.fork_server import (
+    End,
     Event,
     Exited,
     Failed,
@@ -29,20 +30,27 @@ from shimd.protocol.fork_server import (
     Hello,
     List,
     Listed,
+    Ping,
+    Pong,
+    Refused,
     Request,
     Retire,
     Spawn,
     Spawned,
     decode_event,
 )
-from shimd.protocol.packets import message_file, receive, send
+from shimd.protocol.packets import LostDescriptors, message_file, receive, send
 from shimd.protocol.plans import WorkerPlan
-from shimd.protocol.worker import Answer, Enter, Error, Order
+from shimd.protocol.worker import Answer, Enter, Error, Order, Start
 from shimd.protocol.worker import Event as WorkerEvent
 from shimd.protocol.worker import decode_event as decode_worker_event
 
 #: Seconds for which whoever is cancelled still waits for the end of what was begun: the kernel may not let it end.
 _LONGEST_SHIELD = 30.0
+#: Seconds until what failed for want of memory is tried again.
+_SOON = 0.1
+#: Starts a program as another's child (``recovery/keeper.py``): its words, environment and descriptors; its pid.
+Spawner = Callable[[Sequence[str], Mapping[str, str], Mapping[int, int]], Awaitable[int]]
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,12 @@ class Worker:
     pid: int
     start: int
     """Start time in clock ticks since boot; with the pid it names the process for good."""
-    control: socket.socket
+    control: socket.socket | None
+    """Until it is started, unless nothing can be said to it any more."""
     forks: "ForkClient"
     """The connection to the fork server that it is a child of."""
+    pidfd: int | None = None
+    """Until it has exited. ``None``: this process had no room for it."""
     handled: frozenset[int] = frozenset()
     """Signals that its app handles itself."""
     status: int | None = None
@@ -77,6 +88,8 @@ class Worker:
     """Nanoseconds since the epoch."""
     adopted: bool = False
     """Spawned by an earlier supervisor."""
+    orphan: bool = False
+    """Whether it was taken for one whose fork server is gone."""
     unwanted: bool = False
     """Whether nobody waits for its exit."""
     alone: bool = False
@@ -84,28 +97,46 @@ class Worker:
     exited: anyio.Event = field(default_factory=anyio.Event)
 
     async def receive(self) -> tuple[WorkerEvent, list[int]] | None:
-        """The next message with its descriptors, which the caller owns; ``None`` when the worker is gone."""
-        while True:
+        """The next message with its descriptors, which the caller owns; ``None`` when the worker is gone.
+
+        :raises ResourceExhausted: there is no room for the descriptors
+        """
+        while self.control is not None:
             await anyio.wait_readable(self.control)
             try:
                 return receive(self.control, decode_worker_event)
             except BlockingIOError:
                 continue
             except ConnectionResetError:
-                return None
+                break
+            except NotAMessage as error:
+                raise Internal(f"the worker process {error}") from error
+            except OSError as error:
+                raise from_os(error) from error
+        return None
 
     def send(self, message: Answer | Order | Enter, fds: Sequence[int] = ()) -> None:
-        """:raises Unavailable: the worker is gone"""
+        """After ``Start`` nothing more can be said.
+
+        :raises Unavailable: the worker is gone
+        """
+        if self.control is None:
+            raise Unavailable("the worker process is gone")
         try:
             send(self.control, message, fds)
         except OSError as error:
             raise Unavailable("the worker process is gone") from error
+        if isinstance(message, Start):
+            self.close_control()
 
     def signal(self, number: int) -> None:
         """:raises ProcessLookupError: it has exited"""
         if self.status is not None:
             raise ProcessLookupError
-        os.kill(self.pid, number)
+        if self.pidfd is None:
+            os.kill(self.pid, number)
+        else:
+            signal.pidfd_send_signal(self.pidfd, number)
 
     async def becomes_another(self) -> None:
         """Wait until it has become another program.
@@ -129,7 +160,24 @@ class Worker:
     def gone(self, status: int, at: int) -> None:
         """Note the exit. What the worker said before it is still there to :meth:`receive`."""
         self.status, self.exited_at = status, at
+        self._close_pidfd()
         self.exited.set()
+
+    def close_control(self) -> None:
+        """Say nothing more to it, and hear nothing."""
+        if self.control is not None:
+            self.control.close()
+            self.control = None
+
+    def close(self) -> None:
+        """Nobody has to do with it any more."""
+        self.close_control()
+        self._close_pidfd()
+
+    def _close_pidfd(self) -> None:
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
 
 
 class PendingWorker:
@@ -188,30 +236,47 @@ class PendingWorker:
 class ForkClient:
     """A connection to the fork server of one engine."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
+    def __init__(self, sock: socket.socket | None, orphans: dict[str, Worker] | None = None) -> None:
+        """
+        :param sock: ``None``: that of one that is gone
+        :param orphans: workers that were taken for some of a fork server that is gone, by their keys
+        """
         self._sock = sock
+        self._orphans = {} if orphans is None else orphans
         self.workers: dict[str, Worker] = {}
         self._pending: dict[str, PendingWorker] = {}
         self._listed = anyio.Event()
         self._greeted = anyio.Event()
         self._sending = anyio.Lock(fast_acquire=True)
         self._hello: Hello | None = None
+        self._end = "the fork server is gone"
+        self._pidfd: int | None = None
+        self.refused = False
+        """Whether it serves another supervisor."""
+        self.heard = 0
+        """How many messages it has sent."""
         self.closed = False
-        with suppress(OSError):  # told by what is sent next
-            send(sock, Hello(VERSION))
+        if sock is None:
+            self._close()
+        else:
+            sock.setblocking(False)
+            with suppress(OSError):  # told by what is sent next
+                send(sock, Hello(VERSION))
 
     async def hello(self) -> Hello:
-        """The fork server's greeting; it answers once it has warmed up.
+        """The fork server's greeting, of whatever version; it answers once it has warmed up.
 
-        :raises Unavailable: it is gone, or of another version of shimd's, and has retired now
+        :raises Unavailable: it is gone, or serves another supervisor
         """
         await self._greeted.wait()
-        if self._hello is None:
-            raise Unavailable("the fork server is gone")
-        if self._hello.version != VERSION:
-            raise Unavailable(f"the fork server speaks version {self._hello.version}, and this is {VERSION}")
+        if self._hello is None or self.closed:
+            raise Unavailable(self._end)
         return self._hello
+
+    def take_pidfd(self) -> int | None:
+        """The fork server's own, which comes with its greeting; it is the caller's then."""
+        pidfd, self._pidfd = self._pidfd, None
+        return pidfd
 
     async def spawn(
         self,
@@ -273,8 +338,7 @@ class ForkClient:
 
     async def forget(self, worker: Worker) -> None:
         """Drop the exit status of a worker that has exited; here and in the fork server."""
-        self.workers.pop(worker.key, None)
-        worker.control.close()
+        self._drop(worker)
         if not self.closed:
             await self._send(Forget(worker.key))
 
@@ -302,20 +366,40 @@ class ForkClient:
         """Have it leave with its last worker."""
         await self._send(Retire())
 
+    def ping(self) -> None:
+        """Have it say that it lives, unless it has too much to answer as it is."""
+        self._try_to_send(Ping())
+
+    def hang_up(self) -> None:
+        """End the connection; :meth:`run` does what follows from that."""
+        if self._sock is not None:
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+
     async def _send(self, request: Request, fds: Sequence[int] = ()) -> None:
         async with self._sending:
             while not self.closed:
+                assert self._sock is not None
                 try:
                     send(self._sock, request, fds)
                     return
                 except BlockingIOError:
                     await anyio.wait_writable(self._sock)
-                except OSError:
+                except ConnectionError:
                     break
-        raise Unavailable("the fork server is gone")
+                except OSError as error:  # for want of memory, or too many descriptors are under way
+                    raise from_os(error) from error
+        raise Unavailable(self._end)
+
+    def _try_to_send(self, request: Request) -> None:
+        """If it takes it at once: what it does not hear is no harm."""
+        if self._sock is not None and not self.closed:
+            with suppress(OSError):
+                send(self._sock, request)
 
     async def run(self) -> None:
         """Dispatch the fork server's messages until the connection ends."""
+        assert self._sock is not None
         try:
             while True:
                 await anyio.wait_readable(self._sock)
@@ -325,50 +409,86 @@ class ForkClient:
                     return
                 except BlockingIOError:
                     continue
-                except (ConnectionResetError, NotAMessage):
+                except LostDescriptors as lost:
+                    self._dispatch_without(lost)
+                except (ConnectionError, NotAMessage):
                     return
+                except OSError:  # for want of memory
+                    await anyio.sleep(_SOON)
         finally:
             self._close()
 
     def _dispatch(self, event: Event, fds: list[int]) -> None:
+        self.heard += 1
         match event:
             case Hello():
                 self._hello = event
+                self._pidfd = fds[0] if fds else None
                 self._greeted.set()
+            case Refused():
+                self.refused, self._end = True, "the fork server serves another supervisor"
             case Spawned():
-                self._spawned(event, fds[0])
+                self._spawned(event, fds)
             case Failed():
                 self._reply(event.key, from_code(event.code, event.message))
             case Exited():
                 self._exited(event)
             case Listed():
                 self._listed.set()
+            case Pong():
+                pass
             case _:
                 assert_never(event)
 
-    def _spawned(self, event: Spawned, fd: int) -> None:
-        control = socket.socket(fileno=fd)
-        control.setblocking(False)
+    def _dispatch_without(self, lost: LostDescriptors) -> None:
+        """A message whose descriptors this process has no room for: a new worker is of no use then, and ended. One that
+        runs goes on."""
+        event = lost.message
+        if isinstance(event, Spawned) and event.key in self._pending:
+            self._try_to_send(End(event.key))
+            self._reply(event.key, from_os(lost))
+        else:
+            self._dispatch(cast(Event, event), [])
+
+    def _spawned(self, event: Spawned, fds: list[int]) -> None:
         key = event.key
+        control = socket.socket(fileno=fds[0]) if fds else None
+        pidfd = fds[1] if len(fds) > 1 else None
+        if control is not None:
+            control.setblocking(False)
+        fresh = Worker(key, event.pid, event.start, control, self, pidfd, adopted=key not in self._pending)
         if key in self.workers:  # ours, and listed once more
-            control.close()
-            return
-        worker = Worker(key, event.pid, event.start, control, self, adopted=key not in self._pending)
-        self.workers[key] = worker
-        self._reply(key, worker)
+            fresh.close()
+        elif (orphan := self._known_orphan(key)) is not None:
+            orphan.close_control()
+            orphan.control, fresh.control = fresh.control, None
+            fresh.close()
+        else:
+            self.workers[key] = fresh
+            self._reply(key, fresh)
+
+    def _known_orphan(self, key: str) -> Worker | None:
+        """One whose fork server was not gone but late: it is ours from now on."""
+        orphan = self._orphans.pop(key, None)
+        if orphan is not None:
+            orphan.forks = self
+            self.workers[key] = orphan
+        return orphan
 
     def _exited(self, event: Exited) -> None:
-        worker = self.workers.get(event.key)
+        worker = self.workers.get(event.key) or self._known_orphan(event.key)
         if worker is None:  # it ended while no supervisor was connected
-            worker = Worker(event.key, event.pid, 0, socket.socket(), self, adopted=True)
+            worker = Worker(event.key, event.pid, event.start, None, self, adopted=True)
             self.workers[event.key] = worker
         if worker.status is None:
             worker.gone(event.status, event.at)
         if worker.unwanted:
-            self.workers.pop(event.key, None)
-            worker.control.close()
-            with suppress(OSError):  # one exit that it keeps is no harm
-                send(self._sock, Forget(event.key))
+            self._drop(worker)
+            self._try_to_send(Forget(event.key))  # one exit that it keeps is no harm
+
+    def _drop(self, worker: Worker) -> None:
+        self.workers.pop(worker.key, None)
+        worker.close()
 
     def _reply(self, key: str, result: Worker | ShimdError) -> None:
         pending = self._pending.pop(key, None)
@@ -377,11 +497,14 @@ class ForkClient:
 
     def _close(self) -> None:
         self.closed = True
-        self._sock.close()
+        if self._sock is not None:
+            self._sock.close()
+        if (pidfd := self.take_pidfd()) is not None:
+            os.close(pidfd)
         self._listed.set()
         self._greeted.set()
         for key in list(self._pending):
-            self._reply(key, Unavailable("the fork server is gone"))
+            self._reply(key, Unavailable(self._end))
 
     @property
     def living(self) -> list[Worker]:
@@ -407,16 +530,13 @@ def launch(engine: str, path: Path, *flags: str) -> tuple[socket.socket, int]:
     """Start a fork server that listens on ``path`` and outlives this process; returns a connection and its pid.
 
     The socket listens before the server has warmed up, so that connecting needs no retries.
+
+    :raises OSError: it does not start
     """
-    path.unlink(missing_ok=True)
-    command = ["-I", "-m", "shimd.forkserver.main", engine_reference(engine), installed_version(engine), *flags]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen(8)
+    with _listening(path) as (listener, connection):
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, *command],
+            _command(engine, flags),
             environment(),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
@@ -425,7 +545,49 @@ def launch(engine: str, path: Path, *flags: str) -> tuple[socket.socket, int]:
             ],
             setsid=True,
         )
-        return connect(path), pid
+    return connection, pid
+
+
+async def launch_by(spawn: Spawner, engine: str, path: Path) -> tuple[socket.socket, int]:
+    """The same as another process's child.
+
+    :raises OSError: it does not start
+    :raises ShimdError: what ``spawn`` raises
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        with _listening(path) as (listener, connection):
+            fds = {0: null, 1: null, 2: 2, LISTEN_FD: listener.fileno()}
+            pid = await spawn(_command(engine), environment(), fds)
+    finally:
+        os.close(null)
+    return connection, pid
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A socket for a fork server, until it has it, and a connection to it, until it fails."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        try:
+            path.chmod(0o600)
+            listener.listen(8)
+            connection = connect(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        try:
+            yield listener, connection
+        except BaseException:
+            connection.close()
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _command(engine: str, flags: Sequence[str] = ()) -> list[str]:
+    words = ["-I", "-m", "shimd.forkserver.main", engine_reference(engine), installed_version(engine), *flags]
+    return [sys.executable, *words]
 
 
 def environment() -> dict[str, str]:

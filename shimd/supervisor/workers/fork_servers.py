@@ -1,15 +1,17 @@
 """The fork servers of a node: all that run are found at the daemon's start, others are started on first use.
 
 One is current for each engine: it speaks our version of the protocol, has loaded the engine that is installed, and was
-started by our release of shimd. Any other that is found takes no new workers, and leaves with its last one; until then its exits are still heard of.
+started by our release of shimd. Any other that is found takes no new workers, and leaves with its last one; until then
+its exits are still heard of.
+
+One that dies, or does not answer (:mod:`.watchdog`), loses no app: each is followed as an orphan (:mod:`.orphans`).
 """
 
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -18,16 +20,23 @@ from shimd import paths, release
 from shimd.engines.registry import installed_version
 from shimd.errors import ShimdError, Unavailable, reason
 from shimd.linux.peer import peer_pid
-from shimd.linux.zombies import first_zombie
+from shimd.linux.pidfd import open_process, pid_of
 from shimd.log import logger
+from shimd.protocol.constants import VERSION
+from shimd.protocol.fork_server import LASTING, Hello
 from shimd.supervisor.background import Background
-from shimd.supervisor.workers.fork_client import ForkClient, Worker, connect, launch
+from shimd.supervisor.workers.fork_client import ForkClient, Spawner, Worker, connect, launch, launch_by
+from shimd.supervisor.workers.orphans import ExitOf, follow, nothing_known
+from shimd.supervisor.workers.reaping import children_in_session, kill, reap
+from shimd.supervisor.workers.watchdog import until_silent
 
 _log = logger(__name__)
-#: Wait status of a process whose real one nobody can tell any more: killed by SIGKILL, as containerd assumes too.
-_UNKNOWN = 9
 #: Seconds for a fork server that was found to say who it is: it may be warming up, or be stopped.
 _PATIENCE = 10.0
+#: Seconds for one that was killed to be gone: the kernel may not let it end.
+_LAST_BREATH = 5.0
+#: Seconds for one to answer when this daemon ends.
+_FAREWELL = 2.0
 
 
 @dataclass(eq=False)
@@ -42,6 +51,14 @@ class ForkServer:
     """Of the engine that it has loaded; empty: not known yet, or the engine cannot run on this node."""
     retiring: bool = False
     """Whether it takes no new workers."""
+    pidfd: int | None = None
+    """As soon as it is known for sure."""
+    warm: bool = False
+    """Whether it has warmed up for an earlier daemon."""
+    listed: anyio.Event = field(default_factory=anyio.Event)
+    """Set when the workers of an earlier daemon are known, or it is gone."""
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    """Set when the connection has."""
 
     @property
     def workers(self) -> int:
@@ -50,14 +67,24 @@ class ForkServer:
 
 
 class ForkServers:
-    """Those that this supervisor is connected to."""
+    """Those that this supervisor is connected to.
 
-    def __init__(self, tasks: Background) -> None:
-        self._tasks = tasks
+    :param tasks: what outlives all who wait for a worker's exit
+    :param exit_of: what another process, a subreaper, knows of the end of a process
+    :param spawn: starts fork servers as another's children; without it they are ours
+    """
+
+    def __init__(self, tasks: Background, exit_of: ExitOf = nothing_known, spawn: Spawner | None = None) -> None:
+        self._tasks, self._exit_of, self._spawn = tasks, exit_of, spawn
         self._current: dict[str, ForkServer] = {}
         self._all: set[ForkServer] = set()
         self._unknown: dict[str, anyio.Event] = {}
-        """Engines of which one was found that has not said yet whether it is current."""
+        """Engines of which one was found that has not said yet whether it is current, or is being started."""
+        self._unclaimed: dict[str, Worker] = {}
+        """Workers of an earlier supervisor, by their keys."""
+        self._orphans: dict[str, Worker] = {}
+        """Those whose fork server is gone, or has not told of them yet."""
+        self._claims_are_over = False
 
     def __iter__(self) -> Iterator[ForkServer]:
         return iter(sorted(self._all, key=lambda one: (one.engine, one.retiring, one.pid)))
@@ -67,138 +94,244 @@ class ForkServers:
         server = self._current.get(engine)
         return 0 if server is None or server.client.closed else server.pid
 
-    def find(self) -> None:
-        """Connect to all that run, of an earlier daemon."""
-        for path in paths.fork_server_sockets():
-            try:
-                sock = connect(path)
-            except OSError:
-                path.unlink(missing_ok=True)  # a process that is gone
-                continue
-            server = self._keep(paths.engine_of(path), path, peer_pid(sock), ForkClient(sock))
-            known = self._unknown.setdefault(server.engine, anyio.Event())
-            self._tasks.start_soon(self._inherit, server, known)
+    # Those of an earlier supervisor, and their workers
 
-    async def get(self, engine: str) -> ForkClient:
-        """The engine's current fork server.
+    async def find(self) -> None:
+        """Connect to all that run, of an earlier daemon, and have them tell of their workers; those that do not answer
+        within some seconds are left for later."""
+        found = [server for path in paths.fork_server_sockets() if (server := self._connected(path)) is not None]
+        with anyio.move_on_after(_PATIENCE):
+            for server in found:
+                await server.listed.wait()
 
-        :raises Unavailable: it cannot be started
+    def adopted(self, key: str) -> Worker | None:
+        """Claim a worker of an earlier supervisor; it may have ended."""
+        return self._unclaimed.pop(key, None)
+
+    def end_unclaimed(self) -> None:
+        """Kill and forget every worker of an earlier supervisor that nobody has claimed, or will be found later: those
+        that were still being made ended with that supervisor."""
+        self._claims_are_over = True
+        for worker in self._unclaimed.values():
+            self._tasks.start_soon(worker.forks.end, worker)
+        self._unclaimed.clear()
+
+    def orphan(self, key: str, pid: int, start: int, forks: ForkClient | None = None) -> Worker:
+        """Follow a worker of an earlier supervisor whose fork server is gone, or does not answer.
+
+        :param pid: its pid, and the time of its start in clock ticks since boot, which name it for good
+        :param forks: the connection to that fork server, if there was one
         """
-        while (known := self._unknown.get(engine)) is not None:
-            await known.wait()
-        server = self._current.get(engine)
-        if server is None or server.client.closed:
-            server = self._current[engine] = self._launch(engine)
-        return server.client
+        worker = Worker(key, pid, start, None, forks or ForkClient(None), adopted=True, orphan=True)
+        with suppress(OSError):  # gone, or there is no room now
+            worker.pidfd = open_process(pid, start)
+        self._orphans[key] = worker
+        self._tasks.start_soon(self._follow, worker)
+        return worker
 
-    def _launch(self, engine: str) -> ForkServer:
-        path = paths.fork_server_socket(engine, secrets.token_hex(4))
+    async def _follow(self, worker: Worker) -> None:
         try:
-            sock, pid = launch(engine, path)
+            await follow(worker, self._exit_of)
+        finally:
+            if self._orphans.get(worker.key) is worker:
+                del self._orphans[worker.key]
+
+    def _connected(self, path: Path) -> ForkServer | None:
+        try:
+            sock = connect(path)
+        except ConnectionRefusedError:  # of a process that is gone
+            path.unlink(missing_ok=True)
+            return None
         except OSError as error:
-            raise Unavailable(f"the fork server of {engine} does not start: {reason(error)}") from error
-        _log.info("started the fork server of %s, pid %d", engine, pid)
-        server = self._keep(engine, path, pid, ForkClient(sock))
-        server.version = installed_version(engine)
+            _log.error("%s cannot be connected to: %s", path, reason(error))
+            return None
+        pid = peer_pid(sock)
+        pidfd = _open_fork_server(pid)
+        client = ForkClient(sock, self._orphans)
+        server = self._keep(ForkServer(paths.engine_of(path), path, pid, client, pidfd=pidfd, warm=pidfd is not None))
+        known = self._unknown.setdefault(server.engine, anyio.Event())
+        self._tasks.start_soon(self._inherit, server, known)
         return server
-
-    def _keep(self, engine: str, path: Path, pid: int, client: ForkClient) -> ForkServer:
-        server = ForkServer(engine, path, pid, client)
-        self._all.add(server)
-        self._tasks.start_soon(self._run, server)
-        return server
-
-    async def _run(self, server: ForkServer) -> None:
-        await server.client.run()
-        self._all.discard(server)
-        server.path.unlink(missing_ok=True)
-        left = server.client.living
-        if not server.retiring or left:
-            words = "the fork server of %s, pid %d, is gone; its %d apps go on"
-            _log.error(words, server.engine, server.pid, len(left))
-        _reap(server.pid)
-        self._tasks.start_soon(_bury, {worker.pid for worker in left})
-        async with anyio.create_task_group() as tasks:
-            for worker in left:
-                tasks.start_soon(_adopt, worker)
 
     async def _inherit(self, server: ForkServer, known: anyio.Event) -> None:
-        """Workers of an earlier daemon: containerd has given their tasks up and ends them by the launcher's
-        ``delete``. Those that were still being made ended with that daemon."""
         try:
-            server.retiring = not await self._is_current(server)
-            if not server.retiring and server.engine not in self._current:
-                self._current[server.engine] = server
-            else:
-                server.retiring = True
-                await server.client.retire()
-            workers = await server.client.adopt()
+            await self._greet(server)
+            self._known(server.engine, known)
+            self._adopt(server, await server.client.adopt())
         except ShimdError as error:
             server.retiring = True
             _log.warning("the fork server of %s, pid %d, is left to itself: %s", server.engine, server.pid, error)
-            return
         finally:
-            if self._unknown.get(server.engine) is known:
-                del self._unknown[server.engine]
-            known.set()
-        words = "found the fork server of %s, pid %d, with %d workers of an earlier daemon%s"
-        _log.info(words, server.engine, server.pid, len(workers), "; it takes no new ones" if server.retiring else "")
-        for worker in workers:
-            await worker.exited.wait()
-            with suppress(Unavailable):
-                await server.client.forget(worker)
+            self._known(server.engine, known)
+            server.listed.set()
 
-    async def _is_current(self, server: ForkServer) -> bool:
-        """Returns whether it has loaded what is installed.
+    async def _greet(self, server: ForkServer) -> None:
+        """Learn who it is. There may be a current one by then.
 
-        :raises Unavailable: it speaks another version of the protocol, or nothing
+        :raises Unavailable: it is gone, or cannot be understood
         """
-        try:
-            with anyio.fail_after(_PATIENCE):
-                hello = await server.client.hello()
-        except TimeoutError:
-            raise Unavailable(f"it has not answered within {_PATIENCE:.0f} s") from None
+        server.retiring = not self._is_current(server, await server.client.hello())
+        if not server.retiring and not self.pid(server.engine):
+            self._current[server.engine] = server
+        else:
+            server.retiring = True
+            await server.client.retire()
+
+    def _is_current(self, server: ForkServer, hello: Hello) -> bool:
+        """Returns whether it speaks our version, and has loaded what is installed.
+
+        :raises Unavailable: it speaks a version that is no more understood
+        """
+        if hello.version < LASTING:
+            raise Unavailable(f"it speaks version {hello.version} of the protocol, and this is {VERSION}")
         server.version = hello.engine_version
         installed = installed_version(server.engine)
         if hello.engine_version != installed:
             words = "the fork server of %s, pid %d, has loaded version %s, and %s is installed"
             _log.info(words, server.engine, server.pid, hello.engine_version or "none", installed or "none")
-        return hello.engine_version == installed and release.of(server.pid) == release.own()
+        same = hello.version == VERSION and hello.engine_version == installed
+        return same and release.of(server.pid) == release.own()
 
+    def _adopt(self, server: ForkServer, workers: list[Worker]) -> None:
+        words = "found the fork server of %s, pid %d, with %d workers of an earlier daemon%s"
+        _log.info(words, server.engine, server.pid, len(workers), "; it takes no new ones" if server.retiring else "")
+        self._unclaimed.update({worker.key: worker for worker in workers if not worker.orphan})
+        if self._claims_are_over:
+            self.end_unclaimed()
 
-def _reap(pid: int) -> None:
-    with suppress(ChildProcessError):  # an earlier daemon's child, not ours
-        os.waitpid(pid, os.WNOHANG)
+    def leave(self) -> None:
+        """This daemon ends: whoever waits for a fork server that does not answer need not wait any longer. The next
+        daemon ends what that was about to make."""
+        for server in self._all:
+            self._tasks.start_soon(_leave, server)
 
+    # All others
 
-async def _bury(workers: set[int]) -> None:
-    """The others that a fork server leaves to us when it dies: its zygote, which ends by itself."""
-    for _ in range(20):
-        found = first_zombie()
-        if found is not None and found not in workers:
-            _reap(found)
+    async def get(self, engine: str) -> ForkClient:
+        """The engine's current fork server.
+
+        :raises ShimdError: it cannot be started
+        """
+        while (known := self._unknown.get(engine)) is not None:
+            with anyio.move_on_after(_PATIENCE) as waiting:
+                await known.wait()
+            if waiting.cancelled_caught:
+                self._known(engine, known)  # it is late: others go on without it
+        server = self._current.get(engine)
+        if server is None or server.client.closed or server.retiring:
+            known = self._unknown[engine] = anyio.Event()
+            try:
+                server = self._current[engine] = await self._launch(engine)
+            finally:
+                self._known(engine, known)
+        return server.client
+
+    def _known(self, engine: str, known: anyio.Event) -> None:
+        if self._unknown.get(engine) is known:
+            del self._unknown[engine]
+        known.set()
+
+    async def _launch(self, engine: str) -> ForkServer:
+        path = paths.fork_server_socket(engine, secrets.token_hex(4))
+        try:
+            sock, pid = launch(engine, path) if self._spawn is None else await launch_by(self._spawn, engine, path)
+        except OSError as error:
+            raise Unavailable(f"the fork server of {engine} does not start: {reason(error)}") from error
+        _log.info("started the fork server of %s, pid %d", engine, pid)
+        server = ForkServer(engine, path, pid, ForkClient(sock, self._orphans), installed_version(engine))
+        with suppress(OSError):  # its greeting brings another
+            server.pidfd = os.pidfd_open(pid)
+        return self._keep(server)
+
+    def _keep(self, server: ForkServer) -> ForkServer:
+        self._all.add(server)
+        self._tasks.start_soon(self._run, server)
+        return server
+
+    async def _run(self, server: ForkServer) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._watch, server)
+                await server.client.run()
+                server.ended.set()
+                tasks.cancel_scope.cancel()
+        except Exception:  # a bug of ours is not the end of its apps
+            _log.exception("the connection to the fork server of %s, pid %d, failed", server.engine, server.pid)
+        self._lost(server)
+
+    async def _watch(self, server: ForkServer) -> None:
+        """Kill it if it does not answer, so that there is another, and its apps can be followed."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_identify, server)
+            await until_silent(server.client, warm=server.warm)
+            words = "the fork server of %s, pid %d, does not answer, and is killed"
+            _log.error(words, server.engine, server.pid)
+            server.retiring = True
+            if server.pidfd is not None:
+                kill(server.pidfd)
+            with anyio.move_on_after(_LAST_BREATH):  # what it had said before is still heard
+                await server.ended.wait()
+            server.client.hang_up()
+
+    def _lost(self, server: ForkServer) -> None:
+        self._all.discard(server)
+        left = server.client.living
+        if server.client.refused:
+            _log.error("the fork server of %s, pid %d, serves another supervisor", server.engine, server.pid)
         else:
-            await anyio.sleep(0.1)
+            server.path.unlink(missing_ok=True)
+            if not server.retiring or left:
+                words = "the fork server of %s, pid %d, is gone; its %d apps go on"
+                _log.error(words, server.engine, server.pid, len(left))
+        for worker in left:
+            self._tasks.start_soon(self._follow, worker)
+        self._tasks.start_soon(_bury, server, {worker.pid for worker in left})
 
 
-async def _adopt(worker: Worker) -> None:
-    """Wait for a worker whose fork server died. It is our child now, if we are its nearest subreaper (prctl(2))."""
-    try:
-        pidfd = os.pidfd_open(worker.pid)
-    except ProcessLookupError:
-        worker.gone(_UNKNOWN, time.time_ns())
-        return
-    try:
-        await anyio.wait_readable(pidfd)
-        worker.gone(_wait(pidfd), time.time_ns())
-    finally:
+async def _leave(server: ForkServer) -> None:
+    heard = server.client.heard
+    server.client.ping()
+    with anyio.move_on_after(_FAREWELL, shield=True):
+        while server.client.heard == heard and not server.client.closed:  # noqa: ASYNC110
+            await anyio.sleep(_FAREWELL / 100)
+    if server.client.heard == heard:
+        server.client.hang_up()
+
+
+async def _identify(server: ForkServer) -> None:
+    """Learn for sure which process it is."""
+    with suppress(ShimdError):
+        await server.client.hello()
+    pidfd = server.client.take_pidfd()
+    if server.pidfd is None:
+        server.pidfd = pidfd
+        if pidfd is not None:
+            with suppress(OSError):
+                server.pid = pid_of(pidfd)
+    elif pidfd is not None:
         os.close(pidfd)
 
 
-def _wait(pidfd: int) -> int:
+def _open_fork_server(pid: int) -> int | None:
+    """A descriptor of the process that listens, if it is a fork server: it does so itself once it has warmed up, and
+    before who started it did."""
     try:
-        info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-    except ChildProcessError:
-        return _UNKNOWN
-    assert info is not None
-    return info.si_status << 8 if info.si_code == os.CLD_EXITED else info.si_status
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    with suppress(OSError):
+        if b"shimd.forkserver.main" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            return pidfd
+    os.close(pidfd)
+    return None
+
+
+async def _bury(server: ForkServer, workers: set[int]) -> None:
+    """Wait for it, and for what else it leaves to us if we are its subreaper: zygotes, and what it had just forked."""
+    if server.pidfd is None:
+        return
+    await reap(server.pidfd)
+    async with anyio.create_task_group() as tasks:
+        for pidfd in children_in_session(server.pid, workers):
+            kill(pidfd)
+            tasks.start_soon(reap, pidfd)

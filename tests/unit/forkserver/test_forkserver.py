@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -21,7 +21,7 @@ from shimd.forkserver.main import ForkServer
 from shimd.linux.memory_file import memory_file
 from shimd.oci import Process
 from shimd.protocol.constants import MAX_PACKET, VERSION, Policy
-from shimd.protocol.fork_server import Hello, decode_event
+from shimd.protocol.fork_server import Event, Exited, Forget, Hello, List, Listed, Spawned, decode_event
 from shimd.protocol.packets import receive, send
 from shimd.protocol.plans import HostApp, NativeCommand
 from shimd.protocol.system_calls import SystemCalls, of_host
@@ -214,26 +214,51 @@ async def test_a_worker_that_was_begun_and_is_not_wanted(server: Server) -> None
         await forks.end(kept)
 
 
-@pytest.mark.parametrize("server", ["zygote"], indirect=True)
-async def test_a_worker_that_waits_ends_with_its_supervisor(server: Server) -> None:
-    """Whether or not there is a next one."""
-    async with server.supervised() as forks:
-        waiting = await (await forks.spawn_early("a", (server.null,) * 3)).worker()
-        running = await server.ready("b", await server.compiled(SPINS))
-        running.send(Start())
-        pidfd = os.pidfd_open(waiting.pid)
-    await anyio.wait_readable(pidfd)
-    os.close(pidfd)
+async def test_a_worker_that_was_not_started_is_started_by_the_next_supervisor(server: Server) -> None:
+    """It had said that it was ready, or had not been asked yet."""
+    async with server.supervised():
+        artifact = await server.compiled(EXIT)
+        first, second = await server.ready("heard", artifact), await server.spawn("unheard", app(artifact), of_host())
+    for worker in (first, second):
+        worker.close()
     server.reconnect()
     async with server.supervised() as forks:
         found = {worker.key: worker for worker in await forks.adopt()}
-        await found["a"].exited.wait()
-        assert found["a"].status == 70 << 8
-        assert found["b"].status is None, "one that runs does not mind"
+        assert {key: worker.pid for key, worker in found.items()} == {"heard": first.pid, "unheard": second.pid}
+        packet = await found["unheard"].receive()
+        assert packet is not None
+        assert isinstance(packet[0], Ready)
         for worker in found.values():
-            await forks.end(worker)
-    for worker in (waiting, running):
-        worker.control.close()
+            worker.send(Start())
+            await worker.exited.wait()
+            assert worker.status == 7 << 8
+            await forks.forget(worker)
+
+
+async def test_workers_that_nobody_comes_to_start_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIMD_KEEP_EXITS", "0.2")
+    server = Server(tmp_path)
+    with anyio.fail_after(60):
+        async with server.supervised() as forks:
+            early = await (await forks.spawn_early("early", (server.null,) * 3)).worker()
+            ready, running = [await server.ready(key, await server.compiled(SPINS)) for key in ("a", "b")]
+            running.send(Start())
+            pidfds = [os.pidfd_open(worker.pid) for worker in (early, ready)]
+        for pidfd in pidfds:
+            await anyio.wait_readable(pidfd)
+            os.close(pidfd)
+        assert _lives(running.pid), "one that runs does not mind"
+        server.reconnect()
+        async with server.supervised() as forks:
+            found = {worker.key: worker for worker in await forks.adopt()}
+            for key in ("early", "a"):
+                await found[key].exited.wait()
+                assert found[key].status == 70 << 8
+            for worker in (*found.values(), early, ready, running):
+                await forks.end(worker) if worker.forks is forks else worker.close()
+    os.close(server.null)
+    os.kill(server.pid, signal.SIGKILL)
+    os.waitpid(server.pid, 0)  # noqa: ASYNC222 — it is dead
 
 
 @pytest.mark.parametrize("server", ["zygote"], indirect=True)
@@ -356,7 +381,7 @@ async def test_a_worker_outlives_its_supervisor_and_so_does_its_exit(server: Ser
     async with server.supervised() as forks:
         assert await forks.adopt() == []
     for worker in (running, dying):
-        worker.control.close()
+        worker.close()
 
 
 async def test_nothing_leaks(server: Server) -> None:
@@ -469,7 +494,7 @@ async def test_what_is_followed_outlives_its_supervisor(server: Server) -> None:
         first, pid = await left_behind(server, "sleep 600")
         await forks.forget(first)
         followed = await forks.follow("followed", pid)
-        followed.control.close()
+        followed.close()
     server.reconnect()
     async with server.supervised() as forks:
         workers = {worker.key: worker for worker in await forks.adopt()}
@@ -505,7 +530,7 @@ def test_a_number_that_is_used_again(tmp_path: Path) -> None:
         server._follow("followed", child.pid)
         followed = server._children["followed"]
         assert (followed.status, server._strays) == (None, {})
-        followed.control.close()
+        followed.close()
         os.close(followed.pidfd)
         child.kill()
 
@@ -533,29 +558,34 @@ async def test_one_that_retires_leaves_with_its_last_worker(server: Server) -> N
     os.close(pidfd)
 
 
-async def test_another_version_retires_it_and_ends_no_app(server: Server) -> None:
+async def test_another_version_retires_it_and_follows_its_apps(server: Server) -> None:
+    """As after an upgrade."""
     async with server.supervised():
         worker = await server.ready("a", await server.compiled(SPINS))
         worker.send(Start())
     pidfd = os.pidfd_open(server.pid)
-    stranger = connect(server.path)
-    stranger.setblocking(False)
-    send(stranger, Hello(VERSION + 1))
-    await anyio.wait_readable(stranger)
-    greeting = receive(stranger, decode_event)
-    assert greeting is not None
-    assert isinstance(greeting[0], Hello)
-    await anyio.wait_readable(stranger)
-    assert receive(stranger, decode_event) is None
-    stranger.close()
-    assert _lives(worker.pid)
-    server.reconnect()  # what remains of its life it may still be asked for
-    async with server.supervised() as forks:
-        (found,) = await forks.adopt()
-        await forks.end(found)
-        await anyio.wait_readable(pidfd)
-    worker.control.close()
+    newer = connect(server.path)
+    newer.settimeout(30)
+    for message in (Hello(VERSION + 1), List()):
+        send(newer, message)
+    said = [receive(newer, decode_event) for _ in range(3)]
+    assert [packet and type(packet[0]) for packet in said] == [Hello, Spawned, Listed]
+    _close_all(said)
+    os.kill(worker.pid, signal.SIGKILL)
+    exited = receive(newer, decode_event)
+    assert exited is not None
+    assert isinstance(exited[0], Exited)
+    send(newer, Forget("a"))
+    await anyio.wait_readable(pidfd)
+    newer.close()
+    worker.close()
     os.close(pidfd)
+
+
+def _close_all(packets: Sequence[tuple[Event, list[int]] | None]) -> None:
+    for packet in packets:
+        for fd in packet[1] if packet is not None else ():
+            os.close(fd)
 
 
 async def test_exits_that_nobody_asks_for_do_not_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -571,4 +601,4 @@ async def test_exits_that_nobody_asks_for_do_not_keep_it(tmp_path: Path, monkeyp
     os.waitpid(server.pid, 0)  # noqa: ASYNC222 — it is dead
     os.close(pidfd)
     os.close(server.null)
-    worker.control.close()
+    worker.close()

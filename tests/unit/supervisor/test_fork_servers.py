@@ -42,7 +42,7 @@ async def daemon() -> AsyncIterator[ForkServers]:
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             servers = ForkServers(Background(tasks))
-            servers.find()
+            await servers.find()
             yield servers
             tasks.cancel_scope.cancel()
 
@@ -71,7 +71,7 @@ async def test_the_next_daemon_finds_it_and_goes_on_with_it(tmp_path: Path) -> N
     async with daemon() as servers:
         worker = await sleeper(servers, tmp_path)
         pid = servers.pid(ENGINE)
-    worker.control.close()
+    worker.close()
     async with daemon() as servers:
         await servers.get(ENGINE)
         (found,) = servers
@@ -91,7 +91,7 @@ async def test_one_that_has_loaded_another_version_leaves_with_its_last_app(
         async with daemon() as servers:
             worker = await sleeper(servers, tmp_path)
             pid = servers.pid(ENGINE)
-        worker.control.close()
+        worker.close()
     async with daemon() as servers:
         await servers.get(ENGINE)
         new, former = servers

@@ -1,0 +1,46 @@
+"""Waiting for processes, each by a descriptor of its own: what others wait for is never taken from them."""
+
+import os
+import signal
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+
+from shimd.linux.pidfd import wait_for_child
+
+
+async def reap(pidfd: int) -> None:
+    """Wait until a process has ended, and for it if it is our child; closes the descriptor. It may take its time, if a
+    file system holds it."""
+    try:
+        await anyio.wait_readable(pidfd)
+        wait_for_child(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def children_in_session(session: int, besides: Collection[int]) -> list[int]:
+    """Descriptors of our children in somebody's session: what a fork server that has died left to us, its subreaper.
+    None of those that we started ourselves is in it."""
+    found = []
+    for pid in _children() - set(besides):
+        with suppress(OSError):  # it has gone, or there is no room
+            if os.getsid(pid) == session:
+                found.append(os.pidfd_open(pid))
+    return found
+
+
+def _children() -> set[int]:
+    lists = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # a thread that has ended
+            lists.append(path.read_text())
+    return {int(pid) for pid in " ".join(lists).split()}
+
+
+def kill(pidfd: int) -> None:
+    """Kill a process, if it still lives."""
+    with suppress(OSError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
