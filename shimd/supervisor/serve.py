@@ -69,7 +69,8 @@ def _only_one() -> Iterator[None]:
     with open(path.with_suffix(".lock"), "w") as lock:  # never unlinked: who waits for it has this very file open
         _lock(lock)
         with _only_told():  # the lock counts
-            path.write_text(f"{os.getpid()}\n")
+            (new := path.with_suffix(".new")).write_text(f"{os.getpid()}\n")
+            new.replace(path)  # a killed daemon's is never seen empty
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 
+from shimd import release
 from shimd.errors import AlreadyExists, Unavailable
 from shimd.linux.peer import peer_pid
 from shimd.log import logger
@@ -189,6 +190,10 @@ def connect(path: Path) -> socket.socket | None:
     return sock
 
 
+#: What tells whose keeper it is, and of which release; it does nothing with either.
+_SHOWN = ("SHIMD_RUNTIME_DIR", release.VARIABLE)
+
+
 def launch(path: Path, program: Path) -> tuple[socket.socket, int]:
     """Start a keeper that listens at ``path``; returns a connection and its pid. It is our child at first.
 
@@ -206,7 +211,7 @@ def launch(path: Path, program: Path) -> tuple[socket.socket, int]:
             pid = os.posix_spawn(
                 program,
                 [program.name],
-                {},
+                {name: value for name in _SHOWN if (value := os.environ.get(name)) is not None},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
                     (os.POSIX_SPAWN_DUP2, 0, 1),

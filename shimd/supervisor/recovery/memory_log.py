@@ -117,6 +117,14 @@ class MemoryLog:
             place += _ENTRY + (length + 7 & ~7)
         return found
 
+    def last_id(self) -> int:
+        """Returns the highest id of all entries, with those that are retired; 0: there are none."""
+        words, place, last = self._words, self._words[_START_AT], 0
+        while word := words[place >> 3]:
+            last = max(last, words[(place >> 3) + 1])
+            place += _ENTRY + ((word >> 8) + 7 & ~7)
+        return last
+
     def data(self, place: int) -> bytes:
         """Of the entry there."""
         return bytes(self._bytes[place + _ENTRY : place + _ENTRY + (self._words[place >> 3] >> 8)])

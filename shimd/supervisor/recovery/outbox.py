@@ -31,7 +31,7 @@ class Outbox:
         :raises OSError: there is no memory
         """
         self._log = log
-        self.last_seq = 0
+        self.last_seq = log.last_id()
         self._events: deque[int] = deque()
         #: Places of what was received and is not done with.
         self._received: list[int] = []
@@ -42,7 +42,6 @@ class Outbox:
                 _check_event(log.data(place), id)
             if kind == RECEIVED:
                 self._received.append(place)
-            self.last_seq = max(self.last_seq, id)
         self._rewrite(0)
 
     @property
