@@ -244,8 +244,9 @@ def test_another_part_dies(own_box: Box, number: signal.Signals, part: str) -> N
         for step in order:
             if step == 0:
                 end_daemon(box, number)
+                box.tasks()  # it has taken over
             else:
-                for pid in processes(box, part):
+                for pid in {*processes(box, part)} - {pid for pid, _status in box.tasks().values()}:
                     os.kill(pid, signal.SIGKILL)
                 time.sleep(0.5)
         assert box.status(id) == "RUNNING"

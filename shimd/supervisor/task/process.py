@@ -41,7 +41,7 @@ class Process:
     created_at: int = field(default_factory=time.time_ns)
     """When it was asked for, by Create or Exec; nanoseconds since the epoch, as all times."""
     started_at: int = 0
-    starting: anyio.Lock = field(default_factory=partial(anyio.Lock, fast_acquire=True))
+    starting: anyio.Semaphore = field(default_factory=partial(anyio.Semaphore, 1, fast_acquire=True))
     """Held while it is started: an exit that comes meanwhile is told after the start."""
     dying: bool = False
     """Whether it was sent SIGKILL, so that it must not be frozen."""
