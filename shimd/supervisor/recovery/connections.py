@@ -1,10 +1,15 @@
-"""Connections that outlive the supervisor: the keeper has each with its log, from accept(2) to its end."""
+"""Connections that outlive the supervisor: the keeper has each from accept(2) to its end, with its log.
+
+Nothing is read before there is a log, so that one that is kept without has lost nothing.
+"""
 
 import os
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import anyio
-from anyio.abc import ByteStream, Listener, SocketAttribute, SocketStream, UNIXSocketStream
+from anyio.abc import ByteStream, Listener, SocketAttribute, SocketStream, TaskGroup, UNIXSocketStream
 
 from shimd.log import logger
 from shimd.supervisor.recovery.keeping import Keeping
@@ -29,7 +34,8 @@ class Connections:
     async def serve(self, listener: Listener[SocketStream]) -> None:
         """Serve all that the listener accepts, until cancelled; whatever accept(2) says."""
         async with anyio.create_task_group() as tasks:
-            await accept_all(listener, self._accepted, tasks, f"of {self._name}")
+            sock = listener.extra(SocketAttribute.raw_socket)
+            await accept_all(_AtOnce(sock, self._keep), self._accepted, tasks, f"of {self._name}")
 
     async def resume(self, name: str, fds: list[int]) -> None:
         """Serve a connection that an earlier supervisor had, to its end: what was not answered comes first.
@@ -54,10 +60,14 @@ class Connections:
         """
         :param opened: the descriptors; those that have an owner are taken off
         """
-        if len(opened) != 2:
+        if len(opened) not in (1, 2):
             raise Torn(f"it has {len(opened)} descriptors")
-        memory = MemoryLog.open(opened[1])
-        opened.pop()
+        if len(opened) == 1:  # what kept it died before it had a log
+            memory = MemoryLog.create("shimd-requests")
+            self._keeper.keep(name, [opened[0], memory.fd])
+        else:
+            memory = MemoryLog.open(opened[1])
+            opened.pop()
         try:
             log = RequestLog(memory, lambda: self._keeper.drop(name))
             sock = socket.socket(fileno=opened[0])
@@ -71,15 +81,22 @@ class Connections:
             memory.close()
             raise
 
-    async def _accepted(self, stream: SocketStream) -> None:
+    def _keep(self, sock: socket.socket) -> str:
         name = f"{_PREFIX}{self._name}:{os.urandom(8).hex()}"
+        self._keeper.keep(name, [sock.fileno()])
+        return name
+
+    async def _accepted(self, accepted: tuple[socket.socket, str]) -> None:
+        sock, name = accepted
+        stream = await UNIXSocketStream.from_socket(sock)
         try:
             log = RequestLog(MemoryLog.create("shimd-requests"), lambda: self._keeper.drop(name))
         except OSError as error:
             _log.error("a connection of %s will not outlive us, since it can have no log: %s", self._name, error)
+            self._keeper.drop(name)
             await self._server.serve_stream(stream)
             return
-        self._keeper.keep(name, [stream.extra(SocketAttribute.raw_socket).fileno(), log.fd])
+        self._keeper.keep(name, [sock.fileno(), log.fd])
         await self._serve(stream, log, name)
 
     async def _serve(self, stream: ByteStream, log: RequestLog, name: str) -> None:
@@ -91,6 +108,32 @@ class Connections:
             self._keeper.drop(name)
         finally:
             log.close()
+
+
+class _AtOnce(Listener[tuple[socket.socket, str]]):
+    """Accepts, and has each connection kept before the event loop turns: what dies in between loses it.
+
+    :param keep: returns the name under which it is kept
+    """
+
+    def __init__(self, sock: socket.socket, keep: Callable[[socket.socket], str]) -> None:
+        self._sock, self._keep = sock, keep
+
+    async def serve(
+        self, handler: Callable[[tuple[socket.socket, str]], Any], task_group: TaskGroup | None = None
+    ) -> None:
+        assert task_group is not None
+        while True:
+            await anyio.wait_readable(self._sock)
+            try:
+                accepted, _address = self._sock.accept()
+            except BlockingIOError:
+                continue
+            accepted.setblocking(False)
+            task_group.start_soon(handler, (accepted, self._keep(accepted)))
+
+    async def aclose(self) -> None:
+        self._sock.close()
 
 
 def server_of(name: str) -> str | None:

@@ -531,7 +531,6 @@ def test_a_number_that_is_used_again(tmp_path: Path) -> None:
         followed = server._children["followed"]
         assert (followed.status, server._strays) == (None, {})
         followed.close()
-        os.close(followed.pidfd)
         child.kill()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from anyio.abc import UNIXSocketStream
+from anyio.abc import SocketAttribute, UNIXSocketStream
 
 from shimd.supervisor.recovery.connections import Connections, server_of
 from shimd.supervisor.recovery.keeping import KeptInMemory, NotKept
@@ -278,7 +278,7 @@ def too_large(log: MemoryLog) -> None:
         (of_another_kind, "it has entries of an unknown kind"),
         (cut_short, "it has 100 bytes"),
         (too_large, "its client is in the middle of a frame that is too large"),
-        (None, "it has 1 descriptors"),
+        (None, "it has 3 descriptors"),
     ],
 )
 async def test_a_log_that_makes_no_sense_costs_its_connection(
@@ -292,9 +292,11 @@ async def test_a_log_that_makes_no_sense_costs_its_connection(
     log = MemoryLog.create("test")
     keeper.keep(NAME, [far.fileno()])
     fds = [far.detach()]
+    fds.append(os.dup(log.fd))
     if harm:
-        fds.append(os.dup(log.fd))
         harm(log)
+    else:
+        fds.append(os.dup(log.fd))
     await Connections(runs.services(hold=False), keeper, "x").resume(NAME, fds)
     assert caplog.messages == [f"a connection of x cannot be taken over, and is closed: {sentence}"]
     assert not keeper.kept
@@ -305,6 +307,19 @@ async def test_a_log_that_makes_no_sense_costs_its_connection(
     else:
         os.ftruncate(log.fd, 8192)
         log.close()
+
+
+async def test_a_connection_that_had_no_log_yet(keeper: KeptInMemory, runs: Runs, tmp_path: Path) -> None:
+    """Its supervisor died at once; what has come meanwhile is all still in the socket."""
+    async with await anyio.create_unix_listener(tmp_path / "s") as listener, anyio.create_task_group() as tasks:
+        async with Client(await anyio.connect_unix(tmp_path / "s")) as client:
+            accepted, _address = listener.extra(SocketAttribute.raw_socket).accept()
+            keeper.keep(NAME, [accepted.fileno()])
+            fds = [accepted.detach()]
+            tasks.start_soon(Connections(runs.services(hold=False), keeper, "x").resume, NAME, fds)
+            assert await client.unary("test.Test", "Echo", b"aa") == b"aa"
+            assert len(keeper.kept[NAME]) == 2
+        tasks.cancel_scope.cancel()
 
 
 async def test_without_a_log_a_connection_is_served_all_the_same(
