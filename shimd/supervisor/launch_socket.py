@@ -62,6 +62,7 @@ class LaunchServer:
         _, engine, namespace, events_address, grpc_address, _id, _bundle = request
         _check_descriptors()
         endpoint = await self._supervisor.endpoint(EndpointRecord(engine, namespace, events_address, grpc_address))
+        endpoint.connections.announce()
         return f"unix://{endpoint.path}"
 
     async def _delete(self, request: Request) -> str:

@@ -1,8 +1,8 @@
 """``shimd serve``: the daemon's life from start to stop.
 
 One daemon a runtime directory, by a lock on its pid file. It first takes over what an earlier one has left
-(``recovery/recover.py``). At a TERM it ends as at a KILL if there are tasks, and leaves all to the next daemon: what is
-cleaned up at no end cannot be forgotten by one. Without tasks it tidies up, within a limit (``ending.py``).
+(``recovery/recover.py``). At a TERM it ends as at a KILL if it is needed, and leaves all to the next daemon: what is
+cleaned up at no end cannot be forgotten by one. Else it tidies up, within a limit (``ending.py``).
 """
 
 import faulthandler
@@ -126,7 +126,7 @@ async def serve() -> None:
             notify.ready()
             await _stop_signal()
             notify.notify(STOPPING="1")
-            if supervisor.has_tasks and keeper.available:
+            if supervisor.is_needed and keeper.available:
                 _leave()
             _log.info("stopping")
             keeper.quit()

@@ -61,9 +61,9 @@ class Supervisor:
             return self.endpoints[name]
 
     @property
-    def has_tasks(self) -> bool:
-        """Whether there are containers that must outlive this process."""
-        return any(endpoint.service.containers for endpoint in self.endpoints.values())
+    def is_needed(self) -> bool:
+        """Whether there is what must outlive this process: containers, or connections by which one may be asked for."""
+        return any(one.service.containers or one.connections.busy for one in self.endpoints.values())
 
 
 class _Once(anyio.abc.TaskStatus[None]):

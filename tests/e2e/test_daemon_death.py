@@ -124,7 +124,9 @@ def test_calls_are_answered(own_box: Box, number: signal.Signals) -> None:
     box.wait_status("app", "RUNNING")
     with away(box, number):
         state = box.popen("tasks", "ls", stdout=subprocess.PIPE)
-        more = box.popen("run", "--rm", "--runtime", box.runtime.type, box.runtime.image, "other", stdout=subprocess.PIPE)
+        more = box.popen(
+            "run", "--rm", "--runtime", box.runtime.type, box.runtime.image, "other", stdout=subprocess.PIPE
+        )
         kill = box.popen("tasks", "kill", "--signal", "SIGKILL", "app", stdout=subprocess.PIPE)
         time.sleep(1)
     assert state.wait(PATIENCE) == 0
@@ -194,7 +196,15 @@ def test_execs_go_on(own_box: Box, number: signal.Signals) -> None:
     box = own_box
     box.detach("app", "sleep", 600)
     exec = box.popen(
-        "tasks", "exec", "--exec-id", "e", "app", box.runtime.program, "lines", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        "tasks",
+        "exec",
+        "--exec-id",
+        "e",
+        "app",
+        box.runtime.program,
+        "lines",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert exec.stdin is not None and exec.stdout is not None
     exec.stdin.write("one\n")
@@ -211,12 +221,17 @@ def test_execs_go_on(own_box: Box, number: signal.Signals) -> None:
 def test_many_at_random_moments(own_box: Box, number: signal.Signals) -> None:
     """Deaths while apps come and go: each ends with its own code, or was refused in a sentence."""
     box = own_box
-    box.run("warm")
+    box.detach("stays", "sleep", 600)
     clients = []
     for wave in range(5):
         for one in range(4):
             flags = ("--rm",)
-            clients.append((box.run_attached(f"app-{wave}-{one}", "exit", 10 * wave + one, flags=flags, stderr=subprocess.PIPE), 10 * wave + one))
+            clients.append(
+                (
+                    box.run_attached(f"app-{wave}-{one}", "exit", 10 * wave + one, flags=flags, stderr=subprocess.PIPE),
+                    10 * wave + one,
+                )
+            )
         time.sleep(0.03 * wave)
         end_daemon(box, number)
     refused = 0
@@ -225,6 +240,7 @@ def test_many_at_random_moments(own_box: Box, number: signal.Signals) -> None:
         if client.returncode != code:
             assert "shimd was restarted" in err, (code, client.returncode, err)
             refused += 1
+    assert box.status("stays") == "RUNNING"
     for id in box.ctr("containers", "ls", "-q").out.split():
         box.remove(id)
     for wave in range(5):

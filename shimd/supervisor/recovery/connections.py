@@ -5,6 +5,8 @@ Nothing is read before there is a log, so that one that is kept without has lost
 
 import os
 import socket
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,8 @@ from shimd.ttrpc.accept import accept_all
 
 _log = logger(__name__)
 _PREFIX = "connection:"
+#: Seconds after a launcher's answer.
+_COMES_WITHIN = 5.0
 
 
 class Connections:
@@ -30,6 +34,17 @@ class Connections:
 
     def __init__(self, server: Server, keeper: Keeping, name: str) -> None:
         self._server, self._keeper, self._name = server, keeper, name
+        self._open = 0
+        self._announced: deque[float] = deque()
+
+    def announce(self) -> None:
+        """Somebody was told to connect."""
+        self._announced.append(time.monotonic())
+
+    @property
+    def busy(self) -> bool:
+        """Whether any is open, or was announced some seconds ago and has not come yet."""
+        return self._open > 0 or any(at > time.monotonic() - _COMES_WITHIN for at in self._announced)
 
     async def serve(self, listener: Listener[SocketStream]) -> None:
         """Serve all that the listener accepts, until cancelled; whatever accept(2) says."""
@@ -45,6 +60,13 @@ class Connections:
         :param name: under which it is kept
         :param fds: of it; they are ours from now on
         """
+        self._open += 1
+        try:
+            await self._resume(name, fds)
+        finally:
+            self._open -= 1
+
+    async def _resume(self, name: str, fds: list[int]) -> None:
         opened: list[int] = list(fds)
         try:
             stream, log = await self._reopen(name, opened)
@@ -82,12 +104,20 @@ class Connections:
             raise
 
     def _keep(self, sock: socket.socket) -> str:
+        if self._announced:
+            self._announced.popleft()
         name = f"{_PREFIX}{self._name}:{os.urandom(8).hex()}"
         self._keeper.keep(name, [sock.fileno()])
         return name
 
     async def _accepted(self, accepted: tuple[socket.socket, str]) -> None:
-        sock, name = accepted
+        self._open += 1
+        try:
+            await self._begin(*accepted)
+        finally:
+            self._open -= 1
+
+    async def _begin(self, sock: socket.socket, name: str) -> None:
         stream = await UNIXSocketStream.from_socket(sock)
         try:
             log = RequestLog(MemoryLog.create("shimd-requests"), lambda: self._keeper.drop(name))

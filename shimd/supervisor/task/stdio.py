@@ -81,9 +81,7 @@ class Stdio:
         self._logger: Logger | None = None
 
     @classmethod
-    async def open(
-        cls, streams: Streams, container: str, namespace: str, size: tuple[int, int], kept: Kept
-    ) -> "Stdio":
+    async def open(cls, streams: Streams, container: str, namespace: str, size: tuple[int, int], kept: Kept) -> "Stdio":
         """Open everything; ``size`` is the terminal's (rows, columns).
 
         :raises InvalidArgument: a stream cannot be opened; the message names it
