@@ -1,4 +1,5 @@
-"""Which shimd a process runs: a version, and a digest of the state of its files, since one version may be installed again with others.
+"""Which shimd a process runs: a version, and a digest of the state of its files, since one version may be installed
+again with others.
 
 A daemon notes its own in its environment, which whatever it starts has from then on, and anybody may look up.
 """

@@ -1,4 +1,4 @@
-"""A supervisor → the next one: what it knew of containers and endpoints, written as it happened (``recovery/journal.py``).
+"""A supervisor → the next one: what it knew of containers and endpoints, as it happened (``recovery/journal.py``).
 
 A field that a later version adds has a default, so that it reads what an earlier one has written. One that changes its
 meaning takes another ``VERSION``.

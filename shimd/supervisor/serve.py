@@ -117,8 +117,8 @@ async def serve() -> None:
         keeper = await Keeper.open(Background(outer))
         async with anyio.create_task_group() as tasks:
             supervisor = Supervisor(tasks, outer, keeper)
-            await recover(supervisor)
             listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
+            await recover(supervisor)
             tasks.start_soon(LaunchServer(supervisor).serve, listener)
             await tasks.start(StatusServer(supervisor).serve)
             tasks.start_soon(_watchdog)

@@ -1,4 +1,4 @@
-"""Unix sockets that the daemon listens on: made with their mode, kept for the next daemon, or handed over by systemd."""
+"""Unix sockets that the daemon listens on: made with their mode, kept for the next one, or handed over by systemd."""
 
 import os
 import socket

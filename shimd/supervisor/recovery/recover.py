@@ -1,8 +1,8 @@
 """The way back: a supervisor goes on where an earlier one has ended.
 
 The order matters. What others kept is known first: the keeper's descriptors, and the fork servers' workers. Then the
-containers come back as the journal tells of them, which claims their workers. What nobody claims was being made when the
-earlier supervisor ended, and is ended. Only then is containerd served again: by the connections that it has, the
+containers come back as the journal tells of them, which claims their workers. What nobody claims was being made when
+the earlier supervisor ended, and is ended. Only then is containerd served again: by the connections that it has, the
 requests that have no answer yet first.
 """
 

@@ -159,6 +159,8 @@ class TaskService(api.TaskBase):
             raise Unavailable(
                 f"container {container.id}: shimd was restarted while {exec_id} was being started: start it again"
             )
+        async with process.starting:  # by us, perhaps, once more
+            pass
         if process.state in (State.ADDED, State.CREATED):
             return 0
         await container.finish_start(process)
