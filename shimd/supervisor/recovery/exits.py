@@ -52,7 +52,7 @@ class Exits:
         """
         while (found := self.newest(pid) if start is None else self.of(pid, start)) is None:
             await self._changed.setdefault(pid, anyio.Event()).wait()
-            if pid in self._lost:
+            if pid in self._lost and self.newest(pid) is None:
                 raise Unavailable(f"the keeper was killed, and how process {pid} ends cannot be known from it")
         return found
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from shimd.api.containerd import events as api
@@ -98,7 +99,7 @@ async def publish_until_killed(address: str, kept: socket.socket, written_down: 
             seq = bus.next_seq(address)
             os.write(written_down, bytes([seq]))
             bus.publish(address, "space", event(number), seq)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
 
 async def go_on(containerd: Containerd, pid: int, kept: socket.socket, written_down: int) -> bool:
