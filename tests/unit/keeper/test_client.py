@@ -231,9 +231,8 @@ async def test_what_is_taken_is_kept_anew_too() -> None:
         first.keep("untaken", [0])
     async with supervisor() as second:
         fds = second.take("taken") or []
-        os.kill(pid_of(second), signal.SIGKILL)
-        await until(lambda: not connected(second))
-        await until(lambda: connected(second))
+        os.kill(killed := pid_of(second), signal.SIGKILL)
+        await until(lambda: connected(second) and pid_of(second) != killed)
         keeper_link.close_all(fds)
         keeper_link.close_all(second.kept.pop("untaken"))
     async with last_supervisor() as third:
