@@ -13,7 +13,7 @@ import pytest
 from shimd import paths
 from shimd.engines.registry import installed_version
 from shimd.protocol.constants import VERSION
-from shimd.protocol.fork_server import Hello, Retire, decode_request
+from shimd.protocol.fork_server import LASTING, Hello, Retire, decode_request
 from shimd.protocol.packets import receive, send
 from shimd.protocol.plans import NativeCommand
 from shimd.supervisor.background import Background
@@ -77,8 +77,8 @@ async def test_the_next_daemon_finds_it_and_goes_on_with_it(tmp_path: Path) -> N
         (found,) = servers
         assert (found.pid, found.workers, found.retiring) == (pid, 1, False)
         assert found.version == installed_version(ENGINE)
-        os.kill(worker.pid, signal.SIGKILL)
-        while found.client._workers:  # noqa: ASYNC110 — until it is forgotten
+        servers.end_unclaimed()
+        while found.client.workers:  # noqa: ASYNC110 — until it is forgotten
             await anyio.sleep(0.01)
 
 
@@ -98,7 +98,7 @@ async def test_one_that_has_loaded_another_version_leaves_with_its_last_app(
         assert (new.retiring, former.retiring) == (False, True)
         assert (former.pid, former.version, former.workers) == (pid, "1.0", 1)
         assert servers.pid(ENGINE) == new.pid != pid
-        os.kill(worker.pid, signal.SIGKILL)
+        servers.end_unclaimed()
         await ended(pid)
         assert len(paths.fork_server_sockets()) == 1
 
@@ -123,11 +123,11 @@ async def test_one_that_speaks_another_version_is_left_to_itself(caplog: pytest.
                 packet = receive(connection, decode_request)
                 assert packet is not None
                 assert packet[0] == Hello(VERSION)
-                send(connection, Hello(VERSION + 1))
+                send(connection, Hello(LASTING - 1))
                 client = await servers.get(ENGINE)  # ours, at once
                 assert client.closed is False
                 assert servers.pid(ENGINE) != os.getpid()
-    assert f"speaks version {VERSION + 1}" in caplog.text
+    assert f"speaks version {LASTING - 1}" in caplog.text
 
 
 async def test_of_two_only_one_takes_new_apps() -> None:
