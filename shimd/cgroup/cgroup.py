@@ -125,7 +125,7 @@ class Cgroup:
         setting.write_all(translate.settings(resources), self._find)
 
     def has_processes(self) -> None:
-        """Those that it is for have joined it."""
+        """Note that the container's processes have joined: systemd's scope needs its stand-in process no longer."""
         if self.scope is not None:
             self.scope.release()
 

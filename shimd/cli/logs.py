@@ -76,7 +76,7 @@ class Output(NamedTuple):
 
 
 def _files(task: Task) -> list[Output]:
-    """Its ``file://`` logs; standard error only if it is not in the same file."""
+    """Returns a task's ``file://`` logs; standard error only if it is not in the same file."""
     init = task.init or Process()
     named = {name: stream for stream, name in (("stderr", init.stderr), ("stdout", init.stdout))}
     files = [Output(stream, Path(urlsplit(name).path)) for name, stream in named.items() if name.startswith("file:")]

@@ -59,7 +59,8 @@ class Column(NamedTuple):
 
 
 def _columns(tasks: Sequence[Task], options: Options) -> list[Column]:
-    """Those that say something: pods and images only where containerd tells them, execs only if there are any."""
+    """Returns the columns that have something to show: pods and images if containerd names any, execs if there are
+    any."""
     columns: list[tuple[object, Column]] = [
         (True, Column("ID", lambda task: _id(task, options.no_trunc))),
         (True, Column("NAMESPACE", lambda task: task.namespace)),

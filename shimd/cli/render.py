@@ -41,7 +41,7 @@ def printable_lines(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the largest unit that fits: ``3 minutes``."""
+    """Returns a time span in the largest unit that fits: ``3 minutes``."""
     whole = max(0, int(seconds))
     if whole < 1:
         return "less than a second"

@@ -72,7 +72,7 @@ class Outcome:
     pid: int = 0
     exit_status: int = FAILED
     error: str | None = None
-    """What kept it from running."""
+    """The error that kept it from running; ``None`` if it ran."""
     compile_seconds: float | None = None
     """``None``: it was in the cache."""
     started_at: str | None = None

@@ -104,11 +104,11 @@ class Failure(Exception):
     def __init__(self, result: Result) -> None:
         super().__init__(_library().ResultGetMessage(result).decode(errors="replace"))
         self.trap = result.code >= _EXECUTION
-        """Whether code of the guest had been running."""
+        """True if the guest's code was running when it failed: a trap, and no failure to load or link."""
 
 
 def path() -> str:
-    """The library: a file, or a name that the dynamic linker looks up."""
+    """Returns the library: a file, or a name that the dynamic linker looks up (dlopen(3))."""
     return os.environ.get("SHIMD_WASMEDGE_LIBRARY") or SONAME
 
 
@@ -145,7 +145,7 @@ def compile(configuration: int, wasm: bytes, file: str) -> None:
 
 
 def parse(configuration: int, wasm: bytes) -> int:
-    """A module, validated. Machine code that it brings along (a section "wasmedge") would be run.
+    """Parse and validate a module. Machine code that it brings along (a section "wasmedge") would be run.
 
     :raises Failure: it is not valid
     """
@@ -171,14 +171,15 @@ def _validated(configuration: int, module: c_void_p) -> int:
 
 
 def imports(module: int) -> Iterator[tuple[str, str]]:
-    """(module, name) of each."""
+    """Yield a module's imports, as (module, name)."""
     library = _library()
     for item in _items(module, library.ASTModuleListImportsLength, library.ASTModuleListImports):
         yield str(library.ImportTypeGetModuleName(item)), str(library.ImportTypeGetExternalName(item))
 
 
 def exports(module: int) -> Iterator[tuple[str, tuple[int, int] | None]]:
-    """The name of each, with the numbers of a function's parameters and results; ``None`` if it is something else."""
+    """Yield a module's exports: the name, and a function's numbers of parameters and results; ``None`` if it is
+    none."""
     library = _library()
     for item in _items(module, library.ASTModuleListExportsLength, library.ASTModuleListExports):
         name = str(library.ExportTypeGetExternalName(item))
@@ -196,7 +197,7 @@ def _items(module: int, length: Any, fill: Any) -> list[int]:
 
 
 def wasi(arguments: Sequence[str] = (), environment: Sequence[str] = (), directories: Sequence[str] = ()) -> int:
-    """An instance of WASI preview 1 with WasmEdge's sockets.
+    """Make an instance of WASI preview 1, with WasmEdge's sockets.
 
     :param environment: ``NAME=VALUE`` each
     :param directories: ``GUEST:HOST`` each
@@ -215,7 +216,7 @@ def exit_code(wasi: int) -> int:
 
 
 def functions(instance: int) -> set[str]:
-    """The names of a module instance's functions."""
+    """Returns the names of a module instance's functions."""
     library = _library()
     names = (Text * library.ModuleInstanceListFunctionLength(instance))()
     library.ModuleInstanceListFunction(instance, names, len(names))
@@ -223,7 +224,7 @@ def functions(instance: int) -> set[str]:
 
 
 def nn_module(name: str) -> int | None:
-    """An instance of a module of the plugin for WASI-NN; ``None``: it has no such module, or is not there.
+    """Make an instance of a module of the plugin for WASI-NN; ``None``: it has no such module, or is not there.
 
     Other plugins are left out: some open files or run programs, past what a guest was given (the built-in
     "wasi:logging/logging" writes to any file that the guest names).

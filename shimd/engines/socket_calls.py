@@ -43,7 +43,7 @@ def compile(engine: "wasmtime.Engine", module: "wasmtime.Module", artifact: Path
 
 
 def _led(module: "wasmtime.Module") -> list[Function]:
-    """The functions that a guest imports and that may be about sockets, each once: Go's programs import some twice."""
+    """Returns the imported functions that may be about sockets, each once: programs of Go import some twice."""
     import wasmtime
 
     found: dict[str, Sequence[str]] = {}
@@ -109,7 +109,7 @@ class SocketCalls:
     def instantiate(
         self, store: "wasmtime.Store", linker: "wasmtime.Linker", guest: "wasmtime.Module", listening: Sequence[int]
     ) -> "wasmtime.Instance":
-        """The guest, whose first descriptors are these sockets.
+        """Instantiate the guest, with these sockets as its first descriptors.
 
         :param linker: with wasmtime's WASI, to be changed: shadowing is allowed
         """

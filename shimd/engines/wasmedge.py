@@ -85,12 +85,13 @@ class WasmEdgeEngine:
         try:
             libwasmedge.prepare()
         except (OSError, AttributeError):
-            return  # version() tells it to everyone who wants to run an app
+            return  # version() raises it to everyone who wants to run an app
         self._configuration = libwasmedge.configuration()
         contained.library()
 
     def _configured(self) -> int:
-        """Made by :meth:`warm`; or here, if the library was installed when the fork server ran already."""
+        """Returns the configuration of :meth:`warm`; make it, if the library was installed after the fork server's
+        start."""
         if self._configuration is None:
             self.warm()
         if self._configuration is None:
@@ -163,7 +164,7 @@ class WasmEdgeEngine:
 
 
 def plain(wasm: bytes) -> bytes:
-    """A module without the section in which ``wasmedge compile`` puts machine code: that of an image is not trusted.
+    """Remove the section in which ``wasmedge compile`` puts machine code: an image's machine code is not trusted.
 
     :raises InvalidModule: it has no sections, or is a component
     """
@@ -191,7 +192,7 @@ def _name(wasm: bytes, position: int) -> bytes:
 
 
 def _number(wasm: bytes, position: int) -> tuple[int, int]:
-    """A number in LEB128, of five bytes at most, and where it ends.
+    """Read an unsigned LEB128 number (core specification 5.2.2), of five bytes at most; returns it, and where it ends.
 
     :raises IndexError: it is not whole
     """
@@ -206,7 +207,7 @@ def _number(wasm: bytes, position: int) -> tuple[int, int]:
 
 @cache
 def _library_version() -> str:
-    """Asked in a process of its own: the library is large, and LLVM comes with it."""
+    """Ask the library for its version, in a process of its own: it is large, and LLVM comes with it."""
     from shimd.engines import libwasmedge
 
     command = [sys.executable, "-IS", "-c", _TELL, libwasmedge.path()]
@@ -241,7 +242,7 @@ def _facts(module: int) -> dict[str, Any]:
 
 
 def _no_entry(type: tuple[int, int] | None) -> str | None:
-    """Why an export cannot be an entry."""
+    """Returns why an export cannot be an entry; ``None`` if it can."""
     if type is None:
         return NO_FUNCTION
     return None if type == (0, 0) else NO_ENTRY
@@ -269,7 +270,10 @@ def _others(module: WasmEdgeProgram) -> Iterator[int]:
 
 
 def _directories(invocation: Invocation) -> Iterator[str]:
-    """WasmEdge's own ``readonly`` is for a directory itself, and not for what is below: the kernel sees to it."""
+    """Yield the preopened directories as ``GUEST:HOST``.
+
+    WasmEdge's own ``readonly`` is for a directory alone, and not for those below: a read-only mount does it instead.
+    """
     for host, guest, read_only in top_preopens(invocation):
         if read_only and not os.statvfs(host).f_flag & os.ST_RDONLY:
             host = _read_only_view(host)

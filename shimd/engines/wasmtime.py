@@ -215,8 +215,10 @@ class WasmtimeEngine:
 
 
 def _sizes() -> str:
-    """Sizes of the structures that ``wasmtime.c`` has, as the binding knows them: where they differ, the C API is not
-    the one that it was written for."""
+    """Returns the sizes of the structures that ``wasmtime.c`` declares, as the binding knows them.
+
+    Where they differ, the C API is not the one that ``wasmtime.c`` was written for, and it refuses to run.
+    """
     from wasmtime import _bindings
 
     names = (
@@ -257,7 +259,8 @@ def wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
 
 
 def _command(instance: Any, store: "wasmtime.Store") -> Any:
-    """The ``run`` function of the newest ``wasi:cli/run`` that the component exports."""
+    """Returns the ``run`` function of the newest ``wasi:cli/run`` that the component exports; ``None``: it exports
+    none."""
     for minor in range(12, -1, -1):
         index = instance.get_export_index(store, f"wasi:cli/run@0.2.{minor}")
         if index is not None:

@@ -30,11 +30,11 @@ class Outline:
     first: str | None = None
     """The custom section that the file begins with."""
     complete: bool = True
-    """Whether all imports and exports are here: what is broken, or beyond the bounds, is not."""
+    """True if all imports and exports are here; False if some were left out, as broken or beyond the bounds."""
 
 
 def read(file: int) -> Outline | None:
-    """The outline of a file; ``None``: it is neither a module nor a component in the binary format.
+    """Read the outline of a file; ``None``: it is neither a module nor a component in the binary format.
 
     :raises OSError: it cannot be read, or not from the middle
     """
@@ -53,7 +53,7 @@ def read(file: int) -> Outline | None:
 
 
 def _sections(file: int, found: Outline) -> Iterator[tuple[int, int, int]]:
-    """(id, where its contents start, their size) of each, as far as they are whole.
+    """Yield each whole section as (id, where its contents start, their size).
 
     What lies behind the last of them may have imports and exports: the outline is complete if that is the end.
     """
@@ -86,7 +86,7 @@ class _Cursor:
         return self._data[self.position - 1]
 
     def number(self) -> int:
-        """In LEB128, of five bytes at most."""
+        """Read an unsigned LEB128 number of 32 bits (core specification 5.2.2): five bytes at most."""
         value = 0
         for index in range(5):
             byte = self.byte()
@@ -164,7 +164,7 @@ def _skip_kind(cursor: _Cursor) -> None:
 
 
 def _skip_type(cursor: _Cursor) -> None:
-    """A value's; a reference names what it refers to."""
+    """Skip a value type; a typed reference is followed by the heap type that it refers to."""
     if cursor.byte() in (0x63, 0x64):
         cursor.number()
 
@@ -179,7 +179,7 @@ def _skip_limits(cursor: _Cursor) -> None:
 
 
 def _of_component(found: Outline) -> dict[int, Reader]:
-    """Binary.md, "Import and Export Definitions"."""
+    """Returns the readers of a component's sections (Binary.md, "Import and Export Definitions")."""
 
     def imported(cursor: _Cursor) -> None:
         name = _interface(cursor)

@@ -59,7 +59,7 @@ def _make_mount_point(root: str) -> None:
 
 
 def _mount_at(mount: RootfsMount, root: str, flags: int = libc.MS_NODEV) -> None:
-    """At the root, or at ``target`` in what was mounted before, which may have links that lead out of it."""
+    """Mount at the root, or at ``target`` in what was mounted before, which may have links that lead out of it."""
     if not mount.get("target", "").strip("/"):
         _mount(mount, root, flags)
         return

@@ -19,11 +19,11 @@ class Change:
     text: str | None = None
     link: str | None = None
     backup: bool = False
-    """Whether what was there is kept next to it, as ``NAME.before-shimd``."""
+    """True if the old file is kept next to it, as ``NAME.before-shimd``."""
     follow: bool = False
-    """Whether the file is changed that a link leads to; else the link is replaced."""
+    """True if a link is followed and its target changed; else the link itself is replaced."""
     prune: bool = False
-    """Its directory goes with it, if nothing else is in there."""
+    """True if its directory is removed with it, once nothing else is in there."""
 
     @property
     def needed(self) -> bool:

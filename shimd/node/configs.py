@@ -49,9 +49,9 @@ class Config:
     others: tuple[Path, ...] = ()
     """The files that another version of the distribution, or of shimd, would have written the block to."""
     disabled: bool = False
-    """Whether the CRI plugin is off, as Docker's packages have it: nobody there reads runtimes."""
+    """True if the CRI plugin is off, as Docker's packages have it: nobody there reads runtimes."""
     brings_runc: bool = True
-    """Whether runc is lost if the block names only others; in version 2."""
+    """True if runc is lost once the block names only other runtimes (containerd 1.x, with version 2)."""
 
 
 def find(root: Path, config: Path | None = None) -> Config:

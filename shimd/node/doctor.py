@@ -234,7 +234,7 @@ def _process() -> Path | None:
 
 
 def _path_of_containerd() -> str:
-    """Its PATH, as it was started; what systemd gives it if it does not run."""
+    """Returns the PATH that containerd was started with; if it does not run, the one that systemd gives it."""
     process = _process()
     with suppress(OSError):  # it has ended meanwhile
         for variable in (process / "environ").read_bytes().split(b"\0") if process else []:

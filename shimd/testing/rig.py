@@ -89,7 +89,7 @@ class Rig:
     directory: Path
 
     def precompile(self, wasm: bytes | str) -> Path:
-        """In a child; its error is raised here.
+        """Compile a module in a child process; the child's error is raised here.
 
         :raises EngineError: the engine's own
         """

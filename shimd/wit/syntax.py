@@ -41,7 +41,7 @@ class Function:
 
     @property
     def symbol(self) -> str:
-        """Its name in a module's imports."""
+        """The function's name in a module's imports: ``keyvalue::open``."""
         return f"{self.resource}::{self.name}" if self.resource else self.name
 
 

@@ -26,7 +26,7 @@ class Settings:
     grace: float = 25.0
     """Seconds for requests under way once the app is told to end; the kubelet grants 30."""
     processes: int = 1
-    """To use more than one core; each has a pool of its own."""
+    """Number of server processes, to use more than one core; each has a pool of its own."""
     access_log: bool = False
 
     @classmethod

@@ -22,7 +22,7 @@ class Capability:
     name: str
     """The name by which the guest opens it, or :data:`ANY`."""
     where: str
-    """Its place in the file, for messages."""
+    """The field of the file that describes it, for error messages: ``capability[0]``."""
     configs: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -76,7 +76,7 @@ class Assembly:
         self._services: list[serving.Service] = [*self._redis(), *self._cron(), *self._mqtt(), *self._commands()]
 
     def run(self) -> int:
-        """In the container; returns the exit code.
+        """Run the application, inside the container; returns the exit code.
 
         :raises EngineError: a file is not there, the address is taken, a trigger has ended
         """

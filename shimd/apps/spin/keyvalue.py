@@ -105,7 +105,7 @@ class SqliteStore:
 
 
 class Stores:
-    """Those of an application, as one component may use them, for ``fermyon:spin/key-value`` and ``wasi:keyvalue``."""
+    """The stores that one component may open, by ``fermyon:spin/key-value`` and by ``wasi:keyvalue/store``."""
 
     def __init__(self, stores: Mapping[str, OpenStore], granted: Collection[str]) -> None:
         self._stores = stores

@@ -94,7 +94,7 @@ class Triggers:
     command: tuple[CommandTrigger, ...] = ()
 
     def retaining(self, ids: frozenset[str]) -> "Triggers":
-        """Those of some components."""
+        """Returns only the triggers that call the components ``ids``."""
         return replace(
             self,
             http=tuple(route for route in self.http if route.component in ids),

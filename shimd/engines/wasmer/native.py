@@ -117,7 +117,7 @@ class NativeEngine:
         return code
 
     def _call(self, function: str, *arguments: Any) -> tuple[int, str]:
-        """A function of the library: its return value and its text."""
+        """Call a function of the library; returns its return value and its text."""
         text = ctypes.c_void_p()
         code: int = self._library[f"shimd_wasmer_{function}"](self._engine, *arguments, ctypes.byref(text))
         try:

@@ -103,7 +103,7 @@ class SdkEngine:
 
 
 def _open_readonly(directory: Path) -> int:
-    """A detached read-only view of a directory, which stays when the host's files are gone from sight."""
+    """Open a detached read-only view of a directory, which stays when the host's files are gone from sight."""
     try:
         return libc.clone_readonly(str(directory))
     except OSError:  # not root (``shimd run``): then it cannot be written anyway
@@ -218,7 +218,7 @@ async def _drain(stream: "wasmer_sdk.ReadableBytes | None", fd: int) -> None:
 
 
 def collect(invocation: Invocation) -> dict[str, bytes]:
-    """Contents of the container's regular files, by guest path.
+    """Read the container's regular files; returns their contents, by guest path.
 
     :raises EngineError: they are more than may be copied
     """
@@ -248,7 +248,7 @@ def collect(invocation: Invocation) -> dict[str, bytes]:
 
 
 def _files(invocation: Invocation) -> Iterator[tuple[str, str]]:
-    """(host path, guest path) of regular files below the outermost preopens."""
+    """Yield (host path, guest path) of the regular files below the outermost preopens."""
     preopens = invocation.preopens
     for preopen in preopens:
         if preopen.guest != "/" and any(other.guest == "/" for other in preopens):

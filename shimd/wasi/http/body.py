@@ -29,9 +29,9 @@ class Pipe:
         self._queued = 0
         self.ended = False
         self.broken: str | None = None
-        """Why nobody reads it any more."""
+        """The reason why nobody reads it any more; ``None`` as long as somebody does."""
         self.aborted = False
-        """Its writer went away before the end."""
+        """True if the guest went away before the end of the body."""
         self.trailers: Fields | None = None
 
     # The guest's side

@@ -255,4 +255,4 @@ class Types:
 
 
 class HttpError(Exception):
-    """Its argument is an ``error-code``."""
+    """The cause of a stream's error; its argument is an ``error-code`` of ``wasi:http``."""

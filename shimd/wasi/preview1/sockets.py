@@ -15,7 +15,7 @@ _REFUSALS = {"fd_seek": abi.SPIPE, "fd_tell": abi.SPIPE, "fd_pread": abi.SPIPE, 
 
 
 class Sockets:
-    """Its methods are functions of WASI preview 1: their arguments after the guest's memory, their ``errno``."""
+    """The sockets of one guest. Methods are WASI preview 1's functions: the memory, their arguments; an ``errno``."""
 
     def __init__(self, listening: Sequence[int]) -> None:
         """:param listening: descriptors of the process's, from now on this object's"""

@@ -100,7 +100,7 @@ class Version:
 
     types: Mapping[str, tuple[str, Plain]]
     tells_more: bool = False
-    """Whether it tells more of types that it does not know, and of errors."""
+    """True if unsupported values come as bytes, and errors as records with severity and code (from 4.0.0 on)."""
     columns_are_cases: bool = False
 
     def column(self, kind: str) -> Any:
