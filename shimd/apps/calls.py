@@ -19,7 +19,7 @@ UNLIMITED = anyio.CapacityLimiter(1 << 20)
 
 
 class Calls:
-    """The calls of one component, by messages and at moments. ``async with`` it, to have instances made ahead."""
+    """Calls one component's functions, by triggers other than HTTP. ``async with`` it, to have instances made ahead."""
 
     def __init__(self, host: Host, name: str, *, pool: int = 1, concurrency: int = 64) -> None:
         self._host = host
@@ -36,13 +36,13 @@ class Calls:
         await self._pool.__aexit__(*exception)
 
     async def __call__(self, interface: str, function: str, *arguments: Any) -> bool:
-        """Returns whether it went well; what did not is told on the app's stderr.
+        """Call a function in a fresh instance; returns whether it succeeded. A failure is a line on the app's stderr.
 
-        :param interface: as the component exports it; empty for a function that stands in none
+        :param interface: the full name, as the component exports it; empty for a function outside of any interface
         """
         async with self._guests:
             try:
-                guest = await self._pool.take()
+                guest = await self._pool.acquire()
             except Exception as error:
                 complain(self._name, str(error))
                 return False
@@ -73,7 +73,7 @@ def _reason(value: Any) -> str:
 
 @contextmanager
 def closing(guest: Guest) -> Iterator[None]:
-    """Give back what a guest has, at the end."""
+    """Close the guest's resources and store at the end of the block."""
     try:
         yield
     finally:
@@ -82,7 +82,7 @@ def closing(guest: Guest) -> Iterator[None]:
 
 
 def complain(name: str, text: str) -> None:
-    """On the app's stderr."""
+    """Write a line to the app's stderr, with the component's name if it has one."""
     where = f"shimd: {name}: " if name else "shimd: "
     with suppress(OSError):  # nobody reads it
         os.write(2, f"{where}{text.rstrip()}\n".encode(errors="replace"))

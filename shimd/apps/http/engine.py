@@ -34,13 +34,13 @@ LOADED = (
     "shimd.wasi.versions",
     "shimd.wasi.world",
 )
-#: What those look for at first use.
+#: Modules that those look for at first use, and do without.
 OPTIONAL = ("sniffio",)
 
 
 @dataclass
 class HttpProgram:
-    """A component that serves, and who answers its questions."""
+    """A compiled component that serves HTTP, and the host that provides its imports."""
 
     program: Any
     host: "Host | None" = None
@@ -116,7 +116,7 @@ class WasiHttpEngine:
 
 
 async def rehearse() -> None:
-    """Have libraries load what they load at first use."""
+    """Use libraries once, so that they have loaded all that they load at first use."""
     import anyio
 
     from shimd.apps.http import server, settings

@@ -70,7 +70,7 @@ class Handler:
 
     async def _serve(self, exchange: "_Exchange") -> None:
         try:
-            guest = await self._pool.take()
+            guest = await self._pool.acquire()
         except Exception as error:
             complain(self._name, str(error))
             await exchange.fail(500)
@@ -92,7 +92,7 @@ class Handler:
         give_up(guest)
 
     def _run(self, guest: Guest, exchange: "_Exchange") -> None:
-        """On a thread of its own, from the request's first byte to the response's last."""
+        """Run the guest, on a thread of its own, from the request's first byte to the response's last."""
         try:
             with self._compute_lock.held() as guest.lease, closing(guest):
                 parameter = ResponseOutparam(exchange.respond)
@@ -120,7 +120,7 @@ class _Exchange:
         self.started, self.answered = anyio.Event(), anyio.Event()
         self._loop = asyncio.get_running_loop()
         self.status = 500
-        """The response if the guest makes none."""
+        """The status of the response if the guest makes none."""
 
     def incoming(self) -> IncomingRequest:
         scope = self._scope
@@ -154,16 +154,17 @@ class _Exchange:
         self._loop.call_soon_threadsafe(self.started.set)
 
     def returned(self) -> None:
-        """The guest is done: a body that it neither finished nor dropped is whole (as in wasmtime's host).
+        """End a body that the guest has neither finished nor dropped when it returns: it is whole (as in wasmtime's
+        host).
 
         componentize-js leaves that of its 500 open.
         """
         if self._response is not None and (body := self._response.sent()[2]) is not None and not body.pipe.ended:
-            with suppress(Err):  # it has not the length that was said: the pipe knows
+            with suppress(Err):  # its length is not its Content-Length: the pipe is marked as aborted
                 OutgoingBody.finish(body, None)
 
     def ended(self) -> None:
-        """The guest is gone, whatever it has answered."""
+        """Let go of who waits for the response, once the guest is gone, whatever it has answered."""
         if self._response is not None and (body := self._response.sent()[2]) is not None:
             body.close()
         self._loop.call_soon_threadsafe(self.started.set)

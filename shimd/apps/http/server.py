@@ -20,7 +20,7 @@ from shimd.engine import EngineError
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the app's matter: uvicorn would raise them again at the end."""
+        """Leave signals to :mod:`shimd.apps.serving`: uvicorn would raise them again at the end."""
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -30,7 +30,9 @@ class _Server(uvicorn.Server):
 def listen(settings: Settings) -> socket.socket:
     """:raises EngineError: the address cannot be had"""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio: TCP_NODELAY only if told so
+    listener = socket.socket(
+        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # named: else asyncio sets no TCP_NODELAY
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if settings.processes > 1:  # the kernel shares connections out; of one socket the quickest process takes them all
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -50,7 +52,7 @@ def serve(
     listener: socket.socket | None = None,
     services: Sequence[Service] = (),
 ) -> int:
-    """Serve until told to end; returns the exit code.
+    """Serve until a signal or a service's end; returns the exit code.
 
     :param around: entered before the first request, left after the last
     :param listener: to serve on, in this process, rather than at the settings' address
@@ -97,7 +99,7 @@ def configuration(application: Any, settings: Settings) -> uvicorn.Config:
         timeout_keep_alive=75,
     )
     config.load()
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # an app's failures are told by the handler
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the handler reports an app's failures
     return config
 
 

@@ -6,7 +6,7 @@ from shimd.apps.slight.slightfile import Slightfile
 
 
 class Configs:
-    """The provider."""
+    """Provides ``configs`` to guests."""
 
     def __init__(self, slightfile: Slightfile, stores: Stores) -> None:
         self._opener = Opener(

@@ -16,7 +16,7 @@ _PORT = 80
 
 @dataclass(frozen=True)
 class Router:
-    """Adding a route gives another router."""
+    """Routes of a server; immutable: adding one makes another router."""
 
     routes: tuple[Route, ...] = ()
 
@@ -52,7 +52,7 @@ class GuestServer:
 
 
 class HttpServer:
-    """The provider."""
+    """Provides ``http-server`` to guests, and keeps the server that one has started."""
 
     def __init__(self, settings: Settings, address: str | None, exports: Collection[str]) -> None:
         """:param address: to be listened at, whatever the guest says
@@ -68,7 +68,7 @@ class HttpServer:
         return Router()
 
     def router_new_with_base(self, base: str) -> Router:
-        """Slight's own host ignores the base, too."""
+        """Make a router. The base is ignored, as by Slight's own host."""
         return Router()
 
     def server_serve(self, address: str, router: Router) -> GuestServer:
@@ -88,7 +88,7 @@ class HttpServer:
 
 
 def parsed(address: str) -> tuple[str, int]:
-    """``HOST:PORT``, or a host only."""
+    """Parse ``HOST:PORT``, or a host only (port 80)."""
     host, colon, port = address.rpartition(":")
     if not colon or address.endswith("]"):
         return address.strip("[]"), _PORT

@@ -1,4 +1,5 @@
-"""``distributed-locking``: etcd's locks, by its JSON gateway (https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/)."""
+"""``distributed-locking``: etcd's locks, by its JSON gateway
+(https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/)."""
 
 import base64
 import json
@@ -17,7 +18,7 @@ _LOOK = 5
 
 
 class DistributedLocking:
-    """The provider."""
+    """Provides ``distributed-locking`` to guests."""
 
     def __init__(self, slightfile: Slightfile, tls: ssl.SSLContext) -> None:
         self._servers = Opener(
@@ -46,7 +47,7 @@ class Etcd:
         self._pool = httpcore.ConnectionPool(ssl_context=tls, max_connections=None, keepalive_expiry=60)
 
     def lock(self, name: bytes) -> bytes:
-        """Waits until it is ours; without a time to live it is etcd's own, 60 s.
+        """Wait until the lock is ours; its time to live is etcd's default, 60 s.
 
         :returns: the key that unlocks it
         """

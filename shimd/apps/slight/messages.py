@@ -15,8 +15,8 @@ CORS = [
     (b"access-control-allow-headers", b"*"),
     (b"access-control-expose-headers", b"*"),
 ]
-#: Said by the server, of the connection and the body as it is (RFC 9110, 7.6.1). Guests that answer with the request's
-#: headers, as Slight's examples do, would say them of another message.
+#: Headers that the server sets, of the connection and the body as it is (RFC 9110, 7.6.1). Guests that answer with the
+#: request's headers, as Slight's examples do, would set them for another message.
 _OURS = frozenset(
     (
         *(name.decode() for name, _value in CORS),
@@ -42,11 +42,11 @@ class Response:
 
 
 class InvalidResponse(Exception):
-    """The guest's answer cannot be sent."""
+    """The guest's response cannot be sent; the message is one sentence."""
 
 
 def request(scope: Scope, params: list[tuple[str, str]], body: bytes) -> dict[str, Any]:
-    """A record ``request``."""
+    """Convert a request of ASGI's to the interface's record ``request``."""
     query = scope["query_string"].decode("latin-1")
     return {
         "method": scope["method"].lower(),

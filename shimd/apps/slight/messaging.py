@@ -20,7 +20,7 @@ _LOOK = 0.5
 
 
 class Messaging:
-    """The provider."""
+    """Provides ``pub`` and ``sub`` of ``messaging`` to guests."""
 
     def __init__(self, slightfile: Slightfile, directory: str) -> None:
         """:param directory: of temporary files, where topics of the file system are"""
@@ -59,7 +59,7 @@ class Topics:
         return token
 
     def receive(self, token: str) -> bytes:
-        """The next message; empty if there is none now."""
+        """Returns the next message; empty if there is none now."""
         with failing({}):
             found = self._subscriptions.execute("SELECT topic, seen FROM subscriptions WHERE token = ?", (token,)).rows
             if not found:
@@ -120,7 +120,7 @@ class Mosquitto:
         return token
 
     def receive(self, token: str) -> bytes:
-        """The next message, as soon as there is one."""
+        """Wait for the next message."""
         messages = self._subscriptions.get(token)
         if messages is None:
             fail("queue-or-topic-not-found", f"there is no subscription {token}")

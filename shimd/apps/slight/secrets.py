@@ -71,7 +71,7 @@ def directory(env: Mapping[str, str]) -> str:
 def resolved(slightfile: Slightfile, stores: Stores) -> Slightfile:
     """Returns the slightfile with the configs' values in place.
 
-    :raises InvalidSetting: one is missing, and where
+    :raises InvalidSetting: one is missing; the message names the field
     """
     return replace(slightfile, capabilities=[_resolved(one, slightfile, stores) for one in slightfile.capabilities])
 

@@ -25,7 +25,7 @@ _UNLIMITED = anyio.CapacityLimiter(1 << 20)
 
 
 class Application:
-    """``async with`` it while it serves."""
+    """The ASGI application; ``async with`` it while it serves."""
 
     def __init__(
         self, engine: wasmtime.Engine, make: Callable[[], Guest], handler: Function, table: Table, settings: Settings
@@ -92,7 +92,7 @@ class Application:
         return Response(504)
 
     def _run(self, call: "_Call", message: dict[str, Any]) -> Response:
-        """On a thread of its own."""
+        """Run the guest, on a thread of its own; its failures become status codes."""
         with self._running, self._compute_lock.held() as lease:
             try:
                 return response(call.answer(message, lease))
@@ -108,7 +108,7 @@ class Application:
 
 
 async def _whole(receive: Receive) -> bytes | None:
-    """A request's body; ``None``: the client has gone away."""
+    """Receive a request's whole body; ``None``: the client has gone away."""
     body = bytearray()
     while True:
         message = await receive()

@@ -25,7 +25,7 @@ class Statement:
 
 
 class Sql:
-    """The provider."""
+    """Provides ``sql`` to guests."""
 
     def __init__(self, slightfile: Slightfile) -> None:
         self._databases = Opener(slightfile, "sql", {"postgres": lambda capability, _name: Postgres(capability)})
@@ -39,7 +39,7 @@ class Sql:
 
 
 def numbered(query: str) -> str:
-    """Parameters as PostgreSQL writes them: ``?`` as ``$1``, ``$2``, … unless they are so already."""
+    """Number a statement's parameters, as PostgreSQL has them: ``?`` becomes ``$1``, ``$2``, …"""
     numbers = iter(range(1, len(query) + 1))
     return _PARAMETER.sub(lambda match: f"${next(numbers)}" if match[0] == "?" else match[0], query)
 
@@ -61,7 +61,7 @@ class Postgres:
         }
 
     def query(self, statement: Statement) -> list[dict[str, Any]]:
-        """Row after row, a value of each column."""
+        """Run a statement; returns a value for each column of each row, as the interface's record ``row``."""
         rows: list[dict[str, Any]] = self._executed(statement, _rows)
         return rows
 
@@ -86,7 +86,8 @@ class Postgres:
 
 
 def _rows(cursor: Any) -> list[dict[str, Any]]:
-    """Values as the server writes them: Python's own types know neither infinite dates nor most of its types."""
+    """Convert a result, from the text that the server writes: Python has neither infinite dates nor most of its
+    types."""
     result = cursor.pgresult
     columns = [
         (result.fname(index).decode(), _KINDS.get(result.ftype(index), _text("str"))) for index in range(result.nfields)

@@ -1,4 +1,4 @@
-"""The interfaces of Slight 0.5, and who gives them."""
+"""The interfaces of Slight 0.5, and the objects that provide them to guests."""
 
 import ssl
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from shimd.wit.syntax import Interface, parse
 
 @cache
 def interface(name: str) -> Interface:
-    """From its ``.wit`` file."""
+    """Parse an interface's ``.wit`` file, once."""
     folder = resources.files("shimd.apps.slight") / "interfaces"
     return parse(name, lambda name: (folder / f"{name}.wit").read_text())
 
@@ -36,13 +36,13 @@ def load() -> None:
 
 @cache
 def init() -> Function:
-    """The export that starts the server."""
+    """Returns the type of the export that starts the server."""
     return functions(interface("http-server-export"))[0]
 
 
 @cache
 def handler() -> Function:
-    """The type of a handler's export."""
+    """Returns the type of a request handler's export."""
     return functions(interface("http-handler"))[0]
 
 

@@ -34,7 +34,7 @@ _LOADED = (
 
 @dataclass
 class Command:
-    """A component, and who answers its questions."""
+    """A compiled component, and the host that provides its imports."""
 
     program: Any
     host: "Host | None" = None
@@ -85,7 +85,7 @@ class WasiSocketsEngine:
 
 
 async def _run(host: "Host") -> int:
-    """The guest on a thread of its own, its waiting in this one's event loop."""
+    """Run the guest on a thread of its own; its waits are in this thread's event loop (:mod:`shimd.wasi.waiting`)."""
     from anyio import to_thread
 
     return await to_thread.run_sync(_command, host)

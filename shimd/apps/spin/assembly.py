@@ -34,7 +34,7 @@ Program = tuple[wasmtime.Engine, Any]
 
 
 class Assembly:
-    """Made before the container is entered, with all that can be found wrong by then; run inside."""
+    """An application, ready to run: made and checked before the container is entered, run inside."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Assembly:
         arguments: Sequence[str] = (),
         memory: int = -1,
     ) -> None:
-        """:param directories: of the files of components, if they came in layers
+        """:param directories: descriptors of the components' files, by component, if they came in layers
         :param memory: the most that an instance may have, bytes
 
         :raises EngineError: what is wrong with the application, in one sentence
@@ -125,7 +125,7 @@ class Assembly:
         return self._calls[id]
 
     def _redis(self) -> Sequence[RedisSubscriber]:
-        """One for each server."""
+        """Make the redis triggers' subscribers: one for each server."""
         servers: dict[str, dict[str, list[Calls]]] = {}
         places: dict[str, str] = {}
         for trigger in self._application.triggers.redis:

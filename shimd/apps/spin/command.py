@@ -12,7 +12,7 @@ INTERFACE = "wasi:cli/run"
 
 
 class Command:
-    """A service."""
+    """A service (:class:`shimd.apps.serving.Service`) that runs a command once."""
 
     def __init__(self, host: Host, name: str) -> None:
         self._host = host
@@ -20,7 +20,8 @@ class Command:
         self._work = Work()
 
     async def run(self) -> int:
-        """Nothing tells a command that it is to end: its thread is left behind, and ends with the process."""
+        """Run the command; returns its exit code. If it is stopped its thread is left behind, and ends with the
+        process."""
         with self._work.waiting():
             return await to_thread.run_sync(self._run, abandon_on_cancel=True, limiter=UNLIMITED)
         return 0

@@ -47,7 +47,7 @@ class SpinApp:
     directories: Mapping[str, int]
     """Directories of the files of components, if they came in layers."""
     assembly: "Assembly | None" = None
-    """Once it is checked."""
+    """``None`` until the application is checked."""
 
 
 class SpinEngine:
@@ -83,7 +83,7 @@ class SpinEngine:
     def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
         """Returns the path of each component's module in the container; ``None``: it is no application of files.
 
-        :raises InvalidSetting: what is wrong with the manifest or the runtime's configuration
+        :raises InvalidSetting: the manifest or the runtime's configuration is wrong
         """
         from shimd.apps.spin import manifest
 
@@ -100,7 +100,7 @@ class SpinEngine:
         """Returns the layer of each component; ``None``: the image is no application.
 
         :raises NoApplication: it is nothing that could be run
-        :raises InvalidSetting: what is wrong with the manifest or the runtime's configuration
+        :raises InvalidSetting: the manifest or the runtime's configuration is wrong
         """
         from shimd.apps.spin import locked, manifest
 
@@ -169,7 +169,7 @@ class SpinEngine:
 
 
 def _memory(env: Mapping[str, str]) -> int:
-    """The most that an instance may have, bytes; -1: no limit but the container's."""
+    """Returns the most memory that an instance may have, bytes; -1: no limit but the container's."""
     text = env.get("SPIN_MAX_INSTANCE_MEMORY", "")
     if text and not text.isdigit():
         raise InvalidSetting(f"SPIN_MAX_INSTANCE_MEMORY={text} is not a number of bytes")

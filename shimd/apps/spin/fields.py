@@ -19,7 +19,7 @@ class Table:
     values: Mapping[str, Any]
 
     def place(self, name: str = "") -> str:
-        """A field, as messages name it."""
+        """Returns a field's name for messages: the file, and the path in it."""
         field = ".".join(part for part in (self.where, name) if part)
         return f"{self.file}: {field}" if field else self.file
 
@@ -34,7 +34,7 @@ class Table:
         return Table(self.file, ".".join(part for part in (self.where, name) if part), value)
 
     def tables(self, name: str) -> list["Table"]:
-        """A list of tables; empty if there is none."""
+        """Returns a list of tables; empty if there is none."""
         prefix = ".".join(part for part in (self.where, name) if part)
         found = []
         for index, value in enumerate(self.list(name)):
@@ -56,7 +56,7 @@ class Table:
         return tuple(values)
 
     def texts(self, name: str) -> dict[str, str]:
-        """A table of strings."""
+        """Returns a table of strings; empty if there is none."""
         values = self.table(name, optional=True).values
         for key, value in values.items():
             if not isinstance(value, str):

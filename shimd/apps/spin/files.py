@@ -1,4 +1,4 @@
-"""The files that a component sees: those of its manifest's ``files``, read-only, and no others."""
+"""The files that a component sees: its manifest's ``files``, read-only, and no others."""
 
 import glob
 import os
@@ -44,7 +44,7 @@ def _entries(mount: Mount, component: Component, root: str) -> Mapping[str, str]
 
 
 def _is_file_or_named(path: str, mount: Mount, root: str) -> bool:
-    """Patterns find files; a directory is meant only where it is named itself."""
+    """Returns whether a path is meant: a pattern finds files only, a directory is meant where it is named itself."""
     return os.path.isfile(os.path.join(root, path)) or not glob.has_magic(mount.source)
 
 
@@ -55,7 +55,7 @@ def _normal(path: str) -> str:
 class Tree:
     """A read-only directory made up of others' files; a :class:`Descriptor` as far as it may be asked anything.
 
-    ``prefix``: which directory of the whole it is; empty or ending with a slash.
+    ``prefix`` is the directory's path in the whole tree: empty, or ending with a slash.
     """
 
     def __init__(self, entries: Mapping[str, str], prefix: str = "") -> None:
@@ -63,7 +63,7 @@ class Tree:
         self._prefix = prefix
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
     def open_at(
         self, path_flags: frozenset[str], path: str, open_flags: frozenset[str], flags: frozenset[str]
@@ -86,7 +86,7 @@ class Tree:
         return full.rstrip("/")
 
     def _real(self, full: str) -> tuple[str, str] | None:
-        """A directory of the container, and the path in it; ``None``: it is one of the tree's own directories.
+        """Returns a directory of the container, and the path in it; ``None``: it is one of the tree's own directories.
 
         :raises Err: there is none
         """
@@ -137,7 +137,7 @@ class Tree:
             return directory.metadata_hash_at(flags, found[1])
 
     def _directory(self, found: tuple[str, str] | None) -> Descriptor:
-        """A real one, to be asked on the tree's behalf; of its own directories the root's times are as good as any."""
+        """Open the real directory of what :meth:`_real` found; for the tree's own directories the root stands in."""
         with os_errors():
             fd = os.open(found[0] if found else "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             return Descriptor(fd, set(), contained=True)

@@ -30,11 +30,11 @@ class Store(Protocol):
     def list_keys(self, _cursor: str | None) -> dict[str, object]: ...
 
     def increment(self, key: str, delta: int) -> int:
-        """The value is a number in decimal digits; none is lost."""
+        """Add to a value that is a number in decimal digits, atomically; returns the sum."""
         ...
 
     def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
-        """Set a value unless it has changed."""
+        """Set a value if it still is ``old``, atomically; returns whether it was set."""
         ...
 
 

@@ -24,7 +24,7 @@ PACKAGE = "application/wasm"
 def find(image: Image) -> Application | None:
     """Returns the application in an image's layers; ``None``: there is none.
 
-    :raises InvalidSetting: what is wrong with it, and where
+    :raises InvalidSetting: it is wrong; the message names the field
     """
     for layer in image.layers:
         if layer.media_type == MEDIA_TYPE:
@@ -55,7 +55,7 @@ def parse(text: bytes, layers: Sequence[Layer]) -> Application:
 
 
 def _alone(layer: Layer) -> Application:
-    """A component without a manifest: it answers every path, and may do nothing else."""
+    """Make an application of a component without a manifest: it answers every path, and may do nothing else."""
     component = Component("main", "the image's component", layer)
     routes = Triggers(http=(Route("/...", component.id),))
     return Application("the image", component.id, "0.0.0", {}, {component.id: component}, routes)

@@ -37,7 +37,7 @@ class Component:
     files: tuple[Mount, ...] = ()
     exclude_files: tuple[str, ...] = ()
     contents: Mapping[str, Content] = field(default_factory=dict)
-    """Instead of ``files``, in an image's layers: by the guest's paths."""
+    """The component's files, by the guest's paths, where they come in an image's layers; then ``files`` is empty."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class MqttTrigger:
 
 @dataclass(frozen=True)
 class MqttServer:
-    """Templates, but for the interval."""
+    """The server of the mqtt triggers; all but the interval are templates."""
 
     address: str
     username: str
@@ -116,7 +116,8 @@ class Application:
     triggers: Triggers
 
     def retaining(self, ids: str) -> "Application":
-        """Only those components (``SPIN_COMPONENTS_TO_RETAIN``, comma-separated; empty: all).
+        """Returns the application with those components only (``SPIN_COMPONENTS_TO_RETAIN``, comma-separated; empty:
+        all).
 
         :raises InvalidSetting: there is none of a name
         """

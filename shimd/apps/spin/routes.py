@@ -26,7 +26,7 @@ class Match:
 
 
 def find(routes: Iterable[Route], path: str) -> Match | None:
-    """The best match for a request's path (without its query)."""
+    """Find the best match for a request's path (without its query)."""
     found = [(rank, match) for route in routes if (match := matched(route, path)) for rank in [_rank(route)]]
     return max(found, key=lambda item: item[0])[1] if found else None
 
@@ -54,7 +54,7 @@ def _segments(path: str) -> list[str]:
 
 
 def _rank(route: Route) -> list[int]:
-    """Compared segment by segment; where one route ends, the other has only its wildcard, or does not match."""
+    """Returns a key that orders routes, segment by segment. Where one ends, the other has a wildcard, or no match."""
     return [*map(_weight, _segments(route.path or "")), 1]
 
 

@@ -21,7 +21,7 @@ Declared = tuple[Table, str]
 def make(declared: Mapping[str, Sequence[Declared]], settings: Table, ids: Collection[str]) -> Triggers:
     """Returns the triggers, sorted by kind.
 
-    :param settings: of whole kinds: ``application.trigger``
+    :param settings: the settings of whole kinds: ``application.trigger``
     :raises InvalidSetting: what is wrong, and where
     """
     for kind, ones in declared.items():
@@ -110,7 +110,7 @@ def _mqtt_server(settings: Table) -> MqttServer:
 
 
 def _number(table: Table, name: str, default: int) -> int:
-    """A number, or as the plugin has it one in quotation marks."""
+    """Read a number, which the plugin takes in quotation marks, too."""
     text = str(table.values.get(name, default))
     if not text.isdigit():
         raise table.wrong(name, f"is {text}, which is no number")

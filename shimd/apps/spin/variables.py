@@ -16,7 +16,7 @@ class Values:
     """The variables of one application."""
 
     def __init__(self, application: Application, providers: Sequence[Mapping[str, str]]) -> None:
-        """The first of the providers that has a variable gives it.
+        """Ask the providers in their order for each variable.
 
         :raises InvalidSetting: a required one is given by none
         """
@@ -29,7 +29,7 @@ class Values:
             self._values[name] = given
 
     def resolve(self, template: str, where: str) -> str:
-        """A template with the values in their places.
+        """Returns a template with the values in their places.
 
         :param where: manifest and field, for messages
         :raises InvalidSetting: it uses one that is not declared

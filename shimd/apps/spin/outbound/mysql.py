@@ -142,5 +142,5 @@ def _value(kind: str, value: Any) -> Case:
 
 
 def _text(error: Exception) -> str:
-    """The library's errors are pairs of a number and a text."""
+    """Returns an error's text: the library's are pairs of a number and a text."""
     return str(error.args[-1]) if error.args else type(error).__name__

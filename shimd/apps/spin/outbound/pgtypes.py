@@ -49,7 +49,7 @@ def _bound(inclusive: bool) -> str:
 
 
 def lower(value: tuple[int, int, int]) -> dict[str, int]:
-    """An interval, as asyncpg's tuple format has it."""
+    """Convert an interval, from asyncpg's tuple format (months, days, microseconds)."""
     months, days, micros = value
     return {"micros": micros, "days": days, "months": months}
 

@@ -60,7 +60,7 @@ class PostgresServer:
 
     @classmethod
     def parse(cls, address: str) -> "PostgresServer":
-        """A URL, or ``host=… user=…`` as of libpq.
+        """Parse a URL, or ``host=… user=…`` as libpq takes it.
 
         :raises ValueError: it is neither, or names no server
         """

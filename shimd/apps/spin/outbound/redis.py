@@ -92,7 +92,7 @@ class RedisConnection:
         return int(self.ask(self._client.srem, key, *values))
 
     def execute(self, command: str, arguments: list[Case]) -> list[Case]:
-        """Any command; the reply as it is, lists within lists made flat, as Spin has it."""
+        """Run any command; returns the reply, lists within lists made flat, as Spin does."""
         self._client.response_callbacks.clear()  # of the library, which makes other things of some replies
         reply = self.ask(self._client.execute_command, command, *(argument.payload for argument in arguments))
         status = command.upper() in _STATUS and b"GET" not in (argument.payload for argument in arguments)
