@@ -87,7 +87,7 @@ def _block_io(block: dict[str, Any]) -> list[Setting]:
 
 
 def _weight(file: str, value: str) -> Setting:
-    """CFQ's file, which is gone since Linux 5; the BFQ scheduler has its like."""
+    """Set a weight in CFQ's file, or since Linux 5, which has no CFQ, in the one of the BFQ scheduler."""
     return Setting("blkio", f"blkio.{file}", value, instead=Setting("blkio", f"blkio.bfq.{file}", value))
 
 

@@ -34,12 +34,12 @@ def settings(resources: dict[str, Any]) -> list[Setting]:
 
 
 def cpu_weight(shares: int) -> int:
-    """2…262144 (default 1024) to 1…10000, linearly: 1024 becomes 39."""
+    """Convert shares, 2…262144 (default 1024), to a weight, 1…10000, linearly: 1024 becomes 39."""
     return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142
 
 
 def io_weight(weight: int) -> int:
-    """10…1000 to 1…10000, linearly."""
+    """Convert a weight of version 1, 10…1000, to 1…10000, linearly."""
     return 1 + (min(max(weight, 10), 1000) - 10) * 9999 // 990
 
 
@@ -56,7 +56,7 @@ def _cpu(cpu: dict[str, Any]) -> list[Setting]:
 
 
 def _cpu_max(quota: int | None, period: int | None) -> str:
-    """``QUOTA PERIOD``; without a period, the kernel keeps the one that it has."""
+    """Returns ``QUOTA PERIOD``; without a period, the kernel keeps the one that it has."""
     if quota is None and period is None:
         return ""
     limit = str(quota) if quota is not None and quota > 0 else "max"
@@ -75,7 +75,7 @@ def _memory(memory: dict[str, Any]) -> list[Setting]:
 
 
 def _swap(limit: int | None, both: int | None) -> int | None:
-    """Version 1 limits memory and swap together, version 2 swap alone."""
+    """Convert a limit of memory and swap together, which the spec has from version 1, to one of swap alone."""
     if both is None:
         return -1 if limit == -1 else None
     if both == -1:
@@ -105,7 +105,7 @@ def _block_io(block: dict[str, Any]) -> list[Setting]:
 
 
 def _weight(bfq_prefix: str, weight: int, prefix: str) -> Setting:
-    """The BFQ scheduler's file if that scheduler is there (with the spec's own range), else the cost model's."""
+    """Set a weight in the BFQ scheduler's file if it is there (with the spec's own range), else in the cost model's."""
     other = Setting("io", "io.weight", f"{prefix}{io_weight(weight)}")
     return Setting("io", "io.bfq.weight", f"{bfq_prefix}{weight}", instead=other)
 
@@ -120,7 +120,7 @@ def _huge_pages(resources: dict[str, Any]) -> list[Setting]:
 
 
 def _unified(values: dict[str, Any]) -> list[Setting]:
-    """Files by their names, last, so that they win."""
+    """Set files by their names. They come last, so that they win."""
     for file in values:
         if "/" in file or "." not in file:
             raise InvalidArgument(f"linux.resources: unified: {file!r} is not the name of a cgroup file")

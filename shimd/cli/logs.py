@@ -55,7 +55,7 @@ async def _show(id: str, namespace: str, options: Options) -> None:
 
 
 async def find(stub: StatusStub, id: str, namespace: str) -> Task | None:
-    """The task whose id is ``id``, or else begins with it.
+    """Find the task whose id is ``id``, or else begins with it.
 
     :raises InvalidArgument: several do
     """
@@ -84,7 +84,7 @@ def _files(task: Task) -> list[Output]:
 
 
 def _say_where(task: Task) -> None:
-    """The output went somewhere that is not ours to read: tell how to see it."""
+    """Print where the output is, and how to see it, if it went somewhere that is not ours to read."""
     init = task.init or Process()
     scheme = urlsplit(init.stdout).scheme
     if not init.stdout:

@@ -19,6 +19,10 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 def do_install(node: Node, dry_run: bool, restart: bool) -> None:
+    """Set the node up, or show how it would be; restart containerd if that is wanted.
+
+    :raises ShimdError: it failed, and all is as it was
+    """
     plan = install(node)
     todo = changes.needed([*plan.changes, *plan.configuration])
     if dry_run:
@@ -39,7 +43,7 @@ def do_install(node: Node, dry_run: bool, restart: bool) -> None:
 
 
 def do_uninstall(node: Node, dry_run: bool, restart: bool) -> None:
-    """containerd's configuration first, so that nothing new starts."""
+    """Undo ``shimd install``: containerd's configuration first, so that nothing new starts."""
     plan = uninstall(node)
     configuration, rest = changes.needed(plan.configuration), changes.needed(plan.changes)
     if dry_run:
@@ -91,7 +95,7 @@ def _say(text: str) -> None:
 
 
 def do_doctor(as_json: bool) -> int:
-    """The exit code: 1 if there is a problem."""
+    """Print all findings; returns the exit code: 1 if there is a problem."""
     findings = doctor.examine()
     if as_json:
         document([asdict(finding) for finding in findings])

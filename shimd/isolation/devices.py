@@ -116,6 +116,6 @@ def _bind(tree: Tree, path: str) -> None:
 
 
 def make_console(tree: Tree, terminal: int) -> None:
-    """/dev/console is the terminal whose slave end the descriptor is."""
+    """Make /dev/console the terminal whose slave end the descriptor is (config-linux.md, "Default Devices")."""
     with at(tree, "/dev/console", directory=False) as target:
         libc.mount(os.readlink(f"/proc/self/fd/{terminal}"), target.path, None, libc.MS_BIND)

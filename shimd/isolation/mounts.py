@@ -80,7 +80,7 @@ def _plain(tree: Tree, destination: str) -> None:
 
 
 def _mount_copy(tree: Tree, mount: Mount, options: MountOptions, data: str) -> str:
-    """A tmpfs with what the image has there; read-only, if it shall be, only then."""
+    """Mount a tmpfs with a copy of what the image has there; make it read-only after that, if it shall be."""
     with at(tree, mount["destination"], directory=True) as target:
         source = os.open(target.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         libc.mount("tmpfs", target.path, "tmpfs", options.flags & ~libc.MS_RDONLY, data or None)
@@ -98,7 +98,7 @@ def _mount_copy(tree: Tree, mount: Mount, options: MountOptions, data: str) -> s
 
 
 def labelled(data: str, fstype: str, label: str) -> str:
-    """A file system's options with SELinux's context for its files, as runc gives it (mount(8), ``context=``).
+    """Add SELinux's context for its files to a file system's options, as runc does (mount(8), ``context=``).
 
     :param label: empty for none: other nodes refuse one (:mod:`shimd.oci.fields`)
     """
@@ -140,8 +140,8 @@ def _restrict(tree: Tree, place: str, options: MountOptions) -> None:
 
 
 def _present(fd: int) -> int:
-    """Flags of the source's mount, which a remount would otherwise clear (or not be allowed to). What is read-only on
-    the node stays so, as with runc, whether or not ``rw`` is asked for."""
+    """Returns the flags of the source's mount, which a remount would otherwise clear (or not be allowed to). What is
+    read-only on the node stays so, as with runc, whether or not ``rw`` is asked for."""
     flags = os.fstatvfs(fd).f_flag
     return flags & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
 
@@ -156,7 +156,7 @@ def _propagate(tree: Tree, place: str, options: MountOptions) -> None:
 
 
 def _mount_cgroup(tree: Tree, mount: Mount, cgroup: Sequence[str]) -> str:
-    """The container's own cgroup, read-only: one directory on v2, one a hierarchy on v1."""
+    """Mount the container's own cgroup, read-only: one directory on v2, one a hierarchy on v1."""
     destination = mount["destination"]
     if len(cgroup) == 1:
         return _bind(tree, cgroup[0], destination, MountOptions(["rbind", "ro", "nosuid", "nodev", "noexec"]))
@@ -172,7 +172,7 @@ def _mount_cgroup(tree: Tree, mount: Mount, cgroup: Sequence[str]) -> str:
 
 
 def hide(tree: Tree, spec: Spec, late: LateMounts | None = None) -> None:
-    """maskedPaths and readonlyPaths of the spec, as far as they exist (config-linux.md)."""
+    """Hide maskedPaths and restrict readonlyPaths of the spec, as far as they exist (config-linux.md)."""
     linux = spec.get("linux", {})
     for path in linux.get("maskedPaths", []):
         if late is not None and late.holds(path):

@@ -53,7 +53,7 @@ def mount_for_others(root: str, mounts: Sequence[RootfsMount]) -> None:
 
 
 def _make_mount_point(root: str) -> None:
-    """But not the bundle, if containerd has removed it meanwhile: nobody would remove it again."""
+    """Make the directory, but not the bundle, if containerd has removed it meanwhile: nobody would remove it again."""
     with suppress(FileExistsError):
         os.mkdir(root, 0o711)
 
@@ -116,7 +116,7 @@ class _Shortened:
 
 
 def make_readonly(tree: Tree) -> None:
-    """root.readonly: the root's own mount, not those within (config.md, "Root")."""
+    """Make the root's own mount read-only, not those within (``root.readonly``; config.md, "Root")."""
     flags = os.fstatvfs(tree.fd).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
     libc.mount(None, tree.path, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | flags)
 

@@ -5,6 +5,6 @@ import struct
 
 
 def peer_pid(sock: socket.socket) -> int:
-    """The process that listens at the other end (unix(7), SO_PEERCRED): a fork server once it has warmed up."""
+    """Returns the pid of the process that called listen(2) at the other end (unix(7), SO_PEERCRED)."""
     pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     return pid

@@ -78,7 +78,7 @@ def accepted(config: Config, root: Path, runtimes: Sequence[str]) -> str | None:
 
 
 def _program(config: Config, root: Path) -> Program | None:
-    """The one that runs, or else the one that is installed."""
+    """Find the containerd that runs, or else the one that is installed."""
     places = [str(below(root, config.distribution.programs) / "containerd")]
     if config.distribution == PLAIN:
         named = os.environ.get("CONTAINERD_ADDRESS")
@@ -115,7 +115,7 @@ def _check_base(config: Config, version: subprocess.CompletedProcess[str]) -> No
 
 
 def process(address: str) -> Path | None:
-    """The directory in /proc of the containerd that answers there, if one does."""
+    """Returns the directory in /proc of the containerd that listens at ``address``; ``None``: nobody does."""
     try:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(address)
@@ -139,7 +139,7 @@ def _file(config: Config, root: Path, runtimes: Sequence[str]) -> Iterator[Path]
 
 
 def _below(root: Path, imports: str) -> str:
-    """The patterns as they are outside of the node's tree."""
+    """Convert import patterns to paths as they are outside of the node's tree."""
     return re.sub(r"""(["'])(/[^"']*)\1""", lambda found: f"{found[1]}{below(root, found[2])}{found[1]}", imports)
 
 

@@ -41,7 +41,7 @@ class Config:
     """The file that containerd is given."""
     distribution: Distribution = PLAIN
     template: bool = False
-    """Go's template of a TOML file, not TOML itself."""
+    """True if the file is a Go template of a TOML file, not TOML itself."""
     rest: tuple[Path, ...] = ()
     """Other files that containerd reads: runtimes that they name are there already."""
     detected: Path | None = None
@@ -55,7 +55,7 @@ class Config:
 
 
 def find(root: Path, config: Path | None = None) -> Config:
-    """The file to edit on the node below ``root``.
+    """Find the file to edit on the node below ``root``.
 
     :raises InvalidArgument: one that there is cannot be read, or is of a version that is not known
     """
@@ -95,7 +95,7 @@ def _plain(root: Path, main: Path) -> Config:
 
 
 def _rendered(main: Path, distribution: Distribution) -> Config:
-    """k3s and rke2: a drop-in where theirs are imported, else their template."""
+    """Find the file of k3s or rke2: a drop-in where theirs are imported, else their template."""
     table = parsed(main)
     version = min(_version(main, table), 3) if main.exists() else 0
     places = [main.with_name(DROPINS) / _DROPIN, *(main.with_name(name) for name in _TEMPLATES.values())]
@@ -108,7 +108,7 @@ def _rendered(main: Path, distribution: Distribution) -> Config:
 
 
 def _taken_over(root: Path, main: Path, distribution: Distribution) -> Config:
-    """k0s: a drop-in, which it merges into its configuration, or imports, as its version has it."""
+    """Find the file of k0s: a drop-in, which it merges into its configuration, or imports, as its version has it."""
     dropins = below(root, distribution.dropins)
     table = parsed(main)
     version = _version(main, table) if main.exists() else 0
@@ -129,7 +129,7 @@ def _except(path: Path, *paths: Path) -> tuple[Path, ...]:
 
 
 def parsed(path: Path) -> dict[str, Any]:
-    """A file without our block; empty if it is not there.
+    """Parse a file without our block; empty if it is not there.
 
     :raises InvalidArgument: it is no TOML
     """
@@ -140,7 +140,8 @@ def parsed(path: Path) -> dict[str, Any]:
 
 
 def table(path: Path, text: str) -> dict[str, Any]:
-    """
+    """Parse a text; ``path`` is for the error.
+
     :raises InvalidArgument: it is no TOML
     """
     try:
@@ -163,7 +164,7 @@ def _imports(root: Path, main: Path, table: Mapping[str, Any]) -> list[Path]:
 
 
 def _dropins(root: Path, main: Path, table: Mapping[str, Any]) -> Path | None:
-    """The directory of which every ``*.toml`` is imported, if there is one."""
+    """Returns the directory of which every ``*.toml`` is imported; ``None``: there is none."""
     patterns = [_absolute(root, main, pattern) for pattern in table.get("imports") or []]
     directories = [Path(pattern).parent for pattern in patterns if pattern.endswith("/*.toml")]
     return next((directory for directory in directories if directory.is_dir()), None)

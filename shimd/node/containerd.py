@@ -1,7 +1,7 @@
 """The runtimes in containerd's configuration: a block of tables, and what stands in its way.
 
 A block, and not tables put among the others: what an operator wrote stays as it is to the byte, and uninstalling is
-taking the block away. TOML allows it wherever tables are tables; what else there may be is refused.
+removing the block. TOML allows it wherever tables are tables; what else there may be is refused.
 
 No TOML has a table twice, and k3s and rke2 write tables themselves for the shims that they find on their PATH: in a
 template, a table of ours is therefore under the condition that there is none of theirs. The condition is within
@@ -39,7 +39,7 @@ Runtimes = Mapping[str, Any]
 
 
 def installed(config: Config, runtimes: Sequence[str]) -> list[Change]:
-    """The changes that make containerd know these runtimes, by name.
+    """Returns the changes that make containerd know these runtimes, by name.
 
     :raises InvalidArgument: a file is not understood
     :raises FailedPrecondition: a runtime of that name is there, and somebody else's; or the distribution has not
@@ -63,7 +63,8 @@ def installed(config: Config, runtimes: Sequence[str]) -> list[Change]:
 
 
 def uninstalled(config: Config) -> list[Change]:
-    """The changes that take the block away; and the file, if nothing else is in it; and its copy, if it is the same."""
+    """Returns the changes that remove the block; the file, if nothing else is in it; and its copy, if that is the
+    same."""
     return [*_without_block(config.path), *_cleared(config)]
 
 
@@ -115,12 +116,12 @@ def uses_base(config: Config) -> bool:
 
 
 def names_of(config: Config) -> list[str]:
-    """The runtimes in the block."""
+    """Returns the runtimes in the block, by name."""
     return _names(config, block.split(config.path, read(config.path) or "")[1])
 
 
 def _theirs(config: Config, text: str, old: str, detected: Runtimes) -> set[str]:
-    """Names that the distribution has given away itself; in a template, those that it or an operator has."""
+    """Returns runtimes that are the distribution's own, by name; in a template, also those that an operator has."""
     if config.template:
         return {*_names(config, text), *(set(detected) - set(_names(config, old)))}
     return {name for name, runtime in detected.items() if _type(runtime) != runtime_type(name)}
@@ -178,7 +179,7 @@ def _with_block(config: Config, text: str, names: Sequence[str], known: Runtimes
 
 
 def _lacks_version(config: Config, text: str) -> bool:
-    """A file with comments at most: a file without a version is one of version 1."""
+    """Returns whether a version is to be written: the file has comments at most. Without one it would be version 1."""
     return not config.template and config.path == config.main and not table(config.path, text)
 
 

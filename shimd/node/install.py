@@ -21,7 +21,7 @@ from shimd.node.distributions import PATH, PLAIN, Distribution
 
 _SOCKET = "shimd.socket"
 UNITS = ("shimd.service", _SOCKET)
-#: What ``enable --now`` does, and what undoes it.
+#: Questions to systemctl for what ``enable --now`` does, and the verbs that undo it.
 _UNDO = {"is-active": "stop", "is-enabled": "disable"}
 _UNIT_DIRECTORY = "etc/systemd/system"
 #: What systemd takes for a program (``string_is_safe`` in its src/basic/string-util.c).
@@ -82,7 +82,7 @@ class Plan:
 
     @contextmanager
     def restarted(self) -> Iterator[None]:
-        """Around changes and a restart: if that fails, and the changes are undone, what ran before is started again.
+        """Wrap changes and a restart: if they fail, and the changes are undone, what ran before is started again.
 
         :raises FailedPrecondition: what the block raises; and if it does not start again either, that, too
         """
@@ -151,7 +151,8 @@ def _launchers(node: Node) -> list[str]:
 
 
 def _links(node: Node) -> list[Change]:
-    """A link leads to the program's own directory, where a launcher finds what is beside it."""
+    """Returns the links to launchers. They lead to the programs' own directory, where a launcher finds what is beside
+    it."""
     if node.programs == node.bin_dir:
         return []
     directory = node.root / node.bin_dir.relative_to("/")
@@ -184,7 +185,7 @@ def _is_a_shimds(unit: Path) -> bool:
 
 
 def _is_of_a_shimd(path: Path) -> bool:
-    """A link that an earlier installation has left, wherever that is or was."""
+    """Returns whether a link is one that an installation of shimd has left, wherever that is or was."""
     return path.is_symlink() and (
         not os.path.exists(path) or os.path.exists(path.resolve().with_name("shimd-launcher"))
     )
@@ -259,7 +260,7 @@ def disable() -> None:
 
 
 def _unit_of(services: Sequence[str]) -> str:
-    """The one that runs, or is to; the first if none is there."""
+    """Returns the unit that runs, or else one that is enabled; the first if there is none."""
     for question in ("is-active", "is-enabled"):
         for name in services:
             if _is(question, name):

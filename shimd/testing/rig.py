@@ -60,7 +60,7 @@ class Child:
 
 
 def _forked(action: Callable[[], int], stdio: list[int]) -> int:
-    """A child by fork, as workers with Python are; its pid."""
+    """Fork a child, as workers with Python are forked; returns its pid."""
     pid = os.fork()
     if pid == 0:
         _act(action, stdio)
@@ -154,7 +154,7 @@ class RigWithoutPython(Rig):
 
 
 def _spawned(zygote: Zygote, block: bytes, stdio: list[int]) -> int:
-    """A worker of the zygote's, which has been started; its pid."""
+    """Have the zygote fork a worker, and start it; returns its pid."""
     calls = SystemCalls()
     calls.barrier()
     files = [memory_file("block", block), memory_file("calls", calls.packed())]
@@ -189,7 +189,7 @@ def runs_without_python(name: str) -> bool:
 
 
 def _binary(text: str) -> bytes:
-    """Engines need not take the text format; what is no module is passed as it is."""
+    """Convert text to the binary format, since engines need not have the other; what is no module stays as it is."""
     import wasmtime
 
     try:
@@ -199,9 +199,9 @@ def _binary(text: str) -> bytes:
 
 
 def make_rig(name: str, directory: Path, *, python: bool = True) -> Rig:
-    """An engine, warmed once for all tests of this process.
+    """Make a rig of an engine, which is warmed once for all tests of this process.
 
-    :param python: whether its workers have an interpreter
+    :param python: true if its workers are to have an interpreter
     """
     return (Rig if python else RigWithoutPython)(_warmed(name), directory)
 

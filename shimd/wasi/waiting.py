@@ -1,4 +1,4 @@
-"""Waiting of guests: a guest's thread stands still, and what it waits for happens in the event loop."""
+"""How guests wait: a guest's thread blocks, and what it waits for happens in the event loop."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar

@@ -37,7 +37,7 @@ class Guest:
         self.store = wasmtime.Store(engine)
         self.handles = Handles()
         self.lease: ComputeLease | None = None
-        """Released while the host works for the guest."""
+        """The guest's permission to compute, which is released while the host works for it; ``None``: it needs none."""
         self.given_up = False
         """Nobody waits for it any more: a host function that waits ends with :class:`Gone`."""
         self.failure: BaseException | None = None
@@ -48,7 +48,10 @@ class Guest:
         self._realloc: Any = None
 
     def start(self, pre: wasmtime.InstancePre) -> None:
-        """:raises wasmtime.WasmtimeError: what it does at its start failed"""
+        """Instantiate the module, and call its ``_initialize`` if it has one.
+
+        :raises wasmtime.WasmtimeError: the start function failed
+        """
         with self.entered():
             self._instance = pre.instantiate(self.store)._instance
             self._memory = self._export("memory", _MEMORY)
@@ -148,7 +151,7 @@ class Guest:
         return found.of.memory if kind == _MEMORY else found.of.func
 
     def entered(self) -> AbstractContextManager[None]:
-        """While this thread runs it."""
+        """Make this guest the current one of this thread for the length of the block."""
         return current.entered(self)
 
     def close(self) -> None:

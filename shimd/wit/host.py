@@ -27,7 +27,7 @@ _KINDS = {
     "f32": wasmtime.ValType.f32,
     "f64": wasmtime.ValType.f64,
 }
-#: What a host function does with the numbers it is given; returns those that it gives.
+#: A host function of core WebAssembly: from the numbers of its parameters to those of its results.
 _Raw = Callable[[list[Number]], list[Number]]
 
 
@@ -55,9 +55,9 @@ class Host:
         self._pre = self._linker.instantiate_pre(module)
 
     def instantiate(self, wasi: wasmtime.WasiConfig) -> Guest:
-        """A fresh instance.
+        """Make a fresh instance.
 
-        :raises wasmtime.WasmtimeError: what it does at its start failed
+        :raises wasmtime.WasmtimeError: its start function failed
         """
         guest = Guest(self._engine)
         guest.store.set_epoch_deadline(1 << 62)
@@ -135,7 +135,7 @@ def _wrapped(function: Function, provider: object) -> _Raw:
 
 
 def _worked(guest: Guest, implementation: Callable[..., Any], values: list[Any]) -> Any:
-    """The host may wait for others meanwhile; so may other guests not for this one."""
+    """Call a host function without the compute lock: it may wait for others, and no guest has to wait for this one."""
     if guest.lease is not None:
         guest.lease.release()
     try:

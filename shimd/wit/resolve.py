@@ -38,8 +38,8 @@ class Function:
 
     @property
     def indirect(self) -> bool:
-        """The result is more than one number: it goes through memory, at an address that the caller of an import gives
-        as the last parameter, and an export returns."""
+        """True if the result is more than one number. It goes through memory then, at an address that the caller of an
+        import passes as the last parameter, and that an export returns."""
         return len(self.result.flat) > 1
 
     @property
@@ -48,7 +48,10 @@ class Function:
 
 
 def functions(interface: Interface) -> list[Function]:
-    """:raises ValueError: a type is not defined, or passes in a way that no interface here needs"""
+    """Resolve the types of an interface's functions.
+
+    :raises ValueError: a type is not defined, or passes in a way that no interface here needs
+    """
     resolve = _Resolver(interface).type
     return [_function(function, resolve) for function in interface.functions]
 

@@ -30,9 +30,7 @@ class _Server(uvicorn.Server):
 def listen(settings: Settings) -> socket.socket:
     """:raises EngineError: the address cannot be had"""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(
-        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
-    )  # named: else asyncio sets no TCP_NODELAY
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named: else asyncio sets no TCP_NODELAY
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if settings.processes > 1:  # the kernel shares connections out; of one socket the quickest process takes them all
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -1,4 +1,4 @@
-"""Calls of systemd's manager (org.freedesktop.systemd1(5)): over the system bus, or where there is none its own socket.
+"""Calls systemd's manager (org.freedesktop.systemd1(5)): over the system bus, or where there is none its own socket.
 
 Blocking, for threads; messages are jeepney's.
 """
@@ -23,7 +23,7 @@ _PATIENCE = 30.0
 
 
 class Refused(Internal):
-    """systemd's own error; ``name`` is D-Bus's."""
+    """An error that systemd answers with; ``name`` is the D-Bus error's."""
 
     def __init__(self, call: str, name: str, message: str) -> None:
         super().__init__(f"systemd: {call}: {message}")
@@ -31,20 +31,25 @@ class Refused(Internal):
 
 
 class Manager:
-    """One connection, made when it is needed, and again when systemd has closed it. For any thread."""
+    """One connection, made when it is needed, and again when systemd has closed it. Methods may be called on any
+    thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: _Connection | None = None
 
     def call(self, method: str, signature: str, *arguments: Any) -> tuple[Any, ...]:
-        """:raises Refused: by systemd; :raises FailedPrecondition: it does not answer"""
+        """Call a method; returns the answer.
+
+        :raises Refused: by systemd
+        :raises FailedPrecondition: it does not answer
+        """
         with self._lock:
             found: tuple[Any, ...] = self._attempt(lambda connection: connection.call(method, signature, *arguments))
         return found
 
     def run(self, method: str, signature: str, *arguments: Any) -> None:
-        """A call that starts a job, and the job to its end.
+        """Make a call that starts a job, and wait for the job's end (30 s at most).
 
         :raises Refused: by systemd, or the job failed
         """
@@ -99,19 +104,19 @@ class _Connection:
         while job not in self._jobs:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{method} did not end")
-            self._take()
+            self._receive()
         return self._jobs.pop(job)
 
     def _ask(self, message: Message) -> tuple[Any, ...]:
         self._serial += 1
         self._sock.sendall(message.serialise(serial=self._serial))
         while True:
-            answer = self._take()
+            answer = self._receive()
             if answer.header.fields.get(HeaderFields.reply_serial) == self._serial:
                 found: tuple[Any, ...] = unwrap_msg(answer)
                 return found
 
-    def _take(self) -> Message:
+    def _receive(self) -> Message:
         while (message := self._parser.get_next_message()) is None:
             data = self._sock.recv(65536)
             if not data:

@@ -14,7 +14,8 @@ _manager = Manager()
 
 
 class Scope:
-    """systemd makes none without a process and ends one without: a stand-in is there until the container's own are."""
+    """A scope. systemd makes none without a process, and ends one without: a stand-in keeps it until the
+    container's."""
 
     def __init__(self, unit: str, version: int) -> None:
         self.unit = unit
@@ -23,7 +24,7 @@ class Scope:
 
     @classmethod
     def start(cls, path: Sequence[str], resources: dict[str, Any], version: int) -> "Scope":
-        """Returns when its cgroup is there.
+        """Start a scope; returns when its cgroup is there.
 
         :param path: the names of its cgroup's directories, slices and then the unit
         :raises AlreadyExists: there is such a unit
@@ -63,13 +64,13 @@ class Scope:
             _manager.call("SetUnitProperties", "sba(sv)", self.unit, True, wanted)
 
     def release(self) -> None:
-        """The container's processes are there, or it is given up."""
+        """End the stand-in: the container's own processes are there, or nobody needs the scope."""
         if self._stand_in is not None:
             self._stand_in.communicate()
             self._stand_in = None
 
     def stop(self) -> None:
-        """Quietly, if it has ended by itself, as it does when its last process has."""
+        """Stop the unit; quietly, if it has ended by itself, as it does when its last process has."""
         self.release()
         with suppress(Refused):
             _manager.run("StopUnit", "ss", self.unit, "replace")

@@ -14,7 +14,7 @@ _TOKEN = fields.NAME
 
 
 def method_case(name: str) -> Case:
-    """``method``, of what stands in a request line."""
+    """Convert a method of a request line to the variant ``method``."""
     lower = name.lower()
     return Case(lower) if lower in _METHODS and name.isupper() else Case("other", name)
 
@@ -92,7 +92,7 @@ class OutgoingResponse:
         return self._body
 
     def sent(self) -> tuple[int, list[tuple[str, bytes]], OutgoingBody | None]:
-        """Status, headers, and the body, if the guest writes one."""
+        """Returns status, headers, and the body, if the guest writes one."""
         return self.status, self._headers.entries(), self._body
 
 

@@ -37,7 +37,7 @@ class Socket:
             raise Err("invalid-state")
 
     def finish(self, started: str, state: str) -> None:
-        """The second half of an operation of two."""
+        """Finish an operation of two halves (``start-bind`` and ``finish-bind``, say)."""
         if self.state != started:
             raise Err("not-in-progress")
         self.state = state
@@ -105,7 +105,7 @@ class Socket:
 
 @contextmanager
 def failing() -> Iterator[None]:
-    """The host's errors, in the interface's words."""
+    """Convert the host's errors to the interface's ``error-code``."""
     try:
         yield
     except OSError as error:
@@ -113,7 +113,7 @@ def failing() -> Iterator[None]:
 
 
 def is_ready(sock: socket.socket, event: int) -> bool:
-    """``select.POLLIN``, ``POLLOUT``; an error is something to be told, too."""
+    """Returns whether a socket has an event (``select.POLLIN``, ``POLLOUT``); an error to report is one, too."""
     if sock.fileno() < 0:
         return True
     poller = select.poll()

@@ -113,7 +113,7 @@ class TcpSocket(Socket):
 
 
 def _seconds(nanoseconds: int) -> int:
-    """Rounded up, within what the kernel takes; 0 stays what it is, no time."""
+    """Convert to seconds, rounded up, within what the kernel takes (tcp(7)); 0 stays 0."""
     return min(-(-nanoseconds // _SECOND), 32767)
 
 
@@ -129,7 +129,7 @@ class Received(InputStream):
     async def wait(self) -> None:
         await wait_for_event(self._sock, select.POLLIN)
 
-    def take(self, length: int) -> bytes:
+    def read_available(self, length: int) -> bytes:
         try:
             return self._sock.recv(length) or closed()
         except BlockingIOError:
@@ -139,7 +139,8 @@ class Received(InputStream):
 
 
 class Sent(OutputStream):
-    """The stream to it: data is taken at once, and more only when the kernel has all of it."""
+    """The stream to a connection's other side: data is buffered at once, and more only when the kernel has all of
+    it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -171,6 +172,6 @@ class Sent(OutputStream):
         self.blocking_flush()
 
     def close(self) -> None:
-        """Send what was taken, unless nobody is there any more."""
+        """Send what is buffered, unless nobody is there any more."""
         with suppress(Err):
             self.blocking_flush()

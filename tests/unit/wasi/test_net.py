@@ -67,9 +67,9 @@ def test_a_connection(opened: Callable[[Opened], Opened], family: str, address: 
     sent.write(b"hello")
     assert received_there.read(10) == b"hello"
     client.shutdown("send")
-    refused_stream(lambda: received_there.take(10))
+    refused_stream(lambda: received_there.read_available(10))
     sent_there.write(b"answer")
-    assert received.take(3) == b"ans"
+    assert received.read_available(3) == b"ans"
 
 
 def refused_stream(function: Callable[[], object]) -> None:
