@@ -18,7 +18,7 @@ from shimd.wasi.compute_lock import ComputeLock
 UNLIMITED = anyio.CapacityLimiter(1 << 20)
 
 
-class Calls:
+class Invoker:
     """Calls one component's functions, by triggers other than HTTP. ``async with`` it, to have instances made ahead."""
 
     def __init__(self, host: Host, name: str, *, pool: int = 1, concurrency: int = 64) -> None:
@@ -28,7 +28,7 @@ class Calls:
         self._pool = Pool(host, pool, self._compute_lock)
         self._guests = anyio.CapacityLimiter(concurrency)
 
-    async def __aenter__(self) -> "Calls":
+    async def __aenter__(self) -> "Invoker":
         await self._pool.__aenter__()
         return self
 
@@ -44,23 +44,23 @@ class Calls:
             try:
                 guest = await self._pool.acquire()
             except Exception as error:
-                complain(self._name, str(error))
+                report_error(self._name, str(error))
                 return False
             return await to_thread.run_sync(self._run, guest, interface, function, arguments, limiter=UNLIMITED)
 
     def _run(self, guest: Guest, interface: str, function: str, arguments: tuple[Any, ...]) -> bool:
         try:
-            with self._compute_lock.held() as guest.lease, closing(guest):
+            with self._compute_lock.held() as guest.lease, closing_guest(guest):
                 result = self._host.call(guest, interface, function, *arguments)
         except Exit as exit:
             if exit.code:
-                complain(self._name, f"the guest exited with {exit.code}")
+                report_error(self._name, f"the guest exited with {exit.code}")
             return exit.code == 0
         except Exception as error:
-            complain(self._name, str(error))
+            report_error(self._name, str(error))
             return False
         if isinstance(result, Err):
-            complain(self._name, f"{function} failed: {_reason(result.value)}")
+            report_error(self._name, f"{function} failed: {_reason(result.value)}")
             return False
         return True
 
@@ -72,7 +72,7 @@ def _reason(value: Any) -> str:
 
 
 @contextmanager
-def closing(guest: Guest) -> Iterator[None]:
+def closing_guest(guest: Guest) -> Iterator[None]:
     """Close the guest's resources and store at the end of the block."""
     try:
         yield
@@ -81,7 +81,7 @@ def closing(guest: Guest) -> Iterator[None]:
             guest.close()
 
 
-def complain(name: str, text: str) -> None:
+def report_error(name: str, text: str) -> None:
     """Write a line to the app's stderr, with the component's name if it has one."""
     where = f"shimd: {name}: " if name else "shimd: "
     with suppress(OSError):  # nobody reads it

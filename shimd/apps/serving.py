@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from shimd.apps.calls import complain
+from shimd.apps.calls import report_error
 from shimd.engine import EXIT_ENGINE, EngineError
 
 #: Signals that end the app, after what is under way; the second of them ends it at once.
@@ -39,7 +39,7 @@ def hold_signals() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
-class Work:
+class StopScope:
     """The task that a service waits for, which can be stopped, even before it has begun."""
 
     def __init__(self) -> None:
@@ -126,5 +126,5 @@ class _Serving:
         await self._ending.wait()
         await anyio.sleep(self._grace + 1)
         if self.error is not None:
-            complain("", str(self.error))
+            report_error("", str(self.error))
         os._exit(EXIT_ENGINE if self.error is not None else self.code)

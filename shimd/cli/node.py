@@ -13,7 +13,7 @@ from shimd.cli.plain import document
 from shimd.errors import FailedPrecondition
 from shimd.node import changes, doctor
 from shimd.node.changes import Change
-from shimd.node.install import Node, Plan, disable, enabled, install, reload, uninstall
+from shimd.node.install import Node, NodePlan, disable, enabled, install, reload, uninstall
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -64,11 +64,11 @@ def do_uninstall(node: Node, dry_run: bool, restart: bool) -> None:
 
 
 @contextmanager
-def _checked(plan: Plan, todo: list[Change]) -> Iterator[list[str]]:
+def _checked(plan: NodePlan, todo: list[Change]) -> Iterator[list[str]]:
     """Make the changes, if the node's containerd can then read its configuration and the block does not fail; else
     nothing."""
     with changes.applied(todo):
-        unchecked = plan.accepted()
+        unchecked = plan.verify_configuration()
         yield [unchecked] if unchecked else []
 
 

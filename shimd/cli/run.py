@@ -64,7 +64,7 @@ class RunOptions(NamedTuple):
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """The outcome of a run; ``--json`` prints it."""
 
     program: str
@@ -93,7 +93,7 @@ def main(options: RunOptions, as_json: bool) -> int:
     return outcome.exit_status
 
 
-async def _run(options: RunOptions) -> Outcome:
+async def _run(options: RunOptions) -> RunOutcome:
     run = Run(options)
     await run.run()
     return run.outcome
@@ -107,7 +107,7 @@ class Run:
         self._worker: Worker | None = None
         self._scope = anyio.CancelScope()
         """Inside the fork server's: what is cancelled cleans up with its help."""
-        self.outcome = Outcome(options.program, options.engine)
+        self.outcome = RunOutcome(options.program, options.engine)
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -198,7 +198,7 @@ class Run:
 class _Programs:
     """:class:`~shimd.supervisor.workers.programs.Programs` of one run: private fork servers, and the node's cache."""
 
-    def __init__(self, engine: str, servers: PrivateForkServers, outcome: Outcome) -> None:
+    def __init__(self, engine: str, servers: PrivateForkServers, outcome: RunOutcome) -> None:
         self.engine = engine
         self._servers, self._outcome = servers, outcome
         self._cache = Cache()

@@ -14,7 +14,7 @@ def library() -> ctypes.CDLL | None:
     return ctypes.CDLL(str(LIBRARY)) if LIBRARY.is_file() else None
 
 
-def begin(wasi: str = "") -> None:
+def enter(wasi: str = "") -> None:
     """Let symbolic links lead where the kernel says, in this process from now on (:attr:`Invocation.contained`).
 
     For a worker, before it gives up its privileges. Where the kernel cannot do it, links stay as they were.

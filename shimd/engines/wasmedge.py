@@ -117,7 +117,7 @@ class WasmEdgeEngine:
         try:
             facts = _facts(libwasmedge.parse(self._configured(), wasm))
             libwasmedge.compile(self._configured(), wasm, str(file))
-        except libwasmedge.Failure as failure:
+        except libwasmedge.WasmEdgeError as failure:
             raise InvalidModule(f"not valid WebAssembly: {failure}") from None
         (artifact / _FACTS).write_text(json.dumps({**facts, "size": file.stat().st_size}))
 
@@ -129,7 +129,7 @@ class WasmEdgeEngine:
             if facts["size"] != os.stat(artifact / _MODULE).st_size:  # mapped, it would be a SIGBUS
                 raise BrokenArtifact(f"the compiled module {artifact} does not load: it is not whole")
             return WasmEdgeProgram(libwasmedge.load(self._configured(), str(artifact / _MODULE)), facts)
-        except (libwasmedge.Failure, OSError, ValueError) as error:
+        except (libwasmedge.WasmEdgeError, OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
 
     def check(self, module: WasmEdgeProgram, invocation: Invocation) -> None:
@@ -143,7 +143,7 @@ class WasmEdgeEngine:
                 raise UnsupportedFeature(f"wasmedge takes no directory with a colon in its name: {guest}")
 
     def enter_container(self) -> None:
-        contained.begin("_wasmedge")
+        contained.enter("_wasmedge")
 
     def run(self, module: WasmEdgeProgram, invocation: Invocation) -> int:
         from shimd.engines import libwasmedge
@@ -156,7 +156,7 @@ class WasmEdgeEngine:
         try:
             instance = libwasmedge.Instance(self._configured(), module.module, [wasi, *_others(module)])
             instance.call(invocation.entry)
-        except libwasmedge.Failure as failure:
+        except libwasmedge.WasmEdgeError as failure:
             if failure.trap:
                 raise GuestTrap(f"wasm trap: {failure}") from None
             raise EngineError(f"the module does not link: {failure}") from None

@@ -27,7 +27,7 @@ from shimd.engines.wasmtime_artifact import (
     FACTS,
     GUEST,
     MODULE,
-    Exit,
+    ProcExit,
     compile,
     facts_of,
     load_compiler,
@@ -143,7 +143,7 @@ class WasmtimeEngine:
         module.trampolines = SocketCalls(self._engine, module.artifact)
 
     def enter_container(self) -> None:
-        contained.begin()
+        contained.enter()
 
     def library(self) -> list[str] | None:
         from wasmtime._bindings import dll  # type: ignore[attr-defined]
@@ -182,7 +182,7 @@ class WasmtimeEngine:
         call = self._component(store, module) if module.component else self._module(store, module, invocation)
         try:
             call()
-        except Exit as exit:
+        except ProcExit as exit:
             return exit.code
         except wasmtime.ExitTrap as trap:
             return trap.code & 0xFF
@@ -209,7 +209,7 @@ class WasmtimeEngine:
             if function is None:
                 raise EngineError("the component does not export wasi:cli/run")
             if _failed(function(store)):
-                raise Exit(1)
+                raise ProcExit(1)
 
         return call
 

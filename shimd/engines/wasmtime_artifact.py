@@ -29,7 +29,7 @@ _SOCKETS_ENGINE = "wasi-sockets"
 _RUN = "wasi:cli/run@0.2."
 
 
-class Exit(Exception):
+class ProcExit(Exception):
     """proc_exit, with codes that the binding's own refuses (126 to 255)."""
 
     def __init__(self, code: int) -> None:
@@ -63,7 +63,7 @@ def make_linker(engine: "wasmtime.Engine") -> "wasmtime.Linker":
 
 
 def _exit(code: int) -> None:
-    raise Exit(code)
+    raise ProcExit(code)
 
 
 def load_compiler() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from shimd.errors import InvalidArgument, reason
-from shimd.isolation.tree import Tree, at
+from shimd.isolation.tree import MountPoint, Tree
 from shimd.linux import libc
 from shimd.oci import RootfsMount, Spec
 from shimd.oci.mount_options import PROPAGATION, MountOptions
@@ -65,7 +65,7 @@ def _mount_at(mount: RootfsMount, root: str, flags: int = libc.MS_NODEV) -> None
         return
     tree = Tree(root)
     try:
-        with at(tree, mount["target"], directory=True) as target:
+        with MountPoint(tree, mount["target"], directory=True) as target:
             _mount(mount, target.path, flags)
     finally:
         os.close(tree.fd)

@@ -128,7 +128,7 @@ class Tree:
         return {kept for kept in self.guarded if within(path, kept) or within(kept, path)}
 
 
-class at:
+class MountPoint:
     """A mount point, made if it is missing.
 
     :raises InvalidArgument: nothing is to be mounted where links lead to from there
@@ -146,7 +146,7 @@ class at:
             os.close(self._fd)
             raise
 
-    def __enter__(self) -> "at":
+    def __enter__(self) -> "MountPoint":
         return self
 
     def __exit__(self, *_exception: object) -> None:

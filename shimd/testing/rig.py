@@ -23,7 +23,7 @@ from shimd.zygote import available
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ChildOutcome:
     """The outcome of a child: its exit code, or minus the signal that ended it, and what it wrote."""
 
     code: int
@@ -31,7 +31,7 @@ class Outcome:
     err: str
 
 
-class Child:
+class ChildProcess:
     """A child that does something and ends."""
 
     def __init__(
@@ -52,11 +52,11 @@ class Child:
                 os.close(fd)
         self._out, self._err = pipes[1][0], pipes[2][0]
 
-    def end(self) -> Outcome:
+    def end(self) -> ChildOutcome:
         with open(self._out) as out, open(self._err) as err:
             said, complained = out.read(), err.read()
         _pid, status = os.waitpid(self.pid, 0)
-        return Outcome(os.waitstatus_to_exitcode(status), said, complained)
+        return ChildOutcome(os.waitstatus_to_exitcode(status), said, complained)
 
 
 def _forked(action: Callable[[], int], stdio: list[int]) -> int:
@@ -107,7 +107,7 @@ class Rig:
         """:raises EngineError: the engine's own"""
         self._elsewhere(lambda: self.engine.check(self.engine.load(artifact), invocation))
 
-    def start(self, artifact: Path, invocation: Invocation, stdin: bytes = b"") -> Child:
+    def start(self, artifact: Path, invocation: Invocation, stdin: bytes = b"") -> ChildProcess:
         def act() -> int:
             module = self.engine.load(artifact)
             self.engine.check(module, invocation)
@@ -118,9 +118,9 @@ class Rig:
                 os.write(2, str(trap).encode())
                 return 134
 
-        return Child(act, stdin)
+        return ChildProcess(act, stdin)
 
-    def run(self, wasm: bytes | str, invocation: Invocation | None = None, stdin: bytes = b"") -> Outcome:
+    def run(self, wasm: bytes | str, invocation: Invocation | None = None, stdin: bytes = b"") -> ChildOutcome:
         return self.start(self.precompile(wasm), invocation or Invocation(["app"]), stdin).end()
 
     def _elsewhere(self, action: Callable[[], None]) -> None:
@@ -134,7 +134,7 @@ class Rig:
                 return 1
             return 0
 
-        done = Child(act).end()
+        done = ChildProcess(act).end()
         if done.code == 1:
             kind, _, message = done.out.partition("\n")
             raise getattr(base, kind)(message)
@@ -145,12 +145,12 @@ class Rig:
 class RigWithoutPython(Rig):
     """An engine whose programs run in workers without Python, by its part in C, as far as that takes them."""
 
-    def start(self, artifact: Path, invocation: Invocation, stdin: bytes = b"") -> Child:
+    def start(self, artifact: Path, invocation: Invocation, stdin: bytes = b"") -> ChildProcess:
         assert isinstance(self.engine, RunsWithoutPython)
         block = self.engine.pack(artifact, invocation)
         if block is None:
             return super().start(artifact, invocation, stdin)
-        return Child(lambda: 0, stdin, lambda stdio: _spawned(_zygote(self.engine.name), block, stdio))
+        return ChildProcess(lambda: 0, stdin, lambda stdio: _spawned(_zygote(self.engine.name), block, stdio))
 
 
 def _spawned(zygote: Zygote, block: bytes, stdio: list[int]) -> int:

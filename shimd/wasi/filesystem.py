@@ -75,7 +75,7 @@ def os_errors() -> Iterator[None]:
         raise Err(_CODES.get(error.errno or 0, "io")) from None
 
 
-class Types:
+class FilesystemTypes:
     """``wasi:filesystem/types``."""
 
     def filesystem_error_code(self, error: Error) -> str | None:

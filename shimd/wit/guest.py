@@ -15,7 +15,7 @@ from wasmtime import _bindings as c
 from shimd.component.current import Current
 from shimd.component.guest import ComputeLease
 from shimd.wit.memory import Fault, Handles
-from shimd.wit.resolve import Function
+from shimd.wit.resolve import ResolvedFunction
 from shimd.wit.types import Number
 
 #: Kinds of what a module exports (``wasmtime/extern.h``).
@@ -30,7 +30,7 @@ class Exit(BaseException):
         self.code = code & 0xFF
 
 
-class Guest:
+class ModuleGuest:
     """A store with an instance: a :class:`~shimd.wit.memory.Memory`. Entered by one thread at a time."""
 
     def __init__(self, engine: wasmtime.Engine) -> None:
@@ -63,7 +63,7 @@ class Guest:
         """Call a function that takes and gives nothing."""
         self._run(self._function(export), [], [], [])
 
-    def call(self, function: Function, export: str, *values: Any) -> Any:
+    def call(self, function: ResolvedFunction, export: str, *values: Any) -> Any:
         """Call an exported function of an interface, by whatever name it has here.
 
         What the guest gives stays its own: an instance is used for one call.
@@ -162,4 +162,4 @@ class Gone(Exception):
     """Nobody waits for this guest's answer any more."""
 
 
-current: Current[Guest] = Current()
+current: Current[ModuleGuest] = Current()

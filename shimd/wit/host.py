@@ -15,8 +15,8 @@ from wasmtime import _bindings as c
 
 from shimd.component.results import Err
 from shimd.wit import resolve
-from shimd.wit.guest import Exit, Guest, current
-from shimd.wit.resolve import Function
+from shimd.wit.guest import Exit, ModuleGuest, current
+from shimd.wit.resolve import ResolvedFunction
 from shimd.wit.syntax import Interface
 from shimd.wit.types import Number
 
@@ -37,7 +37,7 @@ class Provided:
     provider: object
 
 
-class Host:
+class ModuleHost:
     """A module, linked to WASI preview 1 and its providers: makes instances of it."""
 
     def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module, provided: Mapping[str, Provided]) -> None:
@@ -54,12 +54,12 @@ class Host:
             self._add(name, one, wanted)
         self._pre = self._linker.instantiate_pre(module)
 
-    def instantiate(self, wasi: wasmtime.WasiConfig) -> Guest:
+    def instantiate(self, wasi: wasmtime.WasiConfig) -> ModuleGuest:
         """Make a fresh instance.
 
         :raises wasmtime.WasmtimeError: its start function failed
         """
-        guest = Guest(self._engine)
+        guest = ModuleGuest(self._engine)
         guest.store.set_epoch_deadline(1 << 62)
         guest.store.set_wasi(wasi)
         guest.start(self._pre)
@@ -118,7 +118,7 @@ def _trap(text: str) -> int:
     return ctypes.cast(wasmtime.Trap(text)._consume(), ctypes.c_void_p).value or 0
 
 
-def _wrapped(function: Function, provider: object) -> _Raw:
+def _wrapped(function: ResolvedFunction, provider: object) -> _Raw:
     implementation = _implementation(function, provider)
 
     def call(numbers: list[Number]) -> list[Number]:
@@ -134,7 +134,7 @@ def _wrapped(function: Function, provider: object) -> _Raw:
     return call
 
 
-def _worked(guest: Guest, implementation: Callable[..., Any], values: list[Any]) -> Any:
+def _worked(guest: ModuleGuest, implementation: Callable[..., Any], values: list[Any]) -> Any:
     """Call a host function without the compute lock: it may wait for others, and no guest has to wait for this one."""
     if guest.lease is not None:
         guest.lease.release()
@@ -147,7 +147,7 @@ def _worked(guest: Guest, implementation: Callable[..., Any], values: list[Any])
             guest.lease.acquire()
 
 
-def _implementation(function: Function, provider: object) -> Callable[..., Any]:
+def _implementation(function: ResolvedFunction, provider: object) -> Callable[..., Any]:
     name = function.name.replace("-", "_")
     if function.resource is None:
         return getattr(provider, name)  # type: ignore[no-any-return]

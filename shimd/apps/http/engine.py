@@ -20,7 +20,7 @@ from shimd.engines.wasmtime_artifact import load_server, make_engine
 if TYPE_CHECKING:
     import wasmtime
 
-    from shimd.apps.http.settings import Settings
+    from shimd.apps.http.settings import HttpSettings
     from shimd.component.host import Host
 
 #: Loaded in the fork server: in a container the files are out of sight, and each app would pay anew.
@@ -45,7 +45,7 @@ class HttpProgram:
     program: Any
     host: "Host | None" = None
     outgoing: Any = None
-    settings: "Settings | None" = None
+    settings: "HttpSettings | None" = None
 
 
 class WasiHttpEngine:
@@ -77,7 +77,7 @@ class WasiHttpEngine:
 
     def check(self, module: HttpProgram, invocation: Invocation) -> None:
         from shimd.apps.http.handler import INTERFACE
-        from shimd.apps.http.settings import Settings
+        from shimd.apps.http.settings import HttpSettings
         from shimd.component.host import Host
         from shimd.wasi.http.outgoing import OutgoingHandler, anything, nothing
         from shimd.wasi.versions import unversioned
@@ -85,7 +85,7 @@ class WasiHttpEngine:
 
         if invocation.entry != "_start":
             raise UnsupportedFeature(f"a component that serves HTTP has no function {invocation.entry}")
-        module.settings = Settings.of(invocation.env)
+        module.settings = HttpSettings.of(invocation.env)
         module.outgoing = OutgoingHandler(self._tls, anything if invocation.network else nothing)
         provided = providers(_seen_by_guests(invocation), module.outgoing)
         module.host = Host(self._engine, module.program, provided, unversioned)
@@ -121,7 +121,7 @@ async def rehearse() -> None:
 
     from shimd.apps.http import server, settings
 
-    server.configuration(None, settings.Settings())
+    server.configuration(None, settings.HttpSettings())
 
     with anyio.open_signal_receiver(signal.SIGUSR1):
         await anyio.lowlevel.checkpoint()

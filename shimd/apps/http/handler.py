@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from shimd.apps.calls import UNLIMITED, closing, complain
+from shimd.apps.calls import UNLIMITED, closing_guest, report_error
 from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.pool import Pool
 from shimd.component.guest import Guest, current
@@ -21,9 +21,9 @@ from shimd.wasi.http.fields import Fields
 from shimd.wasi.http.types import IncomingRequest, OutgoingResponse, ResponseOutparam
 from shimd.wasi.waiting import Gone, give_up
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+AsgiScope = dict[str, Any]
+AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
+AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 INTERFACE = "wasi:http/incoming-handler"
 _NEVER = 1 << 62
 
@@ -57,7 +57,7 @@ class Handler:
     async def __aexit__(self, *exception: Any) -> None:
         await self._pool.__aexit__(*exception)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         if scope["type"] != "http":
             return
         request = _Exchange(scope, receive, send)
@@ -72,7 +72,7 @@ class Handler:
         try:
             guest = await self._pool.acquire()
         except Exception as error:
-            complain(self._name, str(error))
+            report_error(self._name, str(error))
             await exchange.fail(500)
             return
         guest.environment["REQUEST_ID"] = str(uuid.uuid4())
@@ -94,17 +94,17 @@ class Handler:
     def _run(self, guest: Guest, exchange: "_Exchange") -> None:
         """Run the guest, on a thread of its own, from the request's first byte to the response's last."""
         try:
-            with self._compute_lock.held() as guest.lease, closing(guest):
+            with self._compute_lock.held() as guest.lease, closing_guest(guest):
                 parameter = ResponseOutparam(exchange.respond)
                 self._host.call(guest, self._interface, "handle", exchange.incoming(), parameter)
                 exchange.returned()
         except Exit as exit:
             if exit.code:
-                complain(self._name, f"the guest exited with {exit.code}")
+                report_error(self._name, f"the guest exited with {exit.code}")
         except Exception as error:
             late = isinstance(error, Gone) or "wasm trap: interrupt" in str(error)
             exchange.status = 504 if late else 500
-            complain(self._name, f"no answer within {self._timeout:g} s" if late else str(error))
+            report_error(self._name, f"no answer within {self._timeout:g} s" if late else str(error))
         finally:
             exchange.ended()
 
@@ -112,7 +112,7 @@ class Handler:
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send

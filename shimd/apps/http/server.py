@@ -12,7 +12,7 @@ import anyio
 import uvicorn
 
 from shimd.apps import processes, serving
-from shimd.apps.http.settings import Settings
+from shimd.apps.http.settings import HttpSettings
 from shimd.apps.serving import Service
 from shimd.engine import EngineError
 
@@ -27,7 +27,7 @@ class _Server(uvicorn.Server):
         raise NotImplementedError
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: HttpSettings) -> socket.socket:
     """:raises EngineError: the address cannot be had"""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named: else asyncio sets no TCP_NODELAY
@@ -45,7 +45,7 @@ def listen(settings: Settings) -> socket.socket:
 
 def serve(
     application: Any,
-    settings: Settings,
+    settings: HttpSettings,
     around: Sequence[AbstractAsyncContextManager[Any]] = (),
     listener: socket.socket | None = None,
     services: Sequence[Service] = (),
@@ -69,7 +69,7 @@ def serve(
 class HttpServer:
     """An HTTP server (uvicorn's) as a service of an app."""
 
-    def __init__(self, application: Any, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, application: Any, settings: HttpSettings, listener: socket.socket) -> None:
         self._server = _Server(configuration(application, settings))
         self._listener = listener
 
@@ -80,7 +80,7 @@ class HttpServer:
         self._server.should_exit = True
 
 
-def configuration(application: Any, settings: Settings) -> uvicorn.Config:
+def configuration(application: Any, settings: HttpSettings) -> uvicorn.Config:
     """Returns uvicorn's configuration, with what it names loaded: in a container those files are out of sight."""
     config = uvicorn.Config(
         application,

@@ -5,9 +5,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from shimd.apps.http.server import listen
-from shimd.apps.http.settings import Settings
+from shimd.apps.http.settings import HttpSettings
 from shimd.apps.slight.backend import fail
-from shimd.apps.slight.routes import Route
+from shimd.apps.slight.routes import SlightRoute
 from shimd.engine import EngineError
 
 #: Where no port is named.
@@ -18,7 +18,7 @@ _PORT = 80
 class Router:
     """Routes of a server; immutable: adding one makes another router."""
 
-    routes: tuple[Route, ...] = ()
+    routes: tuple[SlightRoute, ...] = ()
 
     def get(self, route: str, handler: str) -> "Router":
         return self._with("GET", route, handler)
@@ -35,7 +35,7 @@ class Router:
     def _with(self, method: str, path: str, handler: str) -> "Router":
         if not path.startswith("/"):
             fail("invalid-url", f"the route {path!r} of {handler} does not begin with a slash")
-        return Router((*self.routes, Route(method, path, handler)))
+        return Router((*self.routes, SlightRoute(method, path, handler)))
 
 
 @dataclass
@@ -43,7 +43,7 @@ class GuestServer:
     """A listening socket with its routes. Requests are served once ``on-server-init`` has returned."""
 
     listener: socket.socket
-    routes: tuple[Route, ...]
+    routes: tuple[SlightRoute, ...]
     stopped: bool = False
 
     def stop(self) -> None:
@@ -51,10 +51,10 @@ class GuestServer:
         self.listener.close()
 
 
-class HttpServer:
+class HttpServerProvider:
     """Provides ``http-server`` to guests, and keeps the server that one has started."""
 
-    def __init__(self, settings: Settings, address: str | None, exports: Collection[str]) -> None:
+    def __init__(self, settings: HttpSettings, address: str | None, exports: Collection[str]) -> None:
         """:param address: to be listened at, whatever the guest says
         :param exports: functions of the module
         """

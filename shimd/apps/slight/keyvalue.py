@@ -20,15 +20,15 @@ class Keyvalue:
         self._stores = Opener(
             slightfile,
             "keyvalue",
-            {"filesystem": lambda _capability, name: Files(Path(directory), name), "redis": Redis},
+            {"filesystem": lambda _capability, name: FilesBackend(Path(directory), name), "redis": RedisBackend},
         )
 
-    def keyvalue_open(self, name: str) -> "Files | Redis":
-        store: Files | Redis = self._stores.open(name)
+    def keyvalue_open(self, name: str) -> "FilesBackend | RedisBackend":
+        store: FilesBackend | RedisBackend = self._stores.open(name)
         return store
 
 
-class Files:
+class FilesBackend:
     """A file for each key."""
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -73,7 +73,7 @@ _UNFINISHED = ".shimd-"
 _FILE_ERRORS = {FileNotFoundError: "key-not-found", OSError: "io-error"}
 
 
-class Redis:
+class RedisBackend:
     """Keys are the store's name, a colon, and the guest's key, as Slight's own host has them."""
 
     def __init__(self, capability: Capability, name: str) -> None:

@@ -28,10 +28,10 @@ class Sql:
     """Provides ``sql`` to guests."""
 
     def __init__(self, slightfile: Slightfile) -> None:
-        self._databases = Opener(slightfile, "sql", {"postgres": lambda capability, _name: Postgres(capability)})
+        self._databases = Opener(slightfile, "sql", {"postgres": lambda capability, _name: PostgresBackend(capability)})
 
-    def sql_open(self, name: str) -> "Postgres":
-        database: Postgres = self._databases.open(name)
+    def sql_open(self, name: str) -> "PostgresBackend":
+        database: PostgresBackend = self._databases.open(name)
         return database
 
     def statement_prepare(self, query: str, params: list[str]) -> Statement:
@@ -44,7 +44,7 @@ def numbered(query: str) -> str:
     return _PARAMETER.sub(lambda match: f"${next(numbers)}" if match[0] == "?" else match[0], query)
 
 
-class Postgres:
+class PostgresBackend:
     """A connection, made when it is first needed and again when it was lost; one statement at a time."""
 
     def __init__(self, capability: Capability) -> None:

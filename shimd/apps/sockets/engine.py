@@ -33,7 +33,7 @@ _LOADED = (
 
 
 @dataclass
-class Command:
+class SocketsProgram:
     """A compiled component, and the host that provides its imports."""
 
     program: Any
@@ -60,10 +60,10 @@ class WasiSocketsEngine:
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         WasmtimeEngine().precompile(wasm, artifact)
 
-    def load(self, artifact: Path) -> Command:
-        return Command(load_component(self._engine, artifact, SOCKETS))
+    def load(self, artifact: Path) -> SocketsProgram:
+        return SocketsProgram(load_component(self._engine, artifact, SOCKETS))
 
-    def check(self, module: Command, invocation: Invocation) -> None:
+    def check(self, module: SocketsProgram, invocation: Invocation) -> None:
         from shimd.component.host import Host
         from shimd.wasi import net, versions, world
 
@@ -72,12 +72,12 @@ class WasiSocketsEngine:
         preopens = [Preopen(*item) for item in top_preopens(invocation)]
         given = dict(world.providers(replace(invocation, preopens=preopens), None))
         if invocation.network:
-            given["wasi:sockets/tcp-create-socket"] = net.Tcp()
-            given["wasi:sockets/udp-create-socket"] = net.Udp()
-            given["wasi:sockets/ip-name-lookup"] = net.Names()
+            given["wasi:sockets/tcp-create-socket"] = net.TcpCreateSocket()
+            given["wasi:sockets/udp-create-socket"] = net.UdpCreateSocket()
+            given["wasi:sockets/ip-name-lookup"] = net.NameLookup()
         module.host = Host(self._engine, module.program, given, versions.unversioned)
 
-    def run(self, module: Command, invocation: Invocation) -> int:
+    def run(self, module: SocketsProgram, invocation: Invocation) -> int:
         import anyio
 
         assert module.host is not None

@@ -28,11 +28,11 @@ from shimd.engines.wasmtime_artifact import is_server, load_command, load_server
 if TYPE_CHECKING:
     import wasmtime
 
-    from shimd.apps.http.settings import Settings
+    from shimd.apps.http.settings import HttpSettings
     from shimd.apps.spin.assembly import Assembly
     from shimd.apps.spin.model import Application
     from shimd.apps.spin.runtime import Runtime
-    from shimd.apps.spin.variables import Values
+    from shimd.apps.spin.variables import ApplicationVariables
 
 _SPIN = ("assembly", "locked", "manifest")
 
@@ -61,7 +61,7 @@ class SpinEngine:
         self._tls: ssl.SSLContext
         self._application: Application
         self._runtime: Runtime
-        self._values: Values
+        self._values: ApplicationVariables
         self._directories: Mapping[str, int] = {}
 
     def version(self) -> str:
@@ -119,11 +119,11 @@ class SpinEngine:
     ) -> "Application":
         """Keep an application, once all is checked that can be before anything is compiled, which takes a while."""
         from shimd.apps.spin.runtime import Runtime
-        from shimd.apps.spin.variables import Values
+        from shimd.apps.spin.variables import ApplicationVariables
 
         self._application = application.retaining(env.get("SPIN_COMPONENTS_TO_RETAIN", ""))
         self._runtime = Runtime(read, env, application.variables)
-        self._values = Values(application, self._runtime.variables)
+        self._values = ApplicationVariables(application, self._runtime.variables)
         for component in self._application.components.values():
             self._values.of(component)
         return self._application
@@ -176,11 +176,11 @@ def _memory(env: Mapping[str, str]) -> int:
     return int(text) if text else -1
 
 
-def _settings(env: Mapping[str, str]) -> "Settings":
-    from shimd.apps.http.settings import Settings
+def _settings(env: Mapping[str, str]) -> "HttpSettings":
+    from shimd.apps.http.settings import HttpSettings
 
     address = env.get("SPIN_HTTP_LISTEN_ADDR") or "0.0.0.0:80"
     try:
-        return Settings.of({**env, "WASMTIME_HTTP_PROXY_SOCKET_ADDR": address})
+        return HttpSettings.of({**env, "WASMTIME_HTTP_PROXY_SOCKET_ADDR": address})
     except InvalidSetting as error:
         raise InvalidSetting(str(error).replace("WASMTIME_HTTP_PROXY_SOCKET_ADDR", "SPIN_HTTP_LISTEN_ADDR")) from None

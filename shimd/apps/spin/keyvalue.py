@@ -104,7 +104,7 @@ class SqliteStore:
         return bool(self._execute(statement, key, old, new))
 
 
-class Stores:
+class KeyValueStores:
     """The stores that one component may open, by ``fermyon:spin/key-value`` and by ``wasi:keyvalue/store``."""
 
     def __init__(self, stores: Mapping[str, OpenStore], granted: Collection[str]) -> None:

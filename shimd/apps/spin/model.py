@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from shimd.apps.spin.routes import Route
+from shimd.apps.spin.routes import SpinRoute
 from shimd.engine import Content, InvalidSetting, Layer
 
 
@@ -14,7 +14,7 @@ class Variable:
 
 
 @dataclass(frozen=True)
-class Mount:
+class FileMount:
     """Files that a component sees: those that a glob finds, or one directory (or file) at a place of its own."""
 
     source: str
@@ -34,7 +34,7 @@ class Component:
     allowed_outbound_hosts: tuple[str, ...] = ()
     key_value_stores: tuple[str, ...] = ()
     sqlite_databases: tuple[str, ...] = ()
-    files: tuple[Mount, ...] = ()
+    files: tuple[FileMount, ...] = ()
     exclude_files: tuple[str, ...] = ()
     contents: Mapping[str, Content] = field(default_factory=dict)
     """The component's files, by the guest's paths, where they come in an image's layers; then ``files`` is empty."""
@@ -86,7 +86,7 @@ class CommandTrigger:
 class Triggers:
     """The triggers, which call the components."""
 
-    http: tuple[Route, ...] = ()
+    http: tuple[SpinRoute, ...] = ()
     redis: tuple[RedisTrigger, ...] = ()
     cron: tuple[CronTrigger, ...] = ()
     mqtt: tuple[MqttTrigger, ...] = ()

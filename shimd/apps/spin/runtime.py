@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shimd.apps.spin import keyvalue
 from shimd.apps.spin.database import Database
-from shimd.apps.spin.fields import Table, toml
+from shimd.apps.spin.fields import ManifestTable, toml
 from shimd.engine import InvalidSetting
 
 PATH = "/runtime-config.toml"
@@ -45,7 +45,7 @@ class Runtime:
         return any(isinstance(store, str) for store in self.stores.values())
 
 
-def _stores(table: Table) -> dict[str, Database | str]:
+def _stores(table: ManifestTable) -> dict[str, Database | str]:
     found: dict[str, Database | str] = {}
     kinds = table.table("key_value_store", optional=True)
     for label in kinds.values:
@@ -60,7 +60,7 @@ def _stores(table: Table) -> dict[str, Database | str]:
     return found
 
 
-def _databases(table: Table) -> dict[str, Database]:
+def _databases(table: ManifestTable) -> dict[str, Database]:
     found = {}
     kinds = table.table("sqlite_database", optional=True)
     for label in kinds.values:
@@ -71,12 +71,12 @@ def _databases(table: Table) -> dict[str, Database]:
     return found
 
 
-def _path(settings: Table, label: str) -> Path:
+def _path(settings: ManifestTable, label: str) -> Path:
     return Path("/", settings.text("path", f".spin/{label}.db"))
 
 
 def _provided(
-    settings: Table, read: Read, environment: Mapping[str, str], declared: Collection[str]
+    settings: ManifestTable, read: Read, environment: Mapping[str, str], declared: Collection[str]
 ) -> Mapping[str, str]:
     """Returns a provider's values of the declared variables."""
     match settings.values.get("type"):
@@ -94,7 +94,7 @@ def _provided(
             )
 
 
-def _files(settings: Table, read: Read, declared: Collection[str]) -> Mapping[str, str]:
+def _files(settings: ManifestTable, read: Read, declared: Collection[str]) -> Mapping[str, str]:
     """Read values from a TOML or JSON file, or from a directory with a file for each, as Kubernetes mounts a Secret."""
     path = f"/{settings.text('path').strip('/')}"
     text = read(path)

@@ -12,7 +12,7 @@ _TEMPLATE = re.compile(r"\{\{\s*([^}\s]*)\s*\}\}")
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
-class Values:
+class ApplicationVariables:
     """The variables of one application."""
 
     def __init__(self, application: Application, providers: Sequence[Mapping[str, str]]) -> None:
@@ -68,7 +68,7 @@ def _undefined(name: str) -> NoReturn:
     raise Err(Case("undefined", f"no variable for {name!r} is given to this component"))
 
 
-class Config:
+class ConfigStore:
     """``wasi:config/store``, its draft of 2024-09-27: the same values."""
 
     def __init__(self, values: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ _JOBS = MatchRule(type="signal", interface=_MANAGER.interface, member="JobRemove
 _PATIENCE = 30.0
 
 
-class Refused(Internal):
+class SystemdError(Internal):
     """An error that systemd answers with; ``name`` is the D-Bus error's."""
 
     def __init__(self, call: str, name: str, message: str) -> None:
@@ -36,7 +36,7 @@ class Manager:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._connection: _Connection | None = None
+        self._connection: _BusConnection | None = None
 
     def call(self, method: str, signature: str, *arguments: Any) -> tuple[Any, ...]:
         """Call a method; returns the answer.
@@ -56,14 +56,14 @@ class Manager:
         with self._lock:
             result = self._attempt(lambda connection: connection.run(method, signature, *arguments))
         if result not in ("done", "skipped"):
-            raise Refused(method, "", f"{arguments[0]}: the job's result is {result}")
+            raise SystemdError(method, "", f"{arguments[0]}: the job's result is {result}")
 
     def _attempt(self, action: Any) -> Any:
         if self._connection is not None:
             with suppress(OSError):
                 return action(self._connection)
         try:
-            self._connection = _Connection()
+            self._connection = _BusConnection()
             return action(self._connection)
         except OSError as error:
             self._connection = None
@@ -72,7 +72,7 @@ class Manager:
             ) from None
 
 
-class _Connection:
+class _BusConnection:
     def __init__(self) -> None:
         """:raises OSError: there is no systemd"""
         self._parser, self._serial = Parser(), 0
@@ -95,7 +95,7 @@ class _Connection:
         try:
             return self._ask(new_method_call(_MANAGER, method, signature or None, arguments))
         except DBusErrorResponse as error:
-            raise Refused(method, error.name, str(error.data[0]) if error.data else error.name) from None
+            raise SystemdError(method, error.name, str(error.data[0]) if error.data else error.name) from None
 
     def run(self, method: str, signature: str, *arguments: Any) -> str:
         self._jobs.clear()

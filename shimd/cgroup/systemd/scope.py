@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from shimd.cgroup.systemd.connection import Manager, Refused
+from shimd.cgroup.systemd.connection import Manager, SystemdError
 from shimd.cgroup.systemd.properties import properties
 from shimd.errors import AlreadyExists
 
@@ -54,7 +54,7 @@ class Scope:
         ]
         try:
             _manager.run("StartTransientUnit", "ssa(sv)a(sa(sv))", self.unit, "fail", wanted, [])
-        except Refused as error:
+        except SystemdError as error:
             if error.name == _ERROR + "UnitExists":
                 raise AlreadyExists(f"systemd has a unit {self.unit} already") from None
             raise
@@ -72,5 +72,5 @@ class Scope:
     def stop(self) -> None:
         """Stop the unit; quietly, if it has ended by itself, as it does when its last process has."""
         self.release()
-        with suppress(Refused):
+        with suppress(SystemdError):
             _manager.run("StopUnit", "ss", self.unit, "replace")

@@ -74,12 +74,12 @@ class OutgoingHandler:
             content=request.sent_body.pipe.chunks() if request.sent_body is not None else None,
             extensions={"timeout": _timeout(options)},
         )
-        exchange = _Exchange(self._pool, built, request.sent_body)
+        exchange = _OutgoingExchange(self._pool, built, request.sent_body)
         from_thread.run_sync(self._tasks.start_soon, exchange.run)
         return exchange.future
 
 
-class _Exchange:
+class _OutgoingExchange:
     """One request and its response, whose body is passed on as the guest reads it."""
 
     def __init__(

@@ -235,7 +235,7 @@ class FutureIncomingResponse:
         return Ok(self.outcome)
 
 
-class Types:
+class HttpTypes:
     """``wasi:http/types``."""
 
     Fields = Fields

@@ -26,7 +26,7 @@ class Socket:
     @classmethod
     def open(cls, family: str, kind: int) -> socket.socket:
         """:raises Err: of the host's"""
-        with failing():
+        with socket_errors():
             sock = socket.socket(address.FAMILIES[family], kind)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -44,7 +44,7 @@ class Socket:
 
     def start_bind(self, _network: object, local: Case) -> None:
         self.must_be("unbound")
-        with failing():
+        with socket_errors():
             self.sock.bind(address.to_host(self.sock.family, local))
         self.state = "bind-started"
 
@@ -54,12 +54,12 @@ class Socket:
     def local_address(self) -> Case:
         if self.state in ("unbound", "bind-started"):
             raise Err("invalid-state")
-        with failing():
+        with socket_errors():
             return address.from_host(self.sock.family, self.sock.getsockname())
 
     def remote_address(self) -> Case:
         self.must_be("connected")
-        with failing():
+        with socket_errors():
             return address.from_host(self.sock.family, self.sock.getpeername())
 
     def address_family(self) -> str:
@@ -89,14 +89,14 @@ class Socket:
         return socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS
 
     def option(self, level: int, name: int) -> int:
-        with failing():
+        with socket_errors():
             return self.sock.getsockopt(level, name)
 
     def set_option(self, level: int, name: int, value: int) -> None:
         """:raises Err: ``invalid-argument``: 0 is no limit"""
         if not value:
             raise Err("invalid-argument")
-        with failing():
+        with socket_errors():
             self.sock.setsockopt(level, name, min(value, (1 << 31) - 1))
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class Socket:
 
 
 @contextmanager
-def failing() -> Iterator[None]:
+def socket_errors() -> Iterator[None]:
     """Convert the host's errors to the interface's ``error-code``."""
     try:
         yield

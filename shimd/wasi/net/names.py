@@ -15,7 +15,7 @@ _CODES = {
 }
 
 
-class Names:
+class NameLookup:
     """``wasi:sockets/ip-name-lookup``; the guest's thread waits for the answer."""
 
     def resolve_addresses(self, _network: object, name: str) -> "Addresses":

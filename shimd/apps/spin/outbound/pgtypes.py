@@ -95,7 +95,7 @@ _MORE: dict[str, tuple[str, Plain]] = {
 
 
 @dataclass(frozen=True)
-class Version:
+class InterfaceVersion:
     """A version of the interface."""
 
     types: Mapping[str, tuple[str, Plain]]
@@ -138,9 +138,9 @@ class Version:
         )
 
 
-V2 = Version(_BASIC)
-V3 = Version(_BASIC | _MOMENTS)
-V4 = Version(_BASIC | _MOMENTS | _MORE, tells_more=True, columns_are_cases=True)
+V2 = InterfaceVersion(_BASIC)
+V3 = InterfaceVersion(_BASIC | _MOMENTS)
+V4 = InterfaceVersion(_BASIC | _MOMENTS | _MORE, tells_more=True, columns_are_cases=True)
 
 
 def parameter(case: Case) -> Any:

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from anyio import from_thread
 
-from shimd.apps.spin.allowed import PORTS, Outbound
+from shimd.apps.spin.allowed import PORTS, AllowedHosts
 from shimd.apps.spin.clients import Clients, redis_errors
 from shimd.component.values import Case, Err
 from shimd.wasi.waiting import wait_for
@@ -23,7 +23,7 @@ _QUEUED = b"QUEUED"
 class Redis:
     """The interface; ``RedisConnection`` has its static function."""
 
-    def __init__(self, clients: Clients, allowed: Outbound) -> None:
+    def __init__(self, clients: Clients, allowed: AllowedHosts) -> None:
         self._clients = clients
         self._allowed = allowed
         self.Connection = self
