@@ -10,7 +10,8 @@ from anyio import to_thread
 
 from shimd.apps.http.pool import Pool
 from shimd.component.guest import Guest
-from shimd.component.host import Exit, Host
+from shimd.component.host import Host
+from shimd.component.results import GuestExit
 from shimd.component.values import Err
 from shimd.wasi.compute_lock import ComputeLock
 
@@ -52,7 +53,7 @@ class Invoker:
         try:
             with self._compute_lock.held() as guest.lease, closing_guest(guest):
                 result = self._host.call(guest, interface, function, *arguments)
-        except Exit as exit:
+        except GuestExit as exit:
             if exit.code:
                 report_error(self._name, f"the guest exited with {exit.code}")
             return exit.code == 0

@@ -38,7 +38,7 @@ class Guest:
         """The guest's permission to compute, which is released while it waits; ``None``: it needs none."""
         self.waiting: anyio.CancelScope | None = None
         """The wait that is under way, to be cancelled (:mod:`shimd.wasi.waiting`)."""
-        self.given_up = False
+        self.abandoned = False
         """True once nobody needs the guest's answer: its waits end at once."""
         self._next = 1
 

@@ -27,14 +27,6 @@ Providers = Mapping[str, object]
 _Function = Callable[..., Any]
 
 
-class Exit(BaseException):
-    """The guest ends by its own wish, with an exit code."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
 class Host:
     """A component, linked to its providers: makes instances of it."""
 

@@ -22,14 +22,6 @@ from shimd.wit.types import Number
 _FUNC, _MEMORY = 0, 3
 
 
-class Exit(BaseException):
-    """The guest ends by its own wish, with an exit code."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code & 0xFF
-
-
 class ModuleGuest:
     """A store with an instance: a :class:`~shimd.wit.memory.Memory`. Entered by one thread at a time."""
 
@@ -38,8 +30,9 @@ class ModuleGuest:
         self.handles = Handles()
         self.lease: ComputeLease | None = None
         """The guest's permission to compute, which is released while the host works for it; ``None``: it needs none."""
-        self.given_up = False
-        """Nobody waits for it any more: a host function that waits ends with :class:`Gone`."""
+        self.abandoned = False
+        """True once nobody waits for it: a host function that waits raises
+        :class:`~shimd.component.results.Abandoned`."""
         self.failure: BaseException | None = None
         """The exception that a host function raised last; it ended the guest's call."""
         self._context = self.store._context()
@@ -156,10 +149,6 @@ class ModuleGuest:
 
     def close(self) -> None:
         self.store.close()
-
-
-class Gone(Exception):
-    """Nobody waits for this guest's answer any more."""
 
 
 current: Current[ModuleGuest] = Current()

@@ -13,9 +13,9 @@ from typing import Any
 import wasmtime
 from wasmtime import _bindings as c
 
-from shimd.component.results import Err
+from shimd.component.results import Err, GuestExit
 from shimd.wit import resolve
-from shimd.wit.guest import Exit, ModuleGuest, current
+from shimd.wit.guest import ModuleGuest, current
 from shimd.wit.resolve import ResolvedFunction
 from shimd.wit.syntax import Interface
 from shimd.wit.types import Number
@@ -169,4 +169,4 @@ def _clone(resource: str) -> _Raw:
 
 
 def _exit(numbers: list[Number]) -> list[Number]:
-    raise Exit(int(numbers[0]))
+    raise GuestExit(int(numbers[0]))

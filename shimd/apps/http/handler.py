@@ -13,13 +13,14 @@ from shimd.apps.calls import UNLIMITED, closing_guest, report_error
 from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.pool import Pool
 from shimd.component.guest import Guest, current
-from shimd.component.host import Exit, Host
+from shimd.component.host import Host
+from shimd.component.results import Abandoned, GuestExit
 from shimd.component.values import Err, Ok
 from shimd.wasi.compute_lock import ComputeLock
 from shimd.wasi.http.body import Aborted, BodyStream, OutgoingBody
 from shimd.wasi.http.fields import Fields
 from shimd.wasi.http.types import IncomingRequest, OutgoingResponse, ResponseOutparam
-from shimd.wasi.waiting import Gone, give_up
+from shimd.wasi.waiting import abandon
 
 AsgiScope = dict[str, Any]
 AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
@@ -89,7 +90,7 @@ class Handler:
         with anyio.move_on_after(self._timeout):
             await exchange.started.wait()
             return
-        give_up(guest)
+        abandon(guest)
 
     def _run(self, guest: Guest, exchange: "_Exchange") -> None:
         """Run the guest, on a thread of its own, from the request's first byte to the response's last."""
@@ -98,11 +99,11 @@ class Handler:
                 parameter = ResponseOutparam(exchange.respond)
                 self._host.call(guest, self._interface, "handle", exchange.incoming(), parameter)
                 exchange.returned()
-        except Exit as exit:
+        except GuestExit as exit:
             if exit.code:
                 report_error(self._name, f"the guest exited with {exit.code}")
         except Exception as error:
-            late = isinstance(error, Gone) or "wasm trap: interrupt" in str(error)
+            late = isinstance(error, Abandoned) or "wasm trap: interrupt" in str(error)
             exchange.status = 504 if late else 500
             report_error(self._name, f"no answer within {self._timeout:g} s" if late else str(error))
         finally:

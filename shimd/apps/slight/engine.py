@@ -139,7 +139,7 @@ class SlightEngine:
         return (signal.SIGTERM, signal.SIGINT) if module.slightfile.serves else ()
 
     def run(self, module: SlightApp, invocation: Invocation) -> int:
-        from shimd.wit.guest import Exit
+        from shimd.component.results import GuestExit
 
         host = module.host
         assert host is not None
@@ -153,7 +153,7 @@ class SlightEngine:
                 return _serve(module, make)
             _entered(lambda: make().invoke("_start"))
             return 0
-        except Exit as exit:
+        except GuestExit as exit:
             return exit.code
 
 

@@ -11,7 +11,8 @@ import httpcore
 from shimd.apps.slight.backend import Opener, fail, failing
 from shimd.apps.slight.keyvalue import PATIENCE
 from shimd.apps.slight.slightfile import Capability, Slightfile
-from shimd.wit.guest import Gone, current
+from shimd.component.results import Abandoned
+from shimd.wit.guest import current
 
 #: Seconds that etcd is asked to wait for a lock, before it is looked whether anybody still waits for the guest.
 _LOOK = 5
@@ -62,11 +63,11 @@ class Etcd:
 
     def _lock(self, name: bytes, lease: int) -> bytes:
         guest = current()
-        while not guest.given_up:
+        while not guest.abandoned:
             answer = self._ask("lock/lock", {"name": _encoded(name), "lease": lease}, "lock-acquire-error", waits=True)
             if answer is not None:
                 return base64.b64decode(answer["key"])
-        raise Gone
+        raise Abandoned
 
     def _ask(self, method: str, message: dict[str, Any], case: str, *, waits: bool = False) -> Any:
         """:returns: the answer; ``None``: it waits for too long"""

@@ -10,7 +10,8 @@ from shimd.apps.slight.backend import Opener, fail, failing, file_name
 from shimd.apps.slight.keyvalue import PATIENCE
 from shimd.apps.slight.slightfile import Capability, Slightfile
 from shimd.apps.spin.database import Database
-from shimd.wit.guest import Gone, current
+from shimd.component.results import Abandoned
+from shimd.wit.guest import current
 
 if TYPE_CHECKING:
     from paho.mqtt import client as mqtt
@@ -125,12 +126,12 @@ class Mosquitto:
         if messages is None:
             fail("queue-or-topic-not-found", f"there is no subscription {token}")
         guest = current()
-        while not guest.given_up:
+        while not guest.abandoned:
             try:
                 return messages.get(timeout=_LOOK)
             except queue.Empty:
                 continue
-        raise Gone
+        raise Abandoned
 
     def _client(self) -> "mqtt.Client":
         from paho.mqtt import client as mqtt

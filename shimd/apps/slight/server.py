@@ -14,8 +14,9 @@ from shimd.apps.http.handler import AsgiReceive, AsgiScope, AsgiSend
 from shimd.apps.http.settings import HttpSettings
 from shimd.apps.slight.messages import CORS, SlightResponse, request, response
 from shimd.apps.slight.routes import RouteTable, SlightMatch, SlightRoute
+from shimd.component.results import Abandoned, GuestExit
 from shimd.wasi.compute_lock import ComputeLock
-from shimd.wit.guest import Exit, Gone, ModuleGuest
+from shimd.wit.guest import ModuleGuest
 from shimd.wit.resolve import ResolvedFunction
 
 #: Seconds between the ticks that a spinning guest is interrupted by.
@@ -92,7 +93,7 @@ class SlightServer:
         self._busy.set()
         with anyio.move_on_after(self._timeout or None):
             return await to_thread.run_sync(self._run, call, message, limiter=_UNLIMITED, abandon_on_cancel=True)
-        call.give_up()
+        call.abandon()
         report_error(call.route.handler, f"no answer within {self._timeout:g} s")
         return SlightResponse(504)
 
@@ -101,13 +102,13 @@ class SlightServer:
         with self._running, self._compute_lock.held() as lease:
             try:
                 return response(call.answer(message, lease))
-            except Gone:
+            except Abandoned:
                 return SlightResponse(504)  # which nobody sees
-            except Exit as exit:
+            except GuestExit as exit:
                 reason = f"the guest exited with {exit.code}"
             except Exception as error:
                 reason = str(error)
-        if not call.given_up:
+        if not call.abandoned:
             report_error(call.route.handler, reason)
         return SlightResponse(500)
 
@@ -151,11 +152,11 @@ class _Call:
         self.route = route
         self._ticks = int(timeout / _TICK) + 1
         self._guest: ModuleGuest | None = None
-        self.given_up = False
+        self.abandoned = False
 
     def answer(self, message: dict[str, Any], lease: Any) -> Any:
         guest = self._guest = self._make()
-        guest.lease, guest.given_up = lease, self.given_up
+        guest.lease, guest.abandoned = lease, self.abandoned
         if self._ticks > 1:
             guest.store.set_epoch_deadline(self._ticks)
         try:
@@ -163,7 +164,7 @@ class _Call:
         finally:
             guest.close()
 
-    def give_up(self) -> None:
-        self.given_up = True
+    def abandon(self) -> None:
+        self.abandoned = True
         if self._guest is not None:
-            self._guest.given_up = True
+            self._guest.abandoned = True

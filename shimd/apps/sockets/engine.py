@@ -94,14 +94,14 @@ async def _run(host: "Host") -> int:
 def _command(host: "Host") -> int:
     import wasmtime
 
-    from shimd.component.host import Exit
+    from shimd.component.results import GuestExit
     from shimd.component.values import Err
 
     guest = host.instantiate()
     try:
         result = host.call(guest, host.export(_RUN) or _RUN, "run")
-    except Exit as exit:
-        return exit.code & 0xFF
+    except GuestExit as exit:
+        return exit.code
     except wasmtime.WasmtimeError as trap:
         raise GuestTrap(str(trap)) from None
     finally:

@@ -4,7 +4,8 @@ from anyio import to_thread
 
 from shimd.apps.calls import UNLIMITED, closing_guest, report_error
 from shimd.apps.serving import StopScope
-from shimd.component.host import Exit, Host
+from shimd.component.host import Host
+from shimd.component.results import GuestExit
 from shimd.component.values import Err
 from shimd.engine import EXIT_TRAP
 
@@ -34,8 +35,8 @@ class CommandService:
             guest = self._host.instantiate()
             with closing_guest(guest):
                 result = self._host.call(guest, self._host.export(INTERFACE) or INTERFACE, "run")
-        except Exit as exit:
-            return exit.code & 0xFF
+        except GuestExit as exit:
+            return exit.code
         except Exception as error:
             report_error(self._name, str(error))
             return EXIT_TRAP
