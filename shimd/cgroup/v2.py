@@ -7,8 +7,8 @@ and ``network`` have no file here and are ignored, as there.
 
 from typing import Any
 
-from shimd.cgroup import rdma
-from shimd.cgroup.resources import devices_with, entries, nonzero, number, section, text
+from shimd.cgroup import common
+from shimd.cgroup.resources import devices_with, nonzero, number, section, text
 from shimd.cgroup.setting import Setting
 from shimd.errors import InvalidArgument
 
@@ -25,10 +25,10 @@ def settings(resources: dict[str, Any]) -> list[Setting]:
     return [
         *_cpu(section(resources, "cpu")),
         *_memory(section(resources, "memory")),
-        *_pids(section(resources, "pids")),
+        *common.pids(section(resources, "pids")),
         *_block_io(section(resources, "blockIO")),
-        *_huge_pages(resources),
-        *rdma.settings(resources),
+        *common.huge_pages(resources, "max"),
+        *common.rdma(resources),
         *_unified(section(resources, "unified")),
     ]
 
@@ -51,8 +51,7 @@ def _cpu(cpu: dict[str, Any]) -> list[Setting]:
     for file, value in (("cpu.max.burst", burst), ("cpu.idle", idle)):
         if value is not None:
             found.append(Setting("cpu", file, str(value), optional=value == 0))
-    cpuset = [(name, text(cpu, name)) for name in ("cpus", "mems")]
-    return found + [Setting("cpuset", f"cpuset.{name}", value) for name, value in cpuset if value]
+    return found + common.cpuset(cpu)
 
 
 def _cpu_max(quota: int | None, period: int | None) -> str:
@@ -87,11 +86,6 @@ def _swap(limit: int | None, both: int | None) -> int | None:
     return both - limit
 
 
-def _pids(pids: dict[str, Any]) -> list[Setting]:
-    limit = nonzero(pids, "limit")
-    return [] if limit is None else [Setting("pids", "pids.max", str(limit) if limit > 0 else "max", limit < 0)]
-
-
 def _block_io(block: dict[str, Any]) -> list[Setting]:
     found = []
     if weight := nonzero(block, "weight"):
@@ -108,15 +102,6 @@ def _weight(bfq_prefix: str, weight: int, prefix: str) -> Setting:
     """Set a weight in the BFQ scheduler's file if it is there (with the spec's own range), else in the cost model's."""
     other = Setting("io", "io.weight", f"{prefix}{io_weight(weight)}")
     return Setting("io", "io.bfq.weight", f"{bfq_prefix}{weight}", instead=other)
-
-
-def _huge_pages(resources: dict[str, Any]) -> list[Setting]:
-    found = []
-    for entry in entries(resources, "hugepageLimits"):
-        size, limit = text(entry, "pageSize"), number(entry, "limit") or 0
-        found.append(Setting("hugetlb", f"hugetlb.{size}.max", str(limit), optional=limit == 0))
-        found.append(Setting("hugetlb", f"hugetlb.{size}.rsvd.max", str(limit), optional=True))
-    return found
 
 
 def _unified(values: dict[str, Any]) -> list[Setting]:
