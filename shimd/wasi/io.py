@@ -46,6 +46,15 @@ class Pollable:
             wait_for(self.wait)
 
 
+def always_ready() -> Pollable:
+    """Returns a pollable for what never has to be waited for."""
+
+    async def wait() -> None:
+        return
+
+    return Pollable(lambda: True, wait)
+
+
 class Poll:
     """``wasi:io/poll``."""
 

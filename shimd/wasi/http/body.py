@@ -11,7 +11,7 @@ import anyio
 from shimd.component.guest import close
 from shimd.component.values import Case, Err, Ok
 from shimd.wasi.http.fields import Fields
-from shimd.wasi.io import WRITABLE, InputStream, OutputStream, Pollable, closed, failed
+from shimd.wasi.io import WRITABLE, InputStream, OutputStream, Pollable, always_ready, closed, failed
 
 
 class Pipe:
@@ -199,17 +199,13 @@ class FutureTrailers:
         self._taken = False
 
     def subscribe(self) -> Pollable:
-        return Pollable(lambda: True, _at_once)
+        return always_ready()
 
     def get(self) -> Any:
         if self._taken:
             return Err(None)
         self._taken = True
         return Ok(Ok(None))
-
-
-async def _at_once() -> None:
-    return
 
 
 class IncomingBody:
