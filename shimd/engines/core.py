@@ -41,10 +41,14 @@ def as_binary(wasm: bytes, engine: str) -> bytes:
     """
     binary = wasm if wasm.startswith(b"\0asm") else from_text(wasm)
     if binary.startswith(COMPONENT):
-        raise UnsupportedFeature(
-            f"{engine} runs core modules, and this is a component: use the wasmtime engine", use="wasmtime"
-        )
+        raise no_components(engine)
     return binary
+
+
+def no_components(engine: str) -> UnsupportedFeature:
+    """Returns the error of an engine that runs core modules only, for a component."""
+    sentence = f"{engine} runs core modules, and this is a component: use the wasmtime engine"
+    return UnsupportedFeature(sentence, use="wasmtime")
 
 
 def read_facts(path: str) -> dict[str, Any]:

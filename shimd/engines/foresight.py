@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 from shimd.engine import UnsupportedFeature
 from shimd.engines import componentize
-from shimd.engines.core import WASI
+from shimd.engines.core import WASI, no_components
 from shimd.engines.slight_names import BEFORE, NAMES
 from shimd.formats.outline import Outline
 
@@ -93,9 +93,7 @@ def _is_a_module(program: Outline, engine: str) -> None:
         for name in _names(program):
             if name.startswith(_SPIN):
                 raise _for_spin("has", name)
-        raise UnsupportedFeature(
-            f"{engine} runs core modules, and this is a component: use the wasmtime engine", use="wasmtime"
-        )
+        raise no_components(engine)
 
 
 def _for_spin(verb: str, name: str) -> UnsupportedFeature:

@@ -27,6 +27,7 @@ from shimd.engine import (
 )
 from shimd.engines import contained
 from shimd.engines.core import (
+    COMPONENT,
     NO_ENTRY,
     NO_FUNCTION,
     WASI,
@@ -34,15 +35,16 @@ from shimd.engines.core import (
     environment,
     from_text,
     load_text_format,
+    no_components,
     read_facts,
     top_preopens,
 )
-from shimd.formats.outline import Outline
+from shimd.formats.outline import Cursor, Outline
 from shimd.linux import libc
 
 #: Bumped when what is compiled changes, or the files of an artefact.
 _CONFIG = 1
-_COMPONENT = b"\0asm\x0d\x00\x01\x00"
+
 _REMEDY = (
     "install libwasmedge0 of Debian 13 or later, or WasmEdge 0.14 or later by other means, and name its "
     "libwasmedge.so.0 in SHIMD_WASMEDGE_LIBRARY if it is no directory of the dynamic linker's"
@@ -168,41 +170,27 @@ def plain(wasm: bytes) -> bytes:
 
     :raises InvalidModule: it has no sections, or is a component
     """
-    if wasm.startswith(_COMPONENT):
-        raise UnsupportedFeature(
-            "wasmedge runs core modules, and this is a component: use the wasmtime engine", use="wasmtime"
-        )
-    kept, position = [wasm[:8]], 8
+    if wasm.startswith(COMPONENT):
+        raise no_components("wasmedge")
+    kept, cursor = [wasm[:8]], Cursor(wasm, 8)
     try:
-        while position < len(wasm):
-            start, (size, body) = position, _number(wasm, position + 1)
-            position = body + size
-            if position > len(wasm):
+        while cursor.position < len(wasm):
+            start, id, size = cursor.position, cursor.byte(), cursor.number()
+            end = cursor.position + size
+            if end > len(wasm):
                 raise IndexError
-            if wasm[start] != 0 or _name(wasm, body) != b"wasmedge":
-                kept.append(wasm[start:position])
+            if id != 0 or not _is_machine_code(wasm, cursor):
+                kept.append(wasm[start:end])
+            cursor.position = end
     except IndexError:
         raise InvalidModule("not valid WebAssembly: a section is not whole") from None
     return b"".join(kept)
 
 
-def _name(wasm: bytes, position: int) -> bytes:
-    length, start = _number(wasm, position)
-    return wasm[start : start + length]
-
-
-def _number(wasm: bytes, position: int) -> tuple[int, int]:
-    """Read an unsigned LEB128 number (core specification 5.2.2), of five bytes at most; returns it, and where it ends.
-
-    :raises IndexError: it is not whole
-    """
-    value = 0
-    for index in range(5):
-        byte = wasm[position + index]
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, position + index + 1
-    raise IndexError
+def _is_machine_code(wasm: bytes, cursor: Cursor) -> bool:
+    """Returns whether a custom section, whose name the cursor is at, is WasmEdge's."""
+    length = cursor.number()
+    return wasm[cursor.position : cursor.position + length] == b"wasmedge"
 
 
 @cache

@@ -214,6 +214,18 @@ class WasmtimeEngine:
         return call
 
 
+class CompiledByWasmtime:
+    """An engine of wasmtime's family (:class:`shimd.engine.OfFamily`): it runs what wasmtime's engine compiles."""
+
+    family: ClassVar[str] = "wasmtime"
+
+    def version(self) -> str:
+        return WasmtimeEngine().version()
+
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
+        WasmtimeEngine().precompile(wasm, artifact)
+
+
 def _sizes() -> str:
     """Returns the sizes of the structures that ``wasmtime.c`` declares, as the binding knows them.
 

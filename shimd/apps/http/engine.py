@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from shimd.engine import Invocation, Preopen, UnsupportedFeature
 from shimd.engines.core import top_preopens
 from shimd.engines.loading import load, load_if_there
-from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime import CompiledByWasmtime
 from shimd.engines.wasmtime_artifact import load_server, make_engine
 
 if TYPE_CHECKING:
@@ -48,16 +48,12 @@ class HttpProgram:
     settings: "HttpSettings | None" = None
 
 
-class WasiHttpEngine:
+class WasiHttpEngine(CompiledByWasmtime):
     name: ClassVar[str] = "wasi-http"
-    family: ClassVar[str] = "wasmtime"
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
         self._tls: ssl.SSLContext
-
-    def version(self) -> str:
-        return WasmtimeEngine().version()
 
     def warm(self) -> None:
         import anyio
@@ -68,9 +64,6 @@ class WasiHttpEngine:
         anyio.run(rehearse)
         self._engine = make_engine(parallel=False, epochs=True)
         self._tls = ssl.create_default_context(cafile=certifi.where())
-
-    def precompile(self, wasm: bytes, artifact: Path) -> None:
-        WasmtimeEngine().precompile(wasm, artifact)
 
     def load(self, artifact: Path) -> HttpProgram:
         return HttpProgram(load_server(self._engine, artifact))

@@ -24,7 +24,7 @@ from shimd.engine import (
 )
 from shimd.engines import contained
 from shimd.engines.loading import load, load_if_there
-from shimd.engines.wasmtime import WasmtimeEngine, wasi
+from shimd.engines.wasmtime import CompiledByWasmtime, wasi
 from shimd.engines.wasmtime_artifact import load_guest, make_engine, sentence
 
 if TYPE_CHECKING:
@@ -54,9 +54,8 @@ class SlightApp:
     server: "HttpServerProvider | None" = None
 
 
-class SlightEngine:
+class SlightEngine(CompiledByWasmtime):
     name: ClassVar[str] = "slight"
-    family: ClassVar[str] = "wasmtime"
 
     def __init__(self) -> None:
         self._interruptible: wasmtime.Engine
@@ -64,9 +63,6 @@ class SlightEngine:
         self._tls: ssl.SSLContext
         self._slightfile: Slightfile
         self._stores: SecretStores
-
-    def version(self) -> str:
-        return WasmtimeEngine().version()
 
     def warm(self) -> None:
         import anyio
@@ -81,9 +77,6 @@ class SlightEngine:
         anyio.run(rehearse)
         self._interruptible, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
         self._tls = ssl.create_default_context(cafile=certifi.where())
-
-    def precompile(self, wasm: bytes, artifact: Path) -> None:
-        WasmtimeEngine().precompile(wasm, artifact)
 
     def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
         """The module's path; ``None``: it is no application.

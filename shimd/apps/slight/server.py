@@ -7,9 +7,9 @@ from typing import Any
 import anyio
 import wasmtime
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
-from shimd.apps.calls import report_error
+from shimd.apps.background_task import BackgroundTask
+from shimd.apps.calls import UNLIMITED, report_error
 from shimd.apps.http.handler import AsgiReceive, AsgiScope, AsgiSend
 from shimd.apps.http.settings import HttpSettings
 from shimd.apps.slight.messages import CORS, SlightResponse, request, response
@@ -21,11 +21,9 @@ from shimd.wit.resolve import ResolvedFunction
 
 #: Seconds between the ticks that a spinning guest is interrupted by.
 _TICK = 0.5
-#: Threads are as many as requests are let in.
-_UNLIMITED = anyio.CapacityLimiter(1 << 20)
 
 
-class SlightServer:
+class SlightServer(BackgroundTask):
     """The ASGI application; ``async with`` it while it serves."""
 
     def __init__(
@@ -46,22 +44,13 @@ class SlightServer:
         self._compute_lock = ComputeLock()
         self._running = _Count()
         self._busy = anyio.Event()
-        self._tasks: TaskGroup
 
-    async def __aenter__(self) -> "SlightServer":
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        if self._timeout:
-            self._tasks.start_soon(self._tick)
-        return self
+    async def _work(self) -> None:
+        """Advance the engine's epoch while guests run; an idle app stays asleep.
 
-    async def __aexit__(self, *exception: Any) -> None:
-        self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(*exception)
-
-    async def _tick(self) -> None:
-        """Advance the engine's epoch while guests run; an idle app stays asleep."""
-        while True:
+        Not by :class:`~shimd.apps.http.epoch_clock.EpochClock`: a guest here may run on when its request is over.
+        """
+        while self._timeout:
             self._busy = anyio.Event()
             while self._running.number:
                 await anyio.sleep(_TICK)
@@ -92,7 +81,7 @@ class SlightServer:
         call = _Call(self._make, self._handler, match.route, self._timeout)
         self._busy.set()
         with anyio.move_on_after(self._timeout or None):
-            return await to_thread.run_sync(self._run, call, message, limiter=_UNLIMITED, abandon_on_cancel=True)
+            return await to_thread.run_sync(self._run, call, message, limiter=UNLIMITED, abandon_on_cancel=True)
         call.abandon()
         report_error(call.route.handler, f"no answer within {self._timeout:g} s")
         return SlightResponse(504)

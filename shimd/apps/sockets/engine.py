@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from shimd.engine import GuestTrap, Invocation, Preopen, UnsupportedFeature
 from shimd.engines.core import top_preopens
 from shimd.engines.loading import load
-from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime import CompiledByWasmtime
 from shimd.engines.wasmtime_artifact import SOCKETS, load_component, make_engine
 
 if TYPE_CHECKING:
@@ -40,15 +40,11 @@ class SocketsProgram:
     host: "Host | None" = None
 
 
-class WasiSocketsEngine:
+class WasiSocketsEngine(CompiledByWasmtime):
     name: ClassVar[str] = "wasi-sockets"
-    family: ClassVar[str] = "wasmtime"
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
-
-    def version(self) -> str:
-        return WasmtimeEngine().version()
 
     def warm(self) -> None:
         import anyio
@@ -56,9 +52,6 @@ class WasiSocketsEngine:
         load(_LOADED)
         anyio.run(anyio.sleep, 0)  # has it load what it loads at first use
         self._engine = make_engine(parallel=False, epochs=True)
-
-    def precompile(self, wasm: bytes, artifact: Path) -> None:
-        WasmtimeEngine().precompile(wasm, artifact)
 
     def load(self, artifact: Path) -> SocketsProgram:
         return SocketsProgram(load_component(self._engine, artifact, SOCKETS))

@@ -22,7 +22,7 @@ from shimd.engine import (
     UnsupportedFeature,
 )
 from shimd.engines.loading import load, load_if_there
-from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime import CompiledByWasmtime
 from shimd.engines.wasmtime_artifact import is_server, load_command, load_server, make_engine
 
 if TYPE_CHECKING:
@@ -50,9 +50,8 @@ class SpinApp:
     """``None`` until the application is checked."""
 
 
-class SpinEngine:
+class SpinEngine(CompiledByWasmtime):
     name: ClassVar[str] = "spin"
-    family: ClassVar[str] = "wasmtime"
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
@@ -64,9 +63,6 @@ class SpinEngine:
         self._values: ApplicationVariables
         self._directories: Mapping[str, int] = {}
 
-    def version(self) -> str:
-        return WasmtimeEngine().version()
-
     def warm(self) -> None:
         import anyio
         import certifi
@@ -76,9 +72,6 @@ class SpinEngine:
         anyio.run(rehearse)
         self._engine, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
         self._tls = ssl.create_default_context(cafile=certifi.where())
-
-    def precompile(self, wasm: bytes, artifact: Path) -> None:
-        WasmtimeEngine().precompile(wasm, artifact)
 
     def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
         """Returns the path of each component's module in the container; ``None``: it is no application of files.

@@ -5,11 +5,10 @@ from typing import Any
 
 from shimd.apps.spin import triggers
 from shimd.apps.spin.fields import ManifestTable, toml
-from shimd.apps.spin.model import Application, Component, FileMount, Variable
+from shimd.apps.spin.model import VARIABLE_NAME, Application, Component, FileMount, Variable
 
 PATH = "/spin.toml"
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*\Z")
-_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
 def parse(text: bytes) -> Application:
@@ -42,7 +41,7 @@ def _declared(table: ManifestTable, components: dict[str, Component]) -> trigger
 
 
 def _variable(variables: ManifestTable, name: str) -> Variable:
-    if not _NAME.match(name):
+    if not VARIABLE_NAME.match(name):
         raise variables.wrong(name, "is not a name of lowercase letters, digits and single underscores")
     table = variables.table(name)
     default, required = table.values.get("default"), table.values.get("required", False)

@@ -1,10 +1,14 @@
 """A Spin application, whichever manifest describes it: ``spin.toml`` or a locked application of an image."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from shimd.apps.spin.routes import SpinRoute
 from shimd.engine import Content, InvalidSetting, Layer
+
+#: How variables are named, in manifests and by guests (https://spinframework.dev/variables).
+VARIABLE_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from shimd.apps.spin.model import Application, Component
+from shimd.apps.spin.model import VARIABLE_NAME, Application, Component
 from shimd.component.values import Case, Err
 from shimd.engine import InvalidSetting
 
 _TEMPLATE = re.compile(r"\{\{\s*([^}\s]*)\s*\}\}")
-_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
 class ApplicationVariables:
@@ -57,7 +56,7 @@ class Variables:
         self._values = values
 
     def get(self, name: str) -> str:
-        if not _NAME.match(name):
+        if not VARIABLE_NAME.match(name):
             raise Err(Case("invalid-name", name))
         if name not in self._values:
             _undefined(name)
