@@ -55,7 +55,8 @@ class WasmtimeProgram:
     component: bool
     facts: dict[str, Any]
     """Facts of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or
-    null; ``accepts``, whether it can accept connections."""
+    null; ``accepts``, whether it can accept connections. Of a component: ``problem``, and ``no_command``, why it is none
+    that is run, though it may serve."""
     artifact: Path
     trampolines: "SocketCalls | None" = None
     """The modules around a guest that is given sockets."""
@@ -126,7 +127,7 @@ class WasmtimeEngine:
         if module.component:
             if entry != "_start":
                 raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {entry}")
-            if problem := module.facts.get("problem"):
+            if problem := module.facts.get("problem") or module.facts.get("no_command"):
                 raise UnsupportedFeature(f"the component {problem}")
             if invocation.listening:
                 raise UnsupportedFeature("a component opens its listening sockets itself, it cannot be given any")

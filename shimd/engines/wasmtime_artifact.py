@@ -115,7 +115,7 @@ def compile(wasm: bytes, artifact: Path) -> None:
         problem = f"{componentize.CORE}: {componentize.REMEDY}" if is_core else _problem(make_linker(engine), compiled)
         facts = {"problem": problem, "exports": _exports(compiled)}
     if kind == COMPONENT_FILE:
-        facts = {"problem": _newer(engine, compiled) or _no_command(engine, compiled)}
+        facts = {"problem": _newer(engine, compiled), "no_command": _no_command(engine, compiled)}
     if kind == MODULE:
         facts["accepts"] = socket_calls.compile(engine, compiled, artifact)
     (artifact / FACTS).write_text(json.dumps(facts))
