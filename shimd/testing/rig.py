@@ -150,14 +150,17 @@ class RigWithoutPython(Rig):
         block = self.engine.pack(artifact, invocation)
         if block is None:
             return super().start(artifact, invocation, stdin)
-        return Child(lambda: 0, stdin, lambda stdio: _spawned(_zygote(self.engine.name), block, stdio))
+        return Child(lambda: 0, stdin, lambda stdio: _spawned(_zygote(self.engine.name), block, artifact.parent, stdio))
 
 
-def _spawned(zygote: Zygote, block: bytes, stdio: list[int]) -> int:
-    """A worker of the zygote's, which has been started; its pid."""
+def _spawned(zygote: Zygote, block: bytes, entry: Path, stdio: list[int]) -> int:
+    """A worker of the zygote's, which has been started; its pid.
+
+    :param entry: the directory with the artefact
+    """
     calls = SystemCalls()
     calls.barrier()
-    files = [memory_file("block", block), memory_file("calls", calls.packed())]
+    files = [memory_file("block", block), memory_file("calls", calls.packed()), os.open(entry, os.O_PATH)]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     with ours:
         try:
