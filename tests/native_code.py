@@ -62,6 +62,7 @@ class NativeCode:
         self._memory = open(f"/proc/{pid}/mem", "r+b", buffering=0)  # noqa: SIM115 — closed with the process
         self._memory.seek(self._before.rip - 2)
         assert self._memory.read(2) == b"\x0f\x05", "it waits in no system call"
+        self._places: list[tuple[int, int]] = []
         self._scratch = (self._before.rsp - 65536) & ~0xFFF
 
     def close(self) -> None:
@@ -75,7 +76,8 @@ class NativeCode:
 
         :raises OSError: the kernel's, or EPERM for what a filter catches
         """
-        words, self._places = [], []
+        words: list[int] = []
+        self._places = []
         for argument in arguments:
             words.append(self._put(argument) if isinstance(argument, bytes) else argument & _MASK)
         registers = _Registers.from_buffer_copy(self._before)
@@ -83,13 +85,14 @@ class NativeCode:
         padded = (*words, 0, 0, 0, 0, 0, 0)
         registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9 = padded[:6]
         self._trace(_SETREGS, registers)
-        self._trace(_SINGLESTEP)
-        _pid, status = os.waitpid(self.pid, _WALL)
-        if not os.WIFSTOPPED(status):
-            raise ChildProcessError(f"{name} ended it: {status}")
-        if os.WSTOPSIG(status) == signal.SIGSYS:
-            raise PermissionError(errno.EPERM, f"{name}: trapped")
-        self._trace(_GETREGS, registers)
+        while registers.rip != self._before.rip:  # another stop may come first: then nothing was called yet
+            self._trace(_SINGLESTEP)
+            _pid, status = os.waitpid(self.pid, _WALL)
+            if not os.WIFSTOPPED(status):
+                raise ChildProcessError(f"{name} ended it: {status}")
+            if os.WSTOPSIG(status) == signal.SIGSYS:
+                raise PermissionError(errno.EPERM, f"{name}: trapped")
+            self._trace(_GETREGS, registers)
         result = ctypes.c_longlong(registers.rax).value
         if result < 0:
             raise OSError(-result, f"{name}: {os.strerror(-result)}")
@@ -114,7 +117,7 @@ class NativeCode:
         return {int(name): os.readlink(f"{base}/{name}") for name in os.listdir(base)}
 
     def _put(self, data: bytes) -> int:
-        address = self._places[-1][0] + (self._places[-1][1] + 63 & ~63) if self._places else self._scratch
+        address: int = self._places[-1][0] + (self._places[-1][1] + 63 & ~63) if self._places else self._scratch
         assert address + len(data) < self._before.rsp - 256
         self._places.append((address, len(data)))
         self._memory.seek(address)
