@@ -289,7 +289,8 @@ class RunsWithoutPython(Protocol):
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
         """Returns what that part needs to know of a program, as a block (:mod:`shimd.linux.packed`); called in the
-        supervisor, where nothing was warmed.
+        supervisor, where nothing was warmed. It finds the artefact by its name alone (``artifact.name``), in its
+        working directory.
 
         :returns: ``None`` if this program needs Python
         :raises EngineError: as :meth:`Engine.check` does

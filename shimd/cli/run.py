@@ -226,6 +226,9 @@ class _Programs:
     async def image(self, container: str) -> Image:
         raise NotFound("a program that is run alone has no image")
 
+    def view(self, artifact: Path) -> int:
+        return self._cache.view(artifact)
+
     async def discard(self, artifact: Path) -> None:
         await self._cache.discard(artifact)
 

@@ -129,10 +129,10 @@ class WasmEdgeEngine:
         try:
             facts = read_facts(f"{artifact}/{_FACTS}")
             if facts["size"] != os.stat(artifact / _MODULE).st_size:  # mapped, it would be a SIGBUS
-                raise BrokenArtifact(f"the compiled module {artifact} does not load: it is not whole")
+                raise BrokenArtifact("the compiled module does not load: it is not whole")
             return WasmEdgeProgram(libwasmedge.load(self._configured(), str(artifact / _MODULE)), facts)
         except (libwasmedge.WasmEdgeError, OSError, ValueError) as error:
-            raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
+            raise BrokenArtifact(f"the compiled module does not load: {error}") from None
 
     def check(self, module: WasmEdgeProgram, invocation: Invocation) -> None:
         check_entry(module.facts, invocation.entry)

@@ -120,7 +120,7 @@ class WasmtimeEngine:
             program = kind.deserialize_file(self._engine, f"{directory}/{file}")
             return WasmtimeProgram(program, is_component, facts, artifact)
         except (wasmtime.WasmtimeError, OSError, ValueError) as error:
-            raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+            raise BrokenArtifact(f"the compiled module does not load: {sentence(error)}") from None
 
     def check(self, module: WasmtimeProgram, invocation: Invocation) -> None:
         entry = invocation.entry
@@ -160,7 +160,7 @@ class WasmtimeEngine:
         env = list(environment(invocation).items())
         return pack(
             (
-                os.fsencode(f"{artifact}/{file}"),
+                os.fsencode(f"{artifact.name}/{file}"),
                 invocation.entry.encode(),
                 facts.component,
                 len(invocation.args),

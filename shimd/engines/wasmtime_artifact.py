@@ -148,7 +148,7 @@ def load_component(engine: "wasmtime.Engine", artifact: Path, kind: str) -> Any:
     try:
         return component.Component.deserialize_file(engine, str(artifact / kind))
     except wasmtime.WasmtimeError as error:
-        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+        raise BrokenArtifact(f"the compiled module does not load: {sentence(error)}") from None
 
 
 def load_guest(
@@ -169,7 +169,7 @@ def load_guest(
     try:
         return engine, wasmtime.Module.deserialize_file(engine, str(file))
     except wasmtime.WasmtimeError as error:
-        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+        raise BrokenArtifact(f"the compiled module does not load: {sentence(error)}") from None
 
 
 def load_command(engine: "wasmtime.Engine", artifact: Path) -> Any:
@@ -201,7 +201,7 @@ def facts_of(artifact: Path) -> dict[str, Any]:
     try:
         return read_facts(f"{artifact}/{FACTS}")
     except (OSError, ValueError) as error:
-        raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
+        raise BrokenArtifact(f"the compiled module does not load: {error}") from None
 
 
 def _why_it_serves_not(artifact: Path) -> str:

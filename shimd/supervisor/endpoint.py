@@ -97,6 +97,9 @@ class Endpoint:
         waiter = Waiter(self.namespace, container, self.engine)
         return ImageLayers(waiter, self._content, self._modules, await self._content.layers(container))
 
+    def view(self, artifact: Path) -> int:
+        return self._modules.cache.view(artifact)
+
     async def discard(self, artifact: Path) -> None:
         await self._modules.cache.discard(artifact)
 

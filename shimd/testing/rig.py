@@ -150,14 +150,17 @@ class RigWithoutPython(Rig):
         block = self.engine.pack(artifact, invocation)
         if block is None:
             return super().start(artifact, invocation, stdin)
-        return ChildProcess(lambda: 0, stdin, lambda stdio: _spawned(_zygote(self.engine.name), block, stdio))
+        return ChildProcess(lambda: 0, stdin, lambda stdio: _spawned(_zygote(self.engine.name), block, artifact.parent, stdio))
 
 
-def _spawned(zygote: Zygote, block: bytes, stdio: list[int]) -> int:
-    """Have the zygote fork a worker, and start it; returns its pid."""
+def _spawned(zygote: Zygote, block: bytes, entry: Path, stdio: list[int]) -> int:
+    """Have the zygote fork a worker, and start it; returns its pid.
+
+    :param entry: the directory with the artefact
+    """
     calls = SystemCalls()
     calls.barrier()
-    files = [memory_file("block", block), memory_file("calls", calls.packed())]
+    files = [memory_file("block", block), memory_file("calls", calls.packed()), os.open(entry, os.O_PATH)]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     with ours:
         try:
