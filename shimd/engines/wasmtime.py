@@ -55,8 +55,8 @@ class WasmtimeProgram:
     component: bool
     facts: dict[str, Any]
     """Facts of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or
-    null; ``accepts``, whether it can accept connections. Of a component: ``problem``, and ``no_command``, why it is none
-    that is run, though it may serve."""
+    null; ``accepts``, whether it can accept connections. Of a component: ``problem``, and ``no_command``, why it is
+    none that is run, though it may serve."""
     artifact: Path
     trampolines: "SocketCalls | None" = None
     """The modules around a guest that is given sockets."""
