@@ -150,7 +150,8 @@ class RigWithoutPython(Rig):
         block = self.engine.pack(artifact, invocation)
         if block is None:
             return super().start(artifact, invocation, stdin)
-        return ChildProcess(lambda: 0, stdin, lambda stdio: _spawned(_zygote(self.engine.name), block, artifact.parent, stdio))
+        zygote = _zygote(self.engine.name)
+        return ChildProcess(lambda: 0, stdin, lambda stdio: _spawned(zygote, block, artifact.parent, stdio))
 
 
 def _spawned(zygote: Zygote, block: bytes, entry: Path, stdio: list[int]) -> int:
