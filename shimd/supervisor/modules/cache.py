@@ -9,7 +9,6 @@ half an entry. Entries belong to root; compile workers write temporary directori
 
 import errno
 import fcntl
-import logging
 import os
 import secrets
 import shutil
@@ -27,7 +26,7 @@ from shimd import paths
 from shimd.errors import Internal, ShimdError, Unavailable, from_os
 from shimd.log import logger
 from shimd.supervisor.modules import integrity
-from shimd.supervisor.modules.integrity import DIGEST_FILE, Integrity, Record
+from shimd.supervisor.modules.integrity import Integrity, Record
 from shimd.supervisor.modules.source import Source
 from shimd.supervisor.modules.views import Views
 from shimd.supervisor.workers.jailers import Tasks
@@ -117,9 +116,8 @@ class Cache:
         if not is_code or await self._integrity.is_sound(entry):
             return True
         if os.path.lexists(entry):
-            # Before there were digests, nothing could tell: that is no alarm, but an upgrade.
-            level = logging.WARNING if (entry / DIGEST_FILE).exists() else logging.INFO
-            _log.log(level, "%s is not what was put there: it is thrown away", entry)
+            # Told in the daemon's log alone: what `shimd run` says on its stderr is the app's, and JSON.
+            _log.info("%s is not what was put there: it is thrown away", entry)
             await self.discard(entry / "artifact")
         return False
 

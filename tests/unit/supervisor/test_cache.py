@@ -416,15 +416,6 @@ async def test_this_daemon_sees_it_by_its_times(
     assert await asked_again(cache, wasm) == 1
 
 
-@pytest.mark.parametrize(("change", "alarms"), [(without_digest, 0), (changed, 1)])
-async def test_what_was_made_before_there_were_digests_is_no_alarm(
-    cache: Cache, wasm: int, kept: Path, change: Callable[[Path], None], alarms: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    change(kept)
-    assert await asked_again(Cache(cache.directory, 1 << 20), wasm) == 1
-    assert sum("thrown away" in one.message for one in caplog.records if one.levelname == "WARNING") == alarms
-
-
 async def test_it_is_read_once(cache: Cache, wasm: int, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
 
