@@ -138,7 +138,7 @@ def configuration() -> int:
 def compile(configuration: int, wasm: bytes, file: str) -> None:
     """Write a shared object: machine code, and the module itself.
 
-    :raises Failure: the module is not valid, or the library was built without its compiler
+    :raises WasmEdgeError: the module is not valid, or the library was built without its compiler
     """
     compiler = _library().CompilerCreate(configuration)
     _check(_library().CompilerCompileFromBytes(compiler, WasmEdgeString.of(wasm), os.fsencode(file)))
@@ -147,7 +147,7 @@ def compile(configuration: int, wasm: bytes, file: str) -> None:
 def parse(configuration: int, wasm: bytes) -> int:
     """Parse and validate a module. Machine code that it brings along (a section "wasmedge") would be run.
 
-    :raises Failure: it is not valid
+    :raises WasmEdgeError: it is not valid
     """
     module = c_void_p()
     _check(
@@ -159,7 +159,7 @@ def parse(configuration: int, wasm: bytes) -> int:
 def load(configuration: int, file: str) -> int:
     """Load what :func:`compile` has written, or a plain module. It is trusted: its machine code is mapped.
 
-    :raises Failure: it does not load
+    :raises WasmEdgeError: it does not load
     """
     module = c_void_p()
     _check(_library().LoaderParseFromFile(_library().LoaderCreate(configuration), byref(module), os.fsencode(file)))
@@ -252,7 +252,7 @@ class Instance:
     """A module, linked with the module instances that it imports from."""
 
     def __init__(self, configuration: int, module: int, others: Sequence[int]) -> None:
-        """:raises Failure: it does not link, or its start function trapped"""
+        """:raises WasmEdgeError: it does not link, or its start function trapped"""
         library = _library()
         self._executor, store = library.ExecutorCreate(configuration, None), library.StoreCreate()
         for other in others:
@@ -264,7 +264,7 @@ class Instance:
     def call(self, function: str) -> None:
         """Call an exported function without parameters and results, until it returns or calls ``proc_exit``.
 
-        :raises Failure: it trapped
+        :raises WasmEdgeError: it trapped
         """
         if self._ended:  # its start function called it
             return

@@ -44,7 +44,6 @@ from shimd.linux import libc
 
 #: Bumped when what is compiled changes, or the files of an artefact.
 _CONFIG = 1
-
 _REMEDY = (
     "install libwasmedge0 of Debian 13 or later, or WasmEdge 0.14 or later by other means, and name its "
     "libwasmedge.so.0 in SHIMD_WASMEDGE_LIBRARY if it is no directory of the dynamic linker's"

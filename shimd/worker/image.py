@@ -21,19 +21,19 @@ from shimd.protocol.worker import (
     Question,
     decode_layers,
 )
-from shimd.worker.main import Views, answered, compiled
+from shimd.worker.main import ProgramDirectories, answered, compiled
 
 
 def load(
     engine: RunsArtifacts[object],
     control: socket.socket,
-    views: Views,
+    directories: ProgramDirectories,
     read: Callable[[str], bytes | None],
     env: Mapping[str, str],
 ) -> object | None:
     """Load what the engine makes of the container's image; ``None``: that is no application."""
     try:
-        image = Image(control, views)
+        image = Image(control, directories)
     except NotFound:  # made without an image: then its program is missing, and that is what is to be said
         return None
     programs = engine.artifact(image, read, env)
@@ -45,9 +45,9 @@ def load(
 class Image:
     """:class:`shimd.engine.Image`, by the supervisor's help."""
 
-    def __init__(self, control: socket.socket, views: Views) -> None:
+    def __init__(self, control: socket.socket, directories: ProgramDirectories) -> None:
         """:raises NotFound: the container has none"""
-        self._control, self._views = control, views
+        self._control, self._directories = control, directories
         self.layers: Sequence[Layer] = decode_layers(self._ask_file(AskImage())).layers
 
     def read(self, layer: Layer) -> bytes:
@@ -56,7 +56,7 @@ class Image:
     def program(self, name: str, layer: Layer) -> Path:
         """The compiled form of a layer."""
         send(self._control, AskProgram(name, layer=layer.digest))
-        return compiled(self._control, self._views)
+        return compiled(self._control, self._directories)
 
     def files(self, contents: Mapping[str, Content]) -> int:
         """The lock keeps the directory in the cache for as long as the app lives (``supervisor/modules/cache.py``)."""
@@ -64,7 +64,7 @@ class Image:
         fd = memory_file("shimd-files", encode(FileTable(table)))
         try:
             send(self._control, AskFiles(), [fd])
-            directory = compiled(self._control, self._views)
+            directory = compiled(self._control, self._directories)
         finally:
             os.close(fd)
         opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -28,7 +28,7 @@ class SecretStores:
         self._key_bytes = read(self._key_path)
 
     def get(self, store: str, key: str) -> str:
-        """:raises Missing: there is none"""
+        """:raises MissingSecret: there is none"""
         match store:
             case "local":
                 return key

@@ -41,7 +41,7 @@ class Manager:
     def call(self, method: str, signature: str, *arguments: Any) -> tuple[Any, ...]:
         """Call a method; returns the answer.
 
-        :raises Refused: by systemd
+        :raises SystemdError: its own
         :raises FailedPrecondition: it does not answer
         """
         with self._lock:
@@ -51,7 +51,7 @@ class Manager:
     def run(self, method: str, signature: str, *arguments: Any) -> None:
         """Make a call that starts a job, and wait for the job's end (30 s at most).
 
-        :raises Refused: by systemd, or the job failed
+        :raises SystemdError: its own, or the job failed
         """
         with self._lock:
             result = self._attempt(lambda connection: connection.run(method, signature, *arguments))

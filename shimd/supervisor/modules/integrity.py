@@ -16,9 +16,9 @@ import anyio
 from anyio import to_thread
 
 from shimd.errors import Unavailable
+from shimd.formats.digest import add_part
 
 DIGEST_FILE = "digest"
-_CHUNK = 1 << 20
 Record = Mapping[str, tuple[int, ...]]
 """Of each file and directory below an entry, by its path."""
 
@@ -126,8 +126,7 @@ def digest_of(entry: Path) -> str:
             continue
         with open(path, "rb") as file:
             whole.update(f"{name}\0{status.st_size}\0".encode(errors="surrogateescape"))
-            while chunk := file.read(_CHUNK):
-                whole.update(chunk)
+            add_part(whole, file.fileno(), 0, status.st_size)
     return whole.hexdigest()
 
 

@@ -208,10 +208,14 @@ class Launch:
         """Throw a compiled program away that does not load."""
         if error.code != DataLoss.code:
             return
-        artifact = given.artifact if given is not None else Path(plan.artifact or "") if plan is not None else Path()
-        if artifact.name:
-            _log.info("container %s: %s is thrown away", self._container, artifact)
-            await self._programs.discard(artifact)
+        if given is not None:
+            artifact = given.artifact
+        elif plan is not None and plan.artifact:
+            artifact = Path(plan.artifact)
+        else:
+            return
+        _log.info("container %s: %s is thrown away", self._container, artifact)
+        await self._programs.discard(artifact)
 
     def _taken(self) -> PendingWorker | None:
         early, self._early = self._early, None

@@ -204,9 +204,7 @@ async def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     for number in range(3):
         fd = os.memfd_create("wasm")
         os.pwrite(fd, bytes([number]), 0)
-        paths.append(
-            await cache.artifact("engine", "1", await source("app.wasm", fd), counted([]))
-        )  # and a digest of 64
+        paths.append(await cache.artifact("engine", "1", await source("app.wasm", fd), counted([])))
         os.utime(paths[-1].parent, (number, number))
         os.close(fd)
     assert [path.exists() for path in paths] == [False, True, True]
