@@ -99,9 +99,9 @@ class Invocation:
     entry: str = "_start"
     """The exported function to call; ``_start`` also means a component's ``wasi:cli/run``."""
     network: bool = False
-    """Whether the guest may use the sockets of the worker's network namespace, where the engine gives it any."""
+    """True if the guest may use the sockets of the worker's network namespace, where the engine gives it any."""
     contained: bool = False
-    """Whether the worker's root is the container's: then a symbolic link leads where the kernel says, and an absolute
+    """True if the worker's root is the container's: then a symbolic link leads where the kernel says, and an absolute
     one not out of the preopened ``/``. Else no link may lead out of the directory that a path is relative to."""
     listening: Sequence[int] = ()
     """Descriptors of listening sockets that the guest gets as its first ones, from 3 (:class:`TakesSockets`)."""
@@ -133,11 +133,11 @@ class Image(Protocol):
     def layers(self) -> Sequence[Layer]: ...
 
     def read(self, layer: Layer) -> bytes:
-        """A layer, whole: for descriptions, not for data."""
+        """Returns a layer's bytes, all at once: for descriptions, not for data."""
         ...
 
     def files(self, contents: Mapping[str, Content]) -> int:
-        """A directory of those files, by their paths in it; read-only, and shared with others that have the same.
+        """Make a directory of those files, by their paths in it; read-only, and shared with others that have the same.
 
         :returns: a descriptor of it
         :raises NotFound: no layer has one of them
@@ -218,7 +218,7 @@ class LoadsCompiler(Protocol):
         """Import and open all that :meth:`Engine.precompile` will use; called in the compile worker, which sees no
         file of the node's afterwards. Starts no thread.
 
-        :param text: whether the program is in the text format
+        :param text: true if the program is in the text format
         """
         ...
 
@@ -228,8 +228,8 @@ class HandlesSignals(Protocol[ModuleT_contra]):
     """An engine whose apps end in their own way: a server that finishes its requests. Optional."""
 
     def signals(self, module: ModuleT_contra) -> Collection[int]:
-        """Signals that :meth:`Engine.run` has handlers for, from its first moment on. They are delivered as they are;
-        any other has its default action."""
+        """Returns the signals that :meth:`Engine.run` has handlers for, from its first moment on. They are delivered as
+        is; any other has its default action."""
         ...
 
 
@@ -247,8 +247,8 @@ class RunsApplications(Protocol[ModuleT_co]):
     """An engine whose containers run applications of several modules, described by a file. Optional."""
 
     def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
-        """The paths of the modules in the container, by names of the engine's choice; called in the worker, which is
-        root and not yet confined.
+        """Returns the paths of the modules in the container, by names of the engine's choice; called in the worker,
+        which is root and not yet confined.
 
         :param read: a file of the container's; ``None`` if it is not there
         :param env: the container's environment
@@ -283,12 +283,14 @@ class RunsWithoutPython(Protocol):
     in workers that have no use for an interpreter and its memory. Optional."""
 
     def library(self) -> list[str] | None:
-        """The shared library with its ``shimd_engine``, and that function's arguments. ``None``: it was not built."""
+        """Returns the shared library with its ``shimd_engine``, and that function's arguments; ``None``: it was not
+        built."""
         ...
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
         """Returns what that part needs to know of a program, as a block (:mod:`shimd.linux.packed`); called in the
-        supervisor, where nothing was warmed.
+        supervisor, where nothing was warmed. It finds the artefact by its name alone (``artifact.name``), in its
+        working directory.
 
         :returns: ``None`` if this program needs Python
         :raises EngineError: as :meth:`Engine.check` does
@@ -315,7 +317,7 @@ class ChoosesEngine(Protocol):
     """An engine that compiles for several of its family (:class:`OfFamily`), by what a program is. Optional."""
 
     def runner(self, artifact: Path) -> str:
-        """Return the name of the engine that runs a program; empty: this one. Called in the compile worker, confined,
+        """Returns the name of the engine that runs a program; empty: this one. Called in the compile worker, confined,
         after :meth:`Engine.precompile`. Where it was not asked, :meth:`Engine.load` raises :class:`OtherEngine`."""
         ...
 

@@ -103,23 +103,31 @@ _BY_CODE: dict[int, type[ShimdError]] = {
 
 
 def reason(error: OSError) -> str:
-    """Why a system call failed, as programs in Go say it, runc among them: who looks for those words (Docker, for an
-    exit code of 126 or 127) looks for their case, too."""
+    """Returns why a system call failed, as programs in Go say it, runc among them: who looks for those words (Docker,
+    for an exit code of 126 or 127) looks for their case, too."""
     return in_go(error.strerror or str(error))
 
 
 def in_go(words: str) -> str:
-    """The C library's words for an error number, in the case of Go's."""
+    """Returns the C library's words for an error number (strerror(3)) with Go's first letter, a small one."""
     return words[:1].lower() + words[1:]
 
 
 def from_os(error: OSError) -> ShimdError:
-    """A system call's error as one sentence, naming the file; what another node or moment might cure is told apart."""
+    """Convert a system call's error: one sentence that names the file.
+
+    Exhausted resources, which another node or moment may have, are ``ResourceExhausted``; all else is ``Internal``.
+    """
     names = " → ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     sentence = f"{names}: {reason(error)}" if names else reason(error)
     if error.errno not in _SHORT:
         return Internal(sentence)
     return ResourceExhausted(sentence if names.startswith(_KERNELS) else f"{sentence}: {_SHORT[error.errno]}")
+
+
+def is_shortage(error: OSError) -> bool:
+    """Returns whether something has run out (descriptors, memory, room), which another moment may have."""
+    return error.errno in _SHORT
 
 
 def plain(error: Exception) -> ShimdError | None:

@@ -8,7 +8,7 @@ from anyio.abc import TaskGroup
 
 
 class BackgroundTask(ABC):
-    """``async with`` it: :meth:`_work` runs meanwhile, and is cancelled at the end."""
+    """``async with`` it: :meth:`_work` runs until the end of the block, and is cancelled there."""
 
     _tasks: TaskGroup
 

@@ -10,7 +10,8 @@ from anyio import to_thread
 
 from shimd.apps.http.pool import Pool
 from shimd.component.guest import Guest
-from shimd.component.host import Exit, Host
+from shimd.component.host import Host
+from shimd.component.results import GuestExit
 from shimd.component.values import Err
 from shimd.wasi.compute_lock import ComputeLock
 
@@ -18,8 +19,8 @@ from shimd.wasi.compute_lock import ComputeLock
 UNLIMITED = anyio.CapacityLimiter(1 << 20)
 
 
-class Calls:
-    """The calls of one component, by messages and at moments. ``async with`` it, to have instances made ahead."""
+class Invoker:
+    """Calls one component's functions, by triggers other than HTTP. ``async with`` it, to have instances made ahead."""
 
     def __init__(self, host: Host, name: str, *, pool: int = 1, concurrency: int = 64) -> None:
         self._host = host
@@ -28,7 +29,7 @@ class Calls:
         self._pool = Pool(host, pool, self._compute_lock)
         self._guests = anyio.CapacityLimiter(concurrency)
 
-    async def __aenter__(self) -> "Calls":
+    async def __aenter__(self) -> "Invoker":
         await self._pool.__aenter__()
         return self
 
@@ -36,31 +37,31 @@ class Calls:
         await self._pool.__aexit__(*exception)
 
     async def __call__(self, interface: str, function: str, *arguments: Any) -> bool:
-        """Returns whether it went well; what did not is told on the app's stderr.
+        """Call a function in a fresh instance; returns whether it succeeded. A failure is a line on the app's stderr.
 
-        :param interface: as the component exports it; empty for a function that stands in none
+        :param interface: the full name, as the component exports it; empty for a function outside of any interface
         """
         async with self._guests:
             try:
-                guest = await self._pool.take()
+                guest = await self._pool.acquire()
             except Exception as error:
-                complain(self._name, str(error))
+                report_error(self._name, str(error))
                 return False
             return await to_thread.run_sync(self._run, guest, interface, function, arguments, limiter=UNLIMITED)
 
     def _run(self, guest: Guest, interface: str, function: str, arguments: tuple[Any, ...]) -> bool:
         try:
-            with self._compute_lock.held() as guest.lease, closing(guest):
+            with self._compute_lock.held() as guest.lease, closing_guest(guest):
                 result = self._host.call(guest, interface, function, *arguments)
-        except Exit as exit:
+        except GuestExit as exit:
             if exit.code:
-                complain(self._name, f"the guest exited with {exit.code}")
+                report_error(self._name, f"the guest exited with {exit.code}")
             return exit.code == 0
         except Exception as error:
-            complain(self._name, str(error))
+            report_error(self._name, str(error))
             return False
         if isinstance(result, Err):
-            complain(self._name, f"{function} failed: {_reason(result.value)}")
+            report_error(self._name, f"{function} failed: {_reason(result.value)}")
             return False
         return True
 
@@ -72,8 +73,8 @@ def _reason(value: Any) -> str:
 
 
 @contextmanager
-def closing(guest: Guest) -> Iterator[None]:
-    """Give back what a guest has, at the end."""
+def closing_guest(guest: Guest) -> Iterator[None]:
+    """Close the guest's resources and store at the end of the block."""
     try:
         yield
     finally:
@@ -81,8 +82,8 @@ def closing(guest: Guest) -> Iterator[None]:
             guest.close()
 
 
-def complain(name: str, text: str) -> None:
-    """On the app's stderr."""
+def report_error(name: str, text: str) -> None:
+    """Write a line to the app's stderr, with the component's name if it has one."""
     where = f"shimd: {name}: " if name else "shimd: "
     with suppress(OSError):  # nobody reads it
         os.write(2, f"{where}{text.rstrip()}\n".encode(errors="replace"))

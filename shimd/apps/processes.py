@@ -43,7 +43,7 @@ def run(servers: Sequence[Callable[[], int]]) -> int:
 
 
 def _fork(serve: Callable[[], int], mask: set[int | signal.Signals]) -> tuple[int, int]:
-    """Its pid, and its bell."""
+    """Start a server in a child process; returns its pid, and the pipe end by which it is told to end."""
     rung, bell = os.pipe()
     pid = os.fork()
     if pid:
@@ -77,7 +77,8 @@ def _tell(bells: Iterable[int]) -> None:
 
 
 def _ended(children: Iterable[int]) -> list[tuple[int, int]]:
-    """Those that have ended, with their exit codes."""
+    """Reap the children that have ended; returns their pids and exit codes (128 + N for signal N, as a shell has
+    it)."""
     found = [(pid, status) for pid, status in (os.waitpid(child, os.WNOHANG) for child in children) if pid]
     return [(pid, _exit_code(os.waitstatus_to_exitcode(status))) for pid, status in found]
 

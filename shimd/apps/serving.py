@@ -8,15 +8,15 @@ from typing import Any, Protocol
 
 import anyio
 
-from shimd.apps.calls import complain
+from shimd.apps.calls import report_error
 from shimd.engine import EXIT_ENGINE, EngineError
 
-#: Those that end the app, after what is under way; the second time at once.
+#: Signals that end the app, after what is under way; the second of them ends it at once.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Service(Protocol):
-    """A server, or what waits for messages or moments."""
+    """A part of an app that runs until it is stopped: a server, a subscriber, a schedule."""
 
     async def run(self) -> int | None:
         """Returns once it was stopped and all that was under way is finished; or with the app's exit code.
@@ -31,15 +31,15 @@ class Service(Protocol):
 
 
 def hold_signals() -> None:
-    """Have them wait until :func:`serve` obeys them: one that comes at an app's very start is no other than a later.
+    """Block the signals of :data:`SIGNALS` until :func:`serve` handles them, so that an early one is not lost.
 
-    SIGPIPE, of which a command dies, is not heeded: to a server, a peer that goes away is one connection's error.
+    SIGPIPE, of which a command dies, is ignored: to a server, a peer that goes away is one connection's error.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
-class Work:
+class StopScope:
     """The task that a service waits for, which can be stopped, even before it has begun."""
 
     def __init__(self) -> None:
@@ -62,11 +62,11 @@ class Work:
 async def serve(
     services: Sequence[Service], around: Sequence[AbstractAsyncContextManager[Any]] = (), grace: float = 25.0
 ) -> int:
-    """Returns the exit code.
+    """Run services until the first of them ends, or a signal does; returns the exit code.
 
-    :param around: entered before the first is run, left after the last
+    :param around: context managers, entered before the first service is run, left after the last
     :param grace: seconds for what is under way, once all is to end
-    :raises EngineError: why the first of them ended
+    :raises EngineError: the first of them failed
     """
     async with AsyncExitStack() as stack:
         for manager in around:
@@ -121,9 +121,10 @@ class _Serving:
         os._exit(0)
 
     async def _end_in_time(self) -> None:
-        """A guest's thread cannot be cancelled, and would be waited for."""
+        """End the process once the grace period is over: a guest's thread cannot be cancelled, and would be waited
+        for."""
         await self._ending.wait()
         await anyio.sleep(self._grace + 1)
         if self.error is not None:
-            complain("", str(self.error))
+            report_error("", str(self.error))
         os._exit(EXIT_ENGINE if self.error is not None else self.code)

@@ -20,15 +20,16 @@ _KILL_TIMEOUT = 1.0
 
 
 class Cgroup:
-    """Made by :meth:`create`, or found again by :meth:`open`. Methods block for microseconds, if not said otherwise."""
+    """A container's cgroup, made by :meth:`create` or :meth:`make`. Methods block for microseconds, if not said
+    otherwise."""
 
     def __init__(self, directories: list[str], where: Layout) -> None:
         self.directories = directories
-        """One per hierarchy: what :func:`shimd.linux.cgroup` takes."""
+        """One directory per hierarchy, as :func:`shimd.linux.cgroup.join` takes them."""
         self.scope: Scope | None = None
-        """systemd's unit, if it was asked for one."""
+        """systemd's unit of the cgroup; ``None``: systemd was not asked for one."""
         self._unit: str | None = None
-        """The path of the one to ask it for."""
+        """The path of the unit that systemd is asked for; ``None``: the directories are made here."""
         self._layout = where
         self._by_controller = _by_controller(directories, where)
 
@@ -50,7 +51,7 @@ class Cgroup:
 
     @classmethod
     def at(cls, path: str, systemd: bool = False, where: Layout | None = None) -> "Cgroup":
-        """The one that :meth:`create` would make, which need not be there yet.
+        """Returns the cgroup that :meth:`create` would make, which need not be there yet.
 
         :raises InvalidArgument: the path
         """
@@ -121,7 +122,7 @@ class Cgroup:
         self._write(resources)
 
     def _check_memory(self, memory: dict[str, Any]) -> None:
-        """``checkBeforeUpdate``: version 2 would kill for a limit below what is in use, version 1 refuses it."""
+        """Obey ``checkBeforeUpdate``: version 2 would kill for a limit below what is in use, version 1 refuses it."""
         limit = nonzero(memory, "limit")
         if self.version == 1 or limit is None or limit < 0 or not memory.get("checkBeforeUpdate"):
             return
@@ -135,7 +136,7 @@ class Cgroup:
         setting.write_all(translate.settings(resources), self._find)
 
     def has_processes(self) -> None:
-        """Those that it is for have joined it."""
+        """Note that the container's processes have joined: systemd's scope needs its stand-in process no longer."""
         if self.scope is not None:
             self.scope.release()
 
@@ -153,6 +154,10 @@ class Cgroup:
         freezer.freeze(self._freezer())
 
     def thaw(self) -> None:
+        """Let all processes run on.
+
+        :raises Unimplemented: no freezer here
+        """
         self._freezer().ask(False)
 
     def pids(self) -> list[int]:
@@ -163,7 +168,7 @@ class Cgroup:
         return [int(pid) for pid in text.split() if pid != "0"]
 
     def kill(self) -> None:
-        """SIGKILL for all, frozen ones too, until none is left to be killed (1 s at most)."""
+        """Send SIGKILL to all processes, frozen ones too, until none is left to be killed (1 s at most)."""
         if self.version == 2 and os.path.exists(self.directories[0] + "/cgroup.kill"):
             write(self.directories[0] + "/cgroup.kill", "1")
             return
@@ -195,7 +200,7 @@ class Cgroup:
             raise errors[0]
 
     def remove_at_once(self) -> bool:
-        """The same if it takes no waiting; whether all is gone."""
+        """Remove the directories as :meth:`remove` does, but wait for nothing; returns whether all is gone."""
         return self.scope is None and all(tree.removed(directory) for directory in self.directories)
 
     def stats(self) -> stats.Readings:
@@ -203,7 +208,7 @@ class Cgroup:
         return stats.read_v2(self.directories[0]) if self.version == 2 else stats.read_v1(self._by_controller)
 
     def oom_count(self) -> int:
-        """Processes that the kernel killed here for want of memory, ever."""
+        """Returns how many processes the kernel has killed here for want of memory, ever."""
         from shimd.cgroup import oom
 
         directory = self._find("memory")
@@ -231,7 +236,7 @@ class Cgroup:
             tree.inherit_cpuset(root, self._by_controller["cpuset"])
 
     def _find(self, controller: str) -> str | None:
-        """The directory with a controller's files."""
+        """Returns the directory with a controller's files; ``None``: the cgroup has no such controller."""
         if self.version == 1:
             return self._by_controller.get(controller)
         there = read_if_there(self.directories[0] + "/cgroup.controllers") or ""
@@ -252,7 +257,7 @@ def _scope(relative: str, resources: dict[str, Any], where: Layout) -> "Scope":
 
 
 def _by_controller(directories: list[str], where: Layout) -> dict[str, str]:
-    """The directory of each version 1 controller."""
+    """Returns the directory of each version 1 controller."""
     return {
         controller: directory
         for hierarchy in where.v1

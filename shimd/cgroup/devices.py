@@ -21,7 +21,7 @@ _DEFAULT = (
 
 
 def settings(resources: dict[str, Any]) -> list[Setting]:
-    """The rules in their order; the defaults follow, unless there are no rules at all."""
+    """Returns the rules in their order, then the defaults; nothing if there are no rules at all."""
     rules = [_rule(rule) for rule in entries(resources, "devices")]
     if not rules:
         return []

@@ -15,7 +15,7 @@ def write(path: str, value: str) -> None:
 
 
 class Writer:
-    """Writes values, one each time; opens a file once that takes several in a row (a list of devices)."""
+    """Writes values, one a write(2); a file that gets several in a row (a list of devices) is opened once."""
 
     def __init__(self) -> None:
         self._path = ""
@@ -45,7 +45,7 @@ class Writer:
 
 
 def read(path: str) -> str:
-    """The whole file, without the white space at its ends.
+    """Read a whole file, without the white space at its ends.
 
     :raises OSError: naming the file
     """
@@ -67,7 +67,7 @@ def _read_all(fd: int) -> bytes:
 
 
 def read_if_there(path: str) -> str | None:
-    """The same, or ``None`` where this kernel has no such file."""
+    """Read a whole file as :func:`read` does; ``None``: this kernel has no such file, or the cgroup is gone."""
     try:
         return read(path)
     except OSError as error:
@@ -77,6 +77,6 @@ def read_if_there(path: str) -> str | None:
 
 
 def flat_keyed(text: str) -> dict[str, int]:
-    """Lines of ``KEY VALUE`` (cgroup-v2.rst, "Format"); a value that is no number is left out."""
+    """Parse lines of ``KEY VALUE`` (cgroup-v2.rst, "Format"); a value that is no number is left out."""
     pairs = (line.split() for line in text.splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].lstrip("-").isdigit()}

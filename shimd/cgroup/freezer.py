@@ -16,7 +16,7 @@ class V1:
         write(self._file, "FROZEN" if frozen else "THAWED")
 
     def is_frozen(self) -> bool:
-        """``FREEZING`` while some process still runs; a process that was being made needs to be asked anew."""
+        """Returns whether all stand still; else asks anew, for processes that were just being forked (``FREEZING``)."""
         state = read(self._file)
         if state == "FREEZING":
             self.ask(True)
@@ -35,7 +35,7 @@ class V2:
 
 
 def freeze(freezer: V1 | V2) -> None:
-    """Return when all stand still.
+    """Stop all processes; returns when none runs any more.
 
     :raises FailedPrecondition: one does not (it is in an uninterruptible wait); all run again then
     """

@@ -36,7 +36,7 @@ class Layout:
 
     @property
     def is_v2(self) -> bool:
-        """Version 2 has the controllers."""
+        """True if version 2 has the controllers."""
         return self.unified is not None and not any(one.controllers & _CONTROLLERS for one in self.v1)
 
     @property
@@ -48,12 +48,12 @@ class Layout:
 
 @cache
 def current() -> Layout:
-    """This node's."""
+    """Returns this node's layout, read once."""
     return parse(read("/proc/self/mountinfo"))
 
 
 def parse(mountinfo: str) -> Layout:
-    """The first mount of each hierarchy counts, and one below /sys/fs/cgroup before any other."""
+    """Parse ``/proc/self/mountinfo``: a hierarchy's first mount counts, one below /sys/fs/cgroup before any other."""
     v1: dict[frozenset[str], str] = {}
     unified: str | None = None
     for point, fstype, options in sorted(_mounts(mountinfo), key=lambda one: not one[0].startswith("/sys/fs/cgroup")):
@@ -65,7 +65,7 @@ def parse(mountinfo: str) -> Layout:
 
 
 def _mounts(mountinfo: str) -> list[tuple[str, str, list[str]]]:
-    """Mount point, type and superblock options of each cgroup mount."""
+    """Returns mount point, type and superblock options of each cgroup mount."""
     found = []
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")

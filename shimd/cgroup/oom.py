@@ -16,7 +16,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def count(directory: str, version: int) -> int | None:
-    """Kills so far (Linux ≥ 4.13); ``None`` without a memory controller, or when the cgroup is gone."""
+    """Read the number of kills so far (Linux ≥ 4.13); ``None`` without a memory controller, or when the cgroup is
+    gone."""
     text = read_if_there(f"{directory}/{'memory.oom_control' if version == 1 else 'memory.events'}")
     return None if text is None else flat_keyed(text).get("oom_kill", 0)
 
@@ -42,7 +43,8 @@ async def kills(directory: str, version: int) -> AsyncIterator[int]:
 
 
 async def _settled(counted: Callable[[], int | None], seen: int) -> None:
-    """Version 1 wakes us before it kills, so look again a few times; it also wakes when it then needs no kill."""
+    """Wait for the count to rise, 127 ms at most: version 1 wakes us before it kills, and also if it then kills
+    nobody."""
     for attempt in range(7):
         if counted() != seen:
             return

@@ -4,10 +4,10 @@ from shimd.errors import InvalidArgument
 
 
 def relative(path: str, systemd: bool) -> str:
-    """``/default/id`` → ``default/id``; ``kubepods-burstable.slice:cri-containerd:id`` → ``kubepods.slice/…/…scope``.
+    """Convert: ``/default/id`` → ``default/id``, ``kubepods-burstable.slice:cri-containerd:id`` → ``kubepods.slice/…``.
 
-    The second form is systemd's, ``slice:prefix:name``: it is taken as such where ``systemd`` (the runtime option
-    SystemdCgroup) says so, and wherever it starts with a slice: containerd's CRI writes it whenever the kubelet's
+    The second form is systemd's, ``slice:prefix:name``. It is understood if ``systemd`` (the runtime option
+    SystemdCgroup) is set, and wherever it starts with a slice: containerd's CRI writes it whenever the kubelet's
     cgroup driver is systemd. Only with the option is systemd asked to make the scope (``shimd/cgroup/systemd``).
 
     :raises InvalidArgument: the path leaves the hierarchy, is empty, or not of systemd's form though it should be
@@ -37,7 +37,7 @@ def _expand(path: str) -> str:
 
 
 def _nested(slice: str) -> str:
-    """systemd.slice(5): ``a-b.slice`` lies in ``a.slice``; ``-.slice`` is the root."""
+    """Returns a slice's path (systemd.slice(5)): ``a-b.slice`` lies in ``a.slice``; ``-.slice`` is the root."""
     stem = slice.removesuffix(".slice")
     if stem == "-":
         return ""

@@ -19,7 +19,7 @@ def processors() -> int:
 
 
 def _quotas(where: Layout, own: str) -> list[int]:
-    """Processors that each cgroup on the way to ours grants, rounded up, as far as they are in sight.
+    """Returns the processors that our cgroup and each above it grant, rounded up, as far as they are in sight.
 
     :param own: ``/proc/self/cgroup``: lines of ``ID:CONTROLLERS:PATH`` (cgroups(7))
     """

@@ -6,7 +6,7 @@ from shimd.errors import InvalidArgument
 
 
 def section(resources: dict[str, Any], name: str) -> dict[str, Any]:
-    """An object, empty if absent."""
+    """Returns an object's field that is an object; empty if absent."""
     value = resources.get(name) or {}
     if not isinstance(value, dict):
         raise InvalidArgument(f"linux.resources: {name} is not an object: {value!r}")
@@ -14,7 +14,7 @@ def section(resources: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def entries(resources: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """A list of objects, empty if absent."""
+    """Returns an object's field that is a list of objects; empty if absent."""
     value = resources.get(name) or []
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise InvalidArgument(f"linux.resources: {name} is not a list of objects: {value!r}")
@@ -22,7 +22,7 @@ def entries(resources: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def number(section: dict[str, Any], name: str) -> int | None:
-    """A whole number, ``None`` if absent."""
+    """Returns an object's field that is a whole number; ``None`` if absent."""
     value = section.get(name)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise InvalidArgument(f"linux.resources: {name} is not a whole number: {value!r}")
@@ -30,7 +30,7 @@ def number(section: dict[str, Any], name: str) -> int | None:
 
 
 def nonzero(section: dict[str, Any], name: str) -> int | None:
-    """The same, where zero too means "not asked for"."""
+    """Returns a number as :func:`number` does, where zero, too, means "not asked for"."""
     return number(section, name) or None
 
 
@@ -42,7 +42,7 @@ def text(section: dict[str, Any], name: str) -> str:
 
 
 def devices_with(resources: dict[str, Any], list_name: str, value_name: str) -> list[tuple[str, int]]:
-    """``MAJOR:MINOR`` and the value of each entry that has one."""
+    """Returns the device (``MAJOR:MINOR``) and the value of each entry that has one."""
     pairs = [
         (f"{number(entry, 'major')}:{number(entry, 'minor')}", number(entry, value_name))
         for entry in entries(resources, list_name)

@@ -15,9 +15,9 @@ class Setting(NamedTuple):
     file: str
     value: str
     optional: bool = False
-    """Whether a node without the file behaves so anyway (no limit, no weight, nothing allowed)."""
+    """True if a node without the file behaves so anyway (no limit, no weight, nothing allowed)."""
     instead: "Setting | None" = None
-    """To be written where the kernel has no such file."""
+    """A setting that is written where the kernel has no such file."""
 
 
 Find = Callable[[str], str | None]

@@ -43,14 +43,14 @@ V2_FILES = (
 
 @dataclass(frozen=True)
 class Readings:
-    """The text of each statistics file that there is, by name; the time of reading is now."""
+    """The text of each statistics file that there is, by name, at the time of reading."""
 
     version: int
     files: dict[str, str]
 
 
 def read_v1(find: dict[str, str]) -> Readings:
-    """``find``: the directory of each controller."""
+    """Read the counters of version 1; ``find`` has the directory of each controller."""
     files: dict[str, str] = {}
     for controller, names in V1_FILES.items():
         if controller in find:
@@ -70,5 +70,5 @@ def _read(directory: str, names: Iterable[str]) -> dict[str, str]:
 
 
 def _huge_pages(directory: str) -> list[str]:
-    """Their names hold the page size, of which there are some; what is reserved (``rsvd``) is nobody's question."""
+    """List the files about huge pages, whose names hold the page size; containerd's metrics have no reserved ones."""
     return sorted(name for name in os.listdir(directory) if name.startswith("hugetlb.") and ".rsvd." not in name)

@@ -13,7 +13,7 @@ _REMOVE_TIMEOUT = 1.0
 def make(directory: str, *, anew: bool = True) -> None:
     """Make it anew, with the parents that lack; one that somebody left behind is replaced, with its limits and counts.
 
-    :param anew: whether one that is there is not to be taken as it is
+    :param anew: replace one that is there; else it stays as it is
 
     :raises AlreadyExists: it is in use
     """
@@ -36,7 +36,7 @@ def _replace(directory: str) -> None:
 
 
 def inherit_cpuset(root: str, directory: str) -> None:
-    """Version 1: a fresh cpuset has no CPUs and no memory, and no process may enter it. Copy the parent's.
+    """Copy the parent's CPUs and memory nodes: in version 1 a fresh cpuset has none, and no process may enter it.
 
     From the root on down, where they are empty: a parent may have been limited on purpose.
     """
@@ -51,7 +51,7 @@ def inherit_cpuset(root: str, directory: str) -> None:
 
 
 def enable_controllers(root: str, directory: str) -> None:
-    """Version 2: hand all controllers down from the root, so that ``directory`` has their files.
+    """Hand all controllers down from version 2's root, so that ``directory`` has their files.
 
     Skips those that cannot be: not there, or the cgroup on the way has processes of its own. Setting a limit says so.
     """

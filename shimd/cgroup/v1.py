@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shimd.cgroup import devices, rdma
+from shimd.cgroup import common, devices
 from shimd.cgroup.resources import devices_with, entries, nonzero, number, section, text
 from shimd.cgroup.setting import Setting
 from shimd.errors import InvalidArgument
@@ -31,10 +31,10 @@ def settings(resources: dict[str, Any]) -> list[Setting]:
     return [
         *_cpu(section(resources, "cpu")),
         *_memory(section(resources, "memory")),
-        *_pids(section(resources, "pids")),
+        *common.pids(section(resources, "pids")),
         *_block_io(section(resources, "blockIO")),
-        *_huge_pages(resources),
-        *rdma.settings(resources),
+        *common.huge_pages(resources, "limit_in_bytes"),
+        *common.rdma(resources),
         *_network(section(resources, "network")),
         *devices.settings(resources),
     ]
@@ -47,8 +47,7 @@ def _cpu(cpu: dict[str, Any]) -> list[Setting]:
         for name, file, value in times
         if value or (value == 0 and name in ("burst", "idle"))
     ]
-    cpuset = [(name, text(cpu, name)) for name in ("cpus", "mems")]
-    return found + [Setting("cpuset", f"cpuset.{name}", value) for name, value in cpuset if value]
+    return found + common.cpuset(cpu)
 
 
 def _memory(memory: dict[str, Any]) -> list[Setting]:
@@ -68,11 +67,6 @@ def _memory(memory: dict[str, Any]) -> list[Setting]:
     ]
 
 
-def _pids(pids: dict[str, Any]) -> list[Setting]:
-    limit = nonzero(pids, "limit")
-    return [] if limit is None else [Setting("pids", "pids.max", str(limit) if limit > 0 else "max", limit < 0)]
-
-
 def _block_io(block: dict[str, Any]) -> list[Setting]:
     found = []
     for name, file in (("weight", "weight"), ("leafWeight", "leaf_weight")):
@@ -87,17 +81,8 @@ def _block_io(block: dict[str, Any]) -> list[Setting]:
 
 
 def _weight(file: str, value: str) -> Setting:
-    """CFQ's file, which is gone since Linux 5; the BFQ scheduler has its like."""
+    """Set a weight in CFQ's file, or since Linux 5, which has no CFQ, in the one of the BFQ scheduler."""
     return Setting("blkio", f"blkio.{file}", value, instead=Setting("blkio", f"blkio.bfq.{file}", value))
-
-
-def _huge_pages(resources: dict[str, Any]) -> list[Setting]:
-    found = []
-    for entry in entries(resources, "hugepageLimits"):
-        size, limit = text(entry, "pageSize"), number(entry, "limit") or 0
-        found.append(Setting("hugetlb", f"hugetlb.{size}.limit_in_bytes", str(limit), optional=limit == 0))
-        found.append(Setting("hugetlb", f"hugetlb.{size}.rsvd.limit_in_bytes", str(limit), optional=True))
-    return found
 
 
 def _network(network: dict[str, Any]) -> list[Setting]:

@@ -7,8 +7,8 @@ and ``network`` have no file here and are ignored, as there.
 
 from typing import Any
 
-from shimd.cgroup import rdma
-from shimd.cgroup.resources import devices_with, entries, nonzero, number, section, text
+from shimd.cgroup import common
+from shimd.cgroup.resources import devices_with, nonzero, number, section, text
 from shimd.cgroup.setting import Setting
 from shimd.errors import InvalidArgument
 
@@ -25,21 +25,21 @@ def settings(resources: dict[str, Any]) -> list[Setting]:
     return [
         *_cpu(section(resources, "cpu")),
         *_memory(section(resources, "memory")),
-        *_pids(section(resources, "pids")),
+        *common.pids(section(resources, "pids")),
         *_block_io(section(resources, "blockIO")),
-        *_huge_pages(resources),
-        *rdma.settings(resources),
+        *common.huge_pages(resources, "max"),
+        *common.rdma(resources),
         *_unified(section(resources, "unified")),
     ]
 
 
 def cpu_weight(shares: int) -> int:
-    """2…262144 (default 1024) to 1…10000, linearly: 1024 becomes 39."""
+    """Convert shares, 2…262144 (default 1024), to a weight, 1…10000, linearly: 1024 becomes 39."""
     return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142
 
 
 def io_weight(weight: int) -> int:
-    """10…1000 to 1…10000, linearly."""
+    """Convert a weight of version 1, 10…1000, to 1…10000, linearly."""
     return 1 + (min(max(weight, 10), 1000) - 10) * 9999 // 990
 
 
@@ -51,12 +51,11 @@ def _cpu(cpu: dict[str, Any]) -> list[Setting]:
     for file, value in (("cpu.max.burst", burst), ("cpu.idle", idle)):
         if value is not None:
             found.append(Setting("cpu", file, str(value), optional=value == 0))
-    cpuset = [(name, text(cpu, name)) for name in ("cpus", "mems")]
-    return found + [Setting("cpuset", f"cpuset.{name}", value) for name, value in cpuset if value]
+    return found + common.cpuset(cpu)
 
 
 def _cpu_max(quota: int | None, period: int | None) -> str:
-    """``QUOTA PERIOD``; without a period, the kernel keeps the one that it has."""
+    """Returns ``QUOTA PERIOD``; without a period, the kernel keeps the one that it has."""
     if quota is None and period is None:
         return ""
     limit = str(quota) if quota is not None and quota > 0 else "max"
@@ -75,7 +74,7 @@ def _memory(memory: dict[str, Any]) -> list[Setting]:
 
 
 def _swap(limit: int | None, both: int | None) -> int | None:
-    """Version 1 limits memory and swap together, version 2 swap alone."""
+    """Convert a limit of memory and swap together, which the spec has from version 1, to one of swap alone."""
     if both is None:
         return -1 if limit == -1 else None
     if both == -1:
@@ -85,11 +84,6 @@ def _swap(limit: int | None, both: int | None) -> int | None:
     if both < limit:
         raise InvalidArgument(f"linux.resources: memory.swap {both} is below memory.limit {limit}, which it includes")
     return both - limit
-
-
-def _pids(pids: dict[str, Any]) -> list[Setting]:
-    limit = nonzero(pids, "limit")
-    return [] if limit is None else [Setting("pids", "pids.max", str(limit) if limit > 0 else "max", limit < 0)]
 
 
 def _block_io(block: dict[str, Any]) -> list[Setting]:
@@ -105,22 +99,13 @@ def _block_io(block: dict[str, Any]) -> list[Setting]:
 
 
 def _weight(bfq_prefix: str, weight: int, prefix: str) -> Setting:
-    """The BFQ scheduler's file if that scheduler is there (with the spec's own range), else the cost model's."""
+    """Set a weight in the BFQ scheduler's file if it is there (with the spec's own range), else in the cost model's."""
     other = Setting("io", "io.weight", f"{prefix}{io_weight(weight)}")
     return Setting("io", "io.bfq.weight", f"{bfq_prefix}{weight}", instead=other)
 
 
-def _huge_pages(resources: dict[str, Any]) -> list[Setting]:
-    found = []
-    for entry in entries(resources, "hugepageLimits"):
-        size, limit = text(entry, "pageSize"), number(entry, "limit") or 0
-        found.append(Setting("hugetlb", f"hugetlb.{size}.max", str(limit), optional=limit == 0))
-        found.append(Setting("hugetlb", f"hugetlb.{size}.rsvd.max", str(limit), optional=True))
-    return found
-
-
 def _unified(values: dict[str, Any]) -> list[Setting]:
-    """Files by their names, last, so that they win."""
+    """Set files by their names. They come last, so that they win."""
     for file in values:
         if "/" in file or "." not in file:
             raise InvalidArgument(f"linux.resources: unified: {file!r} is not the name of a cgroup file")

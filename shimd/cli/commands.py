@@ -16,14 +16,14 @@ NO_DAEMON = 3
 INTERRUPTED = 130
 
 
-class Failed(click.ClickException):
+class CommandError(click.ClickException):
     """An error as every command shows it: one line on stderr."""
 
     def show(self, file: Any = None) -> None:
         click.echo(f"shimd: {self.format_message()}", file=file or sys.stderr)
 
 
-class FailedForNoDaemon(Failed):
+class NoDaemonError(CommandError):
     exit_code = NO_DAEMON
 
 
@@ -35,7 +35,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except ShimdError as error:
-            raise (FailedForNoDaemon if isinstance(error, NoDaemon) else Failed)(str(error)) from error
+            raise (NoDaemonError if isinstance(error, NoDaemon) else CommandError)(str(error)) from error
         except KeyboardInterrupt:  # the way to end what follows
             ctx.exit(INTERRUPTED)
 
@@ -90,7 +90,7 @@ def ps(everything: bool, quiet: bool, usage: bool, no_trunc: bool, namespace: st
     """List tasks."""
     from shimd.cli import ps
 
-    ps.main(ps.Options(everything, quiet, usage, no_trunc, namespace, as_json))
+    ps.main(ps.PsOptions(everything, quiet, usage, no_trunc, namespace, as_json))
 
 
 @cli.command()

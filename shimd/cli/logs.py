@@ -30,17 +30,17 @@ from shimd.status_client import connected, streamed
 _PAUSE = 0.2
 
 
-class Options(NamedTuple):
+class LogsOptions(NamedTuple):
     follow: bool
     tail: int
     as_json: bool
 
 
 def main(id: str, follow: bool, tail: int, namespace: str, as_json: bool) -> None:
-    anyio.run(_show, id, namespace, Options(follow, tail, as_json))
+    anyio.run(_show, id, namespace, LogsOptions(follow, tail, as_json))
 
 
-async def _show(id: str, namespace: str, options: Options) -> None:
+async def _show(id: str, namespace: str, options: LogsOptions) -> None:
     async with connected() as stub:
         task = await find(stub, id, namespace) if id else None
         outputs = _files(task) if task else []
@@ -55,7 +55,7 @@ async def _show(id: str, namespace: str, options: Options) -> None:
 
 
 async def find(stub: StatusStub, id: str, namespace: str) -> Task | None:
-    """The task whose id is ``id``, or else begins with it.
+    """Find the task whose id is ``id``, or else begins with it.
 
     :raises InvalidArgument: several do
     """
@@ -76,7 +76,7 @@ class Output(NamedTuple):
 
 
 def _files(task: Task) -> list[Output]:
-    """Its ``file://`` logs; standard error only if it is not in the same file."""
+    """Returns a task's ``file://`` logs; standard error only if it is not in the same file."""
     init = task.init or Process()
     named = {name: stream for stream, name in (("stderr", init.stderr), ("stdout", init.stdout))}
     files = [Output(stream, Path(urlsplit(name).path)) for name, stream in named.items() if name.startswith("file:")]
@@ -84,7 +84,7 @@ def _files(task: Task) -> list[Output]:
 
 
 def _say_where(task: Task) -> None:
-    """The output went somewhere that is not ours to read: tell how to see it."""
+    """Print where the output is, and how to see it, if it went somewhere that is not ours to read."""
     init = task.init or Process()
     scheme = urlsplit(init.stdout).scheme
     if not init.stdout:
@@ -101,7 +101,7 @@ def _say_where(task: Task) -> None:
     render.console(stderr=True).print(Text(render.printable_lines(text), "dim"))
 
 
-async def _show_app(stub: StatusStub, task: Task, outputs: list[Output], options: Options) -> None:
+async def _show_app(stub: StatusStub, task: Task, outputs: list[Output], options: LogsOptions) -> None:
     ended = anyio.Event()
     with ExitStack() as stack:
         files = [(output.stream, _open(output.path, stack)) for output in outputs]
@@ -122,7 +122,7 @@ def _open(path: Path, stack: ExitStack) -> BinaryIO:
         raise from_os(error) from None
 
 
-async def _follow(files: list[tuple[str, BinaryIO]], ended: anyio.Event, options: Options) -> None:
+async def _follow(files: list[tuple[str, BinaryIO]], ended: anyio.Event, options: LogsOptions) -> None:
     while True:
         last = ended.is_set()  # what was written before the exit is still to be read
         for stream, file in files:
@@ -132,7 +132,7 @@ async def _follow(files: list[tuple[str, BinaryIO]], ended: anyio.Event, options
         await anyio.sleep(_PAUSE)
 
 
-def _print_app(stream: str, lines: Iterable[bytes], options: Options) -> None:
+def _print_app(stream: str, lines: Iterable[bytes], options: LogsOptions) -> None:
     """Print an app's output as it is, like ``cat``: it was meant for a terminal."""
     target = sys.stderr.buffer if stream == "stderr" else sys.stdout.buffer
     for text in lines:
@@ -158,7 +158,7 @@ async def _wait_exit(stub: StatusStub, task: Task, ended: anyio.Event) -> None:
 # The daemon's
 
 
-async def _show_daemon(stub: StatusStub, container: str, options: Options) -> int:
+async def _show_daemon(stub: StatusStub, container: str, options: LogsOptions) -> int:
     """Print the daemon's lines (about a container, or all); returns how many there were."""
     request = LogsRequest(container_id=container, follow=options.follow, last=options.tail)
     out, count = render.console(), 0

@@ -13,12 +13,16 @@ from shimd.cli.plain import document
 from shimd.errors import FailedPrecondition
 from shimd.node import changes, doctor
 from shimd.node.changes import Change
-from shimd.node.install import Node, Plan, disable, enabled, install, reload, uninstall
+from shimd.node.install import Node, NodePlan, disable, enabled, install, reload, uninstall
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 def do_install(node: Node, dry_run: bool, restart: bool) -> None:
+    """Set the node up, or show how it would be; restart containerd if that is wanted.
+
+    :raises ShimdError: it failed, and all is as it was
+    """
     plan = install(node)
     todo = changes.needed([*plan.changes, *plan.configuration])
     if dry_run:
@@ -39,7 +43,7 @@ def do_install(node: Node, dry_run: bool, restart: bool) -> None:
 
 
 def do_uninstall(node: Node, dry_run: bool, restart: bool) -> None:
-    """containerd's configuration first, so that nothing new starts."""
+    """Undo ``shimd install``: containerd's configuration first, so that nothing new starts."""
     plan = uninstall(node)
     configuration, rest = changes.needed(plan.configuration), changes.needed(plan.changes)
     if dry_run:
@@ -60,11 +64,11 @@ def do_uninstall(node: Node, dry_run: bool, restart: bool) -> None:
 
 
 @contextmanager
-def _checked(plan: Plan, todo: list[Change]) -> Iterator[list[str]]:
+def _checked(plan: NodePlan, todo: list[Change]) -> Iterator[list[str]]:
     """Make the changes, if the node's containerd can then read its configuration and the block does not fail; else
     nothing."""
     with changes.applied(todo):
-        unchecked = plan.accepted()
+        unchecked = plan.verify_configuration()
         yield [unchecked] if unchecked else []
 
 
@@ -91,7 +95,7 @@ def _say(text: str) -> None:
 
 
 def do_doctor(as_json: bool) -> int:
-    """The exit code: 1 if there is a problem."""
+    """Print all findings; returns the exit code: 1 if there is a problem."""
     findings = doctor.examine()
     if as_json:
         document([asdict(finding) for finding in findings])

@@ -9,7 +9,7 @@ import betterproto2
 
 
 def plain(message: betterproto2.Message) -> dict[str, Any]:
-    """Numbers are numbers, times are RFC 3339 in UTC, states are lower-case words, what is unknown is null."""
+    """Convert a message for JSON: times are RFC 3339 in UTC, states are lower-case words, what is unknown is null."""
     fields = message.to_dict(
         output_format=betterproto2.OutputFormat.PYTHON,
         casing=betterproto2.Casing.SNAKE,

@@ -17,7 +17,7 @@ _LONG_ID = re.compile(r"[0-9a-f]{64}")
 _SHORT = 12
 
 
-class Options(NamedTuple):
+class PsOptions(NamedTuple):
     everything: bool
     quiet: bool
     usage: bool
@@ -26,7 +26,7 @@ class Options(NamedTuple):
     as_json: bool
 
 
-def main(options: Options) -> None:
+def main(options: PsOptions) -> None:
     found = anyio.run(_ask, options)
     tasks = [task for task in found if options.everything or not _stopped(task)]
     if options.as_json:
@@ -42,7 +42,7 @@ def main(options: Options) -> None:
         render.show(out, render.table([column.head for column in columns], rows))
 
 
-async def _ask(options: Options) -> list[Task]:
+async def _ask(options: PsOptions) -> list[Task]:
     async with connected() as stub:
         response = await stub.tasks(TasksRequest(namespace=options.namespace, usage=options.usage))
     return response.tasks
@@ -58,8 +58,9 @@ class Column(NamedTuple):
     cell: Callable[[Task], str | Text]
 
 
-def _columns(tasks: Sequence[Task], options: Options) -> list[Column]:
-    """Those that say something: pods and images only where containerd tells them, execs only if there are any."""
+def _columns(tasks: Sequence[Task], options: PsOptions) -> list[Column]:
+    """Returns the columns that have something to show: pods and images if containerd names any, execs if there are
+    any."""
     columns: list[tuple[object, Column]] = [
         (True, Column("ID", lambda task: _id(task, options.no_trunc))),
         (True, Column("NAMESPACE", lambda task: task.namespace)),

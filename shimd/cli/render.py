@@ -32,7 +32,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def printable(text: str) -> str:
-    """Without control characters: what apps and images name may not move an operator's cursor."""
+    """Escape control characters: what apps and images name may not move an operator's cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -41,7 +41,7 @@ def printable_lines(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the largest unit that fits: ``3 minutes``."""
+    """Returns a time span in the largest unit that fits: ``3 minutes``."""
     whole = max(0, int(seconds))
     if whole < 1:
         return "less than a second"
@@ -64,7 +64,7 @@ def stamp(moment: datetime | None) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as people read them: ``1.5 MiB``."""
+    """Returns a number of bytes as people read it: ``1.5 MiB``."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:

@@ -51,20 +51,20 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, sign
 class RunOptions(NamedTuple):
     engine: str
     directories: tuple[str, ...]
-    """``HOST[::GUEST][:ro]``"""
+    """Directories: ``HOST[::GUEST][:ro]``."""
     environment: tuple[str, ...]
-    """``NAME=VALUE``, or ``NAME`` for our own variable."""
+    """Variables: ``NAME=VALUE``, or ``NAME`` for our own variable of that name."""
     cwd: str
     network: bool
     entry: str
     program: str
     args: tuple[str, ...]
     listen: tuple[str, ...] = ()
-    """``tcp:PORT`` or ``tcp:ADDRESS:PORT``"""
+    """Listening sockets: ``tcp:PORT`` or ``tcp:ADDRESS:PORT``."""
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """The outcome of a run; ``--json`` prints it."""
 
     program: str
@@ -72,7 +72,7 @@ class Outcome:
     pid: int = 0
     exit_status: int = FAILED
     error: str | None = None
-    """What kept it from running."""
+    """The error that kept it from running; ``None`` if it ran."""
     compile_seconds: float | None = None
     """``None``: it was in the cache."""
     started_at: str | None = None
@@ -93,7 +93,7 @@ def main(options: RunOptions, as_json: bool) -> int:
     return outcome.exit_status
 
 
-async def _run(options: RunOptions) -> Outcome:
+async def _run(options: RunOptions) -> RunOutcome:
     run = Run(options)
     await run.run()
     return run.outcome
@@ -107,7 +107,7 @@ class Run:
         self._worker: Worker | None = None
         self._scope = anyio.CancelScope()
         """Inside the fork server's: what is cancelled cleans up with its help."""
-        self.outcome = Outcome(options.program, options.engine)
+        self.outcome = RunOutcome(options.program, options.engine)
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -151,7 +151,7 @@ class Run:
         )
 
     async def _live(self, programs: "_Programs", plan: HostApp, file: ProgramFile) -> None:
-        """The worker's life; its exit code is the outcome."""
+        """Start the worker and wait for its end; its exit code is the outcome."""
         calls = memory_file("shimd-calls", of_host().packed())
         try:
             launch = Launch(programs, "run", file.path, (0, 1, 2))
@@ -183,13 +183,13 @@ class Run:
                     self._scope.cancel()
 
     def _pause(self) -> None:
-        """Ctrl-Z: stop the app and ourselves; go on when the shell says so."""
+        """Stop the app and ourselves at Ctrl-Z; go on when the shell says so."""
         self._signal(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
-        """Nothing is sent to an app that is not there yet, or has ended, whether or not we know that by now."""
+        """Signal the app, if it is there: not one that has ended, whether or not we know that by now."""
         if self._worker is not None:
             with suppress(ProcessLookupError):
                 self._worker.signal(number)
@@ -198,7 +198,7 @@ class Run:
 class _Programs:
     """:class:`~shimd.supervisor.workers.programs.Programs` of one run: private fork servers, and the node's cache."""
 
-    def __init__(self, engine: str, servers: PrivateForkServers, outcome: Outcome) -> None:
+    def __init__(self, engine: str, servers: PrivateForkServers, outcome: RunOutcome) -> None:
         self.engine = engine
         self._servers, self._outcome = servers, outcome
         self._cache = Cache()
@@ -226,12 +226,15 @@ class _Programs:
     async def image(self, container: str) -> Image:
         raise NotFound("a program that is run alone has no image")
 
+    def view(self, artifact: Path) -> int:
+        return self._cache.view(artifact)
+
     async def discard(self, artifact: Path) -> None:
         await self._cache.discard(artifact)
 
 
 def preopen(text: str) -> Preopen:
-    """``HOST[::GUEST][:ro]``.
+    """Parse ``HOST[::GUEST][:ro]``.
 
     :raises InvalidArgument: there is no such directory
     """
@@ -243,7 +246,7 @@ def preopen(text: str) -> Preopen:
 
 
 def with_cwd(preopens: list[Preopen], cwd: str) -> list[Preopen]:
-    """And ``.``, the working directory: WASI knows none but as an open directory of that name.
+    """Add ``.``, the working directory: WASI has none but as an open directory of that name.
 
     :raises InvalidArgument: the guest could not open it
     """
@@ -257,7 +260,7 @@ def with_cwd(preopens: list[Preopen], cwd: str) -> list[Preopen]:
 
 
 def variable(text: str) -> str:
-    """``NAME`` alone hands our own variable on, if it is set."""
+    """Returns ``NAME=VALUE``; ``NAME`` alone gets the value of our own variable, or none."""
     return text if "=" in text else f"{text}={os.environ.get(text, '')}"
 
 
@@ -275,7 +278,7 @@ def _open(name: str, stack: ExitStack) -> int:
 
 
 def _runtime() -> str | None:
-    """The directory for sockets: the user's own runtime directory (XDG Base Directory Specification), else /tmp."""
+    """Returns the directory for sockets: the user's own (XDG Base Directory Specification); ``None``: /tmp."""
     directory = os.environ.get("XDG_RUNTIME_DIR", "")
     return directory if os.path.isdir(directory) else None
 
@@ -295,7 +298,7 @@ def _time(nanoseconds: int) -> str:
 
 
 def _progress(name: str, size: int, engine: str) -> AbstractContextManager[object]:
-    """Shown while a program compiles, on a terminal only."""
+    """Show progress while a program compiles, on a terminal only."""
     if not sys.stderr.isatty():
         return nullcontext()
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())

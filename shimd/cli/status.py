@@ -106,5 +106,5 @@ def _endpoints(daemon: DaemonResponse) -> Section:
 
 
 def _queued(count: int) -> Text:
-    """Events wait while containerd is away."""
+    """Show a number of events that wait for containerd: there are some while it is away."""
     return Text(str(count), "yellow" if count else "")

@@ -9,7 +9,7 @@ Guest = TypeVar("Guest")
 
 
 class Current(Generic[Guest]):
-    """Called, it is the guest that this thread runs."""
+    """A call returns the guest that this thread runs. A host function finds by it who has called it."""
 
     def __init__(self) -> None:
         self._local = threading.local()
@@ -20,7 +20,7 @@ class Current(Generic[Guest]):
 
     @contextmanager
     def entered(self, guest: Guest) -> Iterator[None]:
-        """While this thread runs it."""
+        """Make a guest the current one of this thread for the length of the block."""
         before = getattr(self._local, "guest", None)
         self._local.guest = guest
         try:

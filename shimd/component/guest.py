@@ -35,10 +35,11 @@ class Guest:
         self.environment: dict[str, str] = {}
         """Variables of this instance, besides the app's."""
         self.lease: ComputeLease | None = None
-        """Released while the guest waits."""
+        """The guest's permission to compute, which is released while it waits; ``None``: it needs none."""
         self.waiting: anyio.CancelScope | None = None
-        self.given_up = False
-        """Both are set by who makes guests wait: the wait that can be ended, and that no other shall begin."""
+        """The wait that is under way, to be cancelled (:mod:`shimd.wasi.waiting`)."""
+        self.abandoned = False
+        """True once nobody needs the guest's answer: its waits end at once."""
         self._next = 1
 
     def add(self, thing: Any) -> int:
@@ -64,7 +65,7 @@ class Guest:
         self.store.close()
 
     def entered(self) -> AbstractContextManager[None]:
-        """While this thread runs it."""
+        """Make this guest the current one of this thread for the length of the block."""
         return current.entered(self)
 
 

@@ -27,14 +27,6 @@ Providers = Mapping[str, object]
 _Function = Callable[..., Any]
 
 
-class Exit(BaseException):
-    """The guest ends by its own wish, with an exit code."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
 class Host:
     """A component, linked to its providers: makes instances of it."""
 
@@ -47,7 +39,7 @@ class Host:
         memory: int = -1,
     ) -> None:
         """:param unversioned: makes one name of those of an interface's compatible versions
-        :param memory: the most that an instance may have, bytes; -1: what there is
+        :param memory: the most memory that an instance may have, bytes; -1: no limit
 
         :raises UnsupportedFeature: it imports what nobody provides
         """
@@ -71,9 +63,9 @@ class Host:
         return next((export for export in self.exports if self._unversioned(export) == name), None)
 
     def instantiate(self) -> Guest:
-        """A fresh instance; it must not be entered by two threads at once.
+        """Make a fresh instance; it must not be entered by two threads at once.
 
-        :raises wasmtime.WasmtimeError: what it does at its start failed
+        :raises wasmtime.WasmtimeError: its start function failed
         """
         guest = Guest(self._engine)
         guest.store.set_epoch_deadline(1 << 62)
@@ -86,7 +78,7 @@ class Host:
     def call(self, guest: Guest, interface: str, function: str, *arguments: Any) -> Any:
         """Call an exported function of an instance on this thread.
 
-        :param interface: its full name; empty for a function that stands in none
+        :param interface: the full name; empty for a function outside of any interface
         :raises BaseException: what a host function raised
         :raises wasmtime.WasmtimeError: the guest trapped
         """
@@ -116,7 +108,7 @@ class Host:
                     c.wasmtime_component_val_delete(ctypes.byref(value))
 
     def _function(self, guest: Guest, interface: str, name: str) -> component.Func:
-        """Looked up by an index that is the same for all instances."""
+        """Look an exported function up, by an index that is found once: it is the same for all instances."""
         key = interface, name
         if key not in self._indices:
             outer = guest.instance.get_export_index(guest.store, interface) if interface else None
@@ -250,7 +242,8 @@ def _method(name: str) -> _Function:
 
 
 def _python(name: str) -> str:
-    """``del-many`` is ``del_many``; what is a word of Python's own gets an underscore more: ``del_``."""
+    """Returns a function's name in Python: ``del-many`` is ``del_many``; a keyword gets an underscore more:
+    ``del_``."""
     plain = name.replace("-", "_")
     return f"{plain}_" if iskeyword(plain) else plain
 

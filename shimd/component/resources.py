@@ -11,7 +11,7 @@ class Resources:
         """Resource types as the component's type has them, and as an instance has them: the host's, of a number."""
 
     def id_of(self, kind: ResourceType) -> int:
-        """The same for the same type, whatever it is called where it is used."""
+        """Returns the number of a resource type; it is the same wherever the type is used, under whatever name."""
         for number, known in enumerate(self._known):
             if kind in known:
                 return number

@@ -1,4 +1,4 @@
-"""Results of interfaces' functions, besides plain values: the vocabulary of hosts, whatever their ABI."""
+"""Results of interfaces' functions besides plain values, and how a guest may end: for hosts of either ABI."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -27,3 +27,16 @@ class Err(Exception):
         return isinstance(other, Err) and other.value == self.value
 
     __hash__ = Exception.__hash__
+
+
+class GuestExit(BaseException):
+    """The guest ends by its own wish. No ``Exception``: no host function on the way may take it for a failure."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code & 0xFF
+        """The exit code, 0 to 255, as wait(2) reports it."""
+
+
+class Abandoned(Exception):
+    """Nobody waits for this guest's answer any more: it took too long, or the app ends."""

@@ -180,7 +180,7 @@ _OFFSET = c.wasmtime_component_val.of.offset
 
 
 def _byte_value() -> bytes:
-    """A ``u8`` of 0, as it lies in memory."""
+    """Returns a ``u8`` of 0 as it lies in memory."""
     val = c.wasmtime_component_val()
     _SCALARS[types.U8].lower(0, val)
     return bytes(val)
@@ -224,7 +224,7 @@ def _list(element: Codec) -> Codec:
 
 
 def _clear(data: Any, count: int) -> None:
-    """Make what is not initialised yet harmless to free: booleans."""
+    """Make uninitialised values harmless to free: zeros are booleans."""
     ctypes.memset(data, 0, count * ctypes.sizeof(data.contents) if count else 0)
 
 
@@ -262,7 +262,7 @@ def _tuple(elements: list[Codec]) -> Codec:
 
 
 def _boxed(payload: Codec | None, value: Any) -> Any:
-    """A value in memory of its own; null if there is none to carry."""
+    """Lower a payload into memory of its own; a null pointer if the case has none."""
     if payload is None:
         return None
     val = c.wasmtime_component_val()
@@ -317,7 +317,10 @@ def _result(ok: Codec | None, err: Codec | None) -> Codec:
 
 
 def _host_resource(pointer: Any, context: Any) -> int:
-    """The number under which the table has the object that a handle stands for; this ends the handle, a loan too."""
+    """Returns the number under which the guest's table has the object that a handle stands for.
+
+    This consumes the handle, a borrowed one, too (canonical ABI, "lift_own" and "lift_borrow").
+    """
     host = ctypes.POINTER(c.wasmtime_component_resource_host_t)()
     error = c.wasmtime_component_resource_any_to_host(context, pointer, ctypes.byref(host))
     if error:

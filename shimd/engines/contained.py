@@ -10,16 +10,16 @@ LIBRARY = Path(__file__).with_name("_wasmtime.so")
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """To be loaded before the node's files are out of sight."""
+    """Load the library, once, before the node's files are out of sight; ``None`` if it was not built."""
     return ctypes.CDLL(str(LIBRARY)) if LIBRARY.is_file() else None
 
 
-def begin(wasi: str = "") -> None:
-    """From now on, in this process, a link leads where the kernel says (:attr:`Invocation.contained`).
+def enter(wasi: str = "") -> None:
+    """Let symbolic links lead where the kernel says, in this process from now on (:attr:`Invocation.contained`).
 
     For a worker, before it gives up its privileges. Where the kernel cannot do it, links stay as they were.
 
-    :param wasi: whose it is: ``_wasmedge``, or wasmtime's
+    :param wasi: the engine whose WASI it is: ``_wasmedge``; empty for wasmtime's
     """
     if (found := library()) is not None:
         found[f"shimd_contained{wasi}"]()

@@ -21,7 +21,7 @@ def load_text_format() -> None:
 
 
 def from_text(text: bytes) -> bytes:
-    """A module's binary form.
+    """Convert a module from the text format to the binary one.
 
     :raises InvalidModule: it is no module in the text format
     """
@@ -34,17 +34,21 @@ def from_text(text: bytes) -> bytes:
 
 
 def as_binary(wasm: bytes, engine: str) -> bytes:
-    """A core module in the binary format, whichever of the two it came in.
+    """Returns a core module in the binary format, converted if it came as text.
 
     :raises InvalidModule: it is neither
     :raises UnsupportedFeature: it is a component
     """
     binary = wasm if wasm.startswith(b"\0asm") else from_text(wasm)
     if binary.startswith(COMPONENT):
-        raise UnsupportedFeature(
-            f"{engine} runs core modules, and this is a component: use the wasmtime engine", use="wasmtime"
-        )
+        raise no_components(engine)
     return binary
+
+
+def no_components(engine: str) -> UnsupportedFeature:
+    """Returns the error of an engine that runs core modules only, for a component."""
+    sentence = f"{engine} runs core modules, and this is a component: use the wasmtime engine"
+    return UnsupportedFeature(sentence, use="wasmtime")
 
 
 def read_facts(path: str) -> dict[str, Any]:
@@ -80,18 +84,22 @@ def check_entry(facts: Mapping[str, Any], entry: str) -> None:
 
 
 def environment(invocation: Invocation) -> dict[str, str]:
-    """WASI preview 1 has no working directory: wasi-libc starts at "/"; another can only be told by this convention."""
-    told = {"PWD": invocation.cwd} if invocation.cwd != "/" else {}
+    """Returns the guest's environment, with what WASI preview 1 has no call for, by convention.
+
+    It has no working directory: wasi-libc starts at ``/``, and programs that care look at PWD. Listening sockets are
+    counted in LISTEN_FDS (sd_listen_fds(3)). The container's own variables override both.
+    """
+    conventional = {"PWD": invocation.cwd} if invocation.cwd != "/" else {}
     if invocation.listening:
-        told["LISTEN_FDS"] = str(len(invocation.listening))  # sd_listen_fds(3)
-    return {**told, **invocation.env}
+        conventional["LISTEN_FDS"] = str(len(invocation.listening))
+    return {**conventional, **invocation.env}
 
 
 def top_preopens(invocation: Invocation) -> list[tuple[str, str, bool]]:
-    """Preopens that no other contains: mounts below are the kernel's to follow.
+    """Returns the preopens that no other contains, as (host, guest, read-only); the kernel follows mounts below them.
 
     WASI preview 1 has no working directory, and wasi-libc strips ``/`` and ``./`` alike before it looks for a preopen,
-    so that a preopen for ``.`` would catch absolute paths, too: relative paths are relative to ``/``, and PWD tells
+    so that a preopen for ``.`` would catch absolute paths, too: relative paths are relative to ``/``, and PWD says
     the rest.
     """
     chosen: list[tuple[str, str, bool]] = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 from shimd.engine import UnsupportedFeature
 from shimd.engines import componentize
-from shimd.engines.core import WASI
+from shimd.engines.core import WASI, no_components
 from shimd.engines.slight_names import BEFORE, NAMES
 from shimd.formats.outline import Outline
 
@@ -73,7 +73,7 @@ def for_wasmedge(program: Outline) -> None:
 
 
 def import_problem(imports: Collection[tuple[str, str]], known: Collection[str], lacks: str) -> str | None:
-    """Why a module cannot run that imports what nobody gives it."""
+    """Returns why a module cannot run: it imports something that nobody provides; ``None`` if it can."""
     for module, name in imports:
         if module not in known:
             way_out = " (WASIX modules run on wasmer)" if module.startswith("wasix") else ""
@@ -93,9 +93,7 @@ def _is_a_module(program: Outline, engine: str) -> None:
         for name in _names(program):
             if name.startswith(_SPIN):
                 raise _for_spin("has", name)
-        raise UnsupportedFeature(
-            f"{engine} runs core modules, and this is a component: use the wasmtime engine", use="wasmtime"
-        )
+        raise no_components(engine)
 
 
 def _for_spin(verb: str, name: str) -> UnsupportedFeature:
@@ -106,7 +104,7 @@ def _for_spin(verb: str, name: str) -> UnsupportedFeature:
 
 
 def _is_a_program(program: Outline, *, slight: bool = False) -> None:
-    """And nothing else that comes as a module."""
+    """Refuse a module that is no program for WASI: made for JavaScript, a library, an object file."""
     for is_it, what in _KINDS:
         if is_it(program) and not (what is _DRAFT and (slight or _are_slights(program.imports))):
             raise UnsupportedFeature(f"the module is {what}")
@@ -131,7 +129,8 @@ def _is_object(program: Outline) -> bool:
 
 
 def _is_emscriptens(program: Outline) -> bool:
-    """One that is linked dynamically may be WASIX's, and gets from libraries what has such names."""
+    """Returns whether it is Emscripten's. One that is linked dynamically may be WASIX's, with such names in its
+    libraries."""
     named = any(
         module == "env" and name.startswith(_EMSCRIPTEN) and name != _STANDALONE for module, name in program.imports
     )
@@ -215,7 +214,8 @@ def _is_spins(name: str) -> bool:
 
 
 def newer_problem(verb: str, name: str) -> str | None:
-    """Why a component of WASI 0.3 does not run: its functions pass streams, of which the C API makes no values."""
+    """Returns why a component of WASI 0.3 does not run: it passes streams, and wasmtime's C API has no values for
+    them."""
     if not _NEWER.match(name):
         return None
     return (

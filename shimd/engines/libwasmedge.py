@@ -21,13 +21,13 @@ _FUNCTION, _NATIVE, _AOT = 0, 0, 2
 _NN = b"wasi_nn"
 
 
-class Text(ctypes.Structure):
+class WasmEdgeString(ctypes.Structure):
     """WasmEdge_String, and WasmEdge_Bytes, which has the same layout: a length, and bytes that others own."""
 
     _fields_ = (("length", c_uint32), ("start", c_void_p))
 
     @classmethod
-    def of(cls, data: bytes) -> "Text":
+    def of(cls, data: bytes) -> "WasmEdgeString":
         text = cls(len(data), ctypes.cast(c_char_p(data), c_void_p))
         text.data = data  # for as long as it is used
         return text
@@ -36,7 +36,7 @@ class Text(ctypes.Structure):
         return ctypes.string_at(self.start, self.length).decode(errors="replace") if self.length else ""
 
 
-class Result(ctypes.Structure):
+class WasmEdgeResult(ctypes.Structure):
     """WasmEdge_Result: a code, below a category."""
 
     _fields_ = (("code", c_uint32),)
@@ -47,23 +47,23 @@ _P, _N = c_void_p, c_uint32
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "VersionGet": (c_char_p,),
     "LogOff": (None,),
-    "ResultGetMessage": (c_char_p, Result),
+    "ResultGetMessage": (c_char_p, WasmEdgeResult),
     "ConfigureCreate": (_P,),
     "ConfigureCompilerSetOutputFormat": (None, _P, c_int),
     "CompilerCreate": (_P, _P),
-    "CompilerCompileFromBytes": (Result, _P, Text, c_char_p),
+    "CompilerCompileFromBytes": (WasmEdgeResult, _P, WasmEdgeString, c_char_p),
     "LoaderCreate": (_P, _P),
-    "LoaderParseFromBytes": (Result, _P, _P, Text),
-    "LoaderParseFromFile": (Result, _P, _P, c_char_p),
+    "LoaderParseFromBytes": (WasmEdgeResult, _P, _P, WasmEdgeString),
+    "LoaderParseFromFile": (WasmEdgeResult, _P, _P, c_char_p),
     "ValidatorCreate": (_P, _P),
-    "ValidatorValidate": (Result, _P, _P),
+    "ValidatorValidate": (WasmEdgeResult, _P, _P),
     "ASTModuleListImportsLength": (_N, _P),
     "ASTModuleListImports": (_N, _P, _P, _N),
     "ASTModuleListExportsLength": (_N, _P),
     "ASTModuleListExports": (_N, _P, _P, _N),
-    "ImportTypeGetModuleName": (Text, _P),
-    "ImportTypeGetExternalName": (Text, _P),
-    "ExportTypeGetExternalName": (Text, _P),
+    "ImportTypeGetModuleName": (WasmEdgeString, _P),
+    "ImportTypeGetExternalName": (WasmEdgeString, _P),
+    "ExportTypeGetExternalName": (WasmEdgeString, _P),
     "ExportTypeGetExternalType": (c_int, _P),
     "ExportTypeGetFunctionType": (_P, _P, _P),
     "FunctionTypeGetParametersLength": (_N, _P),
@@ -72,17 +72,17 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "ModuleInstanceWASIGetExitCode": (_N, _P),
     "ModuleInstanceListFunctionLength": (_N, _P),
     "ModuleInstanceListFunction": (_N, _P, _P, _N),
-    "ModuleInstanceFindFunction": (_P, _P, Text),
+    "ModuleInstanceFindFunction": (_P, _P, WasmEdgeString),
     "StoreCreate": (_P,),
     "ExecutorCreate": (_P, _P, _P),
-    "ExecutorRegisterImport": (Result, _P, _P, _P),
-    "ExecutorInstantiate": (Result, _P, _P, _P, _P),
-    "ExecutorInvoke": (Result, _P, _P, _P, _N, _P, _N),
+    "ExecutorRegisterImport": (WasmEdgeResult, _P, _P, _P),
+    "ExecutorInstantiate": (WasmEdgeResult, _P, _P, _P, _P),
+    "ExecutorInvoke": (WasmEdgeResult, _P, _P, _P, _N, _P, _N),
     "PluginLoadWithDefaultPaths": (None,),
-    "PluginFind": (_P, Text),
+    "PluginFind": (_P, WasmEdgeString),
     "PluginListModuleLength": (_N, _P),
     "PluginListModule": (_N, _P, _P, _N),
-    "PluginCreateModule": (_P, _P, Text),
+    "PluginCreateModule": (_P, _P, WasmEdgeString),
     "PluginInitWASINN": (None, _P, _N),
 }
 
@@ -98,17 +98,17 @@ class _Library(ctypes.CDLL):
             setattr(self, name, function)
 
 
-class Failure(Exception):
+class WasmEdgeError(Exception):
     """A result that is neither success nor ``proc_exit``; ``str()`` is the library's own reason."""
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: WasmEdgeResult) -> None:
         super().__init__(_library().ResultGetMessage(result).decode(errors="replace"))
         self.trap = result.code >= _EXECUTION
-        """Whether code of the guest had been running."""
+        """True if the guest's code was running when it failed: a trap, and no failure to load or link."""
 
 
 def path() -> str:
-    """The library: a file, or a name that the dynamic linker looks up."""
+    """Returns the library: a file, or a name that the dynamic linker looks up (dlopen(3))."""
     return os.environ.get("SHIMD_WASMEDGE_LIBRARY") or SONAME
 
 
@@ -138,26 +138,28 @@ def configuration() -> int:
 def compile(configuration: int, wasm: bytes, file: str) -> None:
     """Write a shared object: machine code, and the module itself.
 
-    :raises Failure: the module is not valid, or the library was built without its compiler
+    :raises WasmEdgeError: the module is not valid, or the library was built without its compiler
     """
     compiler = _library().CompilerCreate(configuration)
-    _check(_library().CompilerCompileFromBytes(compiler, Text.of(wasm), os.fsencode(file)))
+    _check(_library().CompilerCompileFromBytes(compiler, WasmEdgeString.of(wasm), os.fsencode(file)))
 
 
 def parse(configuration: int, wasm: bytes) -> int:
-    """A module, validated. Machine code that it brings along (a section "wasmedge") would be run.
+    """Parse and validate a module. Machine code that it brings along (a section "wasmedge") would be run.
 
-    :raises Failure: it is not valid
+    :raises WasmEdgeError: it is not valid
     """
     module = c_void_p()
-    _check(_library().LoaderParseFromBytes(_library().LoaderCreate(configuration), byref(module), Text.of(wasm)))
+    _check(
+        _library().LoaderParseFromBytes(_library().LoaderCreate(configuration), byref(module), WasmEdgeString.of(wasm))
+    )
     return _validated(configuration, module)
 
 
 def load(configuration: int, file: str) -> int:
     """Load what :func:`compile` has written, or a plain module. It is trusted: its machine code is mapped.
 
-    :raises Failure: it does not load
+    :raises WasmEdgeError: it does not load
     """
     module = c_void_p()
     _check(_library().LoaderParseFromFile(_library().LoaderCreate(configuration), byref(module), os.fsencode(file)))
@@ -171,14 +173,15 @@ def _validated(configuration: int, module: c_void_p) -> int:
 
 
 def imports(module: int) -> Iterator[tuple[str, str]]:
-    """(module, name) of each."""
+    """Yield a module's imports, as (module, name)."""
     library = _library()
     for item in _items(module, library.ASTModuleListImportsLength, library.ASTModuleListImports):
         yield str(library.ImportTypeGetModuleName(item)), str(library.ImportTypeGetExternalName(item))
 
 
 def exports(module: int) -> Iterator[tuple[str, tuple[int, int] | None]]:
-    """The name of each, with the numbers of a function's parameters and results; ``None`` if it is something else."""
+    """Yield a module's exports: the name, and a function's numbers of parameters and results; ``None`` if it is
+    none."""
     library = _library()
     for item in _items(module, library.ASTModuleListExportsLength, library.ASTModuleListExports):
         name = str(library.ExportTypeGetExternalName(item))
@@ -196,7 +199,7 @@ def _items(module: int, length: Any, fill: Any) -> list[int]:
 
 
 def wasi(arguments: Sequence[str] = (), environment: Sequence[str] = (), directories: Sequence[str] = ()) -> int:
-    """An instance of WASI preview 1 with WasmEdge's sockets.
+    """Make an instance of WASI preview 1, with WasmEdge's sockets.
 
     :param environment: ``NAME=VALUE`` each
     :param directories: ``GUEST:HOST`` each
@@ -215,28 +218,28 @@ def exit_code(wasi: int) -> int:
 
 
 def functions(instance: int) -> set[str]:
-    """The names of a module instance's functions."""
+    """Returns the names of a module instance's functions."""
     library = _library()
-    names = (Text * library.ModuleInstanceListFunctionLength(instance))()
+    names = (WasmEdgeString * library.ModuleInstanceListFunctionLength(instance))()
     library.ModuleInstanceListFunction(instance, names, len(names))
     return {str(name) for name in names}
 
 
 def nn_module(name: str) -> int | None:
-    """An instance of a module of the plugin for WASI-NN; ``None``: it has no such module, or is not there.
+    """Make an instance of a module of the plugin for WASI-NN; ``None``: it has no such module, or is not there.
 
     Other plugins are left out: some open files or run programs, past what a guest was given (the built-in
     "wasi:logging/logging" writes to any file that the guest names).
     """
     library = _library()
-    plugin = library.PluginFind(Text.of(_NN))
+    plugin = library.PluginFind(WasmEdgeString.of(_NN))
     if not plugin:
         return None
-    modules = (Text * library.PluginListModuleLength(plugin))()
+    modules = (WasmEdgeString * library.PluginListModuleLength(plugin))()
     library.PluginListModule(plugin, modules, len(modules))
     if name not in map(str, modules):
         return None
-    made: int = library.PluginCreateModule(plugin, Text.of(name.encode()))
+    made: int = library.PluginCreateModule(plugin, WasmEdgeString.of(name.encode()))
     return made
 
 
@@ -249,7 +252,7 @@ class Instance:
     """A module, linked with the module instances that it imports from."""
 
     def __init__(self, configuration: int, module: int, others: Sequence[int]) -> None:
-        """:raises Failure: it does not link, or its start function trapped"""
+        """:raises WasmEdgeError: it does not link, or its start function trapped"""
         library = _library()
         self._executor, store = library.ExecutorCreate(configuration, None), library.StoreCreate()
         for other in others:
@@ -261,19 +264,19 @@ class Instance:
     def call(self, function: str) -> None:
         """Call an exported function without parameters and results, until it returns or calls ``proc_exit``.
 
-        :raises Failure: it trapped
+        :raises WasmEdgeError: it trapped
         """
         if self._ended:  # its start function called it
             return
         library = _library()
-        found = library.ModuleInstanceFindFunction(self._instance, Text.of(function.encode()))
+        found = library.ModuleInstanceFindFunction(self._instance, WasmEdgeString.of(function.encode()))
         _check(library.ExecutorInvoke(self._executor, found, None, 0, None, 0))
 
 
-def _check(result: Result) -> int:
+def _check(result: WasmEdgeResult) -> int:
     code: int = result.code
     if code not in (_SUCCESS, _TERMINATED):
-        raise Failure(result)
+        raise WasmEdgeError(result)
     return code
 
 

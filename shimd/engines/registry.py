@@ -16,7 +16,7 @@ APPS = "shimd.apps"
 
 @cache
 def engine_names() -> tuple[str, ...]:
-    """The engines installed, sorted."""
+    """Returns the names of the installed engines, sorted."""
     from importlib.metadata import entry_points
 
     return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
@@ -72,14 +72,14 @@ def lacking(name: str) -> MissingRuntime | None:
 
 @cache
 def engine_family(name: str) -> str:
-    """The engine that compiles for an engine: itself, if it does not say otherwise (:class:`OfFamily`)."""
+    """Returns the engine that compiles for an engine: itself, if it does not say otherwise (:class:`OfFamily`)."""
     engine = load_engine(engine_reference(name))
     return engine.family if isinstance(engine, OfFamily) else name
 
 
 @cache
 def engine_layers(name: str) -> frozenset[str]:
-    """Media types of layers that an engine takes besides WebAssembly's (:class:`TakesLayers`)."""
+    """Returns the media types of layers that an engine takes besides WebAssembly's (:class:`TakesLayers`)."""
     engine = load_engine(engine_reference(name))
     return frozenset(engine.layers) if isinstance(engine, TakesLayers) else frozenset()
 
@@ -91,7 +91,7 @@ def engine_runs_applications(name: str) -> bool:
 
 
 def load_engine(reference: str) -> Engine[object]:
-    """The engine of a reference ``module:class``."""
+    """Import and construct the engine of a reference ``module:class``."""
     from importlib import import_module
 
     module, _, attribute = reference.partition(":")

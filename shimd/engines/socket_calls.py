@@ -24,7 +24,7 @@ _TRAMPOLINES, _DISPATCHER = "trampolines", "dispatcher"
 _POLL = "poll_oneoff"
 #: Their first argument is no descriptor.
 _OTHERS = frozenset({"path_symlink"})
-Function = tuple[str, Sequence[str]]
+ImportedFunction = tuple[str, Sequence[str]]
 """Name and types of its parameters; its result is an ``errno``."""
 
 
@@ -42,8 +42,8 @@ def compile(engine: "wasmtime.Engine", module: "wasmtime.Module", artifact: Path
     return True
 
 
-def _led(module: "wasmtime.Module") -> list[Function]:
-    """The functions that a guest imports and that may be about sockets, each once: Go's programs import some twice."""
+def _led(module: "wasmtime.Module") -> list[ImportedFunction]:
+    """Returns the imported functions that may be about sockets, each once: programs of Go import some twice."""
     import wasmtime
 
     found: dict[str, Sequence[str]] = {}
@@ -54,7 +54,7 @@ def _led(module: "wasmtime.Module") -> list[Function]:
     return list(found.items())
 
 
-def _trampolines(functions: Sequence[Function]) -> str:
+def _trampolines(functions: Sequence[ImportedFunction]) -> str:
     lines = [f'(table (export "table") {len(functions)} funcref)']
     for index, (name, parameters) in enumerate(functions):
         lines.append(f"(type $t{index} (func {_signature(parameters)}))")
@@ -64,7 +64,7 @@ def _trampolines(functions: Sequence[Function]) -> str:
     return f"(module {' '.join(lines)})"
 
 
-def _dispatcher(functions: Sequence[Function]) -> str:
+def _dispatcher(functions: Sequence[ImportedFunction]) -> str:
     own = (
         f"(i32.or (i32.lt_u (i32.sub (local.get 0) (i32.const {abi.FIRST})) (global.get $given))"
         f" (i32.ge_u (local.get 0) (i32.const {sockets.CONNECTIONS})))"
@@ -109,7 +109,7 @@ class SocketCalls:
     def instantiate(
         self, store: "wasmtime.Store", linker: "wasmtime.Linker", guest: "wasmtime.Module", listening: Sequence[int]
     ) -> "wasmtime.Instance":
-        """The guest, whose first descriptors are these sockets.
+        """Instantiate the guest, with these sockets as its first descriptors.
 
         :param linker: with wasmtime's WASI, to be changed: shadowing is allowed
         """

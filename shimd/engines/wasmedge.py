@@ -27,6 +27,7 @@ from shimd.engine import (
 )
 from shimd.engines import contained
 from shimd.engines.core import (
+    COMPONENT,
     NO_ENTRY,
     NO_FUNCTION,
     WASI,
@@ -34,15 +35,15 @@ from shimd.engines.core import (
     environment,
     from_text,
     load_text_format,
+    no_components,
     read_facts,
     top_preopens,
 )
-from shimd.formats.outline import Outline
+from shimd.formats.outline import Cursor, Outline
 from shimd.linux import libc
 
 #: Bumped when what is compiled changes, or the files of an artefact.
 _CONFIG = 1
-_COMPONENT = b"\0asm\x0d\x00\x01\x00"
 _REMEDY = (
     "install libwasmedge0 of Debian 13 or later, or WasmEdge 0.14 or later by other means, and name its "
     "libwasmedge.so.0 in SHIMD_WASMEDGE_LIBRARY if it is no directory of the dynamic linker's"
@@ -85,12 +86,13 @@ class WasmEdgeEngine:
         try:
             libwasmedge.prepare()
         except (OSError, AttributeError):
-            return  # version() tells it to everyone who wants to run an app
+            return  # version() raises it to everyone who wants to run an app
         self._configuration = libwasmedge.configuration()
         contained.library()
 
     def _configured(self) -> int:
-        """Made by :meth:`warm`; or here, if the library was installed when the fork server ran already."""
+        """Returns the configuration of :meth:`warm`; make it, if the library was installed after the fork server's
+        start."""
         if self._configuration is None:
             self.warm()
         if self._configuration is None:
@@ -116,7 +118,7 @@ class WasmEdgeEngine:
         try:
             facts = _facts(libwasmedge.parse(self._configured(), wasm))
             libwasmedge.compile(self._configured(), wasm, str(file))
-        except libwasmedge.Failure as failure:
+        except libwasmedge.WasmEdgeError as failure:
             raise InvalidModule(f"not valid WebAssembly: {failure}") from None
         (artifact / _FACTS).write_text(json.dumps({**facts, "size": file.stat().st_size}))
 
@@ -126,10 +128,10 @@ class WasmEdgeEngine:
         try:
             facts = read_facts(f"{artifact}/{_FACTS}")
             if facts["size"] != os.stat(artifact / _MODULE).st_size:  # mapped, it would be a SIGBUS
-                raise BrokenArtifact(f"the compiled module {artifact} does not load: it is not whole")
+                raise BrokenArtifact("the compiled module does not load: it is not whole")
             return WasmEdgeProgram(libwasmedge.load(self._configured(), str(artifact / _MODULE)), facts)
-        except (libwasmedge.Failure, OSError, ValueError) as error:
-            raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
+        except (libwasmedge.WasmEdgeError, OSError, ValueError) as error:
+            raise BrokenArtifact(f"the compiled module does not load: {error}") from None
 
     def check(self, module: WasmEdgeProgram, invocation: Invocation) -> None:
         check_entry(module.facts, invocation.entry)
@@ -142,7 +144,7 @@ class WasmEdgeEngine:
                 raise UnsupportedFeature(f"wasmedge takes no directory with a colon in its name: {guest}")
 
     def enter_container(self) -> None:
-        contained.begin("_wasmedge")
+        contained.enter("_wasmedge")
 
     def run(self, module: WasmEdgeProgram, invocation: Invocation) -> int:
         from shimd.engines import libwasmedge
@@ -155,7 +157,7 @@ class WasmEdgeEngine:
         try:
             instance = libwasmedge.Instance(self._configured(), module.module, [wasi, *_others(module)])
             instance.call(invocation.entry)
-        except libwasmedge.Failure as failure:
+        except libwasmedge.WasmEdgeError as failure:
             if failure.trap:
                 raise GuestTrap(f"wasm trap: {failure}") from None
             raise EngineError(f"the module does not link: {failure}") from None
@@ -163,50 +165,36 @@ class WasmEdgeEngine:
 
 
 def plain(wasm: bytes) -> bytes:
-    """A module without the section in which ``wasmedge compile`` puts machine code: that of an image is not trusted.
+    """Remove the section in which ``wasmedge compile`` puts machine code: an image's machine code is not trusted.
 
     :raises InvalidModule: it has no sections, or is a component
     """
-    if wasm.startswith(_COMPONENT):
-        raise UnsupportedFeature(
-            "wasmedge runs core modules, and this is a component: use the wasmtime engine", use="wasmtime"
-        )
-    kept, position = [wasm[:8]], 8
+    if wasm.startswith(COMPONENT):
+        raise no_components("wasmedge")
+    kept, cursor = [wasm[:8]], Cursor(wasm, 8)
     try:
-        while position < len(wasm):
-            start, (size, body) = position, _number(wasm, position + 1)
-            position = body + size
-            if position > len(wasm):
+        while cursor.position < len(wasm):
+            start, id, size = cursor.position, cursor.byte(), cursor.number()
+            end = cursor.position + size
+            if end > len(wasm):
                 raise IndexError
-            if wasm[start] != 0 or _name(wasm, body) != b"wasmedge":
-                kept.append(wasm[start:position])
+            if id != 0 or not _is_machine_code(wasm, cursor):
+                kept.append(wasm[start:end])
+            cursor.position = end
     except IndexError:
         raise InvalidModule("not valid WebAssembly: a section is not whole") from None
     return b"".join(kept)
 
 
-def _name(wasm: bytes, position: int) -> bytes:
-    length, start = _number(wasm, position)
-    return wasm[start : start + length]
-
-
-def _number(wasm: bytes, position: int) -> tuple[int, int]:
-    """A number in LEB128, of five bytes at most, and where it ends.
-
-    :raises IndexError: it is not whole
-    """
-    value = 0
-    for index in range(5):
-        byte = wasm[position + index]
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, position + index + 1
-    raise IndexError
+def _is_machine_code(wasm: bytes, cursor: Cursor) -> bool:
+    """Returns whether a custom section, whose name the cursor is at, is WasmEdge's."""
+    length = cursor.number()
+    return wasm[cursor.position : cursor.position + length] == b"wasmedge"
 
 
 @cache
 def _library_version() -> str:
-    """Asked in a process of its own: the library is large, and LLVM comes with it."""
+    """Ask the library for its version, in a process of its own: it is large, and LLVM comes with it."""
     from shimd.engines import libwasmedge
 
     command = [sys.executable, "-IS", "-c", _TELL, libwasmedge.path()]
@@ -241,7 +229,7 @@ def _facts(module: int) -> dict[str, Any]:
 
 
 def _no_entry(type: tuple[int, int] | None) -> str | None:
-    """Why an export cannot be an entry."""
+    """Returns why an export cannot be an entry; ``None`` if it can."""
     if type is None:
         return NO_FUNCTION
     return None if type == (0, 0) else NO_ENTRY
@@ -269,7 +257,10 @@ def _others(module: WasmEdgeProgram) -> Iterator[int]:
 
 
 def _directories(invocation: Invocation) -> Iterator[str]:
-    """WasmEdge's own ``readonly`` is for a directory itself, and not for what is below: the kernel sees to it."""
+    """Yield the preopened directories as ``GUEST:HOST``.
+
+    WasmEdge's own ``readonly`` is for a directory alone, and not for those below: a read-only mount does it instead.
+    """
     for host, guest, read_only in top_preopens(invocation):
         if read_only and not os.statvfs(host).f_flag & os.ST_RDONLY:
             host = _read_only_view(host)

@@ -115,7 +115,7 @@ static void *load(void *context, const void *data, int *code, char *sentence, si
     }
     message_of(error, reason, sizeof reason);
     *code = DATA_LOSS;
-    snprintf(sentence, size, "the compiled module %s does not load: %s", block->artifact, one_line(reason));
+    snprintf(sentence, size, "the compiled module does not load: %s", one_line(reason));
     return NULL;
 }
 

@@ -27,7 +27,7 @@ from shimd.engines.wasmtime_artifact import (
     FACTS,
     GUEST,
     MODULE,
-    Exit,
+    ProcExit,
     compile,
     facts_of,
     load_compiler,
@@ -55,7 +55,8 @@ class WasmtimeProgram:
     component: bool
     facts: dict[str, Any]
     """Facts of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or
-    null; ``accepts``, whether it can accept connections."""
+    null; ``accepts``, whether it can accept connections. Of a component: ``problem``, and ``no_command``, why it is
+    none that is run, though it may serve."""
     artifact: Path
     trampolines: "SocketCalls | None" = None
     """The modules around a guest that is given sockets."""
@@ -119,14 +120,14 @@ class WasmtimeEngine:
             program = kind.deserialize_file(self._engine, f"{directory}/{file}")
             return WasmtimeProgram(program, is_component, facts, artifact)
         except (wasmtime.WasmtimeError, OSError, ValueError) as error:
-            raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+            raise BrokenArtifact(f"the compiled module does not load: {sentence(error)}") from None
 
     def check(self, module: WasmtimeProgram, invocation: Invocation) -> None:
         entry = invocation.entry
         if module.component:
             if entry != "_start":
                 raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {entry}")
-            if problem := module.facts.get("problem"):
+            if problem := module.facts.get("problem") or module.facts.get("no_command"):
                 raise UnsupportedFeature(f"the component {problem}")
             if invocation.listening:
                 raise UnsupportedFeature("a component opens its listening sockets itself, it cannot be given any")
@@ -143,7 +144,7 @@ class WasmtimeEngine:
         module.trampolines = SocketCalls(self._engine, module.artifact)
 
     def enter_container(self) -> None:
-        contained.begin()
+        contained.enter()
 
     def library(self) -> list[str] | None:
         from wasmtime._bindings import dll  # type: ignore[attr-defined]
@@ -159,7 +160,7 @@ class WasmtimeEngine:
         env = list(environment(invocation).items())
         return pack(
             (
-                os.fsencode(f"{artifact}/{file}"),
+                os.fsencode(f"{artifact.name}/{file}"),
                 invocation.entry.encode(),
                 facts.component,
                 len(invocation.args),
@@ -182,7 +183,7 @@ class WasmtimeEngine:
         call = self._component(store, module) if module.component else self._module(store, module, invocation)
         try:
             call()
-        except Exit as exit:
+        except ProcExit as exit:
             return exit.code
         except wasmtime.ExitTrap as trap:
             return trap.code & 0xFF
@@ -209,14 +210,28 @@ class WasmtimeEngine:
             if function is None:
                 raise EngineError("the component does not export wasi:cli/run")
             if _failed(function(store)):
-                raise Exit(1)
+                raise ProcExit(1)
 
         return call
 
 
+class CompiledByWasmtime:
+    """An engine of wasmtime's family (:class:`shimd.engine.OfFamily`): it runs what wasmtime's engine compiles."""
+
+    family: ClassVar[str] = "wasmtime"
+
+    def version(self) -> str:
+        return WasmtimeEngine().version()
+
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
+        WasmtimeEngine().precompile(wasm, artifact)
+
+
 def _sizes() -> str:
-    """Sizes of the structures that ``wasmtime.c`` has, as the binding knows them: where they differ, the C API is not
-    the one that it was written for."""
+    """Returns the sizes of the structures that ``wasmtime.c`` declares, as the binding knows them.
+
+    Where they differ, the C API is not the one that ``wasmtime.c`` was written for, and it refuses to run.
+    """
     from wasmtime import _bindings
 
     names = (
@@ -257,7 +272,8 @@ def wasi(invocation: Invocation) -> "wasmtime.WasiConfig":
 
 
 def _command(instance: Any, store: "wasmtime.Store") -> Any:
-    """The ``run`` function of the newest ``wasi:cli/run`` that the component exports."""
+    """Returns the ``run`` function of the newest ``wasi:cli/run`` that the component exports; ``None``: it exports
+    none."""
     for minor in range(12, -1, -1):
         index = instance.get_export_index(store, f"wasi:cli/run@0.2.{minor}")
         if index is not None:

@@ -29,7 +29,7 @@ _SOCKETS_ENGINE = "wasi-sockets"
 _RUN = "wasi:cli/run@0.2."
 
 
-class Exit(Exception):
+class ProcExit(Exception):
     """proc_exit, with codes that the binding's own refuses (126 to 255)."""
 
     def __init__(self, code: int) -> None:
@@ -37,9 +37,9 @@ class Exit(Exception):
 
 
 def make_engine(*, parallel: bool, epochs: bool = False) -> "wasmtime.Engine":
-    """An engine of our configuration (:mod:`.wasmtime_config`).
+    """Make an engine with our configuration (:mod:`.wasmtime_config`).
 
-    :param epochs: whether code can be interrupted, which costs some speed: for servers, whose requests have an end
+    :param epochs: make code that can be interrupted, which costs some speed: for servers, whose requests have an end
     """
     import wasmtime
     from wasmtime import _bindings
@@ -63,7 +63,7 @@ def make_linker(engine: "wasmtime.Engine") -> "wasmtime.Linker":
 
 
 def _exit(code: int) -> None:
-    raise Exit(code)
+    raise ProcExit(code)
 
 
 def load_compiler() -> None:
@@ -115,7 +115,7 @@ def compile(wasm: bytes, artifact: Path) -> None:
         problem = f"{componentize.CORE}: {componentize.REMEDY}" if is_core else _problem(make_linker(engine), compiled)
         facts = {"problem": problem, "exports": _exports(compiled)}
     if kind == COMPONENT_FILE:
-        facts = {"problem": _newer(engine, compiled) or _no_command(engine, compiled)}
+        facts = {"problem": _newer(engine, compiled), "no_command": _no_command(engine, compiled)}
     if kind == MODULE:
         facts["accepts"] = socket_calls.compile(engine, compiled, artifact)
     (artifact / FACTS).write_text(json.dumps(facts))
@@ -123,14 +123,14 @@ def compile(wasm: bytes, artifact: Path) -> None:
 
 
 def _no_command(engine: "wasmtime.Engine", compiled: Any) -> str | None:
-    """Why a component is none that is run; others serve."""
+    """Returns why a component cannot be run as a command; ``None`` if it can."""
     if any(name.startswith(_RUN) for name in compiled.type.exports(engine)):
         return None
     return "exports no wasi:cli/run, so there is nothing to run (Spin runs its own by their /spin.toml)"
 
 
 def load_server(engine: "wasmtime.Engine", artifact: Path) -> Any:
-    """A component that serves HTTP, for an engine with ``epochs``.
+    """Load a component that serves HTTP, for an engine with ``epochs``.
 
     :raises BrokenArtifact: it does not load
     :raises UnsupportedFeature: it is another kind of program
@@ -148,13 +148,13 @@ def load_component(engine: "wasmtime.Engine", artifact: Path, kind: str) -> Any:
     try:
         return component.Component.deserialize_file(engine, str(artifact / kind))
     except wasmtime.WasmtimeError as error:
-        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+        raise BrokenArtifact(f"the compiled module does not load: {sentence(error)}") from None
 
 
 def load_guest(
     interruptible: "wasmtime.Engine", plain: "wasmtime.Engine", artifact: Path
 ) -> tuple["wasmtime.Engine", "wasmtime.Module"]:
-    """A core module of wit-bindgen 0.2, or one that imports WASI only, and the engine that it is for.
+    """Load a core module of wit-bindgen 0.2, or one that imports WASI only; returns the engine that it is for, too.
 
     :param interruptible: an engine with ``epochs``
     :raises BrokenArtifact: it does not load
@@ -169,16 +169,15 @@ def load_guest(
     try:
         return engine, wasmtime.Module.deserialize_file(engine, str(file))
     except wasmtime.WasmtimeError as error:
-        raise BrokenArtifact(f"the compiled module {artifact} does not load: {sentence(error)}") from None
+        raise BrokenArtifact(f"the compiled module does not load: {sentence(error)}") from None
 
 
 def load_command(engine: "wasmtime.Engine", artifact: Path) -> Any:
-    """A component that is a command, for an engine without ``epochs``.
+    """Load a component that is a command, for an engine without ``epochs``.
 
     :raises BrokenArtifact: it does not load
     :raises UnsupportedFeature: it is another kind of program
     """
-
     if (artifact / MODULE).exists():
         raise UnsupportedFeature("it is a core module, and commands are components here")
     return load_component(engine, artifact, COMPONENT_FILE)
@@ -190,7 +189,7 @@ def is_server(artifact: Path) -> bool:
 
 
 def runner(directory: str) -> str:
-    """The engine of wasmtime's family that runs a compiled program; empty: wasmtime itself."""
+    """Returns the engine of wasmtime's family that runs a compiled program; empty: wasmtime itself."""
     for kind, engine in ((_SERVER, _HTTP_ENGINE), (SOCKETS, _SOCKETS_ENGINE)):
         if os.path.exists(f"{directory}/{kind}"):
             return engine
@@ -202,7 +201,7 @@ def facts_of(artifact: Path) -> dict[str, Any]:
     try:
         return read_facts(f"{artifact}/{FACTS}")
     except (OSError, ValueError) as error:
-        raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
+        raise BrokenArtifact(f"the compiled module does not load: {error}") from None
 
 
 def _why_it_serves_not(artifact: Path) -> str:
@@ -217,7 +216,7 @@ def _why_it_serves_not(artifact: Path) -> str:
 
 
 def _newer(engine: "wasmtime.Engine", program: Any) -> str | None:
-    """Why a component of WASI 0.3 does not run."""
+    """Returns why a component of WASI 0.3 does not run; ``None``: it is none."""
     from shimd.engines.foresight import newer_problem
 
     problems = (newer_problem("exports", name) for name in program.type.exports(engine))
@@ -233,7 +232,7 @@ def _opens_sockets(engine: "wasmtime.Engine", program: Any) -> bool:
 
 
 def _problem(linker: "wasmtime.Linker", module: "wasmtime.Module") -> str | None:
-    """Why a module cannot run here, for want of what it imports."""
+    """Returns why a module cannot run here, for want of an import; ``None`` if it can."""
     import wasmtime
 
     from shimd.engines.foresight import import_problem
@@ -249,7 +248,7 @@ def _problem(linker: "wasmtime.Linker", module: "wasmtime.Module") -> str | None
 
 
 def _exports(module: "wasmtime.Module") -> dict[str, str | None]:
-    """Each export's name, with why it cannot be an entry."""
+    """Returns each export's name, with why it cannot be an entry (``None`` if it can)."""
     import wasmtime
 
     found: dict[str, str | None] = {}
@@ -264,7 +263,7 @@ def _exports(module: "wasmtime.Module") -> dict[str, str | None]:
 
 
 def sentence(error: Exception) -> str:
-    """The innermost cause of the engine's chain of messages, on one line."""
+    """Returns the innermost cause of the engine's chain of messages, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line.split(": ", 1)[1] for line in lines if line[:1].isdigit() and ": " in line]
     text = causes[-1] if causes else (lines[0] if lines else type(error).__name__)

@@ -9,7 +9,7 @@ _CHUNK = 1 << 20
 
 
 def small_digest(fd: int) -> str:
-    """The hash of a whole file, whatever its offset, hexadecimal; empty if it is not small."""
+    """Hash a whole file, whatever its offset; returns hexadecimal digits, or nothing if the file is not small."""
     size = os.fstat(fd).st_size
     if size > SMALL:
         return ""

@@ -54,7 +54,8 @@ class _Segment(NamedTuple):
 
 
 def _is_library(fd: int, order: str, *, wide: bool) -> bool:
-    """Nobody runs it: it has no entry, names no interpreter, and does not say that it is an executable."""
+    """Returns whether nobody runs it: it has no entry, names no interpreter, and does not say that it is an
+    executable."""
     (entry,) = struct.unpack(f"{order}{'Q' if wide else 'I'}", os.pread(fd, 8 if wide else 4, 24))
     segments = _segments(fd, order, wide=wide)
     if entry or any(segment.kind == _INTERP for segment in segments):

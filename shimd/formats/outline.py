@@ -30,11 +30,11 @@ class Outline:
     first: str | None = None
     """The custom section that the file begins with."""
     complete: bool = True
-    """Whether all imports and exports are here: what is broken, or beyond the bounds, is not."""
+    """True if all imports and exports are here; False if some were left out, as broken or beyond the bounds."""
 
 
 def read(file: int) -> Outline | None:
-    """The outline of a file; ``None``: it is neither a module nor a component in the binary format.
+    """Read the outline of a file; ``None``: it is neither a module nor a component in the binary format.
 
     :raises OSError: it cannot be read, or not from the middle
     """
@@ -53,7 +53,7 @@ def read(file: int) -> Outline | None:
 
 
 def _sections(file: int, found: Outline) -> Iterator[tuple[int, int, int]]:
-    """(id, where its contents start, their size) of each, as far as they are whole.
+    """Yield each whole section as (id, where its contents start, their size).
 
     What lies behind the last of them may have imports and exports: the outline is complete if that is the end.
     """
@@ -61,7 +61,7 @@ def _sections(file: int, found: Outline) -> Iterator[tuple[int, int, int]]:
     for _ in range(_SECTIONS):
         if position == end:
             return
-        cursor = _Cursor(os.pread(file, 6, position))
+        cursor = Cursor(os.pread(file, 6, position))
         try:
             id, size = cursor.byte(), cursor.number()
         except IndexError:
@@ -74,19 +74,19 @@ def _sections(file: int, found: Outline) -> Iterator[tuple[int, int, int]]:
     found.complete = found.complete and position == end
 
 
-class _Cursor:
+class Cursor:
     """Reads bytes one after the other; beyond their end is an IndexError."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, position: int = 0) -> None:
         self._data = data
-        self.position = 0
+        self.position = position
 
     def byte(self) -> int:
         self.position += 1
         return self._data[self.position - 1]
 
     def number(self) -> int:
-        """In LEB128, of five bytes at most."""
+        """Read an unsigned LEB128 number of 32 bits (core specification 5.2.2): five bytes at most."""
         value = 0
         for index in range(5):
             byte = self.byte()
@@ -105,7 +105,7 @@ class _Cursor:
 
 def _note_custom(found: Outline, file: int, start: int, size: int, *, first: bool) -> None:
     try:
-        name = _Cursor(os.pread(file, min(size, _HEAD), start)).name()
+        name = Cursor(os.pread(file, min(size, _HEAD), start)).name()
     except IndexError:
         return
     if len(found.sections) < _NAMES:
@@ -114,12 +114,12 @@ def _note_custom(found: Outline, file: int, start: int, size: int, *, first: boo
         found.first = name
 
 
-Reader = Callable[[_Cursor], None]
+Reader = Callable[[Cursor], None]
 
 
 def _note(reader: Reader, data: bytes) -> bool:
     """Note a vector of imports or exports, as far as it goes; returns whether that is all of it."""
-    cursor = _Cursor(data)
+    cursor = Cursor(data)
     try:
         count = cursor.number()
         for _ in range(min(count, _NAMES)):
@@ -130,12 +130,12 @@ def _note(reader: Reader, data: bytes) -> bool:
 
 
 def _of_module(found: Outline) -> dict[int, Reader]:
-    def imported(cursor: _Cursor) -> None:
+    def imported(cursor: Cursor) -> None:
         name = cursor.name(), cursor.name()
         found.imports.append(name)
         _skip_kind(cursor)
 
-    def exported(cursor: _Cursor) -> None:
+    def exported(cursor: Cursor) -> None:
         found.exports.append(cursor.name())
         cursor.byte()
         cursor.number()
@@ -143,7 +143,7 @@ def _of_module(found: Outline) -> dict[int, Reader]:
     return {_CORE_IMPORT: imported, _CORE_EXPORT: exported}
 
 
-def _skip_kind(cursor: _Cursor) -> None:
+def _skip_kind(cursor: Cursor) -> None:
     """Skip the kind of an import: function, table, memory, global or tag."""
     match cursor.byte():
         case 0:
@@ -163,13 +163,13 @@ def _skip_kind(cursor: _Cursor) -> None:
             raise ValueError(kind)
 
 
-def _skip_type(cursor: _Cursor) -> None:
-    """A value's; a reference names what it refers to."""
+def _skip_type(cursor: Cursor) -> None:
+    """Skip a value type; a typed reference is followed by the heap type that it refers to."""
     if cursor.byte() in (0x63, 0x64):
         cursor.number()
 
 
-def _skip_limits(cursor: _Cursor) -> None:
+def _skip_limits(cursor: Cursor) -> None:
     flags = cursor.byte()
     cursor.number()
     if flags & 1:
@@ -179,14 +179,14 @@ def _skip_limits(cursor: _Cursor) -> None:
 
 
 def _of_component(found: Outline) -> dict[int, Reader]:
-    """Binary.md, "Import and Export Definitions"."""
+    """Returns the readers of a component's sections (Binary.md, "Import and Export Definitions")."""
 
-    def imported(cursor: _Cursor) -> None:
+    def imported(cursor: Cursor) -> None:
         name = _interface(cursor)
         found.imports.append((name, ""))
         _skip_description(cursor)
 
-    def exported(cursor: _Cursor) -> None:
+    def exported(cursor: Cursor) -> None:
         found.exports.append(_interface(cursor))
         if cursor.byte() == 0:  # a sort of core's
             cursor.byte()
@@ -197,13 +197,13 @@ def _of_component(found: Outline) -> dict[int, Reader]:
     return {_IMPORT: imported, _EXPORT: exported}
 
 
-def _interface(cursor: _Cursor) -> str:
+def _interface(cursor: Cursor) -> str:
     if cursor.byte() > 1:
         raise ValueError
     return cursor.name()
 
 
-def _skip_description(cursor: _Cursor) -> None:
+def _skip_description(cursor: Cursor) -> None:
     match cursor.byte():
         case 0:
             cursor.byte()

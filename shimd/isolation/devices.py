@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from shimd.errors import InvalidArgument
 from shimd.isolation.mounts import is_bind
-from shimd.isolation.tree import Tree, at
+from shimd.isolation.tree import MountPoint, Tree
 from shimd.linux import libc
 from shimd.oci import Device, Spec
 from shimd.oci.mount_options import normal
@@ -44,7 +44,7 @@ def make_devices(tree: Tree, spec: Spec) -> None:
     if any(is_bind(mount) for mount in mounts):
         return
     if not mounts:
-        with at(tree, "/dev", directory=True) as point:
+        with MountPoint(tree, "/dev", directory=True) as point:
             libc.mount("tmpfs", point.path, "tmpfs", libc.MS_NOSUID | libc.MS_STRICTATIME, "mode=755,size=65536k")
     before = os.umask(0)
     try:
@@ -100,7 +100,7 @@ def _make_and_bind(tree: Tree, device: Device) -> None:
     """Make a device where device files are of no effect: one in /dev is bound there, and loses its own name."""
     dev = tree.open("/dev", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with at(tree, device["path"], directory=False) as target:
+        with MountPoint(tree, device["path"], directory=False) as target:
             _mknod(device, _TEMPORARY, dev)
             try:
                 libc.mount(f"/proc/self/fd/{dev}/{_TEMPORARY}", target.path, None, libc.MS_BIND)
@@ -111,11 +111,11 @@ def _make_and_bind(tree: Tree, device: Device) -> None:
 
 
 def _bind(tree: Tree, path: str) -> None:
-    with at(tree, path, directory=False) as target:
+    with MountPoint(tree, path, directory=False) as target:
         libc.mount(path, target.path, None, libc.MS_BIND)
 
 
 def make_console(tree: Tree, terminal: int) -> None:
-    """/dev/console is the terminal whose slave end the descriptor is."""
-    with at(tree, "/dev/console", directory=False) as target:
+    """Make /dev/console the terminal whose slave end the descriptor is (config-linux.md, "Default Devices")."""
+    with MountPoint(tree, "/dev/console", directory=False) as target:
         libc.mount(os.readlink(f"/proc/self/fd/{terminal}"), target.path, None, libc.MS_BIND)

@@ -18,7 +18,8 @@ _LABEL_FD = 301
 def first_calls(
     calls: SystemCalls, process: Process, cgroups: Sequence[str], unified: str | None, *, terminal: bool
 ) -> None:
-    """Add what comes before the engine loads: the cgroup, so that all that follows is accounted; the node's files."""
+    """Add the calls before the engine loads: the cgroup, so that all that follows is accounted, and files of the
+    node's."""
     calls.join_cgroup(cgroups, unified)
     privileges.account(calls, process)
     for file, _value in _labels(process):
@@ -31,14 +32,14 @@ def first_calls(
 
 
 def label(calls: SystemCalls, process: Process) -> None:
-    """AppArmor's or SELinux's label, by what :func:`first_calls` has opened."""
+    """Add the calls that set AppArmor's or SELinux's label, by the file that :func:`first_calls` has opened."""
     for _file, value in _labels(process):
         calls.add("write", _LABEL_FD, value, len(value), says=f"cannot set the security label {value.decode()}")
         calls.add("close", _LABEL_FD, says="security label", policy=Policy.TRY)
 
 
 def _labels(process: Process) -> list[tuple[str, bytes]]:
-    """AppArmor and SELinux: what is to be written where.
+    """Returns the file of AppArmor's or SELinux's label, and what is to be written to it.
 
     :raises InvalidArgument: the node has not what is asked for
     """

@@ -23,26 +23,29 @@ _NULL = os.makedev(1, 3)
 
 
 class LateMounts:
-    """Fills in the calls; ``fds`` are to be the worker's descriptors from ``first_fd`` on."""
+    """Adds the mounts to ``calls``; ``fds`` are to be the worker's descriptors from ``first_fd`` on."""
 
     def __init__(self, calls: SystemCalls, first_fd: int) -> None:
         self._steps = calls
         self._first = first_fd
         self._points: dict[str, str] = {}
-        """The types of the mounts of these kinds, by their mount points."""
+        """The types of the mounts that are left to the process, by their mount points."""
         self.fds: list[int] = []
 
     def takes(self, fstype: str, destination: str) -> bool:
-        """Returns whether a mount is one of these, or must come after them, in one or over it."""
+        """Returns whether a mount is left to the process: of such a type, or in or over one that is, so that it comes
+        after."""
         path = normal(destination)
         return fstype in _TYPES or self.holds(path) or any(within(point, path) for point in self._points)
 
     def holds(self, path: str) -> bool:
-        """Returns whether a path lies in one of these."""
+        """Returns whether a path lies in a mount that is left to the process."""
         return any(within(normal(path), point) for point in self._points)
 
     def mount(self, mount: Mount, options: MountOptions) -> None:
-        """:raises InvalidArgument: it cannot be made by the process itself
+        """Add the calls of a mount.
+
+        :raises InvalidArgument: it cannot be made by the process itself
         :raises OSError: the source of a bind mount cannot be copied
         """
         destination, fstype = mount["destination"], mount.get("type", "")
@@ -77,7 +80,7 @@ class LateMounts:
         """Mask a path in /proc as :func:`shimd.isolation.mounts.hide` does, if this kernel has it.
 
         :param root: the root file system, of which /dev/null is the mask of files
-        :raises InvalidArgument: that is something else
+        :raises InvalidArgument: its /dev/null is something else
         """
         point = max((point for point in self._points if within(normal(path), point)), key=len)
         if self._points[point] != "proc":

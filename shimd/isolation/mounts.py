@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from shimd.errors import InvalidArgument, reason
 from shimd.isolation.copy_up import copy_up
 from shimd.isolation.late_mounts import LateMounts
-from shimd.isolation.tree import Tree, at
+from shimd.isolation.tree import MountPoint, Tree
 from shimd.linux import libc
 from shimd.oci import Mount, Spec
 from shimd.oci.mount_options import PROC, REMOUNTED, MountOptions, bind_flags, normal
@@ -59,7 +59,7 @@ def _mount_one(tree: Tree, mount: Mount, cgroup: Sequence[str], late: LateMounts
         if fstype == "proc":
             options.flags |= PROC
         data = labelled(options.data, fstype, label)
-        with at(tree, mount["destination"], directory=True) as target:
+        with MountPoint(tree, mount["destination"], directory=True) as target:
             libc.mount(mount.get("source", fstype), target.path, fstype, options.flags, data or None)
         place = target.place
     _propagate(tree, place, options)
@@ -80,8 +80,8 @@ def _plain(tree: Tree, destination: str) -> None:
 
 
 def _mount_copy(tree: Tree, mount: Mount, options: MountOptions, data: str) -> str:
-    """A tmpfs with what the image has there; read-only, if it shall be, only then."""
-    with at(tree, mount["destination"], directory=True) as target:
+    """Mount a tmpfs with a copy of what the image has there; make it read-only after that, if it shall be."""
+    with MountPoint(tree, mount["destination"], directory=True) as target:
         source = os.open(target.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         libc.mount("tmpfs", target.path, "tmpfs", options.flags & ~libc.MS_RDONLY, data or None)
     try:
@@ -98,7 +98,7 @@ def _mount_copy(tree: Tree, mount: Mount, options: MountOptions, data: str) -> s
 
 
 def labelled(data: str, fstype: str, label: str) -> str:
-    """A file system's options with SELinux's context for its files, as runc gives it (mount(8), ``context=``).
+    """Add SELinux's context for its files to a file system's options, as runc does (mount(8), ``context=``).
 
     :param label: empty for none: other nodes refuse one (:mod:`shimd.oci.fields`)
     """
@@ -118,7 +118,7 @@ def _bind(tree: Tree, source: str, destination: str, options: MountOptions) -> s
         raise InvalidArgument(f"source {source}: {reason(error)}") from None
     real = os.path.realpath(source)
     options.flags |= bind_flags(real)
-    with at(tree, destination, directory) as target:
+    with MountPoint(tree, destination, directory) as target:
         libc.mount(source, target.path, None, libc.MS_BIND | options.flags & libc.MS_REC)
     if options.flags & REMOUNTED or options.is_recursive:
         _restrict(tree, target.place, options)
@@ -140,8 +140,8 @@ def _restrict(tree: Tree, place: str, options: MountOptions) -> None:
 
 
 def _present(fd: int) -> int:
-    """Flags of the source's mount, which a remount would otherwise clear (or not be allowed to). What is read-only on
-    the node stays so, as with runc, whether or not ``rw`` is asked for."""
+    """Returns the flags of the source's mount, which a remount would otherwise clear (or not be allowed to). What is
+    read-only on the node stays so, as with runc, whether or not ``rw`` is asked for."""
     flags = os.fstatvfs(fd).f_flag
     return flags & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
 
@@ -156,11 +156,11 @@ def _propagate(tree: Tree, place: str, options: MountOptions) -> None:
 
 
 def _mount_cgroup(tree: Tree, mount: Mount, cgroup: Sequence[str]) -> str:
-    """The container's own cgroup, read-only: one directory on v2, one a hierarchy on v1."""
+    """Mount the container's own cgroup, read-only: one directory on v2, one a hierarchy on v1."""
     destination = mount["destination"]
     if len(cgroup) == 1:
         return _bind(tree, cgroup[0], destination, MountOptions(["rbind", "ro", "nosuid", "nodev", "noexec"]))
-    with at(tree, destination, directory=True) as target:
+    with MountPoint(tree, destination, directory=True) as target:
         libc.mount("tmpfs", target.path, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, "mode=755")
     for directory in cgroup:
         hierarchy = directory.removeprefix("/sys/fs/cgroup/").partition("/")[0]
@@ -172,7 +172,7 @@ def _mount_cgroup(tree: Tree, mount: Mount, cgroup: Sequence[str]) -> str:
 
 
 def hide(tree: Tree, spec: Spec, late: LateMounts | None = None) -> None:
-    """maskedPaths and readonlyPaths of the spec, as far as they exist (config-linux.md)."""
+    """Hide maskedPaths and restrict readonlyPaths of the spec, as far as they exist (config-linux.md)."""
     linux = spec.get("linux", {})
     for path in linux.get("maskedPaths", []):
         if late is not None and late.holds(path):

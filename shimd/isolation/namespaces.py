@@ -67,7 +67,7 @@ def enter(namespaces: Iterable[Namespace]) -> set[str]:
 
 
 def known(kind: str) -> tuple[int, str]:
-    """Its flag, and its name under /proc/PID/ns.
+    """Returns a namespace kind's ``CLONE_NEW…`` flag, and its name under /proc/PID/ns.
 
     :raises Unimplemented: not for WebAssembly containers
     :raises InvalidArgument: there is no such kind

@@ -66,14 +66,14 @@ _NUMBERS = {f"CAP_{name}": number for number, name in enumerate(CAPABILITIES)}
 
 
 def account(calls: SystemCalls, process: Process) -> None:
-    """The node's /proc is in sight: oom_score_adj, never the daemon's own, which protects it."""
+    """Add the call that sets oom_score_adj, 0 by default: the daemon's own, which protects it, is never inherited."""
     score = process.get("oomScoreAdj", 0)
     says = f"oom_score_adj {score} cannot be set"
     calls.write("/proc/self/oom_score_adj", str(score).encode(), says, Policy.WARN)
 
 
 def limit(calls: SystemCalls, process: Process) -> None:
-    """rlimits.
+    """Add the calls that set rlimits (config.md, "POSIX process").
 
     :raises InvalidArgument: a limit is unknown or no limit
     """
@@ -92,10 +92,11 @@ def _limit(value: int) -> int:
 
 
 def drop(calls: SystemCalls, process: Process, seccomp: str | None, flags: int = 0, *, dumpable: bool = True) -> None:
-    """User, groups, capabilities, no_new_privs and the seccomp filter (BPF, base64). Nothing of it can be undone.
+    """Add the calls for user, groups, capabilities, no_new_privs and the seccomp filter. None of it can be undone.
 
-    :param flags: of the filter (seccomp(2))
-    :param dumpable: whether its files in /proc are its user's (PR_SET_DUMPABLE), as after an exec
+    :param seccomp: the filter's program (BPF, base64); ``None`` or empty: no filter
+    :param flags: the filter's flags (seccomp(2))
+    :param dumpable: true if its files in /proc are to be its user's (PR_SET_DUMPABLE), as after an exec
     :raises InvalidArgument: a capability is unknown
     """
     wanted = process.get("capabilities", {})
@@ -125,7 +126,7 @@ def drop(calls: SystemCalls, process: Process, seccomp: str | None, flags: int =
 
 
 def filter_calls(seccomp: str | None) -> None:
-    """no_new_privs, and the seccomp filter (BPF, base64) if there is one; at once."""
+    """Set no_new_privs, and the seccomp filter (BPF, base64) if there is one, in this process and at once."""
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     if seccomp:
         libc.seccomp_filter(base64.b64decode(seccomp))
@@ -136,7 +137,7 @@ def _prctl(calls: SystemCalls, option: int, argument: int) -> None:
 
 
 def _set(calls: SystemCalls, effective: int, permitted: int, inheritable: int) -> None:
-    """capset(2), version 3: 64-bit sets in 32-bit words."""
+    """Add capset(2), version 3: 64-bit sets in 32-bit words, those of the lower halves first."""
     words = [(mask >> shift) & 0xFFFFFFFF for shift in (0, 32) for mask in (effective, permitted, inheritable)]
     pairs: list[Packable] = [low | high << 32 for low, high in zip(words[::2], words[1::2], strict=True)]
     header: list[Packable] = [_CAPABILITY_VERSION]
@@ -153,7 +154,7 @@ def _mask(names: list[str]) -> int:
 
 
 def _last_capability() -> int:
-    """The kernel's newest capability; those that it does not know cannot be dropped or given."""
+    """Returns the kernel's newest capability; those that it does not know cannot be dropped or given."""
     with open("/proc/sys/kernel/cap_last_cap") as file:
         return int(file.read())
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from shimd.errors import InvalidArgument, reason
-from shimd.isolation.tree import Tree, at
+from shimd.isolation.tree import MountPoint, Tree
 from shimd.linux import libc
 from shimd.oci import RootfsMount, Spec
 from shimd.oci.mount_options import PROPAGATION, MountOptions
@@ -53,19 +53,19 @@ def mount_for_others(root: str, mounts: Sequence[RootfsMount]) -> None:
 
 
 def _make_mount_point(root: str) -> None:
-    """But not the bundle, if containerd has removed it meanwhile: nobody would remove it again."""
+    """Make the directory, but not the bundle, if containerd has removed it meanwhile: nobody would remove it again."""
     with suppress(FileExistsError):
         os.mkdir(root, 0o711)
 
 
 def _mount_at(mount: RootfsMount, root: str, flags: int = libc.MS_NODEV) -> None:
-    """At the root, or at ``target`` in what was mounted before, which may have links that lead out of it."""
+    """Mount at the root, or at ``target`` in what was mounted before, which may have links that lead out of it."""
     if not mount.get("target", "").strip("/"):
         _mount(mount, root, flags)
         return
     tree = Tree(root)
     try:
-        with at(tree, mount["target"], directory=True) as target:
+        with MountPoint(tree, mount["target"], directory=True) as target:
             _mount(mount, target.path, flags)
     finally:
         os.close(tree.fd)
@@ -116,7 +116,7 @@ class _Shortened:
 
 
 def make_readonly(tree: Tree) -> None:
-    """root.readonly: the root's own mount, not those within (config.md, "Root")."""
+    """Make the root's own mount read-only, not those within (``root.readonly``; config.md, "Root")."""
     flags = os.fstatvfs(tree.fd).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
     libc.mount(None, tree.path, None, libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | flags)
 

@@ -32,7 +32,7 @@ _CLONE_NAMESPACES = 0x7E020000
 
 
 def worker_filter(spec: Spec) -> str:
-    """The BPF program for a container's workers, base64.
+    """Compile the BPF program for a container's workers; base64.
 
     :raises InvalidArgument: the spec's profile names an unknown action, operator or architecture
     """
@@ -43,7 +43,7 @@ def worker_filter(spec: Spec) -> str:
 
 
 def refuse_listener(spec: Spec) -> None:
-    """A native container's runtime has one to pass on; here nobody would answer.
+    """Refuse a filter with a listener: a native container's runtime passes it on, here nobody would answer.
 
     :raises Unimplemented: the spec's profile needs it
     """
@@ -103,7 +103,7 @@ def _compile(profile: str) -> str:
 
 
 def _add(built: Any, action: int, name: str, arguments: list[Any]) -> None:
-    """Unknown names are other kernels' or architectures' system calls: skipped, as runc does."""
+    """Add a rule. Unknown names are other kernels' or architectures' system calls, which are skipped, as by runc."""
     try:
         built.add_rule(action, name, *arguments)
     except OSError as error:

@@ -22,7 +22,7 @@ def set_sysctls(spec: Spec) -> None:
 
 
 def _sysctl_path(name: str) -> str:
-    """sysctl(8): if a slash comes before the first dot, slashes separate and dots are part of names."""
+    """Returns the path below /proc/sys: if a slash comes before the first dot, slashes separate (sysctl(8))."""
     dots, slashes = name.partition("/")[0].count("."), name.count("/")
     path = name if slashes and not dots else name.translate(str.maketrans("./", "/."))
     if ".." in path.split("/"):
@@ -31,7 +31,7 @@ def _sysctl_path(name: str) -> str:
 
 
 def _sysctl_namespace(path: str) -> str:
-    """The kind of namespace that a setting belongs to; empty: to the node."""
+    """Returns the kind of namespace that a setting belongs to; empty: to the node."""
     top, _, rest = path.partition("/")
     if top == "net":
         return "network"

@@ -101,7 +101,7 @@ class Tree:
         return True
 
     def place(self, fd: int) -> str:
-        """The path of what is open, without links.
+        """Returns the path of what is open, without links.
 
         :raises InvalidArgument: it is the root, or not in it any more
         """
@@ -128,7 +128,7 @@ class Tree:
         return {kept for kept in self.guarded if within(path, kept) or within(kept, path)}
 
 
-class at:
+class MountPoint:
     """A mount point, made if it is missing.
 
     :raises InvalidArgument: nothing is to be mounted where links lead to from there
@@ -138,7 +138,7 @@ class at:
     def __init__(self, tree: Tree, destination: str, directory: bool) -> None:
         self._fd = tree.make(destination, directory)
         self.path = f"/proc/self/fd/{self._fd}"
-        """The path for mount(2)."""
+        """The mount point's path for mount(2), by its descriptor."""
         try:
             self.place = tree.place(self._fd)
             tree.check(destination, self.place)
@@ -146,7 +146,7 @@ class at:
             os.close(self._fd)
             raise
 
-    def __enter__(self) -> "at":
+    def __enter__(self) -> "MountPoint":
         return self
 
     def __exit__(self, *_exception: object) -> None:

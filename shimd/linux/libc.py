@@ -131,7 +131,7 @@ def _mount_setattr(fd: int, add: int, how: int = 0, clear: int = 0) -> None:
 
 
 def clone_tree(path: str, recursive: bool, flags: int) -> int:
-    """A detached copy of the mount at ``path`` (open_tree(2), OPEN_TREE_CLONE), with some of ``MS_RDONLY``,
+    """Make a detached copy of the mount at ``path`` (open_tree(2), OPEN_TREE_CLONE), with some of ``MS_RDONLY``,
     ``MS_NOSUID``, ``MS_NODEV`` and ``MS_NOEXEC`` (mount_setattr(2)'s attributes have the same numbers)."""
     how = _OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     fd = _check(_syscall(_SYS_OPEN_TREE, -100, _bytes(path), c_uint(how)), path)
@@ -144,7 +144,7 @@ def clone_tree(path: str, recursive: bool, flags: int) -> int:
 
 
 def clone_readonly(path: str) -> int:
-    """A detached, read-only copy of the mount at ``path``, without what is mounted below."""
+    """Make a detached, read-only copy of the mount at ``path``, without what is mounted below."""
     return clone_tree(path, False, MS_RDONLY)
 
 
@@ -159,7 +159,7 @@ def setns(fd: int, flags: int) -> None:
 
 
 def setfsuid(uid: int) -> None:
-    """setfsuid(2), which tells of no failure"""
+    """setfsuid(2), which reports no failure"""
     _setfsuid(uid)
 
 
@@ -175,7 +175,7 @@ def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
 
 
 def open_without_links(root: int, path: str, flags: int) -> int:
-    """The same of a path that no link is on (RESOLVE_NO_SYMLINKS; ELOOP)."""
+    """Open ``path`` as :func:`open_in_root` does, if no symbolic link is on it (RESOLVE_NO_SYMLINKS; else ELOOP)."""
     return _openat2(root, path.lstrip("/") or ".", flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
 
 

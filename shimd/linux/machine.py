@@ -24,7 +24,7 @@ _TABLES = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}
 
 
 def syscall_numbers(machine: str) -> dict[str, int]:
-    """The numbers by name, of a machine as uname(2) calls it.
+    """Returns the numbers of system calls by name, of a machine as uname(2) calls it.
 
     :raises FailedPrecondition: shimd does not know that machine
     """

@@ -9,7 +9,7 @@ _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_
 
 
 def memory_file(name: str, data: bytes, flags: int = 0) -> int:
-    """A file in memory, to be passed with a message; the caller closes it.
+    """Make a file in memory, to be passed with a message; the caller closes it.
 
     :param flags: more than ``MFD_CLOEXEC`` (memfd_create(2))
     :raises OSError: there is no memory for it
@@ -33,7 +33,7 @@ def read_file(fd: int) -> bytes:
 
 
 def sealed_copy(path: Path, name: str) -> int:
-    """A copy of a program in memory, which nobody can write to; close-on-exec."""
+    """Copy a program into a file in memory that nobody can write to; returns its descriptor, close-on-exec."""
     data = path.read_bytes()
     try:
         fd = memory_file(name, data, os.MFD_ALLOW_SEALING | _MFD_EXEC)

@@ -19,7 +19,7 @@ _MASK = (1 << 64) - 1
 
 
 def pack(root: tuple[Packable, ...]) -> bytes:
-    """The block of a struct."""
+    """Pack a struct into a block."""
     packer = _Packer()
     packer.struct(root)
     words, offsets = packer.finished()

@@ -5,12 +5,12 @@ import struct
 
 
 def peer_pid(sock: socket.socket) -> int:
-    """The process that listens at the other end (unix(7), SO_PEERCRED): a fork server once it has warmed up."""
+    """Returns the pid of the process that called listen(2) at the other end (unix(7), SO_PEERCRED)."""
     return _credentials(sock)[0]
 
 
 def peer_uid(sock: socket.socket) -> int:
-    """The user of the process that has connected."""
+    """Returns the user of the process that has connected."""
     return _credentials(sock)[1]
 
 

@@ -4,7 +4,7 @@ import os
 
 
 def first_zombie() -> int | None:
-    """A child that nobody has waited for yet, left as it is; its pid (waitid(2), WNOWAIT)."""
+    """Returns the pid of a child that has ended, and leaves it to be waited for (waitid(2), WNOWAIT)."""
     try:
         found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

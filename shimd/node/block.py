@@ -16,14 +16,14 @@ _BLOCK = re.compile(
 
 
 def joined(text: str, tables: str) -> str:
-    """The text with the block at its end."""
+    """Returns the text with the block at its end."""
     whole = not text or text.endswith("\n")
     begin = BEGIN if whole else f"\n{BEGIN}{_AND_THE_END_BEFORE}"
     return f"{text}{begin}\n{tables}{END}\n"
 
 
 def split(path: Path, text: str) -> tuple[str, str]:
-    """The text without the block, and what is in it: empty if there is none.
+    """Split a text; returns it without the block, and what is in the block: empty if there is none.
 
     :raises InvalidArgument: one of the two marks is missing
     """

@@ -13,17 +13,17 @@ from shimd.errors import FailedPrecondition
 
 @dataclass(frozen=True)
 class Change:
-    """A file as it shall be: its whole text, the target of a link, or gone."""
+    """A file as it shall be: its whole text, the target of a link, or neither: it is removed."""
 
     path: Path
     text: str | None = None
     link: str | None = None
     backup: bool = False
-    """Whether what was there is kept next to it, as ``NAME.before-shimd``."""
+    """True if the old file is kept next to it, as ``NAME.before-shimd``."""
     follow: bool = False
-    """Whether the file is changed that a link leads to; else the link is replaced."""
+    """True if a link is followed and its target changed; else the link itself is replaced."""
     prune: bool = False
-    """Its directory goes with it, if nothing else is in there."""
+    """True if its directory is removed with it, once nothing else is in there."""
 
     @property
     def needed(self) -> bool:
@@ -75,7 +75,7 @@ class Change:
 
     @property
     def touches(self) -> list[Path]:
-        """The files that are not the same afterwards."""
+        """The files that the change makes, changes or removes."""
         return [self._target, *([copy_of(self.path)] if self.backup else [])]
 
 
@@ -102,7 +102,7 @@ def needed(changes: Sequence[Change]) -> list[Change]:
 
 
 def read(path: Path) -> str | None:
-    """The text with its line ends as they are; ``None`` if there is no such file.
+    """Read a text with its line ends as they are; ``None`` if there is no such file.
 
     :raises FailedPrecondition: it cannot be read
     """
@@ -123,7 +123,7 @@ def copy_of(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class _State:
-    """A file at some time; no data and no link: there is none."""
+    """A file as it was at some time; without data and link there was none."""
 
     data: bytes | None = None
     mode: int = 0o644
@@ -154,7 +154,7 @@ def _ownership(path: Path) -> tuple[int, tuple[int, int] | None]:
 
 
 def _missing(path: Path) -> list[Path]:
-    """Directories that are to be made for it, the innermost first."""
+    """Returns the directories that are to be made for a file, the innermost first."""
     return [directory for directory in path.parents if not directory.exists()]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from shimd.errors import FailedPrecondition
 from shimd.linux.peer import peer_pid
 from shimd.node.changes import read
-from shimd.node.configs import Config
+from shimd.node.configs import ContainerdConfig
 from shimd.node.containerd import effective, names_of, uses_base
 from shimd.node.distributions import PATH, PLAIN, below
 
@@ -26,7 +26,7 @@ _WITH_BASE = (1, 7, 3)
 
 
 @dataclass(frozen=True)
-class Program:
+class ContainerdProgram:
     """A containerd, and the name that it is run by: a file may be many programs (k3s)."""
 
     path: str
@@ -48,7 +48,7 @@ class Program:
         )
 
 
-def accepted(config: Config, root: Path, runtimes: Sequence[str]) -> str | None:
+def verify_configuration(config: ContainerdConfig, root: Path, runtimes: Sequence[str]) -> str | None:
     """Have the node's containerd read its configuration, as it is now.
 
     :returns: a sentence, if there is no containerd to ask
@@ -77,15 +77,15 @@ def accepted(config: Config, root: Path, runtimes: Sequence[str]) -> str | None:
     return None
 
 
-def _program(config: Config, root: Path) -> Program | None:
-    """The one that runs, or else the one that is installed."""
+def _program(config: ContainerdConfig, root: Path) -> ContainerdProgram | None:
+    """Find the containerd that runs, or else the one that is installed."""
     places = [str(below(root, config.distribution.programs) / "containerd")]
     if config.distribution == PLAIN:
         named = os.environ.get("CONTAINERD_ADDRESS")
         running = _executable(named or PLAIN.address) if named or root == Path("/") else None
         installed = shutil.which("containerd", path=PATH) if root == Path("/") else None
         places = [*([running] if running else []), *([installed] if installed else places)]
-    return next((Program(place) for place in places if os.access(place, os.X_OK)), None)
+    return next((ContainerdProgram(place) for place in places if os.access(place, os.X_OK)), None)
 
 
 def _executable(address: str) -> str | None:
@@ -97,7 +97,7 @@ def _executable(address: str) -> str | None:
         return None
 
 
-def _check_base(config: Config, version: subprocess.CompletedProcess[str]) -> None:
+def _check_base(config: ContainerdConfig, version: subprocess.CompletedProcess[str]) -> None:
     """Check, with the containerd that k3s or rke2 brings, that it has the template that ours is built upon.
 
     :raises FailedPrecondition: it has not, and would not start
@@ -115,7 +115,7 @@ def _check_base(config: Config, version: subprocess.CompletedProcess[str]) -> No
 
 
 def process(address: str) -> Path | None:
-    """The directory in /proc of the containerd that answers there, if one does."""
+    """Returns the directory in /proc of the containerd that listens at ``address``; ``None``: nobody does."""
     try:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(address)
@@ -125,7 +125,7 @@ def process(address: str) -> Path | None:
 
 
 @contextmanager
-def _file(config: Config, root: Path, runtimes: Sequence[str]) -> Iterator[Path]:
+def _file(config: ContainerdConfig, root: Path, runtimes: Sequence[str]) -> Iterator[Path]:
     """Yield the file that containerd is to read: a copy, if it will be another than the file that there is."""
     text = effective(config, runtimes) if config.template else read(config.main) or ""
     seen = text if root == Path("/") else _IMPORTS.sub(lambda found: found[1] + _below(root, found[2]), text)
@@ -139,7 +139,7 @@ def _file(config: Config, root: Path, runtimes: Sequence[str]) -> Iterator[Path]
 
 
 def _below(root: Path, imports: str) -> str:
-    """The patterns as they are outside of the node's tree."""
+    """Convert import patterns to paths as they are outside of the node's tree."""
     return re.sub(r"""(["'])(/[^"']*)\1""", lambda found: f"{found[1]}{below(root, found[2])}{found[1]}", imports)
 
 

@@ -31,7 +31,7 @@ _MANAGED = "# k0s_managed=true"
 
 
 @dataclass(frozen=True)
-class Config:
+class ContainerdConfig:
     """A file that gets the block."""
 
     path: Path
@@ -41,7 +41,7 @@ class Config:
     """The file that containerd is given."""
     distribution: Distribution = PLAIN
     template: bool = False
-    """Go's template of a TOML file, not TOML itself."""
+    """True if the file is a Go template of a TOML file, not TOML itself."""
     rest: tuple[Path, ...] = ()
     """Other files that containerd reads: runtimes that they name are there already."""
     detected: Path | None = None
@@ -49,13 +49,13 @@ class Config:
     others: tuple[Path, ...] = ()
     """The files that another version of the distribution, or of shimd, would have written the block to."""
     disabled: bool = False
-    """Whether the CRI plugin is off, as Docker's packages have it: nobody there reads runtimes."""
+    """True if the CRI plugin is off, as Docker's packages have it: nobody there reads runtimes."""
     brings_runc: bool = True
-    """Whether runc is lost if the block names only others; in version 2."""
+    """True if runc is lost once the block names only other runtimes (containerd 1.x, with version 2)."""
 
 
-def find(root: Path, config: Path | None = None) -> Config:
-    """The file to edit on the node below ``root``.
+def find(root: Path, config: Path | None = None) -> ContainerdConfig:
+    """Find the file to edit on the node below ``root``.
 
     :raises InvalidArgument: one that there is cannot be read, or is of a version that is not known
     """
@@ -77,25 +77,25 @@ def _whose(root: Path, config: Path | None) -> Distribution:
     return next(named, PLAIN)
 
 
-def _plain(root: Path, main: Path) -> Config:
+def _plain(root: Path, main: Path) -> ContainerdConfig:
     table = parsed(main)
     if table.get("version", 1) == 1 and "cri" in table.get("disabled_plugins", []):
-        return Config(main, 1, main, disabled=True)
+        return ContainerdConfig(main, 1, main, disabled=True)
     version = _version(main, table)
     if PLUGINS[version] in table.get("disabled_plugins", []):
-        return Config(main, version, main, disabled=True)
+        return ContainerdConfig(main, version, main, disabled=True)
     imported = _imports(root, main, table)
     if version == 2:
         holders = [path for path in imported if PLUGINS[2] in (parsed(path).get("plugins") or {})]
         path = holders[-1] if holders else main
-        return Config(path, version, main, others=_except(path, main))
+        return ContainerdConfig(path, version, main, others=_except(path, main))
     dropins = _dropins(root, main, table)
     path = dropins / _DROPIN if dropins else main
-    return Config(path, version, main, rest=_except(path, main, *imported), others=_except(path, main))
+    return ContainerdConfig(path, version, main, rest=_except(path, main, *imported), others=_except(path, main))
 
 
-def _rendered(main: Path, distribution: Distribution) -> Config:
-    """k3s and rke2: a drop-in where theirs are imported, else their template."""
+def _rendered(main: Path, distribution: Distribution) -> ContainerdConfig:
+    """Find the file of k3s or rke2: a drop-in where theirs are imported, else their template."""
     table = parsed(main)
     version = min(_version(main, table), 3) if main.exists() else 0
     places = [main.with_name(DROPINS) / _DROPIN, *(main.with_name(name) for name in _TEMPLATES.values())]
@@ -103,12 +103,12 @@ def _rendered(main: Path, distribution: Distribution) -> Config:
     dropin = version == 3 and imports
     path = places[0] if dropin else main.with_name(_TEMPLATES[version or 3])
     rest = _except(path, *sorted(path.parent.glob("*.toml"))) if dropin else ()
-    config = Config(path, version, main, distribution, not dropin, rest, detected=main, brings_runc=False)
+    config = ContainerdConfig(path, version, main, distribution, not dropin, rest, detected=main, brings_runc=False)
     return replace(config, others=_except(path, *places))
 
 
-def _taken_over(root: Path, main: Path, distribution: Distribution) -> Config:
-    """k0s: a drop-in, which it merges into its configuration, or imports, as its version has it."""
+def _taken_over(root: Path, main: Path, distribution: Distribution) -> ContainerdConfig:
+    """Find the file of k0s: a drop-in, which it merges into its configuration, or imports, as its version has it."""
     dropins = below(root, distribution.dropins)
     table = parsed(main)
     version = _version(main, table) if main.exists() else 0
@@ -116,7 +116,9 @@ def _taken_over(root: Path, main: Path, distribution: Distribution) -> Config:
     imported = _imports(root, main, table)
     rest = _except(path, main, *imported, *sorted(dropins.glob("*.toml")))
     merged = path.parent not in [Path(_absolute(root, main, each)).parent for each in table.get("imports") or []]
-    return Config(path, version, path if merged and version else main, distribution, rest=rest, brings_runc=False)
+    return ContainerdConfig(
+        path, version, path if merged and version else main, distribution, rest=rest, brings_runc=False
+    )
 
 
 def _is_managed(main: Path) -> bool:
@@ -129,7 +131,7 @@ def _except(path: Path, *paths: Path) -> tuple[Path, ...]:
 
 
 def parsed(path: Path) -> dict[str, Any]:
-    """A file without our block; empty if it is not there.
+    """Parse a file without our block; empty if it is not there.
 
     :raises InvalidArgument: it is no TOML
     """
@@ -140,7 +142,8 @@ def parsed(path: Path) -> dict[str, Any]:
 
 
 def table(path: Path, text: str) -> dict[str, Any]:
-    """
+    """Parse a text; ``path`` is for the error.
+
     :raises InvalidArgument: it is no TOML
     """
     try:
@@ -163,7 +166,7 @@ def _imports(root: Path, main: Path, table: Mapping[str, Any]) -> list[Path]:
 
 
 def _dropins(root: Path, main: Path, table: Mapping[str, Any]) -> Path | None:
-    """The directory of which every ``*.toml`` is imported, if there is one."""
+    """Returns the directory of which every ``*.toml`` is imported; ``None``: there is none."""
     patterns = [_absolute(root, main, pattern) for pattern in table.get("imports") or []]
     directories = [Path(pattern).parent for pattern in patterns if pattern.endswith("/*.toml")]
     return next((directory for directory in directories if directory.is_dir()), None)

@@ -1,7 +1,7 @@
 """The runtimes in containerd's configuration: a block of tables, and what stands in its way.
 
 A block, and not tables put among the others: what an operator wrote stays as it is to the byte, and uninstalling is
-taking the block away. TOML allows it wherever tables are tables; what else there may be is refused.
+removing the block. TOML allows it wherever tables are tables; what else there may be is refused.
 
 No TOML has a table twice, and k3s and rke2 write tables themselves for the shims that they find on their PATH: in a
 template, a table of ours is therefore under the condition that there is none of theirs. The condition is within
@@ -21,9 +21,9 @@ from shimd.launcher.names import runtime_type
 from shimd.node import block
 from shimd.node.block import BEGIN, END
 from shimd.node.changes import Change, copy_of, read
-from shimd.node.configs import DROPINS, PLUGINS, Config, find, parsed, table
+from shimd.node.configs import DROPINS, PLUGINS, ContainerdConfig, find, parsed, table
 
-__all__ = ["BEGIN", "END", "Config", "effective", "find", "installed", "notes", "uninstalled"]
+__all__ = ["BEGIN", "END", "ContainerdConfig", "effective", "find", "install_changes", "notes", "uninstall_changes"]
 
 #: Of pods, those that reach their containers (``shimd/oci/listen.py``).
 _ANNOTATIONS = "shimd.io/*"
@@ -38,8 +38,8 @@ _HEADER = r"""^[ \t]*\[[ \t]*plugins\.(["']){plugin}\1\.containerd\.runtimes\.([
 Runtimes = Mapping[str, Any]
 
 
-def installed(config: Config, runtimes: Sequence[str]) -> list[Change]:
-    """The changes that make containerd know these runtimes, by name.
+def install_changes(config: ContainerdConfig, runtimes: Sequence[str]) -> list[Change]:
+    """Returns the changes that make containerd know these runtimes, by name.
 
     :raises InvalidArgument: a file is not understood
     :raises FailedPrecondition: a runtime of that name is there, and somebody else's; or the distribution has not
@@ -62,12 +62,13 @@ def installed(config: Config, runtimes: Sequence[str]) -> list[Change]:
     return [*_cleared(config), Change(config.path, None if unchanged else changed, backup=not old, follow=True)]
 
 
-def uninstalled(config: Config) -> list[Change]:
-    """The changes that take the block away; and the file, if nothing else is in it; and its copy, if it is the same."""
+def uninstall_changes(config: ContainerdConfig) -> list[Change]:
+    """Returns the changes that remove the block; the file, if nothing else is in it; and its copy, if that is the
+    same."""
     return [*_without_block(config.path), *_cleared(config)]
 
 
-def _cleared(config: Config) -> list[Change]:
+def _cleared(config: ContainerdConfig) -> list[Change]:
     return [change for path in config.others if BEGIN in (read(path) or "") for change in _without_block(path)]
 
 
@@ -85,7 +86,7 @@ def _heads() -> list[str]:
     return [_BASE, *(f"{_OURS}version = {version}\n" for version in PLUGINS)]
 
 
-def notes(config: Config, runtimes: Sequence[str]) -> list[str]:
+def notes(config: ContainerdConfig, runtimes: Sequence[str]) -> list[str]:
     """Returns notes for the operator on runtimes that are left alone: a sentence for each."""
     if config.disabled:
         return [
@@ -100,7 +101,7 @@ def notes(config: Config, runtimes: Sequence[str]) -> list[str]:
     ]
 
 
-def effective(config: Config, runtimes: Sequence[str]) -> str:
+def effective(config: ContainerdConfig, runtimes: Sequence[str]) -> str:
     """Returns the rendering of a template: its last one, with those of the block's tables that it lacks."""
     main, _ours = block.split(config.main, read(config.main) or "")
     _text, tables = block.split(config.path, read(config.path) or "")
@@ -109,24 +110,24 @@ def effective(config: Config, runtimes: Sequence[str]) -> str:
     return block.joined(main, _tables(config, names, found, guarded=False))
 
 
-def uses_base(config: Config) -> bool:
+def uses_base(config: ContainerdConfig) -> bool:
     """Returns whether a template includes the distribution's own."""
     return config.template and bool(_INCLUDES_BASE.search(read(config.path) or ""))
 
 
-def names_of(config: Config) -> list[str]:
-    """The runtimes in the block."""
+def names_of(config: ContainerdConfig) -> list[str]:
+    """Returns the runtimes in the block, by name."""
     return _names(config, block.split(config.path, read(config.path) or "")[1])
 
 
-def _theirs(config: Config, text: str, old: str, detected: Runtimes) -> set[str]:
-    """Names that the distribution has given away itself; in a template, those that it or an operator has."""
+def _theirs(config: ContainerdConfig, text: str, old: str, detected: Runtimes) -> set[str]:
+    """Returns runtimes that are the distribution's own, by name; in a template, also those that an operator has."""
     if config.template:
         return {*_names(config, text), *(set(detected) - set(_names(config, old)))}
     return {name for name, runtime in detected.items() if _type(runtime) != runtime_type(name)}
 
 
-def _is_configured(config: Config, name: str, others: Runtimes) -> bool:
+def _is_configured(config: ContainerdConfig, name: str, others: Runtimes) -> bool:
     """Returns whether an operator has done it already."""
     if name not in others:
         return False
@@ -140,21 +141,21 @@ def _type(runtime: Any) -> str | None:
     return None if found is None else str(found)
 
 
-def _others(config: Config, text: str) -> Runtimes:
+def _others(config: ContainerdConfig, text: str) -> Runtimes:
     """Returns the runtimes that an operator has configured."""
     found = {name: each for path in config.rest for name, each in _runtimes(config, parsed(path)).items()}
     return found if config.template else {**found, **_runtimes_in(config, text)}
 
 
-def _detected(config: Config) -> Runtimes:
+def _detected(config: ContainerdConfig) -> Runtimes:
     return _runtimes(config, parsed(config.detected)) if config.detected else {}
 
 
-def _runtimes_in(config: Config, text: str) -> Runtimes:
+def _runtimes_in(config: ContainerdConfig, text: str) -> Runtimes:
     return _runtimes(config, table(config.path, text))
 
 
-def _runtimes(config: Config, found: Any) -> Runtimes:
+def _runtimes(config: ContainerdConfig, found: Any) -> Runtimes:
     for key in ("plugins", PLUGINS[config.version], "containerd", "runtimes"):
         found = found.get(key, {})
         if not isinstance(found, dict):
@@ -162,13 +163,13 @@ def _runtimes(config: Config, found: Any) -> Runtimes:
     return dict(found)
 
 
-def _names(config: Config, text: str) -> list[str]:
+def _names(config: ContainerdConfig, text: str) -> list[str]:
     """Returns the names of the tables in a text that may be a template."""
     pattern = _HEADER.replace("{plugin}", re.escape(PLUGINS[config.version or 3]))
     return [found["name"] for found in re.finditer(pattern, text, re.MULTILINE)]
 
 
-def _with_block(config: Config, text: str, names: Sequence[str], known: Runtimes) -> str:
+def _with_block(config: ContainerdConfig, text: str, names: Sequence[str], known: Runtimes) -> str:
     head = text
     if read(config.path) is None:
         head = _BASE if config.template else f"{_OURS}version = {config.version}\n"
@@ -177,12 +178,12 @@ def _with_block(config: Config, text: str, names: Sequence[str], known: Runtimes
     return block.joined(head, version + _tables(config, names, known, guarded))
 
 
-def _lacks_version(config: Config, text: str) -> bool:
-    """A file with comments at most: a file without a version is one of version 1."""
+def _lacks_version(config: ContainerdConfig, text: str) -> bool:
+    """Returns whether a version is to be written: the file has comments at most. Without one it would be version 1."""
     return not config.template and config.path == config.main and not table(config.path, text)
 
 
-def _tables(config: Config, names: Iterable[str], known: Runtimes, guarded: bool) -> str:
+def _tables(config: ContainerdConfig, names: Iterable[str], known: Runtimes, guarded: bool) -> str:
     keep_runc = config.version == 2 and config.brings_runc and "runc" not in known
     systemd = _uses_systemd(known.get("runc"))
     tables = {name: _runtime(config, name, systemd) for name in names}
@@ -196,17 +197,17 @@ def _uses_systemd(runc: Any) -> bool:
     return isinstance(runc, dict) and bool((runc.get("options") or {}).get("SystemdCgroup"))
 
 
-def _place(config: Config, name: str) -> str:
+def _place(config: ContainerdConfig, name: str) -> str:
     return f'plugins."{PLUGINS[config.version]}".containerd.runtimes.{name}'
 
 
-def _runtime(config: Config, name: str, systemd: bool) -> str:
+def _runtime(config: ContainerdConfig, name: str, systemd: bool) -> str:
     place = _place(config, name)
     options = f"[{place}.options]\nSystemdCgroup = true\n" if systemd else ""
     return f'[{place}]\nruntime_type = "{runtime_type(name)}"\npod_annotations = ["{_ANNOTATIONS}"]\n{options}'
 
 
-def _check(config: Config, text: str, runtimes: Sequence[str]) -> None:
+def _check(config: ContainerdConfig, text: str, runtimes: Sequence[str]) -> None:
     """Check that what we are about to write says what we mean."""
     try:
         found = _runtimes_in(config, text)

@@ -26,7 +26,7 @@ class Distribution:
     services: tuple[str, ...] = _SERVICE
     """Units that containerd may run in, of which a node has one."""
     renders: bool = False
-    """Whether it makes its configuration anew at each start, from a template of Go's (k3s, rke2)."""
+    """True if it writes its configuration anew at each start, from a Go template (k3s, rke2)."""
     dropins: str = ""
     """A directory whose files it takes over into its configuration itself (k0s)."""
 

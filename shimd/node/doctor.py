@@ -44,11 +44,11 @@ class Finding:
     level: Literal["ok", "warning", "problem"]
     found: str
     remedy: str = ""
-    """The remedy; empty if there is nothing to be done."""
+    """A sentence that says what to do; empty if there is nothing to be done."""
 
 
 def examine() -> list[Finding]:
-    """Every check's findings, in the order in which one thing needs another."""
+    """Returns every check's findings, in the order in which one thing needs another."""
     return [finding for check in _CHECKS for finding in check()]
 
 
@@ -194,7 +194,7 @@ def _configuration() -> Iterator[Finding]:
 
 
 def _one_task() -> Iterator[Finding]:
-    """The whole way: containerd, launcher, daemon, worker, guest, and its output back."""
+    """Run an app on each engine: by containerd, launcher, daemon and worker, and its output all the way back."""
     address = _address()
     if address is None:
         return
@@ -222,19 +222,19 @@ def _address() -> str | None:
 
 
 def _ctr() -> list[str]:
-    """On the PATH, or where a distribution has it; k0s has it within itself."""
+    """Returns the command ``ctr``: on the PATH, or where a distribution has it; k0s has it within itself."""
     found = shutil.which("ctr") or shutil.which("ctr", path=_brought())
     return ["k0s", "ctr"] if found is None and shutil.which("k0s") else [found or "ctr"]
 
 
 def _process() -> Path | None:
-    """The directory in /proc of the containerd that answers, if one does."""
+    """Returns the directory in /proc of the containerd that answers; ``None``: none does."""
     address = _address()
     return process(address) if address else None
 
 
 def _path_of_containerd() -> str:
-    """Its PATH, as it was started; what systemd gives it if it does not run."""
+    """Returns the PATH that containerd was started with; if it does not run, the one that systemd gives it."""
     process = _process()
     with suppress(OSError):  # it has ended meanwhile
         for variable in (process / "environ").read_bytes().split(b"\0") if process else []:
@@ -244,7 +244,7 @@ def _path_of_containerd() -> str:
 
 
 def _containerd_command() -> list[str] | None:
-    """The program that runs, with the configuration that it was given."""
+    """Returns the containerd that runs, with the option that names its configuration; ``None``: none does."""
     process = _process()
     if process is None:
         return None
@@ -259,7 +259,8 @@ def _containerd_command() -> list[str] | None:
 
 
 def _run(command: list[str], program: str | None = None) -> subprocess.CompletedProcess[str]:
-    """
+    """Run a command, for a minute at most; exit code 127 if it cannot be run.
+
     :param program: the file, if it is not what the command's first word names: k3s is many programs in one
     """
     try:

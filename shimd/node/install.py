@@ -21,7 +21,7 @@ from shimd.node.distributions import PATH, PLAIN, Distribution
 
 _SOCKET = "shimd.socket"
 UNITS = ("shimd.service", _SOCKET)
-#: What ``enable --now`` does, and what undoes it.
+#: Questions to systemctl for what ``enable --now`` does, and the verbs that undo it.
 _UNDO = {"is-active": "stop", "is-enabled": "disable"}
 _UNIT_DIRECTORY = "etc/systemd/system"
 #: What systemd takes for a program (``string_is_safe`` in its src/basic/string-util.c).
@@ -55,23 +55,23 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Plan:
+class NodePlan:
     """The changes to a node, and notes on it for the operator."""
 
     node: Node
-    config: containerd.Config
+    config: containerd.ContainerdConfig
     changes: list[Change]
     configuration: list[Change]
     """The changes of containerd's configuration."""
     notes: list[str] = field(default_factory=list)
 
-    def accepted(self) -> str | None:
+    def verify_configuration(self) -> str | None:
         """Have the node's containerd read its configuration, once all is changed.
 
         :returns: a sentence, if there is no containerd to ask
         :raises FailedPrecondition: it refuses
         """
-        return check.accepted(self.config, self.node.root, self.node.runtimes)
+        return check.verify_configuration(self.config, self.node.root, self.node.runtimes)
 
     def restart(self) -> None:
         """Restart the unit that containerd runs in.
@@ -82,7 +82,7 @@ class Plan:
 
     @contextmanager
     def restarted(self) -> Iterator[None]:
-        """Around changes and a restart: if that fails, and the changes are undone, what ran before is started again.
+        """Wrap changes and a restart: if they fail, and the changes are undone, what ran before is started again.
 
         :raises FailedPrecondition: what the block raises; and if it does not start again either, that, too
         """
@@ -107,7 +107,7 @@ class Plan:
         return _unit_of(self.config.distribution.services)
 
 
-def install(node: Node) -> Plan:
+def install(node: Node) -> NodePlan:
     """Returns the plan that sets a node up.
 
     :raises ShimdError: something of it cannot be had; nothing was changed
@@ -117,20 +117,20 @@ def install(node: Node) -> Plan:
     _check_free(links := _links(node))
     _check_units(units := _units(node, config))
     changes = [*links, *units]
-    configuration = containerd.installed(config, node.runtimes)
-    return Plan(node, config, changes, configuration, containerd.notes(config, node.runtimes))
+    configuration = containerd.install_changes(config, node.runtimes)
+    return NodePlan(node, config, changes, configuration, containerd.notes(config, node.runtimes))
 
 
-def uninstall(node: Node) -> Plan:
+def uninstall(node: Node) -> NodePlan:
     """Returns the plan that removes all that :func:`install` has made."""
     config = _config(node)
     links = [change for change in _links(node) if _is_ours(change)]
     units = [change for change in _units(node, config) if _is_a_shimds(change.path)]
     gone = [Change(change.path) for change in (*links, *units)]
-    return Plan(node, config, gone, containerd.uninstalled(config))
+    return NodePlan(node, config, gone, containerd.uninstall_changes(config))
 
 
-def _config(node: Node) -> containerd.Config:
+def _config(node: Node) -> containerd.ContainerdConfig:
     try:
         return containerd.find(node.root, node.config)
     except OSError as error:
@@ -151,7 +151,8 @@ def _launchers(node: Node) -> list[str]:
 
 
 def _links(node: Node) -> list[Change]:
-    """A link leads to the program's own directory, where a launcher finds what is beside it."""
+    """Returns the links to launchers. They lead to the programs' own directory, where a launcher finds what is beside
+    it."""
     if node.programs == node.bin_dir:
         return []
     directory = node.root / node.bin_dir.relative_to("/")
@@ -184,7 +185,7 @@ def _is_a_shimds(unit: Path) -> bool:
 
 
 def _is_of_a_shimd(path: Path) -> bool:
-    """A link that an earlier installation has left, wherever that is or was."""
+    """Returns whether a link is one that an installation of shimd has left, wherever that is or was."""
     return path.is_symlink() and (
         not os.path.exists(path) or os.path.exists(path.resolve().with_name("shimd-launcher"))
     )
@@ -200,14 +201,14 @@ def _is_ours(change: Change) -> bool:
     return change.link is not None and not change.needed
 
 
-def _units(node: Node, config: containerd.Config) -> list[Change]:
+def _units(node: Node, config: containerd.ContainerdConfig) -> list[Change]:
     directory = node.root / _UNIT_DIRECTORY
     if not directory.parent.is_dir():  # a node without systemd: the first launcher starts the daemon
         return []
     return [Change(directory / name, _unit(node, name, config)) for name in UNITS]
 
 
-def _unit(node: Node, name: str, config: containerd.Config) -> str:
+def _unit(node: Node, name: str, config: containerd.ContainerdConfig) -> str:
     places = (Path(sysconfig.get_path("data"), "lib/systemd/system"), Path(shimd.__file__).parents[1] / "systemd")
     for place in places:
         if (place / name).is_file():
@@ -259,7 +260,7 @@ def disable() -> None:
 
 
 def _unit_of(services: Sequence[str]) -> str:
-    """The one that runs, or is to; the first if none is there."""
+    """Returns the unit that runs, or else one that is enabled; the first if there is none."""
     for question in ("is-active", "is-enabled"):
         for name in services:
             if _is(question, name):

@@ -193,7 +193,7 @@ class Row:
 
     @property
     def fields(self) -> list[str]:
-        """The names of all fields that it stands for."""
+        """The names of all fields that the row stands for."""
         return list(_expanded(self.name))
 
 
@@ -298,7 +298,7 @@ def check(spec: dict[str, Any], where: str) -> None:
 
 
 def check_process(process: dict[str, Any], where: str) -> None:
-    """The same of a process that comes alone."""
+    """Check a process that comes without the rest of a configuration, as :func:`check` does."""
     _checked(process, _SPEC.inner["process"], f"{where}: process.")
 
 

@@ -87,11 +87,11 @@ class MountOptions:
         self.flags = 0
         self.propagation: list[int] = []
         self.copy_up = "tmpcopyup" in options
-        """Whether a tmpfs begins with what was there."""
+        """True if a tmpfs starts with a copy of the directory that it is mounted upon (``tmpcopyup``)."""
         self.recursive = 0
         self.recursive_clear = 0
         self.is_recursive = False
-        """Whether attributes of all that is mounted below are to be changed."""
+        """True if attributes of all mounts below are to be changed as well (mount_setattr(2), AT_RECURSIVE)."""
         data = []
         for option in options:
             if option in _FLAGS:
@@ -140,7 +140,8 @@ def bind_flags(real: str) -> int:
 
 
 def normal(path: str) -> str:
-    """A path of the container's, absolute, in its one form (normpath(3) keeps two slashes at the beginning)."""
+    """Normalise a path of the container's: absolute, without ``.``, ``..`` and double slashes (normpath keeps a leading
+    two)."""
     return os.path.normpath("/" + path.lstrip("/"))
 
 

@@ -47,7 +47,7 @@ def candidates(program: str, process: Process) -> list[str]:
 
 
 def find_program(root: int, process: Process) -> Program:
-    """The program of ``args[0]`` in the root file system that the descriptor is, if its user may have it."""
+    """Find the program of ``args[0]`` in the root file system that the descriptor is, if its user may have it."""
     program, _entry = split_entry(process["args"][0])
     paths = candidates(program, process)
     missing = f"{program}: executable file not found in $PATH"
@@ -92,8 +92,10 @@ def _find(root: int, path: str, user: User) -> int:
 
 
 def _check(fd: int) -> None:
-    """A directory is no program, nor is a device (some start at being opened). Who may neither execute nor read a file
-    does not run it. That nobody may execute it is usual: images are built with modules as files of data.
+    """Check that a file can be a program for this user.
+
+    A directory is none, nor is a device (some start at being opened). A file that the user may neither execute nor read
+    is not run. That nobody may execute it is usual: images are built with modules as files of data.
 
     :raises OSError: what execve(2) says
     """

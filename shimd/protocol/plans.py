@@ -66,7 +66,9 @@ class ContainerApp:
     first: bool
     """Whether it is the container's first process, which may be an application of several modules."""
     artifact: str | None = None
-    """The compiled module; ``None``: the worker asks for it."""
+    """The compiled module, in the cache; ``None``: the worker asks for it."""
+    view: int = -1
+    """The descriptor of the directory that it is in, to be loaded by (``supervisor/modules/views.py``)."""
     listen: Sequence[Address] = field(default=(), metadata={ITEMS: Address})
     """Sockets that the app is to be given, listening."""
     listening: Sequence[int] = ()
@@ -80,6 +82,7 @@ class HostApp:
     id: str
     process: Process
     artifact: str
+    view: int = -1
     preopens: Sequence[Preopen] = field(default=(), metadata={ITEMS: Preopen})
     network: bool = False
     """Whether the guest may use this machine's network."""

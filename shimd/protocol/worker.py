@@ -1,9 +1,9 @@
 """Supervisor ⇄ worker, on the connection that came with :class:`~shimd.protocol.fork_server.Spawned`.
 
-A worker without Python gets :class:`Enter` before all else, with a block for its engine's part in C, its system calls
-and its jail's descriptors. A worker may then ask (:class:`AskProgram` … :class:`AskFiles`), each time for one answer;
-it tells warnings, and that it waits for hooks (:class:`Held`, answered by :class:`Go`). It ends with :class:`Ready`,
-and runs when it gets :class:`Start`; or with :class:`Error` or :class:`OtherEngine`, and exits.
+A worker without Python gets :class:`Enter` before all else. A worker may then ask (:class:`AskProgram` …
+:class:`AskFiles`), each time for one answer; it tells warnings, and that it waits for hooks (:class:`Held`, answered by
+:class:`Go`). It ends with :class:`Ready`, and runs when it gets :class:`Start`; or with :class:`Error` or
+:class:`OtherEngine`, and exits.
 
 A compile worker says ``Ready`` when the artefact is complete, and exits. A worker that becomes another program (a
 runtime's command, a hook) says nothing if it can: the connection ends there.
@@ -21,7 +21,8 @@ from shimd.protocol.codec import ITEMS, Decoder
 
 @dataclass(frozen=True)
 class AskProgram:
-    """The compiled form of a program: of the file that comes with it, or of an image's layer. Answer: ``Artifact``."""
+    """The compiled form of a program: of the file that comes with it, or of an image's layer. Answer: ``Artifact`` +
+    the directory that it is in."""
 
     name: str
     missing: str = ""
@@ -44,7 +45,7 @@ class AskLayer:
 
 @dataclass(frozen=True)
 class AskFiles:
-    """A directory of the files in ``FileTable``, which comes with it in a file. Answer: ``Artifact``."""
+    """A directory of the files in ``FileTable``, which comes with it in a file. Answer: as to ``AskProgram``."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,15 @@ Event: TypeAlias = Question | OtherEngine | Held | Ready | Error | Warning
 
 @dataclass(frozen=True)
 class Enter:
-    """Step into the jail: to a worker without Python."""
+    """Load a program, and step into the jail: to a worker without Python. With it come the block for its engine's part
+    in C, its system calls, its jail's descriptors, and the directory that the compiled module is in."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A compiled module, or a directory of files."""
+    """A compiled module, or a directory of files: ``name`` in the directory that comes with it."""
 
-    path: str
+    name: str
 
 
 @dataclass(frozen=True)

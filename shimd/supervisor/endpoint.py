@@ -115,6 +115,9 @@ class Endpoint:
         waiter = Waiter(self.namespace, container, self.engine)
         return ImageLayers(waiter, self._content, self._parts.modules, await self._content.layers(container))
 
+    def view(self, artifact: Path) -> int:
+        return self._parts.modules.cache.view(artifact)
+
     async def discard(self, artifact: Path) -> None:
         await self._parts.modules.cache.discard(artifact)
 

@@ -41,7 +41,7 @@ CAT = f"""(module
 
 
 def dump(kind: str) -> str:
-    """A guest that writes what ``args_get`` or ``environ_get`` gives, NUL-terminated strings, to stdout."""
+    """Returns a guest that writes what ``args_get`` or ``environ_get`` gives, NUL-terminated strings, to stdout."""
     return f"""(module
   (import "{WASI}" "{kind}_sizes_get" (func $sizes (param i32 i32) (result i32)))
   (import "{WASI}" "{kind}_get" (func $get (param i32 i32) (result i32)))
@@ -84,13 +84,13 @@ WAYS = ("with Python", "without Python")
 
 @pytest.fixture
 def way() -> str:
-    """With an interpreter, where nothing else is asked for."""
+    """Make workers with an interpreter, where a test is not parametrized with each way."""
     return WAYS[0]
 
 
 @pytest.fixture
 def rig(engine_name: str, way: str, tmp_path: Path) -> Rig:
-    """The engine, with an empty directory for its artefacts."""
+    """Returns the engine, with an empty directory for its artefacts."""
     directory = tmp_path / "artifacts"
     directory.mkdir()
     return make_rig(engine_name, directory, python=way == WAYS[0])
@@ -168,7 +168,7 @@ print(len(os.listdir("/proc/self/task")))"""
 
 
 def test_telling_the_version_imports_no_engine(engine_name: str) -> None:
-    """The supervisor asks for it, and never runs anything."""
+    """The supervisor asks for the version, and never runs anything: its memory is to stay small."""
     program = f"""
 import sys
 from shimd.engines.registry import engine_version

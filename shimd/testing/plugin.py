@@ -14,6 +14,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Without paths on the command line, the contract is what is run."""
+    """Run the contract if the command line names an engine and no paths."""
     if config.getoption("--shimd-engine") and config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args[:] = [str(_CONTRACT)]

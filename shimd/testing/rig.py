@@ -23,7 +23,7 @@ from shimd.zygote import available
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ChildOutcome:
     """The outcome of a child: its exit code, or minus the signal that ended it, and what it wrote."""
 
     code: int
@@ -31,7 +31,7 @@ class Outcome:
     err: str
 
 
-class Child:
+class ChildProcess:
     """A child that does something and ends."""
 
     def __init__(
@@ -52,15 +52,15 @@ class Child:
                 os.close(fd)
         self._out, self._err = pipes[1][0], pipes[2][0]
 
-    def end(self) -> Outcome:
+    def end(self) -> ChildOutcome:
         with open(self._out) as out, open(self._err) as err:
             said, complained = out.read(), err.read()
         _pid, status = os.waitpid(self.pid, 0)
-        return Outcome(os.waitstatus_to_exitcode(status), said, complained)
+        return ChildOutcome(os.waitstatus_to_exitcode(status), said, complained)
 
 
 def _forked(action: Callable[[], int], stdio: list[int]) -> int:
-    """A child by fork, as workers with Python are; its pid."""
+    """Fork a child, as workers with Python are forked; returns its pid."""
     pid = os.fork()
     if pid == 0:
         _act(action, stdio)
@@ -89,7 +89,7 @@ class Rig:
     directory: Path
 
     def precompile(self, wasm: bytes | str) -> Path:
-        """In a child; its error is raised here.
+        """Compile a module in a child process; the child's error is raised here.
 
         :raises EngineError: the engine's own
         """
@@ -107,7 +107,7 @@ class Rig:
         """:raises EngineError: the engine's own"""
         self._elsewhere(lambda: self.engine.check(self.engine.load(artifact), invocation))
 
-    def start(self, artifact: Path, invocation: Invocation, stdin: bytes = b"") -> Child:
+    def start(self, artifact: Path, invocation: Invocation, stdin: bytes = b"") -> ChildProcess:
         def act() -> int:
             module = self.engine.load(artifact)
             self.engine.check(module, invocation)
@@ -118,9 +118,9 @@ class Rig:
                 os.write(2, str(trap).encode())
                 return 134
 
-        return Child(act, stdin)
+        return ChildProcess(act, stdin)
 
-    def run(self, wasm: bytes | str, invocation: Invocation | None = None, stdin: bytes = b"") -> Outcome:
+    def run(self, wasm: bytes | str, invocation: Invocation | None = None, stdin: bytes = b"") -> ChildOutcome:
         return self.start(self.precompile(wasm), invocation or Invocation(["app"]), stdin).end()
 
     def _elsewhere(self, action: Callable[[], None]) -> None:
@@ -134,7 +134,7 @@ class Rig:
                 return 1
             return 0
 
-        done = Child(act).end()
+        done = ChildProcess(act).end()
         if done.code == 1:
             kind, _, message = done.out.partition("\n")
             raise getattr(base, kind)(message)
@@ -145,19 +145,23 @@ class Rig:
 class RigWithoutPython(Rig):
     """An engine whose programs run in workers without Python, by its part in C, as far as that takes them."""
 
-    def start(self, artifact: Path, invocation: Invocation, stdin: bytes = b"") -> Child:
+    def start(self, artifact: Path, invocation: Invocation, stdin: bytes = b"") -> ChildProcess:
         assert isinstance(self.engine, RunsWithoutPython)
         block = self.engine.pack(artifact, invocation)
         if block is None:
             return super().start(artifact, invocation, stdin)
-        return Child(lambda: 0, stdin, lambda stdio: _spawned(_zygote(self.engine.name), block, stdio))
+        zygote = _zygote(self.engine.name)
+        return ChildProcess(lambda: 0, stdin, lambda stdio: _spawned(zygote, block, artifact.parent, stdio))
 
 
-def _spawned(zygote: Zygote, block: bytes, stdio: list[int]) -> int:
-    """A worker of the zygote's, which has been started; its pid."""
+def _spawned(zygote: Zygote, block: bytes, entry: Path, stdio: list[int]) -> int:
+    """Have the zygote fork a worker, and start it; returns its pid.
+
+    :param entry: the directory with the artefact
+    """
     calls = SystemCalls()
     calls.barrier()
-    files = [memory_file("block", block), memory_file("calls", calls.packed())]
+    files = [memory_file("block", block), memory_file("calls", calls.packed()), os.open(entry, os.O_PATH)]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     with ours:
         try:
@@ -189,7 +193,7 @@ def runs_without_python(name: str) -> bool:
 
 
 def _binary(text: str) -> bytes:
-    """Engines need not take the text format; what is no module is passed as it is."""
+    """Convert text to the binary format, since engines need not have the other; what is no module stays as it is."""
     import wasmtime
 
     try:
@@ -199,9 +203,9 @@ def _binary(text: str) -> bytes:
 
 
 def make_rig(name: str, directory: Path, *, python: bool = True) -> Rig:
-    """An engine, warmed once for all tests of this process.
+    """Make a rig of an engine, which is warmed once for all tests of this process.
 
-    :param python: whether its workers have an interpreter
+    :param python: true if its workers are to have an interpreter
     """
     return (Rig if python else RigWithoutPython)(_warmed(name), directory)
 

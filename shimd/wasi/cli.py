@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from shimd.component.guest import current
-from shimd.component.host import Exit
+from shimd.component.results import GuestExit
 from shimd.component.values import Err, Ok
 from shimd.wasi.io import FileInput, FileOutput, InputStream, OutputStream
 
@@ -31,10 +31,10 @@ class ExitInterface:
     """``wasi:cli/exit``."""
 
     def exit(self, status: Ok | Err) -> None:
-        raise Exit(0 if isinstance(status, Ok) else 1)
+        raise GuestExit(0 if isinstance(status, Ok) else 1)
 
     def exit_with_code(self, code: int) -> None:
-        raise Exit(code)
+        raise GuestExit(code)
 
 
 class Stdin:

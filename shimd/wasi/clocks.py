@@ -8,7 +8,7 @@ import anyio
 from shimd.wasi.io import Pollable
 
 
-class Monotonic:
+class MonotonicClock:
     """``wasi:clocks/monotonic-clock``: nanoseconds since some instant."""
 
     def now(self) -> int:
@@ -27,7 +27,7 @@ class Monotonic:
         return self.subscribe_instant(time.monotonic_ns() + duration)
 
 
-class Wall:
+class WallClock:
     """``wasi:clocks/wall-clock``."""
 
     def now(self) -> dict[str, int]:

@@ -75,7 +75,7 @@ def os_errors() -> Iterator[None]:
         raise Err(_CODES.get(error.errno or 0, "io")) from None
 
 
-class Types:
+class FilesystemTypes:
     """``wasi:filesystem/types``."""
 
     def filesystem_error_code(self, error: Error) -> str | None:
@@ -139,7 +139,7 @@ class Descriptor:
 
     @contextmanager
     def _beneath(self, path: str, *, follow: bool = False) -> Iterator[tuple[int, str]]:
-        """The directory that a path's last part is in, and that part; links on the way stay inside."""
+        """Yield the directory that a path's last part is in, and that part; links on the way stay inside."""
         if path.startswith("/"):
             raise Err("not-permitted")
         head, _, name = path.rstrip("/").rpartition("/")
@@ -192,7 +192,7 @@ class Descriptor:
             os.fdatasync(self._fd)
 
     def advise(self, _offset: int, _length: int, _advice: str) -> None:
-        """A hint; it may be ignored."""
+        """Do nothing: advice may be ignored."""
 
     def get_flags(self) -> set[str]:
         return self._flags
@@ -361,7 +361,7 @@ def _stat(found: os.stat_result) -> dict[str, Any]:
 
 
 def _times(found: os.stat_result, access: Case, modification: Case) -> tuple[int, int]:
-    """``new-timestamp`` each: no change, now, or an instant."""
+    """Convert two ``new-timestamp`` (no change, now, or an instant) to nanoseconds since the epoch."""
     return _time(access, found.st_atime_ns), _time(modification, found.st_mtime_ns)
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 from shimd.component.values import Case, Err
 from shimd.wasi.waiting import first, wait_for
 
-#: What a guest may write at once after ``check-write``, bytes.
+#: Most that a guest may write at once after ``check-write``, bytes.
 WRITABLE = 64 << 10
 #: Most that ``read`` returns at once, whatever was asked for, bytes: it is copied several times on its way.
 READABLE = 64 << 10
@@ -39,11 +39,20 @@ class Pollable:
     def __init__(self, ready: Callable[[], bool], wait: Callable[[], Awaitable[None]]) -> None:
         self.ready = ready
         self.wait = wait
-        """Returns when it may be ready; asked in the event loop."""
+        """Waits until it may be ready; awaited in the event loop."""
 
     def block(self) -> None:
         while not self.ready():
             wait_for(self.wait)
+
+
+def always_ready() -> Pollable:
+    """Returns a pollable for what never has to be waited for."""
+
+    async def wait() -> None:
+        return
+
+    return Pollable(lambda: True, wait)
 
 
 class Poll:
@@ -63,21 +72,21 @@ class InputStream(ABC):
 
     @abstractmethod
     def ready(self) -> bool:
-        """Returns whether :meth:`take` gives something, or the end."""
+        """Returns whether :meth:`read_available` has something to give, or the end."""
 
     @abstractmethod
     async def wait(self) -> None:
         """Wait until it is ready; called in the event loop."""
 
     @abstractmethod
-    def take(self, length: int) -> bytes:
-        """Up to that many bytes of what is there; called when it is ready.
+    def read_available(self, length: int) -> bytes:
+        """Read up to ``length`` bytes of what is there; called when it is ready.
 
         :raises Err: ``closed`` at the end, or ``last-operation-failed``
         """
 
     def read(self, length: int) -> bytes:
-        return self.take(min(length, READABLE)) if length and self.ready() else b""
+        return self.read_available(min(length, READABLE)) if length and self.ready() else b""
 
     def blocking_read(self, length: int) -> bytes:
         self.subscribe().block()
@@ -173,7 +182,7 @@ class FileInput(InputStream):
     async def wait(self) -> None:
         return
 
-    def take(self, length: int) -> bytes:
+    def read_available(self, length: int) -> bytes:
         try:
             if self._offset is None:
                 data = os.read(self._fd, length)

@@ -13,14 +13,14 @@ class Random:
         return int.from_bytes(os.urandom(8), "little")
 
 
-class Insecure(Random):
+class InsecureRandom(Random):
     """``wasi:random/insecure``."""
 
     get_insecure_random_bytes = Random.get_random_bytes
     get_insecure_random_u64 = Random.get_random_u64
 
 
-class Seed(Random):
+class InsecureSeed(Random):
     """``wasi:random/insecure-seed``."""
 
     def insecure_seed(self) -> tuple[int, int]:

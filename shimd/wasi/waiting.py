@@ -1,4 +1,4 @@
-"""Waiting of guests: a guest's thread stands still, and what it waits for happens in the event loop."""
+"""How guests wait: a guest's thread blocks, and what it waits for happens in the event loop."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -7,18 +7,15 @@ import anyio
 from anyio import from_thread
 
 from shimd.component.guest import Guest, current
+from shimd.component.results import Abandoned
 
 T = TypeVar("T")
-
-
-class Gone(Exception):
-    """Nobody waits for this guest's answer any more: it took too long, or the app ends."""
 
 
 def wait_for(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     """Run an async function in the event loop, on behalf of the guest of this (worker) thread.
 
-    :raises Gone: :func:`give_up` was called
+    :raises Abandoned: :func:`abandon` was called
     """
     guest = current()
     if guest.lease is not None:
@@ -33,17 +30,17 @@ def wait_for(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 async def _wait(guest: Guest, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:
     with anyio.CancelScope() as scope:
         guest.waiting = scope
-        if guest.given_up:
+        if guest.abandoned:
             scope.cancel()
         result = await function(*arguments)
         guest.waiting = None
         return result
-    raise Gone("the guest was given up while it waited")
+    raise Abandoned("the guest was abandoned while it waited")
 
 
-def give_up(guest: Guest) -> None:
+def abandon(guest: Guest) -> None:
     """End a guest's waiting, now and later; called in the event loop."""
-    guest.given_up = True
+    guest.abandoned = True
     if guest.waiting is not None:
         guest.waiting.cancel()
 

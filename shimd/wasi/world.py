@@ -5,10 +5,10 @@ from typing import Any
 
 from shimd.engine import Invocation
 from shimd.wasi import cli, clocks, filesystem, io, random, sockets
-from shimd.wasi.http.types import Types
+from shimd.wasi.http.types import HttpTypes
 
 
-class Nothing:
+class TypesOnly:
     """An interface of types only."""
 
 
@@ -27,22 +27,22 @@ def providers(invocation: Invocation, outgoing: object) -> Mapping[str, object]:
         "wasi:cli/terminal-stdin": terminal,
         "wasi:cli/terminal-stdout": terminal,
         "wasi:cli/terminal-stderr": terminal,
-        "wasi:clocks/monotonic-clock": clocks.Monotonic(),
-        "wasi:clocks/wall-clock": clocks.Wall(),
-        "wasi:filesystem/types": filesystem.Types(),
+        "wasi:clocks/monotonic-clock": clocks.MonotonicClock(),
+        "wasi:clocks/wall-clock": clocks.WallClock(),
+        "wasi:filesystem/types": filesystem.FilesystemTypes(),
         "wasi:filesystem/preopens": filesystem.Preopens(invocation.preopens, invocation.contained),
-        "wasi:http/types": Types(),
+        "wasi:http/types": HttpTypes(),
         "wasi:http/outgoing-handler": outgoing,
-        "wasi:io/error": Nothing(),
+        "wasi:io/error": TypesOnly(),
         "wasi:io/poll": io.Poll(),
         "wasi:io/streams": io.Streams(),
         "wasi:random/random": random.Random(),
-        "wasi:random/insecure": random.Insecure(),
-        "wasi:random/insecure-seed": random.Seed(),
-        "wasi:sockets/network": Nothing(),
+        "wasi:random/insecure": random.InsecureRandom(),
+        "wasi:random/insecure-seed": random.InsecureSeed(),
+        "wasi:sockets/network": TypesOnly(),
         "wasi:sockets/instance-network": sockets.Network(),
-        "wasi:sockets/tcp": Nothing(),
-        "wasi:sockets/udp": Nothing(),
+        "wasi:sockets/tcp": TypesOnly(),
+        "wasi:sockets/udp": TypesOnly(),
         "wasi:sockets/tcp-create-socket": no_sockets,
         "wasi:sockets/udp-create-socket": no_sockets,
         "wasi:sockets/ip-name-lookup": no_sockets,

@@ -10,7 +10,7 @@ from shimd.wit.types import Number, Scalar, Type, align_up
 
 
 class Tuple:
-    """Also ``unit``, which has no parts."""
+    """A tuple; with other Python values also a record, and ``unit``, which has no parts."""
 
     def __init__(self, parts: Sequence[Type]) -> None:
         self._parts = parts
@@ -70,7 +70,7 @@ class Record(Tuple):
 
 
 class Variant:
-    """And by other values of Python: enum, option, expected."""
+    """A variant; with other Python values also an enum, an option and ``expected``."""
 
     def __init__(self, cases: Mapping[str, Type]) -> None:
         self._names = list(cases)
@@ -155,7 +155,7 @@ class Expected(Variant):
 
 
 def _join(cases: Sequence[Sequence[str]]) -> list[str]:
-    """Kinds that hold the numbers of any case."""
+    """Returns the kinds that hold the numbers of any case (canonical ABI, "flatten_variant")."""
     joined: list[str] = []
     for flat in cases:
         for index, kind in enumerate(flat):
@@ -170,7 +170,7 @@ _FORMS = {"i32": "<I", "i64": "<Q", "f32": "<f", "f64": "<d"}
 
 
 def _cast(number: Number, was: str, kind: str) -> Number:
-    """The same bits as another kind of number, widened or cut."""
+    """Convert a number to another kind with the same bits, widened or cut."""
     if was == kind:
         return number
     bits = int(number) & (1 << 64) - 1 if was[0] == "i" else int.from_bytes(struct.pack(_FORMS[was], number), "little")

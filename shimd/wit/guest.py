@@ -15,31 +15,24 @@ from wasmtime import _bindings as c
 from shimd.component.current import Current
 from shimd.component.guest import ComputeLease
 from shimd.wit.memory import Fault, Handles
-from shimd.wit.resolve import Function
+from shimd.wit.resolve import ResolvedFunction
 from shimd.wit.types import Number
 
 #: Kinds of what a module exports (``wasmtime/extern.h``).
 _FUNC, _MEMORY = 0, 3
 
 
-class Exit(BaseException):
-    """The guest ends by its own wish, with an exit code."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code & 0xFF
-
-
-class Guest:
+class ModuleGuest:
     """A store with an instance: a :class:`~shimd.wit.memory.Memory`. Entered by one thread at a time."""
 
     def __init__(self, engine: wasmtime.Engine) -> None:
         self.store = wasmtime.Store(engine)
         self.handles = Handles()
         self.lease: ComputeLease | None = None
-        """Released while the host works for the guest."""
-        self.given_up = False
-        """Nobody waits for it any more: a host function that waits ends with :class:`Gone`."""
+        """The guest's permission to compute, which is released while the host works for it; ``None``: it needs none."""
+        self.abandoned = False
+        """True once nobody waits for it: a host function that waits raises
+        :class:`~shimd.component.results.Abandoned`."""
         self.failure: BaseException | None = None
         """The exception that a host function raised last; it ended the guest's call."""
         self._context = self.store._context()
@@ -48,7 +41,10 @@ class Guest:
         self._realloc: Any = None
 
     def start(self, pre: wasmtime.InstancePre) -> None:
-        """:raises wasmtime.WasmtimeError: what it does at its start failed"""
+        """Instantiate the module, and call its ``_initialize`` if it has one.
+
+        :raises wasmtime.WasmtimeError: the start function failed
+        """
         with self.entered():
             self._instance = pre.instantiate(self.store)._instance
             self._memory = self._export("memory", _MEMORY)
@@ -60,7 +56,7 @@ class Guest:
         """Call a function that takes and gives nothing."""
         self._run(self._function(export), [], [], [])
 
-    def call(self, function: Function, export: str, *values: Any) -> Any:
+    def call(self, function: ResolvedFunction, export: str, *values: Any) -> Any:
         """Call an exported function of an interface, by whatever name it has here.
 
         What the guest gives stays its own: an instance is used for one call.
@@ -148,15 +144,11 @@ class Guest:
         return found.of.memory if kind == _MEMORY else found.of.func
 
     def entered(self) -> AbstractContextManager[None]:
-        """While this thread runs it."""
+        """Make this guest the current one of this thread for the length of the block."""
         return current.entered(self)
 
     def close(self) -> None:
         self.store.close()
 
 
-class Gone(Exception):
-    """Nobody waits for this guest's answer any more."""
-
-
-current: Current[Guest] = Current()
+current: Current[ModuleGuest] = Current()

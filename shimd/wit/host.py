@@ -13,10 +13,10 @@ from typing import Any
 import wasmtime
 from wasmtime import _bindings as c
 
-from shimd.component.results import Err
+from shimd.component.results import Err, GuestExit
 from shimd.wit import resolve
-from shimd.wit.guest import Exit, Guest, current
-from shimd.wit.resolve import Function
+from shimd.wit.guest import ModuleGuest, current
+from shimd.wit.resolve import ResolvedFunction
 from shimd.wit.syntax import Interface
 from shimd.wit.types import Number
 
@@ -27,7 +27,7 @@ _KINDS = {
     "f32": wasmtime.ValType.f32,
     "f64": wasmtime.ValType.f64,
 }
-#: What a host function does with the numbers it is given; returns those that it gives.
+#: A host function of core WebAssembly: from the numbers of its parameters to those of its results.
 _Raw = Callable[[list[Number]], list[Number]]
 
 
@@ -37,7 +37,7 @@ class Provided:
     provider: object
 
 
-class Host:
+class ModuleHost:
     """A module, linked to WASI preview 1 and its providers: makes instances of it."""
 
     def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module, provided: Mapping[str, Provided]) -> None:
@@ -54,12 +54,12 @@ class Host:
             self._add(name, one, wanted)
         self._pre = self._linker.instantiate_pre(module)
 
-    def instantiate(self, wasi: wasmtime.WasiConfig) -> Guest:
-        """A fresh instance.
+    def instantiate(self, wasi: wasmtime.WasiConfig) -> ModuleGuest:
+        """Make a fresh instance.
 
-        :raises wasmtime.WasmtimeError: what it does at its start failed
+        :raises wasmtime.WasmtimeError: its start function failed
         """
-        guest = Guest(self._engine)
+        guest = ModuleGuest(self._engine)
         guest.store.set_epoch_deadline(1 << 62)
         guest.store.set_wasi(wasi)
         guest.start(self._pre)
@@ -118,7 +118,7 @@ def _trap(text: str) -> int:
     return ctypes.cast(wasmtime.Trap(text)._consume(), ctypes.c_void_p).value or 0
 
 
-def _wrapped(function: Function, provider: object) -> _Raw:
+def _wrapped(function: ResolvedFunction, provider: object) -> _Raw:
     implementation = _implementation(function, provider)
 
     def call(numbers: list[Number]) -> list[Number]:
@@ -134,8 +134,8 @@ def _wrapped(function: Function, provider: object) -> _Raw:
     return call
 
 
-def _worked(guest: Guest, implementation: Callable[..., Any], values: list[Any]) -> Any:
-    """The host may wait for others meanwhile; so may other guests not for this one."""
+def _worked(guest: ModuleGuest, implementation: Callable[..., Any], values: list[Any]) -> Any:
+    """Call a host function without the compute lock: it may wait for others, and no guest has to wait for this one."""
     if guest.lease is not None:
         guest.lease.release()
     try:
@@ -147,7 +147,7 @@ def _worked(guest: Guest, implementation: Callable[..., Any], values: list[Any])
             guest.lease.acquire()
 
 
-def _implementation(function: Function, provider: object) -> Callable[..., Any]:
+def _implementation(function: ResolvedFunction, provider: object) -> Callable[..., Any]:
     name = function.name.replace("-", "_")
     if function.resource is None:
         return getattr(provider, name)  # type: ignore[no-any-return]
@@ -169,4 +169,4 @@ def _clone(resource: str) -> _Raw:
 
 
 def _exit(numbers: list[Number]) -> list[Number]:
-    raise Exit(int(numbers[0]))
+    raise GuestExit(int(numbers[0]))

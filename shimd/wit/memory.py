@@ -19,7 +19,7 @@ class Memory(Protocol):
         ...
 
     def allocate(self, size: int, align: int) -> int:
-        """Memory that the guest will own (``canonical_abi_realloc``); also of size 0."""
+        """Allocate memory that the guest will own (``canonical_abi_realloc``); also of size 0."""
         ...
 
     @property
@@ -29,7 +29,7 @@ class Memory(Protocol):
 
 
 class Handles:
-    """One instance's; by the resource's name, since each has numbers of its own."""
+    """The handles of one instance, by the resource's name, since each resource has numbers of its own."""
 
     def __init__(self) -> None:
         self._tables: dict[str, dict[int, Any]] = {}

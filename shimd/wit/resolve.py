@@ -26,7 +26,7 @@ PRIMITIVE: Mapping[str, Type] = {
 
 
 @dataclass(frozen=True)
-class Function:
+class ResolvedFunction:
     """A function of an interface, with its core signature as a host's import (``indirect``: or a guest's export)."""
 
     symbol: str
@@ -38,8 +38,8 @@ class Function:
 
     @property
     def indirect(self) -> bool:
-        """The result is more than one number: it goes through memory, at an address that the caller of an import gives
-        as the last parameter, and an export returns."""
+        """True if the result is more than one number. It goes through memory then, at an address that the caller of an
+        import passes as the last parameter, and that an export returns."""
         return len(self.result.flat) > 1
 
     @property
@@ -47,15 +47,18 @@ class Function:
         return [kind for param in self.params for kind in param.flat]
 
 
-def functions(interface: Interface) -> list[Function]:
-    """:raises ValueError: a type is not defined, or passes in a way that no interface here needs"""
+def functions(interface: Interface) -> list[ResolvedFunction]:
+    """Resolve the types of an interface's functions.
+
+    :raises ValueError: a type is not defined, or passes in a way that no interface here needs
+    """
     resolve = _Resolver(interface).type
     return [_function(function, resolve) for function in interface.functions]
 
 
-def _function(function: syntax.Function, resolve: Callable[[Ref], Type]) -> Function:
+def _function(function: syntax.Function, resolve: Callable[[Ref], Type]) -> ResolvedFunction:
     params = [resolve(param) for param in function.params.values()]
-    made = Function(
+    made = ResolvedFunction(
         function.symbol, function.name, function.resource, function.static, params, resolve(function.result)
     )
     if len(made.flat_params) > _MOST_PARAMS:

@@ -41,7 +41,7 @@ class Function:
 
     @property
     def symbol(self) -> str:
-        """Its name in a module's imports."""
+        """The function's name in a module's imports: ``keyvalue::open``."""
         return f"{self.resource}::{self.name}" if self.resource else self.name
 
 
@@ -54,11 +54,14 @@ class Interface:
 
 
 Load = Callable[[str], str]
-"""The text of an interface, by its name."""
+"""A function that returns the text of an interface, by its name."""
 
 
 def parse(name: str, load: Load) -> Interface:
-    """:raises SyntaxFault: the text, or that of one which it uses, is wrong"""
+    """Parse an interface.
+
+    :raises SyntaxFault: its text, or that of one which it uses, is wrong
+    """
     return _Parser(name, load).interface()
 
 
@@ -121,7 +124,7 @@ class _Parser:
         return Function(name, params, result, resource, static)
 
     def _members(self) -> dict[str, Ref]:
-        """``{ a: T, b(T), c }``"""
+        """Parse ``{ a: T, b(T), c }``."""
         members: dict[str, Ref] = {}
         self._expect("{")
         while not self._skip("}"):

@@ -141,7 +141,7 @@ class Sequential:
         raise NotImplementedError
 
     def _placed(self, memory: Memory, value: Any) -> tuple[int, int]:
-        """Written where the guest will own it: address and length."""
+        """Write a value where the guest will own it; returns address and length."""
         raise NotImplementedError
 
 

@@ -207,9 +207,11 @@ def _prepare(engine: Engine[object], plan: App, received: Received) -> Prepared:
     control = received.control
     entry = Entry(received.calls)
     _warn(control, entry.join())
-    module = _load(engine, plan, entry, control)
+    directories = ProgramDirectories()
+    module = _load(engine, plan, entry, control, directories)
     invocation = invocation_of(plan, _listening(engine, plan))
     engine.check(module, invocation)
+    directories.close()
     if invocation.contained and isinstance(engine, EntersContainers):
         engine.enter_container()
     seal("its entry into the container")
@@ -233,23 +235,44 @@ def _warn(control: socket.socket, warnings: list[str]) -> None:
         send(control, Warning(warning))
 
 
-def _load(engine: Engine[object], plan: App, entry: Entry, control: socket.socket) -> object:
+class ProgramDirectories:
+    """The directories of compiled modules that came with messages: open until all is loaded, and not longer, since they
+    lead to what else the cache has of a module."""
+
+    def __init__(self) -> None:
+        self._fds: list[int] = []
+
+    def path(self, fd: int, name: str) -> Path:
+        """A file of such a directory, whose descriptor is ours from now on."""
+        self._fds.append(fd)
+        return Path(f"/proc/self/fd/{fd}/{name}")
+
+    def close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+
+
+def _load(
+    engine: Engine[object], plan: App, entry: Entry, control: socket.socket, directories: ProgramDirectories
+) -> object:
     process = plan.process
     first = isinstance(plan, ContainerApp) and plan.first
     if isinstance(engine, RunsApplications) and first:
         programs = engine.programs(lambda path: _read(entry, path), environment(process))
         if programs is not None:
-            return engine.load_all({name: Path(_fetch(entry, path, control)) for name, path in programs.items()})
+            return engine.load_all({name: _fetch(entry, path, control, directories) for name, path in programs.items()})
     if isinstance(engine, RunsArtifacts) and first and (missing := _missing(process)):
         from shimd.worker import image
 
         try:
-            found = image.load(engine, control, lambda path: _read(entry, path), environment(process))
+            found = image.load(engine, control, directories, lambda path: _read(entry, path), environment(process))
         except NoApplication as error:
             raise NotFound(f"{missing}: {error}") from None
         if found is not None:
             return found
-    return engine.load(Path(plan.artifact or _fetch_own(process, control)))
+    if plan.artifact:
+        return engine.load(directories.path(plan.view, Path(plan.artifact).name))
+    return engine.load(_fetch_own(process, control, directories))
 
 
 def _read(entry: Entry, path: str) -> bytes | None:
@@ -260,7 +283,7 @@ def _read(entry: Entry, path: str) -> bytes | None:
         return None
 
 
-def _fetch_own(process: Process, control: socket.socket) -> str:
+def _fetch_own(process: Process, control: socket.socket, directories: ProgramDirectories) -> Path:
     """The compiled form of ``args[0]``, for an engine of applications whose container is none."""
     path, fd, missing = find_program(JAIL_FD, process)
     if fd is None:  # an image's layer may hold it
@@ -268,10 +291,10 @@ def _fetch_own(process: Process, control: socket.socket) -> str:
     else:
         send(control, AskProgram(path), [fd])
         os.close(fd)
-    return _compiled(control)
+    return compiled(control, directories)
 
 
-def _fetch(entry: Entry, path: str, control: socket.socket) -> str:
+def _fetch(entry: Entry, path: str, control: socket.socket, directories: ProgramDirectories) -> Path:
     """The compiled form of a module that an application names.
 
     :raises NotFound: there is none
@@ -279,14 +302,14 @@ def _fetch(entry: Entry, path: str, control: socket.socket) -> str:
     fd = entry.open(path)
     send(control, AskProgram(path), [fd])
     os.close(fd)
-    return _compiled(control)
+    return compiled(control, directories)
 
 
-def _compiled(control: socket.socket) -> str:
-    """The supervisor's answer to a program."""
-    answer, _fds = answered(control)
+def compiled(control: socket.socket, directories: ProgramDirectories) -> Path:
+    """What the supervisor's answer names: a compiled module, or a directory of files."""
+    answer, (fd,) = answered(control)
     assert isinstance(answer, Artifact)
-    return answer.path
+    return directories.path(fd, answer.name)
 
 
 def answered(control: socket.socket) -> tuple[Artifact | Content, list[int]]:

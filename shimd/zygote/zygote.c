@@ -161,6 +161,17 @@ static void arrange(const int *fds, int count, int first) {
     for (int fd = first + count; fd < 65536; fd++) close(fd); /* a kernel before 5.9 */
 }
 
+/* By names relative to the entry of the cache that has the program, a directory: nothing else is known of it. */
+static void *load(const struct engine *engine, const void *block, int entry, int *code, char *sentence, size_t size) {
+    int back = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (back < 0 || fchdir(entry) != 0) _exit(FAILED);
+    void *program = engine->load(engine->context, block, code, sentence, size);
+    if (fchdir(back) != 0) _exit(FAILED);
+    close(back);
+    close(entry);
+    return program;
+}
+
 static void work(const struct engine *engine, const int *streams_and_control) {
     char packet[64], sentence[4096] = "";
     int fds[MAX_FDS], count, code = 0;
@@ -168,13 +179,13 @@ static void work(const struct engine *engine, const int *streams_and_control) {
     arrange(streams_and_control, JAIL, 0);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    if ((count = receive(CONTROL, packet, sizeof packet, fds)) < 2) _exit(FAILED); /* it is not wanted any more */
+    if ((count = receive(CONTROL, packet, sizeof packet, fds)) < 3) _exit(FAILED); /* it is not wanted any more */
     const void *block = unpack(fds[0]);
     const struct calls *calls = unpack(fds[1]);
     if (calls == NULL || block == NULL) _exit(FAILED);
     arrange(fds + 2, count - 2, JAIL);
     uint64_t at = take(calls, 0);
-    void *program = engine->load(engine->context, block, &code, sentence, sizeof sentence);
+    void *program = load(engine, block, JAIL + count - 3, &code, sentence, sizeof sentence);
     if (program == NULL) fail(code, sentence);
     while ((at = take(calls, at)) < calls->count) { /* the container's hooks */
         say(SAYS_HELD, "", "");

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from shimd.engine import Invocation, Preopen, UnsupportedFeature
 from shimd.engines.core import top_preopens
 from shimd.engines.loading import load, load_if_there
-from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime import CompiledByWasmtime
 from shimd.engines.wasmtime_artifact import load_server, make_engine
 
 if TYPE_CHECKING:
     import wasmtime
 
-    from shimd.apps.http.settings import Settings
+    from shimd.apps.http.settings import HttpSettings
     from shimd.component.host import Host
 
 #: Loaded in the fork server: in a container the files are out of sight, and each app would pay anew.
@@ -34,30 +34,26 @@ LOADED = (
     "shimd.wasi.versions",
     "shimd.wasi.world",
 )
-#: What those look for at first use.
+#: Modules that those look for at first use, and do without.
 OPTIONAL = ("sniffio",)
 
 
 @dataclass
 class HttpProgram:
-    """A component that serves, and who answers its questions."""
+    """A compiled component that serves HTTP, and the host that provides its imports."""
 
     program: Any
     host: "Host | None" = None
     outgoing: Any = None
-    settings: "Settings | None" = None
+    settings: "HttpSettings | None" = None
 
 
-class WasiHttpEngine:
+class WasiHttpEngine(CompiledByWasmtime):
     name: ClassVar[str] = "wasi-http"
-    family: ClassVar[str] = "wasmtime"
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
         self._tls: ssl.SSLContext
-
-    def version(self) -> str:
-        return WasmtimeEngine().version()
 
     def warm(self) -> None:
         import anyio
@@ -69,15 +65,12 @@ class WasiHttpEngine:
         self._engine = make_engine(parallel=False, epochs=True)
         self._tls = ssl.create_default_context(cafile=certifi.where())
 
-    def precompile(self, wasm: bytes, artifact: Path) -> None:
-        WasmtimeEngine().precompile(wasm, artifact)
-
     def load(self, artifact: Path) -> HttpProgram:
         return HttpProgram(load_server(self._engine, artifact))
 
     def check(self, module: HttpProgram, invocation: Invocation) -> None:
         from shimd.apps.http.handler import INTERFACE
-        from shimd.apps.http.settings import Settings
+        from shimd.apps.http.settings import HttpSettings
         from shimd.component.host import Host
         from shimd.wasi.http.outgoing import OutgoingHandler, anything, nothing
         from shimd.wasi.versions import unversioned
@@ -85,7 +78,7 @@ class WasiHttpEngine:
 
         if invocation.entry != "_start":
             raise UnsupportedFeature(f"a component that serves HTTP has no function {invocation.entry}")
-        module.settings = Settings.of(invocation.env)
+        module.settings = HttpSettings.of(invocation.env)
         module.outgoing = OutgoingHandler(self._tls, anything if invocation.network else nothing)
         provided = providers(_seen_by_guests(invocation), module.outgoing)
         module.host = Host(self._engine, module.program, provided, unversioned)
@@ -116,12 +109,12 @@ class WasiHttpEngine:
 
 
 async def rehearse() -> None:
-    """Have libraries load what they load at first use."""
+    """Use libraries once, so that they have loaded all that they load at first use."""
     import anyio
 
     from shimd.apps.http import server, settings
 
-    server.configuration(None, settings.Settings())
+    server.configuration(None, settings.HttpSettings())
 
     with anyio.open_signal_receiver(signal.SIGUSR1):
         await anyio.lowlevel.checkpoint()

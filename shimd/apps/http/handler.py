@@ -9,21 +9,22 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from shimd.apps.calls import UNLIMITED, closing, complain
+from shimd.apps.calls import UNLIMITED, closing_guest, report_error
 from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.pool import Pool
 from shimd.component.guest import Guest, current
-from shimd.component.host import Exit, Host
+from shimd.component.host import Host
+from shimd.component.results import Abandoned, GuestExit
 from shimd.component.values import Err, Ok
 from shimd.wasi.compute_lock import ComputeLock
 from shimd.wasi.http.body import Aborted, BodyStream, OutgoingBody
 from shimd.wasi.http.fields import Fields
 from shimd.wasi.http.types import IncomingRequest, OutgoingResponse, ResponseOutparam
-from shimd.wasi.waiting import Gone, give_up
+from shimd.wasi.waiting import abandon
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+AsgiScope = dict[str, Any]
+AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
+AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 INTERFACE = "wasi:http/incoming-handler"
 _NEVER = 1 << 62
 
@@ -57,7 +58,7 @@ class Handler:
     async def __aexit__(self, *exception: Any) -> None:
         await self._pool.__aexit__(*exception)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         if scope["type"] != "http":
             return
         request = _Exchange(scope, receive, send)
@@ -70,9 +71,9 @@ class Handler:
 
     async def _serve(self, exchange: "_Exchange") -> None:
         try:
-            guest = await self._pool.take()
+            guest = await self._pool.acquire()
         except Exception as error:
-            complain(self._name, str(error))
+            report_error(self._name, str(error))
             await exchange.fail(500)
             return
         guest.environment["REQUEST_ID"] = str(uuid.uuid4())
@@ -89,22 +90,22 @@ class Handler:
         with anyio.move_on_after(self._timeout):
             await exchange.started.wait()
             return
-        give_up(guest)
+        abandon(guest)
 
     def _run(self, guest: Guest, exchange: "_Exchange") -> None:
-        """On a thread of its own, from the request's first byte to the response's last."""
+        """Run the guest, on a thread of its own, from the request's first byte to the response's last."""
         try:
-            with self._compute_lock.held() as guest.lease, closing(guest):
+            with self._compute_lock.held() as guest.lease, closing_guest(guest):
                 parameter = ResponseOutparam(exchange.respond)
                 self._host.call(guest, self._interface, "handle", exchange.incoming(), parameter)
                 exchange.returned()
-        except Exit as exit:
+        except GuestExit as exit:
             if exit.code:
-                complain(self._name, f"the guest exited with {exit.code}")
+                report_error(self._name, f"the guest exited with {exit.code}")
         except Exception as error:
-            late = isinstance(error, Gone) or "wasm trap: interrupt" in str(error)
+            late = isinstance(error, Abandoned) or "wasm trap: interrupt" in str(error)
             exchange.status = 504 if late else 500
-            complain(self._name, f"no answer within {self._timeout:g} s" if late else str(error))
+            report_error(self._name, f"no answer within {self._timeout:g} s" if late else str(error))
         finally:
             exchange.ended()
 
@@ -112,7 +113,7 @@ class Handler:
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -120,7 +121,7 @@ class _Exchange:
         self.started, self.answered = anyio.Event(), anyio.Event()
         self._loop = asyncio.get_running_loop()
         self.status = 500
-        """The response if the guest makes none."""
+        """The status of the response if the guest makes none."""
 
     def incoming(self) -> IncomingRequest:
         scope = self._scope
@@ -154,16 +155,17 @@ class _Exchange:
         self._loop.call_soon_threadsafe(self.started.set)
 
     def returned(self) -> None:
-        """The guest is done: a body that it neither finished nor dropped is whole (as in wasmtime's host).
+        """End a body that the guest has neither finished nor dropped when it returns: it is whole (as in wasmtime's
+        host).
 
         componentize-js leaves that of its 500 open.
         """
         if self._response is not None and (body := self._response.sent()[2]) is not None and not body.pipe.ended:
-            with suppress(Err):  # it has not the length that was said: the pipe knows
+            with suppress(Err):  # its length is not its Content-Length: the pipe is marked as aborted
                 OutgoingBody.finish(body, None)
 
     def ended(self) -> None:
-        """The guest is gone, whatever it has answered."""
+        """Let go of who waits for the response, once the guest is gone, whatever it has answered."""
         if self._response is not None and (body := self._response.sent()[2]) is not None:
             body.close()
         self._loop.call_soon_threadsafe(self.started.set)

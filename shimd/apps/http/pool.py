@@ -22,8 +22,8 @@ class Pool(BackgroundTask):
         self._taken = anyio.Event()
         self._limiter = anyio.CapacityLimiter(1)
 
-    async def take(self) -> Guest:
-        """A fresh instance.
+    async def acquire(self) -> Guest:
+        """Returns a fresh instance, which is the caller's to close.
 
         :raises wasmtime.WasmtimeError: it trapped at its start
         """
@@ -37,7 +37,8 @@ class Pool(BackgroundTask):
             return self._host.instantiate()
 
     async def _work(self) -> None:
-        """Keep some ready, until cancelled. What fails here is told to who asks for one."""
+        """Keep some ready, until cancelled. An error ends that: :meth:`acquire` then makes each itself, and raises
+        it."""
         while True:
             self._taken = anyio.Event()
             try:

@@ -12,7 +12,7 @@ import anyio
 import uvicorn
 
 from shimd.apps import processes, serving
-from shimd.apps.http.settings import Settings
+from shimd.apps.http.settings import HttpSettings
 from shimd.apps.serving import Service
 from shimd.engine import EngineError
 
@@ -20,17 +20,17 @@ from shimd.engine import EngineError
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the app's matter: uvicorn would raise them again at the end."""
+        """Leave signals to :mod:`shimd.apps.serving`: uvicorn would raise them again at the end."""
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         raise NotImplementedError
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: HttpSettings) -> socket.socket:
     """:raises EngineError: the address cannot be had"""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio: TCP_NODELAY only if told so
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named: else asyncio sets no TCP_NODELAY
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if settings.processes > 1:  # the kernel shares connections out; of one socket the quickest process takes them all
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -45,12 +45,12 @@ def listen(settings: Settings) -> socket.socket:
 
 def serve(
     application: Any,
-    settings: Settings,
+    settings: HttpSettings,
     around: Sequence[AbstractAsyncContextManager[Any]] = (),
     listener: socket.socket | None = None,
     services: Sequence[Service] = (),
 ) -> int:
-    """Serve until told to end; returns the exit code.
+    """Serve until a signal or a service's end; returns the exit code.
 
     :param around: entered before the first request, left after the last
     :param listener: to serve on, in this process, rather than at the settings' address
@@ -69,7 +69,7 @@ def serve(
 class HttpServer:
     """An HTTP server (uvicorn's) as a service of an app."""
 
-    def __init__(self, application: Any, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, application: Any, settings: HttpSettings, listener: socket.socket) -> None:
         self._server = _Server(configuration(application, settings))
         self._listener = listener
 
@@ -80,7 +80,7 @@ class HttpServer:
         self._server.should_exit = True
 
 
-def configuration(application: Any, settings: Settings) -> uvicorn.Config:
+def configuration(application: Any, settings: HttpSettings) -> uvicorn.Config:
     """Returns uvicorn's configuration, with what it names loaded: in a container those files are out of sight."""
     config = uvicorn.Config(
         application,
@@ -97,7 +97,7 @@ def configuration(application: Any, settings: Settings) -> uvicorn.Config:
         timeout_keep_alive=75,
     )
     config.load()
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # an app's failures are told by the handler
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the handler reports an app's failures
     return config
 
 

@@ -12,7 +12,7 @@ NAMES = frozenset({_ADDRESS, *_BACKLOG, *_OURS})
 
 
 @dataclass(frozen=True)
-class Settings:
+class HttpSettings:
     host: str = "0.0.0.0"
     port: int = 8080
     backlog: int = 128
@@ -26,11 +26,11 @@ class Settings:
     grace: float = 25.0
     """Seconds for requests under way once the app is told to end; the kubelet grants 30."""
     processes: int = 1
-    """To use more than one core; each has a pool of its own."""
+    """Number of server processes, to use more than one core; each has a pool of its own."""
     access_log: bool = False
 
     @classmethod
-    def of(cls, environment: Mapping[str, str], default_address: str = "0.0.0.0:8080") -> "Settings":
+    def of(cls, environment: Mapping[str, str], default_address: str = "0.0.0.0:8080") -> "HttpSettings":
         """:raises InvalidSetting: a value is not of its kind"""
         host, port = _address(environment.get(_ADDRESS) or default_address)
         backlog = next((environment[name] for name in _BACKLOG if environment.get(name)), None)

@@ -10,15 +10,15 @@ from shimd.component.results import Case, Err
 
 
 def fail(case: str, text: object) -> NoReturn:
-    """The guest's error, of a variant's case: one sentence."""
+    """Raise an error for the guest: a case of the interface's ``error``, with one sentence."""
     raise Err(Case(case, str(text).strip().partition("\n")[0]))
 
 
 @contextmanager
 def failing(cases: Mapping[Any, str]) -> Iterator[None]:
-    """Errors of a library, as the guest's: the first kind that fits; others are ``unexpected-error``.
+    """Convert a library's errors to the guest's: the first kind that fits; others are ``unexpected-error``.
 
-    :param cases: by class of exception, or several
+    :param cases: the case, by class of exception, or by several in a tuple
     """
     try:
         yield
@@ -51,7 +51,7 @@ class Opener:
 
 
 def file_name(case: str, name: str) -> str:
-    """A name as that of a file in a directory of ours; ``case``: what it is otherwise."""
+    """Check that a guest's name can be that of a file in a directory of ours; ``case`` is the error's case if not."""
     if not name or name in (".", "..") or "/" in name or "\0" in name or len(name.encode()) > 255:
         fail(case, f"{name!r} cannot be the name of a file")
     return name

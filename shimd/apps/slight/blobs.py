@@ -7,7 +7,7 @@ from shimd.apps.slight.backend import fail
 
 
 class BlobStore:
-    """The provider."""
+    """Provides ``blob-store``: every container is refused, naming the way out."""
 
     def container_open(self, name: str) -> NoReturn:
         fail("unexpected-error", f"{name} cannot be opened: a blob store is {resources.CLOUD['blobstore.aws_s3']}")

@@ -24,17 +24,17 @@ from shimd.engine import (
 )
 from shimd.engines import contained
 from shimd.engines.loading import load, load_if_there
-from shimd.engines.wasmtime import WasmtimeEngine, wasi
+from shimd.engines.wasmtime import CompiledByWasmtime, wasi
 from shimd.engines.wasmtime_artifact import load_guest, make_engine, sentence
 
 if TYPE_CHECKING:
     import wasmtime
 
-    from shimd.apps.slight.http_server import HttpServer
-    from shimd.apps.slight.secrets import Stores
+    from shimd.apps.slight.http_server import HttpServerProvider
+    from shimd.apps.slight.secrets import SecretStores
     from shimd.apps.slight.slightfile import Slightfile
-    from shimd.wit.guest import Guest
-    from shimd.wit.host import Host
+    from shimd.wit.guest import ModuleGuest
+    from shimd.wit.host import ModuleHost
 
 _PROGRAM, _INIT = "/app.wasm", "on-server-init"
 _ADDRESS = "SLIGHT_HTTP_LISTEN_ADDR"
@@ -49,24 +49,20 @@ class SlightApp:
     engine: "wasmtime.Engine"
     module: "wasmtime.Module"
     slightfile: "Slightfile"
-    stores: "Stores"
-    host: "Host | None" = None
-    server: "HttpServer | None" = None
+    stores: "SecretStores"
+    host: "ModuleHost | None" = None
+    server: "HttpServerProvider | None" = None
 
 
-class SlightEngine:
+class SlightEngine(CompiledByWasmtime):
     name: ClassVar[str] = "slight"
-    family: ClassVar[str] = "wasmtime"
 
     def __init__(self) -> None:
         self._interruptible: wasmtime.Engine
         self._plain: wasmtime.Engine
         self._tls: ssl.SSLContext
         self._slightfile: Slightfile
-        self._stores: Stores
-
-    def version(self) -> str:
-        return WasmtimeEngine().version()
+        self._stores: SecretStores
 
     def warm(self) -> None:
         import anyio
@@ -82,9 +78,6 @@ class SlightEngine:
         self._interruptible, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
         self._tls = ssl.create_default_context(cafile=certifi.where())
 
-    def precompile(self, wasm: bytes, artifact: Path) -> None:
-        WasmtimeEngine().precompile(wasm, artifact)
-
     def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
         """The module's path; ``None``: it is no application.
 
@@ -97,7 +90,7 @@ class SlightEngine:
             _refuse_guest(read(_PROGRAM))
             return None
         parsed = slightfile.parse(text)
-        self._stores = secrets.Stores(parsed, env, read)
+        self._stores = secrets.SecretStores(parsed, env, read)
         self._slightfile = secrets.resolved(parsed, self._stores)
         return {"app": _PROGRAM}
 
@@ -119,33 +112,33 @@ class SlightEngine:
         raise OtherEngine(self.family)
 
     def check(self, module: SlightApp, invocation: Invocation) -> None:
-        from shimd.apps.http.settings import Settings
+        from shimd.apps.http.settings import HttpSettings
         from shimd.apps.slight import world
-        from shimd.apps.slight.http_server import HttpServer
+        from shimd.apps.slight.http_server import HttpServerProvider
         from shimd.apps.slight.secrets import directory
 
         exports = {export.name for export in module.module.exports}
         _check_entry(exports, serves=module.slightfile.serves)
-        settings = Settings.of({**invocation.env, "WASMTIME_HTTP_PROXY_SOCKET_ADDR": ""})
-        module.server = HttpServer(replace(settings, processes=1), _address(invocation.env), exports)
+        settings = HttpSettings.of({**invocation.env, "WASMTIME_HTTP_PROXY_SOCKET_ADDR": ""})
+        module.server = HttpServerProvider(replace(settings, processes=1), _address(invocation.env), exports)
         provided = world.provided(module.slightfile, module.stores, module.server, self._tls, directory(invocation.env))
         _check_imports(module.module, provided)
         module.host = _linked(module, provided)
 
     def enter_container(self) -> None:
-        contained.begin()
+        contained.enter()
 
     def signals(self, module: SlightApp) -> Collection[int]:
         return (signal.SIGTERM, signal.SIGINT) if module.slightfile.serves else ()
 
     def run(self, module: SlightApp, invocation: Invocation) -> int:
-        from shimd.wit.guest import Exit
+        from shimd.component.results import GuestExit
 
         host = module.host
         assert host is not None
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a backend that goes away is an error that the guest is told
 
-        def make() -> "Guest":
+        def make() -> "ModuleGuest":
             return host.instantiate(wasi(_seen_by_guests(invocation)))
 
         try:
@@ -153,16 +146,16 @@ class SlightEngine:
                 return _serve(module, make)
             _entered(lambda: make().invoke("_start"))
             return 0
-        except Exit as exit:
+        except GuestExit as exit:
             return exit.code
 
 
-def _serve(module: SlightApp, make: Callable[[], "Guest"]) -> int:
+def _serve(module: SlightApp, make: Callable[[], "ModuleGuest"]) -> int:
     """Have the guest start a server, and be that."""
     from shimd.apps.http.server import serve
     from shimd.apps.slight import world
-    from shimd.apps.slight.routes import Table
-    from shimd.apps.slight.server import Application
+    from shimd.apps.slight.routes import RouteTable
+    from shimd.apps.slight.server import SlightServer
     from shimd.component.results import Err
 
     answer = _entered(lambda: make().call(world.init(), _INIT))
@@ -173,8 +166,8 @@ def _serve(module: SlightApp, make: Callable[[], "Guest"]) -> int:
     if server is None or server.stopped:
         raise EngineError(f"{_INIT} left no server to run (/slightfile.toml has the capability http)")
     module.server.initialised = True
-    table = Table(list(server.routes))
-    application = Application(module.engine, make, world.handler(), table, module.server.settings)
+    table = RouteTable(list(server.routes))
+    application = SlightServer(module.engine, make, world.handler(), table, module.server.settings)
     return serve(application, module.server.settings, [application], listener=server.listener)
 
 
@@ -220,13 +213,13 @@ def _check_imports(module: "wasmtime.Module", provided: Collection[str]) -> None
             )
 
 
-def _linked(module: SlightApp, provided: Mapping[str, Any]) -> "Host":
+def _linked(module: SlightApp, provided: Mapping[str, Any]) -> "ModuleHost":
     import wasmtime
 
-    from shimd.wit.host import Host
+    from shimd.wit.host import ModuleHost
 
     try:
-        return Host(module.engine, module.module, provided)
+        return ModuleHost(module.engine, module.module, provided)
     except wasmtime.WasmtimeError as error:
         raise UnsupportedFeature(f"the module does not link: {sentence(error)}") from None
 

@@ -13,12 +13,12 @@ _PATIENCE = 30.0
 #: As many as Slight's own client follows.
 _REDIRECTS = 10
 _KEEPS_METHOD = (307, 308)
-#: Not told to whoever a server redirects to.
+#: Headers that are not sent on to another origin (RFC 9110, 15.4).
 _OF_ONE_ORIGIN = ("authorization", "cookie", "proxy-authorization")
 
 
 class HttpClient:
-    """The provider."""
+    """Provides ``http-client`` to guests."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._pool = httpcore.ConnectionPool(ssl_context=tls, max_connections=None, keepalive_expiry=30)

@@ -5,9 +5,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from shimd.apps.http.server import listen
-from shimd.apps.http.settings import Settings
+from shimd.apps.http.settings import HttpSettings
 from shimd.apps.slight.backend import fail
-from shimd.apps.slight.routes import Route
+from shimd.apps.slight.routes import SlightRoute
 from shimd.engine import EngineError
 
 #: Where no port is named.
@@ -16,9 +16,9 @@ _PORT = 80
 
 @dataclass(frozen=True)
 class Router:
-    """Adding a route gives another router."""
+    """Routes of a server; immutable: adding one makes another router."""
 
-    routes: tuple[Route, ...] = ()
+    routes: tuple[SlightRoute, ...] = ()
 
     def get(self, route: str, handler: str) -> "Router":
         return self._with("GET", route, handler)
@@ -35,7 +35,7 @@ class Router:
     def _with(self, method: str, path: str, handler: str) -> "Router":
         if not path.startswith("/"):
             fail("invalid-url", f"the route {path!r} of {handler} does not begin with a slash")
-        return Router((*self.routes, Route(method, path, handler)))
+        return Router((*self.routes, SlightRoute(method, path, handler)))
 
 
 @dataclass
@@ -43,7 +43,7 @@ class GuestServer:
     """A listening socket with its routes. Requests are served once ``on-server-init`` has returned."""
 
     listener: socket.socket
-    routes: tuple[Route, ...]
+    routes: tuple[SlightRoute, ...]
     stopped: bool = False
 
     def stop(self) -> None:
@@ -51,10 +51,10 @@ class GuestServer:
         self.listener.close()
 
 
-class HttpServer:
-    """The provider."""
+class HttpServerProvider:
+    """Provides ``http-server`` to guests, and keeps the server that one has started."""
 
-    def __init__(self, settings: Settings, address: str | None, exports: Collection[str]) -> None:
+    def __init__(self, settings: HttpSettings, address: str | None, exports: Collection[str]) -> None:
         """:param address: to be listened at, whatever the guest says
         :param exports: functions of the module
         """
@@ -68,7 +68,7 @@ class HttpServer:
         return Router()
 
     def router_new_with_base(self, base: str) -> Router:
-        """Slight's own host ignores the base, too."""
+        """Make a router. The base is ignored, as by Slight's own host."""
         return Router()
 
     def server_serve(self, address: str, router: Router) -> GuestServer:
@@ -88,7 +88,7 @@ class HttpServer:
 
 
 def parsed(address: str) -> tuple[str, int]:
-    """``HOST:PORT``, or a host only."""
+    """Parse ``HOST:PORT``, or a host only (port 80)."""
     host, colon, port = address.rpartition(":")
     if not colon or address.endswith("]"):
         return address.strip("[]"), _PORT

@@ -3,48 +3,45 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shimd.apps.slight.backend import Opener, fail, failing, file_name
 from shimd.apps.slight.slightfile import Capability, Slightfile
-
-if TYPE_CHECKING:
-    pass
 
 #: Seconds to connect to a server, or to wait for its answer.
 PATIENCE = 10
 
 
 class Keyvalue:
-    """The provider."""
+    """Provides ``keyvalue`` to guests."""
 
     def __init__(self, slightfile: Slightfile, directory: str) -> None:
         """:param directory: of temporary files, where stores of files are"""
         self._stores = Opener(
             slightfile,
             "keyvalue",
-            {"filesystem": lambda _capability, name: Files(Path(directory), name), "redis": Redis},
+            {"filesystem": lambda _capability, name: FilesBackend(Path(directory), name), "redis": RedisBackend},
         )
 
-    def keyvalue_open(self, name: str) -> "Files | Redis":
-        store: Files | Redis = self._stores.open(name)
+    def keyvalue_open(self, name: str) -> "FilesBackend | RedisBackend":
+        store: FilesBackend | RedisBackend = self._stores.open(name)
         return store
 
 
-class Files:
+class FilesBackend:
     """A file for each key."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory / file_name("unexpected-error", name)
 
     def get(self, key: str) -> bytes:
-        with self._told(key):
+        with failing(_FILE_ERRORS):
             return self._path(key).read_bytes()
 
     def set(self, key: str, value: bytes) -> None:
-        """Another reader sees the value before or this one, never half of it."""
+        """Set a value. Another reader sees the value before or this one, never half of it."""
         path = self._path(key)
-        with self._told(key):
+        with failing(_FILE_ERRORS):
             self._directory.mkdir(parents=True, exist_ok=True)
             file, name = tempfile.mkstemp(dir=self._directory, prefix=_UNFINISHED)
             try:
@@ -62,7 +59,7 @@ class Files:
             return sorted(name for name in os.listdir(self._directory) if not name.startswith(_UNFINISHED))
 
     def delete(self, key: str) -> None:
-        with self._told(key):
+        with failing(_FILE_ERRORS):
             self._path(key).unlink()
 
     def _path(self, key: str) -> Path:
@@ -70,14 +67,13 @@ class Files:
             fail("invalid-key", f"{key!r} is a name of ours")
         return self._directory / file_name("invalid-key", key)
 
-    def _told(self, key: str):  # type: ignore[no-untyped-def]
-        return failing({FileNotFoundError: "key-not-found", OSError: "io-error"})
 
-
+#: How names of files begin that are not written to their end yet.
 _UNFINISHED = ".shimd-"
+_FILE_ERRORS = {FileNotFoundError: "key-not-found", OSError: "io-error"}
 
 
-class Redis:
+class RedisBackend:
     """Keys are the store's name, a colon, and the guest's key, as Slight's own host has them."""
 
     def __init__(self, capability: Capability, name: str) -> None:
@@ -111,7 +107,7 @@ class Redis:
             return sorted({key.decode()[len(self._prefix) :] for key in found})
 
     def delete(self, key: str) -> None:
-        """No error if there is none, as Redis has it."""
+        """Delete a key. It is no error if there is none, as Redis has it."""
         with failing(self._errors):
             self._client.delete(self._prefix + key)
 

@@ -1,4 +1,5 @@
-"""``distributed-locking``: etcd's locks, by its JSON gateway (https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/)."""
+"""``distributed-locking``: etcd's locks, by its JSON gateway
+(https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/)."""
 
 import base64
 import json
@@ -10,14 +11,15 @@ import httpcore
 from shimd.apps.slight.backend import Opener, fail, failing
 from shimd.apps.slight.keyvalue import PATIENCE
 from shimd.apps.slight.slightfile import Capability, Slightfile
-from shimd.wit.guest import Gone, current
+from shimd.component.results import Abandoned
+from shimd.wit.guest import current
 
 #: Seconds that etcd is asked to wait for a lock, before it is looked whether anybody still waits for the guest.
 _LOOK = 5
 
 
 class DistributedLocking:
-    """The provider."""
+    """Provides ``distributed-locking`` to guests."""
 
     def __init__(self, slightfile: Slightfile, tls: ssl.SSLContext) -> None:
         self._servers = Opener(
@@ -46,7 +48,7 @@ class Etcd:
         self._pool = httpcore.ConnectionPool(ssl_context=tls, max_connections=None, keepalive_expiry=60)
 
     def lock(self, name: bytes) -> bytes:
-        """Waits until it is ours; without a time to live it is etcd's own, 60 s.
+        """Wait until the lock is ours; its time to live is etcd's default, 60 s.
 
         :returns: the key that unlocks it
         """
@@ -61,11 +63,11 @@ class Etcd:
 
     def _lock(self, name: bytes, lease: int) -> bytes:
         guest = current()
-        while not guest.given_up:
+        while not guest.abandoned:
             answer = self._ask("lock/lock", {"name": _encoded(name), "lease": lease}, "lock-acquire-error", waits=True)
             if answer is not None:
                 return base64.b64decode(answer["key"])
-        raise Gone
+        raise Abandoned
 
     def _ask(self, method: str, message: dict[str, Any], case: str, *, waits: bool = False) -> Any:
         """:returns: the answer; ``None``: it waits for too long"""

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from shimd.apps.http.handler import Scope
+from shimd.apps.http.handler import AsgiScope
 from shimd.component.results import Case, Err
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
@@ -15,8 +15,8 @@ CORS = [
     (b"access-control-allow-headers", b"*"),
     (b"access-control-expose-headers", b"*"),
 ]
-#: Said by the server, of the connection and the body as it is (RFC 9110, 7.6.1). Guests that answer with the request's
-#: headers, as Slight's examples do, would say them of another message.
+#: Headers that the server sets, of the connection and the body as it is (RFC 9110, 7.6.1). Guests that answer with the
+#: request's headers, as Slight's examples do, would set them for another message.
 _OURS = frozenset(
     (
         *(name.decode() for name, _value in CORS),
@@ -35,18 +35,18 @@ _OURS = frozenset(
 
 
 @dataclass(frozen=True)
-class Response:
+class SlightResponse:
     status: int
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytes = b""
 
 
 class InvalidResponse(Exception):
-    """The guest's answer cannot be sent."""
+    """The guest's response cannot be sent; the message is one sentence."""
 
 
-def request(scope: Scope, params: list[tuple[str, str]], body: bytes) -> dict[str, Any]:
-    """A record ``request``."""
+def request(scope: AsgiScope, params: list[tuple[str, str]], body: bytes) -> dict[str, Any]:
+    """Convert a request of ASGI's to the interface's record ``request``."""
     query = scope["query_string"].decode("latin-1")
     return {
         "method": scope["method"].lower(),
@@ -57,7 +57,7 @@ def request(scope: Scope, params: list[tuple[str, str]], body: bytes) -> dict[st
     }
 
 
-def response(answer: Any) -> Response:
+def response(answer: Any) -> SlightResponse:
     """Returns the response in an ``expected<response, http-error>``.
 
     :raises InvalidResponse: it is an error, or none that can be sent
@@ -69,7 +69,7 @@ def response(answer: Any) -> Response:
         raise InvalidResponse(f"the guest's status {record['status']} is none of an answer")
     headers = [_header(name, value) for name, value in record["headers"] or () if name.lower() not in _OURS]
     bodiless = record["status"] in (204, 304)
-    return Response(record["status"], headers, b"" if bodiless else record["body"] or b"")
+    return SlightResponse(record["status"], headers, b"" if bodiless else record["body"] or b"")
 
 
 def _header(name: str, value: str) -> tuple[bytes, bytes]:
@@ -78,7 +78,7 @@ def _header(name: str, value: str) -> tuple[bytes, bytes]:
     return name.lower().encode(), value.strip().encode()
 
 
-def _error(error: Case) -> Response:
+def _error(error: Case) -> SlightResponse:
     if error.tag == "status-error" and 400 <= error.payload <= 599:
-        return Response(error.payload)
+        return SlightResponse(error.payload)
     raise InvalidResponse(f"the guest answers with the error {error.tag}: {error.payload}")

@@ -10,7 +10,8 @@ from shimd.apps.slight.backend import Opener, fail, failing, file_name
 from shimd.apps.slight.keyvalue import PATIENCE
 from shimd.apps.slight.slightfile import Capability, Slightfile
 from shimd.apps.spin.database import Database
-from shimd.wit.guest import Gone, current
+from shimd.component.results import Abandoned
+from shimd.wit.guest import current
 
 if TYPE_CHECKING:
     from paho.mqtt import client as mqtt
@@ -20,7 +21,7 @@ _LOOK = 0.5
 
 
 class Messaging:
-    """The provider."""
+    """Provides ``pub`` and ``sub`` of ``messaging`` to guests."""
 
     def __init__(self, slightfile: Slightfile, directory: str) -> None:
         """:param directory: of temporary files, where topics of the file system are"""
@@ -59,7 +60,7 @@ class Topics:
         return token
 
     def receive(self, token: str) -> bytes:
-        """The next message; empty if there is none now."""
+        """Returns the next message; empty if there is none now."""
         with failing({}):
             found = self._subscriptions.execute("SELECT topic, seen FROM subscriptions WHERE token = ?", (token,)).rows
             if not found:
@@ -120,17 +121,17 @@ class Mosquitto:
         return token
 
     def receive(self, token: str) -> bytes:
-        """The next message, as soon as there is one."""
+        """Wait for the next message."""
         messages = self._subscriptions.get(token)
         if messages is None:
             fail("queue-or-topic-not-found", f"there is no subscription {token}")
         guest = current()
-        while not guest.given_up:
+        while not guest.abandoned:
             try:
                 return messages.get(timeout=_LOOK)
             except queue.Empty:
                 continue
-        raise Gone
+        raise Abandoned
 
     def _client(self) -> "mqtt.Client":
         from paho.mqtt import client as mqtt

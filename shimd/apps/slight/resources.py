@@ -1,4 +1,4 @@
-"""The resources that a slightfile may name: what each needs to be told, and what is not given here."""
+"""The resources that a slightfile may name: the configs that each needs, and those that shimd does not have."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ OLD_NAMES: Mapping[str, str] = {
     "lockd.etcd": "distributed_locking.etcd",
 }
 
-#: Those that are given, with the configs that they need.
+#: The resources that shimd has, with the configs that they need.
 CONFIGS: Mapping[str, Sequence[str]] = {
     "http": (),
     "http-client": (),

@@ -7,7 +7,7 @@ _PLACE = re.compile(r":([^/.]+)|\*")
 
 
 @dataclass(frozen=True)
-class Route:
+class SlightRoute:
     method: str
     """``GET``, ``PUT``, ``POST`` or ``DELETE``"""
     path: str
@@ -21,20 +21,20 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Match:
-    route: Route
+class SlightMatch:
+    route: SlightRoute
     params: list[tuple[str, str]] = field(default_factory=list)
 
 
-class Table:
-    def __init__(self, routes: list[Route]) -> None:
+class RouteTable:
+    def __init__(self, routes: list[SlightRoute]) -> None:
         self._routes = [(route, *_compiled(route.path)) for route in routes]
 
-    def find(self, method: str, path: str) -> Match | None:
+    def find(self, method: str, path: str) -> SlightMatch | None:
         """:param path: decoded"""
         for route, pattern, names in self._routes:
             if route.method == method and (match := pattern.match(path.rstrip("/"))):
-                return Match(route, list(zip(names, match.groups(), strict=True)))
+                return SlightMatch(route, list(zip(names, match.groups(), strict=True)))
         return None
 
 

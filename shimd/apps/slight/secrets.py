@@ -13,11 +13,11 @@ _REFERENCE = re.compile(r"\$\{(?P<store>[^.}]+)\.(?P<key>[^}]+)\}\Z")
 KEY_FILE = ".slightkey"
 
 
-class Missing(LookupError):
+class MissingSecret(LookupError):
     """A store has no such value; the message says so in a sentence's second half."""
 
 
-class Stores:
+class SecretStores:
     """The secret stores of an application."""
 
     def __init__(self, slightfile: Slightfile, env: Mapping[str, str], read: Callable[[str], bytes | None]) -> None:
@@ -28,19 +28,19 @@ class Stores:
         self._key_bytes = read(self._key_path)
 
     def get(self, store: str, key: str) -> str:
-        """:raises Missing: there is none"""
+        """:raises MissingSecret: there is none"""
         match store:
             case "local":
                 return key
             case "envvars":
                 if key not in self._variables:
-                    raise Missing(f"the container has no variable {key}")
+                    raise MissingSecret(f"the container has no variable {key}")
                 return self._variables[key]
             case "usersecrets":
                 return self._secret(key)
             case _:
                 reason = resources.CLOUD.get(f"configs.{store}", "which is none of envvars, usersecrets")
-                raise Missing(f"the store is {store}, {reason}")
+                raise MissingSecret(f"the store is {store}, {reason}")
 
     def set(self, store: str, key: str, value: str) -> None:
         """Set a value for as long as the application runs."""
@@ -51,15 +51,17 @@ class Stores:
 
     def _secret(self, key: str) -> str:
         if key not in self._secrets:
-            raise Missing(f"there are no secret_settings of the name {key}")
+            raise MissingSecret(f"there are no secret_settings of the name {key}")
         try:
             return shortcrypt.decrypt(self._key(), self._secrets[key]).decode()
         except ValueError:
-            raise Missing(f"{self._key_path} is not the key that {key} was encrypted with") from None
+            raise MissingSecret(f"{self._key_path} is not the key that {key} was encrypted with") from None
 
     def _key(self) -> bytes:
         if not self._key_bytes:
-            raise Missing(f"there is no key {self._key_path} (slight's secret command makes it) to read secrets by")
+            raise MissingSecret(
+                f"there is no key {self._key_path} (slight's secret command makes it) to read secrets by"
+            )
         return self._key_bytes
 
 
@@ -68,15 +70,15 @@ def directory(env: Mapping[str, str]) -> str:
     return (env.get("TMPDIR") or "/tmp").rstrip("/")
 
 
-def resolved(slightfile: Slightfile, stores: Stores) -> Slightfile:
+def resolved(slightfile: Slightfile, stores: SecretStores) -> Slightfile:
     """Returns the slightfile with the configs' values in place.
 
-    :raises InvalidSetting: one is missing, and where
+    :raises InvalidSetting: one is missing; the message names the field
     """
     return replace(slightfile, capabilities=[_resolved(one, slightfile, stores) for one in slightfile.capabilities])
 
 
-def _resolved(capability: Capability, slightfile: Slightfile, stores: Stores) -> Capability:
+def _resolved(capability: Capability, slightfile: Slightfile, stores: SecretStores) -> Capability:
     configs = dict(capability.configs)
     if slightfile.secret_store:
         configs = {name: f"${{{slightfile.secret_store}.{name}}}" for name in resources.CONFIGS[capability.resource]}
@@ -88,11 +90,11 @@ def _resolved(capability: Capability, slightfile: Slightfile, stores: Stores) ->
     return replace(capability, configs=found)
 
 
-def _value(text: str, stores: Stores, where: str) -> str:
+def _value(text: str, stores: SecretStores, where: str) -> str:
     match = _REFERENCE.match(text)
     if match is None:
         return text
     try:
         return stores.get(match["store"], match["key"])
-    except Missing as error:
+    except MissingSecret as error:
         raise InvalidSetting(f"/slightfile.toml: {where} is {text}, and {error}") from None

@@ -7,28 +7,32 @@ from typing import Any
 import anyio
 import wasmtime
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
-from shimd.apps.calls import complain
-from shimd.apps.http.handler import Receive, Scope, Send
-from shimd.apps.http.settings import Settings
-from shimd.apps.slight.messages import CORS, Response, request, response
-from shimd.apps.slight.routes import Match, Route, Table
+from shimd.apps.background_task import BackgroundTask
+from shimd.apps.calls import UNLIMITED, report_error
+from shimd.apps.http.handler import AsgiReceive, AsgiScope, AsgiSend
+from shimd.apps.http.settings import HttpSettings
+from shimd.apps.slight.messages import CORS, SlightResponse, request, response
+from shimd.apps.slight.routes import RouteTable, SlightMatch, SlightRoute
+from shimd.component.results import Abandoned, GuestExit
 from shimd.wasi.compute_lock import ComputeLock
-from shimd.wit.guest import Exit, Gone, Guest
-from shimd.wit.resolve import Function
+from shimd.wit.guest import ModuleGuest
+from shimd.wit.resolve import ResolvedFunction
 
 #: Seconds between the ticks that a spinning guest is interrupted by.
 _TICK = 0.5
-#: Threads are as many as requests are let in.
-_UNLIMITED = anyio.CapacityLimiter(1 << 20)
 
 
-class Application:
-    """``async with`` it while it serves."""
+class SlightServer(BackgroundTask):
+    """The ASGI application; ``async with`` it while it serves."""
 
     def __init__(
-        self, engine: wasmtime.Engine, make: Callable[[], Guest], handler: Function, table: Table, settings: Settings
+        self,
+        engine: wasmtime.Engine,
+        make: Callable[[], ModuleGuest],
+        handler: ResolvedFunction,
+        table: RouteTable,
+        settings: HttpSettings,
     ) -> None:
         """:param make: an instance"""
         self._engine = engine
@@ -40,29 +44,20 @@ class Application:
         self._compute_lock = ComputeLock()
         self._running = _Count()
         self._busy = anyio.Event()
-        self._tasks: TaskGroup
 
-    async def __aenter__(self) -> "Application":
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        if self._timeout:
-            self._tasks.start_soon(self._tick)
-        return self
+    async def _work(self) -> None:
+        """Advance the engine's epoch while guests run; an idle app stays asleep.
 
-    async def __aexit__(self, *exception: Any) -> None:
-        self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(*exception)
-
-    async def _tick(self) -> None:
-        """Advance the engine's epoch while guests run; an idle app stays asleep."""
-        while True:
+        Not by :class:`~shimd.apps.http.epoch_clock.EpochClock`: a guest here may run on when its request is over.
+        """
+        while self._timeout:
             self._busy = anyio.Event()
             while self._running.number:
                 await anyio.sleep(_TICK)
                 self._engine.increment_epoch()
             await self._busy.wait()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         if scope["type"] != "http":
             return
         answer = await self._answer(scope, receive)
@@ -72,43 +67,43 @@ class Application:
         await send({"type": "http.response.start", "status": answer.status, "headers": fields})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+    async def _answer(self, scope: AsgiScope, receive: AsgiReceive) -> SlightResponse:
         match = self._table.find(scope["method"], scope["path"])
         if match is None:
-            return Response(204 if scope["method"] == "OPTIONS" else 404)
+            return SlightResponse(204 if scope["method"] == "OPTIONS" else 404)
         body = await _whole(receive)
         if body is None:
-            return Response(400)  # which nobody sees
+            return SlightResponse(400)  # which nobody sees
         async with self._guests:
             return await self._handle(match, request(scope, match.params, body))
 
-    async def _handle(self, match: Match, message: dict[str, Any]) -> Response:
+    async def _handle(self, match: SlightMatch, message: dict[str, Any]) -> SlightResponse:
         call = _Call(self._make, self._handler, match.route, self._timeout)
         self._busy.set()
         with anyio.move_on_after(self._timeout or None):
-            return await to_thread.run_sync(self._run, call, message, limiter=_UNLIMITED, abandon_on_cancel=True)
-        call.give_up()
-        complain(call.route.handler, f"no answer within {self._timeout:g} s")
-        return Response(504)
+            return await to_thread.run_sync(self._run, call, message, limiter=UNLIMITED, abandon_on_cancel=True)
+        call.abandon()
+        report_error(call.route.handler, f"no answer within {self._timeout:g} s")
+        return SlightResponse(504)
 
-    def _run(self, call: "_Call", message: dict[str, Any]) -> Response:
-        """On a thread of its own."""
+    def _run(self, call: "_Call", message: dict[str, Any]) -> SlightResponse:
+        """Run the guest, on a thread of its own; its failures become status codes."""
         with self._running, self._compute_lock.held() as lease:
             try:
                 return response(call.answer(message, lease))
-            except Gone:
-                return Response(504)  # which nobody sees
-            except Exit as exit:
+            except Abandoned:
+                return SlightResponse(504)  # which nobody sees
+            except GuestExit as exit:
                 reason = f"the guest exited with {exit.code}"
             except Exception as error:
                 reason = str(error)
-        if not call.given_up:
-            complain(call.route.handler, reason)
-        return Response(500)
+        if not call.abandoned:
+            report_error(call.route.handler, reason)
+        return SlightResponse(500)
 
 
-async def _whole(receive: Receive) -> bytes | None:
-    """A request's body; ``None``: the client has gone away."""
+async def _whole(receive: AsgiReceive) -> bytes | None:
+    """Receive a request's whole body; ``None``: the client has gone away."""
     body = bytearray()
     while True:
         message = await receive()
@@ -138,17 +133,19 @@ class _Count:
 class _Call:
     """One request's guest."""
 
-    def __init__(self, make: Callable[[], Guest], handler: Function, route: Route, timeout: float) -> None:
+    def __init__(
+        self, make: Callable[[], ModuleGuest], handler: ResolvedFunction, route: SlightRoute, timeout: float
+    ) -> None:
         self._make = make
         self._handler = handler
         self.route = route
         self._ticks = int(timeout / _TICK) + 1
-        self._guest: Guest | None = None
-        self.given_up = False
+        self._guest: ModuleGuest | None = None
+        self.abandoned = False
 
     def answer(self, message: dict[str, Any], lease: Any) -> Any:
         guest = self._guest = self._make()
-        guest.lease, guest.given_up = lease, self.given_up
+        guest.lease, guest.abandoned = lease, self.abandoned
         if self._ticks > 1:
             guest.store.set_epoch_deadline(self._ticks)
         try:
@@ -156,7 +153,7 @@ class _Call:
         finally:
             guest.close()
 
-    def give_up(self) -> None:
-        self.given_up = True
+    def abandon(self) -> None:
+        self.abandoned = True
         if self._guest is not None:
-            self._guest.given_up = True
+            self._guest.abandoned = True

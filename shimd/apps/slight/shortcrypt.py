@@ -56,7 +56,7 @@ def _checksum(data: bytes) -> int:
 
 
 def _crc(width: int, polynomial: int) -> Callable[[bytes], int]:
-    """Most significant bit first, starting with all ones (https://reveng.sourceforge.io/crc-catalogue/)."""
+    """Make a CRC: most significant bit first, starting with all ones (https://reveng.sourceforge.io/crc-catalogue/)."""
     ones, top = (1 << width) - 1, 1 << width - 1
 
     def crc(data: bytes) -> int:
@@ -80,5 +80,5 @@ def _crc64(data: bytes) -> bytes:
 
 
 def _reversed(number: int) -> int:
-    """The bits of 64, the last first."""
+    """Reverse the order of a number's 64 bits."""
     return int(f"{number & _WORD:064b}"[::-1], 2)

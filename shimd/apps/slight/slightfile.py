@@ -1,4 +1,4 @@
-"""``/slightfile.toml``, specversion 0.1 and 0.2: which capabilities an application has, and by what they are given."""
+"""``/slightfile.toml``, specversion 0.1 and 0.2: an application's capabilities, and the backend of each."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ class Capability:
     name: str
     """The name by which the guest opens it, or :data:`ANY`."""
     where: str
-    """Its place in the file, for messages."""
+    """The field of the file that describes it, for error messages: ``capability[0]``."""
     configs: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -43,7 +43,7 @@ class Slightfile:
         return any(capability.kind == "http" for capability in self.capabilities)
 
     def find(self, kind: str, name: str) -> Capability | None:
-        """The capability that a guest opens by a name."""
+        """Returns the capability that a guest opens by a name: the one of that name, or else the one of any."""
         ours = [capability for capability in self.capabilities if capability.kind == kind]
         named = (capability for capability in ours if capability.name == name)
         return next(named, next((capability for capability in ours if capability.name == ANY), None))
@@ -110,7 +110,7 @@ def _resource(where: str, name: str) -> tuple[str, str]:
 
 
 def _refuse_clashes(capabilities: Sequence[Capability]) -> None:
-    """One name, one capability of a kind; and any name is all of them."""
+    """Refuse two capabilities of a kind that answer to one name; :data:`ANY` answers to all."""
     seen: dict[tuple[str, str], str] = {}
     for capability in capabilities:
         kind, name = capability.kind, capability.name

@@ -25,13 +25,13 @@ class Statement:
 
 
 class Sql:
-    """The provider."""
+    """Provides ``sql`` to guests."""
 
     def __init__(self, slightfile: Slightfile) -> None:
-        self._databases = Opener(slightfile, "sql", {"postgres": lambda capability, _name: Postgres(capability)})
+        self._databases = Opener(slightfile, "sql", {"postgres": lambda capability, _name: PostgresBackend(capability)})
 
-    def sql_open(self, name: str) -> "Postgres":
-        database: Postgres = self._databases.open(name)
+    def sql_open(self, name: str) -> "PostgresBackend":
+        database: PostgresBackend = self._databases.open(name)
         return database
 
     def statement_prepare(self, query: str, params: list[str]) -> Statement:
@@ -39,12 +39,12 @@ class Sql:
 
 
 def numbered(query: str) -> str:
-    """Parameters as PostgreSQL writes them: ``?`` as ``$1``, ``$2``, … unless they are so already."""
+    """Number a statement's parameters, as PostgreSQL has them: ``?`` becomes ``$1``, ``$2``, …"""
     numbers = iter(range(1, len(query) + 1))
     return _PARAMETER.sub(lambda match: f"${next(numbers)}" if match[0] == "?" else match[0], query)
 
 
-class Postgres:
+class PostgresBackend:
     """A connection, made when it is first needed and again when it was lost; one statement at a time."""
 
     def __init__(self, capability: Capability) -> None:
@@ -61,7 +61,7 @@ class Postgres:
         }
 
     def query(self, statement: Statement) -> list[dict[str, Any]]:
-        """Row after row, a value of each column."""
+        """Run a statement; returns a value for each column of each row, as the interface's record ``row``."""
         rows: list[dict[str, Any]] = self._executed(statement, _rows)
         return rows
 
@@ -86,7 +86,8 @@ class Postgres:
 
 
 def _rows(cursor: Any) -> list[dict[str, Any]]:
-    """Values as the server writes them: Python's own types know neither infinite dates nor most of its types."""
+    """Convert a result, from the text that the server writes: Python has neither infinite dates nor most of its
+    types."""
     result = cursor.pgresult
     columns = [
         (result.fname(index).decode(), _KINDS.get(result.ftype(index), _text("str"))) for index in range(result.nfields)

@@ -1,4 +1,4 @@
-"""The interfaces of Slight 0.5, and who gives them."""
+"""The interfaces of Slight 0.5, and the objects that provide them to guests."""
 
 import ssl
 from collections.abc import Mapping
@@ -8,22 +8,22 @@ from importlib import resources
 from shimd.apps.slight.blobs import BlobStore
 from shimd.apps.slight.configs import Configs
 from shimd.apps.slight.http_client import HttpClient
-from shimd.apps.slight.http_server import HttpServer
+from shimd.apps.slight.http_server import HttpServerProvider
 from shimd.apps.slight.keyvalue import Keyvalue
 from shimd.apps.slight.locking import DistributedLocking
 from shimd.apps.slight.messaging import Messaging
-from shimd.apps.slight.secrets import Stores
+from shimd.apps.slight.secrets import SecretStores
 from shimd.apps.slight.slightfile import Slightfile
 from shimd.apps.slight.sql import Sql
 from shimd.engines.slight_names import NAMES
 from shimd.wit.host import Provided
-from shimd.wit.resolve import Function, functions
+from shimd.wit.resolve import ResolvedFunction, functions
 from shimd.wit.syntax import Interface, parse
 
 
 @cache
 def interface(name: str) -> Interface:
-    """From its ``.wit`` file."""
+    """Parse an interface's ``.wit`` file, once."""
     folder = resources.files("shimd.apps.slight") / "interfaces"
     return parse(name, lambda name: (folder / f"{name}.wit").read_text())
 
@@ -35,19 +35,19 @@ def load() -> None:
 
 
 @cache
-def init() -> Function:
-    """The export that starts the server."""
+def init() -> ResolvedFunction:
+    """Returns the type of the export that starts the server."""
     return functions(interface("http-server-export"))[0]
 
 
 @cache
-def handler() -> Function:
-    """The type of a handler's export."""
+def handler() -> ResolvedFunction:
+    """Returns the type of a request handler's export."""
     return functions(interface("http-handler"))[0]
 
 
 def provided(
-    slightfile: Slightfile, stores: Stores, server: HttpServer, tls: ssl.SSLContext, directory: str
+    slightfile: Slightfile, stores: SecretStores, server: HttpServerProvider, tls: ssl.SSLContext, directory: str
 ) -> Mapping[str, Provided]:
     """Returns the providers, by interface; a guest may import all of them, whatever its slightfile has."""
     providers = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from shimd.engine import GuestTrap, Invocation, Preopen, UnsupportedFeature
 from shimd.engines.core import top_preopens
 from shimd.engines.loading import load
-from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime import CompiledByWasmtime
 from shimd.engines.wasmtime_artifact import SOCKETS, load_component, make_engine
 
 if TYPE_CHECKING:
@@ -33,22 +33,18 @@ _LOADED = (
 
 
 @dataclass
-class Command:
-    """A component, and who answers its questions."""
+class SocketsProgram:
+    """A compiled component, and the host that provides its imports."""
 
     program: Any
     host: "Host | None" = None
 
 
-class WasiSocketsEngine:
+class WasiSocketsEngine(CompiledByWasmtime):
     name: ClassVar[str] = "wasi-sockets"
-    family: ClassVar[str] = "wasmtime"
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
-
-    def version(self) -> str:
-        return WasmtimeEngine().version()
 
     def warm(self) -> None:
         import anyio
@@ -57,13 +53,10 @@ class WasiSocketsEngine:
         anyio.run(anyio.sleep, 0)  # has it load what it loads at first use
         self._engine = make_engine(parallel=False, epochs=True)
 
-    def precompile(self, wasm: bytes, artifact: Path) -> None:
-        WasmtimeEngine().precompile(wasm, artifact)
+    def load(self, artifact: Path) -> SocketsProgram:
+        return SocketsProgram(load_component(self._engine, artifact, SOCKETS))
 
-    def load(self, artifact: Path) -> Command:
-        return Command(load_component(self._engine, artifact, SOCKETS))
-
-    def check(self, module: Command, invocation: Invocation) -> None:
+    def check(self, module: SocketsProgram, invocation: Invocation) -> None:
         from shimd.component.host import Host
         from shimd.wasi import net, versions, world
 
@@ -72,12 +65,12 @@ class WasiSocketsEngine:
         preopens = [Preopen(*item) for item in top_preopens(invocation)]
         given = dict(world.providers(replace(invocation, preopens=preopens), None))
         if invocation.network:
-            given["wasi:sockets/tcp-create-socket"] = net.Tcp()
-            given["wasi:sockets/udp-create-socket"] = net.Udp()
-            given["wasi:sockets/ip-name-lookup"] = net.Names()
+            given["wasi:sockets/tcp-create-socket"] = net.TcpCreateSocket()
+            given["wasi:sockets/udp-create-socket"] = net.UdpCreateSocket()
+            given["wasi:sockets/ip-name-lookup"] = net.NameLookup()
         module.host = Host(self._engine, module.program, given, versions.unversioned)
 
-    def run(self, module: Command, invocation: Invocation) -> int:
+    def run(self, module: SocketsProgram, invocation: Invocation) -> int:
         import anyio
 
         assert module.host is not None
@@ -85,7 +78,7 @@ class WasiSocketsEngine:
 
 
 async def _run(host: "Host") -> int:
-    """The guest on a thread of its own, its waiting in this one's event loop."""
+    """Run the guest on a thread of its own; its waits are in this thread's event loop (:mod:`shimd.wasi.waiting`)."""
     from anyio import to_thread
 
     return await to_thread.run_sync(_command, host)
@@ -94,14 +87,14 @@ async def _run(host: "Host") -> int:
 def _command(host: "Host") -> int:
     import wasmtime
 
-    from shimd.component.host import Exit
+    from shimd.component.results import GuestExit
     from shimd.component.values import Err
 
     guest = host.instantiate()
     try:
         result = host.call(guest, host.export(_RUN) or _RUN, "run")
-    except Exit as exit:
-        return exit.code & 0xFF
+    except GuestExit as exit:
+        return exit.code
     except wasmtime.WasmtimeError as trap:
         raise GuestTrap(str(trap)) from None
     finally:

@@ -25,7 +25,7 @@ _PATTERN = re.compile(
 
 
 @dataclass(frozen=True)
-class Allowed:
+class AllowedHost:
     """One entry."""
 
     scheme: str
@@ -34,7 +34,7 @@ class Allowed:
     """``None``: any."""
 
     @classmethod
-    def parse(cls, text: str, where: str) -> "Allowed":
+    def parse(cls, text: str, where: str) -> "AllowedHost":
         """:raises InvalidSetting: it is no such entry"""
         found = _PATTERN.match(text)
         if found is None:
@@ -62,11 +62,11 @@ def _ports(text: str, entry: str, where: str) -> range | None:
         raise InvalidSetting(f'{where} has "{entry}", whose port is none') from None
 
 
-class Outbound:
+class AllowedHosts:
     """The check of outgoing requests of one component."""
 
     def __init__(self, entries: Sequence[str], where: str) -> None:
-        self._allowed = [Allowed.parse(entry, where) for entry in entries]
+        self._allowed = [AllowedHost.parse(entry, where) for entry in entries]
 
     def __call__(self, scheme: str, authority: str) -> None:
         """:raises Err: ``HTTP-request-denied``"""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
-from shimd.apps.http.handler import Handler, Receive, Scope, Send
+from shimd.apps.http.handler import AsgiReceive, AsgiScope, AsgiSend, Handler
 from shimd.apps.spin import routes
 from shimd.apps.spin.model import Application
 
@@ -28,7 +28,7 @@ class SpinServer:
     async def __aexit__(self, *exception: Any) -> None:
         await self._stack.aclose()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         if scope["type"] != "http":
             return
         path = scope["raw_path"].decode("latin-1")
@@ -46,19 +46,19 @@ class SpinServer:
             await _answer(send, 404, b"", b"text/plain")
 
 
-def _url(scope: Scope) -> str:
+def _url(scope: AsgiScope) -> str:
     host = dict(scope["headers"]).get(b"host", b"localhost").decode("latin-1")
     query = scope["query_string"].decode("latin-1")
     path = scope["raw_path"].decode("latin-1")
     return f"{scope['scheme']}://{host}{path}" + (f"?{query}" if query else "")
 
 
-def _client(scope: Scope) -> str:
+def _client(scope: AsgiScope) -> str:
     client = scope.get("client")
     return f"{client[0]}:{client[1]}" if client else ""
 
 
-async def _answer(send: Send, status: int, body: bytes, kind: bytes) -> None:
+async def _answer(send: AsgiSend, status: int, body: bytes, kind: bytes) -> None:
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -8,48 +8,48 @@ import anyio
 import wasmtime
 
 from shimd.apps import serving
-from shimd.apps.calls import Calls
+from shimd.apps.calls import Invoker
 from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
-from shimd.apps.http.settings import Settings
+from shimd.apps.http.settings import HttpSettings
 from shimd.apps.spin import command, cron, files, keyvalue, subscriptions
-from shimd.apps.spin.allowed import Outbound
+from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.application import SpinServer
 from shimd.apps.spin.clients import KINDS, Clients, MqttAddress
-from shimd.apps.spin.command import Command
+from shimd.apps.spin.command import CommandService
 from shimd.apps.spin.cron import Schedule
 from shimd.apps.spin.model import Application, Component
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.subscriptions import MqttSubscriber, RedisSubscriber
-from shimd.apps.spin.variables import Values
-from shimd.apps.spin.world import Shared, imports
+from shimd.apps.spin.variables import ApplicationVariables
+from shimd.apps.spin.world import SharedState, imports
 from shimd.component.host import Host
 from shimd.engine import InvalidSetting, UnsupportedFeature
 from shimd.wasi.http.outgoing import OutgoingHandler
 from shimd.wasi.versions import unversioned
 
-Program = tuple[wasmtime.Engine, Any]
+CompiledComponent = tuple[wasmtime.Engine, Any]
 """A compiled component, and the engine that it is for."""
 
 
 class Assembly:
-    """Made before the container is entered, with all that can be found wrong by then; run inside."""
+    """An application, ready to run: made and checked before the container is entered, run inside."""
 
     def __init__(
         self,
         engine: wasmtime.Engine,
         tls: ssl.SSLContext,
         application: Application,
-        programs: Mapping[str, "Program"],
+        programs: Mapping[str, "CompiledComponent"],
         directories: Mapping[str, int],
         runtime: Runtime,
-        values: Values,
-        settings: Settings,
+        values: ApplicationVariables,
+        settings: HttpSettings,
         arguments: Sequence[str] = (),
         memory: int = -1,
     ) -> None:
-        """:param directories: of the files of components, if they came in layers
+        """:param directories: descriptors of the components' files, by component, if they came in layers
         :param memory: the most that an instance may have, bytes
 
         :raises EngineError: what is wrong with the application, in one sentence
@@ -59,9 +59,9 @@ class Assembly:
         allowed = {id: _outbound(component, values) for id, component in application.components.items()}
         self._clients = Clients(_libraries(application, runtime, list(allowed.values())))
         self._outgoing = {id: OutgoingHandler(tls, allowed[id]) for id in application.components}
-        self._preopens = {id: files.Preopens() for id in application.components}
+        self._preopens = {id: files.SpinPreopens() for id in application.components}
         stores = {label: keyvalue.opener(where, self._clients) for label, where in runtime.stores.items()}
-        shared = Shared(arguments, values, stores, runtime.databases, self._clients)
+        shared = SharedState(arguments, values, stores, runtime.databases, self._clients)
         self._hosts = {
             id: _link(
                 *programs[id],
@@ -72,11 +72,11 @@ class Assembly:
             for id, component in application.components.items()
         }
         self._check_exports()
-        self._calls: dict[str, Calls] = {}
+        self._calls: dict[str, Invoker] = {}
         self._services: list[serving.Service] = [*self._redis(), *self._cron(), *self._mqtt(), *self._commands()]
 
     def run(self) -> int:
-        """In the container; returns the exit code.
+        """Run the application, inside the container; returns the exit code.
 
         :raises EngineError: a file is not there, the address is taken, a trigger has ended
         """
@@ -119,14 +119,14 @@ class Assembly:
                 where = self._application.components[id].where
                 raise UnsupportedFeature(f"{where}: it exports no {name}, which its {kind} trigger calls")
 
-    def _call(self, id: str) -> Calls:
+    def _call(self, id: str) -> Invoker:
         if id not in self._calls:
-            self._calls[id] = Calls(self._hosts[id], id, concurrency=self._settings.concurrency)
+            self._calls[id] = Invoker(self._hosts[id], id, concurrency=self._settings.concurrency)
         return self._calls[id]
 
     def _redis(self) -> Sequence[RedisSubscriber]:
-        """One for each server."""
-        servers: dict[str, dict[str, list[Calls]]] = {}
+        """Make the redis triggers' subscribers: one for each server."""
+        servers: dict[str, dict[str, list[Invoker]]] = {}
         places: dict[str, str] = {}
         for trigger in self._application.triggers.redis:
             address = self._values.resolve(trigger.address, f"{trigger.where}.address")
@@ -145,9 +145,9 @@ class Assembly:
         entries = [(trigger.expression, self._call(trigger.component)) for trigger in self._application.triggers.cron]
         return [Schedule(entries)] if entries else []
 
-    def _commands(self) -> Sequence[Command]:
+    def _commands(self) -> Sequence[CommandService]:
         ids = [trigger.component for trigger in self._application.triggers.command]
-        return [Command(self._hosts[id], id) for id in ids]
+        return [CommandService(self._hosts[id], id) for id in ids]
 
     def _mqtt(self) -> Sequence[MqttSubscriber]:
         server = self._application.triggers.mqtt_server
@@ -172,9 +172,9 @@ class Assembly:
         ]
 
 
-def _outbound(component: Component, values: Values) -> Outbound:
+def _outbound(component: Component, values: ApplicationVariables) -> AllowedHosts:
     where = f"{component.where}.allowed_outbound_hosts"
-    return Outbound([values.resolve(entry, where) for entry in component.allowed_outbound_hosts], where)
+    return AllowedHosts([values.resolve(entry, where) for entry in component.allowed_outbound_hosts], where)
 
 
 def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Mapping[str, Any], memory: int) -> Host:
@@ -184,7 +184,7 @@ def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Ma
         raise UnsupportedFeature(f"{component.where}: {error}") from None
 
 
-def _libraries(application: Application, runtime: Runtime, allowed: Sequence[Outbound]) -> set[str]:
+def _libraries(application: Application, runtime: Runtime, allowed: Sequence[AllowedHosts]) -> set[str]:
     """Returns the kinds of servers that this application connects to: of :data:`KINDS`."""
     found = {kind for kind in KINDS if any(outbound.may_ever(kind, f"{kind}s") for outbound in allowed)}
     if application.triggers.redis or runtime.uses_redis:

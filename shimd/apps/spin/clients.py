@@ -21,7 +21,7 @@ CONNECT = 10
 
 
 class Clients:
-    """Made before the container is entered: libraries and certificates are out of sight then."""
+    """Makes clients. Made itself before the container is entered: libraries and certificates are out of sight then."""
 
     def __init__(self, kinds: Collection[str]) -> None:
         import certifi
@@ -32,11 +32,11 @@ class Clients:
         self._tls = ssl.create_default_context(cadata=self._certificates) if kinds else None
 
     def redis(self, address: str, *, single: bool = False) -> Any:
-        """A client of a redis URL (``redis``, ``rediss``); connects at its first command.
+        """Make a client of a redis URL (``redis``, ``rediss``); it connects at its first command.
 
         A URL's query would be settings of the library, another host among them: it is left out.
 
-        :param single: one connection, and no second try: for a guest, which is told what goes wrong
+        :param single: one connection, and no second try: for a guest, which sees the error itself
         :raises ValueError: it is no such URL
         """
         from redis.asyncio import Redis
@@ -54,7 +54,7 @@ class Clients:
         return Redis.from_url(plain, protocol=2, socket_timeout=None, socket_connect_timeout=CONNECT, **more)
 
     def mqtt(self, address: "MqttAddress") -> AbstractAsyncContextManager[Any]:
-        """A connection; made on entering. To be called in the event loop."""
+        """Returns a connection that is made on entering. Called in the event loop."""
         from aiomqtt import Client
 
         return Client(
@@ -70,7 +70,7 @@ class Clients:
     async def postgres(
         self, *, host: str, port: int, user: str, password: str | None, database: str | None, tls: str
     ) -> Any:
-        """A connection.
+        """Connect to a PostgreSQL server.
 
         :param tls: ``sslmode``
         """
@@ -88,7 +88,7 @@ class Clients:
         )
 
     def mysql(self, *, host: str, port: int, user: str, password: str, database: str | None, tls: bool) -> Any:
-        """A connection, each of whose statements is kept at once; it blocks."""
+        """Connect to a MySQL server; each statement is committed at once. Blocks, as do the connection's methods."""
         import pymysql
 
         return pymysql.connect(
@@ -129,7 +129,7 @@ def mqtt_errors() -> tuple[type[Exception], ...]:
 
 
 def shown(address: str) -> str:
-    """An address without its secrets."""
+    """Returns an address without its user and password, for messages."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 

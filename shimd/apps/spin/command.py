@@ -2,25 +2,27 @@
 
 from anyio import to_thread
 
-from shimd.apps.calls import UNLIMITED, closing, complain
-from shimd.apps.serving import Work
-from shimd.component.host import Exit, Host
+from shimd.apps.calls import UNLIMITED, closing_guest, report_error
+from shimd.apps.serving import StopScope
+from shimd.component.host import Host
+from shimd.component.results import GuestExit
 from shimd.component.values import Err
 from shimd.engine import EXIT_TRAP
 
 INTERFACE = "wasi:cli/run"
 
 
-class Command:
-    """A service."""
+class CommandService:
+    """A service (:class:`shimd.apps.serving.Service`) that runs a command once."""
 
     def __init__(self, host: Host, name: str) -> None:
         self._host = host
         self._name = name
-        self._work = Work()
+        self._work = StopScope()
 
     async def run(self) -> int:
-        """Nothing tells a command that it is to end: its thread is left behind, and ends with the process."""
+        """Run the command; returns its exit code. If it is stopped its thread is left behind, and ends with the
+        process."""
         with self._work.waiting():
             return await to_thread.run_sync(self._run, abandon_on_cancel=True, limiter=UNLIMITED)
         return 0
@@ -31,11 +33,11 @@ class Command:
     def _run(self) -> int:
         try:
             guest = self._host.instantiate()
-            with closing(guest):
+            with closing_guest(guest):
                 result = self._host.call(guest, self._host.export(INTERFACE) or INTERFACE, "run")
-        except Exit as exit:
-            return exit.code & 0xFF
+        except GuestExit as exit:
+            return exit.code
         except Exception as error:
-            complain(self._name, str(error))
+            report_error(self._name, str(error))
             return EXIT_TRAP
         return 1 if isinstance(result, Err) else 0

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import anyio
 from cronsim import CronSim, CronSimError
 
-from shimd.apps.calls import Calls
-from shimd.apps.serving import Work
+from shimd.apps.calls import Invoker
+from shimd.apps.serving import StopScope
 
 #: What a component exports.
 FUNCTION = "handle-cron-event"
@@ -29,10 +29,10 @@ def parse(expression: str) -> None:
 class Schedule:
     """A service: calls components at their moments. A call that takes long does not put off the next."""
 
-    def __init__(self, entries: Sequence[tuple[str, Calls]]) -> None:
+    def __init__(self, entries: Sequence[tuple[str, Invoker]]) -> None:
         """:param entries: expressions, and what they call"""
         self._entries = entries
-        self._work = Work()
+        self._work = StopScope()
 
     async def run(self) -> None:
         async with anyio.create_task_group() as calls:
@@ -44,7 +44,7 @@ class Schedule:
     def stop(self) -> None:
         self._work.stop()
 
-    async def _follow(self, expression: str, call: Calls, calls: anyio.abc.TaskGroup) -> None:
+    async def _follow(self, expression: str, call: Invoker, calls: anyio.abc.TaskGroup) -> None:
         moments = CronSim(expression, datetime.now(UTC))
         for moment in moments:
             await _reach(moment.timestamp())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Result:
+class QueryResult:
     columns: list[str]
     rows: list[tuple[object, ...]]
     changes: int
@@ -24,7 +24,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
 
-    def execute(self, statement: str, parameters: tuple[object, ...] = ()) -> "Result":
+    def execute(self, statement: str, parameters: tuple[object, ...] = ()) -> "QueryResult":
         """Run one statement, and keep what it changes.
 
         :raises sqlite3.Error: it is wrong, or the file is
@@ -33,7 +33,7 @@ class Database:
         with self._lock:
             cursor = self._open().execute(statement, parameters)
             columns = [column[0] for column in cursor.description or ()]
-            return Result(columns, cursor.fetchall(), cursor.rowcount, cursor.lastrowid or 0)
+            return QueryResult(columns, cursor.fetchall(), cursor.rowcount, cursor.lastrowid or 0)
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -22,17 +22,17 @@ from shimd.engine import (
     UnsupportedFeature,
 )
 from shimd.engines.loading import load, load_if_there
-from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.engines.wasmtime import CompiledByWasmtime
 from shimd.engines.wasmtime_artifact import is_server, load_command, load_server, make_engine
 
 if TYPE_CHECKING:
     import wasmtime
 
-    from shimd.apps.http.settings import Settings
+    from shimd.apps.http.settings import HttpSettings
     from shimd.apps.spin.assembly import Assembly
     from shimd.apps.spin.model import Application
     from shimd.apps.spin.runtime import Runtime
-    from shimd.apps.spin.variables import Values
+    from shimd.apps.spin.variables import ApplicationVariables
 
 _SPIN = ("assembly", "locked", "manifest")
 
@@ -47,12 +47,11 @@ class SpinApp:
     directories: Mapping[str, int]
     """Directories of the files of components, if they came in layers."""
     assembly: "Assembly | None" = None
-    """Once it is checked."""
+    """``None`` until the application is checked."""
 
 
-class SpinEngine:
+class SpinEngine(CompiledByWasmtime):
     name: ClassVar[str] = "spin"
-    family: ClassVar[str] = "wasmtime"
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
@@ -61,11 +60,8 @@ class SpinEngine:
         self._tls: ssl.SSLContext
         self._application: Application
         self._runtime: Runtime
-        self._values: Values
+        self._values: ApplicationVariables
         self._directories: Mapping[str, int] = {}
-
-    def version(self) -> str:
-        return WasmtimeEngine().version()
 
     def warm(self) -> None:
         import anyio
@@ -77,13 +73,10 @@ class SpinEngine:
         self._engine, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
         self._tls = ssl.create_default_context(cafile=certifi.where())
 
-    def precompile(self, wasm: bytes, artifact: Path) -> None:
-        WasmtimeEngine().precompile(wasm, artifact)
-
     def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
         """Returns the path of each component's module in the container; ``None``: it is no application of files.
 
-        :raises InvalidSetting: what is wrong with the manifest or the runtime's configuration
+        :raises InvalidSetting: the manifest or the runtime's configuration is wrong
         """
         from shimd.apps.spin import manifest
 
@@ -100,7 +93,7 @@ class SpinEngine:
         """Returns the layer of each component; ``None``: the image is no application.
 
         :raises NoApplication: it is nothing that could be run
-        :raises InvalidSetting: what is wrong with the manifest or the runtime's configuration
+        :raises InvalidSetting: the manifest or the runtime's configuration is wrong
         """
         from shimd.apps.spin import locked, manifest
 
@@ -119,11 +112,11 @@ class SpinEngine:
     ) -> "Application":
         """Keep an application, once all is checked that can be before anything is compiled, which takes a while."""
         from shimd.apps.spin.runtime import Runtime
-        from shimd.apps.spin.variables import Values
+        from shimd.apps.spin.variables import ApplicationVariables
 
         self._application = application.retaining(env.get("SPIN_COMPONENTS_TO_RETAIN", ""))
         self._runtime = Runtime(read, env, application.variables)
-        self._values = Values(application, self._runtime.variables)
+        self._values = ApplicationVariables(application, self._runtime.variables)
         for component in self._application.components.values():
             self._values.of(component)
         return self._application
@@ -169,18 +162,18 @@ class SpinEngine:
 
 
 def _memory(env: Mapping[str, str]) -> int:
-    """The most that an instance may have, bytes; -1: no limit but the container's."""
+    """Returns the most memory that an instance may have, bytes; -1: no limit but the container's."""
     text = env.get("SPIN_MAX_INSTANCE_MEMORY", "")
     if text and not text.isdigit():
         raise InvalidSetting(f"SPIN_MAX_INSTANCE_MEMORY={text} is not a number of bytes")
     return int(text) if text else -1
 
 
-def _settings(env: Mapping[str, str]) -> "Settings":
-    from shimd.apps.http.settings import Settings
+def _settings(env: Mapping[str, str]) -> "HttpSettings":
+    from shimd.apps.http.settings import HttpSettings
 
     address = env.get("SPIN_HTTP_LISTEN_ADDR") or "0.0.0.0:80"
     try:
-        return Settings.of({**env, "WASMTIME_HTTP_PROXY_SOCKET_ADDR": address})
+        return HttpSettings.of({**env, "WASMTIME_HTTP_PROXY_SOCKET_ADDR": address})
     except InvalidSetting as error:
         raise InvalidSetting(str(error).replace("WASMTIME_HTTP_PROXY_SOCKET_ADDR", "SPIN_HTTP_LISTEN_ADDR")) from None

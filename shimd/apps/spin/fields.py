@@ -10,7 +10,7 @@ from shimd.engine import InvalidSetting
 
 
 @dataclass(frozen=True)
-class Table:
+class ManifestTable:
     """A table of a TOML file, or an object of a JSON one."""
 
     file: str
@@ -19,28 +19,28 @@ class Table:
     values: Mapping[str, Any]
 
     def place(self, name: str = "") -> str:
-        """A field, as messages name it."""
+        """Returns a field's name for messages: the file, and the path in it."""
         field = ".".join(part for part in (self.where, name) if part)
         return f"{self.file}: {field}" if field else self.file
 
     def wrong(self, name: str, what: str) -> InvalidSetting:
         return InvalidSetting(f"{self.place(name)} {what}")
 
-    def table(self, name: str, *, optional: bool = False) -> "Table":
+    def table(self, name: str, *, optional: bool = False) -> "ManifestTable":
         """:raises InvalidSetting: it is none, or not there (and not ``optional``)"""
         value = self.values.get(name, {} if optional else None)
         if not isinstance(value, dict):
             raise self.wrong(name, "is missing, or not a table")
-        return Table(self.file, ".".join(part for part in (self.where, name) if part), value)
+        return ManifestTable(self.file, ".".join(part for part in (self.where, name) if part), value)
 
-    def tables(self, name: str) -> list["Table"]:
-        """A list of tables; empty if there is none."""
+    def tables(self, name: str) -> list["ManifestTable"]:
+        """Returns a list of tables; empty if there is none."""
         prefix = ".".join(part for part in (self.where, name) if part)
         found = []
         for index, value in enumerate(self.list(name)):
             if not isinstance(value, dict):
                 raise self.wrong(f"{name}[{index}]", "is not a table")
-            found.append(Table(self.file, f"{prefix}[{index}]", value))
+            found.append(ManifestTable(self.file, f"{prefix}[{index}]", value))
         return found
 
     def list(self, name: str) -> list[Any]:
@@ -56,7 +56,7 @@ class Table:
         return tuple(values)
 
     def texts(self, name: str) -> dict[str, str]:
-        """A table of strings."""
+        """Returns a table of strings; empty if there is none."""
         values = self.table(name, optional=True).values
         for key, value in values.items():
             if not isinstance(value, str):
@@ -70,15 +70,15 @@ class Table:
         return value
 
 
-def toml(file: str, text: bytes) -> Table:
+def toml(file: str, text: bytes) -> ManifestTable:
     """:raises InvalidSetting: it is not TOML"""
     try:
-        return Table(file, "", tomllib.loads(text.decode()))
+        return ManifestTable(file, "", tomllib.loads(text.decode()))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidSetting(f"{file} is not TOML: {error}") from None
 
 
-def from_json(file: str, text: bytes) -> Table:
+def from_json(file: str, text: bytes) -> ManifestTable:
     """:raises InvalidSetting: it is not a JSON object"""
     try:
         value = json.loads(text)
@@ -86,4 +86,4 @@ def from_json(file: str, text: bytes) -> Table:
         raise InvalidSetting(f"{file} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidSetting(f"{file} is not a JSON object")
-    return Table(file, "", value)
+    return ManifestTable(file, "", value)

@@ -1,4 +1,4 @@
-"""The files that a component sees: those of its manifest's ``files``, read-only, and no others."""
+"""The files that a component sees: its manifest's ``files``, read-only, and no others."""
 
 import glob
 import os
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
-from shimd.apps.spin.model import Component, Mount
+from shimd.apps.spin.model import Component, FileMount
 from shimd.component.values import Err
 from shimd.engine import InvalidSetting
 from shimd.wasi.filesystem import Descriptor, DirectoryEntries, open_beneath, os_errors
@@ -14,7 +14,7 @@ from shimd.wasi.filesystem import Descriptor, DirectoryEntries, open_beneath, os
 _FOLLOW = frozenset({"symlink-follow"})
 
 
-def tree(component: Component, root: str = "/") -> "Tree | None":
+def tree(component: Component, root: str = "/") -> "FileTree | None":
     """Returns the tree of a component's files; ``None`` if it has none.
 
     :raises InvalidSetting: something is not there
@@ -22,10 +22,10 @@ def tree(component: Component, root: str = "/") -> "Tree | None":
     entries: dict[str, str] = {}
     for mount in component.files:
         entries.update(_entries(mount, component, root))
-    return Tree(entries) if entries else None
+    return FileTree(entries) if entries else None
 
 
-def _entries(mount: Mount, component: Component, root: str) -> Mapping[str, str]:
+def _entries(mount: FileMount, component: Component, root: str) -> Mapping[str, str]:
     """Returns the files and directories of the container, by guest path without its first slash."""
     where = f"{component.where}.files"
     if mount.destination is not None:
@@ -43,8 +43,8 @@ def _entries(mount: Mount, component: Component, root: str) -> Mapping[str, str]
     return {_normal(path): os.path.join(root, path) for path in paths if _is_file_or_named(path, mount, root)}
 
 
-def _is_file_or_named(path: str, mount: Mount, root: str) -> bool:
-    """Patterns find files; a directory is meant only where it is named itself."""
+def _is_file_or_named(path: str, mount: FileMount, root: str) -> bool:
+    """Returns whether a path is meant: a pattern finds files only, a directory is meant where it is named itself."""
     return os.path.isfile(os.path.join(root, path)) or not glob.has_magic(mount.source)
 
 
@@ -52,10 +52,10 @@ def _normal(path: str) -> str:
     return str(PurePosixPath(path)).strip("/").removeprefix("./") if path.strip("/") not in ("", ".") else ""
 
 
-class Tree:
+class FileTree:
     """A read-only directory made up of others' files; a :class:`Descriptor` as far as it may be asked anything.
 
-    ``prefix``: which directory of the whole it is; empty or ending with a slash.
+    ``prefix`` is the directory's path in the whole tree: empty, or ending with a slash.
     """
 
     def __init__(self, entries: Mapping[str, str], prefix: str = "") -> None:
@@ -63,11 +63,11 @@ class Tree:
         self._prefix = prefix
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
     def open_at(
         self, path_flags: frozenset[str], path: str, open_flags: frozenset[str], flags: frozenset[str]
-    ) -> "Tree | Descriptor":
+    ) -> "FileTree | Descriptor":
         if flags - {"read"} or open_flags & {"create", "truncate"}:
             raise Err("read-only")
         full = self._full(path)
@@ -76,7 +76,7 @@ class Tree:
                 how = os.O_RDONLY | (os.O_DIRECTORY if "directory" in open_flags else 0)
                 fd = open_beneath(*found, how, contained=True)
             return Descriptor(fd, {"read"}, contained=True)
-        return Tree(self._entries, f"{full}/" if full else "")
+        return FileTree(self._entries, f"{full}/" if full else "")
 
     def _full(self, path: str) -> str:
         parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -86,7 +86,7 @@ class Tree:
         return full.rstrip("/")
 
     def _real(self, full: str) -> tuple[str, str] | None:
-        """A directory of the container, and the path in it; ``None``: it is one of the tree's own directories.
+        """Returns a directory of the container, and the path in it; ``None``: it is one of the tree's own directories.
 
         :raises Err: there is none
         """
@@ -137,13 +137,13 @@ class Tree:
             return directory.metadata_hash_at(flags, found[1])
 
     def _directory(self, found: tuple[str, str] | None) -> Descriptor:
-        """A real one, to be asked on the tree's behalf; of its own directories the root's times are as good as any."""
+        """Open the real directory of what :meth:`_real` found; for the tree's own directories the root stands in."""
         with os_errors():
             fd = os.open(found[0] if found else "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             return Descriptor(fd, set(), contained=True)
 
     def is_same_object(self, other: object) -> bool:
-        return isinstance(other, Tree) and other._prefix == self._prefix
+        return isinstance(other, FileTree) and other._prefix == self._prefix
 
     def sync(self) -> None:
         return
@@ -168,16 +168,16 @@ def _contains(key: str, full: str) -> bool:
     return key in ("", full) or full.startswith(f"{key}/")
 
 
-class Preopens:
+class SpinPreopens:
     """``wasi:filesystem/preopens``: the component's files as ``/``; none until they are given.
 
     A tree, or the descriptor of a directory.
     """
 
     def __init__(self) -> None:
-        self.root: Tree | int | None = None
+        self.root: FileTree | int | None = None
 
-    def get_directories(self) -> list[tuple[Tree | Descriptor, str]]:
+    def get_directories(self) -> list[tuple[FileTree | Descriptor, str]]:
         match self.root:
             case None:
                 return []

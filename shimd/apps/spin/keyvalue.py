@@ -30,11 +30,11 @@ class Store(Protocol):
     def list_keys(self, _cursor: str | None) -> dict[str, object]: ...
 
     def increment(self, key: str, delta: int) -> int:
-        """The value is a number in decimal digits; none is lost."""
+        """Add to a value that is a number in decimal digits, atomically; returns the sum."""
         ...
 
     def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
-        """Set a value unless it has changed."""
+        """Set a value if it still is ``old``, atomically; returns whether it was set."""
         ...
 
 
@@ -104,8 +104,8 @@ class SqliteStore:
         return bool(self._execute(statement, key, old, new))
 
 
-class Stores:
-    """Those of an application, as one component may use them, for ``fermyon:spin/key-value`` and ``wasi:keyvalue``."""
+class KeyValueStores:
+    """The stores that one component may open, by ``fermyon:spin/key-value`` and by ``wasi:keyvalue/store``."""
 
     def __init__(self, stores: Mapping[str, OpenStore], granted: Collection[str]) -> None:
         self._stores = stores

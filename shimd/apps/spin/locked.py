@@ -9,9 +9,9 @@ import binascii
 from collections.abc import Mapping, Sequence
 
 from shimd.apps.spin import triggers
-from shimd.apps.spin.fields import Table, from_json
+from shimd.apps.spin.fields import ManifestTable, from_json
 from shimd.apps.spin.model import Application, Component, Triggers, Variable
-from shimd.apps.spin.routes import Route
+from shimd.apps.spin.routes import SpinRoute
 from shimd.engine import Content, Image, Layer
 
 #: The layer that holds it.
@@ -24,7 +24,7 @@ PACKAGE = "application/wasm"
 def find(image: Image) -> Application | None:
     """Returns the application in an image's layers; ``None``: there is none.
 
-    :raises InvalidSetting: what is wrong with it, and where
+    :raises InvalidSetting: it is wrong; the message names the field
     """
     for layer in image.layers:
         if layer.media_type == MEDIA_TYPE:
@@ -55,13 +55,13 @@ def parse(text: bytes, layers: Sequence[Layer]) -> Application:
 
 
 def _alone(layer: Layer) -> Application:
-    """A component without a manifest: it answers every path, and may do nothing else."""
+    """Make an application of a component without a manifest: it answers every path, and may do nothing else."""
     component = Component("main", "the image's component", layer)
-    routes = Triggers(http=(Route("/...", component.id),))
+    routes = Triggers(http=(SpinRoute("/...", component.id),))
     return Application("the image", component.id, "0.0.0", {}, {component.id: component}, routes)
 
 
-def _check_understood(table: Table) -> None:
+def _check_understood(table: ManifestTable) -> None:
     for name in table.strings("must_understand"):
         if name not in ("host_requirements", "component_host_requirements"):
             raise table.wrong("must_understand", f"names {name}, which shimd does not know")
@@ -71,7 +71,7 @@ def _check_understood(table: Table) -> None:
                 raise owner.wrong(f"host_requirements.{name}", "is required, and shimd does not have it")
 
 
-def _triggers(table: Table, ids: Sequence[str]) -> Triggers:
+def _triggers(table: ManifestTable, ids: Sequence[str]) -> Triggers:
     declared: dict[str, list[triggers.Declared]] = {}
     for trigger in table.tables("triggers"):
         if trigger.values.get("trigger_dependencies"):
@@ -82,11 +82,11 @@ def _triggers(table: Table, ids: Sequence[str]) -> Triggers:
     return triggers.make(declared, settings, ids)
 
 
-def _variable(table: Table) -> Variable:
+def _variable(table: ManifestTable) -> Variable:
     return Variable(table.text("default") if table.values.get("default") is not None else None)
 
 
-def _component(table: Table, known: Mapping[str, Layer]) -> Component:
+def _component(table: ManifestTable, known: Mapping[str, Layer]) -> Component:
     if table.values.get("dependencies"):
         raise table.wrong("dependencies", "have to be composed: spin registry push does so, unless told not to")
     metadata = table.table("metadata", optional=True)
@@ -103,14 +103,14 @@ def _component(table: Table, known: Mapping[str, Layer]) -> Component:
     )
 
 
-def _source(table: Table, known: Mapping[str, Layer]) -> Layer:
+def _source(table: ManifestTable, known: Mapping[str, Layer]) -> Layer:
     digest = table.text("digest")
     if digest not in known:
         raise table.wrong("digest", f"is {digest}, and the image has no such layer")
     return known[digest]
 
 
-def _content(table: Table) -> tuple[str, Content]:
+def _content(table: ManifestTable) -> tuple[str, Content]:
     path = table.text("path")
     parts = path.split("/")
     if not path or {"", ".", ".."} & set(parts):

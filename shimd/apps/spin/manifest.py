@@ -4,12 +4,11 @@ import re
 from typing import Any
 
 from shimd.apps.spin import triggers
-from shimd.apps.spin.fields import Table, toml
-from shimd.apps.spin.model import Application, Component, Mount, Variable
+from shimd.apps.spin.fields import ManifestTable, toml
+from shimd.apps.spin.model import VARIABLE_NAME, Application, Component, FileMount, Variable
 
 PATH = "/spin.toml"
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*\Z")
-_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
 def parse(text: bytes) -> Application:
@@ -33,7 +32,7 @@ def parse(text: bytes) -> Application:
     )
 
 
-def _declared(table: Table, components: dict[str, Component]) -> triggers.Declared:
+def _declared(table: ManifestTable, components: dict[str, Component]) -> triggers.Declared:
     if isinstance(table.values.get("component"), dict):  # defined in place
         id = f"inline-{table.where}"
         components[id] = _component(id, table.table("component"), named=False)
@@ -41,8 +40,8 @@ def _declared(table: Table, components: dict[str, Component]) -> triggers.Declar
     return table, table.text("component")
 
 
-def _variable(variables: Table, name: str) -> Variable:
-    if not _NAME.match(name):
+def _variable(variables: ManifestTable, name: str) -> Variable:
+    if not VARIABLE_NAME.match(name):
         raise variables.wrong(name, "is not a name of lowercase letters, digits and single underscores")
     table = variables.table(name)
     default, required = table.values.get("default"), table.values.get("required", False)
@@ -53,7 +52,7 @@ def _variable(variables: Table, name: str) -> Variable:
     return Variable(default)
 
 
-def _component(id: str, table: Table, *, named: bool = True) -> Component:
+def _component(id: str, table: ManifestTable, *, named: bool = True) -> Component:
     if named and not _ID.match(id):
         raise table.wrong("", "is not a name of letters, digits, hyphens and underscores")
     source = table.values.get("source")
@@ -77,10 +76,10 @@ def _component(id: str, table: Table, *, named: bool = True) -> Component:
     )
 
 
-def _mount(table: Table, value: Any) -> Mount:
+def _mount(table: ManifestTable, value: Any) -> FileMount:
     match value:
         case str():
-            return Mount(value)
+            return FileMount(value)
         case {"source": str(source), "destination": str(destination)}:
-            return Mount(source, destination)
+            return FileMount(source, destination)
     raise table.wrong("files", "holds something that is neither a pattern nor { source, destination }")

@@ -1,10 +1,14 @@
 """A Spin application, whichever manifest describes it: ``spin.toml`` or a locked application of an image."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from shimd.apps.spin.routes import Route
+from shimd.apps.spin.routes import SpinRoute
 from shimd.engine import Content, InvalidSetting, Layer
+
+#: How variables are named, in manifests and by guests (https://spinframework.dev/variables).
+VARIABLE_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,7 @@ class Variable:
 
 
 @dataclass(frozen=True)
-class Mount:
+class FileMount:
     """Files that a component sees: those that a glob finds, or one directory (or file) at a place of its own."""
 
     source: str
@@ -34,10 +38,10 @@ class Component:
     allowed_outbound_hosts: tuple[str, ...] = ()
     key_value_stores: tuple[str, ...] = ()
     sqlite_databases: tuple[str, ...] = ()
-    files: tuple[Mount, ...] = ()
+    files: tuple[FileMount, ...] = ()
     exclude_files: tuple[str, ...] = ()
     contents: Mapping[str, Content] = field(default_factory=dict)
-    """Instead of ``files``, in an image's layers: by the guest's paths."""
+    """The component's files, by the guest's paths, where they come in an image's layers; then ``files`` is empty."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class MqttTrigger:
 
 @dataclass(frozen=True)
 class MqttServer:
-    """Templates, but for the interval."""
+    """The server of the mqtt triggers; all but the interval are templates."""
 
     address: str
     username: str
@@ -86,7 +90,7 @@ class CommandTrigger:
 class Triggers:
     """The triggers, which call the components."""
 
-    http: tuple[Route, ...] = ()
+    http: tuple[SpinRoute, ...] = ()
     redis: tuple[RedisTrigger, ...] = ()
     cron: tuple[CronTrigger, ...] = ()
     mqtt: tuple[MqttTrigger, ...] = ()
@@ -94,7 +98,7 @@ class Triggers:
     command: tuple[CommandTrigger, ...] = ()
 
     def retaining(self, ids: frozenset[str]) -> "Triggers":
-        """Those of some components."""
+        """Returns only the triggers that call the components ``ids``."""
         return replace(
             self,
             http=tuple(route for route in self.http if route.component in ids),
@@ -116,7 +120,8 @@ class Application:
     triggers: Triggers
 
     def retaining(self, ids: str) -> "Application":
-        """Only those components (``SPIN_COMPONENTS_TO_RETAIN``, comma-separated; empty: all).
+        """Returns the application with those components only (``SPIN_COMPONENTS_TO_RETAIN``, comma-separated; empty:
+        all).
 
         :raises InvalidSetting: there is none of a name
         """

@@ -52,7 +52,7 @@ class RedisStore:
         return keys
 
     async def _scan(self) -> list[str]:
-        """Not ``KEYS``, which stops the server for as long as it takes; a key may come twice."""
+        """List the keys by SCAN, which may give one twice; ``KEYS`` would stop the server for as long as it takes."""
         return sorted({key.decode(errors="replace") async for key in self._client.scan_iter(count=1000)})
 
     def list_keys(self, _cursor: str | None) -> dict[str, object]:

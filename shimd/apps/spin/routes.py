@@ -10,28 +10,28 @@ _WILDCARD = "..."
 
 
 @dataclass(frozen=True)
-class Route:
+class SpinRoute:
     path: str | None
     """``None``: private, nobody outside reaches it."""
     component: str
 
 
 @dataclass(frozen=True)
-class Match:
-    route: Route
+class SpinMatch:
+    route: SpinRoute
     path_info: str
     """The part of the path that the trailing wildcard matches, from its slash on."""
     named: Mapping[str, str] = field(default_factory=dict)
     """The segments of the path that ``:name`` segments match."""
 
 
-def find(routes: Iterable[Route], path: str) -> Match | None:
-    """The best match for a request's path (without its query)."""
+def find(routes: Iterable[SpinRoute], path: str) -> SpinMatch | None:
+    """Find the best match for a request's path (without its query)."""
     found = [(rank, match) for route in routes if (match := matched(route, path)) for rank in [_rank(route)]]
     return max(found, key=lambda item: item[0])[1] if found else None
 
 
-def matched(route: Route, path: str) -> Match | None:
+def matched(route: SpinRoute, path: str) -> SpinMatch | None:
     if route.path is None:
         return None
     wanted, given = _segments(route.path), _segments(path)
@@ -46,15 +46,15 @@ def matched(route: Route, path: str) -> Match | None:
         elif pattern != segment:
             return None
     rest = given[len(fixed) :]
-    return Match(route, "/" + "/".join(rest) if rest else "/" * (open_ended and path.endswith("/")), named)
+    return SpinMatch(route, "/" + "/".join(rest) if rest else "/" * (open_ended and path.endswith("/")), named)
 
 
 def _segments(path: str) -> list[str]:
     return [segment for segment in path.strip("/").split("/") if segment]
 
 
-def _rank(route: Route) -> list[int]:
-    """Compared segment by segment; where one route ends, the other has only its wildcard, or does not match."""
+def _rank(route: SpinRoute) -> list[int]:
+    """Returns a key that orders routes, segment by segment. Where one ends, the other has a wildcard, or no match."""
     return [*map(_weight, _segments(route.path or "")), 1]
 
 
@@ -64,7 +64,7 @@ def _weight(segment: str) -> int:
     return 1 if segment.startswith(":") else 2
 
 
-def headers(match: Match, url: str, client: str) -> list[tuple[bytes, bytes]]:
+def headers(match: SpinMatch, url: str, client: str) -> list[tuple[bytes, bytes]]:
     """Returns the headers that tell a component by which route it was found."""
     pattern = match.route.path or ""
     plain = pattern.removesuffix("/...") or "/"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shimd.apps.spin import keyvalue
 from shimd.apps.spin.database import Database
-from shimd.apps.spin.fields import Table, toml
+from shimd.apps.spin.fields import ManifestTable, toml
 from shimd.engine import InvalidSetting
 
 PATH = "/runtime-config.toml"
@@ -16,11 +16,11 @@ STATE = Path("/.spin")
 _DOTENV = "/.env"
 _PREFIX = "SPIN_VARIABLE"
 Read = Callable[[str], bytes | None]
-"""A file of the container's, if it is there."""
+"""A function that reads a file of the container's; ``None``: it is not there."""
 
 
 class Runtime:
-    """The stores, databases and variables that it gives."""
+    """The stores, databases and variables of ``/runtime-config.toml``, and the defaults."""
 
     def __init__(self, read: Read, environment: Mapping[str, str], declared: Collection[str]) -> None:
         """:param declared: the application's variables
@@ -45,7 +45,7 @@ class Runtime:
         return any(isinstance(store, str) for store in self.stores.values())
 
 
-def _stores(table: Table) -> dict[str, Database | str]:
+def _stores(table: ManifestTable) -> dict[str, Database | str]:
     found: dict[str, Database | str] = {}
     kinds = table.table("key_value_store", optional=True)
     for label in kinds.values:
@@ -60,7 +60,7 @@ def _stores(table: Table) -> dict[str, Database | str]:
     return found
 
 
-def _databases(table: Table) -> dict[str, Database]:
+def _databases(table: ManifestTable) -> dict[str, Database]:
     found = {}
     kinds = table.table("sqlite_database", optional=True)
     for label in kinds.values:
@@ -71,12 +71,12 @@ def _databases(table: Table) -> dict[str, Database]:
     return found
 
 
-def _path(settings: Table, label: str) -> Path:
+def _path(settings: ManifestTable, label: str) -> Path:
     return Path("/", settings.text("path", f".spin/{label}.db"))
 
 
 def _provided(
-    settings: Table, read: Read, environment: Mapping[str, str], declared: Collection[str]
+    settings: ManifestTable, read: Read, environment: Mapping[str, str], declared: Collection[str]
 ) -> Mapping[str, str]:
     """Returns a provider's values of the declared variables."""
     match settings.values.get("type"):
@@ -94,8 +94,8 @@ def _provided(
             )
 
 
-def _files(settings: Table, read: Read, declared: Collection[str]) -> Mapping[str, str]:
-    """A TOML or JSON file of values, or a directory with a file for each, as Kubernetes mounts a Secret."""
+def _files(settings: ManifestTable, read: Read, declared: Collection[str]) -> Mapping[str, str]:
+    """Read values from a TOML or JSON file, or from a directory with a file for each, as Kubernetes mounts a Secret."""
     path = f"/{settings.text('path').strip('/')}"
     text = read(path)
     if text is None:
@@ -118,7 +118,7 @@ def _decoded(path: str, text: bytes) -> str:
 
 
 def _environment(environment: Mapping[str, str], declared: Collection[str], prefix: str = _PREFIX) -> dict[str, str]:
-    """``SPIN_VARIABLE_NAME`` of each, or by another prefix."""
+    """Returns the values of ``SPIN_VARIABLE_NAME``, or of another prefix, for each declared variable that has one."""
     variables = {name: f"{prefix}_{name.upper()}" if prefix else name.upper() for name in declared}
     return {name: environment[variable] for name, variable in variables.items() if variable in environment}
 
@@ -130,7 +130,7 @@ def _with_plain(environment: Mapping[str, str], declared: Collection[str]) -> di
 
 
 def _dotenv(text: bytes | None) -> dict[str, str]:
-    """``NAME=VALUE`` lines, with quotation marks or without."""
+    """Parse ``NAME=VALUE`` lines, with quotation marks or without."""
     lines = [line.strip().removeprefix("export ") for line in (text or b"").decode(errors="replace").splitlines()]
     pairs = [line.partition("=") for line in lines if "=" in line and not line.startswith("#")]
     return {name.strip(): _unquoted(value.strip()) for name, _equals, value in pairs}

@@ -49,7 +49,7 @@ def _value(value: object) -> Case:
 
 
 class Databases:
-    """Those of an application, as one component may use them."""
+    """The databases that one component may open."""
 
     def __init__(self, databases: Mapping[str, Database], granted: Collection[str]) -> None:
         self._databases = databases

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import anyio
 
-from shimd.apps.calls import Calls
-from shimd.apps.serving import Work
+from shimd.apps.calls import Invoker
+from shimd.apps.serving import StopScope
 from shimd.apps.spin.clients import Clients, MqttAddress, MqttMessage, mqtt_errors, redis_errors, shown
 from shimd.engine import EngineError
 
@@ -21,12 +21,12 @@ MQTT_FUNCTION = "handle-message"
 class RedisSubscriber:
     """The subscriber of one server: ``channels`` with the components that listen there."""
 
-    def __init__(self, clients: Clients, address: str, channels: Mapping[str, Sequence[Calls]]) -> None:
+    def __init__(self, clients: Clients, address: str, channels: Mapping[str, Sequence[Invoker]]) -> None:
         """:raises ValueError: the address is no URL of redis"""
         self._client = clients.redis(address)
         self._address = address
         self._channels = channels
-        self._work = Work()
+        self._work = StopScope()
 
     async def run(self) -> None:
         with self._work.waiting():
@@ -52,11 +52,11 @@ class RedisSubscriber:
 class MqttSubscriber:
     """The subscriber of one topic, with a connection of its own: topics may overlap."""
 
-    def __init__(self, clients: Clients, server: MqttAddress, topic: str, qos: int, call: Calls) -> None:
+    def __init__(self, clients: Clients, server: MqttAddress, topic: str, qos: int, call: Invoker) -> None:
         self._clients, self._server = clients, server
         self._topic, self._qos = topic, qos
         self._call = call
-        self._work = Work()
+        self._work = StopScope()
 
     async def run(self) -> None:
         with self._work.waiting():

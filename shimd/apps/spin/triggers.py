@@ -8,20 +8,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from shimd.apps.spin import cron
-from shimd.apps.spin.fields import Table
+from shimd.apps.spin.fields import ManifestTable
 from shimd.apps.spin.model import CommandTrigger, CronTrigger, MqttServer, MqttTrigger, RedisTrigger, Triggers
-from shimd.apps.spin.routes import Route
+from shimd.apps.spin.routes import SpinRoute
 from shimd.engine import InvalidSetting
 
 KINDS = ("http", "redis", "cron", "mqtt", "command")
-Declared = tuple[Table, str]
+Declared = tuple[ManifestTable, str]
 """A trigger's settings, and the id of its component."""
 
 
-def make(declared: Mapping[str, Sequence[Declared]], settings: Table, ids: Collection[str]) -> Triggers:
+def make(declared: Mapping[str, Sequence[Declared]], settings: ManifestTable, ids: Collection[str]) -> Triggers:
     """Returns the triggers, sorted by kind.
 
-    :param settings: of whole kinds: ``application.trigger``
+    :param settings: the settings of whole kinds: ``application.trigger``
     :raises InvalidSetting: what is wrong, and where
     """
     for kind, ones in declared.items():
@@ -43,11 +43,11 @@ def make(declared: Mapping[str, Sequence[Declared]], settings: Table, ids: Colle
     return found
 
 
-def _each(make: Callable[[Table, str], Any], ones: Sequence[Declared]) -> tuple[Any, ...]:
+def _each(make: Callable[[ManifestTable, str], Any], ones: Sequence[Declared]) -> tuple[Any, ...]:
     return tuple(make(table, component) for table, component in ones)
 
 
-def _routes(ones: Sequence[Declared], settings: Table) -> tuple[Route, ...]:
+def _routes(ones: Sequence[Declared], settings: ManifestTable) -> tuple[SpinRoute, ...]:
     if settings.values.get("base", "/") != "/":
         raise settings.wrong("base", "is not supported: have it in each route")
     routes = [_route(table, component) for table, component in ones]
@@ -61,21 +61,21 @@ def _routes(ones: Sequence[Declared], settings: Table) -> tuple[Route, ...]:
     return tuple(routes)
 
 
-def _route(table: Table, component: str) -> Route:
+def _route(table: ManifestTable, component: str) -> SpinRoute:
     path, executor = table.values.get("route"), table.values.get("executor", {})
     if not isinstance(executor, dict) or executor.get("type", "http") not in ("http", "spin"):
         raise table.wrong("executor", "is one that shimd does not have: components export wasi:http/incoming-handler")
     if path == {"private": True}:
-        return Route(None, component)
+        return SpinRoute(None, component)
     if not isinstance(path, str) or not path.startswith("/"):
         raise table.wrong("route", 'must be a path that starts with "/", or { private = true }')
     if "..." in path and not path.endswith("/..."):
         raise table.wrong("route", f'"{path}": a wildcard (/...) can only come last')
-    return Route(path, component)
+    return SpinRoute(path, component)
 
 
-def _redis(settings: Table) -> Callable[[Table, str], RedisTrigger]:
-    def make(table: Table, component: str) -> RedisTrigger:
+def _redis(settings: ManifestTable) -> Callable[[ManifestTable, str], RedisTrigger]:
+    def make(table: ManifestTable, component: str) -> RedisTrigger:
         address = table.text("address", settings.text("address", ""))
         if not address:
             raise table.wrong("address", "is missing, and application.trigger.redis.address, too")
@@ -84,7 +84,7 @@ def _redis(settings: Table) -> Callable[[Table, str], RedisTrigger]:
     return make
 
 
-def _cron(table: Table, component: str) -> CronTrigger:
+def _cron(table: ManifestTable, component: str) -> CronTrigger:
     expression = table.text("cron_expression")
     try:
         cron.parse(expression)
@@ -93,14 +93,14 @@ def _cron(table: Table, component: str) -> CronTrigger:
     return CronTrigger(table.place(), component, expression)
 
 
-def _mqtt(table: Table, component: str) -> MqttTrigger:
+def _mqtt(table: ManifestTable, component: str) -> MqttTrigger:
     qos = _number(table, "qos", 0)
     if qos > 2:
         raise table.wrong("qos", "is not 0, 1 or 2")
     return MqttTrigger(table.place(), component, table.text("topic"), qos)
 
 
-def _mqtt_server(settings: Table) -> MqttServer:
+def _mqtt_server(settings: ManifestTable) -> MqttServer:
     return MqttServer(
         settings.text("address"),
         settings.text("username", ""),
@@ -109,8 +109,8 @@ def _mqtt_server(settings: Table) -> MqttServer:
     )
 
 
-def _number(table: Table, name: str, default: int) -> int:
-    """A number, or as the plugin has it one in quotation marks."""
+def _number(table: ManifestTable, name: str, default: int) -> int:
+    """Read a number, which the plugin takes in quotation marks, too."""
     text = str(table.values.get(name, default))
     if not text.isdigit():
         raise table.wrong(name, f"is {text}, which is no number")

@@ -4,19 +4,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from shimd.apps.spin.model import Application, Component
+from shimd.apps.spin.model import VARIABLE_NAME, Application, Component
 from shimd.component.values import Case, Err
 from shimd.engine import InvalidSetting
 
 _TEMPLATE = re.compile(r"\{\{\s*([^}\s]*)\s*\}\}")
-_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
-class Values:
+class ApplicationVariables:
     """The variables of one application."""
 
     def __init__(self, application: Application, providers: Sequence[Mapping[str, str]]) -> None:
-        """The first of the providers that has a variable gives it.
+        """Ask the providers in their order for each variable.
 
         :raises InvalidSetting: a required one is given by none
         """
@@ -29,7 +28,7 @@ class Values:
             self._values[name] = given
 
     def resolve(self, template: str, where: str) -> str:
-        """A template with the values in their places.
+        """Returns a template with the values in their places.
 
         :param where: manifest and field, for messages
         :raises InvalidSetting: it uses one that is not declared
@@ -57,7 +56,7 @@ class Variables:
         self._values = values
 
     def get(self, name: str) -> str:
-        if not _NAME.match(name):
+        if not VARIABLE_NAME.match(name):
             raise Err(Case("invalid-name", name))
         if name not in self._values:
             _undefined(name)
@@ -68,7 +67,7 @@ def _undefined(name: str) -> NoReturn:
     raise Err(Case("undefined", f"no variable for {name!r} is given to this component"))
 
 
-class Config:
+class ConfigStore:
     """``wasi:config/store``, its draft of 2024-09-27: the same values."""
 
     def __init__(self, values: Mapping[str, str]) -> None:

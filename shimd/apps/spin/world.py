@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shimd.apps.spin.allowed import Outbound
+from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.clients import Clients
 from shimd.apps.spin.database import Database
-from shimd.apps.spin.files import Preopens
-from shimd.apps.spin.keyvalue import Atomics, Batch, OpenStore, Stores
+from shimd.apps.spin.files import SpinPreopens
+from shimd.apps.spin.keyvalue import Atomics, Batch, KeyValueStores, OpenStore
 from shimd.apps.spin.model import Component
 from shimd.apps.spin.outbound.mqtt import Mqtt
 from shimd.apps.spin.outbound.mysql import Mysql
@@ -16,9 +16,9 @@ from shimd.apps.spin.outbound.pgtypes import V2, V3, V4
 from shimd.apps.spin.outbound.postgres import Postgres
 from shimd.apps.spin.outbound.redis import Redis
 from shimd.apps.spin.sqlite import Databases
-from shimd.apps.spin.variables import Config, Values, Variables
+from shimd.apps.spin.variables import ApplicationVariables, ConfigStore, Variables
 from shimd.engine import Invocation
-from shimd.wasi.world import Nothing, providers
+from shimd.wasi.world import TypesOnly, providers
 
 #: A component may import it, and is told so if it calls it.
 _NOT_THERE = ("fermyon:spin/llm@2.0.0",)
@@ -32,28 +32,28 @@ _TYPES = (
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedState:
     """The objects that the components of an application share."""
 
     arguments: Sequence[str]
-    values: Values
+    values: ApplicationVariables
     stores: Mapping[str, OpenStore]
     databases: Mapping[str, Database]
     clients: Clients
 
 
 def imports(
-    component: Component, shared: Shared, allowed: Outbound, outgoing: object, preopens: Preopens
+    component: Component, shared: SharedState, allowed: AllowedHosts, outgoing: object, preopens: SpinPreopens
 ) -> Mapping[str, Any]:
     """Returns the providers of one component, by interface."""
     given, clients = shared.values.of(component), shared.clients
-    own_stores = Stores(shared.stores, component.key_value_stores)
+    own_stores = KeyValueStores(shared.stores, component.key_value_stores)
     own_databases = Databases(shared.databases, component.sqlite_databases)
     return {
         **providers(Invocation([component.id, *shared.arguments], env=component.environment), outgoing),
         "wasi:filesystem/preopens": preopens,
         "fermyon:spin/variables@2.0.0": Variables(given),
-        "wasi:config/store@0.2.0-draft-2024-09-27": Config(given),
+        "wasi:config/store@0.2.0-draft-2024-09-27": ConfigStore(given),
         "fermyon:spin/key-value@2.0.0": own_stores,
         "wasi:keyvalue/store@0.2.0-draft2": own_stores,
         "wasi:keyvalue/atomics@0.2.0-draft2": Atomics(),
@@ -66,5 +66,5 @@ def imports(
         "fermyon:spin/postgres@2.0.0": Postgres(clients, allowed, V2),
         "spin:postgres/postgres@3.0.0": Postgres(clients, allowed, V3),
         "spin:postgres/postgres@4.0.0": Postgres(clients, allowed, V4),
-        **{name: Nothing() for name in (*_TYPES, *_NOT_THERE)},
+        **{name: TypesOnly() for name in (*_TYPES, *_NOT_THERE)},
     }

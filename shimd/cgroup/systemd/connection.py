@@ -1,4 +1,4 @@
-"""Calls of systemd's manager (org.freedesktop.systemd1(5)): over the system bus, or where there is none its own socket.
+"""Calls systemd's manager (org.freedesktop.systemd1(5)): over the system bus, or where there is none its own socket.
 
 Blocking, for threads; messages are jeepney's.
 """
@@ -22,8 +22,8 @@ _JOBS = MatchRule(type="signal", interface=_MANAGER.interface, member="JobRemove
 _PATIENCE = 20.0
 
 
-class Refused(Internal):
-    """systemd's own error; ``name`` is D-Bus's."""
+class SystemdError(Internal):
+    """An error that systemd answers with; ``name`` is the D-Bus error's."""
 
     def __init__(self, call: str, name: str, message: str) -> None:
         super().__init__(f"systemd: {call}: {message}")
@@ -31,25 +31,30 @@ class Refused(Internal):
 
 
 class Manager:
-    """One connection, made when it is needed, and again when systemd has closed it. For any thread."""
+    """One connection, made when it is needed, and again when systemd has closed it. Methods may be called on any
+    thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._connection: _Connection | None = None
+        self._connection: _BusConnection | None = None
 
     def call(self, method: str, signature: str, *arguments: Any) -> tuple[Any, ...]:
-        """:raises Refused: by systemd; :raises FailedPrecondition: it does not answer"""
+        """Call a method; returns the answer.
+
+        :raises SystemdError: its own
+        :raises FailedPrecondition: it does not answer
+        """
         found: tuple[Any, ...] = self._attempt(lambda connection: connection.call(method, signature, *arguments))
         return found
 
     def run(self, method: str, signature: str, *arguments: Any) -> None:
-        """A call that starts a job, and the job to its end.
+        """Make a call that starts a job, and wait for the job's end (20 s at most).
 
-        :raises Refused: by systemd, or the job failed
+        :raises SystemdError: its own, or the job failed
         """
         result = self._attempt(lambda connection: connection.run(method, signature, *arguments))
         if result not in ("done", "skipped"):
-            raise Refused(method, "", f"{arguments[0]}: the job's result is {result}")
+            raise SystemdError(method, "", f"{arguments[0]}: the job's result is {result}")
 
     def _attempt(self, action: Any) -> Any:
         until = time.monotonic() + _PATIENCE
@@ -69,7 +74,7 @@ class Manager:
             with suppress(ConnectionError):  # it was closed; what takes too long is not begun anew
                 return action(self._connection)
         self._connection = None  # should the next one not come to be
-        self._connection = _Connection(until)
+        self._connection = _BusConnection(until)
         return action(self._connection)
 
 
@@ -77,7 +82,7 @@ def _no_answer(why: str) -> FailedPrecondition:
     return FailedPrecondition(f"SystemdCgroup is set, and systemd does not answer at {_BUS} or {_PRIVATE}: {why}")
 
 
-class _Connection:
+class _BusConnection:
     def __init__(self, until: float) -> None:
         """
         :param until: when there must be an answer (seconds, monotonic), to whatever is asked next
@@ -104,13 +109,13 @@ class _Connection:
         try:
             return self._ask(new_method_call(_MANAGER, method, signature or None, arguments))
         except DBusErrorResponse as error:
-            raise Refused(method, error.name, str(error.data[0]) if error.data else error.name) from None
+            raise SystemdError(method, error.name, str(error.data[0]) if error.data else error.name) from None
 
     def run(self, method: str, signature: str, *arguments: Any) -> str:
         self._jobs.clear()
         job = self.call(method, signature, *arguments)[0]
         while job not in self._jobs:
-            self._take()
+            self._receive()
         return self._jobs.pop(job)
 
     def _ask(self, message: Message) -> tuple[Any, ...]:
@@ -118,7 +123,7 @@ class _Connection:
         self._limit()
         self._sock.sendall(message.serialise(serial=self._serial))
         while True:
-            answer = self._take()
+            answer = self._receive()
             if answer.header.fields.get(HeaderFields.reply_serial) == self._serial:
                 found: tuple[Any, ...] = unwrap_msg(answer)
                 return found
@@ -130,7 +135,7 @@ class _Connection:
             raise TimeoutError("timed out")
         self._sock.settimeout(left)
 
-    def _take(self) -> Message:
+    def _receive(self) -> Message:
         while (message := self._parser.get_next_message()) is None:
             self._limit()
             data = self._sock.recv(65536)

@@ -46,7 +46,7 @@ def _number(value: str) -> int:
 
 
 def _quota(value: str) -> dict[str, tuple[str, Any]]:
-    """``QUOTA PERIOD``, microseconds, as microseconds in a second: systemd takes whole percents, here rounded up."""
+    """Convert ``QUOTA PERIOD``, microseconds, to microseconds a second: systemd has whole percents, here rounded up."""
     quota, _, period = value.partition(" ")
     length = int(period or _PERIOD)
     each = _UNLIMITED if quota == "max" else -(-int(quota) * 1_000_000 // length // 10_000) * 10_000
@@ -54,7 +54,7 @@ def _quota(value: str) -> dict[str, tuple[str, Any]]:
 
 
 def mask(text: str) -> bytes:
-    """``0-2,5`` as bits, the lowest first."""
+    """Convert ``0-2,5`` to a bit mask, the lowest byte first."""
     bits = 0
     for part in text.split(","):
         first, _, last = part.strip().partition("-")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from threading import Lock, Thread
 from typing import Any
 
-from shimd.cgroup.systemd.connection import Manager, Refused
+from shimd.cgroup.systemd.connection import Manager, SystemdError
 from shimd.cgroup.systemd.properties import properties
 from shimd.errors import AlreadyExists, FailedPrecondition
 from shimd.log import logger
@@ -23,7 +23,8 @@ _left_lock = Lock()
 
 
 class Scope:
-    """systemd makes none without a process and ends one without: a stand-in is there until the container's own are."""
+    """A scope. systemd makes none without a process, and ends one without: a stand-in keeps it until the
+    container's."""
 
     def __init__(self, unit: str, version: int) -> None:
         self.unit = unit
@@ -32,7 +33,7 @@ class Scope:
 
     @classmethod
     def start(cls, path: Sequence[str], resources: dict[str, Any], version: int) -> "Scope":
-        """Returns when its cgroup is there.
+        """Start a scope; returns when its cgroup is there.
 
         :param path: the names of its cgroup's directories, slices and then the unit
         :raises AlreadyExists: there is such a unit
@@ -62,7 +63,7 @@ class Scope:
         ]
         try:
             _manager.run("StartTransientUnit", "ssa(sv)a(sa(sv))", self.unit, "fail", wanted, [])
-        except Refused as error:
+        except SystemdError as error:
             if error.name == _ERROR + "UnitExists":
                 raise AlreadyExists(f"systemd has a unit {self.unit} already") from None
             raise
@@ -72,7 +73,7 @@ class Scope:
             _manager.call("SetUnitProperties", "sba(sv)", self.unit, True, wanted)
 
     def release(self) -> None:
-        """The container's processes are there, or it is given up."""
+        """End the stand-in: the container's own processes are there, or nobody needs the scope."""
         stand_in, self._stand_in = self._stand_in, None
         if stand_in is None:
             return
@@ -84,8 +85,10 @@ class Scope:
             stand_in.kill()
 
     def stop(self) -> None:
-        """Quietly, if it has ended by itself, as it does when its last process has; and if systemd does not answer: it
-        is told as soon as it does."""
+        """Stop the unit; quietly, if it has ended by itself, as it does when its last process has.
+
+        A systemd that does not answer is asked again until it does.
+        """
         self.release()
         try:
             _stop(self.unit)
@@ -95,7 +98,7 @@ class Scope:
 
 
 def _stop(unit: str) -> None:
-    with suppress(Refused):
+    with suppress(SystemdError):
         _manager.run("StopUnit", "ss", unit, "replace")
 
 

@@ -10,7 +10,7 @@ from shimd.engine import Engine
 
 
 def engine() -> Engine[Any]:
-    """wasmer by the native binding, if that is installed."""
+    """Returns wasmer by the native binding if that is installed, else by the one from PyPI."""
     try:
         from shimd.engines.wasmer.native import NativeEngine
     except ModuleNotFoundError as error:

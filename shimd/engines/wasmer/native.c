@@ -35,7 +35,7 @@ static void *load(void *context, const void *data, int *code, char *sentence, si
         load_module(engine, block->module, &program.module, &text) != FAILED)
         return &program;
     *code = DATA_LOSS;
-    snprintf(sentence, size, "the compiled module %s does not load: %s", block->module, text);
+    snprintf(sentence, size, "the compiled module does not load: %s", text);
     one_line(sentence);
     return NULL;
 }

@@ -85,11 +85,11 @@ class NativeEngine:
             facts = read_facts(f"{directory}/{_FACTS}")
             whole = os.stat(f"{directory}/{_MODULE}").st_size == facts["size"]
         except (OSError, ValueError) as error:
-            raise BrokenArtifact(f"the compiled module {artifact} does not load: {error}") from None
+            raise BrokenArtifact(f"the compiled module does not load: {error}") from None
         path = os.fsencode(f"{directory}/{_MODULE}")
         code, said = self._call("load", path, ctypes.byref(module)) if whole else (_FAILED, "it is not whole")
         if code == _FAILED:
-            raise BrokenArtifact(f"the compiled module {artifact} does not load: {_sentence(said)}")
+            raise BrokenArtifact(f"the compiled module does not load: {_sentence(said)}")
         return WasmerProgram(module, facts)
 
     def check(self, module: WasmerProgram, invocation: Invocation) -> None:
@@ -106,7 +106,7 @@ class NativeEngine:
         except (OSError, ValueError, KeyError):
             return None
         check_entry(facts, invocation.entry)
-        return pack((os.fsencode(f"{artifact}/{_MODULE}"), size, _wanted(invocation)))
+        return pack((os.fsencode(f"{artifact.name}/{_MODULE}"), size, _wanted(invocation)))
 
     def run(self, module: WasmerProgram, invocation: Invocation) -> int:
         code, said = self._call("run", module.module, _wanted(invocation))
@@ -117,7 +117,7 @@ class NativeEngine:
         return code
 
     def _call(self, function: str, *arguments: Any) -> tuple[int, str]:
-        """A function of the library: its return value and its text."""
+        """Call a function of the library; returns its return value and its text."""
         text = ctypes.c_void_p()
         code: int = self._library[f"shimd_wasmer_{function}"](self._engine, *arguments, ctypes.byref(text))
         try:

@@ -26,7 +26,6 @@ from shimd.engine import (
 )
 from shimd.engines.core import as_binary, load_text_format
 from shimd.formats.outline import Outline
-from shimd.linux import libc
 
 if TYPE_CHECKING:
     import wasmer_sdk
@@ -47,7 +46,7 @@ _COPY_LIMIT = 64 << 20
 class SdkProgram:
     wasm: bytes
     directory: int
-    """The artefact's directory, read-only: the engine finds the compiled form in it by the module's digest."""
+    """The artefact's directory: the engine finds the compiled form in it by the module's digest."""
 
 
 class SdkEngine:
@@ -81,10 +80,10 @@ class SdkEngine:
         try:
             wasm = (artifact / "module.wasm").read_bytes()
             if str(len(wasm)) != (artifact / "length").read_text():
-                raise BrokenArtifact(f"the compiled module {artifact} does not load: module.wasm is not whole")
-            return SdkProgram(wasm, _open_readonly(artifact))
+                raise BrokenArtifact("the compiled module does not load: module.wasm is not whole")
+            return SdkProgram(wasm, os.open(artifact, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except OSError as error:
-            raise BrokenArtifact(f"the compiled module {artifact} does not load: {error.strerror}") from None
+            raise BrokenArtifact(f"the compiled module does not load: {error.strerror}") from None
 
     def check(self, module: SdkProgram, invocation: Invocation) -> None:
         if invocation.entry != "_start":
@@ -100,14 +99,6 @@ class SdkEngine:
 
     def run(self, module: SdkProgram, invocation: Invocation) -> int:
         return asyncio.run(_run(module, collect(invocation), invocation))
-
-
-def _open_readonly(directory: Path) -> int:
-    """A detached read-only view of a directory, which stays when the host's files are gone from sight."""
-    try:
-        return libc.clone_readonly(str(directory))
-    except OSError:  # not root (``shimd run``): then it cannot be written anyway
-        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 async def _package(
@@ -218,7 +209,7 @@ async def _drain(stream: "wasmer_sdk.ReadableBytes | None", fd: int) -> None:
 
 
 def collect(invocation: Invocation) -> dict[str, bytes]:
-    """Contents of the container's regular files, by guest path.
+    """Read the container's regular files; returns their contents, by guest path.
 
     :raises EngineError: they are more than may be copied
     """
@@ -248,7 +239,7 @@ def collect(invocation: Invocation) -> dict[str, bytes]:
 
 
 def _files(invocation: Invocation) -> Iterator[tuple[str, str]]:
-    """(host path, guest path) of regular files below the outermost preopens."""
+    """Yield (host path, guest path) of the regular files below the outermost preopens."""
     preopens = invocation.preopens
     for preopen in preopens:
         if preopen.guest != "/" and any(other.guest == "/" for other in preopens):

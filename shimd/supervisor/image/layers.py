@@ -91,7 +91,8 @@ class ImageLayers:
             await self._lay_out(files, directory)
 
         try:
-            return await self._modules.cache.artifact("files", _VERSION, await source("the list of files", key), make)
+            listed = await source("the list of files", key)
+            return await self._modules.cache.artifact("files", _VERSION, listed, make, is_code=False)
         finally:
             os.close(key)
 

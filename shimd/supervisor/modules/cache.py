@@ -25,7 +25,10 @@ import anyio
 from shimd import paths
 from shimd.errors import Internal, ShimdError, Unavailable, plain
 from shimd.log import logger
+from shimd.supervisor.modules import integrity
+from shimd.supervisor.modules.integrity import Integrity, Record
 from shimd.supervisor.modules.source import Source
+from shimd.supervisor.modules.views import Views
 from shimd.supervisor.threads import in_thread
 from shimd.supervisor.workers.jailers import Tasks
 
@@ -48,6 +51,7 @@ class _Job:
     """An entry that is being made, and those who wait for it."""
 
     drop: Drop
+    is_code: bool
     done: anyio.Event = field(default_factory=anyio.Event)
     error: ShimdError | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -76,9 +80,18 @@ class Cache:
         self._size = size or int(os.environ.get("SHIMD_CACHE_SIZE") or _DEFAULT_SIZE)
         self._tasks = tasks
         self._jobs: dict[tuple[str, Path], _Job] = {}
+        self._views, self._integrity = Views(), Integrity()
 
     async def artifact(
-        self, engine: str, version: str, source: Source, make: Make, asker: str = "", drop: Drop = lambda: False
+        self,
+        engine: str,
+        version: str,
+        source: Source,
+        make: Make,
+        asker: str = "",
+        drop: Drop = lambda: False,
+        *,
+        is_code: bool = True,
     ) -> Path:
         """Returns what ``make`` made of a source, now if it is not there yet.
 
@@ -87,23 +100,36 @@ class Cache:
         opened anew: the caller may go away meanwhile.
 
         :param asker: whose error is nobody else's, since ``make`` depends on it
+        :param is_code: whether it is believed only if it is what was put there; data may be too much to read
         :param drop: of the first who asks; whoever asks while it is being given up has it made anew
         :raises ShimdError: make's, or the disk's
         """
         entry = self.directory / engine / version / source.digest
-        while not _hit(entry):
+        while not await self._hit(entry, is_code=is_code):
             if (job := self._jobs.get((asker, entry))) is None:
-                job = await self._begin((asker, entry), source, make, drop)
+                job = await self._begin((asker, entry), source, make, _Job(drop, is_code))
             with job.awaited():
                 await job.done.wait()
             if job.error is not None:
                 raise job.error
         return entry / "artifact"
 
-    async def _begin(self, key: tuple[str, Path], source: Source, make: Make, drop: Drop) -> _Job:
+    async def _hit(self, entry: Path, *, is_code: bool) -> bool:
+        """Returns whether the entry is there, and sound; notes its use for :meth:`prune`."""
+        if not _touch(entry):
+            return False
+        if not is_code or await self._integrity.is_sound(entry):
+            return True
+        if os.path.lexists(entry):
+            # Told in the daemon's log alone: what `shimd run` says on its stderr is the app's, and JSON.
+            _log.info("%s is not what was put there: it is thrown away", entry)
+            await self.discard(entry / "artifact")
+        return False
+
+    async def _begin(self, key: tuple[str, Path], source: Source, make: Make, job: _Job) -> _Job:
         # The caller may go away, and its descriptor's position is its own affair.
         own = source._replace(fd=os.open(f"/proc/self/fd/{source.fd}", os.O_RDONLY | os.O_CLOEXEC))
-        job = self._jobs[key] = _Job(drop)
+        self._jobs[key] = job
         if self._tasks is not None:
             self._tasks.start_soon(self._work, key, own, make)
         else:
@@ -114,7 +140,7 @@ class Cache:
         job = self._jobs[key]
         try:
             with job.scope:
-                await self._make(key[1], source, make)
+                await self._make(key[1], source, make, is_code=job.is_code)
         except Exception as error:
             job.error = self._told(plain(error) or Internal(f"compiling failed: {error!r}"))
             if plain(error) is None:
@@ -129,12 +155,13 @@ class Cache:
         is_full = _FULL in str(error).lower() and str(self.directory) not in str(error)
         return type(error)(f"{error} (modules are kept in {self.directory})") if is_full else error
 
-    async def _make(self, entry: Path, source: Source, make: Make) -> None:
+    async def _make(self, entry: Path, source: Source, make: Make, *, is_code: bool) -> None:
         temporary = entry.parent / f"tmp.{secrets.token_hex(8)}"
         temporary.mkdir(parents=True, mode=0o755)
         try:
             await make(source, temporary / "artifact")
-            await in_thread(partial(_publish, temporary, entry), f"writing {entry}", limit=_DISK)
+            publish = partial(_publish, temporary, entry, is_code)
+            self._integrity.note(entry, await in_thread(publish, f"writing {entry}", limit=_DISK))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         try:
@@ -142,8 +169,17 @@ class Cache:
         except (ShimdError, OSError) as error:  # the entry is there
             _log.warning("the module cache may be too large: %s", error)
 
+    def view(self, artifact: Path) -> int:
+        """A descriptor of the directory that it is in, read-only where that can be had; the caller closes it.
+
+        :raises DataLoss: it was removed meanwhile
+        """
+        return self._views.open(artifact.parent)
+
     async def discard(self, artifact: Path) -> None:
         """Forget an entry that does not load: the next who asks has it compiled again."""
+        self._views.forget(artifact.parent)
+        self._integrity.forget(artifact.parent)
         await in_thread(partial(_remove, artifact.parent), f"removing {artifact.parent}", limit=_DISK)
 
     def prune(self) -> None:
@@ -171,8 +207,8 @@ class Cache:
         return sum(_size_of(path) for path in self.directory.glob("*/*/*"))
 
 
-def _hit(entry: Path) -> bool:
-    """Returns whether the entry is there; notes its use for :meth:`Cache.prune`."""
+def _touch(entry: Path) -> bool:
+    """Returns whether the entry is there; notes its use."""
     try:
         os.utime(entry)
     except OSError as error:
@@ -219,8 +255,12 @@ def _size_of(entry: Path) -> int:
     return total
 
 
-def _publish(temporary: Path, entry: Path) -> None:
-    """Make what a compile worker wrote an entry: root's, on disk, under its final name."""
+def _publish(temporary: Path, entry: Path, is_code: bool) -> Record | None:
+    """Make what a compile worker wrote an entry: root's, on disk, under its final name, and with its digest.
+
+    :returns: what it was then; ``None``: another daemon was first, which is as good
+    :raises Unavailable: the worker has left what does not belong there, or nothing can be kept here
+    """
     for path in [*temporary.rglob("*"), temporary]:
         kind = path.lstat().st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
@@ -229,12 +269,20 @@ def _publish(temporary: Path, entry: Path) -> None:
             os.chown(path, 0, 0)
         os.chmod(path, 0o755 if stat.S_ISDIR(kind) else 0o644)
         _sync(path)
+    if is_code:
+        _sync(integrity.seal(temporary))
+        _sync(temporary)
     try:
         os.rename(temporary, entry)
     except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another daemon was first: as good
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
+        return None
     _sync(entry.parent)
+    try:
+        return integrity.record_of(entry)
+    except ValueError as error:
+        raise Unavailable(f"{error}, though it was made root's alone: the cache is in no file system for it") from None
 
 
 def _sync(path: Path) -> None:

@@ -211,7 +211,7 @@ class PendingWorker:
         """Have one of :meth:`ForkClient.spawn_early` run a program. The descriptors stay the caller's.
 
         :param block: for the engine's part in C
-        :param jail: the system calls that lead to it, and its descriptors
+        :param jail: the system calls that lead to it, its descriptors, and the directory of the compiled module
         :raises ShimdError: as :meth:`worker`, or the worker is gone
         """
         worker = await self.worker()
@@ -290,7 +290,7 @@ class ForkClient:
     ) -> Worker:
         """Fork a worker; the descriptors stay the caller's.
 
-        :param jail: of a container: its system calls, and the descriptors of its jail
+        :param jail: its system calls, the descriptors of its jail, and last the plan's ``view``, if it has one
         :param block: for a worker without Python (:mod:`.without_python`), which has system calls; Python
             will do if there is no zygote
         :param early: one of :meth:`spawn_early`, perhaps of another fork server: it is used if it can be, or ended

@@ -3,8 +3,8 @@
 import itertools
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
@@ -12,6 +12,7 @@ from typing import assert_never
 from shimd.engines.registry import engine_family
 from shimd.errors import DataLoss, Internal, ShimdError, from_code
 from shimd.log import logger
+from shimd.protocol.constants import JAIL_FD
 from shimd.protocol.plans import App, Pause
 from shimd.protocol.worker import (
     AskFiles,
@@ -114,7 +115,7 @@ class Launch:
         try:
             return await self._with_right_engine(plan, jail, program)
         except DataLoss as error:  # a disk that crashed, say: what did not load is gone, and is compiled anew
-            _log.info("container %s: %s", self._container, error)
+            _log.info("container %s: it is compiled anew: %s", self._container, error)
             return await self._with_right_engine(plan, jail, program)
 
     async def pause(self, plan: Pause) -> Worker:
@@ -146,10 +147,23 @@ class Launch:
 
     async def _spawned(self, engine: str, plan: App, jail: Sequence[int]) -> Worker:
         forks = await self._programs.forks(engine)
-        block = engine_block(engine, plan)
-        key, early = self._key(), self._taken()
-        worker = await forks.spawn(key, plan, self._stdio, self._birthplace, jail, block, early)
+        with self._viewed(plan, jail) as (plan, jail):
+            block = engine_block(engine, plan)
+            key, early = self._key(), self._taken()
+            worker = await forks.spawn(key, plan, self._stdio, self._birthplace, jail, block, early)
         return await self._led(worker, plan)
+
+    @contextmanager
+    def _viewed(self, plan: App, jail: Sequence[int]) -> Iterator[tuple[App, Sequence[int]]]:
+        """With the directory of its compiled module, last, if that is known."""
+        if not plan.artifact:
+            yield plan, jail
+            return
+        view = self._programs.view(Path(plan.artifact))
+        try:
+            yield replace(plan, view=JAIL_FD + len(jail) - 1), [*jail, view]  # the first are the calls
+        finally:
+            os.close(view)
 
     async def _led(self, worker: Worker, plan: App | None) -> Worker:
         try:
@@ -195,9 +209,13 @@ class Launch:
         if error.code != DataLoss.code:
             return
         if given is not None:
-            await self._programs.discard(given.artifact)
+            artifact = given.artifact
         elif plan is not None and plan.artifact:
-            await self._programs.discard(Path(plan.artifact))
+            artifact = Path(plan.artifact)
+        else:
+            return
+        _log.info("container %s: %s is thrown away", self._container, artifact)
+        await self._programs.discard(artifact)
 
     def _taken(self) -> PendingWorker | None:
         early, self._early = self._early, None

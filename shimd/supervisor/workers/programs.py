@@ -40,7 +40,7 @@ class Image(Protocol):
         ...
 
     async def files(self, table: bytes) -> Path:
-        """A directory of files, of layers or parts of them (``protocol.worker.FileTable``).
+        """A directory of files, of layers or parts of them (``protocol.worker.FileTable``), in the cache.
 
         :raises ShimdError: it cannot be made
         """
@@ -73,6 +73,13 @@ class Programs(Protocol):
 
         :raises NotFound: it has no image
         :raises Unavailable: containerd does not answer
+        """
+        ...
+
+    def view(self, artifact: Path) -> int:
+        """A descriptor of the directory that a compiled module is in, for a worker to load it by; the caller closes it.
+
+        :raises DataLoss: it is gone
         """
         ...
 

@@ -1,6 +1,7 @@
 """A worker's questions while it is set up: for compiled programs, and for the layers of its container's image."""
 
 import os
+from pathlib import Path
 from typing import assert_never
 
 from shimd.errors import ShimdError, from_os
@@ -63,12 +64,15 @@ class Questions:
             case AskLayer():
                 return Content(), await (await self._layers()).read(question.digest)
             case AskFiles():
-                return Artifact(str(await (await self._layers()).files(read_file(fds[0])))), None
+                return self._artifact(await (await self._layers()).files(read_file(fds[0])))
             case AskProgram():
                 self.given = await self._program(question, fds[0] if fds else None)
-                return Artifact(str(self.given.artifact)), None
+                return self._artifact(self.given.artifact)
             case _:
                 assert_never(question)
+
+    def _artifact(self, artifact: Path) -> tuple[Artifact, int]:
+        return Artifact(artifact.name), self._programs.view(artifact)
 
     async def _program(self, question: AskProgram, fd: int | None) -> Program:
         if question.layer:

@@ -11,11 +11,11 @@ import anyio
 from shimd.component.guest import close
 from shimd.component.values import Case, Err, Ok
 from shimd.wasi.http.fields import Fields
-from shimd.wasi.io import WRITABLE, InputStream, OutputStream, Pollable, closed, failed
+from shimd.wasi.io import WRITABLE, InputStream, OutputStream, Pollable, always_ready, closed, failed
 
 
 class Pipe:
-    """From a guest's thread to the event loop: bytes, then the trailers or a failure.
+    """A queue from a guest's thread to the event loop: bytes, then the trailers or a failure.
 
     Putting something in does not wait for the loop (a switch of threads each way: some 60 us), unless the pipe is full.
     Uses asyncio itself, since anyio has no such thing as ``call_soon_threadsafe``, and our HTTP server is asyncio's.
@@ -29,9 +29,9 @@ class Pipe:
         self._queued = 0
         self.ended = False
         self.broken: str | None = None
-        """Why nobody reads it any more."""
+        """The reason why nobody reads it any more; ``None`` as long as somebody does."""
         self.aborted = False
-        """Its writer went away before the end."""
+        """True if the guest went away before the end of the body."""
         self.trailers: Fields | None = None
 
     # The guest's side
@@ -61,7 +61,7 @@ class Pipe:
             await self._emptied.wait()
 
     def abandon(self, reason: str) -> None:
-        """Nobody reads on."""
+        """Have writes fail from now on: nobody reads on."""
         self.broken = reason
         self._emptied.set()
 
@@ -74,7 +74,7 @@ class Pipe:
         while True:
             self._filled = anyio.Event()
             ended = self.ended
-            if data := self._take():
+            if data := self._drain():
                 yield data
                 self._emptied.set()
             elif ended:
@@ -85,7 +85,7 @@ class Pipe:
         if self.aborted:
             raise Aborted
 
-    def _take(self) -> bytes:
+    def _drain(self) -> bytes:
         with self._lock:
             data = b"".join(self._chunks)
             self._chunks.clear()
@@ -148,7 +148,7 @@ class OutgoingBody:
         body.pipe.end(trailers)
 
     def close(self) -> None:
-        """Dropped without :meth:`finish`: the message is not whole."""
+        """Drop the body. Without :meth:`finish` before, the message is not whole."""
         if not self.pipe.ended:
             self.pipe.end(aborted=True)
 
@@ -157,7 +157,7 @@ class BodyStream(InputStream):
     """Bytes that an async function gives, one chunk a call; ``None`` ends them."""
 
     def __init__(self, receive: Callable[[], Awaitable[bytes | None]], stop: Callable[[], None] | None = None) -> None:
-        """``stop`` is called, on the guest's thread, when it reads no further."""
+        """:param stop: called on the guest's thread, when it reads no further"""
         self._receive = receive
         self._stop = stop
         self._buffer = b""
@@ -179,7 +179,7 @@ class BodyStream(InputStream):
             else:
                 self._buffer += data
 
-    def take(self, length: int) -> bytes:
+    def read_available(self, length: int) -> bytes:
         if not self._buffer:
             if self._error is not None:
                 failed(self._error)
@@ -199,17 +199,13 @@ class FutureTrailers:
         self._taken = False
 
     def subscribe(self) -> Pollable:
-        return Pollable(lambda: True, _at_once)
+        return always_ready()
 
     def get(self) -> Any:
         if self._taken:
             return Err(None)
         self._taken = True
         return Ok(Ok(None))
-
-
-async def _at_once() -> None:
-    return
 
 
 class IncomingBody:

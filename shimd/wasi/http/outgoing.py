@@ -1,4 +1,4 @@
-"""``wasi:http/outgoing-handler``: what a guest asks of other servers, by httpcore."""
+"""``wasi:http/outgoing-handler``: requests of guests to other servers, by httpcore."""
 
 import ssl
 from collections.abc import Callable
@@ -33,11 +33,11 @@ Check = Callable[[str, str], None]
 
 
 def anything(_scheme: str, _authority: str) -> None:
-    """Every address."""
+    """Allow every address."""
 
 
 def nothing(_scheme: str, _authority: str) -> None:
-    """No address at all."""
+    """Allow no address at all."""
     raise DENIED
 
 
@@ -74,12 +74,12 @@ class OutgoingHandler:
             content=request.sent_body.pipe.chunks() if request.sent_body is not None else None,
             extensions={"timeout": _timeout(options)},
         )
-        exchange = _Exchange(self._pool, built, request.sent_body)
+        exchange = _OutgoingExchange(self._pool, built, request.sent_body)
         from_thread.run_sync(self._tasks.start_soon, exchange.run)
         return exchange.future
 
 
-class _Exchange:
+class _OutgoingExchange:
     """One request and its response, whose body is passed on as the guest reads it."""
 
     def __init__(
@@ -124,7 +124,7 @@ class _Exchange:
             return None
 
 
-#: What httpcore raises.
+#: The errors that httpcore raises.
 _ERRORS = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
@@ -152,7 +152,7 @@ def _timeout(options: RequestOptions | None) -> dict[str, float]:
 
 
 def error_code(error: Exception) -> Case:
-    """``error-code`` of what went wrong."""
+    """Convert an error of httpcore's to an ``error-code``."""
     text = str(error)
     match error:
         case httpcore.ConnectTimeout():

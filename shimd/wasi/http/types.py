@@ -14,7 +14,7 @@ _TOKEN = fields.NAME
 
 
 def method_case(name: str) -> Case:
-    """``method``, of what stands in a request line."""
+    """Convert a method of a request line to the variant ``method``."""
     lower = name.lower()
     return Case(lower) if lower in _METHODS and name.isupper() else Case("other", name)
 
@@ -31,18 +31,52 @@ def scheme_name(case: Case) -> str:
     return case.payload if case.tag == "other" else case.tag.lower()
 
 
-class IncomingRequest:
-    """``incoming-request``: what a client asks of us."""
+class _IncomingMessage:
+    """The half that requests and responses of others share: headers, and a body that is consumed once."""
+
+    def __init__(self, headers: Fields, stream: InputStream) -> None:
+        self._headers = headers
+        self._body: IncomingBody | None = IncomingBody(stream)
+
+    def headers(self) -> Fields:
+        return self._headers.frozen()
+
+    def consume(self) -> IncomingBody:
+        if self._body is None:
+            raise Err(None)
+        consumed, self._body = self._body, None
+        return consumed
+
+
+class _OutgoingMessage:
+    """The half that requests and responses of ours share: headers, and a body that is made once."""
+
+    def __init__(self, headers: Fields) -> None:
+        self._headers = headers
+        self.sent_body: OutgoingBody | None = None
+        """``None`` unless the guest writes one."""
+
+    def headers(self) -> Fields:
+        return self._headers.frozen()
+
+    def body(self) -> OutgoingBody:
+        if self.sent_body is not None:
+            raise Err(None)
+        self.sent_body = OutgoingBody(content_length(self._headers))
+        return self.sent_body
+
+
+class IncomingRequest(_IncomingMessage):
+    """``incoming-request``: a client's request to us."""
 
     def __init__(
         self, method: str, path: str, scheme: str, authority: str | None, headers: Fields, stream: InputStream
     ) -> None:
+        super().__init__(headers, stream)
         self._method = method
         self._path = path
         self._scheme = scheme
         self._authority = authority
-        self._headers = headers
-        self._body: IncomingBody | None = IncomingBody(stream)
 
     def method(self) -> Case:
         return method_case(self._method)
@@ -56,23 +90,13 @@ class IncomingRequest:
     def authority(self) -> str | None:
         return self._authority
 
-    def headers(self) -> Fields:
-        return self._headers.frozen()
 
-    def consume(self) -> IncomingBody:
-        if self._body is None:
-            raise Err(None)
-        taken, self._body = self._body, None
-        return taken
-
-
-class OutgoingResponse:
-    """``outgoing-response``: our answer."""
+class OutgoingResponse(_OutgoingMessage):
+    """``outgoing-response``: our response to a client."""
 
     def __init__(self, headers: Fields) -> None:
+        super().__init__(headers)
         self.status = 200
-        self._headers = headers
-        self._body: OutgoingBody | None = None
 
     def status_code(self) -> int:
         return self.status
@@ -82,18 +106,9 @@ class OutgoingResponse:
             raise Err(None)
         self.status = status
 
-    def headers(self) -> Fields:
-        return self._headers.frozen()
-
-    def body(self) -> OutgoingBody:
-        if self._body is not None:
-            raise Err(None)
-        self._body = OutgoingBody(content_length(self._headers))
-        return self._body
-
     def sent(self) -> tuple[int, list[tuple[str, bytes]], OutgoingBody | None]:
-        """Status, headers, and the body, if the guest writes one."""
-        return self.status, self._headers.entries(), self._body
+        """Returns status, headers, and the body, if the guest writes one."""
+        return self.status, self._headers.entries(), self.sent_body
 
 
 def content_length(headers: Fields) -> int | None:
@@ -102,7 +117,7 @@ def content_length(headers: Fields) -> int | None:
 
 
 class ResponseOutparam:
-    """``response-outparam``: where the answer goes, once."""
+    """``response-outparam``: passes the guest's response on, once."""
 
     def __init__(self, answer: Callable[[Ok | Err], None]) -> None:
         self._answer = answer
@@ -112,16 +127,15 @@ class ResponseOutparam:
         parameter._answer(response)
 
 
-class OutgoingRequest:
-    """``outgoing-request``: what we ask of another server."""
+class OutgoingRequest(_OutgoingMessage):
+    """``outgoing-request``: a request of ours to another server."""
 
     def __init__(self, headers: Fields) -> None:
+        super().__init__(headers)
         self._method = Case("get")
         self._path: str | None = None
         self._scheme: Case | None = None
         self._authority: str | None = None
-        self._headers = headers
-        self.sent_body: OutgoingBody | None = None
 
     def method(self) -> Case:
         return self._method
@@ -153,15 +167,6 @@ class OutgoingRequest:
             raise Err(None)
         self._authority = authority
 
-    def headers(self) -> Fields:
-        return self._headers.frozen()
-
-    def body(self) -> OutgoingBody:
-        if self.sent_body is not None:
-            raise Err(None)
-        self.sent_body = OutgoingBody(content_length(self._headers))
-        return self.sent_body
-
 
 class RequestOptions:
     """``request-options``: time limits, nanoseconds."""
@@ -190,25 +195,15 @@ class RequestOptions:
         self._between_bytes = duration
 
 
-class IncomingResponse:
-    """``incoming-response``: another server's answer."""
+class IncomingResponse(_IncomingMessage):
+    """``incoming-response``: another server's response to us."""
 
     def __init__(self, status: int, headers: Fields, stream: InputStream) -> None:
+        super().__init__(headers, stream)
         self._status = status
-        self._headers = headers
-        self._body: IncomingBody | None = IncomingBody(stream)
 
     def status(self) -> int:
         return self._status
-
-    def headers(self) -> Fields:
-        return self._headers.frozen()
-
-    def consume(self) -> IncomingBody:
-        if self._body is None:
-            raise Err(None)
-        taken, self._body = self._body, None
-        return taken
 
     def close(self) -> None:
         if self._body is not None:
@@ -235,7 +230,7 @@ class FutureIncomingResponse:
         return Ok(self.outcome)
 
 
-class Types:
+class HttpTypes:
     """``wasi:http/types``."""
 
     Fields = Fields
@@ -255,4 +250,4 @@ class Types:
 
 
 class HttpError(Exception):
-    """Its argument is an ``error-code``."""
+    """The cause of a stream's error; its argument is an ``error-code`` of ``wasi:http``."""

@@ -3,8 +3,8 @@
 The functions that start something have done it when they return; those that finish it say how it went.
 """
 
-from shimd.wasi.net.names import Names
-from shimd.wasi.net.tcp import Tcp
-from shimd.wasi.net.udp import Udp
+from shimd.wasi.net.names import NameLookup
+from shimd.wasi.net.tcp import TcpCreateSocket
+from shimd.wasi.net.udp import UdpCreateSocket
 
-__all__ = ["Names", "Tcp", "Udp"]
+__all__ = ["NameLookup", "TcpCreateSocket", "UdpCreateSocket"]

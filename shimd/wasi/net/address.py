@@ -39,7 +39,7 @@ _CODES = {
 
 
 def failure(error: OSError) -> Err:
-    """``error-code``."""
+    """Convert an error of the host's to an ``error-code``."""
     return Err(_CODES.get(error.errno or 0, "unknown"))
 
 
@@ -48,7 +48,7 @@ def family_name(family: int) -> str:
 
 
 def ip_address(found: "ipaddress.IPv4Address | ipaddress.IPv6Address") -> Case:
-    """``ip-address``."""
+    """Convert an address to the variant ``ip-address``."""
     size = 1 if found.version == 4 else 2
     packed = found.packed
     parts = tuple(int.from_bytes(packed[at : at + size]) for at in range(0, len(packed), size))
@@ -56,7 +56,7 @@ def ip_address(found: "ipaddress.IPv4Address | ipaddress.IPv6Address") -> Case:
 
 
 def from_host(family: int, address: Any) -> Case:
-    """``ip-socket-address``, of what :mod:`socket` gives."""
+    """Convert an address of :mod:`socket` to the variant ``ip-socket-address``."""
     parts = ip_address(ipaddress.ip_address(address[0].partition("%")[0])).payload
     if family == socket.AF_INET:
         return Case("ipv4", {"port": address[1], "address": parts})
@@ -65,9 +65,9 @@ def from_host(family: int, address: Any) -> Case:
 
 
 def to_host(family: int, address: Case) -> tuple[Any, ...]:
-    """Returns the address as :mod:`socket` takes it.
+    """Convert a variant ``ip-socket-address`` to an address for :mod:`socket`.
 
-    :raises Err: ``invalid-argument``: it is of another family, or IPv4 in IPv6's clothes
+    :raises Err: ``invalid-argument``: it is of another family, or IPv4 mapped into IPv6
     """
     fields = address.payload
     if FAMILIES[address.tag] != family:
@@ -81,7 +81,10 @@ def to_host(family: int, address: Case) -> tuple[Any, ...]:
 
 
 def remote(family: int, address: Case) -> tuple[Any, ...]:
-    """Somebody else's: :raises Err: ``invalid-argument``: nobody can have it"""
+    """Convert the address of a peer, as :func:`to_host` does.
+
+    :raises Err: ``invalid-argument``: nobody can have such an address
+    """
     found = to_host(family, address)
     if found[1] == 0 or ipaddress.ip_address(found[0]).is_unspecified:
         raise Err("invalid-argument")

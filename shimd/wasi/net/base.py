@@ -26,7 +26,7 @@ class Socket:
     @classmethod
     def open(cls, family: str, kind: int) -> socket.socket:
         """:raises Err: of the host's"""
-        with failing():
+        with socket_errors():
             sock = socket.socket(address.FAMILIES[family], kind)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -37,14 +37,14 @@ class Socket:
             raise Err("invalid-state")
 
     def finish(self, started: str, state: str) -> None:
-        """The second half of an operation of two."""
+        """Finish an operation of two halves (``start-bind`` and ``finish-bind``, say)."""
         if self.state != started:
             raise Err("not-in-progress")
         self.state = state
 
     def start_bind(self, _network: object, local: Case) -> None:
         self.must_be("unbound")
-        with failing():
+        with socket_errors():
             self.sock.bind(address.to_host(self.sock.family, local))
         self.state = "bind-started"
 
@@ -54,12 +54,12 @@ class Socket:
     def local_address(self) -> Case:
         if self.state in ("unbound", "bind-started"):
             raise Err("invalid-state")
-        with failing():
+        with socket_errors():
             return address.from_host(self.sock.family, self.sock.getsockname())
 
     def remote_address(self) -> Case:
         self.must_be("connected")
-        with failing():
+        with socket_errors():
             return address.from_host(self.sock.family, self.sock.getpeername())
 
     def address_family(self) -> str:
@@ -89,14 +89,14 @@ class Socket:
         return socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS
 
     def option(self, level: int, name: int) -> int:
-        with failing():
+        with socket_errors():
             return self.sock.getsockopt(level, name)
 
     def set_option(self, level: int, name: int, value: int) -> None:
         """:raises Err: ``invalid-argument``: 0 is no limit"""
         if not value:
             raise Err("invalid-argument")
-        with failing():
+        with socket_errors():
             self.sock.setsockopt(level, name, min(value, (1 << 31) - 1))
 
     def close(self) -> None:
@@ -104,8 +104,8 @@ class Socket:
 
 
 @contextmanager
-def failing() -> Iterator[None]:
-    """The host's errors, in the interface's words."""
+def socket_errors() -> Iterator[None]:
+    """Convert the host's errors to the interface's ``error-code``."""
     try:
         yield
     except OSError as error:
@@ -113,7 +113,7 @@ def failing() -> Iterator[None]:
 
 
 def is_ready(sock: socket.socket, event: int) -> bool:
-    """``select.POLLIN``, ``POLLOUT``; an error is something to be told, too."""
+    """Returns whether a socket has an event (``select.POLLIN``, ``POLLOUT``); an error to report is one, too."""
     if sock.fileno() < 0:
         return True
     poller = select.poll()

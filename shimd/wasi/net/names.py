@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 
 from shimd.component.values import Case, Err
-from shimd.wasi.io import Pollable
+from shimd.wasi.io import Pollable, always_ready
 from shimd.wasi.net import address
 
 _CODES = {
@@ -15,7 +15,7 @@ _CODES = {
 }
 
 
-class Names:
+class NameLookup:
     """``wasi:sockets/ip-name-lookup``; the guest's thread waits for the answer."""
 
     def resolve_addresses(self, _network: object, name: str) -> "Addresses":
@@ -39,8 +39,4 @@ class Addresses:
         return address.ip_address(one) if one is not None else None
 
     def subscribe(self) -> Pollable:
-        return Pollable(lambda: True, _at_once)
-
-
-async def _at_once() -> None:
-    return
+        return always_ready()

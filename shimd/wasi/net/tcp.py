@@ -7,13 +7,13 @@ from contextlib import suppress
 from shimd.component.values import Case, Err
 from shimd.wasi.io import WRITABLE, InputStream, OutputStream, Pollable, closed, failed
 from shimd.wasi.net import address
-from shimd.wasi.net.base import Socket, failing, is_ready, pollable, wait_for_event
+from shimd.wasi.net.base import Socket, is_ready, pollable, socket_errors, wait_for_event
 
 _WAYS = {"receive": socket.SHUT_RD, "send": socket.SHUT_WR, "both": socket.SHUT_RDWR}
 _SECOND = 1_000_000_000
 
 
-class Tcp:
+class TcpCreateSocket:
     """``wasi:sockets/tcp-create-socket``."""
 
     def create_tcp_socket(self, family: str) -> "TcpSocket":
@@ -33,7 +33,7 @@ class TcpSocket(Socket):
 
     def start_listen(self) -> None:
         self.must_be("bound")
-        with failing():
+        with socket_errors():
             self.sock.listen(self._backlog)
         self.state = "listen-started"
 
@@ -42,14 +42,14 @@ class TcpSocket(Socket):
 
     def accept(self) -> tuple["TcpSocket", InputStream, OutputStream]:
         self.must_be("listening")
-        with failing():
+        with socket_errors():
             connection, _address = self.sock.accept()
         accepted = TcpSocket(connection, "connected")
-        return accepted, Received(connection), Sent(connection)
+        return accepted, TcpInput(connection), TcpOutput(connection)
 
     def start_connect(self, _network: object, remote: Case) -> None:
         self.must_be("unbound", "bound")
-        with failing(), suppress(BlockingIOError):  # it is on its way
+        with socket_errors(), suppress(BlockingIOError):  # it is on its way
             self.sock.connect(address.remote(self.sock.family, remote))
         self.state = "connect-started"
 
@@ -62,7 +62,7 @@ class TcpSocket(Socket):
             self.state = "closed"
             raise address.failure(OSError(error, ""))
         self.state = "connected"
-        return Received(self.sock), Sent(self.sock)
+        return TcpInput(self.sock), TcpOutput(self.sock)
 
     def is_listening(self) -> bool:
         return self.state == "listening"
@@ -72,14 +72,14 @@ class TcpSocket(Socket):
             raise Err("invalid-argument")
         self._backlog = min(value, (1 << 31) - 1)
         if self.is_listening():
-            with failing():
+            with socket_errors():
                 self.sock.listen(self._backlog)
 
     def keep_alive_enabled(self) -> bool:
         return bool(self.option(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
     def set_keep_alive_enabled(self, value: bool) -> None:
-        with failing():
+        with socket_errors():
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, value)
 
     def keep_alive_idle_time(self) -> int:
@@ -108,16 +108,16 @@ class TcpSocket(Socket):
 
     def shutdown(self, way: str) -> None:
         self.must_be("connected")
-        with failing():
+        with socket_errors():
             self.sock.shutdown(_WAYS[way])
 
 
 def _seconds(nanoseconds: int) -> int:
-    """Rounded up, within what the kernel takes; 0 stays what it is, no time."""
+    """Convert to seconds, rounded up, within what the kernel takes (tcp(7)); 0 stays 0."""
     return min(-(-nanoseconds // _SECOND), 32767)
 
 
-class Received(InputStream):
+class TcpInput(InputStream):
     """The stream of what a connection's other side sends."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -129,7 +129,7 @@ class Received(InputStream):
     async def wait(self) -> None:
         await wait_for_event(self._sock, select.POLLIN)
 
-    def take(self, length: int) -> bytes:
+    def read_available(self, length: int) -> bytes:
         try:
             return self._sock.recv(length) or closed()
         except BlockingIOError:
@@ -138,8 +138,9 @@ class Received(InputStream):
             failed(error.strerror or str(error), error)
 
 
-class Sent(OutputStream):
-    """The stream to it: data is taken at once, and more only when the kernel has all of it."""
+class TcpOutput(OutputStream):
+    """The stream to a connection's other side: data is buffered at once, and more only when the kernel has all of
+    it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -171,6 +172,6 @@ class Sent(OutputStream):
         self.blocking_flush()
 
     def close(self) -> None:
-        """Send what was taken, unless nobody is there any more."""
+        """Send what is buffered, unless nobody is there any more."""
         with suppress(Err):
             self.blocking_flush()

@@ -8,14 +8,14 @@ from typing import Any
 from shimd.component.values import Case, Err
 from shimd.wasi.io import Pollable
 from shimd.wasi.net import address
-from shimd.wasi.net.base import Socket, failing, is_ready, pollable
+from shimd.wasi.net.base import Socket, is_ready, pollable, socket_errors
 
 #: Most datagrams at a time, and the largest there can be, bytes.
 _MOST, _SIZE = 16, 65535
 Datagram = dict[str, Any]
 
 
-class Udp:
+class UdpCreateSocket:
     """``wasi:sockets/udp-create-socket``."""
 
     def create_udp_socket(self, family: str) -> "UdpSocket":
@@ -28,21 +28,21 @@ class UdpSocket(Socket):
     unicast_hop_limit = Socket.hop_limit
     set_unicast_hop_limit = Socket.set_hop_limit
 
-    def stream(self, remote: Case | None) -> tuple["Incoming", "Outgoing"]:
+    def stream(self, remote: Case | None) -> tuple["IncomingDatagrams", "OutgoingDatagrams"]:
         self.must_be("bound", "connected")
         if remote is None and self.state == "connected":
             raise Err("not-supported")  # the host's sockets cannot be disconnected from Python
         if remote is not None:
-            with failing():
+            with socket_errors():
                 self.sock.connect(address.remote(self.sock.family, remote))
             self.state = "connected"
-        return Incoming(self.sock), Outgoing(self.sock, self.state == "connected")
+        return IncomingDatagrams(self.sock), OutgoingDatagrams(self.sock, self.state == "connected")
 
     def subscribe(self) -> Pollable:
         return pollable(self.sock, lambda: 0)
 
 
-class Incoming:
+class IncomingDatagrams:
     """``incoming-datagram-stream``."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -50,7 +50,7 @@ class Incoming:
 
     def receive(self, most: int) -> list[Datagram]:
         found: list[Datagram] = []
-        with failing(), suppress(BlockingIOError):
+        with socket_errors(), suppress(BlockingIOError):
             while len(found) < min(most, _MOST):
                 data, sender = self._sock.recvfrom(_SIZE)
                 found.append({"data": data, "remote-address": address.from_host(self._sock.family, sender)})
@@ -60,7 +60,7 @@ class Incoming:
         return pollable(self._sock, lambda: select.POLLIN)
 
 
-class Outgoing:
+class OutgoingDatagrams:
     """``outgoing-datagram-stream``."""
 
     def __init__(self, sock: socket.socket, connected: bool) -> None:
@@ -85,7 +85,7 @@ class Outgoing:
         remote = datagram["remote-address"]
         if remote is None and not self._connected:
             raise Err("invalid-argument")
-        with failing():
+        with socket_errors():
             if remote is None or self._connected:
                 self._check_same(remote)
                 self._sock.send(datagram["data"])

@@ -71,7 +71,7 @@ def errno_of(error: OSError) -> int:
 
 
 def buffers(memory: memoryview, start: int, count: int) -> Iterator[memoryview]:
-    """Those of a list of ``iovec`` or ``ciovec``.
+    """Yield the buffers of a list of ``iovec`` or ``ciovec``, as views of the guest's memory.
 
     :raises BadPointer: one lies outside of the memory
     """

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from shimd.wasi.preview1 import abi
 
-#: No socket is concerned: the engine's own function is to be asked. No error number.
+#: No socket is concerned: the engine's own function is to be called. Not one of WASI's error numbers.
 FOREIGN = -1
 _STANDARD = (0, 1, 2)
 
@@ -64,7 +64,7 @@ def _read(memory: memoryview, at: int, socket_of: Callable[[int], int | None]) -
 
 
 def _clock(userdata: int, clock: int, nanoseconds: int, _precision: int, flags: int) -> Subscription:
-    """One by the host's monotonic clock, whichever it was."""
+    """Convert a clock's subscription to one by the host's monotonic clock, whichever it was by."""
     left = nanoseconds
     if flags & abi.SUBCLOCK_ABSTIME:
         left -= time.time_ns() if clock == abi.CLOCK_REALTIME else time.monotonic_ns()
@@ -102,7 +102,7 @@ def _write(memory: memoryview, at: int, one: Subscription, flags: int) -> None:
 
 
 def _waiting(fd: int) -> int:
-    """Bytes that can be read; 1 of a listening socket."""
+    """Returns the number of bytes that can be read (FIONREAD); 1 for a listening socket, which has none to count."""
     size = array.array("i", [0])
     try:
         fcntl.ioctl(fd, termios.FIONREAD, size)

@@ -1,4 +1,4 @@
-"""A guest's sockets: listening ones that it was given, and the connections that it has accepted."""
+"""A guest's sockets: the listening ones that it starts with, and the connections that it has accepted."""
 
 import os
 import socket
@@ -15,14 +15,14 @@ _REFUSALS = {"fd_seek": abi.SPIPE, "fd_tell": abi.SPIPE, "fd_pread": abi.SPIPE, 
 
 
 class Sockets:
-    """Its methods are functions of WASI preview 1: their arguments after the guest's memory, their ``errno``."""
+    """The sockets of one guest. Methods are WASI preview 1's functions: the memory, their arguments; an ``errno``."""
 
     def __init__(self, listening: Sequence[int]) -> None:
         """:param listening: descriptors of the process's, from now on this object's"""
         self._open = {abi.FIRST + index: socket.socket(fileno=fd) for index, fd in enumerate(listening)}
 
     def call(self, name: str, memory: memoryview, *arguments: int) -> int:
-        """Any function whose first argument is a descriptor, of which it is known to be a socket's."""
+        """Call any function whose first argument is a descriptor, which is known to be a socket's."""
         if arguments[0] not in self._open:
             return abi.BADF
         function: Callable[..., int] | None = getattr(self, name, None)
@@ -31,11 +31,11 @@ class Sockets:
         return _guarded(function, memory, *arguments)
 
     def poll_oneoff(self, memory: memoryview, *arguments: int) -> int:
-        """``poll.FOREIGN`` if no socket is concerned."""
+        """Wait as ``poll_oneoff`` does; returns ``poll.FOREIGN`` if no socket is concerned."""
         return _guarded(poll.oneoff, memory, self._descriptor, *arguments)
 
     def _descriptor(self, fd: int) -> int | None:
-        """The process's; ``None``: it is not a socket."""
+        """Returns the process's descriptor of a guest's socket; ``None``: it is not a socket."""
         return self._open[fd].fileno() if fd in self._open else None
 
     def sock_accept(self, memory: memoryview, fd: int, flags: int, opened: int) -> int:
@@ -54,12 +54,12 @@ class Sockets:
     def fd_write(self, memory: memoryview, fd: int, iovs: int, length: int, written: int) -> int:
         return self.sock_send(memory, fd, iovs, length, 0, written)
 
-    def sock_recv(self, memory: memoryview, fd: int, iovs: int, length: int, flags: int, read: int, told: int) -> int:
+    def sock_recv(self, memory: memoryview, fd: int, iovs: int, length: int, flags: int, read: int, out: int) -> int:
         wanted = socket.MSG_PEEK if flags & abi.RIFLAGS_PEEK else 0
         wanted |= socket.MSG_WAITALL if flags & abi.RIFLAGS_WAITALL else 0
         received = self._open[fd].recvmsg_into(list(abi.buffers(memory, iovs, length)), 0, wanted)[0]
         abi.SIZE.pack_into(memory, read, received)
-        abi.U16.pack_into(memory, told, 0)
+        abi.U16.pack_into(memory, out, 0)
         return abi.SUCCESS
 
     def sock_send(self, memory: memoryview, fd: int, iovs: int, length: int, _flags: int, written: int) -> int:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from shimd.apps.http.settings import Settings, for_guest
+from shimd.apps.http.settings import HttpSettings, for_guest
 from shimd.engine import InvalidSetting
 
 
 def test_defaults() -> None:
-    settings = Settings.of({})
+    settings = HttpSettings.of({})
     assert (settings.host, settings.port, settings.backlog, settings.processes) == ("0.0.0.0", 8080, 128, 1)
 
 
@@ -21,19 +21,19 @@ def test_defaults() -> None:
     ],
 )
 def test_addresses(text: str, host: str, port: int) -> None:
-    settings = Settings.of({"WASMTIME_HTTP_PROXY_SOCKET_ADDR": text})
+    settings = HttpSettings.of({"WASMTIME_HTTP_PROXY_SOCKET_ADDR": text})
     assert (settings.host, settings.port) == (host, port)
 
 
 @pytest.mark.parametrize("text", ["nowhere", "host:", "host:x", "host:70000"])
 def test_addresses_that_are_none(text: str) -> None:
     with pytest.raises(InvalidSetting, match=text):
-        Settings.of({"WASMTIME_HTTP_PROXY_SOCKET_ADDR": text})
+        HttpSettings.of({"WASMTIME_HTTP_PROXY_SOCKET_ADDR": text})
 
 
 @pytest.mark.parametrize("name", ["WASMTIME_HTTP_BACKLOG", "WASMTIME_HTTP_PROXY_BACKLOG"])
 def test_both_names_of_the_backlog(name: str) -> None:
-    assert Settings.of({name: "7"}).backlog == 7
+    assert HttpSettings.of({name: "7"}).backlog == 7
 
 
 def test_what_a_guest_sees() -> None:

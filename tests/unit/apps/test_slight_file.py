@@ -3,7 +3,7 @@
 import pytest
 
 from shimd.apps.slight import resources, shortcrypt
-from shimd.apps.slight.secrets import Stores, resolved
+from shimd.apps.slight.secrets import SecretStores, resolved
 from shimd.apps.slight.slightfile import Slightfile, parse
 from shimd.engine import InvalidSetting
 
@@ -18,7 +18,7 @@ REDIS_ADDRESS = "%s"
 
 def finished(text: str, env: dict[str, str] | None = None, key: bytes | None = None) -> Slightfile:
     slightfile = parse(text.encode())
-    return resolved(slightfile, Stores(slightfile, env or {}, lambda _path: key))
+    return resolved(slightfile, SecretStores(slightfile, env or {}, lambda _path: key))
 
 
 def test_names() -> None:

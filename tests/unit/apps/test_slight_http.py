@@ -5,20 +5,20 @@ from typing import Any
 import pytest
 
 from shimd.apps.slight.http_server import Router, parsed
-from shimd.apps.slight.messages import InvalidResponse, Response, response
-from shimd.apps.slight.routes import Route, Table
+from shimd.apps.slight.messages import InvalidResponse, SlightResponse, response
+from shimd.apps.slight.routes import RouteTable, SlightRoute
 from shimd.apps.slight.sql import numbered
 from shimd.component.results import Case, Err, Ok
 
-TABLE = Table(
+TABLE = RouteTable(
     [
-        Route("GET", "/", "root"),
-        Route("GET", "/person/:name", "person"),
-        Route("GET", "/person/me", "never"),
-        Route("PUT", "/person/:name", "change_it"),
-        Route("GET", "/person/:name/visits/:day.html", "visit"),
-        Route("GET", "/files/*", "files"),
-        Route("GET", "/a+b", "literal"),
+        SlightRoute("GET", "/", "root"),
+        SlightRoute("GET", "/person/:name", "person"),
+        SlightRoute("GET", "/person/me", "never"),
+        SlightRoute("PUT", "/person/:name", "change_it"),
+        SlightRoute("GET", "/person/:name/visits/:day.html", "visit"),
+        SlightRoute("GET", "/files/*", "files"),
+        SlightRoute("GET", "/a+b", "literal"),
     ]
 )
 
@@ -49,7 +49,7 @@ def test_no_route(method: str, path: str) -> None:
 
 
 def test_the_export_of_a_handler() -> None:
-    assert Route("GET", "/", "handle_hello_world").export == "handle-hello-world"
+    assert SlightRoute("GET", "/", "handle_hello_world").export == "handle-hello-world"
 
 
 def test_routers() -> None:
@@ -83,17 +83,19 @@ def test_addresses_that_are_wrong(address: str) -> None:
         parsed(address)
 
 
-def answered(status: int = 200, headers: list[tuple[str, str]] | None = None, body: bytes | None = b"x") -> Response:
+def answered(
+    status: int = 200, headers: list[tuple[str, str]] | None = None, body: bytes | None = b"x"
+) -> SlightResponse:
     record: dict[str, Any] = {"status": status, "headers": headers, "body": body}
     return response(Ok(record))
 
 
 def test_answers() -> None:
-    assert answered(headers=None, body=None) == Response(200)
+    assert answered(headers=None, body=None) == SlightResponse(200)
     echoed = [("Host", "a"), ("Content-Length", "7"), ("connection", "close"), ("X-Mine", " é ")]
     assert answered(headers=echoed).headers == [(b"host", b"a"), (b"x-mine", "é".encode())]
     assert answered(status=204).body == b""
-    assert response(Err(Case("status-error", 410))) == Response(410)
+    assert response(Err(Case("status-error", 410))) == SlightResponse(410)
 
 
 @pytest.mark.parametrize(

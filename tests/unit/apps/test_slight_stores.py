@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shimd.apps.slight.http_client import HttpClient
-from shimd.apps.slight.keyvalue import Files
+from shimd.apps.slight.keyvalue import FilesBackend
 from shimd.apps.slight.messaging import Topics
 from shimd.component.results import Err
 
@@ -22,7 +22,7 @@ def case(raised: pytest.ExceptionInfo[Err]) -> str:
 
 @pytest.mark.parametrize("key", ["", ".", "..", "a/b", "/etc/passwd", "a\0b", "x" * 256, ".shimd-x"])
 def test_keys_that_are_no_names_of_files(tmp_path: Path, key: str) -> None:
-    store = Files(tmp_path, "store")
+    store = FilesBackend(tmp_path, "store")
     for attempt in (lambda: store.get(key), lambda: store.set(key, b""), lambda: store.delete(key)):
         with pytest.raises(Err) as raised:
             attempt()
@@ -32,14 +32,14 @@ def test_keys_that_are_no_names_of_files(tmp_path: Path, key: str) -> None:
 
 @pytest.mark.parametrize("name", ["..", "/etc", ""])
 def test_stores_stay_in_their_directory(tmp_path: Path, name: str) -> None:
-    for make in (Files, Topics):
+    for make in (FilesBackend, Topics):
         with pytest.raises(Err):
             make(tmp_path, name)
 
 
 def test_a_directory_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
-    store = Files(tmp_path, "store")
+    store = FilesBackend(tmp_path, "store")
     with pytest.raises(Err) as raised:
         store.set("a", b"1")
     assert case(raised) == "io-error"

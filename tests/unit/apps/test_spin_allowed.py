@@ -2,7 +2,7 @@
 
 import pytest
 
-from shimd.apps.spin.allowed import Outbound
+from shimd.apps.spin.allowed import AllowedHosts
 from shimd.component.values import Err
 from shimd.engine import InvalidSetting
 
@@ -23,7 +23,7 @@ WHERE = "/spin.toml: component.c.allowed_outbound_hosts"
     ],
 )
 def test_allowed(entry: str, scheme: str, authority: str) -> None:
-    Outbound([entry], WHERE)(scheme, authority)
+    AllowedHosts([entry], WHERE)(scheme, authority)
 
 
 @pytest.mark.parametrize(
@@ -40,18 +40,18 @@ def test_allowed(entry: str, scheme: str, authority: str) -> None:
 )
 def test_denied(entry: str, scheme: str, authority: str) -> None:
     with pytest.raises(Err):
-        Outbound([entry], WHERE)(scheme, authority)
+        AllowedHosts([entry], WHERE)(scheme, authority)
 
 
 def test_nothing_is_allowed_unless_it_is_said() -> None:
     with pytest.raises(Err):
-        Outbound([], WHERE)("https", "example.com")
+        AllowedHosts([], WHERE)("https", "example.com")
 
 
 @pytest.mark.parametrize("entry", ["example.com", "https://", "https://a.com/path", "ftp://a.com", "http://a.com:x"])
 def test_entries_that_are_none(entry: str) -> None:
     with pytest.raises(InvalidSetting, match=rf"{WHERE} has \"{entry}\""):
-        Outbound([entry], WHERE)
+        AllowedHosts([entry], WHERE)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_entries_that_are_none(entry: str) -> None:
     [("redis", "::1", 6379, True), ("redis", "a", 6379, False), ("rediss", "::1", 6379, False), ("mqtt", "b", 7, True)],
 )
 def test_other_protocols(scheme: str, host: str, port: int, expected: bool) -> None:
-    outbound = Outbound(["redis://[::1]", "mqtt://b:7"], WHERE)
+    outbound = AllowedHosts(["redis://[::1]", "mqtt://b:7"], WHERE)
     assert outbound.allows(scheme, host, port) == expected
 
 
 def test_which_libraries_may_be_needed() -> None:
-    assert Outbound(["redis://a"], WHERE).may_ever("redis", "rediss")
-    assert Outbound(["*://a:1"], WHERE).may_ever("mysql")
-    assert not Outbound(["http://*:*"], WHERE).may_ever("redis", "rediss")
+    assert AllowedHosts(["redis://a"], WHERE).may_ever("redis", "rediss")
+    assert AllowedHosts(["*://a:1"], WHERE).may_ever("mysql")
+    assert not AllowedHosts(["http://*:*"], WHERE).may_ever("redis", "rediss")

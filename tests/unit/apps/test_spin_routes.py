@@ -2,16 +2,16 @@
 
 import pytest
 
-from shimd.apps.spin.routes import Route, find, headers
+from shimd.apps.spin.routes import SpinRoute, find, headers
 
 ROUTES = [
-    Route("/", "root"),
-    Route("/...", "rest"),
-    Route("/users/:id", "user"),
-    Route("/users/me", "me"),
-    Route("/users/:id/posts/...", "posts"),
-    Route("/static/...", "static"),
-    Route(None, "private"),
+    SpinRoute("/", "root"),
+    SpinRoute("/...", "rest"),
+    SpinRoute("/users/:id", "user"),
+    SpinRoute("/users/me", "me"),
+    SpinRoute("/users/:id/posts/...", "posts"),
+    SpinRoute("/static/...", "static"),
+    SpinRoute(None, "private"),
 ]
 
 
@@ -38,7 +38,7 @@ def test_the_most_specific_route_wins(path: str, component: str, info: str) -> N
 
 
 def test_no_route() -> None:
-    assert find([Route("/a", "a"), Route(None, "private")], "/b") is None
+    assert find([SpinRoute("/a", "a"), SpinRoute(None, "private")], "/b") is None
 
 
 def test_named_segments_are_told() -> None:

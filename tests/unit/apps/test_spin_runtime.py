@@ -7,7 +7,7 @@ import pytest
 from shimd.apps.spin.database import Database
 from shimd.apps.spin.model import Application, Triggers, Variable
 from shimd.apps.spin.runtime import Runtime
-from shimd.apps.spin.variables import Values
+from shimd.apps.spin.variables import ApplicationVariables
 from shimd.engine import InvalidSetting
 
 DECLARED = {"first": Variable(None), "second": Variable("default")}
@@ -21,7 +21,7 @@ def values(files: Mapping[str, str], **environment: str) -> tuple[str, str]:
     """Of the two variables."""
     runtime = Runtime(reader(files), environment, DECLARED)
     application = Application("/spin.toml", "a", "1", DECLARED, {}, Triggers())
-    found = Values(application, runtime.variables)
+    found = ApplicationVariables(application, runtime.variables)
     return found.resolve("{{ first }}", ""), found.resolve("{{second}}", "")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from shimd.apps.spin import keyvalue
 from shimd.apps.spin.database import Database
-from shimd.apps.spin.keyvalue import Atomics, Batch, Cas, OpenStore, SqliteStore, Store, Stores
+from shimd.apps.spin.keyvalue import Atomics, Batch, Cas, KeyValueStores, OpenStore, SqliteStore, Store
 from shimd.apps.spin.sqlite import Databases
 from shimd.component.values import Case, Err
 
@@ -19,7 +19,7 @@ def opener(path: Path) -> OpenStore:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Stores({"default": opener(tmp_path / "sub/kv.db")}, ["default"]).open("default")
+    return KeyValueStores({"default": opener(tmp_path / "sub/kv.db")}, ["default"]).open("default")
 
 
 def test_values_come_back(store: Store) -> None:
@@ -34,14 +34,14 @@ def test_values_come_back(store: Store) -> None:
 
 def test_stores_of_one_file_are_apart(tmp_path: Path) -> None:
     database = opener(tmp_path / "kv.db")
-    stores = Stores({"a": database, "b": database}, ["a", "b"])
+    stores = KeyValueStores({"a": database, "b": database}, ["a", "b"])
     stores.open("a").set("key", b"a")
     assert stores.open("b").get("key") is None
 
 
 @pytest.mark.parametrize(("label", "error"), [("ungranted", "access-denied"), ("unknown", "no-such-store")])
 def test_stores_that_may_not_be_opened(tmp_path: Path, label: str, error: str) -> None:
-    stores = Stores({"ungranted": opener(tmp_path / "kv.db")}, ["unknown"])
+    stores = KeyValueStores({"ungranted": opener(tmp_path / "kv.db")}, ["unknown"])
     with pytest.raises(Err) as caught:
         stores.open(label)
     assert caught.value.value == Case(error)
@@ -78,7 +78,7 @@ def test_many_at_once(store: Store) -> None:
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "kv.db").write_bytes(b"not a database" * 100)
-    store = Stores({"default": opener(tmp_path / "kv.db")}, ["default"]).open("default")
+    store = KeyValueStores({"default": opener(tmp_path / "kv.db")}, ["default"]).open("default")
     with pytest.raises(Err) as caught:
         store.get("key")
     assert caught.value.value.tag == "other"

@@ -97,7 +97,7 @@ def outcomes(root: Path, *arguments: object) -> set[str]:
     """Of both."""
 
     def trapped() -> str:
-        contained.begin()
+        contained.enter()
         return outcome(by_trap, *arguments)  # type: ignore[arg-type]
 
     return {in_container(root, trapped), in_container(root, lambda: outcome(by_python, *arguments))}  # type: ignore[arg-type]
@@ -169,7 +169,7 @@ def test_threads_have_it(root: Path) -> None:
     """wasmtime opens files of components on threads of its own."""
 
     def act() -> object:
-        contained.begin()
+        contained.enter()
         said: list[str] = []
         for _ in range(4):
             thread = threading.Thread(target=lambda: said.append(outcome(by_trap, "/", "var/run/secrets/token")))
@@ -185,7 +185,7 @@ def test_any_other_trap_ends_the_process(root: Path) -> None:
     contained.library()
     pid = os.fork()
     if pid == 0:
-        contained.begin()
+        contained.enter()
         ctypes.CDLL(None)["raise"](31)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + 31
@@ -196,7 +196,7 @@ def test_a_read_only_file_system(root: Path) -> None:
 
     def act() -> object:
         libc.mount(None, "/", None, libc.MS_BIND | libc.MS_REMOUNT | libc.MS_RDONLY)
-        contained.begin()
+        contained.enter()
         outcomes = [outcome(by_trap, "/", "new", os.O_RDWR | os.O_CREAT)]
         with opened("/etc") as etc:
             calls: list[Callable[[], None]] = [
@@ -242,7 +242,7 @@ def test_wasmtime_has_no_word_for_a_read_only_file_system(
     def act() -> object:
         libc.mount(None, "/", None, libc.MS_BIND | libc.MS_REMOUNT | libc.MS_RDONLY)
         if trapped:
-            contained.begin()
+            contained.enter()
         configuration = wasmtime.WasiConfig()
         configuration.preopen_dir("/etc", "/etc")
         store.set_wasi(configuration)
@@ -277,7 +277,7 @@ def test_wasmedge_is_told_relative_links(root: Path, directory: str, name: str, 
         return buffer.raw[:length].decode()
 
     def act() -> object:
-        contained.begin("_wasmedge")
+        contained.enter("_wasmedge")
         return read(16384), read(4096) == os.readlink(f"{directory}/{name}")
 
     assert in_container(root, act) == str((expected, True))
@@ -290,7 +290,7 @@ def test_a_profile_that_denies_it_is_heard(root: Path) -> None:
     profile.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "openat2")
 
     def act() -> object:
-        contained.begin()
+        contained.enter()
         profile.load()
         return outcome(by_trap, "/", "etc/shadow")
 

@@ -15,7 +15,7 @@ from shimd.formats import outline
 from shimd.formats.magic import NativeProgram, reject_native
 from shimd.node.doctor import examine
 from shimd.testing.contract import EXIT, RETURNS
-from shimd.testing.rig import Child, Rig, make_rig
+from shimd.testing.rig import ChildProcess, Rig, make_rig
 
 NOWHERE = "/nowhere/libwasmedge.so.0"
 HEADER = b"\0asm\1\0\0\0"
@@ -169,7 +169,7 @@ def test_nothing_below_a_read_only_directory_is_written(rig: Rig, tmp_path: Path
 
 
 def in_a_child(action: Callable[[], int]) -> int:
-    return Child(action).end().code
+    return ChildProcess(action).end().code
 
 
 #: WasmEdge_CompilerOutputFormat: a shared object, and "universal" WebAssembly.

@@ -13,12 +13,12 @@ import pytest
 from shimd.engine import Invocation, Preopen
 from shimd.engines.registry import engine_version
 from shimd.testing.contract import WASI, dump
-from shimd.testing.rig import Child, Outcome, Rig
+from shimd.testing.rig import ChildOutcome, ChildProcess, Rig
 from tests.conformance.guests import compiled
 from tests.wasmer import native_only
 
 pytestmark = native_only
-Files = Callable[..., Outcome]
+Files = Callable[..., ChildOutcome]
 #: EROFS is not among what WASIX's file systems can say: it is "not permitted" (63 in WASI preview 1).
 DENIED = "errno 63\n"
 MISSING = "errno 44\n"
@@ -58,7 +58,7 @@ def files(rig: Rig, tmp_path: Path) -> Files:
     """``files COMMAND PATH …`` with the test's directory as ``/``, or with other directories."""
     artifact = rig.precompile(compiled(Path(__file__).with_name("guests") / "files.c").read_bytes())
 
-    def run(*arguments: str, preopens: list[Preopen] | None = None) -> Outcome:
+    def run(*arguments: str, preopens: list[Preopen] | None = None) -> ChildOutcome:
         given = [Preopen(str(tmp_path), "/")] if preopens is None else preopens
         return rig.start(artifact, Invocation(["files", *arguments], preopens=given)).end()
 
@@ -203,7 +203,7 @@ def test_a_terminal(rig: Rig) -> None:
             os.dup2(theirs, fd)
         return rig.engine.run(rig.engine.load(artifact), Invocation(["files", "isatty"]))
 
-    assert Child(act).end().out == "0 is a terminal\n1\n2 is a terminal\n"
+    assert ChildProcess(act).end().out == "0 is a terminal\n1\n2 is a terminal\n"
     os.close(ours)
     os.close(theirs)
 
@@ -241,7 +241,7 @@ def test_a_guest_that_asks_for_nothing_is_one_thread(rig: Rig) -> None:
         os.dup2(theirs, 1)
         return rig.engine.run(rig.engine.load(artifact), Invocation(["app"]))
 
-    child = Child(act)
+    child = ChildProcess(act)
     assert os.read(ours, 1) == b"."
     assert len(os.listdir(f"/proc/{child.pid}/task")) == 1
     os.kill(child.pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ import pytest
 
 from shimd.errors import InvalidArgument
 from shimd.isolation import devices, mounts
-from shimd.isolation.tree import Tree, at
+from shimd.isolation.tree import MountPoint, Tree
 from shimd.linux import libc
 from shimd.oci import Mount
 from tests.unit.inside import inside
@@ -107,7 +107,7 @@ def test_no_link_of_proc_is_taken(root: Path) -> None:
 def where(root: Path, destination: str) -> str:
     """The place at which something is mounted, or why nothing is."""
     tree = Tree(str(root))
-    with at(tree, destination, directory=True) as point:
+    with MountPoint(tree, destination, directory=True) as point:
         return point.place
 
 

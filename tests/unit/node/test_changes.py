@@ -30,21 +30,21 @@ def test_there_and_back(main: Path, tmp_path: Path, text: str) -> None:
     main.write_bytes(text.encode())
     before = files(tmp_path)
     for _ in range(2):
-        apply(containerd.installed(containerd.find(tmp_path), NAMES))
+        apply(containerd.install_changes(containerd.find(tmp_path), NAMES))
         assert set(NAMES) < set(containerd._runtimes_in(containerd.find(tmp_path), main.read_text()))
         assert "version = 2\n" in main.read_text()
-        assert not needed(containerd.installed(containerd.find(tmp_path), NAMES))
-    apply(containerd.uninstalled(containerd.find(tmp_path)))
+        assert not needed(containerd.install_changes(containerd.find(tmp_path), NAMES))
+    apply(containerd.uninstall_changes(containerd.find(tmp_path)))
     assert files(tmp_path) == before
 
 
 def test_an_editor_that_changed_the_line_ends(main: Path, tmp_path: Path) -> None:
     main.write_text(V2)
-    apply(containerd.installed(containerd.find(tmp_path), NAMES))
+    apply(containerd.install_changes(containerd.find(tmp_path), NAMES))
     main.write_bytes(main.read_text().replace("\n", "\r\n").removesuffix("\r\n").encode())
-    apply(containerd.installed(containerd.find(tmp_path), NAMES))
+    apply(containerd.install_changes(containerd.find(tmp_path), NAMES))
     assert main.read_text().count("runtimes.wasmer]") == 1
-    apply(containerd.uninstalled(containerd.find(tmp_path)))
+    apply(containerd.uninstall_changes(containerd.find(tmp_path)))
     assert main.read_bytes() == V2.replace("\n", "\r\n").encode()
 
 
@@ -52,11 +52,11 @@ def test_what_was_there_first_is_kept(main: Path, tmp_path: Path) -> None:
     """Not what a second install found; and no copy of what is there again."""
     main.write_text(V2)
     copy = main.with_name("config.toml.before-shimd")
-    apply(containerd.installed(containerd.find(tmp_path), NAMES[:1]))
-    apply(containerd.installed(containerd.find(tmp_path), NAMES))
+    apply(containerd.install_changes(containerd.find(tmp_path), NAMES[:1]))
+    apply(containerd.install_changes(containerd.find(tmp_path), NAMES))
     assert copy.read_text() == V2
     main.write_text(main.read_text() + "[timeouts]\n")
-    apply(containerd.uninstalled(containerd.find(tmp_path)))
+    apply(containerd.uninstall_changes(containerd.find(tmp_path)))
     assert copy.read_text() == V2
 
 
@@ -68,12 +68,12 @@ def test_a_linked_configuration(main: Path, tmp_path: Path) -> None:
     real.chmod(0o640)
     main.symlink_to(real)
     before = files(tmp_path)
-    apply(containerd.installed(containerd.find(tmp_path), NAMES))
+    apply(containerd.install_changes(containerd.find(tmp_path), NAMES))
     assert main.is_symlink()
     assert "runtimes.wasmer" in real.read_text()
     assert real.stat().st_mode & 0o777 == 0o640
-    assert not needed(containerd.installed(containerd.find(tmp_path), NAMES))
-    apply(containerd.uninstalled(containerd.find(tmp_path)))
+    assert not needed(containerd.install_changes(containerd.find(tmp_path), NAMES))
+    apply(containerd.uninstall_changes(containerd.find(tmp_path)))
     assert main.is_symlink()
     assert files(tmp_path) == before
 
@@ -81,9 +81,9 @@ def test_a_linked_configuration(main: Path, tmp_path: Path) -> None:
 def test_a_link_to_nothing(main: Path, tmp_path: Path) -> None:
     real = tmp_path / "elsewhere/containerd.toml"
     main.symlink_to(real)
-    apply(containerd.installed(containerd.find(tmp_path), NAMES))
+    apply(containerd.install_changes(containerd.find(tmp_path), NAMES))
     assert "runtimes.wasmer" in real.read_text()
-    apply(containerd.uninstalled(containerd.find(tmp_path)))
+    apply(containerd.uninstall_changes(containerd.find(tmp_path)))
     assert main.is_symlink()
     assert not real.exists()
 

@@ -42,12 +42,12 @@ def main(tmp_path: Path) -> Path:
     return path
 
 
-def installed(root: Path) -> containerd.Config:
+def installed(root: Path) -> containerd.ContainerdConfig:
     """Install below a root, twice: the second time there is nothing to do."""
     config = containerd.find(root)
-    apply(containerd.installed(config, NAMES))
+    apply(containerd.install_changes(config, NAMES))
     config = containerd.find(root)
-    assert not needed(containerd.installed(config, NAMES))
+    assert not needed(containerd.install_changes(config, NAMES))
     return config
 
 
@@ -69,7 +69,7 @@ def test_both_know_all_runtimes(main: Path, tmp_path: Path, text: str, version: 
 def test_without_a_configuration(main: Path, tmp_path: Path, version: Version) -> None:
     config = installed(tmp_path)
     assert types(read_by(version, config.path)) == ALL
-    apply(containerd.uninstalled(config))
+    apply(containerd.uninstall_changes(config))
     assert not main.exists()
 
 
@@ -81,9 +81,9 @@ def test_uninstalled_to_the_byte(main: Path, tmp_path: Path, text: str) -> None:
     assert main.read_text().startswith(text)
     assert main.with_name("config.toml.before-shimd").read_text() == text
     assert main.stat().st_mode & 0o777 == 0o640
-    apply(containerd.uninstalled(config))
+    apply(containerd.uninstall_changes(config))
     assert main.read_text() == text
-    assert not needed(containerd.uninstalled(config))
+    assert not needed(containerd.uninstall_changes(config))
 
 
 @pytest.mark.parametrize(("text", "version"), [(V2, OLD), (V3, NEW)], ids=["1.6", "2"])
@@ -102,7 +102,7 @@ def test_an_import_that_replaces_the_section_is_the_one_to_edit(main: Path, tmp_
     main.write_text(f'version = 2\nimports = ["{imported}"]\n')
     config = containerd.find(Path("/"), main)
     assert config.path == imported
-    apply(containerd.installed(config, NAMES))
+    apply(containerd.install_changes(config, NAMES))
     assert types(read_by(OLD, main)) == ALL
 
 
@@ -113,11 +113,11 @@ def test_a_directory_of_imports_gets_a_file(main: Path, tmp_path: Path) -> None:
     main.write_text(text)
     config = containerd.find(Path("/"), main)
     assert config.path == main.parent / "conf.d/shimd.toml"
-    apply(containerd.installed(config, NAMES))
+    apply(containerd.install_changes(config, NAMES))
     assert main.read_text() == text
     found = read_by(NEW, main)
     assert types(found) == ALL
-    apply(containerd.uninstalled(config))
+    apply(containerd.uninstall_changes(config))
     assert not config.path.exists()
 
 
@@ -142,7 +142,7 @@ def test_a_generated_configuration(tmp_path: Path, name: str, version: int, temp
     assert set(tomllib.loads(text.partition("\n")[2])["plugins"]) == {
         "io.containerd.grpc.v1.cri" if version == 2 else "io.containerd.cri.v1.runtime"
     }
-    apply(containerd.uninstalled(config))
+    apply(containerd.uninstall_changes(config))
     assert not config.path.exists()
 
 
@@ -180,5 +180,5 @@ def test_the_block_may_stand_anywhere(main: Path, tmp_path: Path) -> None:
     config = installed(tmp_path)
     main.write_text(main.read_text() + "[timeouts]\n")
     assert END in main.read_text()
-    apply(containerd.uninstalled(config))
+    apply(containerd.uninstall_changes(config))
     assert main.read_text() == V2 + "[timeouts]\n"

@@ -90,11 +90,11 @@ def test_there_and_back(tmp_path: Path, texts: dict[str, str], path: str, name: 
     assert (config.path, config.distribution.name, config.version) == (tmp_path / path, name, version)
     assert containerd.find(tmp_path, tmp_path / PLACES[next(iter(texts))]) == config
     for _ in range(2):
-        apply(containerd.installed(containerd.find(tmp_path), ENGINES))
+        apply(containerd.install_changes(containerd.find(tmp_path), ENGINES))
     text = (tmp_path / path).read_text()
     assert text.count("runtimes.wasmtime]") == 1
     assert f"version = {version}\n" in text
-    apply(containerd.uninstalled(containerd.find(tmp_path)))
+    apply(containerd.uninstall_changes(containerd.find(tmp_path)))
     assert files(tmp_path) == before
 
 
@@ -102,7 +102,7 @@ def test_there_and_back(tmp_path: Path, texts: dict[str, str], path: str, name: 
 def test_microk8s(tmp_path: Path, version: Version) -> None:
     write(tmp_path, microk8s=MICROK8S)
     config = containerd.find(tmp_path)
-    apply(containerd.installed(config, ENGINES))
+    apply(containerd.install_changes(config, ENGINES))
     rendered = tmp_path / "containerd.toml"
     rendered.write_text(config.path.read_text().replace("${RUNTIME_TYPE}", "io.containerd.runc.v2"))
     assert types(read_by(version, rendered)) == {**ALL, "kata": "io.containerd.kata.v2"}
@@ -111,7 +111,7 @@ def test_microk8s(tmp_path: Path, version: Version) -> None:
 def test_k0s(tmp_path: Path) -> None:
     write(tmp_path, k0s=K0S.replace("/etc", f"{tmp_path}/etc"), dropin="version = 3\n")
     config = containerd.find(tmp_path)
-    apply(containerd.installed(config, ENGINES))
+    apply(containerd.install_changes(config, ENGINES))
     assert types(read_by(NEW, config.main)) == ALL
 
 
@@ -119,7 +119,7 @@ def test_k0s_before_its_containerd_2(tmp_path: Path) -> None:
     """What it merges into its own is a file of its own; cgroups are as in the result."""
     write(tmp_path, k0s=OLD_K0S, merged=MERGED)
     config = containerd.find(tmp_path)
-    apply(containerd.installed(config, ENGINES))
+    apply(containerd.install_changes(config, ENGINES))
     assert set(read_by(OLD, config.path)) == set(ENGINES)
     assert config.main == config.path
     assert "SystemdCgroup = true" in config.path.read_text()
@@ -131,17 +131,17 @@ def test_k0s_of_an_operator(tmp_path: Path, name: str) -> None:
     table = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.wasmer]\nruntime_type = "{}"\n'
     main = K0S.replace("/etc/k0s/containerd.d/*", "/run/k0s/*")
     write(tmp_path, k0s=main, **{name: table.format("io.containerd.wasmer.v1")})
-    apply(containerd.installed(containerd.find(tmp_path), ENGINES))
+    apply(containerd.install_changes(containerd.find(tmp_path), ENGINES))
     assert "runtimes.wasmer]" not in (tmp_path / OURS).read_text()
     write(tmp_path, **{name: table.format("else")})
     with pytest.raises(FailedPrecondition, match="a runtime wasmer already, of type else"):
-        containerd.installed(containerd.find(tmp_path), ENGINES)
+        containerd.install_changes(containerd.find(tmp_path), ENGINES)
 
 
 def test_k0s_that_never_started(tmp_path: Path) -> None:
     (tmp_path / OURS).parent.mkdir(parents=True)
     with pytest.raises(FailedPrecondition, match=r"k0s has not written .*containerd.toml yet: start it once"):
-        containerd.installed(containerd.find(tmp_path), ENGINES)
+        containerd.install_changes(containerd.find(tmp_path), ENGINES)
 
 
 def test_units_know_the_distributions_programs(tmp_path: Path) -> None:

@@ -41,9 +41,9 @@ def version(request: pytest.FixtureRequest, node: Node) -> Version:
     return next(version for kind, version in KINDS.values() if replace(kind, root=node.root) == node)
 
 
-def install(node: Node) -> containerd.Config:
+def install(node: Node) -> containerd.ContainerdConfig:
     config = containerd.find(node.root)
-    apply(containerd.installed(config, ENGINES))
+    apply(containerd.install_changes(config, ENGINES))
     return config
 
 
@@ -58,9 +58,9 @@ def test_once_each(node: Node, first: str, second: str) -> None:
     node.start(*found)
     names = {name for text in written(node) for name in containerd._names(containerd.find(node.root), text)}
     assert names == {"runc", *ENGINES, *found}
-    assert not needed(containerd.installed(containerd.find(node.root), ENGINES))
+    assert not needed(containerd.install_changes(containerd.find(node.root), ENGINES))
     node.start(*before)
-    apply(containerd.uninstalled(containerd.find(node.root)))
+    apply(containerd.uninstall_changes(containerd.find(node.root)))
     node.start(*before)
     assert files(node.root) == alone
 
@@ -122,7 +122,7 @@ def test_an_operators_template(tmp_path: Path, kind: str) -> None:
         for found in ((), ("wasmtime",)):
             node.start(*found)
             assert types(read_by(KINDS[kind][1], node.config)) == ALL
-        apply(containerd.uninstalled(containerd.find(tmp_path)))
+        apply(containerd.uninstall_changes(containerd.find(tmp_path)))
         assert node.template.read_text() == text
 
 
@@ -138,7 +138,7 @@ def test_what_an_earlier_shimd_has_broken(node: Node, version: Version) -> None:
     install(node)
     node.start(*ENGINES)
     assert types(read_by(version, node.config)) == ALL
-    apply(containerd.uninstalled(containerd.find(node.root)))
+    apply(containerd.uninstall_changes(containerd.find(node.root)))
     assert not node.template.exists()
 
 
@@ -150,11 +150,11 @@ def test_a_drop_in_of_the_operators(tmp_path: Path) -> None:
     table = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.wasmer]\nruntime_type = "
     other.write_text(f'{table}"io.containerd.wasmer.v1"\n')
     assert "runtimes.wasmer]" not in install(node).path.read_text()
-    apply(containerd.uninstalled(containerd.find(tmp_path)))
+    apply(containerd.uninstall_changes(containerd.find(tmp_path)))
     assert list(other.parent.iterdir()) == [other]
     other.write_text(f'{table}"io.containerd.other.v1"\n')
     with pytest.raises(FailedPrecondition, match="a runtime wasmer already"):
-        containerd.installed(containerd.find(tmp_path), ENGINES)
+        containerd.install_changes(containerd.find(tmp_path), ENGINES)
 
 
 def test_one_that_never_started(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_one_that_never_started(tmp_path: Path) -> None:
     node = Node(tmp_path, 3)
     node.directory.mkdir(parents=True)
     with pytest.raises(FailedPrecondition, match=f"k3s has not written {node.config} yet: start it once"):
-        containerd.installed(containerd.find(tmp_path), ENGINES)
+        containerd.install_changes(containerd.find(tmp_path), ENGINES)
 
 
 def test_in_another_data_directory(tmp_path: Path) -> None:

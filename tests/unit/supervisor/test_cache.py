@@ -12,10 +12,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from shimd.errors import InvalidArgument, ResourceExhausted, ShimdError
+from shimd.errors import DataLoss, InvalidArgument, ResourceExhausted, ShimdError, Unavailable
 from shimd.linux import libc
+from shimd.supervisor.modules import integrity
 from shimd.supervisor.modules.cache import Cache, Make
 from shimd.supervisor.modules.source import Source, sha256, source
+from shimd.supervisor.modules.views import Views
+from tests.unit.short import no_descriptors
 
 pytestmark = pytest.mark.anyio
 
@@ -197,7 +200,7 @@ async def test_what_a_worker_wrote_is_roots_and_nobody_elses_to_write(cache: Cac
 
 
 async def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache", 25)
+    cache = Cache(tmp_path / "cache", 150)  # two artefacts of 10 bytes, with digests of 64
     paths = []
     for number in range(3):
         fd = os.memfd_create("wasm")
@@ -215,7 +218,7 @@ async def test_what_an_app_has_locked_stays(tmp_path: Path) -> None:
     for number in range(3):
         fd = os.memfd_create("wasm")
         os.pwrite(fd, bytes([number]), 0)
-        paths.append(await cache.artifact("files", "1", await source("app.wasm", fd), counted([])))
+        paths.append(await cache.artifact("files", "1", await source("app.wasm", fd), counted([]), is_code=False))
         os.close(fd)
         if number == 0:
             locked = os.open(paths[0], os.O_RDONLY)
@@ -233,7 +236,7 @@ async def test_what_goes_away_while_it_is_looked_at_is_no_error(cache: Cache, wa
     for name in ("gone", "tmp.gone"):
         (directory / name).symlink_to("nowhere")  # listed, and not there
     artifact = await cache.artifact("engine", "1", await source("app.wasm", wasm), counted([]))
-    assert cache.used() == artifact.stat().st_size
+    assert cache.used() == artifact.stat().st_size + artifact.with_name("digest").stat().st_size
 
 
 async def test_what_is_too_big_for_the_cache_may_still_run(tmp_path: Path, wasm: int) -> None:
@@ -371,3 +374,176 @@ async def test_the_last_who_leaves_asks_whether_it_is_given_up(tmp_path: Path, w
         await anyio.wait_all_tasks_blocked()
         assert bool(cache._jobs) is not given_up
         goes_on.set()
+
+
+@pytest.fixture
+async def kept(cache: Cache, wasm: int) -> Path:
+    return await cache.artifact("engine", "1", await source("app.wasm", wasm), counted([]))
+
+
+async def asked_again(cache: Cache, wasm: int) -> int:
+    """How often it is made when it is asked for again."""
+    calls: list[Path] = []
+    artifact = await cache.artifact("engine", "1", await source("app.wasm", wasm), counted(calls))
+    assert artifact.read_bytes() == b"x" * 10
+    return len(calls)
+
+
+def changed(artifact: Path) -> None:
+    artifact.write_bytes(b"y" * 10)
+
+
+def changed_in_secret(artifact: Path) -> None:
+    status = artifact.stat()
+    artifact.write_bytes(b"y" * 10)
+    os.utime(artifact, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replaced(artifact: Path) -> None:
+    artifact.with_name("other").write_bytes(b"y" * 10)
+    artifact.with_name("other").rename(artifact)
+
+
+def without_digest(artifact: Path) -> None:
+    artifact.with_name("digest").unlink()
+
+
+def with_more(artifact: Path) -> None:
+    artifact.with_name("runner").write_text("another")
+
+
+def open_to_others(artifact: Path) -> None:
+    artifact.chmod(0o666)
+
+
+def a_link(artifact: Path) -> None:
+    artifact.rename(artifact.parents[3] / "away")
+    artifact.symlink_to(artifact.parents[3] / "away")
+
+
+CHANGES = [changed, changed_in_secret, replaced, without_digest, with_more, open_to_others, a_link]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+async def test_what_is_not_what_was_put_there_is_made_anew(
+    cache: Cache, wasm: int, kept: Path, change: Callable[[Path], None]
+) -> None:
+    """For the next daemon, too."""
+    change(kept)
+    assert await asked_again(Cache(cache.directory, 1 << 20), wasm) == 1
+    assert await asked_again(Cache(cache.directory, 1 << 20), wasm) == 0
+
+
+@pytest.mark.parametrize("change", [changed, changed_in_secret, replaced, without_digest, open_to_others, a_link])
+async def test_this_daemon_sees_it_by_its_times(
+    cache: Cache, wasm: int, kept: Path, change: Callable[[Path], None]
+) -> None:
+    assert await asked_again(cache, wasm) == 0
+    change(kept)
+    assert await asked_again(cache, wasm) == 1
+
+
+async def test_it_is_read_once(cache: Cache, wasm: int, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def examined(entry: Path) -> integrity.Record | None:
+        read.append(entry)
+        return original(entry)
+
+    original = integrity.examined
+    monkeypatch.setattr(integrity, "examined", examined)
+    assert await asked_again(cache, wasm) == 0
+    assert read == []  # it was made by this one
+    other = Cache(cache.directory, 1 << 20)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(asked_again, other, wasm)
+    assert read == [kept.parent]
+
+
+async def test_a_digest_that_the_compiler_left_is_none(cache: Cache, wasm: int) -> None:
+    async def sly(_wasm: Source, artifact: Path) -> None:
+        artifact.write_bytes(b"x")
+        artifact.with_name("digest").write_text("of something else")
+
+    with pytest.raises(ShimdError, match="file exists"):
+        await cache.artifact("engine", "1", await source("app.wasm", wasm), sly)
+
+
+async def test_a_shortage_says_nothing_of_what_is_there(cache: Cache, wasm: int, kept: Path) -> None:
+    """It is neither thrown away nor believed."""
+    other, wanted = Cache(cache.directory, 1 << 20), await source("app.wasm", wasm)
+    with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        await other.artifact("engine", "1", wanted, counted([]))
+    assert await other.artifact("engine", "1", wanted, counted([])) == kept
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+async def test_a_directory_of_another_users_is_refused(cache: Cache, wasm: int, kept: Path) -> None:
+    os.chown(kept.parents[1], 65534, 65534)
+    with pytest.raises(Unavailable, match="engine/1 is not root's alone, as the cache has to be: remove it"):
+        await asked_again(Cache(cache.directory, 1 << 20), wasm)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+async def test_a_worker_cannot_write_to_what_it_is_given(cache: Cache, kept: Path) -> None:
+    view = cache.view(kept)
+    file = os.open(kept.name, os.O_RDONLY, dir_fd=view)
+    try:
+        for how in (os.O_RDWR, os.O_WRONLY | os.O_TRUNC):
+            with pytest.raises(OSError, match="Read-only file system"):
+                os.open(f"/proc/self/fd/{file}", how)
+        with pytest.raises(OSError, match="Read-only file system"):
+            os.fchmod(file, 0o666)
+        above = os.open("../../..", os.O_RDONLY, dir_fd=view)
+        assert sorted(os.listdir(above)) == ["artifact", "digest"]
+        os.close(above)
+        assert os.fstat(file).st_ino == kept.stat().st_ino  # its pages are everybody's
+    finally:
+        os.close(file)
+        os.close(view)
+
+
+async def test_a_view_of_what_was_removed_and_made_anew(cache: Cache, wasm: int, kept: Path) -> None:
+    os.close(cache.view(kept))
+    shutil.rmtree(kept.parent)
+    with pytest.raises(DataLoss, match="is in the cache no more"):
+        cache.view(kept)
+    assert await asked_again(cache, wasm) == 1
+    view = cache.view(kept)
+    assert os.listdir(view_path(view)) != []
+    os.close(view)
+
+
+def view_path(view: int) -> str:
+    return f"/proc/self/fd/{view}"
+
+
+def test_views_are_few(tmp_path: Path) -> None:
+    views = Views(most=2)
+    before = len(os.listdir("/proc/self/fd"))
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        os.close(views.open(tmp_path / name))
+        os.close(views.open(tmp_path / name))
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    views.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_a_kernel_that_cannot(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Apps start all the same; it is told once."""
+
+    def no(_path: str) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(libc, "clone_readonly", no)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    views = Views()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        os.close(views.open(tmp_path / name))
+    assert caplog.text.count("cannot be mounted read-only") == 1

@@ -9,9 +9,9 @@ import pytest
 
 from shimd.component.values import Case, Err
 from shimd.wasi.io import WRITABLE
-from shimd.wasi.net import Names, Tcp, Udp
+from shimd.wasi.net import NameLookup, TcpCreateSocket, UdpCreateSocket
 from shimd.wasi.net.base import is_ready
-from shimd.wasi.net.tcp import Sent, TcpSocket
+from shimd.wasi.net.tcp import TcpOutput, TcpSocket
 from shimd.wasi.net.udp import UdpSocket
 
 NETWORK = object()
@@ -40,7 +40,7 @@ def refused(code: str, function: Callable[..., object], *arguments: object) -> N
 
 
 def listening(family: str = "ipv4", address: Case = ANY) -> TcpSocket:
-    one = Tcp().create_tcp_socket(family)
+    one = TcpCreateSocket().create_tcp_socket(family)
     one.start_bind(NETWORK, address)
     one.finish_bind()
     one.start_listen()
@@ -50,7 +50,7 @@ def listening(family: str = "ipv4", address: Case = ANY) -> TcpSocket:
 
 @pytest.mark.parametrize(("family", "address"), [("ipv4", ANY), ("ipv6", ANY6)])
 def test_a_connection(opened: Callable[[Opened], Opened], family: str, address: Case) -> None:
-    server, client = listening(family, address), Tcp().create_tcp_socket(family)
+    server, client = listening(family, address), TcpCreateSocket().create_tcp_socket(family)
     opened(server), opened(client)
     assert server.is_listening()
     refused("would-block", server.accept)
@@ -67,9 +67,9 @@ def test_a_connection(opened: Callable[[Opened], Opened], family: str, address: 
     sent.write(b"hello")
     assert received_there.read(10) == b"hello"
     client.shutdown("send")
-    refused_stream(lambda: received_there.take(10))
+    refused_stream(lambda: received_there.read_available(10))
     sent_there.write(b"answer")
-    assert received.take(3) == b"ans"
+    assert received.read_available(3) == b"ans"
 
 
 def refused_stream(function: Callable[[], object]) -> None:
@@ -83,7 +83,7 @@ def test_what_was_taken_is_sent(opened: Callable[[Opened], Opened]) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        sent, total = Sent(ours), 0
+        sent, total = TcpOutput(ours), 0
         while sent.check_write():
             sent.write(bytes(WRITABLE))
             total += WRITABLE
@@ -100,7 +100,7 @@ def test_what_was_taken_is_sent(opened: Callable[[Opened], Opened]) -> None:
 
 
 def test_states(opened: Callable[[Opened], Opened]) -> None:
-    one = Tcp().create_tcp_socket("ipv4")
+    one = TcpCreateSocket().create_tcp_socket("ipv4")
     opened(one)
     wrong: list[Callable[[], object]] = [one.accept, one.start_listen, one.local_address, one.remote_address]
     for function in wrong:
@@ -116,7 +116,7 @@ def test_states(opened: Callable[[Opened], Opened]) -> None:
 
 
 def test_nobody_there(opened: Callable[[Opened], Opened]) -> None:
-    server, client = listening(), Tcp().create_tcp_socket("ipv4")
+    server, client = listening(), TcpCreateSocket().create_tcp_socket("ipv4")
     opened(client)
     address = server.local_address()
     server.close()
@@ -125,13 +125,13 @@ def test_nobody_there(opened: Callable[[Opened], Opened]) -> None:
         refused("connection-refused", client.finish_connect)
     other = listening()
     opened(other)
-    second = Tcp().create_tcp_socket("ipv4")
+    second = TcpCreateSocket().create_tcp_socket("ipv4")
     opened(second)
     refused("address-in-use", second.start_bind, NETWORK, other.local_address())
 
 
 def test_options(opened: Callable[[Opened], Opened]) -> None:
-    one = Tcp().create_tcp_socket("ipv4")
+    one = TcpCreateSocket().create_tcp_socket("ipv4")
     opened(one)
     one.set_keep_alive_enabled(True)
     one.set_keep_alive_idle_time(1_500_000_000)
@@ -145,7 +145,7 @@ def test_options(opened: Callable[[Opened], Opened]) -> None:
 
 
 def bound(family: str = "ipv4") -> UdpSocket:
-    one = Udp().create_udp_socket(family)
+    one = UdpCreateSocket().create_udp_socket(family)
     one.start_bind(NETWORK, ANY if family == "ipv4" else ANY6)
     one.finish_bind()
     return one
@@ -171,8 +171,8 @@ def test_datagrams(opened: Callable[[Opened], Opened], family: str) -> None:
 
 
 def test_names() -> None:
-    found = Names().resolve_addresses(NETWORK, "127.0.0.1")
+    found = NameLookup().resolve_addresses(NETWORK, "127.0.0.1")
     assert found.resolve_next_address() == Case("ipv4", (127, 0, 0, 1))
     assert found.resolve_next_address() is None
-    assert Names().resolve_addresses(NETWORK, "::1").resolve_next_address() == Case("ipv6", (0,) * 7 + (1,))
-    refused("name-unresolvable", Names().resolve_addresses, NETWORK, "no such name")
+    assert NameLookup().resolve_addresses(NETWORK, "::1").resolve_next_address() == Case("ipv6", (0,) * 7 + (1,))
+    refused("name-unresolvable", NameLookup().resolve_addresses, NETWORK, "no such name")

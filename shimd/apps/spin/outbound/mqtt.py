@@ -5,7 +5,7 @@ from typing import Any
 
 from anyio import from_thread
 
-from shimd.apps.spin.allowed import Outbound
+from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.clients import Clients, MqttAddress, mqtt_errors
 from shimd.component.values import Case, Err
 from shimd.wasi.waiting import wait_for
@@ -16,7 +16,7 @@ _QOS = {"at-most-once": 0, "at-least-once": 1, "exactly-once": 2}
 class Mqtt:
     """The interface; ``MqttConnection`` has its static function."""
 
-    def __init__(self, clients: Clients, allowed: Outbound) -> None:
+    def __init__(self, clients: Clients, allowed: AllowedHosts) -> None:
         self._clients = clients
         self._allowed = allowed
         self.Connection = self

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from anyio import to_thread
 
 from shimd.apps.calls import UNLIMITED
-from shimd.apps.spin.allowed import PORTS, Outbound
+from shimd.apps.spin.allowed import PORTS, AllowedHosts
 from shimd.apps.spin.clients import Clients, mysql_errors
 from shimd.component.values import Case, Err
 from shimd.wasi.waiting import wait_for
@@ -33,7 +33,7 @@ T = TypeVar("T")
 class Mysql:
     """The interface; ``MysqlConnection`` has its static function."""
 
-    def __init__(self, clients: Clients, allowed: Outbound) -> None:
+    def __init__(self, clients: Clients, allowed: AllowedHosts) -> None:
         self._clients, self._allowed = clients, allowed
         self.Connection = self
 
@@ -142,5 +142,5 @@ def _value(kind: str, value: Any) -> Case:
 
 
 def _text(error: Exception) -> str:
-    """The library's errors are pairs of a number and a text."""
+    """Returns an error's text: the library's are pairs of a number and a text."""
     return str(error.args[-1]) if error.args else type(error).__name__

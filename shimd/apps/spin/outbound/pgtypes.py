@@ -49,7 +49,7 @@ def _bound(inclusive: bool) -> str:
 
 
 def lower(value: tuple[int, int, int]) -> dict[str, int]:
-    """An interval, as asyncpg's tuple format has it."""
+    """Convert an interval, from asyncpg's tuple format (months, days, microseconds)."""
     months, days, micros = value
     return {"micros": micros, "days": days, "months": months}
 
@@ -95,12 +95,12 @@ _MORE: dict[str, tuple[str, Plain]] = {
 
 
 @dataclass(frozen=True)
-class Version:
+class InterfaceVersion:
     """A version of the interface."""
 
     types: Mapping[str, tuple[str, Plain]]
     tells_more: bool = False
-    """Whether it tells more of types that it does not know, and of errors."""
+    """True if unsupported values come as bytes, and errors as records with severity and code (from 4.0.0 on)."""
     columns_are_cases: bool = False
 
     def column(self, kind: str) -> Any:
@@ -138,9 +138,9 @@ class Version:
         )
 
 
-V2 = Version(_BASIC)
-V3 = Version(_BASIC | _MOMENTS)
-V4 = Version(_BASIC | _MOMENTS | _MORE, tells_more=True, columns_are_cases=True)
+V2 = InterfaceVersion(_BASIC)
+V3 = InterfaceVersion(_BASIC | _MOMENTS)
+V4 = InterfaceVersion(_BASIC | _MOMENTS | _MORE, tells_more=True, columns_are_cases=True)
 
 
 def parameter(case: Case) -> Any:

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from anyio import from_thread
 
-from shimd.apps.spin.allowed import Outbound
+from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.clients import Clients, postgres_errors
-from shimd.apps.spin.outbound.pgtypes import Version, encode_interval, lower, parameter
+from shimd.apps.spin.outbound.pgtypes import InterfaceVersion, encode_interval, lower, parameter
 from shimd.component.values import Case, Err
 from shimd.wasi.waiting import wait_for
 
@@ -21,7 +21,7 @@ from shimd.wasi.waiting import wait_for
 class Postgres:
     """The interface, of one version; ``PostgresConnection`` has its static function."""
 
-    def __init__(self, clients: Clients, allowed: Outbound, version: Version) -> None:
+    def __init__(self, clients: Clients, allowed: AllowedHosts, version: InterfaceVersion) -> None:
         self._clients, self._allowed, self._version = clients, allowed, version
         self.Connection = self
 
@@ -60,7 +60,7 @@ class PostgresServer:
 
     @classmethod
     def parse(cls, address: str) -> "PostgresServer":
-        """A URL, or ``host=… user=…`` as of libpq.
+        """Parse a URL, or ``host=… user=…`` as libpq takes it.
 
         :raises ValueError: it is neither, or names no server
         """
@@ -100,7 +100,7 @@ def _of_pairs(address: str) -> Mapping[str, str]:
 
 
 class PostgresConnection:
-    def __init__(self, connection: Any, version: Version) -> None:
+    def __init__(self, connection: Any, version: InterfaceVersion) -> None:
         self._connection = connection
         self._version = version
 

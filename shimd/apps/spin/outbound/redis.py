@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from anyio import from_thread
 
-from shimd.apps.spin.allowed import PORTS, Outbound
+from shimd.apps.spin.allowed import PORTS, AllowedHosts
 from shimd.apps.spin.clients import Clients, redis_errors
 from shimd.component.values import Case, Err
 from shimd.wasi.waiting import wait_for
@@ -23,7 +23,7 @@ _QUEUED = b"QUEUED"
 class Redis:
     """The interface; ``RedisConnection`` has its static function."""
 
-    def __init__(self, clients: Clients, allowed: Outbound) -> None:
+    def __init__(self, clients: Clients, allowed: AllowedHosts) -> None:
         self._clients = clients
         self._allowed = allowed
         self.Connection = self
@@ -92,7 +92,7 @@ class RedisConnection:
         return int(self.ask(self._client.srem, key, *values))
 
     def execute(self, command: str, arguments: list[Case]) -> list[Case]:
-        """Any command; the reply as it is, lists within lists made flat, as Spin has it."""
+        """Run any command; returns the reply, lists within lists made flat, as Spin does."""
         self._client.response_callbacks.clear()  # of the library, which makes other things of some replies
         reply = self.ask(self._client.execute_command, command, *(argument.payload for argument in arguments))
         status = command.upper() in _STATUS and b"GET" not in (argument.payload for argument in arguments)

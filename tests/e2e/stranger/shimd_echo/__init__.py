@@ -39,4 +39,4 @@ class EchoEngine:
         if invocation.args[1:2] == ["python"]:
             return None
         args: list[Packable] = [arg.encode() for arg in invocation.args]
-        return pack((str(artifact).encode(), len(args), args))
+        return pack((artifact.name.encode(), len(args), args))

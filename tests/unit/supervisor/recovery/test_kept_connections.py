@@ -11,11 +11,12 @@ import pytest
 from anyio.abc import SocketAttribute, UNIXSocketStream
 
 from shimd.supervisor.recovery.connections import Connections, server_of
-from shimd.supervisor.recovery.keeping import KeptInMemory, NotKept
+from shimd.supervisor.recovery.keeping import NotKept
 from shimd.supervisor.recovery.memory_log import MemoryLog
 from shimd.ttrpc import Call, Client, Method, Server, frames
 from shimd.ttrpc.envelope import Response
 from shimd.ttrpc.frames import Frame, FrameReader
+from tests.unit.supervisor.recovery.kept import KeptInMemory
 from tests.unit.supervisor.recovery.killed import died, lines, start_doomed
 from tests.unit.ttrpc.ttrpc_support import answer, eventually, raw, read_frames, request
 

@@ -4,8 +4,9 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -17,11 +18,12 @@ from shimd.api.containerd.services.events.ttrpc.v1 import ForwardRequest
 from shimd.supervisor import forwarder
 from shimd.supervisor.background import Background
 from shimd.supervisor.events import EventBus
-from shimd.supervisor.recovery.keeping import KeptInMemory
+from shimd.supervisor.recovery.keeping import NotKept
 from shimd.supervisor.recovery.memory_log import MemoryLog
 from shimd.supervisor.recovery.outbox import Outbox, stream_of
 from shimd.ttrpc import Call, Method, Server
 from shimd.ttrpc.envelope import Request
+from tests.unit.supervisor.recovery.kept import KeptInMemory
 from tests.unit.supervisor.recovery.killed import died, lines, start_doomed
 from tests.unit.ttrpc.ttrpc_support import eventually
 
@@ -37,7 +39,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class SendingKeeper:
+class SendingKeeper(NotKept):
     """Keeps in another process: what is sent there is there, whatever becomes of us."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -45,11 +47,6 @@ class SendingKeeper:
 
     def keep(self, name: str, fds: Sequence[int]) -> None:
         socket.send_fds(self._sock, [name.encode()], list(fds))
-
-    def drop(self, name: str) -> None: ...
-
-    def take(self, name: str) -> list[int] | None:
-        return None
 
 
 def last_kept(sock: socket.socket) -> tuple[str, list[int]] | None:
@@ -110,7 +107,8 @@ async def go_on(containerd: Containerd, pid: int, kept: socket.socket, written_d
         nonlocal survived
         await eventually(lambda: len(containerd.taken) == COUNT)
         survived = True
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ends by itself, too
+            os.kill(pid, signal.SIGKILL)
 
     address = str(containerd.path)
     with anyio.fail_after(20):
@@ -154,6 +152,10 @@ def test_killed_anywhere_containerd_has_each_event_once_and_in_order(tmp_path: P
             break
 
 
+def has_taken(containerd: Containerd, count: int) -> bool:
+    return len(containerd.taken) == count
+
+
 @asynccontextmanager
 async def running(keeper: KeptInMemory) -> AsyncIterator[EventBus]:
     with anyio.fail_after(30):
@@ -182,7 +184,7 @@ async def test_one_bus_after_the_other(tmp_path: Path) -> None:
             async with running(keeper) as bus:
                 await resume(bus, keeper)
                 bus.publish(address, "space", event(number))
-                await eventually(lambda number=number: len(containerd.taken) == number + 1)
+                await eventually(partial(has_taken, containerd, number + 1))
                 assert len(keeper.kept[f"events:{address}"]) == 2
     async with running(keeper) as bus:
         await resume(bus, keeper)

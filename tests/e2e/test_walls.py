@@ -1,0 +1,327 @@
+"""The walls around a guest that has taken over its worker: native code in the worker's place tries each of them.
+
+docs/security.md says what they are.
+"""
+
+import ctypes
+import errno
+import hashlib
+import os
+import signal
+import socket
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import native_code
+from tests.e2e.box import RUNTIMES, Box, Runtime, content, until
+from tests.e2e.spin_app import SPIN, on_the_newest
+from tests.e2e.test_spin_artifact import push, serving, start
+from tests.native_code import AT_FDCWD, NativeCode, taken_over
+
+pytestmark = [
+    on_the_newest,
+    pytest.mark.skipif(not native_code.POSSIBLE, reason="the machine's registers are not known here"),
+]
+BY_NAME = {runtime.name: runtime for runtime in (*RUNTIMES, SPIN)}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of worker."""
+
+    name: str
+    runtime: Runtime
+    flags: tuple[object, ...] = ()
+
+
+#: The filter of the spec's instead of ours, which allows more: ptrace(2), kill(2) and execve(2), say.
+PROFILE = ("--seccomp",)
+KINDS = [
+    Kind("without-python", BY_NAME["wasmtime"]),
+    Kind("profile", BY_NAME["wasmtime"], PROFILE),
+    Kind("wasmer", BY_NAME["wasmer"]),
+    Kind("spin", SPIN),
+]
+Start = Callable[..., "Target"]
+
+
+@dataclass
+class Target:
+    """An app that runs, whose worker is to be taken over."""
+
+    box: Box
+    kind: Kind
+    pid: int
+
+    @contextmanager
+    def taken_over(self) -> Iterator[NativeCode]:
+        with taken_over(self.pid) as code:
+            yield code
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    return found
+
+
+@pytest.fixture
+def runtime(kind: Kind) -> Runtime:
+    return kind.runtime
+
+
+@pytest.fixture
+def begin(box: Box, kind: Kind, tmp_path: Path) -> Iterator[Start]:
+    with ExitStack() as stack:
+
+        def begin(*flags: object) -> Target:
+            if kind.runtime is SPIN:
+                address = start(box, tmp_path, push())
+                stack.enter_context(serving(box, tmp_path, address))
+            else:
+                output = box.detach("app", "sleep", 600, flags=(*kind.flags, *flags))
+                until(lambda: content(output), "the app's first line")
+            return Target(box, kind, box.pid("app"))
+
+        yield begin
+
+
+@pytest.fixture
+def target(begin: Start) -> Target:
+    return begin()
+
+
+def refused(attempt: Callable[..., object]) -> int:
+    """The error that an attempt ends with."""
+    with pytest.raises(OSError) as caught:
+        attempt()
+    assert caught.value.errno is not None
+    return caught.value.errno
+
+
+def artefacts(box: Box) -> dict[Path, str]:
+    cache = box.containerd.directory / "shimd-cache"
+    files = [path for path in cache.rglob("*") if path.is_file()]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def mount_of(pid: int, fd: int) -> int:
+    lines = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
+
+
+def mounts(pid: int) -> set[int]:
+    """Those that the container sees; what was opened by a detached mount, or by the node's, is in none of them."""
+    return {int(line.split()[0]) for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
+
+
+def test_the_kind_of_worker(target: Target) -> None:
+    """What is taken over is what is meant."""
+    name = Path(f"/proc/{target.pid}/exe").readlink().name
+    assert ("python" in name) == (target.kind.name == "spin")
+
+
+def test_the_cache(target: Target) -> None:
+    """No descriptor leads to where a compiled module, or a file that others are given, could be written."""
+    before = artefacts(target.box)
+    assert before
+    with target.taken_over() as code:
+        for fd, link in code.descriptors().items():
+            status = os.stat(f"/proc/{target.pid}/fd/{fd}")
+            if fd <= 2 or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                continue
+            if mount_of(target.pid, fd) in mounts(target.pid):
+                continue  # the container's own files, which it may write
+            if stat.S_ISDIR(status.st_mode):
+                attempts: list[Callable[..., object]] = [lambda fd=fd: code.open("planted", os.O_RDWR | os.O_CREAT, fd)]
+                attempts += [
+                    lambda fd=fd, name=name: code.open(name, os.O_RDWR, fd)
+                    for name in os.listdir(f"/proc/{target.pid}/fd/{fd}")
+                ]
+            else:
+                attempts = [
+                    lambda fd=fd, how=how: code.open(f"/proc/self/fd/{fd}", how)
+                    for how in (os.O_RDWR, os.O_WRONLY, os.O_WRONLY | os.O_TRUNC)
+                ]
+                attempts += [lambda fd=fd: code.call("fchmod", fd, 0o777), lambda fd=fd: code.call("ftruncate", fd, 0)]
+                attempts += [lambda fd=fd: code.call("linkat", fd, b"\0", AT_FDCWD, b"/tmp/linked\0", 0x1000)]
+                attempts += [lambda fd=fd: code.call("pwrite64", fd, b"\xcc" * 64, 64, 4096)]
+            for attempt in attempts:
+                assert refused(attempt) in (
+                    errno.EROFS,
+                    errno.EBADF,
+                    errno.EINVAL,
+                    errno.EXDEV,
+                    errno.EISDIR,
+                    errno.EPERM,
+                    errno.ENOENT,
+                ), (fd, link)
+    assert artefacts(target.box) == before
+
+
+def test_files(target: Target) -> None:
+    """What can be opened is the container's: by its root, its working directory, or what it has open."""
+    directory = str(target.box.containerd.directory)
+    ours = os.stat("/")
+    with target.taken_over() as code:
+        for path in (directory, f"{directory}/shimd", f"{directory}/shimd-cache", "/proc/1/root" + directory):
+            assert refused(lambda path=path: code.open(path)) in (errno.ENOENT, errno.EACCES), path
+        places = [AT_FDCWD, *(fd for fd in code.descriptors() if os.path.isdir(f"/proc/{target.pid}/fd/{fd}"))]
+        for place in places:
+            top = code.open("../" * 30, os.O_RDONLY | os.O_DIRECTORY, place)
+            found = os.stat(f"/proc/{target.pid}/fd/{top}")
+            assert (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino), place
+            assert refused(lambda top=top: code.open(directory.lstrip("/"), os.O_RDONLY, top)) == errno.ENOENT
+        handle = struct.pack("=Ii", 8, 1) + struct.pack("=II", 2, 0)
+        assert refused(lambda: code.call("open_by_handle_at", 0, handle, 0)) == errno.EPERM
+
+
+def test_descriptors(target: Target) -> None:
+    """Streams, and what the engine needs: no socket to shimd, no directory of the node's, nothing of other apps."""
+    with target.taken_over() as code:
+        found = code.descriptors()
+    peers = {os.readlink(path) for path in daemons_descriptors(target.box) if os.readlink(path).startswith("socket:")}
+    assert not peers & set(found.values())
+    directory = str(target.box.containerd.directory)
+    assert not [link for fd, link in found.items() if fd > 2 and directory in link]
+
+
+def daemons_descriptors(box: Box) -> list[Path]:
+    pid = box.containerd.daemon_pid()
+    assert pid is not None
+    return list(Path(f"/proc/{pid}/fd").iterdir())
+
+
+class _Part(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_ulonglong), ("length", ctypes.c_ulonglong)]
+
+
+def test_memory_of_others(target: Target) -> None:
+    """Of this test's process, say; and its own is written by no file."""
+    daemon = target.box.containerd.daemon_pid()
+    assert daemon is not None
+    with target.taken_over() as code:
+        for pid in (os.getpid(), daemon, 1):
+            part = bytes(_Part(0x400000, 8))
+            assert refused(lambda pid=pid, part=part: code.call("process_vm_readv", pid, part, 1, part, 1, 0)) in (
+                *(errno.EPERM, errno.ESRCH, errno.ENOSYS, errno.EFAULT),
+            )
+            assert refused(lambda pid=pid: code.call("ptrace", 16, pid, 0, 0)) in (errno.EPERM, errno.ESRCH)
+            assert refused(lambda pid=pid: code.call("pidfd_getfd", 0, pid, 0)) in (errno.EPERM, errno.EBADF)
+        for file in ("mem", "clear_refs", "oom_score_adj", "attr/current"):
+            assert refused(lambda file=file: code.open(f"/proc/self/{file}", os.O_RDWR)) in (errno.EROFS, errno.EACCES)
+
+
+def test_sockets(target: Target) -> None:
+    """shimd's are nowhere in sight: those for tasks, for launchers, for status, of fork servers and the keeper."""
+    runtime = target.box.containerd.directory / "shimd"
+    sockets = [path for path in runtime.rglob("*") if path.is_socket()]
+    assert len(sockets) >= 3
+    with target.taken_over() as code:
+        fd = code.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        for path in (*sockets, target.box.containerd.address, Path("/run/systemd/private")):
+            address = struct.pack("=H", socket.AF_UNIX) + str(path).encode() + b"\0"
+            assert refused(lambda a=address: code.call("connect", fd, a, len(a))) in (errno.ENOENT, errno.ENOTDIR), path
+
+
+def test_proc(target: Target) -> None:
+    with target.taken_over() as code:
+        for name in ("sys/kernel/core_pattern", "sys/vm/panic_on_oom", "sysrq-trigger", "self/comm"):
+            assert refused(lambda name=name: code.open(f"/proc/{name}", os.O_WRONLY)) in (
+                *(errno.EROFS, errno.EACCES, errno.ENOENT),  # the last: a kernel without it
+            ), name
+        assert not code.read(code.open("/proc/keys")) if Path("/proc/keys").exists() else True
+        daemon = target.box.containerd.daemon_pid()
+        assert refused(lambda: code.open(f"/proc/{daemon}/environ")) == errno.ENOENT
+        fd = code.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        code.call("getdents64", fd, bytes(32768), 32768)
+        listed = code.read_back(0)
+    assert str(os.getpid()).encode() + b"\0" not in listed
+
+
+def test_devices(target: Target) -> None:
+    """None but the spec's, none made, and none by an image's device file (test_links.py)."""
+    with target.taken_over() as code:
+        disk = os.makedev(8, 0)
+        for place in ("/tmp", "/dev", "/dev/shm", "/"):
+            path = f"{place}/disk".encode() + b"\0"
+
+            def use(path: bytes = path) -> None:
+                code.call("mknod", path, stat.S_IFBLK | 0o600, disk)  # a profile of the spec's may allow it
+                code.open(path[:-1].decode(), os.O_RDWR)
+
+            assert refused(use) in (errno.EPERM, errno.EROFS, errno.EACCES, errno.ENOENT)
+        for name in ("kmsg", "mem", "kvm", "fuse", "loop-control", "mapper/control", "net/tun", "vda", "sda"):
+            assert refused(lambda name=name: code.open(f"/dev/{name}")) == errno.ENOENT, name
+
+
+def test_signals(target: Target) -> None:
+    """Nobody's but its own."""
+    other = target.box.detach("other", "sleep", 600) if target.kind.runtime is not SPIN else None
+    daemon = target.box.containerd.daemon_pid()
+    assert daemon is not None
+    with target.taken_over() as code:
+        for pid in (os.getpid(), daemon, os.getppid()):
+            assert refused(lambda pid=pid: code.call("kill", pid, 0)) in (errno.EPERM, errno.ESRCH)
+            assert refused(lambda pid=pid: code.call("tgkill", pid, pid, 0)) in (errno.EPERM, errno.ESRCH)
+            assert refused(lambda pid=pid: code.call("pidfd_open", pid, 0)) in (errno.EPERM, errno.ESRCH)
+        try:
+            code.call("kill", -1, signal.SIGKILL)
+        except OSError as error:
+            assert error.errno in (errno.EPERM, errno.ESRCH)
+    assert target.box.status("app") == "RUNNING"
+    assert other is None or target.box.status("other") == "RUNNING"
+
+
+NAMESPACES = (0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
+
+
+def test_namespaces(target: Target) -> None:
+    """No new ones, in which it would be root; no other's; no mount."""
+    with target.taken_over() as code:
+        for flag in NAMESPACES:
+            assert refused(lambda flag=flag: code.call("unshare", flag)) == errno.EPERM
+        own = code.open("/proc/self/ns/mnt")
+        assert refused(lambda: code.call("setns", own, 0)) == errno.EPERM
+        for name, *arguments in (
+            ("mount", b"none\0", b"/tmp\0", b"tmpfs\0", 0, 0),
+            ("mount", b"\0", b"/proc\0", b"\0", 0x1020, 0),
+            ("umount2", b"/proc\0", 2),
+            ("pivot_root", b"/\0", b"/\0"),
+            ("open_tree", AT_FDCWD, b"/\0", 1),
+            ("fsopen", b"proc\0", 0),
+            ("mount_setattr", AT_FDCWD, b"/proc\0", 0, struct.pack("=4Q", 0, 1, 0, 0), 32),
+        ):
+            assert refused(lambda name=name, words=arguments: code.call(name, *words)) in (errno.EPERM, errno.ENOSYS), (
+                name
+            )
+
+
+def test_the_kernel(target: Target) -> None:
+    """What has been the way out of many a container before."""
+    with target.taken_over() as code:
+        for name, *arguments in (
+            ("bpf", 0, bytes(128), 128),
+            ("init_module", b"\x7fELF", 4, b"\0"),
+            ("reboot", 0xFEE1DEAD, 672274793, 0x1234567, 0),
+            ("perf_event_open", bytes(128), 0, -1, -1, 0),
+            ("userfaultfd", 0),
+            ("io_uring_setup", 8, bytes(120)),
+            ("add_key", b"user\0", b"a\0", b"b", 1, -4),
+        ):
+            assert refused(lambda name=name, words=arguments: code.call(name, *words)) in (errno.EPERM, errno.ENOSYS), (
+                name
+            )
+
+
+def test_no_program_is_executed(target: Target) -> None:
+    with target.taken_over() as code:
+        assert refused(lambda: code.call("execve", b"/app.wasm\0", 0, 0)) in (
+            *(errno.EPERM, errno.EACCES, errno.ENOEXEC),  # the last: a profile allows it, and there is no program
+        )
