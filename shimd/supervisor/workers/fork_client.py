@@ -18,6 +18,7 @@ import anyio
 from shimd.engines.registry import engine_reference, installed_version
 from shimd.errors import Internal, ShimdError, Unavailable, Unimplemented, from_code, from_os
 from shimd.linux.memory_file import memory_file
+from shimd.linux.spawn import spawn
 from shimd.protocol.codec import NotAMessage
 from shimd.protocol.constants import LISTEN_FD, VERSION
 from shimd.protocol.fork_server import (
@@ -534,17 +535,12 @@ def launch(engine: str, path: Path, *flags: str) -> tuple[socket.socket, int]:
     :raises OSError: it does not start
     """
     with _listening(path) as (listener, connection):
-        pid = os.posix_spawn(
-            sys.executable,
-            _command(engine, flags),
-            environment(),
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
-                (os.POSIX_SPAWN_DUP2, 0, 1),
-                (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTEN_FD),
-            ],
-            setsid=True,
-        )
+        fds = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTEN_FD),
+        ]
+        pid = spawn(sys.executable, _command(engine, flags), environment(), fds, session=True)
     return connection, pid
 
 
