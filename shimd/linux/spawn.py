@@ -18,6 +18,8 @@ from shimd.linux.machine import SYSCALLS
 _libc = ctypes.CDLL(None)
 #: ``struct sigaction`` of the kernel's, with nothing set: SIG_DFL; and the size of a set of signals.
 _DEFAULT, _SET_SIZE = bytes(32), 8
+#: Those that were started here and were children of this process when somebody looked last (``reaping.py``).
+started: set[int] = set()
 _ALL = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
@@ -37,9 +39,11 @@ def spawn(
     :param blocked: signals that are blocked all the same
     :raises OSError: it cannot be started
     """
-    return os.posix_spawn(
+    pid = os.posix_spawn(
         program, list(words), environment, file_actions=actions, setsid=session, setsigmask=blocked, setsigdef=_ALL
     )
+    started.add(pid)
+    return pid
 
 
 def reset_c_librarys() -> None:

@@ -45,6 +45,7 @@ from shimd.protocol.plans import WorkerPlan
 from shimd.protocol.worker import Answer, Enter, Error, Order, Start
 from shimd.protocol.worker import Event as WorkerEvent
 from shimd.protocol.worker import decode_event as decode_worker_event
+from shimd.supervisor.workers.witness import Witness
 
 #: Seconds for which whoever is cancelled still waits for the end of what was begun: the kernel may not let it end.
 _LONGEST_SHIELD = 30.0
@@ -87,6 +88,10 @@ class Worker:
     """The wait status (``os.waitstatus_to_exitcode`` reads it), once it has exited."""
     exited_at: int = 0
     """Nanoseconds since the epoch."""
+    died_at: int = 0
+    """The same, as we have seen it end; 0: we have not."""
+    witness: Witness | None = None
+    """Who sees it."""
     adopted: bool = False
     """Spawned by an earlier supervisor."""
     orphan: bool = False
@@ -160,7 +165,7 @@ class Worker:
 
     def gone(self, status: int, at: int) -> None:
         """Note the exit. What the worker said before it is still there to :meth:`receive`."""
-        self.status, self.exited_at = status, at
+        self.status, self.exited_at = status, min(at, self.died_at or at)
         self._close_pidfd()
         self.exited.set()
 
@@ -177,6 +182,8 @@ class Worker:
 
     def _close_pidfd(self) -> None:
         if self.pidfd is not None:
+            if self.witness is not None:
+                self.witness.forget(self.pidfd)
             os.close(self.pidfd)
             self.pidfd = None
 
@@ -257,9 +264,11 @@ class ForkClient:
         self.heard = 0
         """How many messages it has sent."""
         self.closed = False
+        self._witness: Witness | None = None
         if sock is None:
             self._close()
         else:
+            self._witness = Witness(sock)
             sock.setblocking(False)
             with suppress(OSError):  # told by what is sent next
                 send(sock, Hello(VERSION))
@@ -400,10 +409,10 @@ class ForkClient:
 
     async def run(self) -> None:
         """Dispatch the fork server's messages until the connection ends."""
-        assert self._sock is not None
+        assert self._sock is not None and self._witness is not None
         try:
             while True:
-                await anyio.wait_readable(self._sock)
+                await self._witness.readable()
                 try:
                     while (packet := receive(self._sock, decode_event)) is not None:
                         self._dispatch(*packet)
@@ -466,6 +475,9 @@ class ForkClient:
             fresh.close()
         else:
             self.workers[key] = fresh
+            if pidfd is not None and self._witness is not None:
+                fresh.witness = self._witness
+                self._witness.watch(pidfd, fresh)
             self._reply(key, fresh)
 
     def _known_orphan(self, key: str) -> Worker | None:
@@ -498,6 +510,8 @@ class ForkClient:
 
     def _close(self) -> None:
         self.closed = True
+        if self._witness is not None:
+            self._witness.close()
         if self._sock is not None:
             self._sock.close()
         if (pidfd := self.take_pidfd()) is not None:
