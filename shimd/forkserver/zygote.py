@@ -176,7 +176,7 @@ def _read(sock: socket.socket, patience: float) -> int:
     """:raises ChildProcessError: it has ended, or has not answered in time"""
     sock.settimeout(patience)
     try:
-        answer = sock.recv(8)
+        answer = _received(sock)
     except TimeoutError:
         raise ChildProcessError(errno.ECHILD, f"the zygote has not answered within {patience:g} s") from None
     except BlockingIOError:
@@ -186,3 +186,10 @@ def _read(sock: socket.socket, patience: float) -> int:
     if not answer:
         raise ChildProcessError(errno.ECHILD, "the zygote died")
     return int(struct.unpack("=q", answer)[0])
+
+
+def _received(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(8)
+    except ConnectionResetError:  # it has gone and not read all; what it had answered comes after that
+        return sock.recv(8)

@@ -129,8 +129,10 @@ async def serve() -> None:
             await _stop_signal()
             notify.notify(STOPPING="1")
             if supervisor.is_needed and keeper.available:
+                await keeper.told()
                 _leave()
             _log.info("stopping")
+            supervisor.fork_servers.leave()
             keeper.quit()
             tasks.cancel_scope.cancel()
             supervisor.jailers.close()

@@ -101,6 +101,8 @@ class Worker:
     alone: bool = False
     """Whether its app is one process, whatever it does."""
     exited: anyio.Event = field(default_factory=anyio.Event)
+    forgotten: Callable[[], None] | None = None
+    """Called when nobody has to do with it any more."""
 
     async def receive(self) -> tuple[WorkerEvent, list[int]] | None:
         """The next message with its descriptors, which the caller owns; ``None`` when the worker is gone.
@@ -179,6 +181,9 @@ class Worker:
         """Nobody has to do with it any more."""
         self.close_control()
         self._close_pidfd()
+        forgotten, self.forgotten = self.forgotten, None
+        if forgotten is not None:
+            forgotten()
 
     def _close_pidfd(self) -> None:
         if self.pidfd is not None:
