@@ -40,7 +40,10 @@ def receive(sock: socket.socket, decode: Decoder[M]) -> tuple[M, list[int]] | No
     :raises LostDescriptors: too many descriptors came with it
     :raises OSError: as of recvmsg(2)
     """
-    data, fds, flags, _address = socket.recv_fds(sock, MAX_PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+    try:
+        data, fds, flags, _address = _received(sock)
+    except ConnectionResetError:  # it has gone and not read all; what it said itself comes after that
+        data, fds, flags, _address = _received(sock)
     try:
         if not data:
             _close(fds)
@@ -52,6 +55,10 @@ def receive(sock: socket.socket, decode: Decoder[M]) -> tuple[M, list[int]] | No
     except BaseException:
         _close(fds)
         raise
+
+
+def _received(sock: socket.socket) -> tuple[bytes, list[int], int, object]:
+    return socket.recv_fds(sock, MAX_PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
 
 
 def message_file(name: str, message: object) -> int:

@@ -34,6 +34,7 @@ from shimd.errors import (
     from_code,
 )
 from shimd.linux.memory_file import read_file
+from shimd.linux.spawn import reset_c_librarys
 from shimd.oci import Process
 from shimd.oci.programs import find_program, open_file
 from shimd.protocol.constants import CONTROL_FD, EXIT_FAILED, JAIL_FD
@@ -156,6 +157,7 @@ def prepare_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])  # what cannot be told is no reason to end
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
+    reset_c_librarys()
     for number in _DEADLY:
         _libc.signal(number, _die_in_c)
 

@@ -55,8 +55,6 @@ class Keeper:
         """What an earlier supervisor left and nobody has taken yet; the descriptors are ours to close."""
         self.available = program is not None
         """Whether there is a program (there was a C compiler at the installation); if not, nothing is kept."""
-        self.restarted: list[Callable[[], None]] = []
-        """Called when a keeper that was killed has been replaced: its children are nobody's now."""
         self._tasks = tasks
         self._program = program
         self._link: Link | None = None
@@ -67,6 +65,8 @@ class Keeper:
         self._draining = False
         self._quitting = False
         self._exits = Exits()
+        self._wanted: Callable[[int, int], bool] | None = None
+        """``None``: it is not known yet whose exits will be asked for."""
         self._starts: dict[int, int] = {}
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
@@ -163,6 +163,17 @@ class Keeper:
         """
         return await self._exits.wait(pid, self._starts.get(pid) or None)
 
+    def keep_exits(self, wanted: Callable[[int, int], bool]) -> None:
+        """From now on only exits of processes (pid, start) that are wanted when they are told of, until they are
+        forgotten (:meth:`forget_exit`)."""
+        self._wanted = wanted
+        for pid, start in self._exits.all():
+            self._forget_unwanted(pid, start)
+
+    def _forget_unwanted(self, pid: int, start: int) -> None:
+        if self._wanted is not None and not self._wanted(pid, start):
+            self.forget_exit(pid, start)
+
     def forget_exit(self, pid: int, start: int) -> None:
         """An exit is on record elsewhere, or of no interest. Until then it is told to every supervisor; of those
         that nobody forgets the oldest are dropped, beyond ``MAX_EXITS``."""
@@ -186,6 +197,16 @@ class Keeper:
             self._exits.note(pid, start, *found)
 
     # -- the end
+
+    async def told(self) -> None:
+        """Wait, for a moment, until the keeper has been told of all that it is to keep: who ends without a further
+        word leaves that to the next supervisor."""
+        if self.available:
+            with anyio.move_on_after(_LAST_WORD) as waiting:
+                while self._link is None or self._unsent:  # noqa: ASYNC110 — it is soon, or never
+                    await anyio.sleep(_PAUSE / 100)
+            if waiting.cancelled_caught:
+                _log.error("the keeper could not be told of %s", ", ".join(self._unsent) or "the end")
 
     def quit(self) -> None:
         """Nothing is left to keep: the keeper closes all, and ends when it has no children."""
@@ -241,8 +262,6 @@ class Keeper:
         if link.pid != pid:
             _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
             self._exits.lose()
-            for callback in self.restarted:
-                callback()
 
     async def _connect(self, have: Callable[[str, list[int]], None]) -> Link:
         """Find the keeper, or start one, and learn what it has.
@@ -310,6 +329,8 @@ class Keeper:
         elif fds:
             self.kept[name] = fds
             self._held[name] = tuple(fds)
+        else:  # it never had any, or we have no room for them: whose they are must not wait for ever
+            self._change(name)
 
     def _adopt_anew(self, name: str, fds: list[int]) -> None:
         self._adopt(name, fds)
@@ -326,6 +347,7 @@ class Keeper:
         match packet.kind:
             case Kind.EXITED:
                 self._exits.note(*packet.numbers)
+                self._forget_unwanted(*packet.numbers[:2])
             case Kind.SPAWNED:
                 self._spawned(packet.id, *packet.numbers[:2])
             case Kind.FAILED if packet.id:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVarTuple
 import anyio
 
 from shimd.errors import Internal, Unavailable, from_code, reason
+from shimd.linux.spawn import spawn
 from shimd.protocol.constants import LISTEN_FD
 from shimd.protocol.jailer import Finish, Finished, Made, Make, decode_reply
 from shimd.protocol.packets import message_file, receive, send
@@ -236,16 +237,12 @@ def _start() -> _Jailer:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     with theirs:
         try:
-            pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-I", "-m", "shimd.jailer.main"],
-                environment(),
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), LISTEN_FD),
-                ],
-                setsid=True,
-            )
+            fds = [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), LISTEN_FD),
+            ]
+            words = [sys.executable, "-I", "-m", "shimd.jailer.main"]
+            pid = spawn(sys.executable, words, environment(), fds, session=True)
         except OSError as error:
             ours.close()
             raise Unavailable(f"the jailer does not start: {reason(error)}") from error

@@ -195,9 +195,7 @@ async def test_a_child_that_cannot_be_started_says_why() -> None:
 
 async def test_a_keeper_that_is_killed_is_replaced_and_has_all(ends: "list[socket.socket]") -> None:
     ours, theirs = ends
-    replaced: list[int] = []
     async with supervisor() as first:
-        first.restarted.append(lambda: replaced.append(pid_of(first)))
         first.keep("connection:1", [theirs.fileno()])
         first.keep("other", [0])
         child = await first.spawn(["/bin/sleep", "60"], {}, {})
@@ -213,8 +211,7 @@ async def test_a_keeper_that_is_killed_is_replaced_and_has_all(ends: "list[socke
             os.kill(old, signal.SIGKILL)
             first.drop("other")
             first.keep("meanwhile", [0])
-            await until(lambda: replaced)
-        assert replaced == [pid_of(first)] and replaced != [old]
+            await until(lambda: connected(first) and pid_of(first) != old)
         assert not alive(old)
         os.kill(child, signal.SIGKILL)
         assert await first.exited(await first.spawn(["/bin/true"], {}, {})) is not None
@@ -223,6 +220,77 @@ async def test_a_keeper_that_is_killed_is_replaced_and_has_all(ends: "list[socke
         assert sorted(second.kept) == ["connection:1", "meanwhile"]
         assert not ended(ours)
     ours.close()
+
+
+async def test_a_name_that_has_no_descriptors_is_dropped() -> None:
+    """Or whose there was no room for, when it was told: whoever waits at the other end learns that nobody is there."""
+    async with supervisor():
+        pass
+    with Supervisor(paths.keeper_socket()) as another:
+        another.say(Kind.KEEP, name="connection:1")
+        assert another.list()[0] == {"connection:1": []}
+    async with supervisor() as keeper:
+        assert keeper.kept == {}
+        keeper.keep("a", [0])
+    async with last_supervisor() as last:
+        assert list(last.kept) == ["a"]
+        assert "connection:1" not in last._held
+
+
+async def test_exits_that_nobody_wants_are_not_told_again() -> None:
+    async with supervisor() as keeper:
+        keeper.keep("a", [0])
+        pids = wanted, forgotten, unwanted, later = [await keeper.spawn(["/bin/false"], {}, {}) for _ in range(4)]
+        for pid in (wanted, forgotten, unwanted):
+            await keeper.exited(pid)
+        asked = []
+
+        def wants(pid: int, _start: int) -> bool:
+            asked.append(pid)
+            return pid in (wanted, forgotten)
+
+        keeper.keep_exits(wants)
+        await until(lambda: later in asked)
+        assert keeper.exit_of(wanted, keeper._starts[wanted]) is not None
+        keeper.forget_exit(forgotten, keeper._starts[forgotten])
+        await keeper.spawn(["/bin/true"], {}, {})  # what was said before has been heard
+    with Supervisor(paths.keeper_socket()) as another:
+        assert {packet.numbers[0] for packet in another.list()[1]} & set(pids) == {wanted}
+    async with last_supervisor() as last:
+        last.drop_untaken()
+
+
+async def test_who_leaves_has_told_it_all() -> None:
+    """There is more than the socket takes, and the keeper was stopped for a while."""
+    async with supervisor() as first:
+        stopped = pid_of(first)
+        os.kill(stopped, signal.SIGSTOP)
+        names = {f"connection:{n}" for n in range(2000)}
+        for name in names:
+            first.keep(name, [0])
+        assert first._unsent
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first.told)
+            await anyio.wait_all_tasks_blocked()
+            os.kill(stopped, signal.SIGCONT)
+        assert not first._unsent
+    async with last_supervisor() as second:
+        assert set(second.kept) == names
+
+
+async def test_who_leaves_does_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_LAST_WORD", 0.05)
+    async with supervisor() as first:
+        os.kill(pid_of(first), signal.SIGSTOP)
+        for n in range(2000):
+            first.keep(f"connection:{n}", [0])
+        await first.told()
+        os.kill(pid_of(first), signal.SIGCONT)
+    assert "the keeper could not be told of connection:" in caplog.text
+    async with last_supervisor():
+        pass
 
 
 async def test_what_is_taken_is_kept_anew_too() -> None:
