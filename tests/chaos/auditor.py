@@ -154,10 +154,11 @@ def codes(process: Process, record: Record) -> set[int]:
     """What it may have ended with: its own code if its time had come, and that of each signal sent before its end."""
     assert process.exit is not None
     at = process.exit.result["at"]
-    found = {_code(it.result["signal"], process) for it in process.calls if it.method == "Kill" and it.begin <= at}
+    found = {137 for begin in _struck(process, record) if begin <= at}
+    found |= {_code(it.result["signal"], process) for it in process.calls if it.method == "Kill" and it.begin <= at}
     if at >= own_end(process):
         found |= _own_codes(process)
-    if process.exec_id and at >= earliest_end(_init_of(process, record)):
+    if process.exec_id and at >= earliest_end(_init_of(process, record), record):
         found.add(137)  # the container's processes end with its first
     return found
 
@@ -171,8 +172,15 @@ def own_end(process: Process) -> float:
     return process.started.begin + round(process.app.seconds * SECOND)
 
 
-def earliest_end(process: Process) -> float:
-    return min([own_end(process), *(it.begin for it in process.calls if it.method == "Kill")])
+def earliest_end(process: Process, record: Record) -> float:
+    kills = [it.begin for it in process.calls if it.method == "Kill"]
+    return min([own_end(process), *kills, *_struck(process, record)])
+
+
+def _struck(process: Process, record: Record) -> list[int]:
+    """When it was killed by a strike."""
+    pids = {call.result["pid"] for call in process.answered("Start")}
+    return [it.begin for it in record.strikes if it.part == "app" and it.act == "KILL" and it.pid in pids]
 
 
 def _init_of(process: Process, record: Record) -> Process:

@@ -313,6 +313,13 @@ class Lives:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.running: dict[str, Running] = {}
+        self._ports: set[int] = set()
+
+    def _port(self) -> int:
+        """One that nobody else was given: it is free until its app listens."""
+        port = next(port for port in iter(free_port, 0) if port not in self._ports)
+        self._ports.add(port)
+        return port
 
     async def lead(self, life: Life) -> None:
         for attempt in range(ATTEMPTS):
@@ -322,7 +329,7 @@ class Lives:
 
     async def _attempt(self, life: Life, id: str) -> bool:
         streams = Streams(self.place, id, life.logs, life.terminal)
-        port = free_port() if life.engine in SERVERS else 0
+        port = self._port() if life.engine in SERVERS else 0
         one = Running(self.place, life, id, streams, port)
         attempt = Attempt(life, id)
         self.place.record.attempts.append(attempt)

@@ -12,17 +12,18 @@ from typing import TypeVar
 #: Each with its weight: a server takes as long to start as many a command does to run.
 ENGINES = {"wasmtime": 6, "wasmer": 5, "wasmedge": 2, "native": 4, "spin": 1, "slight": 1}
 SERVERS = frozenset({"spin", "slight"})
-#: Parts of shimd, and what is done to them. ``node``: the disk that all of them have.
+#: Parts of shimd, and the apps, and what is done to them. ``node``: the disk that all of them have.
 ACTS: dict[str, dict[str, int]] = {
-    "daemon": {"KILL": 3, "TERM": 2, "ABRT": 1, "STOP": 2, "NOFILE": 2, "MEMORY": 1, "RESTART": 2},
+    "daemon": {"KILL": 4, "TERM": 3, "ABRT": 1, "STOP": 2, "NOFILE": 2, "MEMORY": 1},
     "keeper": {"KILL": 2, "TERM": 1, "STOP": 1, "NOFILE": 1},
     "fork server": {"KILL": 4, "TERM": 2, "ABRT": 1, "STOP": 3, "NOFILE": 2, "MEMORY": 1},
     "zygote": {"KILL": 3, "TERM": 1, "STOP": 2, "NOFILE": 1},
     "jailer": {"KILL": 3, "TERM": 1, "ABRT": 1, "STOP": 2, "NOFILE": 1, "MEMORY": 1},
+    "app": {"KILL": 3, "STOP": 1},
     "log program": {"KILL": 2, "STOP": 1},
     "node": {"DISK": 1},
 }
-PARTS = {"daemon": 4, "keeper": 2, "fork server": 6, "zygote": 4, "jailer": 4, "log program": 2, "node": 1}
+PARTS = {"daemon": 4, "keeper": 2, "fork server": 6, "zygote": 4, "jailer": 4, "app": 2, "log program": 2, "node": 1}
 #: They last; others are over at once.
 LASTING = frozenset({"STOP", "NOFILE", "MEMORY", "DISK"})
 #: What an app that is not ended by somebody else runs for, and one that is, in seconds.
@@ -108,6 +109,16 @@ class Plan:
     strikes: tuple[Strike, ...]
     looks: tuple[float, ...]
     """When containerd's, shimd's and the kernel's views are compared."""
+    rate: float
+    strike_rate: float
+    """Lives and strikes a second."""
+
+    def replay(self, containerd: str) -> str:
+        """The command that does the same once more."""
+        return (
+            f"python -m tests.chaos --seed {self.seed} --seconds 1 --length {self.seconds:g} --rate {self.rate:g}"
+            f" --strike-rate {self.strike_rate:g} --containerd {containerd}"
+        )
 
     def only(self, lives: Collection[int] | None, strikes: Collection[int] | None) -> "Plan":
         """A part of it, for a replay as small as can be; None: all."""
@@ -142,7 +153,7 @@ def draw(seed: int, seconds: float, lives_a_second: float = 3.0, strikes_a_secon
     strikes = _spread(random.Random(f"strikes {seed}"), seconds, strikes_a_second, _strike)
     chance = random.Random(f"looks {seed}")
     looks = tuple(sorted(chance.uniform(1, seconds) for _ in range(max(1, int(seconds / 5)))))
-    return Plan(seed, seconds, tuple(lives), tuple(strikes), looks)
+    return Plan(seed, seconds, tuple(lives), tuple(strikes), looks, lives_a_second, strikes_a_second)
 
 
 def _spread(

@@ -3,11 +3,12 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import anyio
 from grpclib.client import Channel
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from shimd.api.shimd.status.v1 import State, StatusStub, TasksRequest
 from tests.chaos import kernel
@@ -16,7 +17,7 @@ from tests.chaos.lives import Lives, Running
 from tests.chaos.place import Place, engines, now, processors
 from tests.chaos.plan import LONG, SERVERS, App, Life, Plan, Step
 from tests.chaos.record import Look, Record
-from tests.chaos.strikes import SWITCH, SmallDisk, Strikes
+from tests.chaos.strikes import SmallDisk, Strikes
 from tests.e2e import leftovers
 from tests.e2e.containerd import Containerd, Version, running
 
@@ -53,10 +54,8 @@ def chaos_containerd(version: Version) -> Iterator[Containerd]:
         yield containerd
 
 
-def carry_out(plan: Plan, containerd: Containerd, switch: str | None = None) -> Record:
-    """:param switch: what of ``strikes.NOT_YET`` falls nevertheless, as in ``SHIMD_CHAOS_STRIKES``"""
-    switch = os.environ.get(SWITCH, "") if switch is None else switch
-    run = _Run(plan, containerd, switch)
+def carry_out(plan: Plan, containerd: Containerd) -> Record:
+    run = _Run(plan, containerd)
     try:
         anyio.run(run.run)
     finally:
@@ -80,10 +79,10 @@ def _end_all(place: Place) -> None:
 
 
 class _Run:
-    def __init__(self, plan: Plan, containerd: Containerd, switch: str) -> None:
+    def __init__(self, plan: Plan, containerd: Containerd) -> None:
         self.plan, self.record = plan, Record()
         self.place = Place(containerd, f"chaos-{os.getpid()}-{time.monotonic_ns()}", self.record, PATIENCE)
-        self._strikes = Strikes(self.place, switch)
+        self._strikes = Strikes(self.place)
         self._lives = Lives(self.place)
 
     async def run(self) -> None:
@@ -130,11 +129,8 @@ class _Run:
 
     async def _look(self) -> None:
         before = {one.id: (one.state, one.asked) for one in self._lives.running.values()}
-        with anyio.move_on_after(PATIENCE) as scope:
-            theirs = {task.id: task.status.name for task in (await self.place.tasks.list()).tasks}
-            ours = await self._shimd()
-        if scope.cancelled_caught:
-            return
+        theirs = await self._containerd()
+        ours = await self._shimd()
         looked = list(self._lives.running.values())
         alive = {one.id: kernel.lives(one.pid, self.place.namespace, one.id) for one in looked}
         for one in looked:
@@ -143,13 +139,27 @@ class _Run:
                 seen = (theirs.get(one.id, ""), ours.get(one.id, ""), alive[one.id])
                 self.record.looks.append(Look(one.id, now(), state, *seen))
 
+    async def _containerd(self) -> dict[str, str]:
+        """containerd waits for a state no longer than two seconds, and says then that it does not know."""
+        with anyio.move_on_after(PATIENCE):
+            while True:
+                found = {task.id: task.status.name for task in (await self.place.tasks.list()).tasks}
+                if "UNKNOWN" not in found.values():
+                    return found
+        return {}
+
     async def _shimd(self) -> dict[str, str]:
-        channel = Channel(path=str(self.place.containerd.directory / "shimd/status.sock"))
-        try:
-            tasks = await StatusStub(channel).tasks(TasksRequest(namespace=self.place.namespace))
-        finally:
-            channel.close()
-        return {task.id: _WORDS.get(task.init.state, "") for task in tasks.tasks if task.init}
+        """Asked until there is an answer: a status socket's connections end with the daemon."""
+        with anyio.move_on_after(PATIENCE):
+            while True:
+                with (
+                    suppress(OSError, GRPCError, StreamTerminatedError),
+                    closing(Channel(path=str(self.place.containerd.directory / "shimd/status.sock"))) as channel,
+                ):
+                    tasks = await StatusStub(channel).tasks(TasksRequest(namespace=self.place.namespace))
+                    return {task.id: _WORDS.get(task.init.state, "") for task in tasks.tasks if task.init}
+                await anyio.sleep(0.1)
+        return {}
 
     async def _all_told(self) -> None:
         """Events may come after what they tell of."""
@@ -175,7 +185,7 @@ class _Run:
 
 def _may_end(one: Running) -> bool:
     """By itself, at any moment: what is seen of it depends on when it is looked at."""
-    return not one.life.end and one.state != "STOPPED"
+    return one.life.app.seconds < LONG and one.state != "STOPPED"
 
 
 def judge(plan: Plan, record: Record) -> list[Finding]:

@@ -21,38 +21,23 @@ from tests.chaos.plan import LASTING, Strike
 from tests.chaos.record import Struck
 from tests.e2e import leftovers
 
-#: What shimd does not survive yet, by part. A run with SHIMD_CHAOS_STRIKES=all, or with the names of parts in it, has
-#: them, too. Take an entry away when its part has been mended.
-NOT_YET: dict[str, frozenset[str]] = {
-    "daemon": frozenset({"KILL", "TERM", "ABRT", "NOFILE", "MEMORY", "RESTART"}),
-    "keeper": frozenset({"KILL", "TERM", "STOP", "NOFILE"}),
-}
-SWITCH = "SHIMD_CHAOS_STRIKES"
-_SIGNALS = {"RESTART": signal.SIGTERM, **{name: signal.Signals[f"SIG{name}"] for name in ("KILL", "TERM", "ABRT")}}
+_SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in ("KILL", "TERM", "ABRT")}
 _FILLING = 1 << 20
-
-
-def falls(strike: Strike, switch: str) -> bool:
-    """Whether it is carried out, with that value of ``SHIMD_CHAOS_STRIKES``."""
-    words = [word.strip() for word in switch.split(",")]
-    return strike.act not in NOT_YET.get(strike.part, frozenset()) or "all" in words or strike.part in words
 
 
 def victims(place: Place, part: str) -> list[int]:
     """Those who play it now, the oldest first. A jailer that has begun to be one is one."""
+    if part == "app":
+        return sorted(leftovers.processes_in(place.namespace))
     lines = leftovers.processes_of(place.containerd.directory)
     return sorted(pid for pid, line in lines.items() if kernel.role(pid, line) == part)
 
 
 class Strikes:
-    """Carries out; ``restart`` is what brings a daemon back where nobody else does."""
-
-    def __init__(self, place: Place, switch: str) -> None:
-        self._place, self._switch = place, switch
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     async def fall(self, strike: Strike) -> None:
-        if not falls(strike, self._switch):
-            return
         if strike.part == "node":
             await self._last(strike, 0, lambda: self._full_disk())
             return

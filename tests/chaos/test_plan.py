@@ -1,6 +1,5 @@
 from tests.chaos import plan as plans
 from tests.chaos.plan import ACTS, LONG, PARTS, SERVERS, chosen, draw
-from tests.chaos.strikes import NOT_YET, falls
 
 
 def test_the_same_seed_is_the_same_plan() -> None:
@@ -43,10 +42,3 @@ def test_every_life_has_an_end() -> None:
     for life in draw(2, 3600).lives:
         assert life.end or life.app.seconds < LONG
         assert life.end == 15 or life.engine not in SERVERS
-
-
-def test_what_is_switched_off_falls_when_it_is_asked_for() -> None:
-    for strike in draw(3, 3600).strikes:
-        off = strike.act in NOT_YET.get(strike.part, ())
-        assert falls(strike, "") is not off
-        assert falls(strike, "all") and falls(strike, f"nobody, {strike.part}")
