@@ -2,6 +2,7 @@
 
 import argparse
 import secrets
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -39,7 +40,7 @@ def main() -> int:
             record = carry_out(plan, containerd)
             findings = judge(plan, record)
             if findings and options.save:
-                _save(options.save / f"{plan.seed}-{version.name}", record, containerd.daemon_log())
+                _save(options.save / f"{plan.seed}-{version.name}", record, containerd.directory)
         bad += bool(findings)
         if time.monotonic() > until:
             print(f"{number + 1} plans, {bad} with findings")
@@ -47,10 +48,11 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def _save(path: Path, record: Record, log: str) -> None:
+def _save(path: Path, record: Record, directory: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     record.save(path / "record.jsonl")
-    (path / "shimd.log").write_text(log)
+    for log in [directory / "containerd.log", *(directory / "shimd").glob("shimd.log*")]:
+        shutil.copy(log, path)
 
 
 if __name__ == "__main__":
