@@ -116,7 +116,7 @@ def other_pid(record: Record) -> None:
 #: Each with words of the finding that it must be.
 FAULTS: dict[str, tuple[Callable[[Record], object], str]] = {
     "a call that hangs": (lambda it: failed(it, "Pause", HUNG), "expected an answer to Pause"),
-    "a call that fails": (lambda it: failed(it, "Pause", "INTERNAL", "no"), "expected Pause to succeed; found INTERNAL"),
+    "a call that fails": (lambda it: failed(it, "Pause", "UNKNOWN", "no"), "expected Pause to succeed; found UNKNOWN"),
     "a create that fails for no reason": (
         lambda it: failed(it, "Create", "UNAVAILABLE"),
         "expected Create to succeed; found UNAVAILABLE",

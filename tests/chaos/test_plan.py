@@ -31,7 +31,7 @@ def test_numbers_are_chosen_by_spans() -> None:
 def test_everything_happens_to_everybody() -> None:
     plan = draw(1, 3600)
     assert {life.engine for life in plan.lives} == set(plans.ENGINES)
-    assert {(strike.part, strike.act) for strike in plan.strikes} == {(part, act) for part in PARTS for act in ACTS[part]}
+    assert {(strike.part, strike.act) for strike in plan.strikes} == {(it, act) for it in PARTS for act in ACTS[it]}
     kinds = {step.do for life in plan.lives for step in life.steps}
     assert kinds == {"exec", "pause", "update", "state", "metrics", "pids", "resize", "write", "close", "get", "stall"}
     assert {life.app.kind for life in plan.lives} == {"run", "talk", "sum", "abort", "serve"}

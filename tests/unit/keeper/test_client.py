@@ -263,7 +263,7 @@ def other_version(tmp_path: Path) -> Path:
     """A keeper of the next version."""
     compiler = shutil.which("cc") or pytest.skip("no C compiler")
     source = Path(installed.__file__).parent
-    header = (source / "protocol.h").read_text().replace(f"VERSION = {VERSION},", f"VERSION = {VERSION + 1},")
+    header = (source / "protocol.h").read_text().replace(f"PROTOCOL = {VERSION},", f"PROTOCOL = {VERSION + 1},")
     (tmp_path / "protocol.h").write_text(header)
     shutil.copy(source / "keeper.c", tmp_path)
     subprocess.run([compiler, "-std=gnu99", "-o", tmp_path / "shimd-keeper", tmp_path / "keeper.c"], check=True)
