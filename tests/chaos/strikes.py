@@ -39,7 +39,7 @@ class Strikes:
 
     async def fall(self, strike: Strike) -> None:
         if strike.part == "node":
-            await self._last(strike, 0, lambda: self._full_disk())
+            await self._last(strike, 0, lambda: self._full_disk(strike))
             return
         found = victims(self._place, strike.part)
         if not found:
@@ -75,9 +75,9 @@ class Strikes:
         return _little_memory(pid, 2 + 2 * strike.amount, self._place.namespace)
 
     @contextmanager
-    def _full_disk(self) -> Iterator[None]:
+    def _full_disk(self, strike: Strike) -> Iterator[None]:
         """The one of shimd's own directories (``SmallDisk``), to its last byte."""
-        path = self._place.containerd.directory / SmallDisk.NAME / "filling"
+        path = self._place.containerd.directory / SmallDisk.NAME / f"filling-{strike.number}"
         with path.open("wb", buffering=0) as file, suppress(OSError):
             while file.write(bytes(_FILLING)):
                 pass
