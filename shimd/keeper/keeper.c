@@ -412,6 +412,7 @@ static bool hello(const struct message *message) {
     began = milliseconds();
     restart_at = 0;
     say(HELLO, message->packet.id, PROTOCOL, getpid());
+    answer.number[2] = message->cut ? EMFILE : 0;
     if (foreign || message->cut) return false; /* the command that there is stays */
     forget_command();
     if (!restarts) return false;
