@@ -67,6 +67,7 @@ class Supervisor:
         """All workers are known: exits of others are nobody's."""
         if self._keeper is not None:
             self._keeper.keep_exits(self.fork_servers.wants_exit)
+
     def _record(self, record: EndpointRecord, *, required: bool) -> None:
         try:
             self.journal.write(record)
