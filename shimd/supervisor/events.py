@@ -66,6 +66,8 @@ class EventBus:
         self._keeper = keeper or NotKept()
         self._forwarders: dict[str, Forwarder] = {}
         self.subscribers: set[Subscriber] = set()
+        self._lost: set[str] = set()
+        """Addresses whose outbox could not be taken over."""
 
     async def resume(self, name: str, fds: list[int]) -> None:
         """Go on with what an earlier supervisor had for a containerd, before anything is published for that.
@@ -82,6 +84,7 @@ class EventBus:
         except Exception as error:
             _log.error("the events for containerd at %s cannot be taken over, and are lost: %s", address, error)
             self._keeper.drop(name)
+            self._lost.add(address)
             return
         finally:
             for fd in opened:
@@ -101,11 +104,14 @@ class EventBus:
         self._publish(address, Event(namespace, TOPICS[type(message)], message, datetime.now(UTC)), seq)
 
     def publish_again(self, address: str, namespace: str, message: Message, seq: int, time: datetime) -> None:
-        """Queue an event unless it was, by whichever supervisor.
+        """Queue an event unless it was, by whichever supervisor. Where nobody knows any more, it is taken for told:
+        containerd has taken nearly all, and each that is running would be announced to it once more.
 
         :param time: when it happened
         """
-        if address and seq > self._forwarder(address).last_seq:
+        if address in self._lost:
+            self._forwarder(address).begin_after(seq)
+        elif address and seq > self._forwarder(address).last_seq:
             self._publish(address, Event(namespace, TOPICS[type(message)], message, time), seq)
 
     def close(self) -> None:

@@ -206,7 +206,7 @@ class Keeper:
                 while self._link is None or self._unsent:  # noqa: ASYNC110 — it is soon, or never
                     await anyio.sleep(_PAUSE / 100)
             if waiting.cancelled_caught:
-                _log.error("the keeper could not be told of %s", ", ".join(self._unsent) or "the end")
+                _log.error("the keeper could not be told of %d changes", len(self._unsent))
 
     def quit(self) -> None:
         """Nothing is left to keep: the keeper closes all, and ends when it has no children."""
