@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
-from anyio.abc import Listener, SocketStream, UNIXSocketStream
+from anyio.abc import SocketListener, SocketStream, UNIXSocketStream
 
 from shimd import oci, paths
 from shimd.cgroup.paths import is_systemd
@@ -199,7 +199,7 @@ async def _console(process: Process, scratch: Path) -> AsyncIterator[list[str]]:
         process.stdio.attach(int(fds[0]))
 
 
-async def _accepted(listener: Listener[SocketStream]) -> SocketStream:
+async def _accepted(listener: SocketListener) -> SocketStream:
     """The runtime's connection; it waits while there is no descriptor for it."""
     while True:
         try:
