@@ -66,8 +66,6 @@ class EventBus:
         self._keeper = keeper or NotKept()
         self._forwarders: dict[str, Forwarder] = {}
         self.subscribers: set[Subscriber] = set()
-        self._lost: set[str] = set()
-        """Addresses whose outbox could not be taken over."""
 
     async def resume(self, name: str, fds: list[int]) -> None:
         """Go on with what an earlier supervisor had for a containerd, before anything is published for that.
@@ -84,7 +82,6 @@ class EventBus:
         except Exception as error:
             _log.error("the events for containerd at %s cannot be taken over, and are lost: %s", address, error)
             self._keeper.drop(name)
-            self._lost.add(address)
             return
         finally:
             for fd in opened:
@@ -104,14 +101,17 @@ class EventBus:
         self._publish(address, Event(namespace, TOPICS[type(message)], message, datetime.now(UTC)), seq)
 
     def publish_again(self, address: str, namespace: str, message: Message, seq: int, time: datetime) -> None:
-        """Queue an event unless it was, by whichever supervisor. Where nobody knows any more, it is taken for told:
-        containerd has taken nearly all, and each that is running would be announced to it once more.
+        """Queue an event unless it was, by whichever supervisor. Where the keeper has nothing of those before, that is
+        lost, and told again is only what has happened since: nothing twice.
 
         :param time: when it happened
         """
-        if address in self._lost:
-            self._forwarder(address).begin_after(seq)
-        elif address and seq > self._forwarder(address).last_seq:
+        if not address:
+            return
+        forwarder = self._forwarder(address)
+        if not forwarder.resumed:
+            forwarder.skip(seq)
+        elif seq > forwarder.last_seq:
             self._publish(address, Event(namespace, TOPICS[type(message)], message, time), seq)
 
     def close(self) -> None:
@@ -138,5 +138,6 @@ class EventBus:
         forwarder = self._forwarders.get(address)
         if forwarder is None:
             forwarder = self._forwarders[address] = Forwarder(address, self._keeper, f"{_PREFIX}{address}")
+            forwarder.begin()
             self._tasks.start_soon(forwarder.run)
         return forwarder

@@ -37,6 +37,7 @@ class Forwarder:
     """
     :param address: containerd's, with or without ``unix://``
     :param name: under which the keeper has the outbox and the connection
+    :ivar resumed: whether it is known what an earlier supervisor has put here
     """
 
     def __init__(self, address: str, keeper: Keeping, name: str) -> None:
@@ -48,12 +49,19 @@ class Forwarder:
         self._waiting: deque[tuple[int, Request]] = deque()
         self._reader = FrameReader()
         self._filled = anyio.Event()
-        self._last_seq = 0
+        self._last_seq = self._skipped = 0
         self._last_stream = 0
+        self.resumed = False
 
-    def begin_after(self, seq: int) -> None:
-        """Number events from there on, and take those up to it for told: what was here is lost."""
-        self._last_seq = max(self._last_seq, seq)
+    def begin(self) -> None:
+        """Have the keeper know of the outbox before the first event is written down: who finds none then knows that
+        it was lost."""
+        self._store()
+
+    def skip(self, seq: int) -> None:
+        """Count an event of that number as put here."""
+        self._last_seq = self._skipped = max(self._last_seq, seq)
+        self._store()
 
     async def resume(self, fds: list[int]) -> None:
         """Take over what an earlier supervisor had: its outbox, and its connection if it had one. The descriptors that
@@ -69,6 +77,7 @@ class Forwarder:
             log.close()
             raise
         self._last_seq = self._outbox.last_seq
+        self.resumed = True
         if not fds:
             self._outbox.disconnected()
             return
@@ -205,10 +214,12 @@ class Forwarder:
     def _store(self) -> None:
         """Bring what waits for memory into the outbox."""
         try:
+            if self._outbox is None:
+                self._outbox = Outbox(MemoryLog.create("shimd-events"))
+                self._keep(self._outbox, None)
+            if self._outbox.last_seq < self._skipped:
+                self._outbox.skip(self._skipped)
             while self._waiting:
-                if self._outbox is None:
-                    self._outbox = Outbox(MemoryLog.create("shimd-events"))
-                    self._keep(self._outbox, None)
                 self._outbox.append(*self._waiting[0])
                 self._waiting.popleft()
         except OSError as error:

@@ -293,7 +293,19 @@ class Keeper:
                 other.send(Packet(Kind.QUIT))
             old.unlink(missing_ok=True)
         self._connected.set()
+        if not self._link.complete:
+            self._tasks.start_soon(self._greet_again, self._link)
         return self._link
+
+    async def _greet_again(self, link: Link) -> None:
+        """It had no room for what starts us again."""
+        while self._link is link and not link.complete and not self._quitting:
+            _log.error("the keeper has no room for the command that starts this daemon again, and is told it anew")
+            await anyio.sleep(10 * _PAUSE)
+            command = restart_command()
+            with suppress(OSError):
+                link.greet(command)
+            close_all(command)
 
     async def _launch(self, path: Path, command: Sequence[int]) -> Link:
         assert self._program is not None
@@ -345,6 +357,8 @@ class Keeper:
     def _dispatch(self, packet: Packet, fds: list[int]) -> None:
         close_all(fds)
         match packet.kind:
+            case Kind.HELLO if self._link is not None:
+                self._link.met(packet)
             case Kind.EXITED:
                 self._exits.note(*packet.numbers)
                 self._forget_unwanted(*packet.numbers[:2])

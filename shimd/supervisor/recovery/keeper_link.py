@@ -36,6 +36,8 @@ class Link:
         self._waiting = anyio.Lock()
         self.version = 0
         self.pid = 0
+        self.complete = False
+        """Whether the keeper has what it was greeted with."""
 
     def close(self) -> None:
         anyio.notify_closing(self._sock)
@@ -128,9 +130,14 @@ class Link:
             if packet.kind is Kind.FAILED:
                 raise AlreadyExists("another supervisor is connected to the keeper")
             if packet.kind is Kind.HELLO:
-                self.version, self.pid, *_ = packet.numbers
+                self.met(packet)
                 return
         raise Unavailable("the keeper is gone")
+
+    def met(self, packet: Packet) -> None:
+        """Note its answer to a greeting."""
+        self.version, self.pid, error, _ = packet.numbers
+        self.complete = not error
 
 
 async def reach(path: Path, command: Sequence[int]) -> Link | None:

@@ -83,7 +83,7 @@ def _resume_connections(supervisor: Supervisor) -> None:
 
 async def _recover_endpoint(supervisor: Supervisor, record: EndpointRecord) -> None:
     try:
-        await supervisor.endpoint(record)
+        await supervisor.endpoint(record, earlier=True)
     except (ShimdError, OSError) as error:
         _log.error("the task socket of %s for %s cannot be served: %s", record.engine, record.namespace, error)
 
@@ -92,7 +92,7 @@ async def _recover_task(supervisor: Supervisor, record: TaskRecord) -> None:
     """One that cannot be recovered costs no others anything: its processes are ended, as nobody claims them."""
     try:
         of = EndpointRecord(record.engine, record.namespace, record.events_address, record.grpc_address)
-        endpoint = await supervisor.endpoint(of)
+        endpoint = await supervisor.endpoint(of, earlier=True)
         endpoint.service.recover(record, Earlier(supervisor))
     except Exception as error:
         _log.exception("container %s cannot be recovered, and is ended: %s", record.id, error)

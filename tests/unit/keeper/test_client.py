@@ -1,6 +1,7 @@
 """The supervisor's end, with the real program."""
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -343,7 +344,7 @@ def other_version(tmp_path: Path) -> Path:
     """A keeper of the next version."""
     compiler = shutil.which("cc") or pytest.skip("no C compiler")
     source = Path(installed.__file__).parent
-    header = (source / "protocol.h").read_text().replace(f"VERSION = {VERSION},", f"VERSION = {VERSION + 1},")
+    header = (source / "protocol.h").read_text().replace(f"PROTOCOL = {VERSION},", f"PROTOCOL = {VERSION + 1},")
     (tmp_path / "protocol.h").write_text(header)
     shutil.copy(source / "keeper.c", tmp_path)
     subprocess.run([compiler, "-std=gnu99", "-o", tmp_path / "shimd-keeper", tmp_path / "keeper.c"], check=True)
@@ -472,3 +473,23 @@ def test_systemd_starts_its_own_again(
     for name, value in variables.items():
         monkeypatch.setenv(name, value.replace("SELF", str(os.getpid())))
     assert next_life.has_service_manager() == manager
+
+
+async def test_a_keeper_without_room_is_told_again_what_starts_us(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also one whose last supervisor took the command back, as it does when it ends for good."""
+    monkeypatch.setattr(module, "_PAUSE", 0.01)
+    async with supervisor() as first:
+        pid = pid_of(first)
+        first.keep("a", [0])  # so that it stays
+    few = len(os.listdir(f"/proc/{pid}/fd"))
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))
+    monkeypatch.setattr(module, "restart_command", lambda: [os.open(os.devnull, os.O_RDONLY) for _ in range(4)])
+    async with last_supervisor() as second:
+        assert second._link is not None
+        assert not second._link.complete
+        await anyio.sleep(0.05)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        await until(lambda: second._link is not None and second._link.complete)

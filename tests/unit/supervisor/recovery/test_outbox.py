@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -151,6 +152,10 @@ def test_killed_anywhere_containerd_has_each_event_once_and_in_order(tmp_path: P
             break
 
 
+def has_taken(containerd: Containerd, count: int) -> bool:
+    return len(containerd.taken) == count
+
+
 @asynccontextmanager
 async def running(keeper: KeptInMemory) -> AsyncIterator[EventBus]:
     with anyio.fail_after(30):
@@ -194,6 +199,42 @@ async def test_one_bus_after_the_other(tmp_path: Path) -> None:
         async with containerd.serving():
             await eventually(lambda: len(containerd.taken) == 6)
     assert containerd.taken == list("012345")
+
+
+async def test_events_of_a_lost_outbox_are_not_told_twice(tmp_path: Path) -> None:
+    """It is gone with its keeper, or with a supervisor that had nothing to do any more; the journal has them still."""
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address = str(containerd.path)
+    async with containerd.serving():
+        async with running(keeper) as bus:
+            for number in range(3):
+                bus.publish(address, "space", event(number))
+            await eventually(partial(has_taken, containerd, 3))
+        for again in (False, True):
+            async with running(keeper) as bus:
+                if not again:
+                    keeper.drop(f"events:{address}")
+                else:
+                    await resume(bus, keeper)
+                for number in range(3):
+                    bus.publish_again(address, "space", event(number), number + 1, WHEN)
+                assert bus.queued() == {address: 0}
+        async with running(keeper) as bus:
+            await resume(bus, keeper)
+            bus.publish(address, "space", event(3), bus.next_seq(address))
+            await eventually(partial(has_taken, containerd, 4))
+    assert containerd.taken == list("0123")
+
+
+async def test_what_is_written_down_before_the_first_event_is_queued_is_not_lost(tmp_path: Path) -> None:
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address = str(containerd.path)
+    async with running(keeper) as bus:
+        seq = bus.next_seq(address)
+    async with running(keeper) as bus, containerd.serving():
+        await resume(bus, keeper)
+        bus.publish_again(address, "space", event(0), seq, WHEN)
+        await eventually(partial(has_taken, containerd, 1))
 
 
 async def test_events_that_go_on_for_ever_take_no_more_memory(tmp_path: Path) -> None:
