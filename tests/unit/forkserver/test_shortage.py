@@ -94,8 +94,9 @@ async def test_a_supervisor_waits_until_there_is_a_descriptor_for_it(server: Ser
         await anyio.sleep(0.01)
     with few(server.pid, 0):
         server.reconnect()
+        assert server.forks._sock is not None
         with anyio.move_on_after(0.3) as waiting:
-            await server.forks.hello()
+            await anyio.wait_readable(server.forks._sock)
         assert waiting.cancelled_caught
     async with server.supervised() as forks:
         (found,) = await forks.adopt()
