@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -328,6 +329,24 @@ async def test_a_stopped_keeper_is_woken(monkeypatch: pytest.MonkeyPatch) -> Non
         os.kill(pid_of(first), signal.SIGSTOP)
     async with last_supervisor() as second:
         assert list(second.kept) == ["a"]
+
+
+@pytest.mark.parametrize("wakes", [True, False], ids=["woken", "killed"])
+async def test_a_child_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch, wakes: bool) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    if not wakes:
+        others = SimpleNamespace(SIGCONT=signal.SIGWINCH, SIGKILL=signal.SIGKILL)
+        monkeypatch.setattr(module, "signal", others)
+    async with last_supervisor() as keeper:
+        stopped = pid_of(keeper)
+        os.kill(stopped, signal.SIGSTOP)
+        if wakes:
+            await keeper.exited(await keeper.spawn(["/bin/true"], {}, {}))
+        else:
+            with pytest.raises(ConnectionResetError):
+                await keeper.spawn(["/bin/true"], {}, {})
+            await until(lambda: connected(keeper))
+        assert (pid_of(keeper) == stopped) == wakes
 
 
 async def test_a_second_supervisor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

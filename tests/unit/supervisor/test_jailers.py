@@ -11,7 +11,7 @@ from typing import cast
 import anyio
 import pytest
 
-from shimd.errors import InvalidArgument, ShimdError
+from shimd.errors import InvalidArgument, ShimdError, Unavailable
 from shimd.oci import Mount, Spec
 from shimd.protocol.plans import NewJail
 from shimd.supervisor.background import Background
@@ -214,6 +214,20 @@ async def test_one_that_dies_at_its_work_is_told_of(jailers: Jailers, tmp_path: 
 async def _kill(pid: int) -> None:
     await anyio.wait_all_tasks_blocked()
     os.kill(pid, signal.SIGKILL)
+
+
+async def test_who_waits_for_one_that_hangs_is_told(
+    jailers: Jailers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
+    (jailer,) = jailers.pids
+    monkeypatch.setattr(module, "_LIMIT", 0.2)
+    os.kill(jailer, signal.SIGSTOP)
+    with pytest.raises(Unavailable, match=r"^the jailer has not answered within 0\.2 s"):
+        await jailers.make(plan(tmp_path))
+    monkeypatch.undo()
+    (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
+    assert jailer not in jailers.pids
 
 
 async def test_others_go_on_without_one_that_hangs(
