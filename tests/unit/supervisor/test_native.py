@@ -1,5 +1,6 @@
 """What a native runtime leaves behind, where something is short."""
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ from anyio.abc import SocketListener
 
 from shimd.errors import Unavailable
 from shimd.protocol.plans import NativeCommand
+from shimd.supervisor.task import native as module
 from shimd.supervisor.task.native import Native, _accepted
 from shimd.supervisor.task.options import Options
 from shimd.supervisor.task.process import Process
@@ -59,3 +61,21 @@ async def test_a_process_that_cannot_be_followed_is_ended(tmp_path: Path) -> Non
     with pytest.raises(Unavailable, match="too many open files"):
         await native.exec(process)
     assert native.left.wait(30) == -signal.SIGKILL
+
+
+async def test_a_runtime_whose_delete_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed, and what it keeps is removed without it: the container is gone all the same."""
+    monkeypatch.setattr(module, "_DELETE_LIMIT", 0.2)
+    monkeypatch.setenv("SHIMD_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
+    runtime = tmp_path / "hangs"
+    runtime.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep 600\n")
+    runtime.chmod(0o755)
+    spec: Any = {"root": {"path": "rootfs"}}
+    context: Any = SimpleNamespace(namespace="default")
+    native = Native(context, "c", tmp_path, spec, Options(runtime=str(runtime)))
+    native.state.mkdir(parents=True)
+    await native.delete(forget=True)
+    assert not native.state.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
