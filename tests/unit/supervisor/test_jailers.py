@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
@@ -228,6 +229,21 @@ async def test_who_waits_for_one_that_hangs_is_told(
     monkeypatch.undo()
     (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
     assert jailer not in jailers.pids
+
+
+async def test_a_jailer_without_descriptors_says_so(jailers: Jailers, tmp_path: Path) -> None:
+    """And goes on, with the same process."""
+    (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
+    (jailer,) = jailers.pids
+    limits = resource.prlimit(jailer, resource.RLIMIT_NOFILE)
+    least = await settled(jailer)
+    for left in range(6):
+        resource.prlimit(jailer, resource.RLIMIT_NOFILE, (least + left, limits[1]))
+        with pytest.raises(ShimdError, match=r"(?i)too many open files"):
+            (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
+    resource.prlimit(jailer, resource.RLIMIT_NOFILE, limits)
+    (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
+    assert jailers.pids == [jailer]
 
 
 async def test_others_go_on_without_one_that_hangs(
