@@ -138,9 +138,12 @@ class Keeper:
         number, pending = next(self._ids), _Pending()
         self._pending[number] = pending
         try:
-            await self._link.send_in_turn(Packet(Kind.SPAWN, number), [command, *fds.values()])
-            await pending.known.wait()
-        except OSError:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._move, self._link)
+                await self._link.send_in_turn(Packet(Kind.SPAWN, number), [command, *fds.values()])
+                await pending.known.wait()
+                tasks.cancel_scope.cancel()
+        except* OSError:
             pass  # the keeper is gone, which is the result
         finally:
             os.close(command)
@@ -148,6 +151,15 @@ class Keeper:
         if isinstance(pending.result, OSError):
             raise pending.result
         return pending.result
+
+    async def _move(self, link: Link) -> None:
+        """See to it that a keeper answers: one that was stopped is woken, and killed if that does not help. Then
+        another has all, and who waits is told."""
+        for number in (signal.SIGCONT, signal.SIGKILL):
+            await anyio.sleep(_PATIENCE)
+            _log.error("the keeper, pid %d, does not answer: it gets a %s", link.pid, number.name)
+            with suppress(OSError):
+                os.kill(link.pid, number)
 
     def exit_of(self, pid: int, start: int) -> tuple[int, int] | None:
         """Wait status and time (nanoseconds since the epoch) of a child, or of an orphan that became one.
@@ -206,7 +218,7 @@ class Keeper:
                 while self._link is None or self._unsent:  # noqa: ASYNC110 — it is soon, or never
                     await anyio.sleep(_PAUSE / 100)
             if waiting.cancelled_caught:
-                _log.error("the keeper could not be told of %s", ", ".join(self._unsent) or "the end")
+                _log.error("the keeper could not be told of %d changes", len(self._unsent))
 
     def quit(self) -> None:
         """Nothing is left to keep: the keeper closes all, and ends when it has no children."""

@@ -27,6 +27,8 @@ from shimd.supervisor.workers.fork_client import environment
 _MOST = max(2, os.cpu_count() or 1)
 #: Seconds after which one counts as hanging, on a volume that does not answer: others go on without it.
 _HANGS = 5.0
+#: Seconds after which it is killed, and whoever waits is told.
+_LIMIT = 60.0
 
 
 Args = TypeVarTuple("Args")
@@ -160,7 +162,11 @@ class Jailers:
         :raises ShimdError: one sentence
         """
         try:
-            reply, fds = await _answer(jailer)
+            with anyio.fail_after(_LIMIT):
+                reply, fds = await _answer(jailer)
+        except TimeoutError:
+            self.end(jailer)
+            raise Unavailable(f"the jailer has not answered within {_LIMIT:g} s: does a volume hang?") from None
         except BaseException:
             self.end(jailer)
             raise

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -56,6 +57,17 @@ async def last_supervisor() -> AsyncIterator[Keeper]:
             pid = pid_of(keeper)
             keeper.quit()
             await until(lambda: not alive(pid))
+
+
+async def next_to() -> Supervisor:
+    """Another, as soon as the keeper has seen that the last one has gone."""
+    with anyio.fail_after(PATIENCE):
+        while True:
+            another = Supervisor(paths.keeper_socket(), hello=False)
+            if another.hello().kind is Kind.HELLO:
+                return another
+            another.sock.close()
+            await anyio.sleep(0.005)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -225,16 +237,19 @@ async def test_a_keeper_that_is_killed_is_replaced_and_has_all(ends: "list[socke
 
 async def test_a_name_that_has_no_descriptors_is_dropped() -> None:
     """Or whose there was no room for, when it was told: whoever waits at the other end learns that nobody is there."""
-    async with supervisor() as keeper:
-        keeper.keep("a", [0])  # a keeper that has nothing ends
-    with Supervisor(paths.keeper_socket()) as another:
+    async with supervisor() as first:
+        first.keep("first", [0])
+    with await next_to() as another:
         another.say(Kind.KEEP, name="connection:1")
-        assert another.names() == {"a", "connection:1"}
+        assert another.names() == {"first", "connection:1"}
     async with supervisor() as keeper:
-        assert list(keeper.kept) == ["a"]
+        assert list(keeper.kept) == ["first"]
+        keeper_link.close_all(keeper.take("first") or [])
+        await keeper.told()
+    with await next_to() as another:
+        assert another.names() == {"first"}
     async with last_supervisor() as last:
-        assert list(last.kept) == ["a"]
-        assert "connection:1" not in last._held
+        last.drop_untaken()
 
 
 async def test_exits_that_nobody_wants_are_not_told_again() -> None:
@@ -254,7 +269,7 @@ async def test_exits_that_nobody_wants_are_not_told_again() -> None:
         assert keeper.exit_of(wanted, keeper._starts[wanted]) is not None
         keeper.forget_exit(forgotten, keeper._starts[forgotten])
         await keeper.spawn(["/bin/true"], {}, {})  # what was said before has been heard
-    with Supervisor(paths.keeper_socket()) as another:
+    with await next_to() as another:
         assert {packet.numbers[0] for packet in another.list()[1]} & set(pids) == {wanted}
     async with last_supervisor() as last:
         last.drop_untaken()
@@ -288,7 +303,7 @@ async def test_who_leaves_does_not_wait_for_ever(
             first.keep(f"connection:{n}", [0])
         await first.told()
         os.kill(pid_of(first), signal.SIGCONT)
-    assert "the keeper could not be told of connection:" in caplog.text
+    assert "the keeper could not be told of" in caplog.text
     async with last_supervisor():
         pass
 
@@ -314,6 +329,24 @@ async def test_a_stopped_keeper_is_woken(monkeypatch: pytest.MonkeyPatch) -> Non
         os.kill(pid_of(first), signal.SIGSTOP)
     async with last_supervisor() as second:
         assert list(second.kept) == ["a"]
+
+
+@pytest.mark.parametrize("wakes", [True, False], ids=["woken", "killed"])
+async def test_a_child_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch, wakes: bool) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    if not wakes:
+        others = SimpleNamespace(SIGCONT=signal.SIGWINCH, SIGKILL=signal.SIGKILL)
+        monkeypatch.setattr(module, "signal", others)
+    async with last_supervisor() as keeper:
+        stopped = pid_of(keeper)
+        os.kill(stopped, signal.SIGSTOP)
+        if wakes:
+            await keeper.exited(await keeper.spawn(["/bin/true"], {}, {}))
+        else:
+            with pytest.raises(ConnectionResetError):
+                await keeper.spawn(["/bin/true"], {}, {})
+            await until(lambda: connected(keeper))
+        assert (pid_of(keeper) == stopped) == wakes
 
 
 async def test_a_second_supervisor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
