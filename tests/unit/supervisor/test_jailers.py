@@ -11,7 +11,7 @@ from typing import cast
 import anyio
 import pytest
 
-from shimd.errors import InvalidArgument, ShimdError
+from shimd.errors import InvalidArgument, ShimdError, Unavailable
 from shimd.oci import Mount, Spec
 from shimd.protocol.plans import NewJail
 from shimd.supervisor.background import Background
@@ -200,7 +200,7 @@ async def test_one_that_dies_at_its_work_is_told_of(jailers: Jailers, tmp_path: 
     (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
     (jailer,) = jailers.pids
     os.kill(jailer, signal.SIGSTOP)
-    with pytest.raises(ShimdError, match="the jailer died"):
+    with pytest.raises(Unavailable, match="the jailer died"):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_kill, jailer)
             try:

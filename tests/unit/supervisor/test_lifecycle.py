@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from shimd.api.containerd.events import TaskExit
 from shimd.api.containerd.task import v3 as api
 from shimd.api.containerd.v1.types import Status
 from shimd.api.google.protobuf import Any as Packed
@@ -31,6 +32,7 @@ from shimd.supervisor.task import native as native_module
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
+from shimd.supervisor.workers.programs import Program
 from tests.unit.supervisor.in_memory import Daemon, MemoryCgroup, Suspensions, cancelling, fails, running
 
 pytestmark = pytest.mark.anyio
@@ -732,3 +734,30 @@ async def test_of_two_deletes_one_finds_nothing(tasks: Tasks) -> None:
     assert sorted(outcomes) == ["deleted", "not found"]
     assert tasks.daemon.events.count("TaskDelete") == 1
     tasks.nothing_is_left()
+
+
+async def test_an_exec_that_is_made_while_its_init_ends_ends_before_it(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await started(tasks)
+    for name in ("sh", "late"):
+        await tasks.add_exec(name)
+    init, program = tasks.container.init, tasks.daemon.program
+
+    async def after_its_end(*arguments: Any) -> Program:
+        assert init.worker is not None
+        os.kill(init.pid, signal.SIGKILL)
+        await init.worker.exited.wait()
+        await anyio.sleep(0.05)
+        assert init.exit is None
+        with pytest.raises(FailedPrecondition, match="is not running"):
+            await tasks.service.containers["app"]._start_exec(tasks.container.execs["late"])
+        return await program(*arguments)
+
+    monkeypatch.setattr(tasks.daemon, "program", after_its_end)
+    await tasks.start("sh")
+    assert await tasks.wait() == 137
+    exits = [event.id for event in tasks.daemon.published if isinstance(event, TaskExit)]
+    assert exits == ["sh", "app"]
+    assert tasks.daemon.events[-3:] == ["TaskExecStarted", "TaskExit", "TaskExit"]
+    await tasks.end()
