@@ -21,6 +21,8 @@ _ROLES: list[tuple[str, Callable[[str], bool]]] = [
     ("launcher", lambda line: "containerd-shim-" in line.split()[0]),
     ("containerd", lambda line: line.split()[0].endswith(("containerd", "ctr"))),
 ]
+#: What a launcher makes of the log, when it starts a daemon.
+_OLD_LOG = "shimd.log.1"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def look(directory: Path, namespace: str) -> Node:
         [found(pid, line) for pid, line in lines.items()],
         leftovers.mounts(str(directory)),
         sorted(str(path) for path in leftovers.cgroups(namespace) + leftovers.compile_cgroups(directory / "shimd")),
-        {_plain(str(path.relative_to(directory))) for path in (directory / "shimd").rglob("*")},
+        {_plain(str(path.relative_to(directory))) for path in (directory / "shimd").rglob("*") if path.name != _OLD_LOG},
     )
 
 
