@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, NoReturn
 
 import anyio
@@ -70,13 +71,21 @@ def _only_one() -> Iterator[None]:
     with open(path.with_suffix(".lock"), "w") as lock:  # never unlinked: who waits for it has this very file open
         _lock(lock)
         with _only_told():  # the lock counts
-            (new := path.with_suffix(".new")).write_text(f"{os.getpid()}\n")
-            new.replace(path)  # a killed daemon's is never seen empty
+            _write_pid(path)
         try:
             yield
         finally:
             with _only_told():
                 path.unlink(missing_ok=True)
+
+
+def _write_pid(path: Path) -> None:
+    """In the place of a killed daemon's, which a full disk has room for, and which is never seen empty."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.pwrite(fd, f"{os.getpid():<10}\n".encode(), 0)
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -142,8 +151,6 @@ async def serve() -> None:
 def _leave() -> NoReturn:
     """End at once: what is under way is the next daemon's, as after a KILL."""
     _log.info("stopping; the tasks go on, and are the next daemon's")
-    with suppress(OSError):
-        paths.pid_file().unlink(missing_ok=True)
     os._exit(0)
 
 

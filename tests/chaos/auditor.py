@@ -14,6 +14,8 @@ from tests.chaos.record import HUNG, Attempt, Call, Event, Record, Struck
 SECOND = 1_000_000
 #: A strike is still in the way of what is asked so long after it.
 _AFTERMATH = 2 * SECOND
+#: An end is told by who saw it, so much later at the most.
+_SEEN_LATER = SECOND // 4
 #: Those that make something, which may be asked for again by who got an error.
 _MAKES = frozenset({"Create", "Exec", "Start"})
 #: What says so, of gRPC's codes; and what a connection's end is called by containerd, which has no code for it.
@@ -104,8 +106,8 @@ def errors_have_a_reason(record: Record) -> Iterator[Finding]:
     for call in record.calls:
         if not call.error or call.error == HUNG:
             continue
-        over = min(ends.get((call.container, id), call.end + 1) for id in {"", call.exec_id})
-        if over <= call.end and (call.error in _TOO_LATE or call.method in _MAKES):
+        over = min(ends.get((call.container, id), call.end + SECOND) for id in {"", call.exec_id})
+        if over <= call.end + _SEEN_LATER and (call.error in _TOO_LATE or call.method in _MAKES):
             continue
         if not excused(call, record.strikes):
             said = f"{call.error}: {call.message}"
@@ -115,6 +117,8 @@ def errors_have_a_reason(record: Record) -> Iterator[Finding]:
 def excused(call: Call, strikes: Iterable[Struck]) -> bool:
     """It may be asked again, and something was in its way: it was being made, or there was a shortage."""
     around = [strike for strike in strikes if strike.begin <= call.end and strike.end + _AFTERMATH >= call.begin]
+    if around and call.method == "Create" and "failed to start shim" in call.message:  # the launcher has only words
+        return True
     if any(strike.starves for strike in around) and (call.container in call.message or call.error in _RETRYABLE):
         return True
     if call.method in _MAKES and "log program" in call.message:

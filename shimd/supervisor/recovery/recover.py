@@ -54,7 +54,10 @@ async def recover(supervisor: Supervisor) -> None:
             await _recover_endpoint(supervisor, record)
     published = [(one, task) for task in tasks for one in task.published]
     for one, task in sorted(published, key=lambda pair: pair[0].number):
-        _publish_again(supervisor, task, one)
+        try:
+            _publish_again(supervisor, task, one)
+        except Exception as error:  # of another version, say
+            _log.error("container %s: an event cannot be told again, and is lost: %s", task.id, error)
     for task in tasks:
         await _recover_task(supervisor, task)
     supervisor.fork_servers.end_unclaimed()
