@@ -125,7 +125,7 @@ async def serve() -> None:
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     async with anyio.create_task_group() as outer:
         keeper = await Keeper.open(Background(outer))
-        outer.start_soon(bury_strays)
+        Background(outer).start_soon(bury_strays)
         async with anyio.create_task_group() as tasks:
             supervisor = Supervisor(tasks, outer, keeper)
             listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)

@@ -294,6 +294,10 @@ class ForkServers:
                 tasks.cancel_scope.cancel()
         except Exception:  # a bug of ours is not the end of its apps
             _log.exception("the connection to the fork server of %s, pid %d, failed", server.engine, server.pid)
+        except BaseException:  # this daemon ends
+            if server.pidfd is not None:
+                os.close(server.pidfd)
+            raise
         self._lost(server)
 
     async def _watch(self, server: ForkServer) -> None:
