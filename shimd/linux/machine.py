@@ -19,7 +19,10 @@ _GENERIC = {
     "sched_setattr": 274, "fchdir": 50, "pivot_root": 41, "set_robust_list": 99, "get_robust_list": 100,
 }  # fmt: skip
 #: The same everywhere, since Linux 5.
-_COMMON = {"move_mount": 429, "clone3": 435, "close_range": 436}
+_COMMON = {
+    "move_mount": 429, "clone3": 435, "close_range": 436,
+    "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
+}  # fmt: skip
 _TABLES = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}
 
 
