@@ -64,8 +64,7 @@ _PREFIX, _PRELOAD = "WASMEDGE_", "WASMEDGE_WASINN_PRELOAD"
 
 @dataclass
 class WasmEdgeProgram:
-    module: int | None
-    """``None`` until it is loaded inside."""
+    module: int
     facts: dict[str, Any]
     """Facts for :func:`check_entry`; ``size``, bytes of the compiled form; ``network``, whether it opens sockets;
     ``others``, what it imports of modules that are not WASI's, as [module, name]."""
@@ -124,21 +123,13 @@ class WasmEdgeEngine:
         (artifact / _FACTS).write_text(json.dumps({**facts, "size": file.stat().st_size}))
 
     def load(self, artifact: Path) -> WasmEdgeProgram:
-        from shimd.engines import libwasmedge  # noqa: F401 — for load_inside, which can import nothing
-
-        self._configured()
-        try:
-            return WasmEdgeProgram(None, read_facts(f"{artifact}/{_FACTS}"))
-        except (OSError, ValueError) as error:
-            raise BrokenArtifact(f"the compiled module does not load: {error}") from None
-
-    def load_inside(self, module: WasmEdgeProgram, artifact: Path) -> None:
         from shimd.engines import libwasmedge
 
         try:
-            if module.facts["size"] != os.stat(artifact / _MODULE).st_size:  # mapped, it would be a SIGBUS
+            facts = read_facts(f"{artifact}/{_FACTS}")
+            if facts["size"] != os.stat(artifact / _MODULE).st_size:  # mapped, it would be a SIGBUS
                 raise BrokenArtifact("the compiled module does not load: it is not whole")
-            module.module = libwasmedge.load(self._configured(), str(artifact / _MODULE))
+            return WasmEdgeProgram(libwasmedge.load(self._configured(), str(artifact / _MODULE)), facts)
         except (libwasmedge.WasmEdgeError, OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module does not load: {error}") from None
 
@@ -162,7 +153,6 @@ class WasmEdgeEngine:
         if models := invocation.env.get(_PRELOAD):
             libwasmedge.preload_models(models)
         variables = [f"{name}={value}" for name, value in environment(invocation).items()]
-        assert module.module is not None
         wasi = libwasmedge.wasi(invocation.args, variables, list(_directories(invocation)))
         try:
             instance = libwasmedge.Instance(self._configured(), module.module, [wasi, *_others(module)])
