@@ -48,6 +48,13 @@ def _handled(kernel: int) -> int:
     return sum((right for since, right in _LATER.items() if kernel >= since), _FIRST)
 
 
+def _attributes(kernel: int, handled: int) -> bytes:
+    """``struct landlock_ruleset_attr``, as long as the kernel knows it: files, network (nothing), scopes."""
+    if kernel >= _SCOPES:
+        return struct.pack("=3Q", handled, 0, _ABSTRACT_SOCKETS | _SIGNALS)
+    return struct.pack("=Q", handled)
+
+
 def ruleset(root: int, spec: Spec) -> int | None:
     """Make the ruleset of a WebAssembly container's process.
 
@@ -58,8 +65,7 @@ def ruleset(root: int, spec: Spec) -> int | None:
     if not kernel:
         return None
     handled = _handled(kernel)
-    attributes = [handled, *([0] if kernel >= 4 else []), *([_ABSTRACT_SOCKETS | _SIGNALS] if kernel >= _SCOPES else [])]
-    made = libc.landlock_create_ruleset(struct.pack(f"={len(attributes)}Q", *attributes), 0)
+    made = libc.landlock_create_ruleset(_attributes(kernel, handled), 0)
     # A GPU is used by ioctl(2).
     never = _NEVER if spec.get("linux", {}).get("devices") else _NEVER | _IOCTL_DEV
     try:

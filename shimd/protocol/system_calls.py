@@ -160,7 +160,6 @@ class CallRunner:
                         raise from_code(code, sentence)
         return warnings
 
-
     def _call(self, number: int, arguments: list[int]) -> int:
         """Make a call; returns its errno, or 0."""
         match number & ~_OWN if number & _OWN else None:
@@ -169,7 +168,7 @@ class CallRunner:
             case SpecialCall.BOUND:
                 return _bound(*arguments[:2])
             case SpecialCall.READABLE:
-                return _allow(*arguments[:2], self._readable)
+                return _allow(arguments[0], arguments[1], self._readable)
         ctypes.set_errno(0)
         return ctypes.get_errno() if _syscall(c_long(number), *map(c_uint64, arguments)) < 0 else 0
 

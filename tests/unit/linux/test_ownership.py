@@ -76,7 +76,7 @@ def test_a_link_counts_with_all_that_it_leads_through(place: Path, tmp_path: Pat
     link.symlink_to("../above/own" if relative else place)
     assert not not_alone(link)
     place.parent.chmod(0o777)
-    refused(link, rf"others may write to \S+/above\S* \(chmod go-w \S+\)|others may write to .*")
+    refused(link, r"others may write to \S+above \(chmod go-w \S+above\)")
     place.parent.chmod(0o755)
     link.parent.chmod(0o777)
     refused(link, rf"others may write to {link.parent} \(chmod go-w {link.parent}\)")
