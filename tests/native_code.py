@@ -26,10 +26,10 @@ NUMBERS: Mapping[str, int] = {
     "pread64": 17, "pwrite64": 18, "ioctl": 16, "getpid": 39, "socket": 41, "connect": 42, "clone": 56, "execve": 59,
     "recvmsg": 47, "kill": 62, "fcntl": 72, "ftruncate": 77, "getdents64": 217, "fchmod": 91, "chown": 92,
     "ptrace": 101, "personality": 135, "mknod": 133, "pivot_root": 155, "prctl": 157, "chroot": 161, "mount": 165,
-    "umount2": 166, "reboot": 169, "init_module": 175, "tgkill": 234, "add_key": 248, "openat": 257, "unshare": 272, "setns": 308,
-    "perf_event_open": 298, "open_by_handle_at": 304, "process_vm_readv": 310, "bpf": 321, "userfaultfd": 323,
-    "pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "fsopen": 430, "pidfd_open": 434,
-    "pidfd_getfd": 438, "mount_setattr": 442, "clone3": 435, "linkat": 265,
+    "umount2": 166, "reboot": 169, "init_module": 175, "tgkill": 234, "add_key": 248, "openat": 257, "unshare": 272,
+    "setns": 308, "perf_event_open": 298, "open_by_handle_at": 304, "process_vm_readv": 310, "bpf": 321,
+    "userfaultfd": 323, "pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "fsopen": 430,
+    "pidfd_open": 434, "pidfd_getfd": 438, "mount_setattr": 442, "clone3": 435, "linkat": 265,
 }  # fmt: skip
 AT_FDCWD = -100
 _SINGLESTEP, _GETREGS, _SETREGS, _ATTACH, _DETACH = 9, 12, 13, 16, 17
