@@ -61,6 +61,11 @@ def fork_server_sockets() -> list[Path]:
     return sorted(runtime_dir().glob("fork-*.*.sock"))
 
 
+def noted_exits(path: Path) -> Path:
+    """Beside a fork server's socket: ends of its workers (``protocol/noted_exits.py``)."""
+    return path.with_suffix(".exits")
+
+
 def engine_of(path: Path) -> str:
     """The engine of a fork server's socket."""
     return path.name.removeprefix("fork-").rsplit(".", 2)[0]

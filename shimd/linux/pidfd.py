@@ -36,6 +36,14 @@ def zombie_status(pid: int, start: int) -> int | None:
     return int(fields[_EXIT_CODE]) if fields[0] == b"Z" and int(fields[_START]) == start else None
 
 
+def is_zombie(pid: int) -> bool:
+    """Returns whether a process has ended, and nobody has waited for it yet."""
+    try:
+        return _stat(pid)[0] == b"Z"
+    except OSError:
+        return False
+
+
 def _stat(pid: int) -> list[bytes]:
     """The fields from the third on."""
     with open(f"/proc/{pid}/stat", "rb") as file:
@@ -101,7 +109,18 @@ def wait_for_child(pidfd: int) -> int | None:
         info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
         return None
-    if info is None:
-        return None
+    return None if info is None else _wait_status(info)
+
+
+def status_of_child(pid: int) -> int | None:
+    """The wait status of a child, which remains to be waited for. ``None``: it has not ended, or cannot be waited for.
+
+    :raises ChildProcessError: it is no child of ours
+    """
+    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return None if info is None else _wait_status(info)
+
+
+def _wait_status(info: os.waitid_result) -> int:
     dumped = 0x80 if info.si_code == os.CLD_DUMPED else 0
     return info.si_status << 8 if info.si_code == os.CLD_EXITED else info.si_status | dumped

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, NoReturn
 
 import anyio
@@ -29,6 +30,7 @@ from shimd.supervisor.recovery.recover import recover
 from shimd.supervisor.sockets import inherited_or_kept
 from shimd.supervisor.status.service import StatusServer
 from shimd.supervisor.supervisor import Supervisor
+from shimd.supervisor.workers.reaping import bury_strays
 
 _log = log.logger(__name__)
 #: Seconds to wait for another daemon's end.
@@ -68,8 +70,7 @@ def _only_one() -> Iterator[None]:
     with open(path.with_suffix(".lock"), "w") as lock:  # never unlinked: who waits for it has this very file open
         _lock(lock)
         with _only_told():  # the lock counts
-            (new := path.with_suffix(".new")).write_text(f"{os.getpid()}\n")
-            new.replace(path)  # a killed daemon's is never seen empty
+            _write_pid(path)
         try:
             yield
         finally:
@@ -87,8 +88,18 @@ def _make_directories() -> None:
         with _only_told():  # what is compiled already needs neither
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for directory in paths.directories():
-        if problem := not_alone(directory):
-            raise FailedPrecondition(problem)
+        with _only_told():  # a disk that cannot even say whose it is fails those who need it
+            if problem := not_alone(directory):
+                raise FailedPrecondition(problem)
+
+
+def _write_pid(path: Path) -> None:
+    """In the place of a killed daemon's, which a full disk has room for, and which is never seen empty."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.pwrite(fd, f"{os.getpid():<10}\n".encode(), 0)
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -128,6 +139,7 @@ async def serve() -> None:
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     async with anyio.create_task_group() as outer:
         keeper = await Keeper.open(Background(outer))
+        outer.start_soon(bury_strays)
         async with anyio.create_task_group() as tasks:
             supervisor = Supervisor(tasks, outer, keeper)
             listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
@@ -140,8 +152,10 @@ async def serve() -> None:
             await _stop_signal()
             notify.notify(STOPPING="1")
             if supervisor.is_needed and keeper.available:
+                await keeper.told()
                 _leave()
             _log.info("stopping")
+            supervisor.fork_servers.leave()
             keeper.quit()
             tasks.cancel_scope.cancel()
             supervisor.jailers.close()
@@ -151,8 +165,6 @@ async def serve() -> None:
 def _leave() -> NoReturn:
     """End at once: what is under way is the next daemon's, as after a KILL."""
     _log.info("stopping; the tasks go on, and are the next daemon's")
-    with suppress(OSError):
-        paths.pid_file().unlink(missing_ok=True)
     os._exit(0)
 
 

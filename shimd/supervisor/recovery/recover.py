@@ -54,12 +54,16 @@ async def recover(supervisor: Supervisor) -> None:
             await _recover_endpoint(supervisor, record)
     published = [(one, task) for task in tasks for one in task.published]
     for one, task in sorted(published, key=lambda pair: pair[0].number):
-        _publish_again(supervisor, task, one)
+        try:
+            _publish_again(supervisor, task, one)
+        except Exception as error:  # of another version, say
+            _log.error("container %s: an event cannot be told again, and is lost: %s", task.id, error)
     for task in tasks:
         await _recover_task(supervisor, task)
     supervisor.fork_servers.end_unclaimed()
     _resume_connections(supervisor)
     supervisor.keeper.drop_untaken()
+    supervisor.keep_exits()
     if tasks:
         _log.info("found %d tasks of an earlier daemon", len(tasks))
     supervisor.parts.tasks.start_soon(_forget_replays, supervisor)
@@ -82,7 +86,7 @@ def _resume_connections(supervisor: Supervisor) -> None:
 
 async def _recover_endpoint(supervisor: Supervisor, record: EndpointRecord) -> None:
     try:
-        await supervisor.endpoint(record)
+        await supervisor.endpoint(record, earlier=True)
     except (ShimdError, OSError) as error:
         _log.error("the task socket of %s for %s cannot be served: %s", record.engine, record.namespace, error)
 
@@ -91,7 +95,7 @@ async def _recover_task(supervisor: Supervisor, record: TaskRecord) -> None:
     """One that cannot be recovered costs no others anything: its processes are ended, as nobody claims them."""
     try:
         of = EndpointRecord(record.engine, record.namespace, record.events_address, record.grpc_address)
-        endpoint = await supervisor.endpoint(of)
+        endpoint = await supervisor.endpoint(of, earlier=True)
         endpoint.service.recover(record, Earlier(supervisor))
     except Exception as error:
         _log.exception("container %s cannot be recovered, and is ended: %s", record.id, error)

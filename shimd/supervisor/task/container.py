@@ -391,7 +391,8 @@ class Container:
             if process is self.init:
                 await self._start_init(process)
             else:
-                await self._start_exec(process)
+                async with process.starting:
+                    await self._start_exec(process)
         await self.finish_start(process)
         return process.pid
 
@@ -470,13 +471,15 @@ class Container:
     async def _start_exec(self, process: Process) -> None:
         if process.state is not State.ADDED:
             raise FailedPrecondition(f"process {process.name} of container {self.id} has been started already")
-        if self.init.state is not State.RUNNING:
+        if self.init.state is not State.RUNNING or self._is_over:
             raise FailedPrecondition(f"container {self.id} is not running")
         process.begun = True
         self._commit()
         try:
             async with self._opened(process):
-                process.worker = await self._make_exec(process)
+                worker = await self._make_exec(process)
+                await self._end_without_init(worker)
+                process.worker = worker
         except BaseException as error:
             if not self.context.stopping:
                 process.begun = False
@@ -488,6 +491,20 @@ class Container:
         self._commit()
         self.context.tasks.start_soon(self._monitor, process)  # first: it may be gone already, and others wait for it
         self._release(process)
+
+    async def _end_without_init(self, worker: Worker) -> None:
+        """An exec's, which was made while the init ended: who ended the others knew nothing of it.
+
+        :raises FailedPrecondition: so it is
+        """
+        if self._is_over:
+            await worker.forks.end(worker)
+            raise FailedPrecondition(f"container {self.id} is not running")
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the init has ended, told or not."""
+        return self.init.worker is not None and self.init.worker.status is not None
 
     async def _make_exec(self, process: Process) -> Worker:
         if self.native is not None:
@@ -639,6 +656,10 @@ class Container:
 
     async def _end_execs(self) -> None:
         for process in list(self.execs.values()):
+            if process.begun:  # it comes to be, or fails, since nothing is left to live in; no other is begun with
+                with anyio.move_on_after(_DYING):
+                    async with process.starting:
+                        pass
             if process.worker is not None:
                 await self._ended(process)
 

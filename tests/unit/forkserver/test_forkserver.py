@@ -2,9 +2,12 @@
 
 import errno
 import os
+import resource
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,7 +17,7 @@ from typing import cast
 import anyio
 import pytest
 
-from shimd import zygote
+from shimd import paths, zygote
 from shimd.engine import Engine
 from shimd.engines.wasmtime import WasmtimeEngine
 from shimd.errors import DataLoss, Internal, InvalidArgument, ShimdError, Unavailable, Unimplemented, from_code
@@ -415,6 +418,54 @@ async def test_a_worker_outlives_its_supervisor_and_so_does_its_exit(server: Ser
         worker.close()
 
 
+async def test_an_exit_has_its_time_whatever_its_fork_server_is_at(server: Server) -> None:
+    """It does not run: stopped here, as busy with something else elsewhere."""
+    async with server.supervised() as forks:
+        worker = await server.ready("a", await server.compiled(SPINS))
+        worker.send(Start())
+        os.kill(server.pid, signal.SIGSTOP)
+        before = time.time_ns()
+        worker.signal(signal.SIGKILL)
+        while not worker.died_at:  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.01)
+        after = time.time_ns()
+        os.kill(server.pid, signal.SIGCONT)
+        await worker.exited.wait()
+        assert worker.status == signal.SIGKILL
+        assert before <= worker.exited_at <= after
+        await forks.forget(worker)
+
+
+TRACER = """
+import ctypes, sys, time
+assert ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None) == 0  # PTRACE_SEIZE
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_one_that_is_traced_has_its_true_status_when_the_tracer_has_gone(server: Server) -> None:
+    """Until then it cannot be waited for: who looks for others' children that ended must not take it."""
+    async with server.supervised() as forks:
+        script = f"read _line <{server.directory}/fifo; exit 7"
+        os.mkfifo(server.directory / "fifo")
+        plan = NativeCommand(str(server.directory), ["/bin/sh", "-c", script])
+        worker = await forks.spawn("a", plan, (server.null,) * 3)
+        await worker.becomes_another()
+        command = [sys.executable, "-c", TRACER, str(worker.pid)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tracer:  # noqa: ASYNC220
+            assert tracer.stdin is not None and tracer.stdout is not None
+            tracer.stdout.readline()
+            (server.directory / "fifo").write_text("\n")
+            while not worker.died_at:  # noqa: ASYNC110 — no event tells of it
+                await anyio.sleep(0.01)
+            await forks.adopt()  # the fork server has seen it, too
+            assert worker.status is None
+        await worker.exited.wait()
+        assert worker.status == 7 << 8
+        await forks.forget(worker)
+
+
 async def test_nothing_leaks(server: Server) -> None:
     async with server.supervised() as forks:
         artifact = await server.compiled(EXIT)
@@ -425,6 +476,39 @@ async def test_nothing_leaks(server: Server) -> None:
             await worker.exited.wait()
             await forks.forget(worker)
         assert server.descriptors() <= before + 1  # the last forget may be on its way
+
+
+async def test_what_it_has_noted_is_forgotten(server: Server) -> None:
+    path = paths.noted_exits(server.path)
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        for _ in range(3):
+            workers = [await server.ready(str(number), artifact) for number in range(3)]
+            for worker in workers:
+                worker.send(Start())
+                await worker.exited.wait()
+            size = path.stat().st_size
+            for worker in workers:
+                await forks.forget(worker)
+            with pytest.raises(Internal):  # answered after what was asked for before
+                await forks.follow("nobody", 1)
+        assert (path.stat().st_size, any(path.read_bytes())) == (size, False)
+
+
+async def test_one_without_descriptors_makes_workers_that_have_some(server: Server) -> None:
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        _soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (server.descriptors() + 12, hard))
+        plan, calls = replace(app(artifact), view=JAIL_FD), memory_file("calls", of_host().packed())
+        view = os.open(artifact.parent, os.O_PATH)
+        worker = await forks.spawn("python", plan, (server.null,) * 3, jail=[calls, view])
+        os.close(calls)
+        os.close(view)
+        packet = await worker.receive()
+        assert packet is not None
+        assert isinstance(packet[0], Ready), packet
+        await forks.end(worker)
 
 
 async def test_a_worker_has_no_descriptor_but_its_own(server: Server) -> None:

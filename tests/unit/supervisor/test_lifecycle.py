@@ -31,6 +31,7 @@ from shimd.supervisor.task import native as native_module
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
+from shimd.supervisor.workers.programs import Program
 from tests.unit.supervisor.in_memory import Daemon, MemoryCgroup, Suspensions, cancelling, fails, running
 
 pytestmark = pytest.mark.anyio
@@ -732,3 +733,29 @@ async def test_of_two_deletes_one_finds_nothing(tasks: Tasks) -> None:
     assert sorted(outcomes) == ["deleted", "not found"]
     assert tasks.daemon.events.count("TaskDelete") == 1
     tasks.nothing_is_left()
+
+
+async def test_an_exec_that_is_made_while_its_init_ends_is_refused(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await started(tasks)
+    for name in ("sh", "late"):
+        await tasks.add_exec(name)
+    init, program = tasks.container.init, tasks.daemon.program
+
+    async def after_its_end(*arguments: Any) -> Program:
+        assert init.worker is not None
+        os.kill(init.pid, signal.SIGKILL)
+        await init.worker.exited.wait()
+        await anyio.sleep(0.05)
+        assert init.exit is None
+        with pytest.raises(FailedPrecondition, match="is not running"):
+            await tasks.service.containers["app"]._start_exec(tasks.container.execs["late"])
+        return await program(*arguments)
+
+    monkeypatch.setattr(tasks.daemon, "program", after_its_end)
+    with pytest.raises(FailedPrecondition, match="is not running"):
+        await tasks.start("sh")
+    assert await tasks.wait() == 137
+    assert tasks.daemon.events[-3:] == ["TaskExecAdded", "TaskExecAdded", "TaskExit"]
+    await tasks.end()
