@@ -22,6 +22,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("SHIMD_CACHE_DIR") or "/var/cache/shimd")
 
 
+def directories() -> tuple[Path, ...]:
+    """Returns those that have to be the daemon's user's alone."""
+    return runtime_dir(), state_dir(), cache_dir()
+
+
 def pid_file() -> Path:
     return runtime_dir() / "shimd.pid"
 

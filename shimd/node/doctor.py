@@ -18,8 +18,10 @@ from shimd import paths
 from shimd.cgroup import layout
 from shimd.engines.registry import engine_names, engine_version, lacking
 from shimd.errors import ShimdError
+from shimd.isolation import landlock
 from shimd.launcher.build import ENGINES
 from shimd.launcher.names import runtime_type
+from shimd.linux.ownership import not_alone
 from shimd.node.check import process
 from shimd.node.distributions import DISTRIBUTIONS, PATH, PLAIN
 
@@ -125,6 +127,22 @@ def _space() -> Iterator[Finding]:
     level: Literal["ok", "warning"] = "warning" if free < _LITTLE_SPACE else "ok"
     remedy = f"make room below {paths.cache_dir()}, or set SHIMD_CACHE_DIR" if level == "warning" else ""
     yield Finding("module cache", level, f"{free >> 20} MiB free at {paths.cache_dir()}", remedy)
+
+
+def _directories() -> Iterator[Finding]:
+    problems = [problem for directory in paths.directories() if (problem := not_alone(directory))]
+    for problem in problems:
+        yield Finding("directories", "problem", problem, "see to its owner and mode: the daemon does not start")
+    if not problems:
+        yield Finding("directories", "ok", f"{', '.join(map(str, paths.directories()))}: nobody else may write there")
+
+
+def _landlock() -> Iterator[Finding]:
+    if found := landlock.version():
+        yield Finding("Landlock", "ok", f"version {found}")
+    else:
+        remedy = "use Linux 5.19 or later, with landlock among those that /sys/kernel/security/lsm lists"
+        yield Finding("Landlock", "warning", "not there: workers have one wall less around their files", remedy)
 
 
 def _daemon() -> Iterator[Finding]:
@@ -288,6 +306,8 @@ _CHECKS: list[Callable[[], Iterator[Finding]]] = [
     _engines,
     _native,
     _space,
+    _directories,
+    _landlock,
     _containerd,
     _launchers,
     _configuration,

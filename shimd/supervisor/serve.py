@@ -19,8 +19,9 @@ from typing import IO, NoReturn
 import anyio
 
 from shimd import log, paths, release
-from shimd.errors import AlreadyExists, ShimdError, from_os, plain
+from shimd.errors import AlreadyExists, FailedPrecondition, ShimdError, from_os, plain
 from shimd.linux import libc, limits
+from shimd.linux.ownership import not_alone
 from shimd.supervisor import ending, notify
 from shimd.supervisor.background import Background
 from shimd.supervisor.launch_socket import LaunchServer
@@ -62,11 +63,9 @@ def _only_one() -> Iterator[None]:
     """Hold the pid file, locked.
 
     :raises AlreadyExists: another daemon does
+    :raises FailedPrecondition: a directory is not its user's alone
     """
-    paths.runtime_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
-    for directory in (paths.state_dir(), paths.cache_dir()):
-        with _only_told():  # what is compiled already needs neither
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_directories()
     path = paths.pid_file()
     with open(path.with_suffix(".lock"), "w") as lock:  # never unlinked: who waits for it has this very file open
         _lock(lock)
@@ -77,6 +76,21 @@ def _only_one() -> Iterator[None]:
         finally:
             with _only_told():
                 path.unlink(missing_ok=True)
+
+
+def _make_directories() -> None:
+    """Who may write to one of them is as good as root: its sockets, its journal and its machine code are believed.
+
+    :raises FailedPrecondition: one is not this user's alone
+    """
+    paths.runtime_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (paths.state_dir(), paths.cache_dir()):
+        with _only_told():  # what is compiled already needs neither
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in paths.directories():
+        with _only_told():  # a disk that cannot even say whose it is fails those who need it
+            if problem := not_alone(directory):
+                raise FailedPrecondition(problem)
 
 
 def _write_pid(path: Path) -> None:
