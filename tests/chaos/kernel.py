@@ -54,7 +54,7 @@ def look(directory: Path, namespace: str) -> Node:
         [found(pid, line) for pid, line in lines.items()],
         leftovers.mounts(str(directory)),
         sorted(str(path) for path in leftovers.cgroups(namespace) + leftovers.compile_cgroups(directory / "shimd")),
-        {_plain(str(path.relative_to(directory))) for path in (directory / "shimd").rglob("*") if path.name != _OLD_LOG},
+        {_plain(str(it.relative_to(directory))) for it in (directory / "shimd").rglob("*") if it.name != _OLD_LOG},
     )
 
 
