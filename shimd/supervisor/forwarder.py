@@ -28,6 +28,8 @@ _log = logger(__name__)
 BACKLOG = 65536
 #: Seconds until memory that there was not is asked for again.
 _PAUSE, _MOMENT = 1.0, 0.05
+#: Seconds for an answer. Long, since who goes on afterwards sends the event twice: containerd may have been stopped.
+_ANSWER = 60.0
 _SERVICE, _METHOD = "containerd.services.events.ttrpc.v1.Events", "Forward"
 
 
@@ -120,6 +122,8 @@ class Forwarder:
 
     def close(self) -> None:
         """Nothing is put here any more; the keeper has what there is."""
+        if self._stream is not None:  # it was resumed, and run() cancelled before it began
+            self._stream.extra(SocketAttribute.raw_socket).close()
         if self._outbox is not None:
             self._outbox.close()
 
@@ -156,7 +160,13 @@ class Forwarder:
         while not outbox.send(sock):
             await anyio.wait_writable(sock)
         self._last_stream = outbox.stream_id
-        status = await self._answer(outbox, sock, self._last_stream)
+        with anyio.move_on_after(_ANSWER) as waiting:
+            status = await self._answer(outbox, sock, self._last_stream)
+        if waiting.cancelled_caught:
+            _log.error(
+                "containerd at %s has not answered an event within %g s; it is sent anew", self._address, _ANSWER
+            )
+            raise ConnectionClosed(f"containerd at {self._address} does not answer")
         if status.code:  # containerd has seen it and refuses it: the same again would be refused again
             topic = _topic(outbox.oldest())
             _log.error("containerd at %s refused %s: %s", self._address, topic, status.message)

@@ -33,7 +33,8 @@ class Supervisor:
         self._tasks = tasks
         background = Background(tasks)
         self.keeper: Keeping = keeper or NotKept()
-        parent = (keeper.exit_of, keeper.spawn) if keeper is not None else ()
+        self._keeper = keeper
+        parent = (keeper.exit_of, keeper.spawn, keeper.forget_exit) if keeper is not None else ()
         self.fork_servers = ForkServers(Background(outer), *parent)
         self.jailers = Jailers(background)
         self.modules = Modules(self.fork_servers, background)
@@ -61,6 +62,11 @@ class Supervisor:
                 await self._tasks.start(_serve, endpoint)
                 self.endpoints[name] = endpoint
             return self.endpoints[name]
+
+    def keep_exits(self) -> None:
+        """All workers are known: exits of others are nobody's."""
+        if self._keeper is not None:
+            self._keeper.keep_exits(self.fork_servers.wants_exit)
 
     def _record(self, record: EndpointRecord, *, required: bool) -> None:
         try:

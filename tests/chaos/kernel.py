@@ -49,12 +49,15 @@ class Node:
 
 
 def look(directory: Path, namespace: str) -> Node:
-    lines = leftovers.processes_of(directory) | leftovers.processes_in(namespace)
+    lines, files = (
+        leftovers.processes_of(directory) | leftovers.processes_in(namespace),
+        (directory / "shimd").rglob("*"),
+    )
     return Node(
         [found(pid, line) for pid, line in lines.items()],
         leftovers.mounts(str(directory)),
         sorted(str(path) for path in leftovers.cgroups(namespace) + leftovers.compile_cgroups(directory / "shimd")),
-        {_plain(str(it.relative_to(directory))) for it in (directory / "shimd").rglob("*") if it.name != _OLD_LOG},
+        {_plain(str(path.relative_to(directory))) for path in files if path.name != _OLD_LOG},
     )
 
 

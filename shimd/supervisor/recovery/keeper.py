@@ -55,8 +55,6 @@ class Keeper:
         """What an earlier supervisor left and nobody has taken yet; the descriptors are ours to close."""
         self.available = program is not None
         """Whether there is a program (there was a C compiler at the installation); if not, nothing is kept."""
-        self.restarted: list[Callable[[], None]] = []
-        """Called when a keeper that was killed has been replaced: its children are nobody's now."""
         self._tasks = tasks
         self._program = program
         self._link: Link | None = None
@@ -67,6 +65,8 @@ class Keeper:
         self._draining = False
         self._quitting = False
         self._exits = Exits()
+        self._wanted: Callable[[int, int], bool] | None = None
+        """``None``: it is not known yet whose exits will be asked for."""
         self._starts: dict[int, int] = {}
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
@@ -138,9 +138,12 @@ class Keeper:
         number, pending = next(self._ids), _Pending()
         self._pending[number] = pending
         try:
-            await self._link.send_in_turn(Packet(Kind.SPAWN, number), [command, *fds.values()])
-            await pending.known.wait()
-        except OSError:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._move, self._link)
+                await self._link.send_in_turn(Packet(Kind.SPAWN, number), [command, *fds.values()])
+                await pending.known.wait()
+                tasks.cancel_scope.cancel()
+        except* OSError:
             pass  # the keeper is gone, which is the result
         finally:
             os.close(command)
@@ -148,6 +151,15 @@ class Keeper:
         if isinstance(pending.result, OSError):
             raise pending.result
         return pending.result
+
+    async def _move(self, link: Link) -> None:
+        """See to it that a keeper answers: one that was stopped is woken, and killed if that does not help. Then
+        another has all, and who waits is told."""
+        for number in (signal.SIGCONT, signal.SIGKILL):
+            await anyio.sleep(_PATIENCE)
+            _log.error("the keeper, pid %d, does not answer: it gets a %s", link.pid, number.name)
+            with suppress(OSError):
+                os.kill(link.pid, number)
 
     def exit_of(self, pid: int, start: int) -> tuple[int, int] | None:
         """Wait status and time (nanoseconds since the epoch) of a child, or of an orphan that became one.
@@ -162,6 +174,17 @@ class Keeper:
         :raises Unavailable: the keeper was killed
         """
         return await self._exits.wait(pid, self._starts.get(pid) or None)
+
+    def keep_exits(self, wanted: Callable[[int, int], bool]) -> None:
+        """From now on only exits of processes (pid, start) that are wanted when they are told of, until they are
+        forgotten (:meth:`forget_exit`)."""
+        self._wanted = wanted
+        for pid, start in self._exits.all():
+            self._forget_unwanted(pid, start)
+
+    def _forget_unwanted(self, pid: int, start: int) -> None:
+        if self._wanted is not None and not self._wanted(pid, start):
+            self.forget_exit(pid, start)
 
     def forget_exit(self, pid: int, start: int) -> None:
         """An exit is on record elsewhere, or of no interest. Until then it is told to every supervisor; of those
@@ -186,6 +209,16 @@ class Keeper:
             self._exits.note(pid, start, *found)
 
     # -- the end
+
+    async def told(self) -> None:
+        """Wait, for a moment, until the keeper has been told of all that it is to keep: who ends without a further
+        word leaves that to the next supervisor."""
+        if self.available:
+            with anyio.move_on_after(_LAST_WORD) as waiting:
+                while self._link is None or self._unsent:  # noqa: ASYNC110 — it is soon, or never
+                    await anyio.sleep(_PAUSE / 100)
+            if waiting.cancelled_caught:
+                _log.error("the keeper could not be told of %d changes", len(self._unsent))
 
     def quit(self) -> None:
         """Nothing is left to keep: the keeper closes all, and ends when it has no children."""
@@ -241,8 +274,6 @@ class Keeper:
         if link.pid != pid:
             _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
             self._exits.lose()
-            for callback in self.restarted:
-                callback()
 
     async def _connect(self, have: Callable[[str, list[int]], None]) -> Link:
         """Find the keeper, or start one, and learn what it has.
@@ -322,6 +353,8 @@ class Keeper:
         elif fds:
             self.kept[name] = fds
             self._held[name] = tuple(fds)
+        else:  # it never had any, or we have no room for them: whose they are must not wait for ever
+            self._change(name)
 
     def _adopt_anew(self, name: str, fds: list[int]) -> None:
         self._adopt(name, fds)
@@ -340,6 +373,7 @@ class Keeper:
                 self._link.met(packet)
             case Kind.EXITED:
                 self._exits.note(*packet.numbers)
+                self._forget_unwanted(*packet.numbers[:2])
             case Kind.SPAWNED:
                 self._spawned(packet.id, *packet.numbers[:2])
             case Kind.FAILED if packet.id:

@@ -13,6 +13,7 @@ import anyio
 from shimd import release
 from shimd.errors import AlreadyExists, Unavailable
 from shimd.linux.peer import peer_pid
+from shimd.linux.spawn import spawn
 from shimd.log import logger
 from shimd.protocol import keeper as protocol
 from shimd.protocol.constants import LISTEN_FD, MAX_FDS
@@ -215,17 +216,17 @@ def launch(path: Path, program: Path) -> tuple[socket.socket, int]:
         if sock is None:
             raise ConnectionRefusedError
         try:
-            pid = os.posix_spawn(
+            pid = spawn(
                 program,
                 [program.name],
                 {name: value for name in _SHOWN if (value := os.environ.get(name)) is not None},
-                file_actions=[
+                [
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
                     (os.POSIX_SPAWN_DUP2, 0, 1),
                     (os.POSIX_SPAWN_DUP2, 0, 2),
                     (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTEN_FD),
                 ],
-                setsid=True,
+                session=True,
             )
         except BaseException:
             sock.close()

@@ -66,6 +66,7 @@ async def recover(supervisor: Supervisor) -> None:
     supervisor.fork_servers.end_unclaimed()
     _resume_connections(supervisor)
     supervisor.keeper.drop_untaken()
+    supervisor.keep_exits()
     if tasks:
         _log.info("found %d tasks of an earlier daemon", len(tasks))
     supervisor.parts.tasks.start_soon(_forget_replays, supervisor)

@@ -477,7 +477,9 @@ class Container:
         self._commit()
         try:
             async with self._opened(process):
-                process.worker = await self._make_exec(process)
+                worker = await self._make_exec(process)
+                await self._end_without_init(worker)
+                process.worker = worker
         except BaseException as error:
             if not self.context.stopping:
                 process.begun = False
@@ -489,6 +491,15 @@ class Container:
         self._commit()
         self.context.tasks.start_soon(self._monitor, process)  # first: it may be gone already, and others wait for it
         self._release(process)
+
+    async def _end_without_init(self, worker: Worker) -> None:
+        """An exec's, which was made while the init ended: who ended the others knew nothing of it.
+
+        :raises FailedPrecondition: so it is
+        """
+        if self._is_over:
+            await worker.forks.end(worker)
+            raise FailedPrecondition(f"container {self.id} is not running")
 
     @property
     def _is_over(self) -> bool:

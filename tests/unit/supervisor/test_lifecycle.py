@@ -11,7 +11,6 @@ from typing import Any
 import anyio
 import pytest
 
-from shimd.api.containerd.events import TaskExit
 from shimd.api.containerd.task import v3 as api
 from shimd.api.containerd.v1.types import Status
 from shimd.api.google.protobuf import Any as Packed
@@ -738,7 +737,7 @@ async def test_of_two_deletes_one_finds_nothing(tasks: Tasks) -> None:
     tasks.nothing_is_left()
 
 
-async def test_an_exec_that_is_made_while_its_init_ends_ends_before_it(
+async def test_an_exec_that_is_made_while_its_init_ends_is_refused(
     tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await started(tasks)
@@ -757,11 +756,10 @@ async def test_an_exec_that_is_made_while_its_init_ends_ends_before_it(
         return await program(*arguments)
 
     monkeypatch.setattr(tasks.daemon, "program", after_its_end)
-    await tasks.start("sh")
+    with pytest.raises(FailedPrecondition, match="is not running"):
+        await tasks.start("sh")
     assert await tasks.wait() == 137
-    exits = [event.id for event in tasks.daemon.published if isinstance(event, TaskExit)]
-    assert exits == ["sh", "app"]
-    assert tasks.daemon.events[-3:] == ["TaskExecStarted", "TaskExit", "TaskExit"]
+    assert tasks.daemon.events[-3:] == ["TaskExecAdded", "TaskExecAdded", "TaskExit"]
     await tasks.end()
 
 
