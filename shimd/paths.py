@@ -71,6 +71,11 @@ def engine_of(path: Path) -> str:
     return path.name.removeprefix("fork-").rsplit(".", 2)[0]
 
 
+def scratch_dir() -> Path:
+    """What native runtimes are told and say; what a daemon that was killed has left is removed by the next one."""
+    return runtime_dir() / "scratch"
+
+
 def journal_dir() -> Path:
     """What the next supervisor has to know (``supervisor/recovery/journal.py``)."""
     return runtime_dir() / "journal"
