@@ -10,6 +10,7 @@ import fcntl
 import gc
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,8 +41,9 @@ def main() -> int:
     log.configure()
     faulthandler.enable()  # the watchdog's SIGABRT leaves a stack trace in the journal
     os.umask(0o022)
+    if not release.is_whole():  # an installation went on meanwhile: not half of the one, and half of the other
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     limits.raise_descriptors()  # containerd 2.x gives its shims 1024
-    release.mark()
     gc.freeze()  # what is imported by now stays: the collector need not look at it again and again
     try:
         with _only_one():
