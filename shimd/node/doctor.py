@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import anyio
-
 import shimd
-from shimd import paths
+from shimd import paths, release
 from shimd.cgroup import layout
 from shimd.engines.registry import engine_names, engine_version, lacking
-from shimd.errors import ShimdError
 from shimd.launcher.build import ENGINES
 from shimd.launcher.names import runtime_type
 from shimd.node.check import process
 from shimd.node.distributions import DISTRIBUTIONS, PATH, PLAIN
+from shimd.node.old import old
+from shimd.node.tasks import daemon
 
 #: Bytes below which the cache will soon have no room for another compiled module.
 _LITTLE_SPACE = 200 << 20
@@ -53,18 +52,18 @@ def examine() -> list[Finding]:
 
 
 def _kernel() -> Iterator[Finding]:
-    release = os.uname().release
-    numbers = [int(number) for number in re.findall(r"\d+", release)[:2]]
+    kernel = os.uname().release
+    numbers = [int(number) for number in re.findall(r"\d+", kernel)[:2]]
     version = (numbers[0], numbers[1])
     for least, what in _NEEDED.items():
         if version < least:
-            yield Finding("kernel", "problem", f"{release} has no {what}", f"use Linux {least[0]}.{least[1]} or later")
+            yield Finding("kernel", "problem", f"{kernel} has no {what}", f"use Linux {least[0]}.{least[1]} or later")
             return
     lacks = [what for least, what in _WANTED.items() if version < least]
     if lacks:
-        yield Finding("kernel", "warning", f"{release} lacks {'; '.join(lacks)}", "use Linux 5.12 or later")
+        yield Finding("kernel", "warning", f"{kernel} lacks {'; '.join(lacks)}", "use Linux 5.12 or later")
     else:
-        yield Finding("kernel", "ok", release)
+        yield Finding("kernel", "ok", kernel)
 
 
 def _privileges() -> Iterator[Finding]:
@@ -128,22 +127,15 @@ def _space() -> Iterator[Finding]:
 
 
 def _daemon() -> Iterator[Finding]:
-    from shimd.status_client import connected
-
-    async def ask() -> str:
-        async with connected() as stub:
-            return (await stub.daemon()).version
-
-    try:
-        version = anyio.run(ask)
-    except ShimdError as error:
-        yield Finding("daemon", "ok", f"does not run; the first launcher starts it ({error})")
-        return
-    if version == shimd.__version__:
-        yield Finding("daemon", "ok", f"version {version}, at {paths.runtime_dir()}")
-    else:
-        found = f"runs version {version}, and {shimd.__version__} is installed"
-        yield Finding("daemon", "warning", found, "restart it: systemctl restart shimd.service")
+    """And its keeper, fork servers and jailers: whether all of them are of the release that is installed."""
+    running = daemon()
+    if running is None:
+        yield Finding("daemon", "ok", f"does not run, or does not answer, at {paths.runtime_dir()}")
+    elif running.release == release.installed():
+        yield Finding("daemon", "ok", f"release {running.release}, at {paths.runtime_dir()}")
+    for one in old(running):
+        found = f"pid {one.pid}, is of {one.release or 'another release'}, and {release.installed()} is installed"
+        yield Finding(one.what.removeprefix("the "), "warning", found, one.remedy)
 
 
 def _containerd() -> Iterator[Finding]:
