@@ -33,9 +33,9 @@ _REST = frozenset(Kind) - {Kind.DAEMON, Kind.KEEPER}
 def refuse_tasks(what: str) -> None:
     """:raises FailedPrecondition: there are tasks, which are named"""
     if found := tasks():
-        count = "1 task" if len(found) == 1 else f"{len(found)} tasks"
+        there = "there is a task" if len(found) == 1 else f"there are {len(found)} tasks"
         raise FailedPrecondition(
-            f"there are {count}: {named(found)}; delete their pods first, or {what} --force, which ends them"
+            f"{there}: {named(found)}; delete their pods first, or {what} --force, which ends them"
         )
 
 
@@ -52,6 +52,7 @@ def stop(programs: Path) -> list[str]:
     said += _end_processes()
     said += _clean_up(programs, left)
     remove_left()
+    shutil.rmtree(paths.journal_dir(), ignore_errors=True)  # of tasks that are no more
     return said
 
 

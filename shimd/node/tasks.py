@@ -11,6 +11,7 @@ from shimd.errors import ShimdError
 from shimd.protocol.journal import TaskRecord
 from shimd.status_client import connected
 from shimd.supervisor.recovery.journal import Journal
+from shimd.supervisor.task.state import State
 
 #: Seconds for a daemon to answer; one that does not is as good as none.
 _PATIENCE = 15.0
@@ -57,10 +58,11 @@ def tasks() -> list[Task]:
 
 
 def records() -> list[TaskRecord]:
-    """What the journal has of them."""
+    """What the journal has of them; those that were deleted are there a little longer."""
     if not paths.journal_dir().is_dir():
         return []
-    return [record for record in Journal(paths.journal_dir()).read() if isinstance(record, TaskRecord)]
+    found = [record for record in Journal(paths.journal_dir()).read() if isinstance(record, TaskRecord)]
+    return [record for record in found if record.processes and record.processes[0].state != State.DELETED.value]
 
 
 def _task(record: TaskRecord) -> Task:
