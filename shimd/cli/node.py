@@ -15,6 +15,8 @@ from shimd.errors import FailedPrecondition
 from shimd.node import changes, doctor, stop, systemd
 from shimd.node.changes import Change
 from shimd.node.install import Node, NodePlan, install, uninstall
+from shimd.node.old import old
+from shimd.node.tasks import daemon
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -41,6 +43,8 @@ def do_install(node: Node, dry_run: bool, restart: bool) -> None:
         _say("no systemd here: the first launcher starts the daemon")
     if todo and not restart:
         _say("containerd takes its new configuration when it is restarted")
+    if node.is_this_machine and any(one.restart for one in old(daemon())):
+        _say("what runs of shimd is of another release: shimd upgrade")
 
 
 def do_uninstall(node: Node, dry_run: bool, restart: bool, force: bool = False) -> None:

@@ -12,22 +12,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from shimd import paths, release
 from shimd.api.shimd.status.v1 import DaemonResponse
 from shimd.errors import FailedPrecondition, Unavailable
+from shimd.linux.limits import GIVEN
 from shimd.node import changes, systemd
 from shimd.node.changes import Change
+from shimd.node.circumstances import share
 from shimd.node.install import Node, renewals
 from shimd.node.old import Old, old
-from shimd.node.processes import current_keeper
+from shimd.node.processes import Kind, current_keeper, of
 from shimd.node.tasks import daemon, named, records, tasks
 from shimd.supervisor.successor import VARIABLE, holder
 
 #: Seconds until the next daemon serves, and, when it says so, until it answers.
 _READY, _ANSWERS = 90.0, 30.0
+#: The same for a keeper that was killed to have been replaced.
+_REPLACED = 5.0
 _PAUSE = 0.05
 #: Of who started a process, and for it alone.
 _NOT_HANDED_ON = ("NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_", "SYSTEMD_EXEC_PID", "INVOCATION_ID", "PYTHON", "VIRTUAL_ENV")
@@ -64,6 +69,9 @@ def plan(node: Node, *, force: bool) -> UpgradePlan:
 
 
 def _refuse_without_keeper() -> None:
+    deadline = time.monotonic() + _REPLACED
+    while current_keeper() == 0 and time.monotonic() < deadline and tasks():
+        time.sleep(_PAUSE)
     if current_keeper() == 0 and (left := tasks()):
         raise FailedPrecondition(
             "there is no keeper (shimd was installed without a C compiler), so that apps would end with the daemon: "
@@ -133,6 +141,7 @@ def _take_over(program: Path, earlier: int) -> None:
             stderr=log,
             cwd="/",
             start_new_session=True,
+            preexec_fn=partial(share, earlier) if earlier else None,
         )
         deadline = time.monotonic() + _READY
         while not is_ready():
@@ -168,25 +177,30 @@ def _readiness() -> Iterator[tuple[str, Callable[[], bool]]]:
 @contextmanager
 def _log_of(pid: int) -> Iterator[IO[bytes]]:
     """Where a daemon's errors go, or, where that cannot be opened anew, its log, as of a launcher's."""
-    with suppress(OSError):
-        if pid:
-            with open(f"/proc/{pid}/fd/2", "ab", buffering=0) as file:
-                yield file
-                return
-    with open(paths.runtime_dir() / "shimd.log", "ab", buffering=0) as file:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    try:
+        fd = os.open(f"/proc/{pid}/fd/2", flags)
+    except OSError:  # a socket, or there is none
+        fd = os.open(paths.runtime_dir() / "shimd.log", flags, 0o600)
+    with open(fd, "ab", buffering=0) as file:
         yield file
 
 
 def _environment_of(pid: int) -> dict[str, str]:
     """What a daemon was started with, but for what was its starter's; where none is, what a launcher hands on."""
-    try:
-        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if pid else []
-    except OSError:
-        words = []
-    pairs = [os.fsdecode(word).partition("=")[::2] for word in words if b"=" in word]
     ours = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith(("SHIMD_", "OTEL_"))}
-    given = dict(pairs) or ours
-    return {name: value for name, value in given.items() if not name.startswith(_NOT_HANDED_ON)}
+    given = (_environ(pid) if pid else {}) or ours
+    for one in of([Kind.FORK_SERVER, Kind.JAILER]):  # they have been told what that daemon was given, and has raised
+        given = {GIVEN: _environ(one.pid).get(GIVEN, ""), **given}
+    return {name: value for name, value in given.items() if value and not name.startswith(_NOT_HANDED_ON)}
+
+
+def _environ(pid: int) -> dict[str, str]:
+    try:
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    return {name: value for name, _, value in (os.fsdecode(word).partition("=") for word in words) if name}
 
 
 def _last(log: IO[bytes]) -> str:

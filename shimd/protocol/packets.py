@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from shimd.linux.memory_file import memory_file, read_file
+from shimd.linux.received import receive_fds
 from shimd.protocol.codec import Decoder, encode
 from shimd.protocol.constants import MAX_FDS, MAX_PACKET
 
@@ -40,7 +41,7 @@ def receive(sock: socket.socket, decode: Decoder[M]) -> tuple[M, list[int]] | No
     :raises LostDescriptors: too many descriptors came with it
     :raises OSError: as of recvmsg(2)
     """
-    data, fds, flags, _address = socket.recv_fds(sock, MAX_PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+    data, fds, flags = receive_fds(sock, MAX_PACKET, MAX_FDS)
     try:
         if not data:
             _close(fds)

@@ -72,6 +72,8 @@ def test_every_app_goes_on(linked: Linked, box: Box, trees: tuple[Tree, Tree]) -
     assert reads.stdout.readline() == "one\n"
     before, was = box.tasks(), status(linked, old)
     assert was["old"] == []
+    assert was["release"].encode() not in Path(f"/proc/{box.pid('stays')}/environ").read_bytes()  # a guest may see it
+    group = Path(f"/proc/{was['pid']}/cgroup").read_text()
     assert {Path(line.split()[0]).parent for line in lines(linked, "forkserver").values()} == {old.programs}
     (first_keeper,) = lines(linked, "shimd-keeper")
 
@@ -86,6 +88,7 @@ def test_every_app_goes_on(linked: Linked, box: Box, trees: tuple[Tree, Tree]) -
     assert was["release"] in said and now["release"] in said, said
     assert "tasks that go on: 3" in said, said
     assert str(new.programs) in Path(f"/proc/{now['pid']}/cmdline").read_text()
+    assert Path(f"/proc/{now['pid']}/cgroup").read_text() == group
     assert links(linked) == {path: str(new.programs / path.name) for path in linked.links.iterdir()}
     assert {one["release"] for one in now["fork_servers"] if one["retiring"]} == {was["release"]}
     (keeper,) = (pid for pid in lines(linked, "shimd-keeper") if pid != first_keeper)
@@ -124,7 +127,7 @@ def test_every_app_goes_on(linked: Linked, box: Box, trees: tuple[Tree, Tree]) -
 
 def test_true_exits_when_all_that_is_old_is_killed(linked: Linked, box: Box, trees: tuple[Tree, Tree]) -> None:
     """The old fork server is: its apps are the old keeper's then, which tells the daemon that is not its own."""
-    old, new = trees
+    _old, new = trees
     ends = [box.run_attached(f"ends{n}", "lines", flags=("--rm",), stdin=subprocess.PIPE) for n in range(2)]
     until(lambda: {state for _pid, state in box.tasks().values()} == {"RUNNING"} and len(box.tasks()) == 2, "both")
     upgrade(linked, new)
@@ -156,7 +159,7 @@ def test_what_is_installed_runs_already(linked: Linked, box: Box, trees: tuple[T
 
 
 def test_one_that_does_not_start_changes_nothing(linked: Linked, box: Box, trees: tuple[Tree, Tree]) -> None:
-    old, new = trees
+    _old, new = trees
     box.detach("app", "sleep", 600)
     before, pid, linked_before = box.tasks(), linked.daemon_pid(), links(linked)
     with open(new.package / "supervisor" / "serve.py", "a") as file:

@@ -12,6 +12,7 @@ import anyio
 
 from shimd.errors import AlreadyExists, Unavailable
 from shimd.linux.peer import peer_pid
+from shimd.linux.received import receive_fds
 from shimd.log import logger
 from shimd.protocol import keeper as protocol
 from shimd.protocol.constants import LISTEN_FD, MAX_FDS
@@ -91,7 +92,7 @@ class Link:
                 return self._received()
 
     def _received(self) -> tuple[Packet, list[int]] | None:
-        data, fds, flags, _ = socket.recv_fds(self._sock, protocol.MAX_SIZE + 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        data, fds, flags = receive_fds(self._sock, protocol.MAX_SIZE + 1, MAX_FDS)
         try:
             if not data:
                 return None

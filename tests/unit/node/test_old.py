@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shimd import release
+from shimd import keeper, release
 from shimd.api.shimd.status.v1 import DaemonResponse, ForkServer
 from shimd.node import old as module
 from shimd.node.old import UPGRADE, old
@@ -47,7 +47,7 @@ def test_a_fork_server_that_serves_its_last_app(of: str, words: str) -> None:
 
 def test_keepers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon's own is replaced by an upgrade; one that was replaced ends by itself."""
-    monkeypatch.setattr(module.keeper, "program", lambda: Path("/opt/shimd-keeper"))
+    monkeypatch.setattr(keeper, "program", lambda: Path("/opt/shimd-keeper"))
     monkeypatch.setattr(module, "current_keeper", lambda: 10)
     keepers = [Process(pid, 1, 1, Kind.KEEPER) for pid in (10, 11, 12)]
     monkeypatch.setattr(module, "of", lambda kinds: keepers if kinds == [Kind.KEEPER] else [])
