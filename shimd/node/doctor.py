@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,11 +20,13 @@ from shimd.launcher.build import ENGINES
 from shimd.launcher.names import runtime_type
 from shimd.node.check import process
 from shimd.node.distributions import DISTRIBUTIONS, PATH, PLAIN
-from shimd.node.old import old
+from shimd.node.old import UPGRADE, old
 from shimd.node.tasks import daemon
 
 #: Bytes below which the cache will soon have no room for another compiled module.
 _LITTLE_SPACE = 200 << 20
+#: The program that runs.
+_OWN = Path(sys.argv[0]).resolve()
 #: Of containerd by itself, and of distributions that bring their own.
 _SOCKETS = tuple(dict.fromkeys(each.address for each in (PLAIN, *DISTRIBUTIONS)))
 #: Kernel releases, and what comes with them.
@@ -161,6 +164,9 @@ def _launchers() -> Iterator[Finding]:
         if program is None:
             found = f"containerd-shim-{name}-v1 is not in containerd's PATH ({path})"
             yield Finding(f"launcher {name}", "problem", found, "shimd install")
+        elif (other := Path(program).resolve().parent) != _OWN.parent and _OWN.with_name("shimd-launcher").exists():
+            found = f"{program} leads to another installation, in {other}"
+            yield Finding(f"launcher {name}", "warning", found, UPGRADE)
         elif shimd.__version__ not in (said := _run([program, "-v"]).stdout):
             found = f"{program} is another version's: {' '.join(said.split())}"
             yield Finding(f"launcher {name}", "warning", found, "shimd install, or remove that file")

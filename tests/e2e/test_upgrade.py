@@ -77,6 +77,8 @@ def test_every_app_goes_on(linked: Linked, box: Box, trees: tuple[Tree, Tree]) -
     assert {Path(line.split()[0]).parent for line in lines(linked, "forkserver").values()} == {old.programs}
     (first_keeper,) = lines(linked, "shimd-keeper")
 
+    findings = json.loads(linked.shimd(new, "doctor", "--json", check=False).out)
+    assert any("leads to another installation" in one["found"] and one["remedy"] == "shimd upgrade" for one in findings)
     told = [one["what"] for one in status(linked, new)["old"]]
     assert told[0] == "the daemon" and "the keeper" in told and any("fork server" in what for what in told)
     said = upgrade(linked, new)
@@ -168,6 +170,23 @@ def test_one_that_does_not_start_changes_nothing(linked: Linked, box: Box, trees
     assert done.code == 1 and "RuntimeError: not well" in done.err, done
     assert (linked.daemon_pid(), box.tasks()) == (pid, before)
     assert links(linked) == linked_before
+
+
+def test_without_a_keeper(linked: Linked, box: Box, trees: tuple[Tree, Tree]) -> None:
+    """Apps would end with the daemon: only by force."""
+    old, new = trees
+    for one in trees:
+        (one.programs / "shimd-keeper").unlink()
+    box.detach("app", "sleep", 600)
+    pid = linked.daemon_pid()
+    done = linked.shimd(new, "upgrade", "--bin-dir", linked.links, check=False)
+    assert done.code == 1 and f"{box.namespace}/app" in done.err and "no keeper" in done.err, done
+    assert (linked.daemon_pid(), box.status("app")) == (pid, "RUNNING")
+    assert {Path(target).parent for target in links(linked).values()} == {old.programs}
+    upgrade(linked, new, "--force")
+    assert status(linked, new)["version"] == "99.0"
+    box.remove("app")
+    assert box.run("next").code == 0
 
 
 def test_in_place_and_the_tree_gone(linked: Linked, box: Box, trees: tuple[Tree, Tree]) -> None:
