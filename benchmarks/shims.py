@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any as AnyJson
 
 from shimd.api.containerd.runc.v1 import Options as RuncOptions
 from shimd.api.google.protobuf import Any
@@ -171,11 +172,11 @@ def workplace() -> Iterator[Path]:
 
 def make_bundle(bundle: Path, rootfs: Path, args: list[str]) -> Path:
     bundle.mkdir(parents=True)
-    (bundle / "config.json").write_text(json.dumps(_spec(bundle.name, rootfs, args)))
+    (bundle / "config.json").write_text(json.dumps(specification(rootfs, args, f"/shimd-bench/{bundle.name}")))
     return bundle
 
 
-def _spec(id: str, rootfs: Path, args: list[str]) -> dict[str, object]:
+def specification(rootfs: Path, args: list[str], cgroup: str) -> dict[str, AnyJson]:
     """What ``ctr run`` writes, for a plain directory."""
     keys = ("destination", "type", "source", "options")
     capabilities = dict.fromkeys(("bounding", "effective", "permitted"), _CAPS)
@@ -193,7 +194,7 @@ def _spec(id: str, rootfs: Path, args: list[str]) -> dict[str, object]:
         "root": {"path": str(rootfs)},
         "mounts": [dict(zip(keys, mount, strict=True)) for mount in _MOUNTS],
         "linux": {
-            "cgroupsPath": f"/shimd-bench/{id}",
+            "cgroupsPath": cgroup,
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],

@@ -46,7 +46,7 @@ def protocol() -> str:
 def held() -> str:
     """Of the keeper: what it exchanges with the supervisor."""
     lines = [
-        f"enum {{ VERSION = {keeper.VERSION}, MAX_FDS = {constants.MAX_FDS}, LISTEN = {constants.LISTEN_FD} }};",
+        f"enum {{ PROTOCOL = {keeper.VERSION}, MAX_FDS = {constants.MAX_FDS}, LISTEN = {constants.LISTEN_FD} }};",
         f"enum {{ MAX_NAME = {keeper.MAX_NAME}, MAX_EXITS = {keeper.MAX_EXITS}, MAX_COMMAND = {keeper.MAX_COMMAND} }};",
         _enum("", keeper.Kind),
         f"enum {{ RESTARTS = {keeper.RESTARTS}, REMOVES = {keeper.REMOVES}, HANDS_OVER = {keeper.HANDS_OVER} }};",

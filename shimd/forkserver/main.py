@@ -127,7 +127,7 @@ class ForkServer:
             # Exits first, since that is their time; a new supervisor last: what the one before it has said holds.
             for fd in sorted((fd for fd, _event in ready), key=self._order):
                 self._survive(self._dispatch, fd, now)
-            self._survive(self._do_later, now)
+            self._survive(self._do_later)
 
     def _survive(self, action: Callable[..., None], *arguments: int) -> None:
         """Whatever goes wrong: the end of this process would be the loss of every exit."""
@@ -170,11 +170,11 @@ class ForkServer:
         elif fd == self._listener.fileno():
             self._accept()
 
-    def _do_later(self, now: int) -> None:
+    def _do_later(self) -> None:
         """What could not be done before."""
-        self._bury_strays()
         for child in [*self._unwaited]:
-            self._reap(child, now)
+            self._reap(child)
+        self._bury_strays()
         if self._supervisor is not None and self._supervisor.waits:
             try:
                 self._supervisor.flush()
@@ -407,10 +407,10 @@ class ForkServer:
             self._fail(key, error)
 
     def _bury_strays(self) -> None:
-        """Wait for adopted processes that nobody follows (yet), and for zygotes."""
+        """Wait for adopted processes that nobody follows (yet), and for zygotes; each by its number."""
         while (pid := first_zombie()) is not None:
-            if any(child.pid == pid for child in self._living.values()):
-                break  # one that is followed: its descriptor tells of it
+            if any(child.pid == pid for child in (*self._living.values(), *self._unwaited)):
+                break  # one that is followed, and waited for where that is noted
             _pid, status = os.waitpid(pid, 0)
             self._strays[pid] = status, time.time_ns()
         while len(self._strays) > STRAYS:
@@ -433,9 +433,9 @@ class ForkServer:
         del self._living[child.pidfd]
         child.exited_at = now
         self._unwaited.append(child)
-        self._reap(child, now)
+        self._reap(child)
 
-    def _reap(self, child: Child, _now: int) -> None:
+    def _reap(self, child: Child) -> None:
         try:
             pid, status = os.waitpid(child.pid, os.WNOHANG)
         except ChildProcessError:  # nobody else may do that

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from shimd.linux.limits import restore_descriptors
 from shimd.linux.memory_file import sealed_copy
 from shimd.linux.namespaces import open_namespace
+from shimd.linux.spawn import spawn
 from shimd.protocol.constants import ZYGOTE_PING, Birth
 from shimd.zygote import PROGRAM
 
@@ -150,7 +151,8 @@ class Zygote:
         restore_descriptors()
         try:
             actions = [(os.POSIX_SPAWN_DUP2, theirs, _THEIR_SOCKET)]
-            pid = os.posix_spawn(f"/proc/self/fd/{self._program}", self._arguments, os.environ, file_actions=actions)
+            program, blocked = f"/proc/self/fd/{self._program}", signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            pid = spawn(program, self._arguments, os.environ, actions, blocked=blocked)
         except OSError as error:
             raise ChildProcessError(errno.ECHILD, f"the zygote does not start: {error.strerror}") from error
         finally:
@@ -174,7 +176,7 @@ def _read(sock: socket.socket, patience: float) -> int:
     """:raises ChildProcessError: it has ended, or has not answered in time"""
     sock.settimeout(patience)
     try:
-        answer = sock.recv(8)
+        answer = _received(sock)
     except TimeoutError:
         raise ChildProcessError(errno.ECHILD, f"the zygote has not answered within {patience:g} s") from None
     except BlockingIOError:
@@ -184,3 +186,10 @@ def _read(sock: socket.socket, patience: float) -> int:
     if not answer:
         raise ChildProcessError(errno.ECHILD, "the zygote died")
     return int(struct.unpack("=q", answer)[0])
+
+
+def _received(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(8)
+    except ConnectionResetError:  # it has gone and not read all; what it had answered comes after that
+        return sock.recv(8)

@@ -62,11 +62,25 @@ def main() -> None:
     home = Home()
     seal("the jailer's start")
     with suppress(ConnectionError):  # the supervisor has ended in the middle of a request
-        while (packet := receive(sock, decode_request)) is not None:
-            request, fds = packet
-            if isinstance(request, Make):
-                _answer(sock, home, request, fds)
+        while _next(sock, home):
             home.close_all_else()
+
+
+def _next(sock: socket.socket, home: Home) -> bool:
+    """Do what is asked for next, if anything still is; what this process is short of is that request's error."""
+    try:
+        packet = receive(sock, decode_request)
+        if packet is None:
+            return False
+        request, fds = packet
+        if isinstance(request, Make):
+            _answer(sock, home, request, fds)
+    except ConnectionError:
+        raise
+    except OSError as error:
+        told = from_os(error)
+        send(sock, Error(int(told.code), str(told)))
+    return True
 
 
 def _answer(sock: socket.socket, home: Home, request: Make, fds: list[int]) -> None:

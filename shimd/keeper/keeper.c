@@ -408,11 +408,12 @@ static int receive(int sock, struct message *message) {
 /* Returns whether the descriptors are ours now. */
 static bool hello(const struct message *message) {
     bool restarts = message->packet.number[1] == RESTARTS;
-    foreign = message->packet.number[0] != VERSION;
+    foreign = message->packet.number[0] != PROTOCOL;
     quitting = removes = handed_over = false;
     began = milliseconds();
     restart_at = 0;
-    say(HELLO, message->packet.id, VERSION, getpid());
+    say(HELLO, message->packet.id, PROTOCOL, getpid());
+    answer.number[2] = message->cut ? EMFILE : 0;
     if (foreign || message->cut) return false; /* the command that there is stays */
     forget_command();
     if (!restarts) return false;

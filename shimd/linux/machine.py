@@ -10,6 +10,7 @@ _X86_64 = {
     "prctl": 157, "setns": 308, "prlimit64": 302, "seccomp": 317, "setsid": 112, "ioctl": 16, "unshare": 272,
     "close": 3, "write": 1, "personality": 135, "sched_setaffinity": 203, "set_mempolicy": 238, "ioprio_set": 251,
     "sched_setattr": 314, "fchdir": 81, "pivot_root": 155, "set_robust_list": 273, "get_robust_list": 274,
+    "rt_sigaction": 13,
 }  # fmt: skip
 #: asm-generic/unistd.h, which the later machines share.
 _GENERIC = {
@@ -17,6 +18,7 @@ _GENERIC = {
     "prctl": 167, "setns": 268, "prlimit64": 261, "seccomp": 277, "setsid": 157, "ioctl": 29, "unshare": 97,
     "close": 57, "write": 64, "personality": 92, "sched_setaffinity": 122, "set_mempolicy": 237, "ioprio_set": 30,
     "sched_setattr": 274, "fchdir": 50, "pivot_root": 41, "set_robust_list": 99, "get_robust_list": 100,
+    "rt_sigaction": 134,
 }  # fmt: skip
 #: The same everywhere, since Linux 5.
 _COMMON = {"move_mount": 429, "clone3": 435, "close_range": 436}

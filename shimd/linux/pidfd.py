@@ -36,6 +36,14 @@ def zombie_status(pid: int, start: int) -> int | None:
     return int(fields[_EXIT_CODE]) if fields[0] == b"Z" and int(fields[_START]) == start else None
 
 
+def is_zombie(pid: int) -> bool:
+    """Returns whether a process has ended, and nobody has waited for it yet."""
+    try:
+        return _stat(pid)[0] == b"Z"
+    except OSError:
+        return False
+
+
 def _stat(pid: int) -> list[bytes]:
     """The fields from the third on."""
     with open(f"/proc/{pid}/stat", "rb") as file:

@@ -6,8 +6,8 @@ A packet is :class:`Packet`: a kind, an id, four numbers and a name, with descri
 =================== ======================= ========================= ==================================================
 the supervisor says numbers                 with descriptors          and is answered
 =================== ======================= ========================= ==================================================
-``HELLO``           version, ``RESTARTS``   a command and its         ``HELLO`` (version, pid), or ``FAILED`` (EBUSY):
-                                            descriptors, or nothing   another supervisor is connected
+``HELLO``           version, ``RESTARTS``   a command and its         ``HELLO`` (version, pid, error), or ``FAILED``
+                                            descriptors, or nothing   (EBUSY): another supervisor is connected
 ``LIST``            –                       –                         ``KEPT`` with descriptors for each name,
                                                                       ``EXITED`` for each exit, then ``LISTED``
 ``QUIT``            ``REMOVES`` or          –                         –
@@ -25,6 +25,7 @@ orphan, and of those not acknowledged again with the next list.
 * ``HELLO``, ``LIST``, ``QUIT``, what answers them and the form of a packet are the same in all versions. To a
   supervisor of another version the keeper says its own, and does no more than these for it.
 * A supervisor whose connection ends without ``QUIT`` is started again by the command that its last ``HELLO`` left.
+  The error says that there was no room for this one: another ``HELLO`` brings it again.
 * After ``QUIT`` the keeper keeps nothing, and ends when it has no children; another ``HELLO`` calls it back. With
   ``HANDS_OVER`` it does not end before a supervisor that lives was told of all exits, of whatever version that is.
 * What was sent is kept: the keeper reads all of it, even from a supervisor that is gone.

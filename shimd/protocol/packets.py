@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from shimd.linux.memory_file import memory_file, read_file
-from shimd.linux.received import receive_fds
+from shimd.linux.passed import receive_with_descriptors
 from shimd.protocol.codec import Decoder, encode
 from shimd.protocol.constants import MAX_FDS, MAX_PACKET
 
@@ -41,7 +41,10 @@ def receive(sock: socket.socket, decode: Decoder[M]) -> tuple[M, list[int]] | No
     :raises LostDescriptors: too many descriptors came with it
     :raises OSError: as of recvmsg(2)
     """
-    data, fds, flags = receive_fds(sock, MAX_PACKET, MAX_FDS)
+    try:
+        data, fds, flags = receive_with_descriptors(sock, MAX_PACKET, MAX_FDS)
+    except ConnectionResetError:  # it has gone and not read all; what it said itself comes after that
+        data, fds, flags = receive_with_descriptors(sock, MAX_PACKET, MAX_FDS)
     try:
         if not data:
             _close(fds)
@@ -49,7 +52,7 @@ def receive(sock: socket.socket, decode: Decoder[M]) -> tuple[M, list[int]] | No
         message = decode(data)
         if flags & socket.MSG_CTRUNC:  # some descriptors are missing, and nobody could tell which
             raise LostDescriptors(message)
-        return message, list(fds)
+        return message, fds
     except BaseException:
         _close(fds)
         raise

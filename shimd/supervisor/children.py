@@ -9,6 +9,7 @@ from threading import Thread
 import anyio
 
 from shimd.errors import Unavailable
+from shimd.linux.spawn import spawn
 from shimd.linux.start_time import start_time
 
 #: Seconds between two looks at a child, where no descriptor is left to wait for it by.
@@ -114,14 +115,9 @@ async def run(command: Sequence[str], environment: Mapping[str, str], limit: flo
 
 
 def _spawn(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    return os.posix_spawn(
-        command[0],
-        list(command),
-        dict(environment),
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
-            (os.POSIX_SPAWN_DUP2, 0, 1),
-            (os.POSIX_SPAWN_DUP2, 0, 2),
-        ],
-        setsid=True,
-    )
+    null = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+        (os.POSIX_SPAWN_DUP2, 0, 1),
+        (os.POSIX_SPAWN_DUP2, 0, 2),
+    ]
+    return spawn(command[0], command, environment, null, session=True)

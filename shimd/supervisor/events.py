@@ -101,11 +101,17 @@ class EventBus:
         self._publish(address, Event(namespace, TOPICS[type(message)], message, datetime.now(UTC)), seq)
 
     def publish_again(self, address: str, namespace: str, message: Message, seq: int, time: datetime) -> None:
-        """Queue an event unless it was, by whichever supervisor.
+        """Queue an event unless it was, by whichever supervisor. Where the keeper has nothing of those before, that is
+        lost, and told again is only what has happened since: nothing twice.
 
         :param time: when it happened
         """
-        if address and seq > self._forwarder(address).last_seq:
+        if not address:
+            return
+        forwarder = self._forwarder(address)
+        if not forwarder.resumed:
+            forwarder.skip(seq)
+        elif seq > forwarder.last_seq:
             self._publish(address, Event(namespace, TOPICS[type(message)], message, time), seq)
 
     def close(self) -> None:
@@ -132,5 +138,6 @@ class EventBus:
         forwarder = self._forwarders.get(address)
         if forwarder is None:
             forwarder = self._forwarders[address] = Forwarder(address, self._keeper, f"{_PREFIX}{address}")
+            forwarder.begin()
             self._tasks.start_soon(forwarder.run)
         return forwarder

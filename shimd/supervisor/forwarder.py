@@ -28,6 +28,8 @@ _log = logger(__name__)
 BACKLOG = 65536
 #: Seconds until memory that there was not is asked for again.
 _PAUSE, _MOMENT = 1.0, 0.05
+#: Seconds for an answer. Long, since who goes on afterwards sends the event twice: containerd may have been stopped.
+_ANSWER = 60.0
 _SERVICE, _METHOD = "containerd.services.events.ttrpc.v1.Events", "Forward"
 
 
@@ -35,6 +37,7 @@ class Forwarder:
     """
     :param address: containerd's, with or without ``unix://``
     :param name: under which the keeper has the outbox and the connection
+    :ivar resumed: whether it is known what an earlier supervisor has put here
     """
 
     def __init__(self, address: str, keeper: Keeping, name: str) -> None:
@@ -46,8 +49,19 @@ class Forwarder:
         self._waiting: deque[tuple[int, Request]] = deque()
         self._reader = FrameReader()
         self._filled = anyio.Event()
-        self._last_seq = 0
+        self._last_seq = self._skipped = 0
         self._last_stream = 0
+        self.resumed = False
+
+    def begin(self) -> None:
+        """Have the keeper know of the outbox before the first event is written down: who finds none then knows that
+        it was lost."""
+        self._store()
+
+    def skip(self, seq: int) -> None:
+        """Count an event of that number as put here."""
+        self._last_seq = self._skipped = max(self._last_seq, seq)
+        self._store()
 
     async def resume(self, fds: list[int]) -> None:
         """Take over what an earlier supervisor had: its outbox, and its connection if it had one. The descriptors that
@@ -63,6 +77,7 @@ class Forwarder:
             log.close()
             raise
         self._last_seq = self._outbox.last_seq
+        self.resumed = True
         if not fds:
             self._outbox.disconnected()
             return
@@ -107,6 +122,8 @@ class Forwarder:
 
     def close(self) -> None:
         """Nothing is put here any more; the keeper has what there is."""
+        if self._stream is not None:  # it was resumed, and run() cancelled before it began
+            self._stream.extra(SocketAttribute.raw_socket).close()
         if self._outbox is not None:
             self._outbox.close()
 
@@ -143,7 +160,13 @@ class Forwarder:
         while not outbox.send(sock):
             await anyio.wait_writable(sock)
         self._last_stream = outbox.stream_id
-        status = await self._answer(outbox, sock, self._last_stream)
+        with anyio.move_on_after(_ANSWER) as waiting:
+            status = await self._answer(outbox, sock, self._last_stream)
+        if waiting.cancelled_caught:
+            _log.error(
+                "containerd at %s has not answered an event within %g s; it is sent anew", self._address, _ANSWER
+            )
+            raise ConnectionClosed(f"containerd at {self._address} does not answer")
         if status.code:  # containerd has seen it and refuses it: the same again would be refused again
             topic = _topic(outbox.oldest())
             _log.error("containerd at %s refused %s: %s", self._address, topic, status.message)
@@ -191,10 +214,12 @@ class Forwarder:
     def _store(self) -> None:
         """Bring what waits for memory into the outbox."""
         try:
+            if self._outbox is None:
+                self._outbox = Outbox(MemoryLog.create("shimd-events"))
+                self._keep(self._outbox, None)
+            if self._outbox.last_seq < self._skipped:
+                self._outbox.skip(self._skipped)
             while self._waiting:
-                if self._outbox is None:
-                    self._outbox = Outbox(MemoryLog.create("shimd-events"))
-                    self._keep(self._outbox, None)
                 self._outbox.append(*self._waiting[0])
                 self._waiting.popleft()
         except OSError as error:

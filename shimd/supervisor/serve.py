@@ -30,6 +30,7 @@ from shimd.supervisor.sockets import inherited_or_kept
 from shimd.supervisor.status.service import StatusServer
 from shimd.supervisor.successor import Successor
 from shimd.supervisor.supervisor import Supervisor
+from shimd.supervisor.workers.reaping import bury_strays
 
 _log = log.logger(__name__)
 #: Seconds to wait for another daemon's end, and between two looks.
@@ -122,6 +123,7 @@ async def serve() -> None:
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     async with anyio.create_task_group() as outer:
         keeper = await Keeper.open(Background(outer))
+        outer.start_soon(bury_strays)
         async with anyio.create_task_group() as tasks:
             supervisor = Supervisor(tasks, outer, keeper)
             listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
@@ -134,8 +136,10 @@ async def serve() -> None:
             await _stop_signal()
             notify.notify(STOPPING="1")
             if supervisor.is_needed and keeper.available:
+                await keeper.told()
                 _leave()
             _log.info("stopping")
+            supervisor.fork_servers.leave()
             keeper.quit()
             tasks.cancel_scope.cancel()
             supervisor.jailers.close()

@@ -4,6 +4,7 @@ import anyio
 import anyio.abc
 
 from shimd import paths
+from shimd.errors import ResourceExhausted
 from shimd.log import logger
 from shimd.protocol.journal import EndpointRecord, name_of
 from shimd.supervisor.background import Background
@@ -32,7 +33,8 @@ class Supervisor:
         self._tasks = tasks
         background = Background(tasks)
         self.keeper: Keeping = keeper or NotKept()
-        parent = (keeper.exit_of, keeper.spawn) if keeper is not None else ()
+        self._keeper = keeper
+        parent = (keeper.exit_of, keeper.spawn, keeper.forget_exit) if keeper is not None else ()
         self.fork_servers = ForkServers(Background(outer), *parent)
         self.jailers = Jailers(background)
         self.modules = Modules(self.fork_servers, background)
@@ -45,9 +47,10 @@ class Supervisor:
         """By the names of their records."""
         self._lock = anyio.Lock()
 
-    async def endpoint(self, record: EndpointRecord) -> Endpoint:
+    async def endpoint(self, record: EndpointRecord, *, earlier: bool = False) -> Endpoint:
         """The endpoint of one (engine, containerd, namespace), listening.
 
+        :param earlier: whether it is an earlier supervisor's: then it must be served, recorded or not
         :raises ShimdError: it cannot be recorded
         :raises OSError: it cannot listen
         """
@@ -55,10 +58,23 @@ class Supervisor:
         async with self._lock:
             if name not in self.endpoints:
                 endpoint = Endpoint(record, self.parts)
-                self.journal.write(record)
+                self._record(record, required=not earlier)
                 await self._tasks.start(_serve, endpoint)
                 self.endpoints[name] = endpoint
             return self.endpoints[name]
+
+    def keep_exits(self) -> None:
+        """All workers are known: exits of others are nobody's."""
+        if self._keeper is not None:
+            self._keeper.keep_exits(self.fork_servers.wants_exit)
+
+    def _record(self, record: EndpointRecord, *, required: bool) -> None:
+        try:
+            self.journal.write(record)
+        except (OSError, ResourceExhausted) as error:
+            if required:
+                raise
+            _log.error("the task socket of %s for %s cannot be recorded: %s", record.engine, record.namespace, error)
 
     @property
     def is_needed(self) -> bool:

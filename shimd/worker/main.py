@@ -34,6 +34,7 @@ from shimd.errors import (
     from_code,
 )
 from shimd.linux.memory_file import read_file
+from shimd.linux.spawn import reset_c_librarys
 from shimd.oci import Process
 from shimd.oci.programs import find_program, open_file
 from shimd.protocol.constants import CONTROL_FD, EXIT_FAILED, JAIL_FD
@@ -110,17 +111,29 @@ class Received(NamedTuple):
 
 
 def take(fds: Sequence[int], control: int) -> Received:
-    """Read what is to be read, make the rest the streams, ``control`` and the jail, and close all that is not ours.
+    """Close all that is not ours, first: the fork server may have no descriptor left. Read what is to be read, and make
+    the rest the streams, ``control`` and the jail.
 
     :param fds: as they come with a spawn (:mod:`shimd.protocol.fork_server`)
     """
+    _close_others([0, 1, 2, *fds, control])
     streams, plan, calls, jail = fds[:3], fds[3], fds[4:5], fds[5:]
     received = read_message(plan, decode_worker_plan), read_file(calls[0]) if calls else b""
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (*streams, control, *jail)]
+    ours = (*streams, control, *jail)
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(ours)) for fd in ours]
     for target, fd in enumerate(high):
         os.dup2(fd, target, inheritable=False)
     os.closerange(len(high), 1 << 30)
     return Received(received[0], socket.socket(fileno=CONTROL_FD), received[1])
+
+
+def _close_others(kept: Sequence[int]) -> None:
+    first = 0
+    for fd in sorted(kept):
+        if fd > first:  # an empty range from 0 would be all
+            os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, 1 << 30)
 
 
 def main(engine: Engine[object], received: Received) -> NoReturn:
@@ -156,6 +169,7 @@ def prepare_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])  # what cannot be told is no reason to end
     for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
+    reset_c_librarys()
     for number in _DEADLY:
         _libc.signal(number, _die_in_c)
 

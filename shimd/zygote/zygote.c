@@ -248,6 +248,7 @@ static int answer(int sock, int64_t result) { return send(sock, &result, sizeof 
 
 int main(int argc, char *argv[]) {
     static const int deadly[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    static const uint64_t usual[4]; /* the kernel's struct sigaction: SIG_DFL */
     uint64_t flags = 0;
     int fds[MAX_FDS];
     syscall(SYS_close_range, JAIL, ~0U, 0);
@@ -255,6 +256,7 @@ int main(int argc, char *argv[]) {
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* it may be stopped when the fork server ends; workers do not inherit this */
     const struct engine *engine = find_engine(argc, argv);
     if (engine == NULL) return FAILED;
+    for (int number = 32; number <= 33; number++) syscall(SYS_rt_sigaction, number, usual, NULL, 8); /* linux/spawn.py */
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) signal(deadly[i], die);
     for (int64_t result = 0; answer(CONTROL, result);) {
         int count = receive(CONTROL, &flags, sizeof flags, fds);

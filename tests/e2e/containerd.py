@@ -191,6 +191,14 @@ class Containerd:
             with suppress(ProcessLookupError):  # it is about to end
                 os.kill(pid, signal.SIGTERM)
 
+    def kill_daemon(self) -> None:
+        """And its keeper, so that there is none until a launcher starts one."""
+        processes = leftovers.processes_of(self.directory).items()
+        parts = [pid for pid, line in processes if line.endswith(("shimd serve", "shimd-keeper"))]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in parts:
+                os.kill(pid, number)
+
     def daemon_log(self) -> str:
         path = self.directory / "shimd/shimd.log"
         return path.read_text(errors="replace") if path.exists() else ""

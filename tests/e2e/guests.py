@@ -27,7 +27,12 @@ DIRECTORIES = ("data", "tmp", "mnt", "proc", "dev", "sys", "etc", "run")
 
 def build() -> tuple[bytes, bytes]:
     """app.c as (static Linux program, WASI command)."""
-    return _compiled(SOURCE, *_NATIVE), _compiled(SOURCE, *_WASM)
+    return both(SOURCE)
+
+
+def both(source: Path) -> tuple[bytes, bytes]:
+    """The same of another source."""
+    return _compiled(source, *_NATIVE), _compiled(source, *_WASM)
 
 
 def edge() -> bytes:

@@ -1,7 +1,6 @@
 """The operator's commands, asked about real tasks."""
 
 import json
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -236,9 +235,7 @@ def test_the_daemon_ends_while_somebody_follows(own_box: Box, own_shimd: Shimd) 
     own_box.run("app")
     follower = own_shimd.follow("events", "-f")
     read_until(follower.stdout, "/tasks/delete")
-    pid = own_box.containerd.daemon_pid()
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    own_box.containerd.kill_daemon()
     _, err = follower.communicate(timeout=PATIENCE)
     assert follower.returncode == 1
     assert err.startswith("shimd: the daemon closed the connection")

@@ -2,15 +2,13 @@
 
 import fcntl
 import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 
 import anyio
 
+from shimd.linux.spawn import spawn as start
 from shimd.protocol.constants import HIGH_FD
-
-_KNOWN = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> int:
@@ -25,9 +23,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -
             moved[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
         nothing = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in range(3) if n not in moved]
         given = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in moved.items()]
-        return os.posix_spawn(
-            argv[0], list(argv), env, file_actions=[*nothing, *given], setsid=True, setsigmask=[], setsigdef=_KNOWN
-        )
+        return start(argv[0], argv, env, [*nothing, *given], session=True)
     finally:
         for fd in moved.values():
             os.close(fd)

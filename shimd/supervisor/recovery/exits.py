@@ -34,6 +34,10 @@ class Exits:
         """Wait status and nanoseconds since the epoch of a process that has ended."""
         return self._exits.get((pid, start)) or self._exits.get((pid, 0))
 
+    def all(self) -> list[tuple[int, int]]:
+        """Pids, and when these processes were started."""
+        return list(self._exits)
+
     def newest(self, pid: int) -> tuple[int, int] | None:
         """The same of the last process that had a pid."""
         start = self._newest.get(pid)

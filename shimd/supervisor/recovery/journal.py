@@ -25,6 +25,8 @@ _MAGIC = b"shimd\0"
 _HEAD = struct.Struct("<6sHQII")
 #: Bytes from one place to the other: more than any record has (a request has 4 MiB at the most), and never allocated.
 _PLACE = 64 << 20
+#: Bytes by which a record may grow that there is always room for, on a full disk, too: an exit, an event, a short exec.
+_GROWTH = 2048
 
 
 @dataclass
@@ -41,7 +43,8 @@ class Journal:
         self._files: dict[str, _File] = {}
 
     def write(self, record: Record) -> None:
-        """Record a change, in the place of what was recorded before.
+        """Record a change, in the place of what was recorded before. For the first of a file there is room or not;
+        those after it find it taken already.
 
         :raises ResourceExhausted: it is too large
         :raises OSError: there is no room, or as of open(2)
@@ -50,7 +53,10 @@ class Journal:
         data = encode(record)
         if len(data) > _PLACE - _HEAD.size:
             raise ResourceExhausted(f"a record of {len(data)} bytes is too large")
-        file = self._files.get(name) or _File(0)
+        file = self._files.get(name)
+        if file is None:
+            self._begin(name, len(data))
+            file = _File(0)
         head = _HEAD.pack(_MAGIC, VERSION, file.serial + 1, len(data), zlib.crc32(data))
         fd = os.open(self._directory / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -59,6 +65,19 @@ class Journal:
             os.close(fd)
         file.serial += 1
         self._files[name] = file
+
+    def _begin(self, name: str, size: int) -> None:
+        """Take room for both places of a new file."""
+        path = self._directory / name
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            for offset in (0, _PLACE):
+                os.posix_fallocate(fd, offset, _HEAD.size + size + _GROWTH)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
 
     def remove(self, record: Record) -> None:
         """Nothing is to be known of it any more."""

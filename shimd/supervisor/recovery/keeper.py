@@ -59,8 +59,6 @@ class Keeper:
         """What an earlier supervisor left and nobody has taken yet; the descriptors are ours to close."""
         self.available = program is not None
         """Whether there is a program (there was a C compiler at the installation); if not, nothing is kept."""
-        self.restarted: list[Callable[[], None]] = []
-        """Called when a keeper that was killed has been replaced: its children are nobody's now."""
         self._tasks = tasks
         self._program = program
         self._link: Link | None = None
@@ -73,6 +71,8 @@ class Keeper:
         self._draining = False
         self._quitting = False
         self._exits = Exits()
+        self._wanted: Callable[[int, int], bool] | None = None
+        """``None``: it is not known yet whose exits will be asked for."""
         self._starts: dict[int, int] = {}
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
@@ -144,9 +144,12 @@ class Keeper:
         number, pending = next(self._ids), _Pending()
         self._pending[number] = pending
         try:
-            await self._link.send_in_turn(Packet(Kind.SPAWN, number), [command, *fds.values()])
-            await pending.known.wait()
-        except OSError:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._move, self._link)
+                await self._link.send_in_turn(Packet(Kind.SPAWN, number), [command, *fds.values()])
+                await pending.known.wait()
+                tasks.cancel_scope.cancel()
+        except* OSError:
             pass  # the keeper is gone, which is the result
         finally:
             os.close(command)
@@ -154,6 +157,15 @@ class Keeper:
         if isinstance(pending.result, OSError):
             raise pending.result
         return pending.result
+
+    async def _move(self, link: Link) -> None:
+        """See to it that a keeper answers: one that was stopped is woken, and killed if that does not help. Then
+        another has all, and who waits is told."""
+        for number in (signal.SIGCONT, signal.SIGKILL):
+            await anyio.sleep(_PATIENCE)
+            _log.error("the keeper, pid %d, does not answer: it gets a %s", link.pid, number.name)
+            with suppress(OSError):
+                os.kill(link.pid, number)
 
     def exit_of(self, pid: int, start: int) -> tuple[int, int] | None:
         """Wait status and time (nanoseconds since the epoch) of a child, or of an orphan that became one.
@@ -169,13 +181,25 @@ class Keeper:
         """
         return await self._exits.wait(pid, self._starts.get(pid) or None)
 
+    def keep_exits(self, wanted: Callable[[int, int], bool]) -> None:
+        """From now on only exits of processes (pid, start) that are wanted when they are told of, until they are
+        forgotten (:meth:`forget_exit`)."""
+        self._wanted = wanted
+        for pid, start in self._exits.all():
+            self._forget_unwanted(pid, start)
+
+    def _forget_unwanted(self, pid: int, start: int) -> None:
+        if self._wanted is not None and not self._wanted(pid, start):
+            self.forget_exit(pid, start)
+
     def forget_exit(self, pid: int, start: int) -> None:
         """An exit is on record elsewhere, or of no interest. Until then it is told to every supervisor; of those
         that nobody forgets the oldest are dropped, beyond ``MAX_EXITS``."""
         self._exits.forget(pid, start)
         self._starts.pop(pid, None)
-        if self._link is not None:
-            self._tasks.start_soon(self._acknowledge, self._link, pid, start)
+        for link in (self._link, *self._older.values()):
+            if link is not None and link.version == VERSION:
+                self._tasks.start_soon(self._acknowledge, link, pid, start)
 
     async def _acknowledge(self, link: Link, pid: int, start: int) -> None:
         with suppress(OSError):
@@ -192,6 +216,16 @@ class Keeper:
             self._exits.note(pid, start, *found)
 
     # -- the end
+
+    async def told(self) -> None:
+        """Wait, for a moment, until the keeper has been told of all that it is to keep: who ends without a further
+        word leaves that to the next supervisor."""
+        if self.available:
+            with anyio.move_on_after(_LAST_WORD) as waiting:
+                while self._link is None or self._unsent:  # noqa: ASYNC110 — it is soon, or never
+                    await anyio.sleep(_PAUSE / 100)
+            if waiting.cancelled_caught:
+                _log.error("the keeper could not be told of %d changes", len(self._unsent))
 
     def quit(self) -> None:
         """Nothing is left to keep: the keeper closes all, and ends when it has no children."""
@@ -242,8 +276,6 @@ class Keeper:
         if link.pid != pid:
             _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
             self._exits.lose()
-            for callback in self.restarted:
-                callback()
 
     async def _connect(self, have: Callable[[str, list[int]], None]) -> Link:
         """Find the keeper, or start one, and learn what it has.
@@ -276,6 +308,8 @@ class Keeper:
         for old, other in others.items():
             self._tasks.start_soon(self._hear_older, old, other)
         self._connected.set()
+        if not self._link.complete:
+            self._tasks.start_soon(self._greet_again, self._link)
         return self._link
 
     def _is_current(self, link: Link) -> bool:
@@ -306,6 +340,16 @@ class Keeper:
         finally:
             self._older.pop(path, None)
             link.close()
+
+    async def _greet_again(self, link: Link) -> None:
+        """It had no room for what starts us again."""
+        while self._link is link and not link.complete and not self._quitting:
+            _log.error("the keeper has no room for the command that starts this daemon again, and is told it anew")
+            await anyio.sleep(10 * _PAUSE)
+            command = restart_command()
+            with suppress(OSError):
+                link.greet(command)
+            close_all(command)
 
     async def _launch(self, path: Path, command: Sequence[int]) -> Link:
         assert self._program is not None
@@ -341,6 +385,8 @@ class Keeper:
         elif fds:
             self.kept[name] = fds
             self._held[name] = tuple(fds)
+        else:  # it never had any, or we have no room for them: whose they are must not wait for ever
+            self._change(name)
 
     def _adopt_anew(self, name: str, fds: list[int]) -> None:
         self._adopt(name, fds)
@@ -355,8 +401,11 @@ class Keeper:
     def _dispatch(self, packet: Packet, fds: list[int]) -> None:
         close_all(fds)
         match packet.kind:
+            case Kind.HELLO if self._link is not None:
+                self._link.met(packet)
             case Kind.EXITED:
                 self._exits.note(*packet.numbers)
+                self._forget_unwanted(*packet.numbers[:2])
             case Kind.SPAWNED:
                 self._spawned(packet.id, *packet.numbers[:2])
             case Kind.FAILED if packet.id:

@@ -11,8 +11,9 @@ from pathlib import Path
 import anyio
 
 from shimd.errors import AlreadyExists, Unavailable
+from shimd.linux.passed import receive_with_descriptors
 from shimd.linux.peer import peer_pid
-from shimd.linux.received import receive_fds
+from shimd.linux.spawn import spawn
 from shimd.log import logger
 from shimd.protocol import keeper as protocol
 from shimd.protocol.constants import LISTEN_FD, MAX_FDS
@@ -35,6 +36,8 @@ class Link:
         self._waiting = anyio.Lock()
         self.version = 0
         self.pid = 0
+        self.complete = False
+        """Whether the keeper has what it was greeted with."""
 
     def close(self) -> None:
         anyio.notify_closing(self._sock)
@@ -92,7 +95,7 @@ class Link:
                 return self._received()
 
     def _received(self) -> tuple[Packet, list[int]] | None:
-        data, fds, flags = receive_fds(self._sock, protocol.MAX_SIZE + 1, MAX_FDS)
+        data, fds, flags = receive_with_descriptors(self._sock, protocol.MAX_SIZE + 1, MAX_FDS)
         try:
             if not data:
                 return None
@@ -127,9 +130,14 @@ class Link:
             if packet.kind is Kind.FAILED:
                 raise AlreadyExists("another supervisor is connected to the keeper")
             if packet.kind is Kind.HELLO:
-                self.version, self.pid, *_ = packet.numbers
+                self.met(packet)
                 return
         raise Unavailable("the keeper is gone")
+
+    def met(self, packet: Packet) -> None:
+        """Note its answer to a greeting."""
+        self.version, self.pid, error, _ = packet.numbers
+        self.complete = not error
 
 
 async def reach(path: Path, command: Sequence[int]) -> Link | None:
@@ -208,17 +216,17 @@ def launch(path: Path, program: Path) -> tuple[socket.socket, int]:
         if sock is None:
             raise ConnectionRefusedError
         try:
-            pid = os.posix_spawn(
+            pid = spawn(
                 program,
                 [program.name],
                 {name: value for name in _SHOWN if (value := os.environ.get(name)) is not None},
-                file_actions=[
+                [
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
                     (os.POSIX_SPAWN_DUP2, 0, 1),
                     (os.POSIX_SPAWN_DUP2, 0, 2),
                     (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTEN_FD),
                 ],
-                setsid=True,
+                session=True,
             )
         except BaseException:
             sock.close()

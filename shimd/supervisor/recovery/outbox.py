@@ -62,6 +62,18 @@ class Outbox:
         self._events.append(self._log.append(_EVENT, seq, frame))
         self.last_seq = seq
 
+    def skip(self, seq: int) -> None:
+        """Count as appended what was numbered so, in another outbox.
+
+        :raises OSError: there is no memory for it
+        """
+        before, self.last_seq = self.last_seq, max(self.last_seq, seq)
+        try:
+            self._rewrite(0)
+        except OSError:
+            self.last_seq = before
+            raise
+
     @property
     def stream_id(self) -> int:
         """Of the oldest event."""

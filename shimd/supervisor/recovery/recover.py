@@ -60,6 +60,7 @@ async def recover(supervisor: Supervisor) -> None:
     supervisor.fork_servers.end_unclaimed()
     _resume_connections(supervisor)
     supervisor.keeper.drop_untaken()
+    supervisor.keep_exits()
     if tasks:
         _log.info("found %d tasks of an earlier daemon", len(tasks))
     supervisor.parts.tasks.start_soon(_forget_replays, supervisor)
@@ -82,7 +83,7 @@ def _resume_connections(supervisor: Supervisor) -> None:
 
 async def _recover_endpoint(supervisor: Supervisor, record: EndpointRecord) -> None:
     try:
-        await supervisor.endpoint(record)
+        await supervisor.endpoint(record, earlier=True)
     except (ShimdError, OSError) as error:
         _log.error("the task socket of %s for %s cannot be served: %s", record.engine, record.namespace, error)
 
@@ -91,7 +92,7 @@ async def _recover_task(supervisor: Supervisor, record: TaskRecord) -> None:
     """One that cannot be recovered costs no others anything: its processes are ended, as nobody claims them."""
     try:
         of = EndpointRecord(record.engine, record.namespace, record.events_address, record.grpc_address)
-        endpoint = await supervisor.endpoint(of)
+        endpoint = await supervisor.endpoint(of, earlier=True)
         endpoint.service.recover(record, Earlier(supervisor))
     except Exception as error:
         _log.exception("container %s cannot be recovered, and is ended: %s", record.id, error)

@@ -476,7 +476,9 @@ class Container:
         self._commit()
         try:
             async with self._opened(process):
-                process.worker = await self._make_exec(process)
+                worker = await self._make_exec(process)
+                await self._end_without_init(worker)
+                process.worker = worker
         except BaseException as error:
             if not self.context.stopping:
                 process.begun = False
@@ -488,6 +490,16 @@ class Container:
         self._commit()
         self.context.tasks.start_soon(self._monitor, process)  # first: it may be gone already, and others wait for it
         self._release(process)
+
+    async def _end_without_init(self, worker: Worker) -> None:
+        """An exec's, which was made while the init ended: who ended the others knew nothing of it.
+
+        :raises FailedPrecondition: so it is
+        """
+        init = self.init.worker
+        if init is not None and init.status is not None:
+            await worker.forks.end(worker)
+            raise FailedPrecondition(f"container {self.id} is not running")
 
     async def _make_exec(self, process: Process) -> Worker:
         if self.native is not None:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import anyio
 
 from shimd.errors import InvalidArgument, reason
+from shimd.linux.spawn import spawn
 from shimd.linux.start_time import start_time
 from shimd.supervisor import children
 
@@ -105,11 +106,11 @@ def _spawn(uri: str, container: str, namespace: str, fds: tuple[int, int, int]) 
         for fd in fds:
             high.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64))
             stack.callback(os.close, high[-1])
-        return os.posix_spawn(
+        return spawn(
             program,
             arguments,
             {**os.environ, "CONTAINER_ID": container, "CONTAINER_NAMESPACE": namespace},
-            file_actions=[
+            [
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 *((os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(high, 3)),
             ],

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
-from anyio.abc import UNIXSocketStream
+from anyio.abc import SocketListener, SocketStream, UNIXSocketStream
 
 from shimd import oci, paths
 from shimd.cgroup.paths import is_systemd
@@ -37,6 +38,8 @@ _log = logger(__name__)
 _LIMIT, _DELETE_LIMIT = 120.0, 30.0
 #: Seconds for a terminal that the runtime has made to arrive.
 _TERMINAL = 10.0
+#: Seconds until what there was no descriptor for is tried again.
+_MOMENT = 0.05
 
 
 class Native:
@@ -103,13 +106,17 @@ class Native:
     async def _make(self, process: Process, rootfs: list[oci.RootfsMount], *arguments: str) -> Worker:
         with TemporaryDirectory(prefix="shimd-runc-") as name:
             scratch = Path(name)
-            async with _console(process, scratch) as console:
-                pid_file = scratch / "pid"
-                words = [*arguments, "--pid-file", str(pid_file), *console, self._id]
-                command = [*self._with_log(scratch), *words]
-                plan = NativeCommand(str(self._bundle), command, self._rootfs, rootfs)
-                await self._become(process, plan, scratch)
-            return await self._follow(process, int(pid_file.read_text()))
+            pid_file = scratch / "pid"
+            try:
+                async with _console(process, scratch) as console:
+                    words = [*arguments, "--pid-file", str(pid_file), *console, self._id]
+                    command = [*self._with_log(scratch), *words]
+                    plan = NativeCommand(str(self._bundle), command, self._rootfs, rootfs)
+                    await self._become(process, plan, scratch)
+                return await self._follow(process, int(pid_file.read_text()))
+            except BaseException:
+                _end_unfollowed(pid_file)
+                raise
 
     async def _become(self, process: Process, plan: NativeCommand, scratch: Path) -> None:
         assert process.stdio is not None
@@ -182,7 +189,7 @@ async def _console(process: Process, scratch: Path) -> AsyncIterator[list[str]]:
         yield ["--console-socket", str(path)]
         try:
             with anyio.fail_after(_TERMINAL):
-                async with await listener.accept() as stream:
+                async with await _accepted(listener) as stream:
                     assert isinstance(stream, UNIXSocketStream)
                     _name, fds = await stream.receive_fds(4096, 1)
         except TimeoutError:
@@ -191,6 +198,21 @@ async def _console(process: Process, scratch: Path) -> AsyncIterator[list[str]]:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         os.set_inheritable(fds[0], False)
         process.stdio.attach(int(fds[0]))
+
+
+async def _accepted(listener: SocketListener) -> SocketStream:
+    """The runtime's connection; it waits while there is no descriptor for it."""
+    while True:
+        try:
+            return await listener.accept()
+        except (OSError, anyio.BrokenResourceError):  # anyio wraps what accept(2) says into the latter
+            await anyio.sleep(_MOMENT)
+
+
+def _end_unfollowed(pid_file: Path) -> None:
+    """Kill the process that a runtime has left, if it has: nobody would ever learn of its end."""
+    with suppress(OSError, ValueError):
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
 def _unmount_all(path: str) -> None:

@@ -31,6 +31,9 @@ _PATIENCE = 5.0
 _DRAINING = 2.0
 #: Seconds until a terminal that could not be read or written to is tried again.
 _MOMENT = 0.001
+#: The same for want of what there may be again: memory, room on a disk.
+_PAUSE = 0.2
+_SHORT = frozenset({errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True)
@@ -362,28 +365,36 @@ async def _copy(source: int, target: int) -> None:
                 data = data[os.write(target, data) :]
             except BlockingIOError:
                 await anyio.wait_writable(target)
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno not in _SHORT:
+                    return
+                await anyio.sleep(_PAUSE)
 
 
 async def _splice(source: int, target: int) -> None:
     """:raises OSError: EINVAL: it cannot be done with these two; else one of them is gone"""
     while True:
-        await anyio.wait_readable(source)
         try:
+            await anyio.wait_readable(source)
             if os.splice(source, target, _CHUNK, flags=os.SPLICE_F_NONBLOCK) == 0:
                 return
         except BlockingIOError:
             await anyio.wait_writable(target)
             await anyio.sleep(_MOMENT)  # whichever was not ready: it must not be asked again and again
+        except OSError as error:
+            if error.errno not in _SHORT:
+                raise
+            await anyio.sleep(_PAUSE)
 
 
 async def _read(fd: int) -> bytes:
     while True:
-        await anyio.wait_readable(fd)
         try:
+            await anyio.wait_readable(fd)
             return os.read(fd, _CHUNK)
         except BlockingIOError:
             continue
-        except OSError:  # EIO: the last process has closed its side of the terminal
-            return b""
+        except OSError as error:
+            if error.errno not in _SHORT:  # EIO: the last process has closed its side of the terminal
+                return b""
+            await anyio.sleep(_PAUSE)

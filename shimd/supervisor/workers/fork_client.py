@@ -18,6 +18,7 @@ import anyio
 from shimd.engines.registry import engine_reference, installed_version
 from shimd.errors import Internal, ShimdError, Unavailable, Unimplemented, from_code, from_os
 from shimd.linux.memory_file import memory_file
+from shimd.linux.spawn import spawn
 from shimd.protocol.codec import NotAMessage
 from shimd.protocol.constants import LISTEN_FD, VERSION
 from shimd.protocol.fork_server import (
@@ -44,6 +45,7 @@ from shimd.protocol.plans import WorkerPlan
 from shimd.protocol.worker import Answer, Enter, Error, Order, Start
 from shimd.protocol.worker import Event as WorkerEvent
 from shimd.protocol.worker import decode_event as decode_worker_event
+from shimd.supervisor.workers.witness import Witness
 
 #: Seconds for which whoever is cancelled still waits for the end of what was begun: the kernel may not let it end.
 _LONGEST_SHIELD = 30.0
@@ -86,6 +88,10 @@ class Worker:
     """The wait status (``os.waitstatus_to_exitcode`` reads it), once it has exited."""
     exited_at: int = 0
     """Nanoseconds since the epoch."""
+    died_at: int = 0
+    """The same, as we have seen it end; 0: we have not."""
+    witness: Witness | None = None
+    """Who sees it."""
     adopted: bool = False
     """Spawned by an earlier supervisor."""
     orphan: bool = False
@@ -95,6 +101,8 @@ class Worker:
     alone: bool = False
     """Whether its app is one process, whatever it does."""
     exited: anyio.Event = field(default_factory=anyio.Event)
+    forgotten: Callable[[], None] | None = None
+    """Called when nobody has to do with it any more."""
 
     async def receive(self) -> tuple[WorkerEvent, list[int]] | None:
         """The next message with its descriptors, which the caller owns; ``None`` when the worker is gone.
@@ -159,7 +167,7 @@ class Worker:
 
     def gone(self, status: int, at: int) -> None:
         """Note the exit. What the worker said before it is still there to :meth:`receive`."""
-        self.status, self.exited_at = status, at
+        self.status, self.exited_at = status, min(at, self.died_at or at)
         self._close_pidfd()
         self.exited.set()
 
@@ -173,9 +181,14 @@ class Worker:
         """Nobody has to do with it any more."""
         self.close_control()
         self._close_pidfd()
+        forgotten, self.forgotten = self.forgotten, None
+        if forgotten is not None:
+            forgotten()
 
     def _close_pidfd(self) -> None:
         if self.pidfd is not None:
+            if self.witness is not None:
+                self.witness.forget(self.pidfd)
             os.close(self.pidfd)
             self.pidfd = None
 
@@ -256,9 +269,11 @@ class ForkClient:
         self.heard = 0
         """How many messages it has sent."""
         self.closed = False
+        self._witness: Witness | None = None
         if sock is None:
             self._close()
         else:
+            self._witness = Witness(sock)
             sock.setblocking(False)
             with suppress(OSError):  # told by what is sent next
                 send(sock, Hello(VERSION))
@@ -399,10 +414,10 @@ class ForkClient:
 
     async def run(self) -> None:
         """Dispatch the fork server's messages until the connection ends."""
-        assert self._sock is not None
+        assert self._sock is not None and self._witness is not None
         try:
             while True:
-                await anyio.wait_readable(self._sock)
+                await self._witness.readable()
                 try:
                     while (packet := receive(self._sock, decode_event)) is not None:
                         self._dispatch(*packet)
@@ -465,6 +480,9 @@ class ForkClient:
             fresh.close()
         else:
             self.workers[key] = fresh
+            if pidfd is not None and self._witness is not None:
+                fresh.witness = self._witness
+                self._witness.watch(pidfd, fresh)
             self._reply(key, fresh)
 
     def _known_orphan(self, key: str) -> Worker | None:
@@ -497,6 +515,8 @@ class ForkClient:
 
     def _close(self) -> None:
         self.closed = True
+        if self._witness is not None:
+            self._witness.close()
         if self._sock is not None:
             self._sock.close()
         if (pidfd := self.take_pidfd()) is not None:
@@ -534,17 +554,12 @@ def launch(engine: str, path: Path, *flags: str) -> tuple[socket.socket, int]:
     :raises OSError: it does not start
     """
     with _listening(path) as (listener, connection):
-        pid = os.posix_spawn(
-            sys.executable,
-            _command(engine, flags),
-            environment(),
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
-                (os.POSIX_SPAWN_DUP2, 0, 1),
-                (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTEN_FD),
-            ],
-            setsid=True,
-        )
+        fds = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTEN_FD),
+        ]
+        pid = spawn(sys.executable, _command(engine, flags), environment(), fds, session=True)
     return connection, pid
 
 

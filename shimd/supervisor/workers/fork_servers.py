@@ -9,7 +9,7 @@ One that dies, or does not answer (:mod:`.watchdog`), loses no app: each is foll
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,10 +74,17 @@ class ForkServers:
     :param tasks: what outlives all who wait for a worker's exit
     :param exit_of: what another process, a subreaper, knows of the end of a process
     :param spawn: starts fork servers as another's children; without it they are ours
+    :param forget_exit: lets that other process forget what it knows
     """
 
-    def __init__(self, tasks: Background, exit_of: ExitOf = nothing_known, spawn: Spawner | None = None) -> None:
-        self._tasks, self._exit_of, self._spawn = tasks, exit_of, spawn
+    def __init__(
+        self,
+        tasks: Background,
+        exit_of: ExitOf = nothing_known,
+        spawn: Spawner | None = None,
+        forget_exit: Callable[[int, int], None] = nothing_known,
+    ) -> None:
+        self._tasks, self._exit_of, self._spawn, self._forget_exit = tasks, exit_of, spawn, forget_exit
         self._current: dict[str, ForkServer] = {}
         self._all: set[ForkServer] = set()
         self._unknown: dict[str, anyio.Event] = {}
@@ -86,6 +93,8 @@ class ForkServers:
         """Workers of an earlier supervisor, by their keys."""
         self._orphans: dict[str, Worker] = {}
         """Those whose fork server is gone, or has not told of them yet."""
+        self._bereft: dict[int, Worker] = {}
+        """Those of them that somebody else may wait for, by their pids, until they are forgotten."""
         self._claims_are_over = False
 
     def __iter__(self) -> Iterator[ForkServer]:
@@ -128,8 +137,25 @@ class ForkServers:
         with suppress(OSError):  # gone, or there is no room now
             worker.pidfd = open_process(pid, start)
         self._orphans[key] = worker
-        self._tasks.start_soon(self._follow, worker)
+        self._follow_soon(worker)
         return worker
+
+    def wants_exit(self, pid: int, start: int) -> bool:
+        """Whether somebody may ask how this process ends: it is a worker. A start of 0 stands for any."""
+        workers = [worker for server in self._all for worker in server.client.workers.values() if worker.pid == pid]
+        if (bereft := self._bereft.get(pid)) is not None:
+            workers.append(bereft)
+        return any(start in (0, worker.start) for worker in workers)
+
+    def _follow_soon(self, worker: Worker) -> None:
+        def forget() -> None:
+            if self._bereft.get(worker.pid) is worker:
+                del self._bereft[worker.pid]
+            self._forget_exit(worker.pid, worker.start)
+
+        self._bereft[worker.pid] = worker
+        worker.forgotten = forget
+        self._tasks.start_soon(self._follow, worker)
 
     async def _follow(self, worker: Worker) -> None:
         try:
@@ -286,7 +312,7 @@ class ForkServers:
                 words = "the fork server of %s, pid %d, is gone; its %d apps go on"
                 _log.error(words, server.engine, server.pid, len(left))
         for worker in left:
-            self._tasks.start_soon(self._follow, worker)
+            self._follow_soon(worker)
         self._tasks.start_soon(_bury, server, {worker.pid for worker in left})
 
 

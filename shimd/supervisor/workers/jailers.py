@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVarTuple
 import anyio
 
 from shimd.errors import Internal, Unavailable, from_code, reason
+from shimd.linux.spawn import spawn
 from shimd.protocol.constants import LISTEN_FD
 from shimd.protocol.jailer import Finish, Finished, Made, Make, decode_reply
 from shimd.protocol.packets import message_file, receive, send
@@ -26,6 +27,8 @@ from shimd.supervisor.workers.fork_client import environment
 _MOST = max(2, os.cpu_count() or 1)
 #: Seconds after which one counts as hanging, on a volume that does not answer: others go on without it.
 _HANGS = 5.0
+#: Seconds after which it is killed, and whoever waits is told.
+_LIMIT = 60.0
 
 
 Args = TypeVarTuple("Args")
@@ -159,7 +162,11 @@ class Jailers:
         :raises ShimdError: one sentence
         """
         try:
-            reply, fds = await _answer(jailer)
+            with anyio.fail_after(_LIMIT):
+                reply, fds = await _answer(jailer)
+        except TimeoutError:
+            self.end(jailer)
+            raise Unavailable(f"the jailer has not answered within {_LIMIT:g} s: does a volume hang?") from None
         except BaseException:
             self.end(jailer)
             raise
@@ -236,16 +243,12 @@ def _start() -> _Jailer:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     with theirs:
         try:
-            pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-I", "-m", "shimd.jailer.main"],
-                environment(),
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), LISTEN_FD),
-                ],
-                setsid=True,
-            )
+            fds = [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), LISTEN_FD),
+            ]
+            words = [sys.executable, "-I", "-m", "shimd.jailer.main"]
+            pid = spawn(sys.executable, words, environment(), fds, session=True)
         except OSError as error:
             ours.close()
             raise Unavailable(f"the jailer does not start: {reason(error)}") from error

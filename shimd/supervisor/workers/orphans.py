@@ -35,6 +35,7 @@ async def follow(worker: Worker, exit_of: ExitOf) -> None:
         pidfd = os.dup(worker.pidfd)  # whoever notes its exit closes the other
         try:
             await anyio.wait_readable(pidfd)
+            worker.died_at = worker.died_at or time.time_ns()
             _note(worker, *await _outcome(worker, pidfd, exit_of))
             await _bury(pidfd)
         finally:

@@ -13,6 +13,9 @@ import anyio.abc
 from shimd.errors import ShimdError, Unavailable, reason
 from shimd.supervisor.workers.fork_client import ForkClient, launch
 
+#: Seconds for those that were killed to be gone, and between two looks.
+_DYING, _MOMENT = 5.0, 0.002
+
 
 class PrivateForkServers:
     """One of each engine that is asked for; they end with this process, too."""
@@ -39,7 +42,7 @@ class PrivateForkServers:
         return self._clients[engine]
 
     async def _read(self, client: ForkClient) -> None:
-        # Whoever is cancelled ends its workers, and has to learn of their ends.
+        # Whoever is cancelled ends its workers, and has to learn of their ends. It ends with end().
         with anyio.CancelScope(shield=True):
             await client.run()
             for worker in client.living:  # they end with it (system_calls.of_host)
@@ -49,7 +52,12 @@ class PrivateForkServers:
         """Kill them; their readers end with them."""
         for pid in self._pids:
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        until = time.monotonic() + _DYING
+        for pid in self._pids:
+            while not os.waitpid(pid, os.WNOHANG)[0] and time.monotonic() < until:
+                time.sleep(_MOMENT)
+        for client in self._clients.values():  # whose reader waits for the end of one that the kernel does not let die
+            client.hang_up()
 
 
 @asynccontextmanager

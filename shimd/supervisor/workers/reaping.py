@@ -8,7 +8,11 @@ from pathlib import Path
 
 import anyio
 
-from shimd.linux.pidfd import wait_for_child
+from shimd.linux.pidfd import is_zombie, wait_for_child
+from shimd.linux.spawn import started
+
+#: Seconds between two looks at children.
+_EVERY = 60.0
 
 
 async def reap(pidfd: int) -> None:
@@ -44,3 +48,21 @@ def kill(pidfd: int) -> None:
     """Kill a process, if it still lives."""
     with suppress(OSError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+async def bury_strays() -> None:
+    """Wait, for ever, for children that nobody here has started: what a log program or a hook has left running becomes
+    ours, a subreaper's, and is nobody's to wait for when it ends.
+
+    Each by its number, and only one that has been a zombie at two looks: whoever wants to wait for it has done so.
+    """
+    before: set[int] = set()
+    while True:
+        await anyio.sleep(_EVERY)
+        children = _children()
+        started.intersection_update(children)
+        zombies = {pid for pid in children - started if is_zombie(pid)}
+        for pid in zombies & before:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 — it does not wait
+        before = zombies

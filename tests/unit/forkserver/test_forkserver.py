@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -385,6 +387,54 @@ async def test_a_worker_outlives_its_supervisor_and_so_does_its_exit(server: Ser
         assert await forks.adopt() == []
     for worker in (running, dying):
         worker.close()
+
+
+async def test_an_exit_has_its_time_whatever_its_fork_server_is_at(server: Server) -> None:
+    """It does not run: stopped here, as busy with something else elsewhere."""
+    async with server.supervised() as forks:
+        worker = await server.ready("a", await server.compiled(SPINS))
+        worker.send(Start())
+        os.kill(server.pid, signal.SIGSTOP)
+        before = time.time_ns()
+        worker.signal(signal.SIGKILL)
+        while not worker.died_at:  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.01)
+        after = time.time_ns()
+        os.kill(server.pid, signal.SIGCONT)
+        await worker.exited.wait()
+        assert worker.status == signal.SIGKILL
+        assert before <= worker.exited_at <= after
+        await forks.forget(worker)
+
+
+TRACER = """
+import ctypes, sys, time
+assert ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None) == 0  # PTRACE_SEIZE
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_one_that_is_traced_has_its_true_status_when_the_tracer_has_gone(server: Server) -> None:
+    """Until then it cannot be waited for: who looks for others' children that ended must not take it."""
+    async with server.supervised() as forks:
+        script = f"read _line <{server.directory}/fifo; exit 7"
+        os.mkfifo(server.directory / "fifo")
+        plan = NativeCommand(str(server.directory), ["/bin/sh", "-c", script])
+        worker = await forks.spawn("a", plan, (server.null,) * 3)
+        await worker.becomes_another()
+        command = [sys.executable, "-c", TRACER, str(worker.pid)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tracer:  # noqa: ASYNC220
+            assert tracer.stdin is not None and tracer.stdout is not None
+            tracer.stdout.readline()
+            (server.directory / "fifo").write_text("\n")
+            while not worker.died_at:  # noqa: ASYNC110 — no event tells of it
+                await anyio.sleep(0.01)
+            await forks.adopt()  # the fork server has seen it, too
+            assert worker.status is None
+        await worker.exited.wait()
+        assert worker.status == 7 << 8
+        await forks.forget(worker)
 
 
 async def test_nothing_leaks(server: Server) -> None:

@@ -1,6 +1,7 @@
 """The zygote by itself, as its fork server has it."""
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shimd.engines.wasmtime import WasmtimeEngine
+from shimd.forkserver import zygote as module
 from shimd.forkserver.zygote import Zygote
 
 Children = Callable[[], list[int]]
@@ -76,6 +78,36 @@ def test_one_that_cannot_be_replaced_now_may_be_later(zygote: Zygote, library: l
             spawn(zygote)
     hidden.rename(library[0])
     assert spawn(zygote) == 70
+
+
+def test_one_that_stands_still_is_replaced(zygote: Zygote, children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for its answer is told so; and it may be found out before anybody asks."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    (pid,) = children()
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(ChildProcessError, match="has not answered within"):
+        spawn(zygote)
+    os.waitpid(pid, 0)
+    monkeypatch.undo()
+    assert spawn(zygote) == 70
+    (pid,) = children()
+    os.kill(pid, signal.SIGSTOP)
+    zygote.check()
+    zygote.check()
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert spawn(zygote) == 70
+
+
+def test_one_without_descriptors_is_replaced(zygote: Zygote, children: Children) -> None:
+    (pid,) = children()
+    _soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    for left in (0, 1, 3):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (4 + left, hard))
+        with pytest.raises(ChildProcessError):
+            spawn(zygote)
+        os.waitpid(pid, 0)
+        assert spawn(zygote) == 70
+        (pid,) = children()
 
 
 @pytest.mark.usefixtures("children")

@@ -1,6 +1,7 @@
 """The supervisor's end, with the real program."""
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -55,6 +57,17 @@ async def last_supervisor() -> AsyncIterator[Keeper]:
             pid = pid_of(keeper)
             keeper.quit()
             await until(lambda: not alive(pid))
+
+
+async def next_to() -> Supervisor:
+    """Another, as soon as the keeper has seen that the last one has gone."""
+    with anyio.fail_after(PATIENCE):
+        while True:
+            another = Supervisor(paths.keeper_socket(), hello=False)
+            if another.hello().kind is Kind.HELLO:
+                return another
+            another.sock.close()
+            await anyio.sleep(0.005)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -196,9 +209,7 @@ async def test_a_child_that_cannot_be_started_says_why() -> None:
 
 async def test_a_keeper_that_is_killed_is_replaced_and_has_all(ends: "list[socket.socket]") -> None:
     ours, theirs = ends
-    replaced: list[int] = []
     async with supervisor() as first:
-        first.restarted.append(lambda: replaced.append(pid_of(first)))
         first.keep("connection:1", [theirs.fileno()])
         first.keep("other", [0])
         child = await first.spawn(["/bin/sleep", "60"], {}, {})
@@ -214,8 +225,7 @@ async def test_a_keeper_that_is_killed_is_replaced_and_has_all(ends: "list[socke
             os.kill(old, signal.SIGKILL)
             first.drop("other")
             first.keep("meanwhile", [0])
-            await until(lambda: replaced)
-        assert replaced == [pid_of(first)] and replaced != [old]
+            await until(lambda: connected(first) and pid_of(first) != old)
         assert not alive(old)
         os.kill(child, signal.SIGKILL)
         assert await first.exited(await first.spawn(["/bin/true"], {}, {})) is not None
@@ -224,6 +234,79 @@ async def test_a_keeper_that_is_killed_is_replaced_and_has_all(ends: "list[socke
         assert sorted(second.kept) == ["connection:1", "meanwhile"]
         assert not ended(ours)
     ours.close()
+
+
+async def test_a_name_that_has_no_descriptors_is_dropped() -> None:
+    """Or whose there was no room for, when it was told: whoever waits at the other end learns that nobody is there."""
+    async with supervisor() as first:
+        first.keep("first", [0])
+    with await next_to() as another:
+        another.say(Kind.KEEP, name="connection:1")
+        assert another.names() == {"first", "connection:1"}
+    async with supervisor() as keeper:
+        assert list(keeper.kept) == ["first"]
+        keeper_link.close_all(keeper.take("first") or [])
+        await keeper.told()
+    with await next_to() as another:
+        assert another.names() == {"first"}
+    async with last_supervisor() as last:
+        last.drop_untaken()
+
+
+async def test_exits_that_nobody_wants_are_not_told_again() -> None:
+    async with supervisor() as keeper:
+        keeper.keep("a", [0])
+        pids = wanted, forgotten, unwanted, later = [await keeper.spawn(["/bin/false"], {}, {}) for _ in range(4)]
+        for pid in (wanted, forgotten, unwanted):
+            await keeper.exited(pid)
+        asked = []
+
+        def wants(pid: int, _start: int) -> bool:
+            asked.append(pid)
+            return pid in (wanted, forgotten)
+
+        keeper.keep_exits(wants)
+        await until(lambda: later in asked)
+        assert keeper.exit_of(wanted, keeper._starts[wanted]) is not None
+        keeper.forget_exit(forgotten, keeper._starts[forgotten])
+        await keeper.spawn(["/bin/true"], {}, {})  # what was said before has been heard
+    with await next_to() as another:
+        assert {packet.numbers[0] for packet in another.list()[1]} & set(pids) == {wanted}
+    async with last_supervisor() as last:
+        last.drop_untaken()
+
+
+async def test_who_leaves_has_told_it_all() -> None:
+    """There is more than the socket takes, and the keeper was stopped for a while."""
+    async with supervisor() as first:
+        stopped = pid_of(first)
+        os.kill(stopped, signal.SIGSTOP)
+        names = {f"connection:{n}" for n in range(2000)}
+        for name in names:
+            first.keep(name, [0])
+        assert first._unsent
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first.told)
+            await anyio.wait_all_tasks_blocked()
+            os.kill(stopped, signal.SIGCONT)
+        assert not first._unsent
+    async with last_supervisor() as second:
+        assert set(second.kept) == names
+
+
+async def test_who_leaves_does_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_LAST_WORD", 0.05)
+    async with supervisor() as first:
+        os.kill(pid_of(first), signal.SIGSTOP)
+        for n in range(2000):
+            first.keep(f"connection:{n}", [0])
+        await first.told()
+        os.kill(pid_of(first), signal.SIGCONT)
+    assert "the keeper could not be told of" in caplog.text
+    async with last_supervisor():
+        pass
 
 
 async def test_what_is_taken_is_kept_anew_too() -> None:
@@ -249,6 +332,24 @@ async def test_a_stopped_keeper_is_woken(monkeypatch: pytest.MonkeyPatch) -> Non
         assert list(second.kept) == ["a"]
 
 
+@pytest.mark.parametrize("wakes", [True, False], ids=["woken", "killed"])
+async def test_a_child_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch, wakes: bool) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    if not wakes:
+        others = SimpleNamespace(SIGCONT=signal.SIGWINCH, SIGKILL=signal.SIGKILL)
+        monkeypatch.setattr(module, "signal", others)
+    async with last_supervisor() as keeper:
+        stopped = pid_of(keeper)
+        os.kill(stopped, signal.SIGSTOP)
+        if wakes:
+            await keeper.exited(await keeper.spawn(["/bin/true"], {}, {}))
+        else:
+            with pytest.raises(ConnectionResetError):
+                await keeper.spawn(["/bin/true"], {}, {})
+            await until(lambda: connected(keeper))
+        assert (pid_of(keeper) == stopped) == wakes
+
+
 async def test_a_second_supervisor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_link, "_PREDECESSOR", 0.05)
     async with last_supervisor() as first:
@@ -262,7 +363,7 @@ def other_keeper(directory: Path, version: int) -> Path:
     """A keeper that is another program, and less patient."""
     compiler = shutil.which("cc") or pytest.skip("no C compiler")
     source = Path(installed.__file__).parent
-    header = (source / "protocol.h").read_text().replace(f"VERSION = {VERSION},", f"VERSION = {version},")
+    header = (source / "protocol.h").read_text().replace(f"PROTOCOL = {VERSION},", f"PROTOCOL = {version},")
     (directory / "protocol.h").write_text(header)
     code = (source / "keeper.c").read_text()
     assert "STEADY = 10000" in code
@@ -449,3 +550,23 @@ def test_systemd_starts_its_own_again(
     for name, value in variables.items():
         monkeypatch.setenv(name, value.replace("SELF", str(os.getpid())))
     assert next_life.has_service_manager() == manager
+
+
+async def test_a_keeper_without_room_is_told_again_what_starts_us(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also one whose last supervisor took the command back, as it does when it ends for good."""
+    monkeypatch.setattr(module, "_PAUSE", 0.01)
+    async with supervisor() as first:
+        pid = pid_of(first)
+        first.keep("a", [0])  # so that it stays
+    few = len(os.listdir(f"/proc/{pid}/fd"))
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))
+    monkeypatch.setattr(module, "restart_command", lambda: [os.open(os.devnull, os.O_RDONLY) for _ in range(4)])
+    async with last_supervisor() as second:
+        assert second._link is not None
+        assert not second._link.complete
+        await anyio.sleep(0.05)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        await until(lambda: second._link is not None and second._link.complete)

@@ -1,12 +1,26 @@
-"""Messages with descriptors."""
+"""Packets between processes that may go at any moment."""
 
 import os
+import resource
 import socket
 
 import pytest
 
-from shimd.protocol.fork_server import Spawn, decode_request
+from shimd.protocol.fork_server import Listed, Pong, Spawn, decode_event, decode_request
 from shimd.protocol.packets import LostDescriptors, receive, send
+
+
+def test_who_goes_without_having_read_all_is_heard_to_the_end() -> None:
+    """The kernel tells of a reset before it gives what was said: a refusal would be taken for a death."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            send(theirs, Pong())
+            send(theirs, Listed())
+            send(ours, Pong())
+        assert receive(ours, decode_event) == (Pong(), [])
+        assert receive(ours, decode_event) == (Listed(), [])
+        assert receive(ours, decode_event) is None
 
 
 def test_no_program_inherits_what_was_received() -> None:
@@ -24,8 +38,6 @@ def test_no_program_inherits_what_was_received() -> None:
 
 
 def test_descriptors_that_there_is_no_room_for() -> None:
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import anyio
 import pytest
 from betterproto2 import Message
 
-from shimd.errors import Unavailable
+from shimd.errors import FailedPrecondition, Unavailable
 from shimd.protocol.journal import TaskRecord
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.process import Process
@@ -66,3 +67,38 @@ async def test_an_exec_whose_worker_ended_as_it_was_ready(monkeypatch: pytest.Mo
                 await container.start("exec")
             worker.gone(signal.SIGTERM, 1)
         assert container.execs["exec"].exited.is_set()
+
+
+async def test_an_exec_that_is_made_while_its_init_ends_is_ended_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a pid namespace of others' it would go on by itself."""
+    process = subprocess.Popen(["/bin/sleep", "600"])  # noqa: ASYNC220
+    worker = Worker("exec", process.pid, 0, None, ForkClient(None))
+
+    async def make(self: Container, _process: Process) -> Worker:
+        assert self.init.worker is not None
+        self.init.worker.gone(0, 1)
+        return worker
+
+    async def end(_self: ForkClient, ended: Worker) -> None:
+        ended.signal(signal.SIGKILL)
+
+    @asynccontextmanager
+    async def opened(_self: Container, _process: Process) -> AsyncIterator[None]:
+        yield
+
+    monkeypatch.setattr(Container, "_make_exec", make)
+    monkeypatch.setattr(Container, "_opened", opened)
+    monkeypatch.setattr(ForkClient, "end", end)
+    async with anyio.create_task_group() as tasks:
+        context: Any = Context(tasks)
+        container = Container(context, "app", tmp_path, SPEC, Streams())
+        container.init.worker = Worker("init", os.getpid(), 0, None, ForkClient(None))
+        for step in (Step.CREATE, Step.START):
+            container.init.advance(step)
+        await container.add_exec("exec", SPEC["process"], Streams())
+        with pytest.raises(FailedPrecondition, match="container app is not running"):
+            await container.start("exec")
+    assert process.wait(30) == -signal.SIGKILL
+    assert container.execs["exec"].worker is None

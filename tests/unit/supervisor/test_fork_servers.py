@@ -12,11 +12,14 @@ import pytest
 
 from shimd import paths
 from shimd.engines.registry import installed_version
+from shimd.linux import libc
+from shimd.linux.pidfd import is_zombie
 from shimd.protocol.constants import VERSION
 from shimd.protocol.fork_server import LASTING, Hello, Retire, decode_request
 from shimd.protocol.packets import receive, send
 from shimd.protocol.plans import NativeCommand
 from shimd.supervisor.background import Background
+from shimd.supervisor.workers import watchdog
 from shimd.supervisor.workers.fork_client import Worker, launch
 from shimd.supervisor.workers.fork_servers import ForkServers
 
@@ -140,6 +143,153 @@ async def test_of_two_only_one_takes_new_apps() -> None:
         while sum(server.retiring for server in servers) + (len(list(servers)) == 1) < 1:  # noqa: ASYNC110
             await anyio.sleep(0.01)
         assert sum(not server.retiring for server in servers) == 1
+
+
+class Subreaper:
+    """What another process, a keeper, knows of ends and is asked to forget."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[tuple[int, int]] = []
+
+    def forget(self, pid: int, start: int) -> None:
+        self.forgotten.append((pid, start))
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[tuple[ForkServers, Subreaper]]:
+    """A daemon that is a subreaper of another's, with its watchdog in a hurry."""
+    keeper = Subreaper()
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            yield ForkServers(Background(tasks), forget_exit=keeper.forget), keeper
+            tasks.cancel_scope.cancel()
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Its parent is this process, a subreaper as the daemon is."""
+    monkeypatch.setattr(watchdog, "TURN", 0.05)
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+    yield
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 0)
+
+
+async def script(servers: ForkServers, directory: Path, name: str, words: str) -> Worker:
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        plan = NativeCommand(str(directory), ["/bin/sh", "-c", words])
+        worker = await (await servers.get(ENGINE)).spawn(name, plan, (null,) * 3)
+        await worker.becomes_another()
+        return worker
+    finally:
+        os.close(null)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_one_that_stands_still_is_replaced_and_its_apps_are_followed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the codes that they end with, and what is known elsewhere of these ends is forgotten with them."""
+    os.mkfifo(tmp_path / "fifo")
+    async with watched() as (servers, keeper):
+        app = await script(servers, tmp_path, "app", f"read _line <{tmp_path}/fifo; exit 7")
+        client, pid = app.forks, servers.pid(ENGINE)
+        os.kill(pid, signal.SIGSTOP)
+        while not client.closed:  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.01)
+        assert f"pid {pid}, does not answer, and is killed" in caplog.text
+        other = await script(servers, tmp_path, "other", "exit 3")
+        assert servers.pid(ENGINE) not in (0, pid)
+        await other.exited.wait()
+        assert other.status == 3 << 8
+        assert app.status is None and servers.wants_exit(app.pid, app.start)
+        (tmp_path / "fifo").write_text("\n")
+        await app.exited.wait()
+        assert app.status == 7 << 8
+        assert keeper.forgotten == []
+        await client.forget(app)
+        assert keeper.forgotten == [(app.pid, app.start)]
+        assert not servers.wants_exit(app.pid, app.start)
+        await other.forks.forget(other)
+        while is_zombie(pid):  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_one_that_is_killed_loses_no_app(tmp_path: Path) -> None:
+    """Several end before anybody has noticed, and after; one by a signal."""
+    os.mkfifo(tmp_path / "fifo")
+    async with watched() as (servers, _keeper):
+        apps = [
+            await script(servers, tmp_path, "kill", "kill -TERM $$"),
+            await script(servers, tmp_path, "exit", f"read _line <{tmp_path}/fifo; exit 9"),
+        ]
+        os.kill(servers.pid(ENGINE), signal.SIGKILL)
+        (tmp_path / "fifo").write_text("\n")
+        for app, status in zip(apps, (signal.SIGTERM, 9 << 8), strict=True):
+            await app.exited.wait()
+            assert app.status == status
+            await app.forks.forget(app)
+
+
+async def test_a_second_supervisor_is_refused_while_the_first_lives(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with watched() as (servers, _keeper):
+        app = await sleeper(servers, tmp_path)
+        (path,) = paths.fork_server_sockets()
+        async with watched() as (others, _):
+            await others.find()
+            while list(others):  # noqa: ASYNC110 — no event tells of it
+                await anyio.sleep(0.01)
+        assert "serves another supervisor" in caplog.text
+        assert path.exists()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as rude:
+            rude.connect(str(path))
+            rude.send(b"no greeting")
+        app.signal(signal.SIGTERM)
+        await app.exited.wait()
+        assert app.status == signal.SIGTERM
+        await app.forks.end(app)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+async def test_a_strangers_connection_is_closed(tmp_path: Path) -> None:
+    """Whoever has got at the socket."""
+    async with watched() as (servers, _keeper):
+        app = await sleeper(servers, tmp_path)
+        (path,) = paths.fork_server_sockets()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            with suppress(BaseException):
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                os.chdir(path.parent)
+                path.parent.chmod(0o755)
+                path.chmod(0o666)
+                os.setresuid(65534, 65534, 65534)
+                sock.connect(path.name)
+                sock.settimeout(20)
+                code = 0 if sock.recv(100) == b"" else 2
+            os._exit(code)
+        pidfd = os.pidfd_open(pid)
+        await anyio.wait_readable(pidfd)
+        os.close(pidfd)
+        assert os.waitpid(pid, 0)[1] == 0  # noqa: ASYNC222 — it has ended
+        assert app.status is None
+        await app.forks.end(app)
+
+
+async def test_who_waits_for_one_that_stands_still_does_not_keep_the_daemon(tmp_path: Path) -> None:
+    """At an orderly end."""
+    async with watched() as (servers, _keeper):
+        app = await sleeper(servers, tmp_path)
+        os.kill(servers.pid(ENGINE), signal.SIGSTOP)
+        servers.leave()
+        while not app.forks.closed:  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.01)
+        app.signal(signal.SIGKILL)
+        app.close()
 
 
 def test_engines_of_sockets() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
@@ -11,7 +12,7 @@ from typing import cast
 import anyio
 import pytest
 
-from shimd.errors import InvalidArgument, ShimdError
+from shimd.errors import InvalidArgument, ShimdError, Unavailable
 from shimd.oci import Mount, Spec
 from shimd.protocol.plans import NewJail
 from shimd.supervisor.background import Background
@@ -214,6 +215,35 @@ async def test_one_that_dies_at_its_work_is_told_of(jailers: Jailers, tmp_path: 
 async def _kill(pid: int) -> None:
     await anyio.wait_all_tasks_blocked()
     os.kill(pid, signal.SIGKILL)
+
+
+async def test_who_waits_for_one_that_hangs_is_told(
+    jailers: Jailers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
+    (jailer,) = jailers.pids
+    monkeypatch.setattr(module, "_LIMIT", 0.2)
+    os.kill(jailer, signal.SIGSTOP)
+    with pytest.raises(Unavailable, match=r"^the jailer has not answered within 0\.2 s"):
+        await jailers.make(plan(tmp_path))
+    monkeypatch.undo()
+    (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
+    assert jailer not in jailers.pids
+
+
+async def test_a_jailer_without_descriptors_says_so(jailers: Jailers, tmp_path: Path) -> None:
+    """And goes on, with the same process."""
+    (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
+    (jailer,) = jailers.pids
+    limits = resource.prlimit(jailer, resource.RLIMIT_NOFILE)
+    least = await settled(jailer)
+    for left in range(6):
+        resource.prlimit(jailer, resource.RLIMIT_NOFILE, (least + left, limits[1]))
+        with pytest.raises(ShimdError, match=r"(?i)too many open files"):
+            (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
+    resource.prlimit(jailer, resource.RLIMIT_NOFILE, limits)
+    (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
+    assert jailers.pids == [jailer]
 
 
 async def test_others_go_on_without_one_that_hangs(

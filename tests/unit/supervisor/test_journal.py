@@ -3,12 +3,14 @@
 import os
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shimd.errors import ResourceExhausted
+from shimd.linux.libc import mount, umount
 from shimd.protocol.journal import (
     VERSION,
     DeletedExec,
@@ -174,3 +176,26 @@ def test_one_that_is_too_large(directory: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ResourceExhausted, match="bytes is too large"):
         Journal(directory).write(replace(TASK, bundle="/b" * 1000))
     assert read(directory) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_is_an_error_of_who_begins(tmp_path: Path) -> None:
+    """What there is a record of can be recorded to its end."""
+    mount("tmpfs", str(tmp_path), "tmpfs", 0, "size=64k")
+    try:
+        directory = tmp_path / "journal"
+        journal = Journal(directory)
+        journal.write(TASK)
+        with (tmp_path / "filling").open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        for number in range(4):
+            task = replace(TASK, killed=number, bundle="/b" * 300 * number)
+            journal.write(task)
+            assert read(directory) == [task]
+        with pytest.raises(OSError, match="No space left"):
+            journal.write(ENDPOINT)
+        assert read(directory) == [task]
+        assert [path.name for path in directory.iterdir()] == [name_of(TASK)]
+    finally:
+        umount(str(tmp_path))

@@ -1,13 +1,15 @@
 """Standard streams on real FIFOs, files, logging programs and terminals."""
 
+import errno
 import os
 import stat
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -203,6 +205,43 @@ async def test_what_was_written_last_is_not_lost(tmp_path: Path, tasks: anyio.ab
     os.close(slave)
     await stdio.close()
     assert os.read(reader, 10000) == b"x" * 3000
+    os.close(reader)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", ["fifo", "file"])
+async def test_a_terminal_waits_for_what_is_short(
+    tmp_path: Path, tasks: anyio.abc.TaskGroup, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Memory, or room on the disk: its output goes on when there is some again."""
+    monkeypatch.setattr(stdio_module, "_PAUSE", 0.001)
+    errors = [errno.ENOMEM, errno.ENOSPC, errno.ENOBUFS]
+    real = {name: getattr(os, name) for name in ("splice", "write", "read")}
+
+    def short(name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            if errors and arguments[0] not in theirs:
+                raise OSError(number := errors.pop(), os.strerror(number))
+            return real[name](*arguments, **more)
+
+        return call
+
+    out = fifo(tmp_path, "out") if kind == "fifo" else f"file://{tmp_path}/out"
+    stdio = await open_stdio(Streams(stdout=out, terminal=True))
+    slave = os.dup(stdio.fds[1])
+    theirs = {slave}
+    for name in real:
+        monkeypatch.setattr(os, name, short(name))
+    stdio.handed_over(tasks)
+    reader = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
+    theirs.add(reader)
+    os.write(slave, b"all of it")
+    with anyio.fail_after(20):
+        while errors:  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.001)
+    os.close(slave)
+    await stdio.close()
+    assert os.read(reader, 100) == b"all of it"
     os.close(reader)
 
 

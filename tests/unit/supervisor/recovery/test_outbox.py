@@ -161,9 +161,11 @@ async def running(keeper: KeptInMemory) -> AsyncIterator[EventBus]:
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             bus = EventBus(Background(tasks), keeper)
-            yield bus
-            tasks.cancel_scope.cancel()
-        bus.close()
+            try:
+                yield bus
+            finally:
+                tasks.cancel_scope.cancel()
+                bus.close()
 
 
 async def resume(bus: EventBus, keeper: KeptInMemory) -> None:
@@ -184,7 +186,8 @@ async def test_one_bus_after_the_other(tmp_path: Path) -> None:
             async with running(keeper) as bus:
                 await resume(bus, keeper)
                 bus.publish(address, "space", event(number))
-                await eventually(partial(has_taken, containerd, number + 1))
+                await eventually(lambda: bus.queued() == {address: 0})
+                assert len(containerd.taken) == number + 1
                 assert len(keeper.kept[f"events:{address}"]) == 2
     async with running(keeper) as bus:
         await resume(bus, keeper)
@@ -196,6 +199,42 @@ async def test_one_bus_after_the_other(tmp_path: Path) -> None:
         async with containerd.serving():
             await eventually(lambda: len(containerd.taken) == 6)
     assert containerd.taken == list("012345")
+
+
+async def test_events_of_a_lost_outbox_are_not_told_twice(tmp_path: Path) -> None:
+    """It is gone with its keeper, or with a supervisor that had nothing to do any more; the journal has them still."""
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address = str(containerd.path)
+    async with containerd.serving():
+        async with running(keeper) as bus:
+            for number in range(3):
+                bus.publish(address, "space", event(number))
+            await eventually(partial(has_taken, containerd, 3))
+        for again in (False, True):
+            async with running(keeper) as bus:
+                if not again:
+                    keeper.drop(f"events:{address}")
+                else:
+                    await resume(bus, keeper)
+                for number in range(3):
+                    bus.publish_again(address, "space", event(number), number + 1, WHEN)
+                assert bus.queued() == {address: 0}
+        async with running(keeper) as bus:
+            await resume(bus, keeper)
+            bus.publish(address, "space", event(3), bus.next_seq(address))
+            await eventually(partial(has_taken, containerd, 4))
+    assert containerd.taken == list("0123")
+
+
+async def test_what_is_written_down_before_the_first_event_is_queued_is_not_lost(tmp_path: Path) -> None:
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address = str(containerd.path)
+    async with running(keeper) as bus:
+        seq = bus.next_seq(address)
+    async with running(keeper) as bus, containerd.serving():
+        await resume(bus, keeper)
+        bus.publish_again(address, "space", event(0), seq, WHEN)
+        await eventually(partial(has_taken, containerd, 1))
 
 
 async def test_events_that_go_on_for_ever_take_no_more_memory(tmp_path: Path) -> None:
@@ -269,5 +308,39 @@ async def test_an_outbox_that_makes_no_sense_costs_these_events(
         await resume(bus, keeper)
         assert "cannot be taken over, and are lost: an event is none" in caplog.text
         assert not keeper.kept
+        bus.publish_again(str(containerd.path), "space", event(7), 7, WHEN)
+        bus.publish_again(str(containerd.path), "space", event(5), 5, WHEN)
+        assert bus.next_seq(str(containerd.path)) == 8
         bus.publish(str(containerd.path), "space", event(1))
         await eventually(lambda: containerd.taken == ["1"])
+
+
+async def test_one_that_is_cancelled_before_it_has_begun_leaves_nothing_open(tmp_path: Path) -> None:
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address = str(containerd.path)
+    async with containerd.serving():
+        async with running(keeper) as bus:
+            bus.publish(address, "space", event(0))
+            await eventually(lambda: bus.queued() == {address: 0})
+        before = len(os.listdir("/proc/self/fd"))
+        async with running(keeper) as bus:
+            await resume(bus, keeper)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_containerd_that_does_not_answer_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(forwarder, "_ANSWER", 0.05)
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address = str(containerd.path)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(address)
+        silent.listen()
+        async with running(keeper) as bus:
+            bus.publish(address, "space", event(0))
+            await eventually(lambda: "has not answered an event within" in caplog.text)
+            silent.close()
+            async with containerd.serving():
+                await eventually(lambda: bus.queued() == {address: 0})
+    assert containerd.taken == ["0"]

@@ -1,0 +1,81 @@
+"""What a native runtime leaves behind, where something is short."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
+import pytest
+from anyio.abc import SocketListener
+
+from shimd.errors import Unavailable
+from shimd.protocol.plans import NativeCommand
+from shimd.supervisor.task import native as module
+from shimd.supervisor.task.native import Native, _accepted
+from shimd.supervisor.task.options import Options
+from shimd.supervisor.task.process import Process
+from shimd.supervisor.task.stdio import Streams
+from shimd.supervisor.workers.fork_client import Worker
+
+pytestmark = pytest.mark.anyio
+
+
+class Short:
+    """A listener for whose connection there is no descriptor at first."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = [anyio.BrokenResourceError(), OSError(24, "Too many open files")]
+
+    async def accept(self) -> str:
+        if self.errors:
+            raise self.errors.pop()
+        return "a connection"
+
+
+async def test_a_terminal_waits_for_a_descriptor() -> None:
+    accepted: Any = await _accepted(cast(SocketListener, Short()))
+    assert accepted == "a connection"
+
+
+class Unfollowed(Native):
+    """The runtime does its work, and then the fork server has no descriptor to follow the process by."""
+
+    async def _become(self, process: Process, plan: NativeCommand, scratch: Path) -> None:
+        self.left = subprocess.Popen(["/bin/sleep", "600"])  # noqa: ASYNC220
+        Path(plan.command[plan.command.index("--pid-file") + 1]).write_text(str(self.left.pid))
+
+    async def _follow(self, process: Process, pid: int) -> Worker:
+        raise Unavailable("too many open files")
+
+
+async def test_a_process_that_cannot_be_followed_is_ended(tmp_path: Path) -> None:
+    """An exec's would go on, with nobody who knows of it."""
+    spec: Any = {"root": {"path": "rootfs"}}
+    context: Any = SimpleNamespace(namespace="default")
+    native = Unfollowed(context, "c", tmp_path, spec, Options(runtime="sh"))
+    process = Process.added("exec", cast(Any, {"args": ["a"]}), Streams())
+    process.stdio = cast(Any, SimpleNamespace(fds=(0, 1, 2)))
+    with pytest.raises(Unavailable, match="too many open files"):
+        await native.exec(process)
+    assert native.left.wait(30) == -signal.SIGKILL
+
+
+async def test_a_runtime_whose_delete_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed, and what it keeps is removed without it: the container is gone all the same."""
+    monkeypatch.setattr(module, "_DELETE_LIMIT", 0.2)
+    monkeypatch.setenv("SHIMD_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
+    runtime = tmp_path / "hangs"
+    runtime.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep 600\n")
+    runtime.chmod(0o755)
+    spec: Any = {"root": {"path": "rootfs"}}
+    context: Any = SimpleNamespace(namespace="default")
+    native = Native(context, "c", tmp_path, spec, Options(runtime=str(runtime)))
+    native.state.mkdir(parents=True)
+    await native.delete(forget=True)
+    assert not native.state.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
