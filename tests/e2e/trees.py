@@ -72,6 +72,7 @@ class Linked(Containerd):
     def __init__(self, version: Version, directory: Path) -> None:
         super().__init__(version, directory)
         self.env["PATH"] = f"{directory}/bin:{version.programs}:{SYSTEM}"
+        self.env["SHIMD_KEEP_EXITS"] = "5"  # of apps that ended with a daemon that had no keeper: nobody asks for them
 
     @property
     def links(self) -> Path:
