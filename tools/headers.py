@@ -49,7 +49,7 @@ def held() -> str:
         f"enum {{ PROTOCOL = {keeper.VERSION}, MAX_FDS = {constants.MAX_FDS}, LISTEN = {constants.LISTEN_FD} }};",
         f"enum {{ MAX_NAME = {keeper.MAX_NAME}, MAX_EXITS = {keeper.MAX_EXITS}, MAX_COMMAND = {keeper.MAX_COMMAND} }};",
         _enum("", keeper.Kind),
-        f"enum {{ RESTARTS = {keeper.RESTARTS}, REMOVES = {keeper.REMOVES} }};",
+        f"enum {{ RESTARTS = {keeper.RESTARTS}, REMOVES = {keeper.REMOVES}, HANDS_OVER = {keeper.HANDS_OVER} }};",
     ]
     return "\n".join(lines) + "\n"
 

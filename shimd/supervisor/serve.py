@@ -10,6 +10,7 @@ import fcntl
 import gc
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,12 +30,13 @@ from shimd.supervisor.recovery.keeper import Keeper
 from shimd.supervisor.recovery.recover import recover
 from shimd.supervisor.sockets import inherited_or_kept
 from shimd.supervisor.status.service import StatusServer
+from shimd.supervisor.successor import Successor
 from shimd.supervisor.supervisor import Supervisor
 from shimd.supervisor.workers.reaping import bury_strays
 
 _log = log.logger(__name__)
-#: Seconds to wait for another daemon's end.
-_PATIENCE = 5.0
+#: Seconds to wait for another daemon's end, and between two looks.
+_PATIENCE, _PAUSE = 5.0, 0.05
 #: Exit status that systemd does not answer with another start (RestartPreventExitStatus=).
 EXIT_RUNS_ALREADY = 3
 
@@ -43,8 +45,9 @@ def main() -> int:
     log.configure()
     faulthandler.enable()  # the watchdog's SIGABRT leaves a stack trace in the journal
     os.umask(0o022)
+    if not release.is_whole():  # an installation went on meanwhile: not half of the one, and half of the other
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     limits.raise_descriptors()  # containerd 2.x gives its shims 1024
-    release.mark()
     gc.freeze()  # what is imported by now stays: the collector need not look at it again and again
     try:
         with _only_one():
@@ -113,7 +116,9 @@ def _only_told() -> Iterator[None]:
 
 def _lock(file: IO[str]) -> None:
     """Wait a little: the daemon that has it may be about to end, and a pod's start waits for us."""
-    deadline = time.monotonic() + _PATIENCE
+    successor = Successor.wanted()
+    patience, pause = (successor.PATIENCE, successor.PAUSE) if successor is not None else (_PATIENCE, _PAUSE)
+    deadline = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,7 +128,9 @@ def _lock(file: IO[str]) -> None:
                 raise AlreadyExists(
                     f"shimd runs already in {paths.runtime_dir()}, pid {_running()}: end that one first"
                 ) from None
-        time.sleep(0.05)
+        if successor is not None:
+            successor.press()
+        time.sleep(pause)
 
 
 def _running() -> str:
@@ -139,7 +146,7 @@ async def serve() -> None:
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     async with anyio.create_task_group() as outer:
         keeper = await Keeper.open(Background(outer))
-        outer.start_soon(bury_strays)
+        Background(outer).start_soon(bury_strays)
         async with anyio.create_task_group() as tasks:
             supervisor = Supervisor(tasks, outer, keeper)
             listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)

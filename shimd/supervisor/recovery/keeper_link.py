@@ -10,8 +10,8 @@ from pathlib import Path
 
 import anyio
 
-from shimd import release
 from shimd.errors import AlreadyExists, Unavailable
+from shimd.linux.passed import receive_with_descriptors
 from shimd.linux.peer import peer_pid
 from shimd.linux.spawn import spawn
 from shimd.log import logger
@@ -95,7 +95,7 @@ class Link:
                 return self._received()
 
     def _received(self) -> tuple[Packet, list[int]] | None:
-        data, fds, flags, _ = socket.recv_fds(self._sock, protocol.MAX_SIZE + 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        data, fds, flags = receive_with_descriptors(self._sock, protocol.MAX_SIZE + 1, MAX_FDS)
         try:
             if not data:
                 return None
@@ -198,8 +198,8 @@ def connect(path: Path) -> socket.socket | None:
     return sock
 
 
-#: What tells whose keeper it is, and of which release; it does nothing with either.
-_SHOWN = ("SHIMD_RUNTIME_DIR", release.VARIABLE)
+#: What tells whose keeper it is; it does nothing with it.
+_SHOWN = ("SHIMD_RUNTIME_DIR",)
 
 
 def launch(path: Path, program: Path) -> tuple[socket.socket, int]:

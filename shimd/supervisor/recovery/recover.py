@@ -6,10 +6,12 @@ the earlier supervisor ended, and is ended. Only then is containerd served again
 requests that have no answer yet first.
 """
 
+import shutil
 from base64 import b64decode
 
 import anyio
 
+from shimd import paths
 from shimd.api.containerd import events as api
 from shimd.errors import ShimdError
 from shimd.log import logger
@@ -45,6 +47,7 @@ class Earlier:
 
 async def recover(supervisor: Supervisor) -> None:
     """Take over from an earlier supervisor, if there was one."""
+    shutil.rmtree(paths.scratch_dir(), ignore_errors=True)
     await supervisor.fork_servers.find()
     await _resume_events(supervisor)
     records = list(supervisor.journal.read())

@@ -1,8 +1,8 @@
 """The fork servers of a node: all that run are found at the daemon's start, others are started on first use.
 
-One is current for each engine: it speaks our version of the protocol, has loaded the engine that is installed, and was
-started by our release of shimd. Any other that is found takes no new workers, and leaves with its last one; until then
-its exits are still heard of.
+One is current for each engine: it speaks our version of the protocol, has loaded the engine that is installed, and is
+of our release of shimd. Any other that is found takes no new workers, and leaves with its last one; until then its
+exits are still heard of.
 
 One that dies, or does not answer (:mod:`.watchdog`), loses no app: each is followed as an orphan (:mod:`.orphans`).
 """
@@ -50,6 +50,8 @@ class ForkServer:
     client: ForkClient
     version: str = ""
     """Of the engine that it has loaded; empty: not known yet, or the engine cannot run on this node."""
+    release: str = ""
+    """Of shimd, that it has loaded; empty: not known (yet)."""
     retiring: bool = False
     """Whether it takes no new workers."""
     pidfd: int | None = None
@@ -221,13 +223,13 @@ class ForkServers:
         """
         if hello.version < LASTING:
             raise Unavailable(f"it speaks version {hello.version} of the protocol, and this is {VERSION}")
-        server.version = hello.engine_version
+        server.version, server.release = hello.engine_version, hello.release
         installed = installed_version(server.engine)
         if hello.engine_version != installed:
             words = "the fork server of %s, pid %d, has loaded version %s, and %s is installed"
             _log.info(words, server.engine, server.pid, hello.engine_version or "none", installed or "none")
         same = hello.version == VERSION and hello.engine_version == installed
-        return same and release.of(server.pid) == release.own()
+        return same and hello.release == release.own()
 
     def _adopt(self, server: ForkServer, workers: list[Worker]) -> None:
         words = "found the fork server of %s, pid %d, with %d workers of an earlier daemon%s"
@@ -294,6 +296,10 @@ class ForkServers:
                 tasks.cancel_scope.cancel()
         except Exception:  # a bug of ours is not the end of its apps
             _log.exception("the connection to the fork server of %s, pid %d, failed", server.engine, server.pid)
+        except BaseException:  # this daemon ends
+            if server.pidfd is not None:
+                os.close(server.pidfd)
+            raise
         self._lost(server)
 
     async def _watch(self, server: ForkServer) -> None:
@@ -338,7 +344,7 @@ async def _leave(server: ForkServer) -> None:
 async def _identify(server: ForkServer) -> None:
     """Learn for sure which process it is."""
     with suppress(ShimdError):
-        await server.client.hello()
+        server.release = (await server.client.hello()).release
     pidfd = server.client.take_pidfd()
     if server.pidfd is None:
         server.pidfd = pidfd

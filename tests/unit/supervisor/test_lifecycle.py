@@ -18,6 +18,7 @@ from shimd.errors import (
     AlreadyExists,
     Code,
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
@@ -41,7 +42,8 @@ SPEC = {"ociVersion": "1.2.0", "process": PROCESS, "root": {"path": "rootfs"}, "
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
     return tmp_path
 
@@ -759,3 +761,16 @@ async def test_an_exec_that_is_made_while_its_init_ends_is_refused(
     assert await tasks.wait() == 137
     assert tasks.daemon.events[-3:] == ["TaskExecAdded", "TaskExecAdded", "TaskExit"]
     await tasks.end()
+
+
+def test_a_runtime_that_was_killed_may_be_asked_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
+    with native_module._scratch() as scratch:
+        assert scratch.parent == tmp_path / "scratch"  # which the next daemon empties
+        assert isinstance(native_module._failure(scratch, 1), Internal)
+        killed = native_module._failure(scratch, -15)
+        assert isinstance(killed, Unavailable)
+        assert "killed by signal 15" in str(killed)
+        (scratch / "log").write_text('{"level": "error", "msg": "no such mount"}\n')
+        assert str(native_module._failure(scratch, 1)) == "no such mount"
+    assert not scratch.exists()

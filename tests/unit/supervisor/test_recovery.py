@@ -21,7 +21,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
     return tmp_path
 
