@@ -21,6 +21,7 @@ import pytest
 from shimd.engines.registry import lacking
 from shimd.isolation import landlock
 from tests import native_code
+from tests.components import rust
 from tests.e2e import guests, http_app, images, leftovers, test_slight, test_wasmedge
 from tests.e2e.box import RUNTIMES, WASMER_SDK, Box, Runtime, content, until
 from tests.e2e.conftest import boxes
@@ -59,7 +60,7 @@ def further(box: Box, directory: Path, stack: ExitStack) -> int:
 
 
 def spin(box: Box, directory: Path, stack: ExitStack) -> int:
-    stack.enter_context(serving(box, directory, start(box, directory, push())))
+    stack.enter_context(serving(box, directory, start(box, directory, push(wasm=rust.component("spin").read_bytes()))))
     return box.pid("app")
 
 
@@ -71,7 +72,7 @@ def slight(box: Box, directory: Path, stack: ExitStack) -> int:
 
 
 def serves_http(box: Box, directory: Path, _stack: ExitStack) -> int:
-    box.ctr("images", "import", str(http_app.archive(directory / "http.tar")))
+    box.ctr("images", "import", str(http_app.archive(directory / "http.tar", rust.component("server"))))
     address = f"127.0.0.1:{http_app.free_port()}"
     box.detach("app", flags=("--net-host", "--env", f"WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}"), image=http_app.IMAGE)
     until(lambda: http_app.answers(address), "the application to listen")
