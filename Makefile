@@ -1,8 +1,13 @@
 # Each target sets up what it needs; see tools/setup.
 PYTHON := .venv/bin/python
 TESTS ?= tests
+# Of make chaos: for how long, and the first plan's seed; 0 is any.
+CHAOS_SECONDS ?= 3600
+CHAOS_SEED ?= 0
+# Of make fuzz, for each target.
+FUZZ_SECONDS ?= 60
 
-.PHONY: demo setup dev test test-kubernetes test-programs wasmer-native componentize-native check lint sanitize proto headers bench clean
+.PHONY: demo setup dev test test-kubernetes test-programs chaos fuzz wasmer-native componentize-native check lint sanitize proto headers bench clean
 
 demo:
 	@tools/setup demo
@@ -26,6 +31,15 @@ test-kubernetes: setup
 test-programs: setup
 	tools/setup programs
 	SHIMD_TEST_PROGRAMS=1 $(PYTHON) -m pytest tests/programs
+
+# Parts of shimd are killed, stopped and starved while apps live; each plan's first line is the command that repeats it.
+chaos: setup
+	$(PYTHON) -m tests.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
+
+# Every target of tests/fuzz, for so long each, with coverage guidance.
+fuzz: setup
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	$(PYTHON) -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 # The wheels of native/, in .cache/*-native-*/ and .venv.
 wasmer-native componentize-native:

@@ -22,6 +22,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("SHIMD_CACHE_DIR") or "/var/cache/shimd")
 
 
+def directories() -> tuple[Path, ...]:
+    """Returns those that have to be the daemon's user's alone."""
+    return runtime_dir(), state_dir(), cache_dir()
+
+
 def pid_file() -> Path:
     return runtime_dir() / "shimd.pid"
 
@@ -62,9 +67,19 @@ def fork_server_sockets() -> list[Path]:
     return sorted(runtime_dir().glob("fork-*.*.sock"))
 
 
+def noted_exits(path: Path) -> Path:
+    """Beside a fork server's socket: ends of its workers (``protocol/noted_exits.py``)."""
+    return path.with_suffix(".exits")
+
+
 def engine_of(path: Path) -> str:
     """The engine of a fork server's socket."""
     return path.name.removeprefix("fork-").rsplit(".", 2)[0]
+
+
+def scratch_dir() -> Path:
+    """What native runtimes are told and say; what a daemon that was killed has left is removed by the next one."""
+    return runtime_dir() / "scratch"
 
 
 def journal_dir() -> Path:

@@ -58,7 +58,8 @@ def engine() -> str:
     """Of engines' parts in C."""
     settings = [f"    SETTING({name}, {str(value).lower()})" for name, value in wasmtime_config.SETTINGS.items()]
     lines = [
-        f"enum {{ EXIT_TRAP = {EXIT_TRAP}, EXIT_ENGINE = {EXIT_ENGINE}, DATA_LOSS = {int(Code.DATA_LOSS)} }};",
+        f"enum {{ EXIT_TRAP = {EXIT_TRAP}, EXIT_ENGINE = {EXIT_ENGINE}, DATA_LOSS = {int(Code.DATA_LOSS)}, "
+        f"INVALID_ARGUMENT = {int(Code.INVALID_ARGUMENT)} }};",
         "#define WASMTIME_SETTINGS(SETTING) \\",
         " \\\n".join(settings),
     ]

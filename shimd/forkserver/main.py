@@ -23,9 +23,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn, assert_never
 
-from shimd import release
+from shimd import paths, release
 from shimd.engine import Engine, RunsWithoutPython
 from shimd.engines.registry import load_engine
 from shimd.errors import Code, from_os, reason
@@ -35,6 +36,7 @@ from shimd.forkserver.zygote import Zygote
 from shimd.linux import libc
 from shimd.linux.limits import raise_descriptors, restore_descriptors
 from shimd.linux.namespaces import fork_into
+from shimd.linux.pidfd import status_of_child
 from shimd.linux.zombies import first_zombie
 from shimd.protocol.constants import EXIT_FAILED, LISTEN_FD, VERSION
 from shimd.protocol.fork_server import (
@@ -53,6 +55,7 @@ from shimd.protocol.fork_server import (
     Retire,
     Spawn,
 )
+from shimd.protocol.noted_exits import NotedExits
 from shimd.protocol.packets import LostDescriptors
 from shimd.worker import main as worker
 from shimd.zygote import available
@@ -91,6 +94,8 @@ class ForkServer:
         """Whether nobody is served any more but those who are children already."""
         self._private = private
         self._listener = listener
+        path = listener.getsockname()
+        self._noted = NotedExits(paths.noted_exits(Path(path)) if path and not private else None)
         self._hears = True
         """Whether connections are accepted."""
         self._guests: dict[int, Connection] = {}
@@ -419,8 +424,8 @@ class ForkServer:
     def _become_worker(self, fds: list[int], control: int) -> NoReturn:
         """In the child: nothing of the server may stay reachable, whatever happens."""
         try:
+            restore_descriptors()  # first: it may be we who have none left
             received = worker.take(fds, control)
-            restore_descriptors()
             worker.main(self._engine, received)
         except BaseException as error:
             with contextlib.suppress(OSError):
@@ -437,17 +442,18 @@ class ForkServer:
 
     def _reap(self, child: Child) -> None:
         try:
-            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if (status := status_of_child(child.pid)) is None:
+                return
+            self._noted.note(child.pid, child.start, status, child.exited_at)  # first: then we may be killed
+            os.waitpid(child.pid, 0)
         except ChildProcessError:  # nobody else may do that
-            pid, status = child.pid, signal.SIGKILL
-        if pid == 0:
-            return
+            status = signal.SIGKILL
         self._unwaited.remove(child)
         child.status = status
         child.close()
         self._since = time.monotonic()
         if child.unwanted:
-            del self._children[child.key]
+            self._forget(child.key)
         else:
             self._tell(child.exited())
 
@@ -462,6 +468,7 @@ class ForkServer:
         child = self._children.get(key)
         if child is not None and child.status is not None:
             del self._children[key]
+            self._noted.forget(child.pid, child.start)
 
     def _list(self) -> None:
         for child in [child for child in self._children.values() if not child.unwanted]:

@@ -109,7 +109,18 @@ def wait_for_child(pidfd: int) -> int | None:
         info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
         return None
-    if info is None:
-        return None
+    return None if info is None else _wait_status(info)
+
+
+def status_of_child(pid: int) -> int | None:
+    """The wait status of a child, which remains to be waited for. ``None``: it has not ended, or cannot be waited for.
+
+    :raises ChildProcessError: it is no child of ours
+    """
+    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return None if info is None else _wait_status(info)
+
+
+def _wait_status(info: os.waitid_result) -> int:
     dumped = 0x80 if info.si_code == os.CLD_DUMPED else 0
     return info.si_status << 8 if info.si_code == os.CLD_EXITED else info.si_status | dumped

@@ -16,8 +16,10 @@ import shimd
 from shimd import paths, release
 from shimd.cgroup import layout
 from shimd.engines.registry import engine_names, engine_version, lacking
+from shimd.isolation import landlock
 from shimd.launcher.build import ENGINES
 from shimd.launcher.names import runtime_type
+from shimd.linux.ownership import not_alone
 from shimd.node.check import process
 from shimd.node.distributions import DISTRIBUTIONS, PATH, PLAIN
 from shimd.node.old import UPGRADE, old
@@ -127,6 +129,22 @@ def _space() -> Iterator[Finding]:
     level: Literal["ok", "warning"] = "warning" if free < _LITTLE_SPACE else "ok"
     remedy = f"make room below {paths.cache_dir()}, or set SHIMD_CACHE_DIR" if level == "warning" else ""
     yield Finding("module cache", level, f"{free >> 20} MiB free at {paths.cache_dir()}", remedy)
+
+
+def _directories() -> Iterator[Finding]:
+    problems = [problem for directory in paths.directories() if (problem := not_alone(directory))]
+    for problem in problems:
+        yield Finding("directories", "problem", problem, "see to its owner and mode: the daemon does not start")
+    if not problems:
+        yield Finding("directories", "ok", f"{', '.join(map(str, paths.directories()))}: nobody else may write there")
+
+
+def _landlock() -> Iterator[Finding]:
+    if found := landlock.version():
+        yield Finding("Landlock", "ok", f"version {found}")
+    else:
+        remedy = "use Linux 5.19 or later, with landlock among those that /sys/kernel/security/lsm lists"
+        yield Finding("Landlock", "warning", "not there: workers have one wall less around their files", remedy)
 
 
 def _daemon() -> Iterator[Finding]:
@@ -286,6 +304,8 @@ _CHECKS: list[Callable[[], Iterator[Finding]]] = [
     _engines,
     _native,
     _space,
+    _directories,
+    _landlock,
     _containerd,
     _launchers,
     _configuration,

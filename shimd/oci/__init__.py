@@ -155,7 +155,7 @@ def load_spec(bundle: Path) -> Spec:
         spec: Spec = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InvalidArgument(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"{path} cannot be read: {error}") from error
     if not isinstance(spec, dict):
         raise InvalidArgument(f"{path} is not a JSON object")

@@ -30,7 +30,8 @@ class ProcessRecord:
     stderr: str = ""
     terminal: bool = False
     spec: dict[str, Any] | None = None
-    """``process`` of the runtime specification, of an exec that has not been started. The init's is in its bundle."""
+    """``process`` of the runtime specification, of an exec; once that runs, its ``args`` only. The init's is in its
+    bundle."""
     key: str = ""
     """The worker's name with its fork server; empty: there is none yet."""
     pid: int = 0
@@ -121,7 +122,7 @@ class EndpointRecord:
 
 
 Record: TypeAlias = TaskRecord | EndpointRecord
-decode_record = Decoder[Record](TaskRecord, EndpointRecord)
+decode_record = Decoder[Record](TaskRecord, EndpointRecord, checked=True)
 
 
 def name_of(record: Record) -> str:

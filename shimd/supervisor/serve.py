@@ -14,13 +14,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, NoReturn
 
 import anyio
 
 from shimd import log, paths, release
-from shimd.errors import AlreadyExists, ShimdError, from_os, plain
+from shimd.errors import AlreadyExists, FailedPrecondition, ShimdError, from_os, plain
 from shimd.linux import libc, limits
+from shimd.linux.ownership import not_alone
 from shimd.supervisor import ending, notify
 from shimd.supervisor.background import Background
 from shimd.supervisor.launch_socket import LaunchServer
@@ -64,22 +66,43 @@ def _only_one() -> Iterator[None]:
     """Hold the pid file, locked.
 
     :raises AlreadyExists: another daemon does
+    :raises FailedPrecondition: a directory is not its user's alone
     """
-    paths.runtime_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
-    for directory in (paths.state_dir(), paths.cache_dir()):
-        with _only_told():  # what is compiled already needs neither
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_directories()
     path = paths.pid_file()
     with open(path.with_suffix(".lock"), "w") as lock:  # never unlinked: who waits for it has this very file open
         _lock(lock)
         with _only_told():  # the lock counts
-            (new := path.with_suffix(".new")).write_text(f"{os.getpid()}\n")
-            new.replace(path)  # a killed daemon's is never seen empty
+            _write_pid(path)
         try:
             yield
         finally:
             with _only_told():
                 path.unlink(missing_ok=True)
+
+
+def _make_directories() -> None:
+    """Who may write to one of them is as good as root: its sockets, its journal and its machine code are believed.
+
+    :raises FailedPrecondition: one is not this user's alone
+    """
+    paths.runtime_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (paths.state_dir(), paths.cache_dir()):
+        with _only_told():  # what is compiled already needs neither
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in paths.directories():
+        with _only_told():  # a disk that cannot even say whose it is fails those who need it
+            if problem := not_alone(directory):
+                raise FailedPrecondition(problem)
+
+
+def _write_pid(path: Path) -> None:
+    """In the place of a killed daemon's, which a full disk has room for, and which is never seen empty."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.pwrite(fd, f"{os.getpid():<10}\n".encode(), 0)
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -123,7 +146,7 @@ async def serve() -> None:
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     async with anyio.create_task_group() as outer:
         keeper = await Keeper.open(Background(outer))
-        outer.start_soon(bury_strays)
+        Background(outer).start_soon(bury_strays)
         async with anyio.create_task_group() as tasks:
             supervisor = Supervisor(tasks, outer, keeper)
             listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
@@ -149,8 +172,6 @@ async def serve() -> None:
 def _leave() -> NoReturn:
     """End at once: what is under way is the next daemon's, as after a KILL."""
     _log.info("stopping; the tasks go on, and are the next daemon's")
-    with suppress(OSError):
-        paths.pid_file().unlink(missing_ok=True)
     os._exit(0)
 
 

@@ -21,6 +21,8 @@ _ROLES: list[tuple[str, Callable[[str], bool]]] = [
     ("launcher", lambda line: "containerd-shim-" in line.split()[0]),
     ("containerd", lambda line: line.split()[0].endswith(("containerd", "ctr"))),
 ]
+#: What a launcher makes of the log, when it starts a daemon.
+_OLD_LOG = "shimd.log.1"
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,15 @@ class Node:
 
 
 def look(directory: Path, namespace: str) -> Node:
-    lines = leftovers.processes_of(directory) | leftovers.processes_in(namespace)
+    lines, files = (
+        leftovers.processes_of(directory) | leftovers.processes_in(namespace),
+        (directory / "shimd").rglob("*"),
+    )
     return Node(
         [found(pid, line) for pid, line in lines.items()],
         leftovers.mounts(str(directory)),
         sorted(str(path) for path in leftovers.cgroups(namespace) + leftovers.compile_cgroups(directory / "shimd")),
-        {_plain(str(path.relative_to(directory))) for path in (directory / "shimd").rglob("*")},
+        {_plain(str(path.relative_to(directory))) for path in files if path.name != _OLD_LOG},
     )
 
 

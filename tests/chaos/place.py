@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from shimd.api.containerd.services.containers.v1 import (
 )
 from shimd.api.containerd.types import Envelope, Mount
 from shimd.api.google.protobuf import Any
+from shimd.api.shimd.status.v1 import State, StatusStub, TasksRequest
 from shimd.engines.registry import lacking
 from tests.chaos import wire
 from tests.chaos.plan import ENGINES, SERVERS
@@ -34,6 +35,7 @@ from tests.e2e.containerd import Containerd
 from tests.slight.build import guest as slight_program
 
 _TYPE = "types.containerd.io/opencontainers/runtime-spec/1/"
+_WORDS = {State.RUNNING: "RUNNING", State.PAUSED: "PAUSED", State.STOPPED: "STOPPED"}
 _RUNTIMES = {"native": "wasmtime.v1", "spin": "spin.v2"}
 _SPIN = b"""
 spin_manifest_version = 2
@@ -167,6 +169,19 @@ class Place:
         result = {**known, **_result(answer)}
         self.record.calls.append(Call(container, exec_id, method, step, begin, now(), error, message, result))
         return answer
+
+    async def shimd(self) -> dict[str, str]:
+        """Its tasks' states. Asked until there is an answer: a status socket's connections end with the daemon."""
+        with anyio.move_on_after(self.patience):
+            while True:
+                with (
+                    suppress(OSError, GRPCError, StreamTerminatedError),
+                    closing(Channel(path=str(self.containerd.directory / "shimd/status.sock"))) as channel,
+                ):
+                    tasks = await StatusStub(channel).tasks(TasksRequest(namespace=self.namespace))
+                    return {task.id: _WORDS.get(task.init.state, "") for task in tasks.tasks if task.init}
+                await anyio.sleep(0.1)
+        return {}
 
     async def listen(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Record the events of this namespace, for ever."""

@@ -3,14 +3,11 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
-from grpclib.client import Channel
-from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from shimd.api.shimd.status.v1 import State, StatusStub, TasksRequest
 from tests.chaos import kernel
 from tests.chaos.auditor import Finding, audit
 from tests.chaos.lives import Lives, Running
@@ -23,7 +20,6 @@ from tests.e2e.containerd import Containerd, Version, running
 
 #: Seconds until a call counts as hanging, however slow the machine is.
 PATIENCE = float(os.environ.get("SHIMD_TEST_PATIENCE", "60"))
-_WORDS = {State.RUNNING: "RUNNING", State.PAUSED: "PAUSED", State.STOPPED: "STOPPED"}
 
 
 class ChaosContainerd(Containerd):
@@ -130,7 +126,7 @@ class _Run:
     async def _look(self) -> None:
         before = {one.id: (one.state, one.asked) for one in self._lives.running.values()}
         theirs = await self._containerd()
-        ours = await self._shimd()
+        ours = await self.place.shimd()
         looked = list(self._lives.running.values())
         alive = {one.id: kernel.lives(one.pid, self.place.namespace, one.id) for one in looked}
         for one in looked:
@@ -146,19 +142,6 @@ class _Run:
                 found = {task.id: task.status.name for task in (await self.place.tasks.list()).tasks}
                 if "UNKNOWN" not in found.values():
                     return found
-        return {}
-
-    async def _shimd(self) -> dict[str, str]:
-        """Asked until there is an answer: a status socket's connections end with the daemon."""
-        with anyio.move_on_after(PATIENCE):
-            while True:
-                with (
-                    suppress(OSError, GRPCError, StreamTerminatedError),
-                    closing(Channel(path=str(self.place.containerd.directory / "shimd/status.sock"))) as channel,
-                ):
-                    tasks = await StatusStub(channel).tasks(TasksRequest(namespace=self.place.namespace))
-                    return {task.id: _WORDS.get(task.init.state, "") for task in tasks.tasks if task.init}
-                await anyio.sleep(0.1)
         return {}
 
     async def _all_told(self) -> None:

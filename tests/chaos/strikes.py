@@ -36,8 +36,17 @@ def victims(place: Place, part: str) -> list[int]:
 class Strikes:
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._keeper_and_daemon = anyio.Lock()
+        """Both at once is the end of all: one of them is killed only when the other has come back."""
 
     async def fall(self, strike: Strike) -> None:
+        if strike.part == "daemon" or (strike.part, strike.act) == ("keeper", "KILL"):
+            async with self._keeper_and_daemon:
+                await self._fall(strike)
+        else:
+            await self._fall(strike)
+
+    async def _fall(self, strike: Strike) -> None:
         if strike.part == "node":
             await self._last(strike, 0, lambda: self._full_disk(strike))
             return
@@ -45,13 +54,25 @@ class Strikes:
         if not found:
             return
         pid = found[int(strike.pick * len(found))]
-        if strike.act in LASTING:
+        if (strike.part, strike.act) == ("keeper", "KILL"):
+            await self._kill_keeper(strike, pid)
+        elif strike.act in LASTING:
             await self._last(strike, pid, lambda: self._lasting(strike, pid))
         else:
-            begin = now()
-            with suppress(ProcessLookupError):
-                os.kill(pid, _SIGNALS[strike.act])
-            self._note(strike, pid, begin)
+            self._kill(strike, pid)
+
+    async def _kill_keeper(self, strike: Strike, pid: int) -> None:
+        await self._place.shimd()
+        self._kill(strike, pid)
+        while victims(self._place, "keeper") in ([], [pid]):  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.1)
+        await anyio.sleep(0.5)  # it is given all anew
+
+    def _kill(self, strike: Strike, pid: int) -> None:
+        begin = now()
+        with suppress(ProcessLookupError):
+            os.kill(pid, _SIGNALS[strike.act])
+        self._note(strike, pid, begin)
 
     def _note(self, strike: Strike, pid: int, begin: int) -> None:
         struck = Struck(strike.number, strike.part, strike.act, pid, begin, now())

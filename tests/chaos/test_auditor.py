@@ -257,7 +257,7 @@ def test_what_comes_too_late_for_a_process_that_is_over_may_fail() -> None:
     record = sound()
     record.calls.append(replace(call("c1", "Kill", 1.35, 1.37, signal=9), error="NOT_FOUND"))
     assert audit(record) == []
-    record.calls.append(replace(call("c1", "Kill", 1.0, 1.1, signal=9), error="NOT_FOUND"))
+    record.calls.append(replace(call("c1", "Kill", 0.9, 1.0, signal=9), error="NOT_FOUND"))
     assert len(audit(record)) == 1
 
 

@@ -43,8 +43,7 @@ class Journal:
         self._files: dict[str, _File] = {}
 
     def write(self, record: Record) -> None:
-        """Record a change, in the place of what was recorded before. For the first of a file there is room or not;
-        those after it find it taken already.
+        """Record a change, in the place of what was recorded before. The first of a file takes room for those after it.
 
         :raises ResourceExhausted: it is too large
         :raises OSError: there is no room, or as of open(2)

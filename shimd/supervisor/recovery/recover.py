@@ -6,10 +6,12 @@ the earlier supervisor ended, and is ended. Only then is containerd served again
 requests that have no answer yet first.
 """
 
+import shutil
 from base64 import b64decode
 
 import anyio
 
+from shimd import paths
 from shimd.api.containerd import events as api
 from shimd.errors import ShimdError
 from shimd.log import logger
@@ -45,6 +47,7 @@ class Earlier:
 
 async def recover(supervisor: Supervisor) -> None:
     """Take over from an earlier supervisor, if there was one."""
+    shutil.rmtree(paths.scratch_dir(), ignore_errors=True)
     await supervisor.fork_servers.find()
     await _resume_events(supervisor)
     records = list(supervisor.journal.read())
@@ -54,7 +57,10 @@ async def recover(supervisor: Supervisor) -> None:
             await _recover_endpoint(supervisor, record)
     published = [(one, task) for task in tasks for one in task.published]
     for one, task in sorted(published, key=lambda pair: pair[0].number):
-        _publish_again(supervisor, task, one)
+        try:
+            _publish_again(supervisor, task, one)
+        except Exception as error:  # of another version, say
+            _log.error("container %s: an event cannot be told again, and is lost: %s", task.id, error)
     for task in tasks:
         await _recover_task(supervisor, task)
     supervisor.fork_servers.end_unclaimed()

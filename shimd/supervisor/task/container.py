@@ -391,7 +391,8 @@ class Container:
             if process is self.init:
                 await self._start_init(process)
             else:
-                await self._start_exec(process)
+                async with process.starting:
+                    await self._start_exec(process)
         await self.finish_start(process)
         return process.pid
 
@@ -470,7 +471,7 @@ class Container:
     async def _start_exec(self, process: Process) -> None:
         if process.state is not State.ADDED:
             raise FailedPrecondition(f"process {process.name} of container {self.id} has been started already")
-        if self.init.state is not State.RUNNING:
+        if self.init.state is not State.RUNNING or self._is_over:
             raise FailedPrecondition(f"container {self.id} is not running")
         process.begun = True
         self._commit()
@@ -496,10 +497,14 @@ class Container:
 
         :raises FailedPrecondition: so it is
         """
-        init = self.init.worker
-        if init is not None and init.status is not None:
+        if self._is_over:
             await worker.forks.end(worker)
             raise FailedPrecondition(f"container {self.id} is not running")
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the init has ended, told or not."""
+        return self.init.worker is not None and self.init.worker.status is not None
 
     async def _make_exec(self, process: Process) -> Worker:
         if self.native is not None:
@@ -651,6 +656,10 @@ class Container:
 
     async def _end_execs(self) -> None:
         for process in list(self.execs.values()):
+            if process.begun:  # it comes to be, or fails, since nothing is left to live in; no other is begun with
+                with anyio.move_on_after(_DYING):
+                    async with process.starting:
+                        pass
             if process.worker is not None:
                 await self._ended(process)
 

@@ -5,6 +5,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import anyio
 
@@ -134,7 +135,7 @@ class Process:
             stdout=self.streams.stdout,
             stderr=self.streams.stderr,
             terminal=self.streams.terminal,
-            spec=dict(self.spec) if self._state is State.ADDED else None,
+            spec=self._recorded_spec(),
             key=worker.key if worker else "",
             pid=self.pid,
             start=worker.start if worker else 0,
@@ -149,6 +150,12 @@ class Process:
             exited_at=exit.at if exit else 0,
             logger=self.stdio.logger if self.stdio else (),
         )
+
+    def _recorded_spec(self) -> dict[str, Any] | None:
+        """Of what runs, what operators are shown; an init's is in its bundle."""
+        if self._state is State.ADDED:
+            return dict(self.spec)
+        return {"args": self.spec.get("args", [])} if self.name else None
 
     @classmethod
     def recorded(cls, record: ProcessRecord, spec: oci.Process, worker: Worker | None) -> "Process":

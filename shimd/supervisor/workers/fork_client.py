@@ -354,7 +354,7 @@ class ForkClient:
     async def forget(self, worker: Worker) -> None:
         """Drop the exit status of a worker that has exited; here and in the fork server."""
         self._drop(worker)
-        if not self.closed:
+        with suppress(Unavailable):  # a fork server that died has forgotten already
             await self._send(Forget(worker.key))
 
     async def end(self, worker: Worker) -> None:
@@ -366,7 +366,7 @@ class ForkClient:
             with suppress(ProcessLookupError):
                 worker.signal(signal.SIGKILL)
             await worker.exited.wait()
-            with suppress(ShimdError):  # a fork server that died has forgotten already
+            with suppress(ShimdError):
                 await self.forget(worker)
         if waiting.cancelled_caught and worker.status is None:
             worker.abandon()

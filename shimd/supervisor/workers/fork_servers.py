@@ -22,6 +22,7 @@ from shimd.errors import ShimdError, Unavailable, reason
 from shimd.linux.peer import peer_pid
 from shimd.linux.pidfd import open_process, pid_of
 from shimd.log import logger
+from shimd.protocol import noted_exits
 from shimd.protocol.constants import VERSION
 from shimd.protocol.fork_server import LASTING, Hello
 from shimd.supervisor.background import Background
@@ -95,6 +96,8 @@ class ForkServers:
         """Those whose fork server is gone, or has not told of them yet."""
         self._bereft: dict[int, Worker] = {}
         """Those of them that somebody else may wait for, by their pids, until they are forgotten."""
+        self._noted: dict[tuple[int, int], tuple[int, int]] = {}
+        """Ends that fork servers which are gone have left word of, by pid and start time."""
         self._claims_are_over = False
 
     def __iter__(self) -> Iterator[ForkServer]:
@@ -159,16 +162,24 @@ class ForkServers:
 
     async def _follow(self, worker: Worker) -> None:
         try:
-            await follow(worker, self._exit_of)
+            await follow(worker, self._known_exit)
         finally:
             if self._orphans.get(worker.key) is worker:
                 del self._orphans[worker.key]
+
+    def _known_exit(self, pid: int, start: int) -> tuple[int, int] | None:
+        return self._noted.pop((pid, start), None) or self._exit_of(pid, start)
+
+    def _gone(self, path: Path) -> None:
+        """Nobody listens there any more."""
+        path.unlink(missing_ok=True)
+        self._noted |= noted_exits.take(paths.noted_exits(path))
 
     def _connected(self, path: Path) -> ForkServer | None:
         try:
             sock = connect(path)
         except ConnectionRefusedError:  # of a process that is gone
-            path.unlink(missing_ok=True)
+            self._gone(path)
             return None
         except OSError as error:
             _log.error("%s cannot be connected to: %s", path, reason(error))
@@ -285,6 +296,10 @@ class ForkServers:
                 tasks.cancel_scope.cancel()
         except Exception:  # a bug of ours is not the end of its apps
             _log.exception("the connection to the fork server of %s, pid %d, failed", server.engine, server.pid)
+        except BaseException:  # this daemon ends
+            if server.pidfd is not None:
+                os.close(server.pidfd)
+            raise
         self._lost(server)
 
     async def _watch(self, server: ForkServer) -> None:
@@ -307,7 +322,7 @@ class ForkServers:
         if server.client.refused:
             _log.error("the fork server of %s, pid %d, serves another supervisor", server.engine, server.pid)
         else:
-            server.path.unlink(missing_ok=True)
+            self._gone(server.path)
             if not server.retiring or left:
                 words = "the fork server of %s, pid %d, is gone; its %d apps go on"
                 _log.error(words, server.engine, server.pid, len(left))

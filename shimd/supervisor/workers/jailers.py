@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVarTuple
 
 import anyio
 
-from shimd.errors import Internal, Unavailable, from_code, reason
+from shimd.errors import Unavailable, from_code, reason
 from shimd.linux.spawn import spawn
 from shimd.protocol.constants import LISTEN_FD
 from shimd.protocol.jailer import Finish, Finished, Made, Make, decode_reply
@@ -109,7 +109,7 @@ class Held:
             send(self._jailer.sock, Finish())
         except OSError:
             self.end()
-            raise Internal("the jailer died") from None
+            raise Unavailable("the jailer died: ask once more") from None
         await self._jailers.answer(self._jailer)
 
     def end(self) -> None:
@@ -234,7 +234,7 @@ async def _answer(jailer: _Jailer) -> tuple[Made | Finished | Error, list[int]]:
     except ConnectionResetError:
         packet = None
     if packet is None:
-        raise Internal("the jailer died")
+        raise Unavailable("the jailer died: ask once more")
     return packet
 
 

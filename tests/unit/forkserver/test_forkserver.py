@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from typing import cast
 import anyio
 import pytest
 
-from shimd import zygote
+from shimd import paths, zygote
 from shimd.engine import Engine
 from shimd.engines.wasmtime import WasmtimeEngine
 from shimd.errors import DataLoss, Internal, InvalidArgument, ShimdError, Unavailable, Unimplemented, from_code
@@ -156,6 +157,34 @@ async def test_a_long_sentence_is_told_whole(server: Server) -> None:
         calls.add("chdir", b"/nowhere", says=says)
         worker = await server.spawn("a", plan, calls)
         assert (await said(worker)).message == f"{says}: no such file or directory"
+        await forks.end(worker)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for another user")
+@pytest.mark.parametrize("late", [False, True])
+async def test_programs_are_loaded_where_the_calls_say(server: Server, late: bool) -> None:
+    """So that a jailer can have it done when no privilege is left: nobody may read this one."""
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        for path in artifact.iterdir():
+            os.chown(path, 0, 0)
+            path.chmod(0o600)
+        calls = SystemCalls()
+        calls.barrier()
+        if not late:
+            calls.load()
+        calls.add("setresuid", 65534, 65534, 65534, says="nobody")
+        if late:
+            calls.load()
+        calls.add("chdir", b"/", says="the next")
+        worker = await server.spawn("a", app(artifact), calls)
+        packet = await worker.receive()
+        assert packet is not None
+        if late:
+            assert isinstance(packet[0], Error) and packet[0].code == DataLoss.code, packet
+            assert "does not load" in packet[0].message
+        else:
+            assert isinstance(packet[0], Ready), packet
         await forks.end(worker)
 
 
@@ -447,6 +476,39 @@ async def test_nothing_leaks(server: Server) -> None:
             await worker.exited.wait()
             await forks.forget(worker)
         assert server.descriptors() <= before + 1  # the last forget may be on its way
+
+
+async def test_what_it_has_noted_is_forgotten(server: Server) -> None:
+    path = paths.noted_exits(server.path)
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        for _ in range(3):
+            workers = [await server.ready(str(number), artifact) for number in range(3)]
+            for worker in workers:
+                worker.send(Start())
+                await worker.exited.wait()
+            size = path.stat().st_size
+            for worker in workers:
+                await forks.forget(worker)
+            with pytest.raises(Internal):  # answered after what was asked for before
+                await forks.follow("nobody", 1)
+        assert (path.stat().st_size, any(path.read_bytes())) == (size, False)
+
+
+async def test_one_without_descriptors_makes_workers_that_have_some(server: Server) -> None:
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        _soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (server.descriptors() + 12, hard))
+        plan, calls = replace(app(artifact), view=JAIL_FD), memory_file("calls", of_host().packed())
+        view = os.open(artifact.parent, os.O_PATH)
+        worker = await forks.spawn("python", plan, (server.null,) * 3, jail=[calls, view])
+        os.close(calls)
+        os.close(view)
+        packet = await worker.receive()
+        assert packet is not None
+        assert isinstance(packet[0], Ready), packet
+        await forks.end(worker)
 
 
 async def test_a_worker_has_no_descriptor_but_its_own(server: Server) -> None:

@@ -276,8 +276,9 @@ async def test_exits_that_nobody_wants_are_not_told_again() -> None:
         last.drop_untaken()
 
 
-async def test_who_leaves_has_told_it_all() -> None:
+async def test_who_leaves_has_told_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is more than the socket takes, and the keeper was stopped for a while."""
+    monkeypatch.setattr(module, "_LAST_WORD", PATIENCE)
     async with supervisor() as first:
         stopped = pid_of(first)
         os.kill(stopped, signal.SIGSTOP)

@@ -115,6 +115,26 @@ async def test_a_socket_that_nobody_listens_at_is_removed() -> None:
         assert not path.exists()
 
 
+async def test_an_exit_that_only_a_dead_fork_server_knew(tmp_path: Path) -> None:
+    """The app, its daemon and its fork server are gone, in whatever order: its code is not lost."""
+    async with daemon() as servers:
+        worker = await sleeper(servers, tmp_path)
+        pid = servers.pid(ENGINE)
+    os.kill(worker.pid, signal.SIGTERM)
+    path = paths.noted_exits(paths.fork_server_sockets()[0])
+    with anyio.fail_after(20):
+        while not any(path.read_bytes()):  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    await ended(pid)
+    async with daemon() as servers:
+        orphan = servers.orphan(worker.key, worker.pid, worker.start)
+        await orphan.exited.wait()
+        assert orphan.status == signal.SIGTERM
+        assert not path.exists()
+    worker.close()
+
+
 async def test_one_that_speaks_another_version_is_left_to_itself(caplog: pytest.LogCaptureFixture) -> None:
     path = paths.fork_server_socket(ENGINE, "newer")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:

@@ -201,7 +201,7 @@ async def test_one_that_dies_at_its_work_is_told_of(jailers: Jailers, tmp_path: 
     (await jailers.make(plan(tmp_path))).__exit__(None, None, None)
     (jailer,) = jailers.pids
     os.kill(jailer, signal.SIGSTOP)
-    with pytest.raises(ShimdError, match="the jailer died"):
+    with pytest.raises(Unavailable, match="the jailer died"):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_kill, jailer)
             try:

@@ -18,6 +18,7 @@ from shimd.errors import (
     AlreadyExists,
     Code,
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
@@ -31,6 +32,7 @@ from shimd.supervisor.task import native as native_module
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
+from shimd.supervisor.workers.programs import Program
 from tests.unit.supervisor.in_memory import Daemon, MemoryCgroup, Suspensions, cancelling, fails, running
 
 pytestmark = pytest.mark.anyio
@@ -40,7 +42,8 @@ SPEC = {"ociVersion": "1.2.0", "process": PROCESS, "root": {"path": "rootfs"}, "
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
     return tmp_path
 
@@ -732,3 +735,42 @@ async def test_of_two_deletes_one_finds_nothing(tasks: Tasks) -> None:
     assert sorted(outcomes) == ["deleted", "not found"]
     assert tasks.daemon.events.count("TaskDelete") == 1
     tasks.nothing_is_left()
+
+
+async def test_an_exec_that_is_made_while_its_init_ends_is_refused(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await started(tasks)
+    for name in ("sh", "late"):
+        await tasks.add_exec(name)
+    init, program = tasks.container.init, tasks.daemon.program
+
+    async def after_its_end(*arguments: Any) -> Program:
+        assert init.worker is not None
+        os.kill(init.pid, signal.SIGKILL)
+        await init.worker.exited.wait()
+        await anyio.sleep(0.05)
+        assert init.exit is None
+        with pytest.raises(FailedPrecondition, match="is not running"):
+            await tasks.service.containers["app"]._start_exec(tasks.container.execs["late"])
+        return await program(*arguments)
+
+    monkeypatch.setattr(tasks.daemon, "program", after_its_end)
+    with pytest.raises(FailedPrecondition, match="is not running"):
+        await tasks.start("sh")
+    assert await tasks.wait() == 137
+    assert tasks.daemon.events[-3:] == ["TaskExecAdded", "TaskExecAdded", "TaskExit"]
+    await tasks.end()
+
+
+def test_a_runtime_that_was_killed_may_be_asked_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
+    with native_module._scratch() as scratch:
+        assert scratch.parent == tmp_path / "scratch"  # which the next daemon empties
+        assert isinstance(native_module._failure(scratch, 1), Internal)
+        killed = native_module._failure(scratch, -15)
+        assert isinstance(killed, Unavailable)
+        assert "killed by signal 15" in str(killed)
+        (scratch / "log").write_text('{"level": "error", "msg": "no such mount"}\n')
+        assert str(native_module._failure(scratch, 1)) == "no such mount"
+    assert not scratch.exists()

@@ -11,6 +11,7 @@ import pytest
 
 from shimd import rpc
 from shimd.errors import Unavailable
+from shimd.supervisor.status import report
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
 from tests.unit.supervisor.in_memory import Daemon, UntilDeath, running
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
     return tmp_path
 
@@ -135,6 +137,18 @@ async def test_exits_meanwhile_are_told(daemon: Daemon, bundle: Path) -> None:
     assert await tasks.wait("sh") == 143
     assert await tasks.wait() == 137
     assert tasks.daemon.events.count("TaskExit") == 2
+    await _end(tasks)
+
+
+async def test_operators_see_what_an_exec_runs(daemon: Daemon, bundle: Path) -> None:
+    tasks = Tasks(daemon, bundle)
+    await started(tasks)
+    await tasks.add_exec()
+    (sh,) = tasks.container.execs.values()
+    args = sh.spec["args"]
+    await tasks.start("sh")
+    tasks = recovered(tasks, bundle)
+    assert report._task(tasks.container).execs[0].args == args
     await _end(tasks)
 
 
