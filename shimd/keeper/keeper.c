@@ -405,9 +405,18 @@ static int receive(int sock, struct message *message) {
     return 1;
 }
 
+/* Whom we have started is not who came: it waits for that one's end, to be the next, and would be of a release that an
+ * upgrade has replaced. */
+static void end_rival(void) {
+    struct ucred peer = {0};
+    socklen_t size = sizeof peer;
+    if (started && getsockopt(supervisor, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid != started) kill(started, SIGTERM);
+}
+
 /* Returns whether the descriptors are ours now. */
 static bool hello(const struct message *message) {
     bool restarts = message->packet.number[1] == RESTARTS;
+    end_rival();
     foreign = message->packet.number[0] != PROTOCOL;
     quitting = removes = handed_over = false;
     began = milliseconds();

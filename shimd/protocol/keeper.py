@@ -25,6 +25,7 @@ orphan, and of those not acknowledged again with the next list.
 * ``HELLO``, ``LIST``, ``QUIT``, what answers them and the form of a packet are the same in all versions. To a
   supervisor of another version the keeper says its own, and does no more than these for it.
 * A supervisor whose connection ends without ``QUIT`` is started again by the command that its last ``HELLO`` left.
+  If another one says ``HELLO``, what was started so gets a TERM: it waits for its turn, which is over.
   The error says that there was no room for this one: another ``HELLO`` brings it again.
 * After ``QUIT`` the keeper keeps nothing, and ends when it has no children; another ``HELLO`` calls it back. With
   ``HANDS_OVER`` it does not end before a supervisor that lives was told of all exits, of whatever version that is.

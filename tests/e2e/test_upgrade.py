@@ -172,6 +172,25 @@ def test_one_that_does_not_start_changes_nothing(linked: Linked, box: Box, trees
     assert links(linked) == linked_before
 
 
+def test_the_way_back_from_one_that_ends_again_and_again(linked: Linked, box: Box, trees: tuple[Tree, Tree]) -> None:
+    """It has taken the keeper over, which starts it for ever; no app ends meanwhile."""
+    old, new = trees
+    box.detach("app", "sleep", 600)
+    pid, linked_before = box.pid("app"), links(linked)
+    with open(new.package / "supervisor" / "recovery" / "recover.py", "a") as file:
+        file.write("\n\nasync def recover(supervisor):\n    raise RuntimeError('not well')\n")
+    done = linked.shimd(new, "upgrade", "--bin-dir", linked.links, check=False)
+    assert done.code == 1 and "while starting" in done.err, done
+    assert links(linked) == linked_before
+    said = upgrade(linked, old)
+    assert "the daemon did not run; now it is of" in said, said
+    assert (box.status("app"), box.pid("app")) == ("RUNNING", pid)
+    assert box.run("next").code == 0
+    box.kill("app")
+    box.wait_status("app", "STOPPED")
+    assert box.delete("app") == 137
+
+
 def test_without_a_keeper(linked: Linked, box: Box, trees: tuple[Tree, Tree]) -> None:
     """Apps would end with the daemon: only by force."""
     old, new = trees

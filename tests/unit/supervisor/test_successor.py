@@ -70,7 +70,7 @@ def test_the_one_before_it_ends(holder: "subprocess.Popen[str]", monkeypatch: py
     monkeypatch.setattr(ending, "LIMIT", -1.9)
     monkeypatch.setenv(VARIABLE, "yes")
     with serve._only_one():
-        assert paths.pid_file().read_text() == f"{os.getpid()}\n"
+        assert int(paths.pid_file().read_text()) == os.getpid()
         assert holder.wait(10) in (-signal.SIGTERM, -signal.SIGKILL)
 
 
