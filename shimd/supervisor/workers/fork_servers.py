@@ -245,7 +245,7 @@ class ForkServers:
         return same and release.of(server.pid) == release.own() and self._is_child(server)
 
     def _is_child(self, server: ForkServer) -> bool:
-        """Returns whether its workers, if it dies, become children of who tells us how they end then; or nobody could."""
+        """Returns whether its workers, if it dies, become children of who tells us how they end; or nobody could."""
         parent = self._parent()
         with suppress(OSError):
             return parent in (0, os.getpid(), parent_of(server.pid))
