@@ -112,7 +112,7 @@ class Native:
                     command = [*self._with_log(scratch), *words]
                     plan = NativeCommand(str(self._bundle), command, self._rootfs, rootfs)
                     worker = await self._become(process, plan, scratch, pid_file)
-                return worker
+                return worker  # noqa: RET504 — the console's end may fail, and then it is ended
             except BaseException:
                 if worker is not None:
                     await worker.forks.end(worker)
