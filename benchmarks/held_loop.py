@@ -38,7 +38,7 @@ class Watch:
             watch.note("wall", time.perf_counter() - wall, handle)
             watch.note("processor", time.thread_time() - processor, handle)
 
-        asyncio.Handle._run = run  # type: ignore[method-assign]
+        asyncio.Handle._run = run  # type: ignore[method-assign, assignment]
         signal.signal(signal.SIGUSR2, self.begin_anew)
 
     def begin_anew(self, _number: int, _frame: FrameType | None) -> None:

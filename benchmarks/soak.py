@@ -144,9 +144,9 @@ def measure(tasks: int, apps: int) -> dict[str, object]:
 
 def plot(looks: Sequence[Look]) -> str:
     """Lines over the number of tasks, a panel for each thing that was looked at."""
-    panels = [
+    panels: list[tuple[str, dict[str, list[float]]]] = [
         ("memory, MiB", {each: [look.memory[each] for look in looks] for each in ROLES}),
-        ("descriptors", {each: [look.descriptors[each] for look in looks] for each in ROLES}),
+        ("descriptors", {each: [float(look.descriptors[each]) for look in looks] for each in ROLES}),
         ("State, ms", {name: [look.state_ms[at] for look in looks] for at, name in enumerate(("median", "95 %"))}),
     ]
     height = 180

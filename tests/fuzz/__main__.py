@@ -30,9 +30,9 @@ def targets() -> dict[str, Callable[[bytes], object]]:
 
 def _is_target(test: Any) -> bool:
     """Whether hypothesis runs it, and pytest need give it nothing."""
-    made = getattr(test, "hypothesis", None)
-    whole = made is not None and not inspect.signature(test).parameters
-    return whole and not inspect.iscoroutinefunction(made.inner_test)
+    if not hasattr(test, "hypothesis") or inspect.signature(test).parameters:
+        return False
+    return not inspect.iscoroutinefunction(test.hypothesis.inner_test)
 
 
 def fuzz(name: str, seconds: int) -> None:
