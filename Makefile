@@ -7,7 +7,7 @@ CHAOS_SEED ?= 0
 # Of make fuzz, for each target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo setup dev test test-kubernetes test-programs chaos fuzz wasmer-native componentize-native check lint sanitize proto headers bench clean
+.PHONY: demo setup dev test test-kubernetes test-programs chaos fuzz wasmer-native componentize-native check lint sanitize proto headers bench soak clean
 
 demo:
 	@tools/setup demo
@@ -66,6 +66,10 @@ headers: dev
 
 bench: setup
 	$(PYTHON) -m benchmarks
+
+# Ten thousand tasks beside a thousand idle apps: does anything grow? Written to docs/benchmarks/soak.svg.
+soak: setup
+	$(PYTHON) -m benchmarks.soak
 
 clean:
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -103,7 +103,7 @@ def every_call_is_answered(record: Record) -> Iterator[Finding]:
 
 @check
 def errors_have_a_reason(record: Record) -> Iterator[Finding]:
-    ends = {(it.attempt.container, it.exec_id): it.exit.result["at"] for it in processes(record) if it.exit}
+    ends = {(it.attempt.container, it.exec_id): _earliest_exit(it, record) for it in processes(record) if it.exit}
     for call in record.calls:
         if not call.error or call.error == HUNG:
             continue
@@ -115,6 +115,13 @@ def errors_have_a_reason(record: Record) -> Iterator[Finding]:
             yield Finding(call.container, f"{call.method} to succeed", said, call.step)
 
 
+def _earliest_exit(process: Process, record: Record) -> int:
+    assert process.exit is not None
+    if process.started is not None and _is_unknown(process, record):
+        return process.started.begin
+    return process.exit.result["at"]
+
+
 def excused(call: Call, strikes: Iterable[Struck]) -> bool:
     """It may be asked again, and something was in its way: it was being made, or there was a shortage."""
     around = [strike for strike in strikes if strike.begin <= call.end and strike.end + _AFTERMATH >= call.begin]
@@ -122,7 +129,7 @@ def excused(call: Call, strikes: Iterable[Struck]) -> bool:
     if call.method == "Get" and call.error == "DEADLINE_EXCEEDED":  # containerd 2.x waits for two seconds
         return "daemon" in parts
     if "cannot start a stopped process" in call.message:  # who had its socket are both gone before it was started
-        return parts >= {"daemon", "fork server"}
+        return "app" in parts or parts >= {"daemon", "fork server"}
     if around and call.method == "Create" and "failed to start shim" in call.message:  # the launcher has only words
         return True
     if any(strike.starves for strike in around) and (call.container in call.message or call.error in _RETRYABLE):

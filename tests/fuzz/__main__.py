@@ -30,10 +30,9 @@ def targets() -> dict[str, Callable[[bytes], object]]:
 
 def _is_target(test: Any) -> bool:
     """Whether hypothesis runs it, and pytest need give it nothing."""
-    made = getattr(test, "hypothesis", None)
-    if made is None or inspect.signature(test).parameters:
+    if not hasattr(test, "hypothesis") or inspect.signature(test).parameters:
         return False
-    return not inspect.iscoroutinefunction(made.inner_test)
+    return not inspect.iscoroutinefunction(test.hypothesis.inner_test)
 
 
 def fuzz(name: str, seconds: int) -> None:

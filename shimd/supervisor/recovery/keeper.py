@@ -18,7 +18,7 @@ from pathlib import Path
 import anyio
 
 from shimd import keeper, paths
-from shimd.errors import ShimdError, Unavailable, reason
+from shimd.errors import ShimdError, Unavailable, is_shortage, reason
 from shimd.linux.memory_file import memory_file
 from shimd.linux.program import runs
 from shimd.log import logger
@@ -35,6 +35,8 @@ _PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 #: Seconds for which a child waits for the keeper to be there again, before it becomes our own.
 _PATIENCE = 5.0
+#: Seconds for which what has run out may be missing at the beginning.
+_SHORTAGE = 60.0
 #: Seconds for which who ends waits for room to say so.
 _LAST_WORD = 1.0
 
@@ -59,6 +61,8 @@ class Keeper:
         """What an earlier supervisor left and nobody has taken yet; the descriptors are ours to close."""
         self.available = program is not None
         """Whether there is a program (there was a C compiler at the installation); if not, nothing is kept."""
+        self.replaced: list[Callable[[], None]] = []
+        """Called when another keeper has taken the place of one that was killed, whose children are not its."""
         self._tasks = tasks
         self._program = program
         self._link: Link | None = None
@@ -87,13 +91,32 @@ class Keeper:
         if not self.available:
             _log.warning("there is no %s: apps will not outlive this daemon", keeper.NAME)
             return self
-        try:
-            await self._connect(self._adopt)
-        except (OSError, Unavailable) as error:
-            _log.error("the keeper does not work, and is tried again: %s", _words(error))
-            self._disconnect()
+        await self._take_over()
         tasks.start_soon(self._run)
         return self
+
+    async def _take_over(self) -> None:
+        """Learn what is kept; what has run out meanwhile is waited for, since what is not heard of is lost."""
+        deadline = anyio.current_time() + _SHORTAGE
+        while True:
+            try:
+                await self._connect(self._adopt)
+                return
+            except (OSError, Unavailable) as error:
+                _log.error("the keeper does not work, and is tried again: %s", _words(error))
+                self._disconnect()
+                short = isinstance(error, OSError) and is_shortage(error)
+            for name in list(self.kept):
+                close_all(self.kept.pop(name))
+            self._held.clear()
+            if not short or anyio.current_time() > deadline:
+                return
+            await anyio.sleep(_PAUSE)
+
+    @property
+    def pid(self) -> int:
+        """Its pid; 0: there is none now."""
+        return self._link.pid if self._link is not None else 0
 
     # -- descriptors
 
@@ -276,6 +299,8 @@ class Keeper:
         if link.pid != pid:
             _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
             self._exits.lose()
+            for callback in self.replaced:
+                callback()
 
     async def _connect(self, have: Callable[[str, list[int]], None]) -> Link:
         """Find the keeper, or start one, and learn what it has.

@@ -1,6 +1,7 @@
 """A connection to a keeper, and how one is started (:mod:`shimd.protocol.keeper`)."""
 
 import array
+import errno
 import os
 import signal
 import socket
@@ -87,7 +88,7 @@ class Link:
     async def receive(self) -> tuple[Packet, list[int]] | None:
         """The next packet with its descriptors, which are the caller's; ``None`` when the keeper is gone.
 
-        Descriptors that there was no room for are missing: all of a packet's, if one is.
+        :raises OSError: there was no room for its descriptors
         """
         while True:
             await anyio.wait_readable(self._sock)
@@ -101,9 +102,8 @@ class Link:
                 return None
             packet = protocol.decode(data)
             if flags & socket.MSG_CTRUNC:
-                _log.error("no descriptors are left for %s", packet.name or packet.kind.name)
                 close_all(fds)
-                return packet, []
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), packet.name)
             return packet, fds
         except NotAPacket as error:
             _log.error("the keeper says what makes no sense: %s", error)

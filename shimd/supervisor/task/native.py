@@ -30,7 +30,7 @@ from shimd.supervisor.task.context import Context
 from shimd.supervisor.task.options import Options
 from shimd.supervisor.task.process import Process
 from shimd.supervisor.threads import in_thread
-from shimd.supervisor.workers.fork_client import ForkClient, Worker
+from shimd.supervisor.workers.fork_client import Worker
 
 _log = logger(__name__)
 #: Seconds that the runtime may take, hooks included, unless SHIMD_RUNC_SECONDS says otherwise; and for a delete, less
@@ -105,19 +105,23 @@ class Native:
 
     async def _make(self, process: Process, rootfs: list[oci.RootfsMount], *arguments: str) -> Worker:
         with _scratch() as scratch:
-            pid_file = scratch / "pid"
+            pid_file, worker = scratch / "pid", None
             try:
                 async with _console(process, scratch) as console:
                     words = [*arguments, "--pid-file", str(pid_file), *console, self._id]
                     command = [*self._with_log(scratch), *words]
                     plan = NativeCommand(str(self._bundle), command, self._rootfs, rootfs)
-                    await self._become(process, plan, scratch)
-                return await self._follow(process, int(pid_file.read_text()))
+                    worker = await self._become(process, plan, scratch, pid_file)
+                return worker  # noqa: RET504 — the console's end may fail, and then it is ended
             except BaseException:
-                _end_unfollowed(pid_file)
+                if worker is not None:
+                    await worker.forks.end(worker)
+                else:
+                    _end_unfollowed(pid_file)
                 raise
 
-    async def _become(self, process: Process, plan: NativeCommand, scratch: Path) -> None:
+    async def _become(self, process: Process, plan: NativeCommand, scratch: Path, pid_file: Path) -> Worker:
+        """Run the runtime, and follow what it leaves behind: with the same fork server, whose child that is."""
         assert process.stdio is not None
         forks = await self._context.forks()
         worker = await forks.spawn(self._key(f"{self._id}/{process.name}/runtime"), plan, process.stdio.fds)
@@ -125,12 +129,9 @@ class Native:
             await _within_limit(worker, plan)
             if worker.status != 0:
                 raise _failure(scratch, os.waitstatus_to_exitcode(worker.status or 0))
+            return await forks.follow(self._key(f"{self._id}/{process.name}"), int(pid_file.read_text()))
         finally:
             await forks.end(worker)
-
-    async def _follow(self, process: Process, pid: int) -> Worker:
-        forks: ForkClient = await self._context.forks()
-        return await forks.follow(self._key(f"{self._id}/{process.name}"), pid)
 
     def _key(self, name: str) -> str:
         return f"{self._context.namespace}/{name}@{time.time_ns()}"

@@ -18,9 +18,9 @@ import anyio
 
 from shimd import paths, release
 from shimd.engines.registry import installed_version
-from shimd.errors import ShimdError, Unavailable, reason
+from shimd.errors import ShimdError, Unavailable, is_shortage, reason
 from shimd.linux.peer import peer_pid
-from shimd.linux.pidfd import open_process, pid_of
+from shimd.linux.pidfd import open_process, parent_of, pid_of
 from shimd.log import logger
 from shimd.protocol import noted_exits
 from shimd.protocol.constants import VERSION
@@ -34,6 +34,8 @@ from shimd.supervisor.workers.watchdog import until_silent
 _log = logger(__name__)
 #: Seconds for a fork server that was found to say who it is: it may be warming up, or be stopped.
 _PATIENCE = 10.0
+#: Seconds until another attempt, where something has run out.
+_SOON = 0.1
 #: Seconds for one that was killed to be gone: the kernel may not let it end.
 _LAST_BREATH = 5.0
 #: Seconds for one to answer when this daemon ends.
@@ -76,6 +78,7 @@ class ForkServers:
     :param exit_of: what another process, a subreaper, knows of the end of a process
     :param spawn: starts fork servers as another's children; without it they are ours
     :param forget_exit: lets that other process forget what it knows
+    :param parent: that process's pid; 0: it is not there now
     """
 
     def __init__(
@@ -84,8 +87,10 @@ class ForkServers:
         exit_of: ExitOf = nothing_known,
         spawn: Spawner | None = None,
         forget_exit: Callable[[int, int], None] = nothing_known,
+        parent: Callable[[], int] = os.getpid,
     ) -> None:
         self._tasks, self._exit_of, self._spawn, self._forget_exit = tasks, exit_of, spawn, forget_exit
+        self._parent = parent
         self._current: dict[str, ForkServer] = {}
         self._all: set[ForkServer] = set()
         self._unknown: dict[str, anyio.Event] = {}
@@ -113,7 +118,7 @@ class ForkServers:
     async def find(self) -> None:
         """Connect to all that run, of an earlier daemon, and have them tell of their workers; those that do not answer
         within some seconds are left for later."""
-        found = [server for path in paths.fork_server_sockets() if (server := self._connected(path)) is not None]
+        found = [server for path in paths.fork_server_sockets() if (server := await self._found(path)) is not None]
         with anyio.move_on_after(_PATIENCE):
             for server in found:
                 await server.listed.wait()
@@ -175,14 +180,24 @@ class ForkServers:
         path.unlink(missing_ok=True)
         self._noted |= noted_exits.take(paths.noted_exits(path))
 
+    async def _found(self, path: Path) -> ForkServer | None:
+        with anyio.move_on_after(_PATIENCE):
+            while True:
+                try:
+                    return self._connected(path)
+                except OSError as error:
+                    if not is_shortage(error):
+                        break
+                await anyio.sleep(_SOON)
+        _log.error("%s cannot be connected to", path)
+        return None
+
     def _connected(self, path: Path) -> ForkServer | None:
+        """:raises OSError: as of connect(2)"""
         try:
             sock = connect(path)
         except ConnectionRefusedError:  # of a process that is gone
             self._gone(path)
-            return None
-        except OSError as error:
-            _log.error("%s cannot be connected to: %s", path, reason(error))
             return None
         pid = peer_pid(sock)
         pidfd = _open_fork_server(pid)
@@ -229,7 +244,21 @@ class ForkServers:
             words = "the fork server of %s, pid %d, has loaded version %s, and %s is installed"
             _log.info(words, server.engine, server.pid, hello.engine_version or "none", installed or "none")
         same = hello.version == VERSION and hello.engine_version == installed
-        return same and hello.release == release.own()
+        return same and hello.release == release.own() and self._is_child(server)
+
+    def _is_child(self, server: ForkServer) -> bool:
+        """Returns whether its workers, if it dies, become children of who tells us how they end; or nobody could."""
+        parent = self._parent()
+        with suppress(OSError):
+            return parent in (0, os.getpid(), parent_of(server.pid))
+        return True
+
+    def renew(self) -> None:
+        """There is another parent: have fork servers for new apps that are its children."""
+        for server in self._all:
+            if not server.retiring and not self._is_child(server):
+                server.retiring = True
+                self._tasks.start_soon(_retire, server)
 
     def _adopt(self, server: ForkServer, workers: list[Worker]) -> None:
         words = "found the fork server of %s, pid %d, with %d workers of an earlier daemon%s"
@@ -329,6 +358,11 @@ class ForkServers:
         for worker in left:
             self._follow_soon(worker)
         self._tasks.start_soon(_bury, server, {worker.pid for worker in left})
+
+
+async def _retire(server: ForkServer) -> None:
+    with suppress(ShimdError):
+        await server.client.retire()
 
 
 async def _leave(server: ForkServer) -> None:

@@ -1,5 +1,6 @@
 """The supervisor's end, with the real program."""
 
+import errno
 import os
 import resource
 import shutil
@@ -571,3 +572,27 @@ async def test_a_keeper_without_room_is_told_again_what_starts_us(
         await anyio.sleep(0.05)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         await until(lambda: second._link is not None and second._link.complete)
+
+
+async def test_what_is_kept_waits_for_descriptors(ends: "list[socket.socket]", monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that begins and has none left: what it would not hear of would be lost."""
+    async with supervisor() as first:
+        first.keep("connection:1", [ends[1].fileno()])
+    real, short = keeper_link.connect, 3
+
+    def connect(path: Path) -> socket.socket | None:
+        nonlocal short
+        short -= 1
+        if short > 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path)
+
+    monkeypatch.setattr(module, "_PAUSE", 0.01)
+    monkeypatch.setattr(keeper_link, "connect", connect)
+    async with last_supervisor() as second:
+        fds = second.take("connection:1")
+        assert fds is not None
+        assert not ended(ends[0])
+        keeper_link.close_all(fds)
+    for end in ends:
+        end.close()

@@ -32,6 +32,7 @@ from shimd.supervisor.task import native as native_module
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
+from shimd.supervisor.workers.fork_client import ForkClient, Worker
 from shimd.supervisor.workers.programs import Program
 from tests.unit.supervisor.in_memory import Daemon, MemoryCgroup, Suspensions, cancelling, fails, running
 
@@ -632,6 +633,26 @@ async def test_a_native_containers_life(native: Tasks) -> None:
     await native.end()
     assert native.daemon.fork_server.followed == []
     assert native.daemon.events[-2:] == ["TaskExit", "TaskDelete"]
+
+
+async def test_what_a_runtime_leaves_is_followed_where_it_ran(native: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be another fork server by then, which has no such child."""
+    spawned: list[ForkClient] = []
+    spawn, follow = ForkClient.spawn, ForkClient.follow
+
+    async def noting_spawn(forks: ForkClient, *arguments: Any, **named: Any) -> Worker:
+        spawned.append(forks)
+        monkeypatch.setattr(native.daemon, "forks", None)  # nobody else is asked for
+        return await spawn(forks, *arguments, **named)
+
+    async def checking_follow(forks: ForkClient, key: str, pid: int) -> Worker:
+        assert spawned[-1] is forks
+        return await follow(forks, key, pid)
+
+    monkeypatch.setattr(ForkClient, "spawn", noting_spawn)
+    monkeypatch.setattr(ForkClient, "follow", checking_follow)
+    await native.create()
+    await native.end()
 
 
 async def test_the_end_of_a_native_containers_children(
