@@ -12,6 +12,7 @@ import anyio
 
 from shimd import release
 from shimd.errors import AlreadyExists, Unavailable
+from shimd.linux.passed import receive_with_descriptors
 from shimd.linux.peer import peer_pid
 from shimd.linux.spawn import spawn
 from shimd.log import logger
@@ -95,7 +96,7 @@ class Link:
                 return self._received()
 
     def _received(self) -> tuple[Packet, list[int]] | None:
-        data, fds, flags, _ = socket.recv_fds(self._sock, protocol.MAX_SIZE + 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        data, fds, flags = receive_with_descriptors(self._sock, protocol.MAX_SIZE + 1, MAX_FDS)
         try:
             if not data:
                 return None

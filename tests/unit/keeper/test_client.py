@@ -112,6 +112,7 @@ async def test_what_is_kept_is_there_for_the_next_one(ends: "list[socket.socket]
         assert list(second.kept) == ["connection:1"]
         fds = second.take("connection:1")
         assert fds is not None and len(fds) == 2
+        assert not any(map(os.get_inheritable, fds))
         assert second.take("connection:1") is None
         assert not ended(ours)
         second.drop("connection:1")
