@@ -46,6 +46,11 @@ def old_keeper_socket() -> Path:
     return runtime_dir() / "keeper.old.sock"
 
 
+def keeper_sockets() -> list[Path]:
+    """Of all keepers that there may be."""
+    return list(runtime_dir().glob("keeper*.sock"))
+
+
 def fork_server_socket(engine: str, name: str) -> Path:
     """SEQPACKET socket of a fork server of one engine; several may run, of which one is current."""
     return runtime_dir() / f"fork-{engine}.{name}.sock"

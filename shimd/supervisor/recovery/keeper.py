@@ -8,7 +8,7 @@ import errno
 import itertools
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from shimd.protocol.keeper import REMOVES, VERSION, Kind, Packet, encode, encode
 from shimd.supervisor.background import Background
 from shimd.supervisor.recovery import alone
 from shimd.supervisor.recovery.exits import Exits
-from shimd.supervisor.recovery.keeper_link import Link, acquaint, close_all, launch, reach
+from shimd.supervisor.recovery.keeper_link import Link, acquaint, close_all, connect, launch, reach
 from shimd.supervisor.recovery.next_life import restart_command
 
 _log = logger(__name__)
@@ -73,7 +73,8 @@ class Keeper:
 
     @classmethod
     async def open(cls, tasks: Background) -> "Keeper":
-        """Find the keeper, or start one; what is kept is known when this returns.
+        """Find the keeper, or start one; what is kept is known when this returns. It does not before, as long as
+        somebody has it: who went on without would leave its owners waiting for ever.
 
         :raises AlreadyExists: another supervisor is connected to it
         """
@@ -81,11 +82,16 @@ class Keeper:
         if not self.available:
             _log.warning("there is no %s: apps will not outlive this daemon", keeper.NAME)
             return self
-        try:
-            await self._connect(self._adopt)
-        except (OSError, Unavailable) as error:
-            _log.error("the keeper does not work, and is tried again: %s", _words(error))
-            self._disconnect()
+        for pause in _pauses():
+            try:
+                await self._connect(self._adopt)
+                break
+            except (OSError, Unavailable) as error:
+                _log.error("the keeper does not work, and is tried again: %s", _words(error))
+                self._disconnect()
+            if not _is_there():
+                break
+            await anyio.sleep(pause)
         tasks.start_soon(self._run)
         return self
 
@@ -259,8 +265,7 @@ class Keeper:
     async def _replace(self) -> None:
         pid = self._link.pid if self._link is not None else 0
         self._disconnect()
-        pause = _PAUSE
-        while True:
+        for pause in _pauses():
             try:
                 link = await self._connect(self._discard)
                 break
@@ -268,11 +273,11 @@ class Keeper:
                 _log.error("the keeper is gone, and no other can be started: %s", _words(error))
                 self._disconnect()
             await anyio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
         self._unsent = dict.fromkeys([*self._unsent, *self._held])
         self._flush()
         if link.pid != pid:
-            _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
+            if pid:
+                _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
             self._exits.lose()
 
     async def _connect(self, have: Callable[[str, list[int]], None]) -> Link:
@@ -280,20 +285,21 @@ class Keeper:
 
         A keeper of another version is replaced. Where it is, it is found until all that it has is taken over.
 
-        :raises OSError: it does not start
+        :raises OSError: it does not start, or something is short
         :raises ShimdError: it is gone, or another supervisor is connected
         """
         path, old = paths.keeper_socket(), paths.old_keeper_socket()
         command = restart_command()
         with ExitStack() as older:
             older.callback(close_all, command)
-            link = await reach(path, command)
-            others = [link] if link is not None and link.version != VERSION else []
+            others = []
             if (earlier := await reach(old, ())) is not None:
-                others.insert(0, earlier)
-            for other in others:
-                older.callback(other.close)
-            if link is not None and link in others:
+                older.callback(earlier.close)
+                others.append(earlier)
+            link = await reach(path, command)
+            if link is not None and link.version != VERSION:
+                older.callback(link.close)
+                others.append(link)
                 _log.warning("the keeper, pid %d, is of another version, and is replaced", link.pid)
                 path.rename(old)
                 link = None
@@ -314,10 +320,12 @@ class Keeper:
         while self._link is link and not link.complete and not self._quitting:
             _log.error("the keeper has no room for the command that starts this daemon again, and is told it anew")
             await anyio.sleep(10 * _PAUSE)
-            command = restart_command()
             with suppress(OSError):
-                link.greet(command)
-            close_all(command)
+                command = restart_command()
+                try:
+                    link.greet(command)
+                finally:
+                    close_all(command)
 
     async def _launch(self, path: Path, command: Sequence[int]) -> Link:
         assert self._program is not None
@@ -325,7 +333,8 @@ class Keeper:
         self._tasks.start_soon(_bury, os.pidfd_open(pid))
         link = Link(sock)
         try:
-            await acquaint(link, pid, command)
+            if not await acquaint(link, pid, command):
+                raise Unavailable("a new keeper does not answer")
         except BaseException:
             link.close()
             raise
@@ -353,7 +362,7 @@ class Keeper:
         elif fds:
             self.kept[name] = fds
             self._held[name] = tuple(fds)
-        else:  # it never had any, or we have no room for them: whose they are must not wait for ever
+        else:  # it never had any: whose they are must not wait for ever
             self._change(name)
 
     def _adopt_anew(self, name: str, fds: list[int]) -> None:
@@ -453,6 +462,26 @@ class Keeper:
             if self._link is None:
                 raise Unavailable("the keeper is gone")
             await anyio.sleep(_PAUSE / 10)
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between two attempts, for ever."""
+    pause = _PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _is_there() -> bool:
+    """Returns whether a keeper listens, of whatever version; or that cannot be told now."""
+    try:
+        for path in paths.keeper_sockets():
+            if (sock := connect(path)) is not None:
+                sock.close()
+                return True
+    except OSError:
+        return True
+    return False
 
 
 async def _bury(pidfd: int) -> None:
