@@ -550,17 +550,32 @@ static void leave(void) {
     if (removes && getsockname(LISTEN, (struct sockaddr *)&address, &size) == 0) unlink(address.sun_path);
 }
 
+static volatile sig_atomic_t terminated;
+
 static void on_child(int number) { (void)number; }
 
+static void on_term(int number) { terminated = number; }
+
+/* The node goes down, and waits for each process to end that was told to: nobody will come for what is kept. Where a
+ * supervisor is there, or is to be started, it is for that one to say. */
+static bool ends_with_node(void) {
+    bool ends = terminated && supervisor < 0 && !parts;
+    terminated = 0;
+    return ends;
+}
+
 static void prepare(sigset_t *waiting) {
-    static const int others[] = {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGALRM, SIGTERM, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU};
+    static const int others[] = {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGALRM, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU};
     struct sigaction ignored = {.sa_handler = SIG_IGN}, child = {.sa_handler = on_child, .sa_flags = SA_NOCLDSTOP};
+    struct sigaction term = {.sa_handler = on_term};
     sigset_t set;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) sigaction(others[i], &ignored, NULL);
     sigaction(SIGCHLD, &child, NULL);
+    sigaction(SIGTERM, &term, NULL);
     sigemptyset(waiting);
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGTERM);
     sigprocmask(SIG_SETMASK, &set, NULL);
     getrlimit(RLIMIT_NOFILE, &inherited);
     setrlimit(RLIMIT_NOFILE, &(struct rlimit){inherited.rlim_max, inherited.rlim_max});
@@ -579,7 +594,7 @@ int main(void) {
         refill();
         reap();
         restart_if_due();
-        if (finished()) break;
+        if (finished() || ends_with_node()) break;
         bool more = supervisor >= 0 && !flush();
         bool listens = quitting && handed_over && childless && supervisor >= 0 && told == next;
         int64_t at = milliseconds(), until = listens ? told_at + STEADY : restart_at;

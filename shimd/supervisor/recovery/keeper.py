@@ -11,14 +11,14 @@ import errno
 import itertools
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import anyio
 
 from shimd import keeper, paths
-from shimd.errors import ShimdError, Unavailable, is_shortage, reason
+from shimd.errors import ShimdError, Unavailable, reason
 from shimd.linux.memory_file import memory_file
 from shimd.linux.program import runs
 from shimd.log import logger
@@ -26,7 +26,7 @@ from shimd.protocol.keeper import HANDS_OVER, REMOVES, VERSION, Kind, Packet, en
 from shimd.supervisor.background import Background
 from shimd.supervisor.recovery import alone
 from shimd.supervisor.recovery.exits import Exits
-from shimd.supervisor.recovery.keeper_link import Link, acquaint, close_all, launch, reach
+from shimd.supervisor.recovery.keeper_link import Link, acquaint, close_all, connect, launch, reach
 from shimd.supervisor.recovery.next_life import restart_command
 
 _log = logger(__name__)
@@ -35,8 +35,6 @@ _PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 #: Seconds for which a child waits for the keeper to be there again, before it becomes our own.
 _PATIENCE = 5.0
-#: Seconds for which what has run out may be missing at the beginning.
-_SHORTAGE = 60.0
 #: Seconds for which who ends waits for room to say so.
 _LAST_WORD = 1.0
 
@@ -83,7 +81,8 @@ class Keeper:
 
     @classmethod
     async def open(cls, tasks: Background) -> "Keeper":
-        """Find the keeper, or start one; what is kept is known when this returns.
+        """Find the keeper, or start one; what is kept is known when this returns. It does not before, as long as
+        somebody has it: who went on without would leave its owners waiting for ever.
 
         :raises AlreadyExists: another supervisor is connected to it
         """
@@ -91,27 +90,21 @@ class Keeper:
         if not self.available:
             _log.warning("there is no %s: apps will not outlive this daemon", keeper.NAME)
             return self
-        await self._take_over()
-        tasks.start_soon(self._run)
-        return self
-
-    async def _take_over(self) -> None:
-        """Learn what is kept; what has run out meanwhile is waited for, since what is not heard of is lost."""
-        deadline = anyio.current_time() + _SHORTAGE
-        while True:
+        for pause in _pauses():
             try:
                 await self._connect(self._adopt)
-                return
+                break
             except (OSError, Unavailable) as error:
                 _log.error("the keeper does not work, and is tried again: %s", _words(error))
                 self._disconnect()
-                short = isinstance(error, OSError) and is_shortage(error)
             for name in list(self.kept):
                 close_all(self.kept.pop(name))
             self._held.clear()
-            if not short or anyio.current_time() > deadline:
-                return
-            await anyio.sleep(_PAUSE)
+            if not _is_there():
+                break
+            await anyio.sleep(pause)
+        tasks.start_soon(self._run)
+        return self
 
     @property
     def pid(self) -> int:
@@ -284,8 +277,7 @@ class Keeper:
     async def _replace(self) -> None:
         pid = self._link.pid if self._link is not None else 0
         self._disconnect()
-        pause = _PAUSE
-        while True:
+        for pause in _pauses():
             try:
                 link = await self._connect(self._discard)
                 break
@@ -293,11 +285,11 @@ class Keeper:
                 _log.error("the keeper is gone, and no other can be started: %s", _words(error))
                 self._disconnect()
             await anyio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
         self._unsent = dict.fromkeys([*self._unsent, *self._held])
         self._flush()
         if link.pid != pid:
-            _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
+            if pid:
+                _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
             self._exits.lose()
             for callback in self.replaced:
                 callback()
@@ -307,7 +299,7 @@ class Keeper:
 
         A keeper of another version or program is replaced. It is found until its last child has ended.
 
-        :raises OSError: it does not start
+        :raises OSError: it does not start, or something is short
         :raises ShimdError: it is gone, or another supervisor is connected
         """
         path, command = paths.keeper_socket(), restart_command()
@@ -371,10 +363,12 @@ class Keeper:
         while self._link is link and not link.complete and not self._quitting:
             _log.error("the keeper has no room for the command that starts this daemon again, and is told it anew")
             await anyio.sleep(10 * _PAUSE)
-            command = restart_command()
             with suppress(OSError):
-                link.greet(command)
-            close_all(command)
+                command = restart_command()
+                try:
+                    link.greet(command)
+                finally:
+                    close_all(command)
 
     async def _launch(self, path: Path, command: Sequence[int]) -> Link:
         assert self._program is not None
@@ -382,7 +376,8 @@ class Keeper:
         self._tasks.start_soon(_bury, os.pidfd_open(pid))
         link = Link(sock)
         try:
-            await acquaint(link, pid, command)
+            if not await acquaint(link, pid, command):
+                raise Unavailable("a new keeper does not answer")
         except BaseException:
             link.close()
             raise
@@ -410,7 +405,7 @@ class Keeper:
         elif fds:
             self.kept[name] = fds
             self._held[name] = tuple(fds)
-        else:  # it never had any, or we have no room for them: whose they are must not wait for ever
+        else:  # it never had any: whose they are must not wait for ever
             self._change(name)
 
     def _adopt_anew(self, name: str, fds: list[int]) -> None:
@@ -525,6 +520,26 @@ async def _received(link: Link) -> tuple[Packet, list[int]] | None:
 def _say_last(link: Link, packet: Packet) -> None:
     with suppress(OSError):
         link.send_last(packet, _LAST_WORD)
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between two attempts, for ever."""
+    pause = _PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _is_there() -> bool:
+    """Returns whether a keeper listens, of whatever release; or that cannot be told now."""
+    try:
+        for path in paths.keeper_sockets():
+            if (sock := connect(path)) is not None:
+                sock.close()
+                return True
+    except OSError:
+        return True
+    return False
 
 
 async def _bury(pidfd: int) -> None:

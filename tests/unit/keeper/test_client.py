@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from shimd import keeper as installed
@@ -25,6 +26,7 @@ from shimd.supervisor.recovery import keeper as module
 from shimd.supervisor.recovery import keeper_link, next_life
 from shimd.supervisor.recovery.keeper import Keeper
 from tests.unit.keeper.rig import PATIENCE, Supervisor, alive
+from tests.unit.short import no_descriptors
 
 pytestmark = [
     pytest.mark.anyio,
@@ -44,7 +46,9 @@ async def supervisor() -> AsyncIterator[Keeper]:
     """One that ends with the block, without a word."""
     with anyio.fail_after(3 * PATIENCE):
         async with anyio.create_task_group() as tasks:
-            yield await Keeper.open(Background(tasks))
+            keeper = await Keeper.open(Background(tasks))
+            await anyio.lowlevel.checkpoint()  # it hears
+            yield keeper
             tasks.cancel_scope.cancel()
 
 
@@ -238,7 +242,7 @@ async def test_a_keeper_that_is_killed_is_replaced_and_has_all(ends: "list[socke
 
 
 async def test_a_name_that_has_no_descriptors_is_dropped() -> None:
-    """Or whose there was no room for, when it was told: whoever waits at the other end learns that nobody is there."""
+    """Whoever waits at the other end learns that nobody is there."""
     async with supervisor() as first:
         first.keep("first", [0])
     with await next_to() as another:
@@ -350,6 +354,107 @@ async def test_a_child_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatc
                 await keeper.spawn(["/bin/true"], {}, {})
             await until(lambda: connected(keeper))
         assert (pid_of(keeper) == stopped) == wakes
+
+
+async def open_one(tasks: Background, opened: list[Keeper]) -> None:
+    opened.append(await Keeper.open(tasks))
+
+
+async def test_who_is_short_of_something_at_its_start_takes_all_over_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not go on without, and drop what it has not seen."""
+    monkeypatch.setattr(keeper_link, "_PREDECESSOR", 0.0)
+    async with supervisor() as first:
+        first.keep("many", [0, 0, 0])
+        first.keep("one", [0])
+    errors = [errno.ENOMEM, errno.EMFILE]
+
+    async def reach(path: Path, command: Sequence[int]) -> keeper_link.Link | None:
+        if path == paths.keeper_socket() and errors:
+            raise OSError(errors.pop(), "short")
+        return await keeper_link.reach(path, command)
+
+    monkeypatch.setattr(module, "reach", reach)
+    async with supervisor() as second:
+        assert sorted(second.kept) == ["many", "one"]
+    for left in range(4):
+        opened: list[Keeper] = []
+        async with anyio.create_task_group() as tasks:
+            with no_descriptors(left):
+                tasks.start_soon(open_one, Background(tasks), opened)
+                await anyio.sleep(0.05)
+            await until(lambda opened=opened: opened)  # type: ignore[misc]
+            assert {name: len(fds) for name, fds in opened[0].kept.items()} == {"many": 3, "one": 1}
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+    async with last_supervisor():
+        pass
+
+
+async def test_who_cannot_say_yet_what_starts_it_again_says_so_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that nothing has to: nobody would start the next daemon."""
+    failing = True
+
+    def restart_command() -> list[int]:
+        if failing:
+            raise OSError(errno.ENOMEM, "short")
+        return [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]
+
+    monkeypatch.setattr(module, "restart_command", restart_command)
+    monkeypatch.setattr(module, "_PAUSE", 0.01)
+    async with last_supervisor() as keeper:
+        assert not connected(keeper)
+        failing = False
+        await until(lambda: connected(keeper))
+    with no_descriptors(1), pytest.raises(OSError, match="Too many open files"):
+        next_life.restart_command()
+
+
+async def test_who_ends_each_connection_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_link, "_PREDECESSOR", 0.1)
+    with listening() as listener:
+        connections = 0
+
+        async def ends_each() -> None:
+            nonlocal connections
+            while True:
+                await anyio.wait_readable(listener)
+                listener.accept()[0].close()
+                connections += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ends_each)
+            with pytest.raises((Unavailable, OSError)):
+                await keeper_link.reach(paths.keeper_socket(), ())
+            tasks.cancel_scope.cancel()
+    assert connections < 20
+
+
+async def test_who_accepts_no_connection_does_not_stand_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_link, "_PREDECESSOR", 0.1)
+    with listening(0), keeper_link.connect(paths.keeper_socket()) or pytest.fail(), pytest.raises(BlockingIOError):
+        await keeper_link.reach(paths.keeper_socket(), ())
+
+
+async def test_one_that_the_kernel_does_not_let_die_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_link, "_PATIENCE", 0.05)
+    monkeypatch.setattr(keeper_link, "_signal", lambda pid, number: None)
+    async with supervisor() as first:
+        first.keep("a", [0])
+        os.kill(old := pid_of(first), signal.SIGSTOP)
+    async with last_supervisor() as second:
+        assert pid_of(second) != old
+    os.kill(old, signal.SIGKILL)
+    await until(lambda: os.waitpid(old, os.WNOHANG)[0])
+
+
+@contextmanager
+def listening(backlog: int = 8) -> Iterator[socket.socket]:
+    """Somebody where the keeper should be."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(paths.keeper_socket()))
+        listener.listen(backlog)
+        listener.setblocking(False)
+        yield listener
 
 
 async def test_a_second_supervisor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

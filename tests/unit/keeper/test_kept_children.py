@@ -175,6 +175,30 @@ def test_signals_do_not_end_it(keeper: Process, number: signal.Signals) -> None:
         assert supervisor.names() == set()
 
 
+def test_it_ends_with_the_node(keeper: Process) -> None:
+    """Which waits for each process that it has told to end, children or not."""
+    keeper.first.close()
+    with keeper.connect() as supervisor:
+        supervisor.say(Kind.KEEP, name="a", fds=[0])
+        child, _ = supervisor.run("exec sleep 60")
+        connected = keeper.open()
+    until(lambda: keeper.open() < connected, "it to notice")
+    os.kill(keeper.pid, signal.SIGTERM)
+    until(keeper.ended, "the keeper to end")
+    os.kill(child, signal.SIGKILL)
+
+
+def test_it_stays_for_who_is_to_be_started_again(keeper: Process, tmp_path: Path) -> None:
+    with restarted(keeper, tmp_path, "exec sleep 60"):
+        connected = keeper.open()
+    until(lambda: keeper.open() < connected, "it to notice")
+    os.kill(keeper.pid, signal.SIGTERM)
+    until(keeper.children, "the next one to be started")
+    os.kill(keeper.pid, signal.SIGTERM)
+    with keeper.connect() as successor:
+        assert successor.names() == set()
+
+
 def restarted(keeper: Process, tmp_path: Path, script: str) -> Supervisor:
     """A supervisor that asks to be started again as a script, with its output in a file."""
     supervisor = keeper.connect(hello=False)
