@@ -98,6 +98,8 @@ class Worker:
     """Whether it was taken for one whose fork server is gone."""
     unwanted: bool = False
     """Whether nobody waits for its exit."""
+    followed: bool = False
+    """Whether somebody waits by its pidfd, who closes it then."""
     alone: bool = False
     """Whether its app is one process, whatever it does."""
     exited: anyio.Event = field(default_factory=anyio.Event)
@@ -168,7 +170,7 @@ class Worker:
     def gone(self, status: int, at: int) -> None:
         """Note the exit. What the worker said before it is still there to :meth:`receive`."""
         self.status, self.exited_at = status, min(at, self.died_at or at)
-        self._close_pidfd()
+        self.close_pidfd()
         self.exited.set()
 
     def close_control(self) -> None:
@@ -180,13 +182,13 @@ class Worker:
     def close(self) -> None:
         """Nobody has to do with it any more."""
         self.close_control()
-        self._close_pidfd()
+        self.close_pidfd()
         forgotten, self.forgotten = self.forgotten, None
         if forgotten is not None:
             forgotten()
 
-    def _close_pidfd(self) -> None:
-        if self.pidfd is not None:
+    def close_pidfd(self) -> None:
+        if self.pidfd is not None and not self.followed:
             if self.witness is not None:
                 self.witness.forget(self.pidfd)
             os.close(self.pidfd)
@@ -354,7 +356,7 @@ class ForkClient:
     async def forget(self, worker: Worker) -> None:
         """Drop the exit status of a worker that has exited; here and in the fork server."""
         self._drop(worker)
-        if not self.closed:
+        with suppress(Unavailable):  # one that is gone has forgotten already
             await self._send(Forget(worker.key))
 
     async def end(self, worker: Worker) -> None:
