@@ -14,6 +14,7 @@ import pytest
 from betterproto2 import Message
 
 from shimd.errors import FailedPrecondition, Unavailable
+from shimd.linux.pidfd import start_time
 from shimd.protocol.journal import TaskRecord
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.process import Process
@@ -74,7 +75,7 @@ async def test_an_exec_that_is_made_while_its_init_ends_is_ended_with_it(
 ) -> None:
     """In a pid namespace of others' it would go on by itself."""
     process = subprocess.Popen(["/bin/sleep", "600"])  # noqa: ASYNC220
-    worker = Worker("exec", process.pid, 0, None, ForkClient(None))
+    worker = Worker("exec", process.pid, start_time(process.pid), None, ForkClient(None))
 
     async def make(self: Container, _process: Process) -> Worker:
         assert self.init.worker is not None
