@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 M = TypeVar("M")
 _TYPE = "type"
@@ -29,10 +29,14 @@ def encode(message: object) -> bytes:
 
 
 class Decoder(Generic[M]):
-    """Decodes the messages of one union."""
+    """Decodes the messages of one union.
 
-    def __init__(self, *types: type[M]) -> None:
-        self._types = {one.__name__: (one, _items(one)) for one in types}
+    :param lenient: whether fields that are not known, of a later version, are ignored
+    """
+
+    def __init__(self, *types: type[M], lenient: bool = False) -> None:
+        self._lenient = lenient
+        self._types = {one.__name__: (self._maker(one), self._items(one)) for one in types}
 
     def __call__(self, data: bytes) -> M:
         """
@@ -44,16 +48,19 @@ class Decoder(Generic[M]):
             for name, item in items.items():
                 if name in values:
                     values[name] = [item(one) for one in values[name]]
-            return made(**values)
+            return cast(M, made(values))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise NotAMessage(f"{data[:80]!r} is no message: {error}") from None
 
+    def _items(self, message: type) -> dict[str, Callable[[Any], object]]:
+        """Makers of the items of its fields, for those that are no plain JSON."""
+        assert is_dataclass(message)
+        return {one.name: self._maker(one.metadata[ITEMS]) for one in fields(message) if ITEMS in one.metadata}
 
-def _items(message: type) -> dict[str, Callable[[Any], object]]:
-    """Makers of the items of its fields, for those that are no plain JSON."""
-    assert is_dataclass(message)
-    return {one.name: _maker(one.metadata[ITEMS]) for one in fields(message) if ITEMS in one.metadata}
-
-
-def _maker(item: type) -> Callable[[Any], object]:
-    return (lambda value: item(**value)) if is_dataclass(item) else (lambda value: item(*value))
+    def _maker(self, item: type) -> Callable[[Any], object]:
+        if not is_dataclass(item):
+            return lambda value: item(*value)
+        if not self._lenient:
+            return lambda value: item(**value)
+        known = {one.name for one in fields(item)}
+        return lambda value: item(**{name: one for name, one in value.items() if name in known})
