@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from shimd.errors import InvalidArgument
+from shimd.errors import InvalidArgument, from_os, is_shortage
 
 #: Of the specification: what the fields below are those of, and what ``-info`` names.
 VERSION = "1.3.0"
@@ -149,6 +149,7 @@ def load_spec(bundle: Path) -> Spec:
     """Read and check ``config.json`` of a bundle.
 
     :raises InvalidArgument: it is missing, not JSON, or lacks what a container needs
+    :raises ResourceExhausted: there is no room to read it now
     """
     path = bundle / "config.json"
     try:
@@ -156,6 +157,8 @@ def load_spec(bundle: Path) -> Spec:
     except FileNotFoundError:
         raise InvalidArgument(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and is_shortage(error):
+            raise from_os(error) from error
         raise InvalidArgument(f"{path} cannot be read: {error}") from error
     if not isinstance(spec, dict):
         raise InvalidArgument(f"{path} is not a JSON object")

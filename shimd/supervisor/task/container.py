@@ -136,8 +136,7 @@ class Container:
             if undoing.cancelled_caught:
                 _log.error("container %s: what was made of it could not be removed within %g s", id, _UNDO)
             await self.run_last_hooks()
-            if not context.stopping:  # else the next supervisor has to know why nobody was answered
-                context.forget(self.record())
+            context.forget(self.record())
             raise
         self.init.advance(Step.CREATE)
         self._commit(self._created(rootfs))
@@ -174,6 +173,8 @@ class Container:
     def _recovered(self, record: ProcessRecord, spec: oci.Process, earlier: Earlier) -> Process:
         process = Process.recorded(record, spec, earlier.worker(record) if record.key else None)
         if process.worker is not None:
+            if process.state not in (State.CREATING, State.ADDED, State.CREATED):
+                process.worker.close_control()  # it does not listen any more
             process.stdio = Stdio.resumed(self._kept(process), earlier.take, record.logger)
         elif process.begun and process.state is State.ADDED:
             self.interrupted.add(process.name)
@@ -191,6 +192,14 @@ class Container:
             self.context.tasks.start_soon(self._monitor, process)
         if self.init.exit is None and not self._alone:
             self.context.tasks.start_soon(self._watch_memory)
+        if self._may_be_frozen and self.init.state is not State.PAUSED:
+            self.context.tasks.start_soon(self._thaw_half_paused)
+
+    async def _thaw_half_paused(self) -> None:
+        """A pause that was begun is done again by who asks for it again."""
+        async with self._lock:
+            if self.init.state is not State.PAUSED:
+                await self._thaw_what_is_left()
 
     def _start_again(self, process: Process) -> None:
         """It may have been started: once more is no harm."""
@@ -205,8 +214,13 @@ class Container:
 
     async def _start_native_again(self, native: Native, process: Process) -> None:
         try:
-            with suppress(ShimdError):
+            try:
                 await native.start()
+            except (ShimdError, OSError) as error:
+                if not native.was_started:
+                    _log.warning("container %s: it cannot be started again: %s", self.id, error)
+                    process.begun = False
+                    return
             self._has_started(process)
         finally:
             process.starting.release()
@@ -481,8 +495,8 @@ class Container:
                 await self._end_without_init(worker)
                 process.worker = worker
         except BaseException as error:
-            if not self.context.stopping:
-                process.begun = False
+            process.begun = False
+            self._commit()
             if isinstance(error, ShimdError):
                 self._tell_of_kills()  # that may be why
             raise

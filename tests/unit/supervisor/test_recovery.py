@@ -49,6 +49,7 @@ def recovered(tasks: Tasks, bundle: Path) -> Tasks:
     for record in list(daemon.records.values()):
         other.service.recover(record, daemon)
     daemon.end_unclaimed()
+    other.service.undo()
     return other
 
 

@@ -27,7 +27,8 @@ async def test_an_endpoint_of_an_earlier_supervisor_is_served_recorded_or_not(
         async with anyio.create_task_group() as tasks:
             supervisor = Supervisor(tasks, tasks)
             monkeypatch.setattr(supervisor.journal, "write", full)
-            endpoint = await supervisor.endpoint(earlier, earlier=True)
+            endpoint = supervisor.earlier_endpoint(earlier)
+            await supervisor.serve_earlier()
             assert endpoint.path.is_socket()
             with pytest.raises(OSError, match="no space"):
                 await supervisor.endpoint(other)
