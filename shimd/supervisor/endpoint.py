@@ -73,9 +73,24 @@ class Endpoint:
         self.service = TaskService(self)
         server = Server(ttrpc_services(self.service, _ALIASES))
         self.connections = Connections(server, parts.keeper, name_of(record))
+        self._grpc_path = self.path.with_suffix(".grpc")
+        self._listener_name = f"listener:{name_of(record)}"
+        self.serving = anyio.CancelScope()
         self._listening = anyio.Lock()
         self._listener: Listener[SocketStream] | None = None
         self._grpc: GrpcServer | None = None
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether it has containers, or connections by which one may be asked for."""
+        return self.service.is_needed or self.connections.busy
+
+    def end(self) -> None:
+        """Nobody is served any more, nor by a later supervisor."""
+        self._parts.keeper.drop(self._listener_name)
+        for path in (self.path, self._grpc_path):
+            path.unlink(missing_ok=True)
+        self.serving.cancel()
 
     async def listen(self) -> None:
         """Have whoever connects wait for :meth:`serve`, unless they do already.
@@ -84,7 +99,7 @@ class Endpoint:
         """
         async with self._listening:
             if self._listener is None:
-                self._listener = await kept_listener(f"listener:{name_of(self.record)}", self.path, self._parts.keeper)
+                self._listener = await kept_listener(self._listener_name, self.path, self._parts.keeper)
                 await self._listen_grpc()
 
     async def serve(self) -> None:
@@ -109,14 +124,13 @@ class Endpoint:
 
     async def _listen_grpc(self) -> None:
         server = GrpcServer([GrpcService(self.service, _ALIASES)])
-        path = self.path.with_suffix(".grpc")
         try:
-            path.unlink(missing_ok=True)
-            await server.start(path=str(path))
-            path.chmod(0o600)
+            self._grpc_path.unlink(missing_ok=True)
+            await server.start(path=str(self._grpc_path))
+            self._grpc_path.chmod(0o600)
             self._grpc = server
         except OSError as error:
-            _log.error("%s is not served for now: %s", path, from_os(error))
+            _log.error("%s is not served for now: %s", self._grpc_path, from_os(error))
 
     async def forks(self, engine: str | None = None) -> ForkClient:
         return await self._parts.fork_servers.get(engine or self.engine)

@@ -86,6 +86,14 @@ class Supervisor:
                 await endpoint.listen()
             await self._tasks.start(_serve, endpoint)
 
+    def forget_unused(self) -> None:
+        """Forget endpoints that nobody has to do with: of a containerd that is gone, say. Who comes has them made anew."""
+        for name, endpoint in list(self.endpoints.items()):
+            if not endpoint.is_needed:
+                del self.endpoints[name]
+                self.journal.remove(endpoint.record)
+                endpoint.end()
+
     def keep_exits(self) -> None:
         """All workers are known: exits of others are nobody's."""
         if self._keeper is not None:
@@ -95,19 +103,19 @@ class Supervisor:
     def is_needed(self) -> bool:
         """Whether there is what must outlive this process: containers, connections by which one may be asked for, or
         events that were not taken."""
-        used = any(one.service.is_needed or one.connections.busy for one in self.endpoints.values())
-        return used or any(self.bus.queued().values())
+        return any(one.is_needed for one in self.endpoints.values()) or any(self.bus.queued().values())
 
 
 async def _serve(endpoint: Endpoint, *, task_status: anyio.abc.TaskStatus[None]) -> None:
     """One that fails is served again, and no other ends."""
     try:
-        task_status.started()
-        while True:
-            try:
-                return await endpoint.serve()
-            except Exception:
-                _log.exception("%s is served anew, since that failed", endpoint.path)
-                await anyio.sleep(_PAUSE)
+        with endpoint.serving:
+            task_status.started()
+            while True:
+                try:
+                    return await endpoint.serve()
+                except Exception:
+                    _log.exception("%s is served anew, since that failed", endpoint.path)
+                    await anyio.sleep(_PAUSE)
     finally:
         await endpoint.close()

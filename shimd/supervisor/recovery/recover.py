@@ -158,3 +158,4 @@ async def _forget_replays(supervisor: Supervisor) -> None:
     await anyio.sleep(_REPLAYED)
     for endpoint in list(supervisor.endpoints.values()):
         endpoint.service.recovered()
+    supervisor.forget_unused()

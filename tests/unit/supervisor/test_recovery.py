@@ -12,6 +12,7 @@ import pytest
 from shimd import rpc
 from shimd.errors import Internal, Unavailable
 from shimd.supervisor.status import report
+from shimd.supervisor.task import service
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
 from tests.unit.supervisor.in_memory import Daemon, UntilDeath, running
@@ -238,4 +239,27 @@ async def test_a_native_runtime_that_cannot_start_it_again(
             (bundle / "fails.start").unlink()
             await tasks.start()
     assert tasks.daemon.events[-2:] == ["TaskCreate", "TaskStart"]
+    await _end(tasks)
+
+
+async def test_the_last_that_was_deleted_is_forgotten_too(
+    daemon: Daemon, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other Delete need come."""
+    monkeypatch.setattr(service, "_ANSWERED", 0.001)
+    tasks = Tasks(daemon, bundle)
+    await stopped(tasks)
+    await tasks.delete()
+    while daemon.records:  # noqa: ASYNC110 — no event tells of it
+        await anyio.sleep(0.001)
+
+
+async def test_a_runtime_that_a_successor_does_not_find_costs_no_app(
+    daemon: Daemon, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = made_native(Tasks(daemon, bundle), bundle, monkeypatch)
+    await started(tasks)
+    (bundle / "runtime").unlink()
+    tasks = recovered(tasks, bundle)
+    assert tasks.container.init.state is State.RUNNING
     await _end(tasks)
