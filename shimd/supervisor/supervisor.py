@@ -87,7 +87,8 @@ class Supervisor:
             await self._tasks.start(_serve, endpoint)
 
     def forget_unused(self) -> None:
-        """Forget endpoints that nobody has to do with: of a containerd that is gone, say. Who comes has them made anew."""
+        """Forget endpoints that nobody has to do with: of a containerd that is gone, say. They are made again if asked
+        for."""
         for name, endpoint in list(self.endpoints.items()):
             if not endpoint.is_needed:
                 del self.endpoints[name]
