@@ -149,6 +149,7 @@ def load_spec(bundle: Path) -> Spec:
     """Read and check ``config.json`` of a bundle.
 
     :raises InvalidArgument: it is missing, not JSON, or lacks what a container needs
+    :raises ResourceExhausted: there is no room to read it now
     """
     path = bundle / "config.json"
     try:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
 
 M = TypeVar("M")
 _TYPE = "type"
@@ -32,12 +32,13 @@ def encode(message: object) -> bytes:
 class Decoder(Generic[M]):
     """Decodes the messages of one union."""
 
-    def __init__(self, *types: type[M], checked: bool = False) -> None:
+    def __init__(self, *types: type[M], foreign: bool = False) -> None:
         """
-        :param checked: whether another version may have written them, so that fields' types are looked at, too
+        :param foreign: whether another version may have written them: fields' types are looked at, and what is not
+            known is ignored
         """
-        self._checked = checked
-        self._types = {one.__name__: (one, _items(one)) for one in types}
+        self._foreign = foreign
+        self._types = {one.__name__: (one, self._maker(one), self._items(one)) for one in types}
 
     def __call__(self, data: bytes) -> M:
         """
@@ -45,26 +46,29 @@ class Decoder(Generic[M]):
         """
         try:
             values = json.loads(data)
-            made, items = self._types[values.pop(_TYPE)]
+            kind, made, items = self._types[values.pop(_TYPE)]
             for name, item in items.items():
                 if name in values:
                     values[name] = [item(one) for one in values[name]]
-            message = made(**values)
-            if self._checked:
-                _check(message, made)
+            message = cast(M, made(values))
+            if self._foreign:
+                _check(message, kind)
             return message
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise NotAMessage(f"{data[:80]!r} is no message: {error}") from None
 
+    def _items(self, message: type) -> dict[str, Callable[[Any], object]]:
+        """Makers of the items of its fields, for those that are no plain JSON."""
+        assert is_dataclass(message)
+        return {one.name: self._maker(one.metadata[ITEMS]) for one in fields(message) if ITEMS in one.metadata}
 
-def _items(message: type) -> dict[str, Callable[[Any], object]]:
-    """Makers of the items of its fields, for those that are no plain JSON."""
-    assert is_dataclass(message)
-    return {one.name: _maker(one.metadata[ITEMS]) for one in fields(message) if ITEMS in one.metadata}
-
-
-def _maker(item: type) -> Callable[[Any], object]:
-    return (lambda value: item(**value)) if is_dataclass(item) else (lambda value: item(*value))
+    def _maker(self, item: type) -> Callable[[Any], object]:
+        if not is_dataclass(item):
+            return lambda value: item(*value)
+        if not self._foreign:
+            return lambda value: item(**value)
+        known = {one.name for one in fields(item)}
+        return lambda value: item(**{name: one for name, one in value.items() if name in known})
 
 
 def _check(value: Any, kind: Any) -> None:

@@ -1,7 +1,7 @@
 """A supervisor → the next one: what it knew of containers and endpoints, as it happened (``recovery/journal.py``).
 
-A field that a later version adds has a default, so that it reads what an earlier one has written. One that changes its
-meaning takes another ``VERSION``.
+A field that a later release adds has a default, so that it reads what an earlier one has written, and is ignored by
+that, so that one can go back. One that changes its meaning takes another ``VERSION``.
 """
 
 import hashlib
@@ -122,7 +122,7 @@ class EndpointRecord:
 
 
 Record: TypeAlias = TaskRecord | EndpointRecord
-decode_record = Decoder[Record](TaskRecord, EndpointRecord, checked=True)
+decode_record = Decoder[Record](TaskRecord, EndpointRecord, foreign=True)
 
 
 def name_of(record: Record) -> str:

@@ -7,13 +7,12 @@ supervisor's fork servers, module cache and event bus.
 import os
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
-import anyio.abc
+from anyio.abc import Listener, SocketStream
 from betterproto2 import Message
 from grpclib.server import Server as GrpcServer
 
@@ -45,6 +44,8 @@ from shimd.ttrpc import Server
 _log = logger(__name__)
 #: v3 names the same methods and messages; containerd calls the one that the launcher's answer says.
 _ALIASES = ["containerd.task.v2.Task"]
+#: Seconds until a socket that could not be made is tried again.
+_PAUSE = 1.0
 
 
 @dataclass
@@ -58,8 +59,6 @@ class Parts:
     bus: EventBus
     journal: Journal
     keeper: Keeping
-    stopping: bool = False
-    """Whether this process is about to end, and its tasks are the next one's."""
 
 
 class Endpoint:
@@ -74,26 +73,64 @@ class Endpoint:
         self.service = TaskService(self)
         server = Server(ttrpc_services(self.service, _ALIASES))
         self.connections = Connections(server, parts.keeper, name_of(record))
+        self._grpc_path = self.path.with_suffix(".grpc")
+        self._listener_name = f"listener:{name_of(record)}"
+        self.serving = anyio.CancelScope()
+        self._listening = anyio.Lock()
+        self._listener: Listener[SocketStream] | None = None
+        self._grpc: GrpcServer | None = None
 
-    async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    @property
+    def is_needed(self) -> bool:
+        """Whether it has containers, or connections by which one may be asked for."""
+        return self.service.is_needed or self.connections.busy
+
+    def end(self) -> None:
+        """Nobody is served any more, nor by a later supervisor."""
+        self._parts.keeper.drop(self._listener_name)
+        for path in (self.path, self._grpc_path):
+            path.unlink(missing_ok=True)
+        self.serving.cancel()
+
+    async def listen(self) -> None:
+        """Have whoever connects wait for :meth:`serve`, unless they do already.
+
+        :raises OSError: they cannot
+        """
+        async with self._listening:
+            if self._listener is None:
+                self._listener = await kept_listener(self._listener_name, self.path, self._parts.keeper)
+                await self._listen_grpc()
+
+    async def serve(self) -> None:
         """Serve containerd over ttrpc on ``path``, and who prefers gRPC on ``path`` with the suffix ``.grpc``."""
-        name = f"listener:{name_of(self.record)}"
-        async with await kept_listener(name, self.path, self._parts.keeper) as listener, self._serve_grpc():
-            task_status.started()
-            await self.connections.serve(listener, self.tasks)
+        await self.listen()
+        assert self._listener is not None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._have_grpc)
+            await self.connections.serve(self._listener, self.tasks)
 
-    @asynccontextmanager
-    async def _serve_grpc(self) -> AsyncIterator[None]:
+    async def close(self) -> None:
+        if self._grpc is not None:
+            self._grpc.close()
+        if self._listener is not None:
+            await self._listener.aclose()
+
+    async def _have_grpc(self) -> None:
+        """Others need not wait for what few use."""
+        while self._grpc is None:
+            await anyio.sleep(_PAUSE)
+            await self._listen_grpc()
+
+    async def _listen_grpc(self) -> None:
         server = GrpcServer([GrpcService(self.service, _ALIASES)])
-        path = self.path.with_suffix(".grpc")
-        path.unlink(missing_ok=True)
-        await server.start(path=str(path))
-        path.chmod(0o600)
         try:
-            yield
-        finally:
-            server.close()
-            await server.wait_closed()
+            self._grpc_path.unlink(missing_ok=True)
+            await server.start(path=str(self._grpc_path))
+            self._grpc_path.chmod(0o600)
+            self._grpc = server
+        except OSError as error:
+            _log.error("%s is not served for now: %s", self._grpc_path, from_os(error))
 
     async def forks(self, engine: str | None = None) -> ForkClient:
         return await self._parts.fork_servers.get(engine or self.engine)
@@ -123,10 +160,6 @@ class Endpoint:
 
     def cgroup(self, path: str, *, systemd: bool) -> Cgroup:
         return Cgroup.at(path, systemd)
-
-    @property
-    def stopping(self) -> bool:
-        return self._parts.stopping
 
     def commit(self, record: TaskRecord, event: Message | None = None, *, required: bool = False) -> None:
         number = 0 if event is None else self._parts.bus.next_seq(self.events_address)

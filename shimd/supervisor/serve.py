@@ -55,10 +55,20 @@ def main() -> int:
     except AlreadyExists as error:
         _log.error("%s", error)
         return EXIT_RUNS_ALREADY
-    except (ShimdError, OSError) as error:
-        _log.error("%s", plain(error) or repr(error))
+    except Exception as error:
+        cause = _cause(error)
+        if not isinstance(cause, ShimdError | OSError):
+            raise
+        _log.error("%s", plain(cause) or repr(cause))
         return 1
     return 0
+
+
+def _cause(error: Exception) -> Exception:
+    """What task groups have wrapped."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Unix sockets that the daemon listens on: made with their mode, kept for the next one, or handed over by systemd."""
 
-import os
 import socket
 from pathlib import Path
 
@@ -26,21 +25,20 @@ async def kept_listener(name: str, path: Path, keeper: Keeping) -> Listener[Sock
 
     :param name: under which
     """
-    kept = keeper.take(name) or []
-    if len(kept) == 1 and _leads_to(path, kept[0]):
-        keeper.keep(name, kept)
-        return await SocketListener.from_socket(socket.socket(fileno=kept[0]))
-    for fd in kept:
-        os.close(fd)
+    for kept in [socket.socket(fileno=fd) for fd in keeper.take(name) or []]:
+        if _leads_to(path, kept):
+            keeper.keep(name, [kept.fileno()])
+            return await SocketListener.from_socket(kept)
+        keeper.drop(name)
+        kept.close()
     listener = await unix_listener(path)
     keeper.keep(name, [listener.extra(SocketAttribute.raw_socket).fileno()])
     return listener
 
 
-def _leads_to(path: Path, listener: int) -> bool:
+def _leads_to(path: Path, listener: socket.socket) -> bool:
     """Whether who connects to a path comes to this socket: nobody has removed its file, or made another."""
-    with socket.socket(fileno=os.dup(listener)) as sock:
-        return path.is_socket() and sock.getsockname() == str(path)
+    return path.is_socket() and listener.getsockname() == str(path)
 
 
 async def inherited_or_kept(name: str, path: Path, keeper: Keeping) -> Listener[SocketStream]:

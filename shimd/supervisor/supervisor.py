@@ -1,5 +1,7 @@
 """The supervisor: what lives as long as the daemon, and the endpoints that containerds have asked for."""
 
+from contextlib import suppress
+
 import anyio
 import anyio.abc
 
@@ -49,10 +51,9 @@ class Supervisor:
         """By the names of their records."""
         self._lock = anyio.Lock()
 
-    async def endpoint(self, record: EndpointRecord, *, earlier: bool = False) -> Endpoint:
+    async def endpoint(self, record: EndpointRecord) -> Endpoint:
         """The endpoint of one (engine, containerd, namespace), listening.
 
-        :param earlier: whether it is an earlier supervisor's: then it must be served, recorded or not
         :raises ShimdError: it cannot be recorded
         :raises OSError: it cannot listen
         """
@@ -60,50 +61,64 @@ class Supervisor:
         async with self._lock:
             if name not in self.endpoints:
                 endpoint = Endpoint(record, self.parts)
-                self._record(record, required=not earlier)
-                await self._tasks.start(_serve, endpoint)
+                self.journal.write(record)
+                await endpoint.listen()
                 self.endpoints[name] = endpoint
-            return self.endpoints[name]
+                await self._tasks.start(_serve, endpoint)
+            endpoint = self.endpoints[name]
+            await endpoint.listen()
+        return endpoint
+
+    def earlier_endpoint(self, record: EndpointRecord) -> Endpoint:
+        """The endpoint of an earlier supervisor's apps, which must be, recorded or not; :meth:`serve_earlier` it."""
+        name = name_of(record)
+        if name not in self.endpoints:
+            try:
+                self.journal.write(record)
+            except (OSError, ResourceExhausted) as error:
+                words = "the task socket of %s for %s cannot be recorded: %s"
+                _log.error(words, record.engine, record.namespace, error)
+            self.endpoints[name] = Endpoint(record, self.parts)
+        return self.endpoints[name]
+
+    async def serve_earlier(self) -> None:
+        """All their containers are there."""
+        for endpoint in self.endpoints.values():
+            with suppress(OSError):  # told of when it is tried again
+                await endpoint.listen()
+            await self._tasks.start(_serve, endpoint)
+
+    def forget_unused(self) -> None:
+        """Forget endpoints that nobody has to do with: of a containerd that is gone, say. They are made again if asked
+        for."""
+        for name, endpoint in list(self.endpoints.items()):
+            if not endpoint.is_needed:
+                del self.endpoints[name]
+                self.journal.remove(endpoint.record)
+                endpoint.end()
 
     def keep_exits(self) -> None:
         """All workers are known: exits of others are nobody's."""
         if self._keeper is not None:
             self._keeper.keep_exits(self.fork_servers.wants_exit)
 
-    def _record(self, record: EndpointRecord, *, required: bool) -> None:
-        try:
-            self.journal.write(record)
-        except (OSError, ResourceExhausted) as error:
-            if required:
-                raise
-            _log.error("the task socket of %s for %s cannot be recorded: %s", record.engine, record.namespace, error)
-
     @property
     def is_needed(self) -> bool:
-        """Whether there is what must outlive this process: containers, or connections by which one may be asked for."""
-        return any(one.service.containers or one.connections.busy for one in self.endpoints.values())
-
-
-class _Once(anyio.abc.TaskStatus[None]):
-    """A task's word that it has begun, which counts once however often it begins."""
-
-    def __init__(self, status: anyio.abc.TaskStatus[None]) -> None:
-        self._status, self.said = status, False
-
-    def started(self, value: None = None) -> None:
-        if not self.said:
-            self.said = True
-            self._status.started()
+        """Whether there is what must outlive this process: containers, connections by which one may be asked for, or
+        events that were not taken."""
+        return any(one.is_needed for one in self.endpoints.values()) or any(self.bus.queued().values())
 
 
 async def _serve(endpoint: Endpoint, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    """An endpoint that cannot begin is who asked's error; one that fails later is served again, and no other ends."""
-    status = _Once(task_status)
-    while True:
-        try:
-            return await endpoint.serve(task_status=status)
-        except Exception:
-            if not status.said:
-                raise
-            _log.exception("%s is served anew, since that failed", endpoint.path)
-            await anyio.sleep(_PAUSE)
+    """One that fails is served again, and no other ends."""
+    try:
+        with endpoint.serving:
+            task_status.started()
+            while True:
+                try:
+                    return await endpoint.serve()
+                except Exception:
+                    _log.exception("%s is served anew, since that failed", endpoint.path)
+                    await anyio.sleep(_PAUSE)
+    finally:
+        await endpoint.close()

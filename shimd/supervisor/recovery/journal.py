@@ -4,22 +4,27 @@ What must survive is the end of a process, not the machine's: nothing is synced,
 has two places, which are written in turn: a write that its process does not live to finish costs the last change, never
 what stood there before. (Renaming a new file over the old one is as safe, and takes a millisecond on ext4.)
 
-A file that cannot be read costs the one container that it is of.
+A file that is no record costs the one container that it is of.
 """
 
+import errno
 import os
+import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from shimd.errors import ResourceExhausted, is_shortage
+from shimd.errors import ResourceExhausted, is_shortage, reason
 from shimd.log import logger
 from shimd.protocol.codec import NotAMessage, encode
 from shimd.protocol.journal import VERSION, Record, decode_record, name_of
 
 _log = logger(__name__)
+T = TypeVar("T")
 _MAGIC = b"shimd\0"
 #: Magic, version, serial number of the write, length of what follows and its checksum.
 _HEAD = struct.Struct("<6sHQII")
@@ -41,6 +46,11 @@ class Journal:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._files: dict[str, _File] = {}
+        self._spare: int | None = None
+        """A descriptor that is closed when there is no other: what happens is recorded, however many others have."""
+        self._have_spare()
+        self.is_whole = True
+        """Whether all that was to be read could be."""
 
     def write(self, record: Record) -> None:
         """Record a change, in the place of what was recorded before. The first of a file takes room for those after it.
@@ -57,51 +67,81 @@ class Journal:
             self._begin(name, len(data))
             file = _File(0)
         head = _HEAD.pack(_MAGIC, VERSION, file.serial + 1, len(data), zlib.crc32(data))
-        fd = os.open(self._directory / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with self._opened(name, os.O_WRONLY | os.O_CREAT) as fd:
             _write(fd, head + data, (file.serial + 1) % 2 * _PLACE)
-        finally:
-            os.close(fd)
         file.serial += 1
         self._files[name] = file
 
     def _begin(self, name: str, size: int) -> None:
         """Take room for both places of a new file."""
-        path = self._directory / name
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            for offset in (0, _PLACE):
-                os.posix_fallocate(fd, offset, _HEAD.size + size + _GROWTH)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(fd)
+        with self._opened(name, os.O_WRONLY | os.O_CREAT) as fd:
+            try:
+                for offset in (0, _PLACE):
+                    os.posix_fallocate(fd, offset, _HEAD.size + size + _GROWTH)
+            except OSError:
+                self._unlink(name)
+                raise
 
     def remove(self, record: Record) -> None:
         """Nothing is to be known of it any more."""
         name = name_of(record)
         self._files.pop(name, None)
-        (self._directory / name).unlink(missing_ok=True)
+        self._unlink(name)
 
     def read(self) -> Iterator[Record]:
-        """All records. What is none is removed, with a sentence in the log.
+        """All records. What is none is removed, with a sentence in the log; what cannot be read is left where it is.
 
-        :raises OSError: something has run out, so that nothing is known of one
+        :raises OSError: there is no room to read one now
         """
-        for path in sorted(self._directory.iterdir()):
+        self.is_whole = True
+        for name in sorted(self._with_room(lambda: os.listdir(self._directory))):
             try:
-                record, serial = _read(path)
-                if name_of(record) != path.name:
+                if not stat.S_ISREG((self._directory / name).lstat().st_mode):
+                    raise NotAMessage("it is no file")
+                with self._opened(name, os.O_RDONLY) as fd:
+                    record, serial = _read(fd)
+                if name_of(record) != name:
                     raise NotAMessage("it is of another container")
-            except (OSError, NotAMessage) as error:
-                if isinstance(error, OSError) and is_shortage(error):
+            except NotAMessage as error:
+                _log.error("%s is no record, and its container is given up: %s", self._directory / name, error)
+                self._unlink(name)
+            except OSError as error:
+                if is_shortage(error):
                     raise
-                _log.error("%s cannot be read, and its container is given up: %s", path, error)
-                path.unlink(missing_ok=True)
-                continue
-            self._files[path.name] = _File(serial)
-            yield record
+                _log.error("%s cannot be read, and is left there: %s", self._directory / name, reason(error))
+                self.is_whole = False
+            else:
+                self._files[name] = _File(serial)
+                yield record
+
+    @contextmanager
+    def _opened(self, name: str, flags: int) -> Iterator[int]:
+        fd = self._with_room(lambda: os.open(self._directory / name, flags | os.O_CLOEXEC, 0o600))
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+            self._have_spare()
+
+    def _with_room(self, action: Callable[[], T]) -> T:
+        """Do what takes a descriptor, for which there is always one."""
+        try:
+            return action()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or self._spare is None:
+                raise
+        os.close(self._spare)
+        self._spare = None
+        return action()
+
+    def _have_spare(self) -> None:
+        if self._spare is None:
+            with suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _unlink(self, name: str) -> None:
+        with suppress(OSError):  # it is gone, or somebody else's affair: a directory, say
+            (self._directory / name).unlink()
 
 
 def _write(fd: int, data: bytes, offset: int) -> None:
@@ -111,16 +151,12 @@ def _write(fd: int, data: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def _read(path: Path) -> tuple[Record, int]:
+def _read(fd: int) -> tuple[Record, int]:
     """The record that was written last, and its serial number.
 
     :raises NotAMessage: there is none, or it is of a later version
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        found = [_read_place(fd, 0), _read_place(fd, _PLACE)]
-    finally:
-        os.close(fd)
+    found = [_read_place(fd, 0), _read_place(fd, _PLACE)]
     whole = [one for one in found if one is not None]
     if not whole:
         raise NotAMessage("it has no whole record")

@@ -1,8 +1,8 @@
 """The bundle: the directory that containerd made for one container, and the files that we put there.
 
 ``address`` is written by the launcher; ``shimd.task`` by us, for as long as the task exists: all that the launcher's
-``delete`` needs to clean up without a daemon (``shimd/launcher/PROTOCOL.md``). ``shimd.poststop.N`` says that somebody
-runs, or has run, that poststop hook.
+``delete`` needs to clean up without a daemon (``shimd/launcher/PROTOCOL.md``). ``shimd.poststop.N`` and
+``shimd.poststart.N`` say that somebody runs, or has run, that hook.
 """
 
 import os
@@ -43,10 +43,11 @@ def _write(path: str, lines: Sequence[str]) -> None:
         os.close(fd)
 
 
-def claim_last_hook(bundle: Path, number: int) -> bool:
-    """Returns whether a poststop hook is ours to run, and not the launcher's: the first who asks has it."""
+def claim_hook(bundle: Path, kind: str, number: int) -> bool:
+    """Returns whether a hook is ours to run, and neither an earlier daemon's nor the launcher's: the first who asks has
+    it."""
     try:
-        os.close(os.open(_claim(bundle, number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(_claim(bundle, kind, number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except (FileExistsError, FileNotFoundError):  # or the launcher is through, and the bundle is gone
         return False
     except OSError:  # a disk that is full, say: rather twice than not at all
@@ -54,15 +55,15 @@ def claim_last_hook(bundle: Path, number: int) -> bool:
     return True
 
 
-def forget_claims(bundle: Path, count: int) -> None:
+def forget_claims(bundle: Path, kind: str, count: int) -> None:
     """Remove the claims of another container that had this bundle before."""
     for number in range(count):
         with suppress(OSError):
-            os.unlink(_claim(bundle, number))
+            os.unlink(_claim(bundle, kind, number))
 
 
-def _claim(bundle: Path, number: int) -> str:
-    return f"{bundle}/shimd.poststop.{number}"
+def _claim(bundle: Path, kind: str, number: int) -> str:
+    return f"{bundle}/shimd.{kind}.{number}"
 
 
 def remove_record(bundle: Path) -> None:

@@ -110,6 +110,7 @@ class Container:
         self.interrupted: set[str] = set()
         """Execs whose start an earlier supervisor had begun, and not finished."""
         self._deleted: deque[DeletedExec] = deque(maxlen=_DELETED_EXECS)
+        self._earlier_control: list[int] | None = None
 
     # Create, and its undoing
 
@@ -137,8 +138,7 @@ class Container:
             if undoing.cancelled_caught:
                 _log.error("container %s: what was made of it could not be removed within %g s", id, _UNDO)
             await self.run_last_hooks()
-            if not context.stopping:  # else the next supervisor has to know why nobody was answered
-                context.forget(self.record())
+            context.forget(self.record())
             raise
         self.init.advance(Step.CREATE)
         self._keep_control()
@@ -177,7 +177,10 @@ class Container:
         process = Process.recorded(record, spec, earlier.worker(record) if record.key else None)
         if process.worker is not None:
             if process.name == "":
-                self._take_control(process.worker, earlier)
+                self._earlier_control = earlier.take(self._control)
+            if process.state not in (State.CREATING, State.ADDED, State.CREATED):
+                process.worker.starts = True
+                process.worker.close_control()
             process.stdio = Stdio.resumed(self._kept(process), earlier.take, record.logger)
         elif process.begun and process.state is State.ADDED:
             self.interrupted.add(process.name)
@@ -194,33 +197,45 @@ class Container:
         if worker is not None and worker.control is not None:
             self.context.keep(self._control, [worker.control.fileno()])
 
-    def _take_control(self, worker: Worker, earlier: Earlier) -> None:
+    def _take_control(self) -> None:
         """In place of its fork server's, if that is gone."""
-        fds = earlier.take(self._control)
-        if fds is None:
+        worker, fds = self.init.worker, self._earlier_control
+        if worker is None or fds is None:
             return
-        with socket.socket(fileno=fds[0]) as control:
-            if worker.control is None and worker.status is None:
-                worker.control = control.dup()
-                worker.control.setblocking(False)
-            if worker.control is not None:
-                self.context.keep(self._control, [worker.control.fileno()])
-            else:
-                self.context.drop(self._control)
+        control = socket.socket(fileno=fds[0])
+        if worker.control is None and worker.status is None and self.init.state is State.CREATED:
+            control.setblocking(False)
+            worker.control = control
+        else:
+            control.close()
+        if worker.control is not None:
+            self._keep_control()
+        else:
+            self.context.drop(self._control)
 
     def go_on(self) -> None:
         """Go on where the earlier supervisor has ended."""
-        for process in (self.init, *self.execs.values()):
-            if process.worker is None or process.stdio is None:
-                continue
-            process.stdio.handed_over(self.context.tasks)  # a terminal's output may end long after its process
-            if process.exit is not None:
+        processes = [one for one in (self.init, *self.execs.values()) if one.worker is not None]
+        for process in processes:
+            if process.stdio is not None:
+                process.stdio.handed_over(self.context.tasks)  # a terminal's output may end long after its process
+        self._take_control()
+        for process in processes:
+            if process.stdio is None or process.exit is not None:
                 continue
             if process.state is State.CREATED and process.begun:
                 self._start_again(process)
             self.context.tasks.start_soon(self._monitor, process)
         if self.init.exit is None and not self._alone:
             self.context.tasks.start_soon(self._watch_memory)
+        if self._may_be_frozen and self.init.state is not State.PAUSED:
+            self.context.tasks.start_soon(self._thaw_half_paused)
+
+    async def _thaw_half_paused(self) -> None:
+        """A pause that was begun is done again by who asks for it again."""
+        async with self._lock:
+            if self.init.state is not State.PAUSED:
+                await self._thaw_what_is_left()
 
     def _start_again(self, process: Process) -> None:
         """It may have been started: once more is no harm."""
@@ -235,8 +250,13 @@ class Container:
 
     async def _start_native_again(self, native: Native, process: Process) -> None:
         try:
-            with suppress(ShimdError):
+            try:
                 await native.start()
+            except (ShimdError, OSError) as error:
+                if not native.was_started:
+                    _log.warning("container %s: it cannot be started again: %s", self.id, error)
+                    process.begun = False
+                    return
             self._has_started(process)
         finally:
             process.starting.release()
@@ -516,8 +536,8 @@ class Container:
                 await self._end_without_init(worker)
                 process.worker = worker
         except BaseException as error:
-            if not self.context.stopping:
-                process.begun = False
+            process.begun = False
+            self._commit()
             if isinstance(error, ShimdError):
                 self._tell_of_kills()  # that may be why
             raise

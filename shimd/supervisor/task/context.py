@@ -20,11 +20,6 @@ class Context(Programs, Protocol):
     grpc_address: str
 
     @property
-    def stopping(self) -> bool:
-        """Whether this process is about to end, and its tasks are the next one's."""
-        ...
-
-    @property
     def tasks(self) -> Tasks:
         """For what must go on after a request has been answered."""
         ...

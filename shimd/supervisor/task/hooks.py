@@ -68,12 +68,13 @@ class Hooks:
 
     def begin(self) -> None:
         """None of them has been run yet."""
-        bundle_files.forget_claims(self._bundle, len(self._hooks.get("poststop", [])))
+        bundle_files.forget_claims(self._bundle, "poststart", len(self._hooks.get("poststart", [])))
+        bundle_files.forget_claims(self._bundle, "poststop", len(self._hooks.get("poststop", [])))
 
     def claim_last(self) -> bool:
         """Whether all that are to be run last are ours to run, or another's who is asked to by us."""
         numbers = range(len(self._hooks.get("poststop", [])))
-        return all(bundle_files.claim_last_hook(self._bundle, number) for number in numbers)
+        return all(bundle_files.claim_hook(self._bundle, "poststop", number) for number in numbers)
 
     @property
     def run_before_start(self) -> bool:
@@ -119,16 +120,18 @@ class Hooks:
                 await self._run_one("startContainer", number, inside, self._state("created", _inner_pid(pid)), where)
 
     async def started(self, pid: int) -> None:
-        """poststart.
+        """poststart, each once: not again where an earlier daemon began with it.
 
         :raises ShimdError: one failed; the container must be stopped
         """
-        await self._run("poststart", "running", pid, self._node)
+        for number, hook in enumerate(self._hooks.get("poststart", [])):
+            if bundle_files.claim_hook(self._bundle, "poststart", number):
+                await self._run_one("poststart", number, hook, self._state("running", pid), self._node)
 
     async def stopped(self) -> None:
         """poststop: what fails is a warning, and the others follow. Each is run once, by us or by the launcher."""
         for number, hook in enumerate(self._hooks.get("poststop", [])):
-            if not bundle_files.claim_last_hook(self._bundle, number):
+            if not bundle_files.claim_hook(self._bundle, "poststop", number):
                 continue
             limited = oci.Hook(**{**hook, "timeout": min(hook.get("timeout", LONGEST), LONGEST)})
             try:

@@ -21,7 +21,7 @@ from anyio.abc import SocketListener, SocketStream, UNIXSocketStream
 
 from shimd import oci, paths
 from shimd.cgroup.paths import is_systemd
-from shimd.errors import Internal, InvalidArgument, ResourceExhausted, ShimdError, Unavailable, from_os
+from shimd.errors import Internal, InvalidArgument, ShimdError, Unavailable, is_shortage, plain
 from shimd.linux import libc
 from shimd.log import logger
 from shimd.protocol.plans import NativeCommand
@@ -48,14 +48,20 @@ class Native:
     def __init__(self, context: Context, id: str, bundle: Path, spec: oci.Spec, options: Options) -> None:
         self._context, self._id, self._bundle, self._spec = context, id, bundle, spec
         self._rootfs = str(bundle / spec["root"]["path"])
-        program = shutil.which(options.runtime)
-        if program is None:
-            raise InvalidArgument(f"there is no {options.runtime} on this node to run a native program with")
+        self._runtime = options.runtime
         self._root = paths.native_root(context.namespace)
         self.state = self._root / id
         """The directory in which the runtime keeps what it knows of the container."""
         systemd = options.systemd or is_systemd(spec.get("linux", {}).get("cgroupsPath", ""))
-        self._command = [program, "--root", str(self._root), *(["--systemd-cgroup"] if systemd else [])]
+        self._options = ["--root", str(self._root), *(["--systemd-cgroup"] if systemd else [])]
+
+    @property
+    def _program(self) -> str:
+        """:raises InvalidArgument: it is not there now"""
+        program = shutil.which(self._runtime)
+        if program is None:
+            raise InvalidArgument(f"there is no {self._runtime} on this node to run a native program with")
+        return program
 
     async def create(self, process: Process, rootfs: list[oci.RootfsMount]) -> Worker:
         """Make the container's first process, which waits for :meth:`start`; ``process`` has its streams.
@@ -68,6 +74,11 @@ class Native:
     async def start(self) -> None:
         with _scratch() as scratch:
             await self._run(scratch, "start", self._id)
+
+    @property
+    def was_started(self) -> bool:
+        """Whether its first process waits no longer for :meth:`start`; of a runtime that does not tell: true."""
+        return not (self.state / "exec.fifo").exists()
 
     async def exec(self, process: Process) -> Worker:
         """Make and start a further process.
@@ -87,18 +98,19 @@ class Native:
         if forget:
             try:
                 await self._forget_any()
-            except OSError as error:  # a container must be deletable, even if its runtime is gone from the node
-                if isinstance(from_os(error), ResourceExhausted):
+            except (OSError, InvalidArgument) as error:  # it must be deletable, even without its runtime
+                if isinstance(error, OSError) and is_shortage(error):
                     raise
-                _log.error("container %s: its runtime cannot be asked to forget it: %s", self._id, from_os(error))
+                _log.error("container %s: its runtime cannot be asked to forget it: %s", self._id, plain(error))
         await in_thread(partial(_unmount_all, self._rootfs), f"unmounting {self._rootfs}", shared=True)
 
     async def _forget_any(self) -> None:
         """A container of that name, perhaps of a daemon that died over it."""
         if not self.state.exists():
             return
+        command = [self._program, *self._options, "delete", "--force", self._id]
         try:
-            await children.run([*self._command, "delete", "--force", self._id], _environment(), _DELETE_LIMIT)
+            await children.run(command, _environment(), _DELETE_LIMIT)
         except Unavailable as error:  # its processes are gone, its cgroup and its mounts are our affair
             _log.error("container %s: %s; what it keeps is removed without it", self._id, error)
             shutil.rmtree(self.state, ignore_errors=True)
@@ -137,8 +149,7 @@ class Native:
         return f"{self._context.namespace}/{name}@{time.time_ns()}"
 
     def _with_log(self, scratch: Path) -> list[str]:
-        program, *options = self._command
-        return [program, "--log", str(scratch / "log"), "--log-format", "json", *options]
+        return [self._program, "--log", str(scratch / "log"), "--log-format", "json", *self._options]
 
     async def _run(self, scratch: Path, *arguments: str) -> None:
         code = await children.run([*self._with_log(scratch), *arguments], _environment(), _limit())

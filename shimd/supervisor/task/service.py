@@ -7,7 +7,6 @@ one (engine, containerd, containerd namespace).
 import json
 import os
 import signal
-from collections import deque
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any as AnyJson
@@ -65,11 +64,10 @@ class TaskService(api.TaskBase):
         self._creating: set[str] = set()
         self._undone: dict[str, anyio.Event] = {}
         """Containers that an earlier supervisor had half made, each until nothing of it is left."""
+        self._half_made: list[Container] = []
         self._interrupted: set[str] = set()
         self._gone: dict[str, TaskRecord] = {}
         """Containers that it had deleted, for requests that it did not live to answer."""
-        self._answered: deque[tuple[float, TaskRecord]] = deque()
-        """Containers that were deleted, and since when."""
 
     def recover(self, record: TaskRecord, earlier: Earlier) -> None:
         """Go on with a container of an earlier supervisor.
@@ -84,10 +82,16 @@ class TaskService(api.TaskBase):
         if state is State.CREATING:
             self._interrupted.add(record.id)
             self._undone[record.id] = anyio.Event()
-            self._context.tasks.start_soon(self._undo, container)
+            self._half_made.append(container)
         else:
-            self.containers[record.id] = container
             container.go_on()
+            self.containers[record.id] = container
+
+    def undo(self) -> None:
+        """What an earlier supervisor was making when it ended is over: remove what is left."""
+        for container in self._half_made:
+            self._context.tasks.start_soon(self._undo, container)
+        self._half_made.clear()
 
     def recovered(self) -> None:
         """All requests that the earlier supervisor had begun with have been begun with again."""
@@ -100,6 +104,11 @@ class TaskService(api.TaskBase):
             await container.undo()
         finally:
             self._undone.pop(container.id).set()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there are containers, or will be, or something is left of them."""
+        return bool(self.containers or self._creating or self._undone)
 
     def _container(self, id: str) -> Container:
         try:
@@ -173,15 +182,12 @@ class TaskService(api.TaskBase):
         process = await container.delete(message.exec_id)
         if process is container.init:
             self.containers.pop(message.id, None)
-            self._forget_others(container)
+            self._context.tasks.start_soon(self._forget_answered, container.record())
         return api.DeleteResponse(pid=process.pid, **_exit(process))
 
-    def _forget_others(self, deleted: Container) -> None:
-        """Those that are so long gone that their Deletes have been answered."""
-        now = anyio.current_time()
-        self._answered.append((now, deleted.record()))
-        while self._answered[0][0] < now - _ANSWERED:
-            self._forget(self._answered.popleft()[1])
+    async def _forget_answered(self, deleted: TaskRecord) -> None:
+        await anyio.sleep(_ANSWERED)
+        self._forget(deleted)
 
     def _forget(self, record: TaskRecord) -> None:
         if record.id not in self.containers and record.id not in self._creating:  # there is no other of its name
@@ -211,7 +217,7 @@ class TaskService(api.TaskBase):
         await container.init.exited.wait()
         await container.delete("", tell=False)
         self.containers.pop(container.id, None)
-        self._forget_others(container)
+        self._context.tasks.start_soon(self._forget_answered, container.record())
         assert container.init.exit is not None
         return container.init.exit
 

@@ -97,6 +97,8 @@ class Worker:
     """Spawned by an earlier supervisor."""
     orphan: bool = False
     """Whether it was taken for one whose fork server is gone."""
+    starts: bool = False
+    """Whether it was told to start, or is as soon as anything can be said to it."""
     unwanted: bool = False
     """Whether nobody waits for its exit."""
     followed: bool = False
@@ -131,6 +133,7 @@ class Worker:
 
         :raises Unavailable: the worker is gone
         """
+        self.starts = self.starts or isinstance(message, Start)
         if self.control is None:
             raise Unavailable("the worker process is gone")
         try:
@@ -502,6 +505,10 @@ class ForkClient:
             orphan.close_control()
             orphan.control, fresh.control = fresh.control, None
             fresh.close()
+            if orphan.starts:
+                with suppress(Unavailable):  # it does not listen any more
+                    orphan.send(Start())
+                orphan.close_control()
         else:
             self.workers[key] = fresh
             if pidfd is not None and self._witness is not None:

@@ -133,13 +133,14 @@ class ForkServers:
         """Claim a worker of an earlier supervisor; it may have ended."""
         return self._unclaimed.pop(key, None)
 
-    def end_unclaimed(self) -> None:
+    async def end_unclaimed(self) -> None:
         """Kill and forget every worker of an earlier supervisor that nobody has claimed, or will be found later: those
-        that were still being made ended with that supervisor."""
+        that were still being made ended with that supervisor. Returns when they are gone, or will not go."""
         self._claims_are_over = True
-        for worker in self._unclaimed.values():
-            self._tasks.start_soon(worker.forks.end, worker)
-        self._unclaimed.clear()
+        unclaimed, self._unclaimed = list(self._unclaimed.values()), {}
+        async with anyio.create_task_group() as tasks:
+            for worker in unclaimed:
+                Background(tasks).start_soon(worker.forks.end, worker)
 
     def orphan(self, key: str, pid: int, start: int, forks: ForkClient | None = None) -> Worker:
         """Follow a worker of an earlier supervisor whose fork server is gone, or does not answer.
@@ -264,7 +265,7 @@ class ForkServers:
         _log.info(words, server.engine, server.pid, len(workers), "; it takes no new ones" if server.retiring else "")
         self._unclaimed.update({worker.key: worker for worker in workers if not worker.orphan})
         if self._claims_are_over:
-            self.end_unclaimed()
+            self._tasks.start_soon(self.end_unclaimed)
 
     def leave(self) -> None:
         """This daemon ends: whoever waits for a fork server that does not answer need not wait any longer. The next

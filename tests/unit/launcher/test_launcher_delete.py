@@ -324,16 +324,16 @@ def test_a_poststop_hook_is_for_the_first_who_takes_it(launcher: Launcher, tmp_p
     """The daemon, that runs one already and was only slow to answer, or the launcher."""
     hooks = [{"path": "/bin/mkdir", "args": ["mkdir", str(tmp_path / str(number))]} for number in range(3)]
     (launcher.bundle / "config.json").write_text(json.dumps({"hooks": {"poststop": hooks}}))
-    assert bundle.claim_last_hook(launcher.bundle, 1)
+    assert bundle.claim_hook(launcher.bundle, "poststop", 1)
     for _ in range(2):
         record(launcher, 4194305, start="1")
         response(launcher.delete("web"))
         assert [(tmp_path / str(number)).exists() for number in range(3)] == [True, False, True]
-    assert not any(bundle.claim_last_hook(launcher.bundle, number) for number in range(3))
-    bundle.forget_claims(launcher.bundle, 3)
-    assert all(bundle.claim_last_hook(launcher.bundle, number) for number in range(3))
+    assert not any(bundle.claim_hook(launcher.bundle, "poststop", number) for number in range(3))
+    bundle.forget_claims(launcher.bundle, "poststop", 3)
+    assert all(bundle.claim_hook(launcher.bundle, "poststop", number) for number in range(3))
     shutil.rmtree(launcher.bundle)
-    assert not bundle.claim_last_hook(launcher.bundle, 0)
+    assert not bundle.claim_hook(launcher.bundle, "poststop", 0)
 
 
 def test_a_task_that_left_nothing_has_had_its_hooks(launcher: Launcher, tmp_path: Path) -> None:

@@ -157,7 +157,6 @@ class Daemon:
     engine = "wasi-sockets"
     namespace = "default"
     events_address = grpc_address = ""
-    stopping = False
     alive = True
 
     def __init__(self, tasks: anyio.abc.TaskGroup, directory: Path) -> None:

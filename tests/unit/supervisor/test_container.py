@@ -30,7 +30,6 @@ class Context:
     """Of :class:`shimd.supervisor.task.context.Context` what is used here."""
 
     engine, namespace, events_address, grpc_address = "wasmtime", "default", "", ""
-    stopping = False
 
     def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
         self.tasks = tasks

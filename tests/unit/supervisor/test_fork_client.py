@@ -8,8 +8,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from shimd.protocol.packets import send
-from shimd.protocol.worker import Error
+from shimd.errors import Unavailable
+from shimd.protocol.fork_server import Spawned
+from shimd.protocol.packets import receive, send
+from shimd.protocol.worker import Error, Start, decode_order
 from shimd.supervisor.workers.fork_client import Birthplace, ForkClient, Worker
 from shimd.supervisor.workers.private_fork_servers import private_fork_servers
 
@@ -30,6 +32,29 @@ async def test_what_a_worker_said_before_its_exit_is_not_lost() -> None:
         assert packet is not None
         assert packet[0] == Error(3, "not valid")
         assert await worker.receive() is None
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_one_whose_fork_server_is_late_is_started_after_all(told: bool) -> None:
+    """It was taken for one that runs, since nothing could be said to it."""
+    server, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    its.setblocking(False)
+    with server, other, its:
+        orphan = Worker("key", 1, 1, None, ForkClient(None), orphan=True)
+        client = ForkClient(server, {"key": orphan})
+        if told:
+            with pytest.raises(Unavailable):
+                orphan.send(Start())
+        client._spawned(Spawned("key", 1, 1), [control.detach()])
+        if told:
+            packet = receive(its, decode_order)
+            assert packet is not None
+            assert packet[0] == Start()
+        else:
+            orphan.send(Start())
+            assert receive(its, decode_order) is not None
+        assert orphan.control is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a pid namespace")

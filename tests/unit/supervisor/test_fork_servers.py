@@ -82,7 +82,7 @@ async def test_the_next_daemon_finds_it_and_goes_on_with_it(tmp_path: Path) -> N
         (found,) = servers
         assert (found.pid, found.workers, found.retiring) == (pid, 1, False)
         assert found.version == installed_version(ENGINE)
-        servers.end_unclaimed()
+        await servers.end_unclaimed()
         while found.client.workers:  # noqa: ASYNC110 — until it is forgotten
             await anyio.sleep(0.01)
 
@@ -103,7 +103,7 @@ async def test_one_that_has_loaded_another_version_leaves_with_its_last_app(
         assert (new.retiring, former.retiring) == (False, True)
         assert (former.pid, former.version, former.workers) == (pid, "1.0", 1)
         assert servers.pid(ENGINE) == new.pid != pid
-        servers.end_unclaimed()
+        await servers.end_unclaimed()
         await ended(pid)
         assert len(paths.fork_server_sockets()) == 1
 

@@ -1,13 +1,15 @@
-"""What a supervisor recorded is what the next one reads; what cannot be read costs the one container that it is of."""
+"""What a supervisor recorded is what the next one reads; what is none costs the one container that it is of."""
 
+import errno
 import json
 import os
 import random
+import resource
 import struct
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -142,7 +144,7 @@ def of_another(file: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [break_all, empty, of_a_later_version, a_directory, of_another])
-def test_one_that_cannot_be_read_costs_its_container(
+def test_one_that_is_no_record_costs_its_container(
     directory: Path, broken: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = Journal(directory)
@@ -151,8 +153,92 @@ def test_one_that_cannot_be_read_costs_its_container(
         journal.write(task)
     broken(path_of(directory, TASK))
     assert read(directory) == [ENDPOINT, other]
-    assert "cannot be read, and its container is given up" in caplog.text
+    assert "is no record, and its container is given up" in caplog.text
     assert len(list(directory.iterdir())) == 2, "it is gone"
+
+
+def test_what_cannot_be_removed_costs_nothing(directory: Path) -> None:
+    journal = Journal(directory)
+    journal.write(TASK)
+    (directory / "a").mkdir()
+    assert read(directory) == [TASK]
+
+
+def test_one_that_cannot_be_read_is_left_there(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk's error is not the end of what it tells of."""
+    journal = Journal(directory)
+    for task in (TASK, ENDPOINT):
+        journal.write(task)
+    whole, fails = os.pread, [errno.EIO]
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        if fails:
+            raise OSError(fails.pop(), "input/output error")
+        return whole(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    assert list(journal.read()) == [TASK]
+    assert not journal.is_whole
+    assert list(journal.read()) == [ENDPOINT, TASK]
+    assert journal.is_whole
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 20, before[1]))
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in taken:
+            os.close(fd)
+
+
+def test_there_is_always_a_descriptor_for_it(directory: Path) -> None:
+    """What happens is recorded, and what was is read, whatever others have used up."""
+    journal = Journal(directory)
+    journal.write(TASK)
+    with no_descriptors():
+        for number in range(3):
+            journal.write(replace(TASK, killed=number))
+            journal.write(replace(TASK, id=f"other {number}"))
+        assert len(list(journal.read())) == 4
+    assert replace(TASK, killed=2) in read(directory)
+
+
+def test_what_there_is_no_descriptor_for_is_read_later(directory: Path) -> None:
+    journal = Journal(directory)
+    journal.write(TASK)
+    with no_descriptors():
+        other = Journal(directory)
+        with pytest.raises(OSError, match="Too many open files"):
+            list(other.read())
+    assert list(other.read()) == [TASK]
+
+
+def test_one_can_go_back_to_an_earlier_release(directory: Path) -> None:
+    """Which ignores what it does not know."""
+
+    @dataclass(frozen=True)
+    class Later(ProcessRecord):
+        temperature: int = 0
+
+    journal = Journal(directory)
+    for record in (TASK, ENDPOINT):
+        added = type(type(record).__name__, (), {})()
+        vars(added).update({**vars(record), "colour": "red"})
+        if record is TASK:
+            added.processes = [Later(**vars(one), temperature=3) for one in TASK.processes]
+        data = encode(added)
+        journal.write(record)
+        file = directory / name_of(record)
+        file.write_bytes(module._HEAD.pack(module._MAGIC, VERSION, 9, len(data), zlib.crc32(data)) + data)
+    assert read(directory) == [ENDPOINT, TASK]
 
 
 def test_an_earlier_version_is_read(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -613,6 +613,10 @@ esac
 
 @pytest.fixture
 def native(tasks: Tasks, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Tasks:
+    return made_native(tasks, bundle, monkeypatch)
+
+
+def made_native(tasks: Tasks, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Tasks:
     """Whose program is none for an engine."""
     runtime = bundle / "runtime"
     runtime.write_text(RUNTIME)

@@ -10,12 +10,24 @@ import anyio
 import pytest
 
 from shimd import rpc
-from shimd.errors import Unavailable
+from shimd.errors import Internal, Unavailable
 from shimd.supervisor.status import report
+from shimd.supervisor.task import service
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
 from tests.unit.supervisor.in_memory import Daemon, UntilDeath, running
-from tests.unit.supervisor.test_lifecycle import LEGAL, SPEC, Act, Tasks, exec_stopped, nothing, started, stopped
+from tests.unit.supervisor.test_lifecycle import (
+    LEGAL,
+    SPEC,
+    Act,
+    Tasks,
+    exec_stopped,
+    made_native,
+    nothing,
+    started,
+    stopped,
+    with_hooks,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +62,7 @@ def recovered(tasks: Tasks, bundle: Path) -> Tasks:
     for record in list(daemon.records.values()):
         other.service.recover(record, daemon)
     daemon.end_unclaimed()
+    other.service.undo()
     return other
 
 
@@ -179,3 +192,93 @@ async def test_a_service_forgets_what_nobody_asks_for_again(daemon: Daemon, bund
     assert tasks.daemon.records
     tasks.service.recovered()
     assert not tasks.daemon.records
+
+
+async def test_a_pause_that_nobody_asks_for_again_is_none(daemon: Daemon, bundle: Path) -> None:
+    """Whoever asked is gone as well, and what is half frozen would be taken for running."""
+    for number in range(1, 50):
+        tasks = Tasks(daemon, bundle)
+        await started(tasks)
+        dead = await UntilDeath(tasks.pause(), number).run()
+        tasks = recovered(tasks, bundle)
+        daemon = tasks.daemon
+        frozen = tasks.container.init.state is State.PAUSED
+        with anyio.fail_after(10):
+            while daemon.cgroups[-1].frozen != frozen:  # noqa: ASYNC110 — no event tells of it
+                await anyio.sleep(0.001)
+        await _end(tasks)
+        if not dead:
+            return
+
+
+async def test_hooks_after_the_start_are_run_once(daemon: Daemon, bundle: Path) -> None:
+    """Whenever the daemon ends."""
+    for number in range(1, 200):
+        said = bundle / "said"
+        said.unlink(missing_ok=True)
+        with_hooks(bundle, poststart=f"echo >> {said}")
+        tasks = Tasks(daemon, bundle)
+        await tasks.create()
+        dead = await UntilDeath(tasks.start(), number).run()
+        tasks = recovered(tasks, bundle)
+        daemon = tasks.daemon
+        with replaying():
+            await tasks.start()
+        assert (said.read_text() if said.exists() else "") in (["\n", ""] if dead else ["\n"]), number
+        await _end(tasks)
+        if not dead:
+            return
+    pytest.fail("it never comes to its end")
+
+
+@pytest.mark.parametrize("was_started", [False, True])
+async def test_a_native_runtime_that_cannot_start_it_again(
+    daemon: Daemon, bundle: Path, monkeypatch: pytest.MonkeyPatch, was_started: bool
+) -> None:
+    """It has started it already, or has not: then that is no start."""
+    native = made_native(Tasks(daemon, bundle), bundle, monkeypatch)
+    await native.create()
+    assert native.container.native is not None
+    state = native.container.native.state
+    state.mkdir(parents=True)
+    (bundle / "fails.start").touch()
+    process = native.container.init
+    process.begun = True
+    native.container._commit()
+    if not was_started:
+        (state / "exec.fifo").touch()
+    tasks = recovered(native, bundle)
+    with replaying():
+        if was_started:
+            await tasks.start()
+        else:
+            with pytest.raises(Internal, match="no luck"):
+                await tasks.start()
+            assert "TaskStart" not in tasks.daemon.events
+            (bundle / "fails.start").unlink()
+            await tasks.start()
+    assert tasks.daemon.events[-2:] == ["TaskCreate", "TaskStart"]
+    await _end(tasks)
+
+
+async def test_the_last_that_was_deleted_is_forgotten_too(
+    daemon: Daemon, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other Delete need come."""
+    monkeypatch.setattr(service, "_ANSWERED", 0.001)
+    tasks = Tasks(daemon, bundle)
+    await stopped(tasks)
+    await tasks.delete()
+    while daemon.records:  # noqa: ASYNC110 — no event tells of it
+        await anyio.sleep(0.001)
+
+
+async def test_a_runtime_that_a_successor_does_not_find_costs_no_app(
+    daemon: Daemon, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = made_native(Tasks(daemon, bundle), bundle, monkeypatch)
+    await started(tasks)
+    (bundle / "runtime").unlink()
+    tasks = recovered(tasks, bundle)
+    assert tasks.container.init.state is State.RUNNING
+    await _end(tasks)

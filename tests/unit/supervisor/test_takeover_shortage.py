@@ -34,7 +34,7 @@ def sleeper() -> Iterator[int]:
 async def test_descriptors_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: int) -> None:
     for name in ("RUNTIME", "STATE", "CACHE"):
         monkeypatch.setenv(f"SHIMD_{name}_DIR", str(tmp_path))
-    monkeypatch.setattr(module, "_PAUSE", 0.01)
+    monkeypatch.setattr(module, "_MOMENT", 0.01)
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
     init = ProcessRecord("", State.RUNNING.value, key="k", pid=sleeper, start=start_time(sleeper), alone=True)
     task = TaskRecord(OF.engine, OF.namespace, "", "", "app", str(tmp_path), processes=[init])
