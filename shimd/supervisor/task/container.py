@@ -173,9 +173,6 @@ class Container:
     def _recovered(self, record: ProcessRecord, spec: oci.Process, earlier: Earlier) -> Process:
         process = Process.recorded(record, spec, earlier.worker(record) if record.key else None)
         if process.worker is not None:
-            if process.state not in (State.CREATING, State.ADDED, State.CREATED):
-                process.worker.starts = True
-                process.worker.close_control()
             process.stdio = Stdio.resumed(self._kept(process), earlier.take, record.logger)
         elif process.begun and process.state is State.ADDED:
             self.interrupted.add(process.name)

@@ -9,7 +9,7 @@ One that dies, or does not answer (:mod:`.watchdog`), loses no app: each is foll
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +97,8 @@ class ForkServers:
         self._noted: dict[tuple[int, int], tuple[int, int]] = {}
         """Ends that fork servers which are gone have left word of, by pid and start time."""
         self._claims_are_over = False
+        self._running: Container[str] = ()
+        """Keys of an earlier supervisor's workers that were started."""
 
     def __iter__(self) -> Iterator[ForkServer]:
         return iter(sorted(self._all, key=lambda one: (one.engine, one.retiring, one.pid)))
@@ -108,9 +110,13 @@ class ForkServers:
 
     # Those of an earlier supervisor, and their workers
 
-    async def find(self) -> None:
+    async def find(self, running: Container[str] = ()) -> None:
         """Connect to all that run, of an earlier daemon, and have them tell of their workers; those that do not answer
-        within some seconds are left for later."""
+        within some seconds are left for later.
+
+        :param running: keys of workers that were started: they take no more descriptors than they took
+        """
+        self._running = running
         found = [server for path in paths.fork_server_sockets() if (server := self._connected(path)) is not None]
         with anyio.move_on_after(_PATIENCE):
             for server in found:
@@ -185,7 +191,7 @@ class ForkServers:
             return None
         pid = peer_pid(sock)
         pidfd = _open_fork_server(pid)
-        client = ForkClient(sock, self._orphans)
+        client = ForkClient(sock, self._orphans, self._running)
         server = self._keep(ForkServer(paths.engine_of(path), path, pid, client, pidfd=pidfd, warm=pidfd is not None))
         known = self._unknown.setdefault(server.engine, anyio.Event())
         self._tasks.start_soon(self._inherit, server, known)
