@@ -72,9 +72,9 @@ async def recover(supervisor: Supervisor) -> None:
     """Take over from an earlier supervisor, if there was one."""
     shutil.rmtree(paths.scratch_dir(), ignore_errors=True)
     records = await _once_there_is_room(lambda: list(supervisor.journal.read()))
-    await supervisor.fork_servers.find()
-    await _resume_events(supervisor)
     tasks = [record for record in records if isinstance(record, TaskRecord)]
+    await supervisor.fork_servers.find({one.key for task in tasks for one in task.processes if one.started_at})
+    await _resume_events(supervisor)
     for record in records:
         if isinstance(record, EndpointRecord):
             supervisor.earlier_endpoint(record)

@@ -178,9 +178,6 @@ class Container:
         if process.worker is not None:
             if process.name == "":
                 self._earlier_control = earlier.take(self._control)
-            if process.state not in (State.CREATING, State.ADDED, State.CREATED):
-                process.worker.starts = True
-                process.worker.close_control()
             process.stdio = Stdio.resumed(self._kept(process), earlier.take, record.logger)
         elif process.begun and process.state is State.ADDED:
             self.interrupted.add(process.name)

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,12 +262,16 @@ class PendingWorker:
 class ForkClient:
     """A connection to the fork server of one engine."""
 
-    def __init__(self, sock: socket.socket | None, orphans: dict[str, Worker] | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket | None, orphans: dict[str, Worker] | None = None, running: Container[str] = ()
+    ) -> None:
         """
         :param sock: ``None``: that of one that is gone
         :param orphans: workers that were taken for some of a fork server that is gone, by their keys
+        :param running: keys of an earlier supervisor's workers that were started
         """
         self._sock = sock
+        self._running = running
         self._orphans = {} if orphans is None else orphans
         self.workers: dict[str, Worker] = {}
         self._pending: dict[str, PendingWorker] = {}
@@ -496,6 +500,9 @@ class ForkClient:
         key = event.key
         control = socket.socket(fileno=fds[0]) if fds else None
         pidfd = fds[1] if len(fds) > 1 else None
+        if control is not None and key in self._running:  # it does not listen any more
+            control.close()
+            control = None
         if control is not None:
             control.setblocking(False)
         fresh = Worker(key, event.pid, event.start, control, self, pidfd, adopted=key not in self._pending)

@@ -10,7 +10,7 @@ One that dies, or does not answer (:mod:`.watchdog`), loses no app: each is foll
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -108,6 +108,8 @@ class ForkServers:
         self._noted: dict[tuple[int, int], tuple[int, int]] = {}
         """Ends that fork servers which are gone have left word of, by pid and start time."""
         self._claims_are_over = False
+        self._running: Container[str] = ()
+        """Keys of an earlier supervisor's workers that were started."""
 
     def __iter__(self) -> Iterator[ForkServer]:
         return iter(sorted(self._all, key=lambda one: (one.engine, one.retiring, one.pid)))
@@ -119,9 +121,13 @@ class ForkServers:
 
     # Those of an earlier supervisor, and their workers
 
-    async def find(self) -> None:
+    async def find(self, running: Container[str] = ()) -> None:
         """Connect to all that run, of an earlier daemon, and have them tell of their workers; those that do not answer
-        within some seconds are left for later."""
+        within some seconds are left for later.
+
+        :param running: keys of workers that were started: they take no more descriptors than they took
+        """
+        self._running = running
         found = [(path, anyio.Event()) for path in await _with_room(paths.fork_server_sockets)]
         for path, listed in found:
             self._tasks.start_soon(self._find, path, self._expected(paths.engine_of(path)), listed)
@@ -199,7 +205,7 @@ class ForkServers:
                 return
             pid = peer_pid(sock)
             pidfd = _open_fork_server(pid)
-            client = ForkClient(sock, self._orphans)
+            client = ForkClient(sock, self._orphans, self._running)
             server = self._keep(ForkServer(engine, path, pid, client, pidfd=pidfd, warm=pidfd is not None))
             try:
                 await self._greet(server)

@@ -57,6 +57,17 @@ async def test_one_whose_fork_server_is_late_is_started_after_all(told: bool) ->
         assert orphan.control is None
 
 
+async def test_one_that_runs_takes_no_descriptor_to_talk_by() -> None:
+    """A successor would need more than there were before."""
+    server, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with server, other, its:
+        client = ForkClient(server, running={"key"})
+        client._spawned(Spawned("key", 1, 1), [control.detach()])
+        assert client.workers["key"].control is None
+        assert its.recv(1) == b""
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a pid namespace")
 async def test_whoever_is_cancelled_learns_of_the_end_of_its_worker(tmp_path: Path) -> None:
     null = os.open(os.devnull, os.O_RDWR)
