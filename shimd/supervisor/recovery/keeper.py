@@ -24,6 +24,7 @@ from shimd.supervisor.recovery import alone
 from shimd.supervisor.recovery.exits import Exits
 from shimd.supervisor.recovery.keeper_link import Link, acquaint, close_all, connect, launch, reach
 from shimd.supervisor.recovery.next_life import restart_command
+from shimd.supervisor.workers.watchdog import until_silent
 
 _log = logger(__name__)
 #: Seconds: before another attempt at what there was no memory or descriptor for; the longest pause between two starts.
@@ -144,12 +145,9 @@ class Keeper:
         number, pending = next(self._ids), _Pending()
         self._pending[number] = pending
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._move, self._link)
-                await self._link.send_in_turn(Packet(Kind.SPAWN, number), [command, *fds.values()])
-                await pending.known.wait()
-                tasks.cancel_scope.cancel()
-        except* OSError:
+            await self._link.send_in_turn(Packet(Kind.SPAWN, number), [command, *fds.values()])
+            await pending.known.wait()
+        except OSError:
             pass  # the keeper is gone, which is the result
         finally:
             os.close(command)
@@ -157,15 +155,6 @@ class Keeper:
         if isinstance(pending.result, OSError):
             raise pending.result
         return pending.result
-
-    async def _move(self, link: Link) -> None:
-        """See to it that a keeper answers: one that was stopped is woken, and killed if that does not help. Then
-        another has all, and who waits is told."""
-        for number in (signal.SIGCONT, signal.SIGKILL):
-            await anyio.sleep(_PATIENCE)
-            _log.error("the keeper, pid %d, does not answer: it gets a %s", link.pid, number.name)
-            with suppress(OSError):
-                os.kill(link.pid, number)
 
     def exit_of(self, pid: int, start: int) -> tuple[int, int] | None:
         """Wait status and time (nanoseconds since the epoch) of a child, or of an orphan that became one.
@@ -240,10 +229,14 @@ class Keeper:
     # -- the connection
 
     async def _run(self) -> None:
-        """Hear the keeper, and replace it when it is gone."""
+        """Hear the keeper, and replace it when it is gone, or does not answer."""
         try:
             while True:
-                await self._hear()
+                if self._link is not None:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(_watch, self._link, tasks.cancel_scope)
+                        await self._hear()
+                        tasks.cancel_scope.cancel()
                 if self._quitting:
                     return
                 await self._replace()
@@ -462,6 +455,22 @@ class Keeper:
             if self._link is None:
                 raise Unavailable("the keeper is gone")
             await anyio.sleep(_PAUSE / 10)
+
+
+async def _watch(link: Link, hearing: anyio.CancelScope) -> None:
+    """Wake a keeper that does not answer, and kill it if that does not help."""
+    woken = 0
+    while True:
+        await until_silent(link)
+        number = signal.SIGKILL if link.heard == woken else signal.SIGCONT
+        _log.error("the keeper, pid %d, does not answer: it gets a %s", link.pid, number.name)
+        with suppress(OSError):
+            os.kill(link.pid, number)
+        if number is signal.SIGKILL:
+            break
+        woken = link.heard
+    await anyio.sleep(_PATIENCE)
+    hearing.cancel()  # the kernel does not let it die
 
 
 def _pauses() -> Iterator[float]:

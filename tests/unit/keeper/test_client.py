@@ -25,6 +25,7 @@ from shimd.supervisor.background import Background
 from shimd.supervisor.recovery import keeper as module
 from shimd.supervisor.recovery import keeper_link, next_life
 from shimd.supervisor.recovery.keeper import Keeper
+from shimd.supervisor.workers import watchdog
 from tests.unit.keeper.rig import PATIENCE, Supervisor, alive
 from tests.unit.short import no_descriptors
 
@@ -337,22 +338,35 @@ async def test_a_stopped_keeper_is_woken(monkeypatch: pytest.MonkeyPatch) -> Non
         assert list(second.kept) == ["a"]
 
 
-@pytest.mark.parametrize("wakes", [True, False], ids=["woken", "killed"])
-async def test_a_child_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch, wakes: bool) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.1)
-    if not wakes:
-        others = SimpleNamespace(SIGCONT=signal.SIGWINCH, SIGKILL=signal.SIGKILL)
-        monkeypatch.setattr(module, "signal", others)
+@pytest.mark.parametrize("dies", [True, False], ids=["killed", "immortal"])
+async def test_one_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch, dies: bool) -> None:
+    """Though nobody wants a child of it: what is kept meanwhile would be lost with this daemon."""
+    monkeypatch.setattr(watchdog, "TURN", 0.03)
+    for name in ("_PATIENCE", "_PAUSE"):
+        monkeypatch.setattr(module, name, 0.05)
+    monkeypatch.setattr(keeper_link, "_PATIENCE", 0.5)
     async with last_supervisor() as keeper:
         stopped = pid_of(keeper)
+        for n in range(2):
+            os.kill(stopped, signal.SIGSTOP)
+            keeper.keep(f"{n}", [0])
+            await until(lambda: not is_stopped(stopped))
+            await keeper.told()
+        others = SimpleNamespace(SIGCONT=signal.SIGWINCH, SIGKILL=signal.SIGKILL if dies else signal.SIGWINCH)
+        monkeypatch.setattr(module, "signal", others)
+        monkeypatch.setattr(keeper_link, "signal", others)
         os.kill(stopped, signal.SIGSTOP)
-        if wakes:
-            await keeper.exited(await keeper.spawn(["/bin/true"], {}, {}))
-        else:
-            with pytest.raises(ConnectionResetError):
-                await keeper.spawn(["/bin/true"], {}, {})
-            await until(lambda: connected(keeper))
-        assert (pid_of(keeper) == stopped) == wakes
+        with pytest.raises(ConnectionResetError):
+            await keeper.spawn(["/bin/true"], {}, {})
+        await until(lambda: connected(keeper))
+        assert pid_of(keeper) != stopped
+        if not dies:
+            os.kill(stopped, signal.SIGKILL)
+            await until(lambda: not alive(stopped))
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 async def open_one(tasks: Background, opened: list[Keeper]) -> None:
@@ -609,6 +623,7 @@ async def test_a_keeper_without_room_is_told_again_what_starts_us(
     async with supervisor() as first:
         pid = pid_of(first)
         first.keep("a", [0])  # so that it stays
+        await first.spawn(["/bin/true"], {}, {})  # what was said before has been heard
     few = len(os.listdir(f"/proc/{pid}/fd"))
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))
