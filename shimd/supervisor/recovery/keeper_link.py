@@ -11,7 +11,6 @@ from pathlib import Path
 
 import anyio
 
-from shimd import release
 from shimd.errors import AlreadyExists, ShimdError, Unavailable
 from shimd.linux.passed import receive_with_descriptors
 from shimd.linux.peer import peer_pid
@@ -221,8 +220,8 @@ def connect(path: Path) -> socket.socket | None:
     return sock
 
 
-#: What tells whose keeper it is, and of which release; it does nothing with either.
-_SHOWN = ("SHIMD_RUNTIME_DIR", release.VARIABLE)
+#: What tells whose keeper it is; it does nothing with it.
+_SHOWN = ("SHIMD_RUNTIME_DIR",)
 
 
 def launch(path: Path, program: Path) -> tuple[socket.socket, int]:

@@ -1,8 +1,8 @@
 """The fork servers of a node: all that run are found at the daemon's start, others are started on first use.
 
-One is current for each engine: it speaks our version of the protocol, has loaded the engine that is installed, and was
-started by our release of shimd. Any other that is found takes no new workers, and leaves with its last one; until then
-its exits are still heard of.
+One is current for each engine: it speaks our version of the protocol, has loaded the engine that is installed, and is
+of our release of shimd. Any other that is found takes no new workers, and leaves with its last one; until then its
+exits are still heard of.
 
 One that dies, or does not answer (:mod:`.watchdog`), loses no app: each is followed as an orphan (:mod:`.orphans`).
 """
@@ -23,7 +23,7 @@ from shimd import paths, release
 from shimd.engines.registry import installed_version
 from shimd.errors import ShimdError, Unavailable, from_os, is_shortage, reason
 from shimd.linux.peer import peer_pid
-from shimd.linux.pidfd import open_process, pid_of
+from shimd.linux.pidfd import open_process, parent_of, pid_of
 from shimd.log import logger
 from shimd.protocol import noted_exits
 from shimd.protocol.constants import VERSION
@@ -38,6 +38,8 @@ T = TypeVar("T")
 _log = logger(__name__)
 #: Seconds for a fork server that was found to say who it is: it may be warming up, or be stopped.
 _PATIENCE = 10.0
+#: Seconds until another attempt, where something has run out.
+_SOON = 0.1
 #: Seconds for one that was killed to be gone: the kernel may not let it end.
 _LAST_BREATH = 5.0
 #: Seconds for one to answer when this daemon ends.
@@ -56,6 +58,8 @@ class ForkServer:
     client: ForkClient
     version: str = ""
     """Of the engine that it has loaded; empty: not known yet, or the engine cannot run on this node."""
+    release: str = ""
+    """Of shimd, that it has loaded; empty: not known (yet)."""
     retiring: bool = False
     """Whether it takes no new workers."""
     pidfd: int | None = None
@@ -78,6 +82,7 @@ class ForkServers:
     :param exit_of: what another process, a subreaper, knows of the end of a process
     :param spawn: starts fork servers as another's children; without it they are ours
     :param forget_exit: lets that other process forget what it knows
+    :param parent: that process's pid; 0: it is not there now
     """
 
     def __init__(
@@ -86,8 +91,10 @@ class ForkServers:
         exit_of: ExitOf = nothing_known,
         spawn: Spawner | None = None,
         forget_exit: Callable[[int, int], None] = nothing_known,
+        parent: Callable[[], int] = os.getpid,
     ) -> None:
         self._tasks, self._exit_of, self._spawn, self._forget_exit = tasks, exit_of, spawn, forget_exit
+        self._parent = parent
         self._current: dict[str, ForkServer] = {}
         self._all: set[ForkServer] = set()
         self._unknown: dict[str, anyio.Event] = {}
@@ -230,13 +237,27 @@ class ForkServers:
         """
         if hello.version < LASTING:
             raise Unavailable(f"it speaks version {hello.version} of the protocol, and this is {VERSION}")
-        server.version = hello.engine_version
+        server.version, server.release = hello.engine_version, hello.release
         installed = installed_version(server.engine)
         if hello.engine_version != installed:
             words = "the fork server of %s, pid %d, has loaded version %s, and %s is installed"
             _log.info(words, server.engine, server.pid, hello.engine_version or "none", installed or "none")
         same = hello.version == VERSION and hello.engine_version == installed
-        return same and release.of(server.pid) == release.own()
+        return same and hello.release == release.own() and self._is_child(server)
+
+    def _is_child(self, server: ForkServer) -> bool:
+        """Returns whether its workers, if it dies, become children of who tells us how they end; or nobody could."""
+        parent = self._parent()
+        with suppress(OSError):
+            return parent in (0, os.getpid(), parent_of(server.pid))
+        return True
+
+    def renew(self) -> None:
+        """There is another parent: have fork servers for new apps that are its children."""
+        for server in self._all:
+            if not server.retiring and not self._is_child(server):
+                server.retiring = True
+                self._tasks.start_soon(_retire, server)
 
     def _adopt(self, server: ForkServer, workers: list[Worker]) -> None:
         words = "found the fork server of %s, pid %d, with %d workers of an earlier daemon%s"
@@ -319,6 +340,10 @@ class ForkServers:
                 tasks.cancel_scope.cancel()
         except Exception:  # a bug of ours is not the end of its apps
             _log.exception("the connection to the fork server of %s, pid %d, failed", server.engine, server.pid)
+        except BaseException:  # this daemon ends
+            if server.pidfd is not None:
+                os.close(server.pidfd)
+            raise
         self._lost(server)
 
     async def _watch(self, server: ForkServer) -> None:
@@ -350,6 +375,11 @@ class ForkServers:
         self._tasks.start_soon(_bury, server, {worker.pid for worker in left})
 
 
+async def _retire(server: ForkServer) -> None:
+    with suppress(ShimdError):
+        await server.client.retire()
+
+
 async def _with_room(call: Callable[[], T]) -> T:
     """What it returns, as soon as nothing is short that it needs."""
     while True:
@@ -375,7 +405,7 @@ async def _leave(server: ForkServer) -> None:
 async def _identify(server: ForkServer) -> None:
     """Learn for sure which process it is."""
     with suppress(ShimdError):
-        await server.client.hello()
+        server.release = (await server.client.hello()).release
     pidfd = server.client.take_pidfd()
     if server.pidfd is None:
         server.pidfd = pidfd

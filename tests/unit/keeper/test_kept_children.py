@@ -228,6 +228,17 @@ def test_one_that_dies_at_once_is_started_again_and_again(keeper: Process, tmp_p
         until(keeper.ended, "no more of them")
 
 
+def test_who_was_started_and_waits_is_ended_when_another_comes(keeper: Process, tmp_path: Path) -> None:
+    """An upgrade's: it would be the next one, of the release that was replaced."""
+    with restarted(keeper, tmp_path, "exec sleep 60"):
+        pass
+    until(keeper.children, "the next one to be started")
+    with keeper.connect() as another:
+        until(lambda: not keeper.children(), "its end")
+        another.say(Kind.QUIT)
+        until(keeper.ended, "the keeper's")
+
+
 def test_it_is_not_started_again_if_it_said_so_or_has_quit(keeper: Process, tmp_path: Path) -> None:
     with restarted(keeper, tmp_path, "echo $$") as supervisor:
         supervisor.hello()
@@ -241,7 +252,7 @@ def test_who_has_no_room_for_its_successors_command_leaves_its_own(keeper: Proce
     with restarted(keeper, tmp_path, "echo $$; exec sleep 60"):
         limit(keeper, keeper.open())
     until(keeper.children, "the next one to be started")
+    (first,) = keeper.children()
     with restarted(keeper, tmp_path, "echo other"):
-        (first,) = keeper.children()
-    os.kill(first, signal.SIGKILL)
+        until(lambda: first not in keeper.children(), "the end of who was started, and has not come")
     until(lambda: keeper.children() and keeper.children() != [first], "the first one's command once more")

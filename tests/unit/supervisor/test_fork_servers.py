@@ -371,3 +371,24 @@ def test_engines_of_sockets() -> None:
 
 def test_a_request_of_its_own_retires() -> None:
     assert decode_request(b'{"type":"Retire"}') == Retire()
+
+
+async def test_one_of_another_parent_takes_no_new_apps(tmp_path: Path) -> None:
+    """The keeper that it was a child of is gone: who would tell how its workers end has to be its parent."""
+    parent = os.getpid()
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            servers = ForkServers(Background(tasks), parent=lambda: parent)
+            worker = await sleeper(servers, tmp_path)
+            pid = servers.pid(ENGINE)
+            servers.renew()
+            await servers.get(ENGINE)
+            assert servers.pid(ENGINE) == pid
+            parent = 1
+            servers.renew()
+            await servers.get(ENGINE)
+            new = servers.pid(ENGINE)
+            assert new != pid
+            assert {one.pid: one.retiring for one in servers} == {pid: True, new: False}
+            tasks.cancel_scope.cancel()
+    worker.close()

@@ -58,16 +58,15 @@ async def test_a_terminal_is_inherited_by_nobody(tmp_path: Path) -> None:
 class Unfollowed(Native):
     """The runtime does its work, and then the fork server has no descriptor to follow the process by."""
 
-    async def _become(self, process: Process, plan: NativeCommand, scratch: Path) -> None:
+    async def _become(self, process: Process, plan: NativeCommand, scratch: Path, pid_file: Path) -> Worker:
         self.left = subprocess.Popen(["/bin/sleep", "600"])  # noqa: ASYNC220
-        Path(plan.command[plan.command.index("--pid-file") + 1]).write_text(str(self.left.pid))
-
-    async def _follow(self, process: Process, pid: int) -> Worker:
+        pid_file.write_text(str(self.left.pid))
         raise Unavailable("too many open files")
 
 
-async def test_a_process_that_cannot_be_followed_is_ended(tmp_path: Path) -> None:
+async def test_a_process_that_cannot_be_followed_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exec's would go on, with nobody who knows of it."""
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
     spec: Any = {"root": {"path": "rootfs"}}
     context: Any = SimpleNamespace(namespace="default")
     native = Unfollowed(context, "c", tmp_path, spec, Options(runtime="sh"))
