@@ -20,6 +20,7 @@ import anyio
 from shimd import keeper, paths
 from shimd.errors import ShimdError, Unavailable, reason
 from shimd.linux.memory_file import memory_file
+from shimd.linux.pidfd import start_time
 from shimd.linux.program import runs
 from shimd.log import logger
 from shimd.protocol.keeper import HANDS_OVER, REMOVES, VERSION, Kind, Packet, encode, encode_command
@@ -76,7 +77,6 @@ class Keeper:
         self._exits = Exits()
         self._wanted: Callable[[int, int], bool] | None = None
         """``None``: it is not known yet whose exits will be asked for."""
-        self._starts: dict[int, int] = {}
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
 
@@ -179,13 +179,6 @@ class Keeper:
         """
         return self._exits.of(pid, start)
 
-    async def exited(self, pid: int) -> tuple[int, int]:
-        """Wait for the exit of a child, or of an orphan that became one; as :meth:`exit_of`.
-
-        :raises Unavailable: the keeper was killed
-        """
-        return await self._exits.wait(pid, self._starts.get(pid) or None)
-
     def keep_exits(self, wanted: Callable[[int, int], bool]) -> None:
         """From now on only exits of processes (pid, start) that are wanted when they are told of, until they are
         forgotten (:meth:`forget_exit`)."""
@@ -200,11 +193,12 @@ class Keeper:
     def forget_exit(self, pid: int, start: int) -> None:
         """An exit is on record elsewhere, or of no interest. Until then it is told to every supervisor; of those
         that nobody forgets the oldest are dropped, beyond ``MAX_EXITS``."""
-        self._exits.forget(pid, start)
-        self._starts.pop(pid, None)
-        for link in (self._link, *self._older.values()):
-            if link is not None and link.version == VERSION:
-                self._tasks.start_soon(self._acknowledge, link, pid, start)
+        for noted in (start, 0):  # it stands for any, of later processes, too
+            if not self._exits.forget(pid, noted) and noted != start:
+                continue
+            for link in (self._link, *self._older.values()):
+                if link is not None and link.version == VERSION:
+                    self._tasks.start_soon(self._acknowledge, link, pid, noted)
 
     async def _acknowledge(self, link: Link, pid: int, start: int) -> None:
         with suppress(OSError):
@@ -212,12 +206,15 @@ class Keeper:
 
     def _spawn_alone(self, argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> int:
         pid = alone.spawn(argv, env, fds)
-        start = self._starts[pid] = alone.start_time(pid)
-        self._tasks.start_soon(self._follow, pid, start)
+        self._tasks.start_soon(self._follow, pid)
         return pid
 
-    async def _follow(self, pid: int, start: int) -> None:
-        if (found := await alone.ended(os.pidfd_open(pid))) is not None:
+    async def _follow(self, pid: int) -> None:
+        try:
+            start = start_time(pid)
+        except OSError:
+            start = 0
+        if (found := await alone.ended(pid)) is not None:
             self._exits.note(pid, start, *found)
 
     # -- the end
@@ -283,7 +280,6 @@ class Keeper:
         if link.pid != pid:
             if pid:
                 _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
-            self._exits.lose()
             for callback in self.replaced:
                 callback()
 
@@ -366,7 +362,7 @@ class Keeper:
     async def _launch(self, path: Path, command: Sequence[int]) -> Link:
         assert self._program is not None
         sock, pid = launch(path, self._program)
-        self._tasks.start_soon(_bury, os.pidfd_open(pid))
+        self._tasks.start_soon(_bury, pid)
         link = Link(sock)
         try:
             if not await acquaint(link, pid, command):
@@ -431,7 +427,6 @@ class Keeper:
 
     def _spawned(self, number: int, pid: int, start: int) -> None:
         if (pending := self._pending.pop(number, None)) is not None:
-            self._starts[pid] = start
             pending.resolve(pid)
         elif self._exits.of(pid, start) is None:  # whoever asked was cancelled
             with suppress(ProcessLookupError):
@@ -551,9 +546,9 @@ def _is_there() -> bool:
     return False
 
 
-async def _bury(pidfd: int) -> None:
+async def _bury(pid: int) -> None:
     """A keeper that we have started is our child, and no zombie when it has ended."""
-    await alone.ended(pidfd)
+    await alone.ended(pid)
 
 
 def _words(error: OSError | ShimdError) -> str:
