@@ -57,11 +57,6 @@ def old_keeper_sockets() -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime_ns if path.exists() else 0)
 
 
-def keeper_sockets() -> list[Path]:
-    """Of all keepers that there may be."""
-    return list(runtime_dir().glob("keeper*.sock"))
-
-
 def fork_server_socket(engine: str, name: str) -> Path:
     """SEQPACKET socket of a fork server of one engine; several may run, of which one is current."""
     return runtime_dir() / f"fork-{engine}.{name}.sock"

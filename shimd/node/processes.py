@@ -68,7 +68,10 @@ def of(kinds: Collection[Kind]) -> list[Process]:
 
 def current_keeper() -> int:
     """The pid of the keeper that daemons connect to; 0: none."""
-    sock = connect(paths.keeper_socket())
+    try:
+        sock = connect(paths.keeper_socket())
+    except OSError:
+        return 0
     if sock is None:
         return 0
     with sock:

@@ -70,6 +70,8 @@ class Kind(IntEnum):
 
 #: Of HELLO: the command that comes with it starts the supervisor again; without, nothing does.
 RESTARTS = 1
+#: Of SPAWN: the id of one without a command, which fails at once, and tells that the keeper is not stopped.
+PING = 0xFFFFFFFF
 #: Of QUIT: the path of the socket is the keeper's to remove.
 REMOVES = 1
 #: Of QUIT: another keeper has all, but for the children and their exits, which the supervisor goes on to hear of.

@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import anyio
 
+from shimd.linux.pidfd import wait_for_child
 from shimd.linux.spawn import spawn as start
 from shimd.protocol.constants import HIGH_FD
+
+#: Seconds until what there was no descriptor for is tried again.
+_PAUSE = 1.0
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> int:
@@ -29,29 +33,23 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -
             os.close(fd)
 
 
-async def ended(pidfd: int) -> tuple[int, int] | None:
-    """Wait for the end of a child: its wait status, and nanoseconds since the epoch; ``None``: it was none of ours.
-
-    :param pidfd: it is closed
-    """
+async def ended(pid: int) -> tuple[int, int] | None:
+    """Wait for the end of a child: its wait status, and nanoseconds since the epoch; ``None``: somebody else has."""
+    if (pidfd := await _opened(pid)) is None:
+        return None
     try:
         await anyio.wait_readable(pidfd)
-        at = time.time_ns()
-        info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 — it does not wait
-    except ChildProcessError:
-        return None
+        at, status = time.time_ns(), wait_for_child(pidfd)
+        return None if status is None else (status, at)
     finally:
         os.close(pidfd)
-    if info is None:
-        return None
-    core = 0x80 if info.si_code == os.CLD_DUMPED else 0
-    return info.si_status << 8 if info.si_code == os.CLD_EXITED else info.si_status | core, at
 
 
-def start_time(pid: int) -> int:
-    """Field 22 of ``/proc/PID/stat`` (proc_pid_stat(5)); 0: it cannot be read."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except OSError:
-        return 0
+async def _opened(pid: int) -> int | None:
+    while True:
+        try:
+            return os.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        except OSError:  # there is no room
+            await anyio.sleep(_PAUSE)

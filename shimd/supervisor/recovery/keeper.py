@@ -20,6 +20,7 @@ import anyio
 from shimd import keeper, paths
 from shimd.errors import ShimdError, Unavailable, reason
 from shimd.linux.memory_file import memory_file
+from shimd.linux.pidfd import start_time
 from shimd.linux.program import runs
 from shimd.log import logger
 from shimd.protocol.keeper import HANDS_OVER, REMOVES, VERSION, Kind, Packet, encode, encode_command
@@ -28,6 +29,7 @@ from shimd.supervisor.recovery import alone
 from shimd.supervisor.recovery.exits import Exits
 from shimd.supervisor.recovery.keeper_link import Link, acquaint, close_all, connect, launch, reach
 from shimd.supervisor.recovery.next_life import restart_command
+from shimd.supervisor.workers.watchdog import until_silent
 
 _log = logger(__name__)
 #: Seconds: before another attempt at what there was no memory or descriptor for; the longest pause between two starts.
@@ -75,7 +77,6 @@ class Keeper:
         self._exits = Exits()
         self._wanted: Callable[[int, int], bool] | None = None
         """``None``: it is not known yet whose exits will be asked for."""
-        self._starts: dict[int, int] = {}
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
 
@@ -160,12 +161,9 @@ class Keeper:
         number, pending = next(self._ids), _Pending()
         self._pending[number] = pending
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._move, self._link)
-                await self._link.send_in_turn(Packet(Kind.SPAWN, number), [command, *fds.values()])
-                await pending.known.wait()
-                tasks.cancel_scope.cancel()
-        except* OSError:
+            await self._link.send_in_turn(Packet(Kind.SPAWN, number), [command, *fds.values()])
+            await pending.known.wait()
+        except OSError:
             pass  # the keeper is gone, which is the result
         finally:
             os.close(command)
@@ -174,28 +172,12 @@ class Keeper:
             raise pending.result
         return pending.result
 
-    async def _move(self, link: Link) -> None:
-        """See to it that a keeper answers: one that was stopped is woken, and killed if that does not help. Then
-        another has all, and who waits is told."""
-        for number in (signal.SIGCONT, signal.SIGKILL):
-            await anyio.sleep(_PATIENCE)
-            _log.error("the keeper, pid %d, does not answer: it gets a %s", link.pid, number.name)
-            with suppress(OSError):
-                os.kill(link.pid, number)
-
     def exit_of(self, pid: int, start: int) -> tuple[int, int] | None:
         """Wait status and time (nanoseconds since the epoch) of a child, or of an orphan that became one.
 
         :param start: its start time (proc_pid_stat(5))
         """
         return self._exits.of(pid, start)
-
-    async def exited(self, pid: int) -> tuple[int, int]:
-        """Wait for the exit of a child, or of an orphan that became one; as :meth:`exit_of`.
-
-        :raises Unavailable: the keeper was killed
-        """
-        return await self._exits.wait(pid, self._starts.get(pid) or None)
 
     def keep_exits(self, wanted: Callable[[int, int], bool]) -> None:
         """From now on only exits of processes (pid, start) that are wanted when they are told of, until they are
@@ -211,11 +193,12 @@ class Keeper:
     def forget_exit(self, pid: int, start: int) -> None:
         """An exit is on record elsewhere, or of no interest. Until then it is told to every supervisor; of those
         that nobody forgets the oldest are dropped, beyond ``MAX_EXITS``."""
-        self._exits.forget(pid, start)
-        self._starts.pop(pid, None)
-        for link in (self._link, *self._older.values()):
-            if link is not None and link.version == VERSION:
-                self._tasks.start_soon(self._acknowledge, link, pid, start)
+        for noted in (start, 0):  # it stands for any, of later processes, too
+            if not self._exits.forget(pid, noted) and noted != start:
+                continue
+            for link in (self._link, *self._older.values()):
+                if link is not None and link.version == VERSION:
+                    self._tasks.start_soon(self._acknowledge, link, pid, noted)
 
     async def _acknowledge(self, link: Link, pid: int, start: int) -> None:
         with suppress(OSError):
@@ -223,12 +206,15 @@ class Keeper:
 
     def _spawn_alone(self, argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> int:
         pid = alone.spawn(argv, env, fds)
-        start = self._starts[pid] = alone.start_time(pid)
-        self._tasks.start_soon(self._follow, pid, start)
+        self._tasks.start_soon(self._follow, pid)
         return pid
 
-    async def _follow(self, pid: int, start: int) -> None:
-        if (found := await alone.ended(os.pidfd_open(pid))) is not None:
+    async def _follow(self, pid: int) -> None:
+        try:
+            start = start_time(pid)
+        except OSError:
+            start = 0
+        if (found := await alone.ended(pid)) is not None:
             self._exits.note(pid, start, *found)
 
     # -- the end
@@ -258,10 +244,14 @@ class Keeper:
     # -- the connection
 
     async def _run(self) -> None:
-        """Hear the keeper, and replace it when it is gone."""
+        """Hear the keeper, and replace it when it is gone, or does not answer."""
         try:
             while True:
-                await self._hear()
+                if self._link is not None:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(_watch, self._link, tasks.cancel_scope)
+                        await self._hear()
+                        tasks.cancel_scope.cancel()
                 if self._quitting:
                     return
                 await self._replace()
@@ -290,7 +280,6 @@ class Keeper:
         if link.pid != pid:
             if pid:
                 _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
-            self._exits.lose()
             for callback in self.replaced:
                 callback()
 
@@ -373,7 +362,7 @@ class Keeper:
     async def _launch(self, path: Path, command: Sequence[int]) -> Link:
         assert self._program is not None
         sock, pid = launch(path, self._program)
-        self._tasks.start_soon(_bury, os.pidfd_open(pid))
+        self._tasks.start_soon(_bury, pid)
         link = Link(sock)
         try:
             if not await acquaint(link, pid, command):
@@ -438,7 +427,6 @@ class Keeper:
 
     def _spawned(self, number: int, pid: int, start: int) -> None:
         if (pending := self._pending.pop(number, None)) is not None:
-            self._starts[pid] = start
             pending.resolve(pid)
         elif self._exits.of(pid, start) is None:  # whoever asked was cancelled
             with suppress(ProcessLookupError):
@@ -507,6 +495,22 @@ class Keeper:
             await anyio.sleep(_PAUSE / 10)
 
 
+async def _watch(link: Link, hearing: anyio.CancelScope) -> None:
+    """Wake a keeper that does not answer, and kill it if that does not help."""
+    woken = 0
+    while True:
+        await until_silent(link)
+        number = signal.SIGKILL if link.heard == woken else signal.SIGCONT
+        _log.error("the keeper, pid %d, does not answer: it gets a %s", link.pid, number.name)
+        with suppress(OSError):
+            os.kill(link.pid, number)
+        if number is signal.SIGKILL:
+            break
+        woken = link.heard
+    await anyio.sleep(_PATIENCE)
+    hearing.cancel()  # the kernel does not let it die
+
+
 async def _received(link: Link) -> tuple[Packet, list[int]] | None:
     """As :meth:`Link.receive`; what fails for want of something is tried again."""
     while True:
@@ -533,7 +537,7 @@ def _pauses() -> Iterator[float]:
 def _is_there() -> bool:
     """Returns whether a keeper listens, of whatever release; or that cannot be told now."""
     try:
-        for path in paths.keeper_sockets():
+        for path in (paths.keeper_socket(), *paths.old_keeper_sockets()):
             if (sock := connect(path)) is not None:
                 sock.close()
                 return True
@@ -542,9 +546,9 @@ def _is_there() -> bool:
     return False
 
 
-async def _bury(pidfd: int) -> None:
+async def _bury(pid: int) -> None:
     """A keeper that we have started is our child, and no zombie when it has ended."""
-    await alone.ended(pidfd)
+    await alone.ended(pid)
 
 
 def _words(error: OSError | ShimdError) -> str:

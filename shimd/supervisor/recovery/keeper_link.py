@@ -39,6 +39,8 @@ class Link:
         self.pid = 0
         self.complete = False
         """Whether the keeper has what it was greeted with."""
+        self.heard = 0
+        """How many packets have come from it."""
 
     def close(self) -> None:
         anyio.notify_closing(self._sock)
@@ -101,6 +103,7 @@ class Link:
             if not data:
                 return None
             packet = protocol.decode(data)
+            self.heard += 1
             if flags & socket.MSG_CTRUNC:
                 close_all(fds)
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), packet.name)
@@ -117,6 +120,11 @@ class Link:
         :raises OSError: the keeper is gone
         """
         self.send(Packet(Kind.HELLO, numbers=(VERSION, protocol.RESTARTS if command else 0)), command)
+
+    def ping(self) -> None:
+        """Ask for a packet, without waiting."""
+        with suppress(OSError):
+            self.send(Packet(Kind.SPAWN, protocol.PING))
 
     async def answered(self) -> None:
         """Learn who the keeper is.

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 import anyio
 
 from shimd.errors import InvalidArgument, reason
+from shimd.linux.pidfd import start_time
 from shimd.linux.spawn import spawn
-from shimd.linux.start_time import start_time
 from shimd.supervisor import children
 
 #: Seconds that a logging program has to become ready, and to end once its input has.

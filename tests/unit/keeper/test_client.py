@@ -20,11 +20,13 @@ import pytest
 from shimd import keeper as installed
 from shimd import paths
 from shimd.errors import AlreadyExists, Unavailable
+from shimd.linux.pidfd import start_time
 from shimd.protocol.keeper import VERSION, Kind
 from shimd.supervisor.background import Background
+from shimd.supervisor.recovery import alone, keeper_link, next_life
 from shimd.supervisor.recovery import keeper as module
-from shimd.supervisor.recovery import keeper_link, next_life
 from shimd.supervisor.recovery.keeper import Keeper
+from shimd.supervisor.workers import watchdog
 from tests.unit.keeper.rig import PATIENCE, Supervisor, alive
 from tests.unit.short import no_descriptors
 
@@ -84,6 +86,18 @@ async def until(condition: Callable[[], object]) -> None:
 def pid_of(keeper: Keeper) -> int:
     assert keeper._link is not None
     return keeper._link.pid
+
+
+def starts(keeper: Keeper, pid: int) -> list[int]:
+    """Of the processes that had a pid and have ended."""
+    return [start for one, start in keeper._exits.all() if one == pid]
+
+
+async def exited(keeper: Keeper, pid: int) -> tuple[int, int]:
+    await until(lambda: starts(keeper, pid))
+    found = keeper.exit_of(pid, starts(keeper, pid)[0])
+    assert found is not None
+    return found
 
 
 def connected(keeper: Keeper) -> bool:
@@ -189,12 +203,12 @@ async def test_a_child_is_the_keepers_and_outlives_us(directory: Path) -> None:
         os.close(pipe[0])
         assert parent_of(pid) == pid_of(first)
         first.keep("stdin", [pipe[1]])
-        start = first._starts[pid]
+        start = start_time(pid)
     os.write(pipe[1], b"go\n")
     os.close(pipe[1])
     async with last_supervisor() as second:
         await until(lambda: second.exit_of(pid, start))
-        status, at = await second.exited(pid)
+        status, at = await exited(second, pid)
         assert (status, second.exit_of(pid, start)) == (5 << 8, (status, at))
         assert second.exit_of(pid, start + 1) is None
         second.forget_exit(pid, start)
@@ -218,22 +232,14 @@ async def test_a_keeper_that_is_killed_is_replaced_and_has_all(ends: "list[socke
         first.keep("connection:1", [theirs.fileno()])
         first.keep("other", [0])
         child = await first.spawn(["/bin/sleep", "60"], {}, {})
-        async with anyio.create_task_group() as tasks:
-
-            async def waits() -> None:
-                with pytest.raises(Unavailable):
-                    await first.exited(child)
-
-            tasks.start_soon(waits)
-            await anyio.sleep(0.01)
-            old = pid_of(first)
-            os.kill(old, signal.SIGKILL)
-            first.drop("other")
-            first.keep("meanwhile", [0])
-            await until(lambda: connected(first) and pid_of(first) != old)
+        old = pid_of(first)
+        os.kill(old, signal.SIGKILL)
+        first.drop("other")
+        first.keep("meanwhile", [0])
+        await until(lambda: connected(first) and pid_of(first) != old)
         assert not alive(old)
         os.kill(child, signal.SIGKILL)
-        assert await first.exited(await first.spawn(["/bin/true"], {}, {})) is not None
+        await exited(first, await first.spawn(["/bin/true"], {}, {}))
     theirs.close()
     async with last_supervisor() as second:
         assert sorted(second.kept) == ["connection:1", "meanwhile"]
@@ -263,7 +269,7 @@ async def test_exits_that_nobody_wants_are_not_told_again() -> None:
         keeper.keep("a", [0])
         pids = wanted, forgotten, unwanted, later = [await keeper.spawn(["/bin/false"], {}, {}) for _ in range(4)]
         for pid in (wanted, forgotten, unwanted):
-            await keeper.exited(pid)
+            await exited(keeper, pid)
         asked = []
 
         def wants(pid: int, _start: int) -> bool:
@@ -272,13 +278,43 @@ async def test_exits_that_nobody_wants_are_not_told_again() -> None:
 
         keeper.keep_exits(wants)
         await until(lambda: later in asked)
-        assert keeper.exit_of(wanted, keeper._starts[wanted]) is not None
-        keeper.forget_exit(forgotten, keeper._starts[forgotten])
+        assert starts(keeper, wanted)
+        keeper.forget_exit(forgotten, starts(keeper, forgotten)[0])
         await keeper.spawn(["/bin/true"], {}, {})  # what was said before has been heard
     with await next_to() as another:
         assert {packet.numbers[0] for packet in another.list()[1]} & set(pids) == {wanted}
     async with last_supervisor() as last:
         last.drop_untaken()
+
+
+async def test_an_exit_of_which_not_all_is_known_is_forgotten_too() -> None:
+    """Else it would be every later process's that gets its number."""
+    async with last_supervisor() as keeper:
+        keeper._exits.note(7, 0, 9, 1)
+        assert keeper.exit_of(7, 1234) == (9, 1)
+        keeper.forget_exit(7, 1234)
+        assert keeper.exit_of(7, 5678) is None
+
+
+async def test_a_keeper_that_was_started_with_the_last_descriptor_is_no_zombie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There was none to wait for it by."""
+    monkeypatch.setattr(alone, "_PAUSE", 0.01)
+    opened, errors = os.pidfd_open, [errno.EMFILE]
+
+    def pidfd_open(pid: int) -> int:
+        if errors:
+            raise OSError(errors.pop(), "short")
+        return opened(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    async with last_supervisor() as first:
+        pid = pid_of(first)
+        assert not errors
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not Path(f"/proc/{pid}").exists())
+        await until(lambda: connected(first))
 
 
 async def test_who_leaves_has_told_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,22 +374,35 @@ async def test_a_stopped_keeper_is_woken(monkeypatch: pytest.MonkeyPatch) -> Non
         assert list(second.kept) == ["a"]
 
 
-@pytest.mark.parametrize("wakes", [True, False], ids=["woken", "killed"])
-async def test_a_child_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch, wakes: bool) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.1)
-    if not wakes:
-        others = SimpleNamespace(SIGCONT=signal.SIGWINCH, SIGKILL=signal.SIGKILL)
-        monkeypatch.setattr(module, "signal", others)
+@pytest.mark.parametrize("dies", [True, False], ids=["killed", "immortal"])
+async def test_one_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch, dies: bool) -> None:
+    """Though nobody wants a child of it: what is kept meanwhile would be lost with this daemon."""
+    monkeypatch.setattr(watchdog, "TURN", 0.03)
+    for name in ("_PATIENCE", "_PAUSE"):
+        monkeypatch.setattr(module, name, 0.05)
+    monkeypatch.setattr(keeper_link, "_PATIENCE", 0.5)
     async with last_supervisor() as keeper:
         stopped = pid_of(keeper)
+        for n in range(2):
+            os.kill(stopped, signal.SIGSTOP)
+            keeper.keep(f"{n}", [0])
+            await until(lambda: not is_stopped(stopped))
+            await keeper.told()
+        others = SimpleNamespace(SIGCONT=signal.SIGWINCH, SIGKILL=signal.SIGKILL if dies else signal.SIGWINCH)
+        monkeypatch.setattr(module, "signal", others)
+        monkeypatch.setattr(keeper_link, "signal", others)
         os.kill(stopped, signal.SIGSTOP)
-        if wakes:
-            await keeper.exited(await keeper.spawn(["/bin/true"], {}, {}))
-        else:
-            with pytest.raises(ConnectionResetError):
-                await keeper.spawn(["/bin/true"], {}, {})
-            await until(lambda: connected(keeper))
-        assert (pid_of(keeper) == stopped) == wakes
+        with pytest.raises(ConnectionResetError):
+            await keeper.spawn(["/bin/true"], {}, {})
+        await until(lambda: connected(keeper))
+        assert pid_of(keeper) != stopped
+        if not dies:
+            os.kill(stopped, signal.SIGKILL)
+            await until(lambda: not alive(stopped))
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 async def open_one(tasks: Background, opened: list[Keeper]) -> None:
@@ -557,7 +606,7 @@ async def test_several_that_were_replaced_live_side_by_side(tmp_path: Path, monk
         assert len(paths.old_keeper_sockets()) == 2
         for child in children:
             os.kill(child, signal.SIGKILL)
-        await until(lambda: all(keeper._exits.newest(child) for child in children))
+        await until(lambda: all(starts(keeper, child) for child in children))
     await until(lambda: not any(map(alive, pids)))
 
 
@@ -588,7 +637,7 @@ async def test_without_a_program_children_are_ours(monkeypatch: pytest.MonkeyPat
             script = "echo here >&7; ls /proc/$$/fd >&7; exit 9"
             pid = await keeper.spawn(["/bin/sh", "-c", script], {"PATH": os.defpath}, {7: out.fileno()})
         assert (os.getsid(pid), parent_of(pid)) == (pid, os.getpid())
-        status, _ = await keeper.exited(pid)
+        status, _ = await exited(keeper, pid)
         assert status == 9 << 8
         here, *descriptors = (tmp_path / "out").read_text().split()
         # From 10 on are the shell's own, and what who runs the tests has left open.
@@ -612,7 +661,7 @@ async def test_one_that_does_not_start_is_tried_again(monkeypatch: pytest.Monkey
         shutil.copy(real, tmp_path / "new")
         (tmp_path / "new").rename(program)
         await until(lambda: connected(keeper) and not keeper._unsent)
-        assert await keeper.exited(pid)
+        await exited(keeper, pid)
 
 
 async def test_the_supervisor_is_started_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -667,6 +716,7 @@ async def test_a_keeper_without_room_is_told_again_what_starts_us(
     async with supervisor() as first:
         pid = pid_of(first)
         first.keep("a", [0])  # so that it stays
+        await first.spawn(["/bin/true"], {}, {})  # what was said before has been heard
     few = len(os.listdir(f"/proc/{pid}/fd"))
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from shimd.linux.start_time import start_time
+from shimd.linux.pidfd import start_time
 from shimd.protocol.journal import EndpointRecord, ProcessRecord, TaskRecord
 from shimd.supervisor.recovery import journal as journal_module
 from shimd.supervisor.recovery import recover as module
