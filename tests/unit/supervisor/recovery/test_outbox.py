@@ -295,7 +295,7 @@ def of_no_event(log: MemoryLog) -> None:
 def of_another_number(log: MemoryLog) -> None:
     outbox = Outbox(log)
     outbox.append(1, Request("s", "m"))
-    log.append(2, 2, log.data(outbox._events[0]))
+    log.append(2, 2, log.data(outbox._place()))
 
 
 @pytest.mark.parametrize("harm", [of_no_event, of_another_number])
