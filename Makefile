@@ -4,8 +4,10 @@ TESTS ?= tests
 # Of make chaos: for how long, and the first plan's seed; 0 is any.
 CHAOS_SECONDS ?= 3600
 CHAOS_SEED ?= 0
+# Of make fuzz, for each target.
+FUZZ_SECONDS ?= 60
 
-.PHONY: demo setup dev test test-kubernetes test-programs chaos wasmer-native componentize-native check lint sanitize proto headers bench clean
+.PHONY: demo setup dev test test-kubernetes test-programs chaos fuzz wasmer-native componentize-native check lint sanitize proto headers bench soak clean
 
 demo:
 	@tools/setup demo
@@ -34,6 +36,11 @@ test-programs: setup
 chaos: setup
 	$(PYTHON) -m tests.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
 
+# Every target of tests/fuzz, for so long each, with coverage guidance.
+fuzz: setup
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	$(PYTHON) -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
 # The wheels of native/, in .cache/*-native-*/ and .venv.
 wasmer-native componentize-native:
 	tools/setup $@
@@ -59,6 +66,10 @@ headers: dev
 
 bench: setup
 	$(PYTHON) -m benchmarks
+
+# Ten thousand tasks beside a thousand idle apps: does anything grow? Written to docs/benchmarks/soak.svg.
+soak: setup
+	$(PYTHON) -m benchmarks.soak
 
 clean:
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -5,6 +5,13 @@ from pathlib import Path
 from typing import Any
 
 REFERENCE = "runc"
+SOAK = [
+    "`make soak`: 10,000 tasks, four at a time, beside 1,000 idle apps; the first point is before the idle apps, the",
+    "last after them.",
+    "",
+    "![soak](soak.svg)",
+    "",
+]
 _BAR, _LEFT, _ROW = 380, 90, 24
 
 
@@ -34,6 +41,7 @@ def table(found: dict[str, Any]) -> str:
             "",
             "![results](results.svg)",
             "",
+            *SOAK,
         ]
     )
 

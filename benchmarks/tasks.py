@@ -40,7 +40,7 @@ class Bench:
         self._warm(shim, address)
         began = time.perf_counter()
         with ThreadPoolExecutor(parallel) as pool:
-            for done in [pool.submit(_work, address, lives) for _ in range(parallel)]:
+            for done in [pool.submit(work, address, lives) for _ in range(parallel)]:
                 done.result()
         return tasks / (time.perf_counter() - began)
 
@@ -61,13 +61,13 @@ class Bench:
             if not address or not shim.shared:
                 address = start(shim, bundle, self.directory)
             with Caller(address) as caller:
-                caller.call("Create", _create(shim, bundle))
+                caller.call("Create", create_request(shim, bundle))
                 caller.call("Start", bytes(api.StartRequest(id=bundle.name)))
             running.append((address, bundle.name))
         time.sleep(1)
         total = self._pss(running)
         for address, id in running:
-            _end(shim, address, id)
+            end(shim, address, id)
         return total / apps
 
     def _pss(self, running: Iterable[tuple[str, str]]) -> float:
@@ -97,7 +97,7 @@ class Life:
         id = bundle.name
         return cls(
             id,
-            encoded("Create", _create(shim, bundle)),
+            encoded("Create", create_request(shim, bundle)),
             encoded("Start", bytes(api.StartRequest(id=id))),
             encoded("Wait", bytes(api.WaitRequest(id=id))),
             encoded("Delete", bytes(api.DeleteRequest(id=id))),
@@ -112,13 +112,13 @@ class Life:
             raise RuntimeError(f"{self.id} exited with {status}")
 
 
-def _work(address: str, lives: "queue.SimpleQueue[Life]") -> None:
+def work(address: str, lives: "queue.SimpleQueue[Life]") -> None:
     with Caller(address) as caller, suppress(queue.Empty):
         while True:
             lives.get_nowait().lead(caller)
 
 
-def _end(shim: Shim, address: str, id: str) -> None:
+def end(shim: Shim, address: str, id: str) -> None:
     with Caller(address) as caller:
         caller.call("Kill", bytes(api.KillRequest(id=id, signal=9)))
         caller.call("Wait", bytes(api.WaitRequest(id=id)))
@@ -137,5 +137,5 @@ def pss(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def _create(shim: Shim, bundle: Path) -> bytes:
+def create_request(shim: Shim, bundle: Path) -> bytes:
     return bytes(api.CreateTaskRequest(id=bundle.name, bundle=str(bundle), options=shim.options()))

@@ -13,7 +13,7 @@ _INFO = struct.Struct("=QQ3I8Ii")
 _PIDFD_GET_INFO = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11
 _PIDFD_INFO_EXIT = 1 << 3
 #: Of /proc/PID/stat, counted from the state.
-_START, _EXIT_CODE = 19, 49
+_PARENT, _START, _EXIT_CODE = 1, 19, 49
 
 
 def start_time(pid: int) -> int:
@@ -22,6 +22,14 @@ def start_time(pid: int) -> int:
     :raises OSError: it is gone
     """
     return int(_stat(pid)[_START])
+
+
+def parent_of(pid: int) -> int:
+    """The number of a process's parent.
+
+    :raises OSError: it is gone
+    """
+    return int(_stat(pid)[_PARENT])
 
 
 def zombie_status(pid: int, start: int) -> int | None:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from shimd.errors import InvalidArgument
+from shimd.errors import InvalidArgument, from_os, is_shortage
 
 #: Of the specification: what the fields below are those of, and what ``-info`` names.
 VERSION = "1.3.0"
@@ -155,7 +155,9 @@ def load_spec(bundle: Path) -> Spec:
         spec: Spec = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InvalidArgument(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and is_shortage(error):
+            raise from_os(error) from error
         raise InvalidArgument(f"{path} cannot be read: {error}") from error
     if not isinstance(spec, dict):
         raise InvalidArgument(f"{path} is not a JSON object")

@@ -122,7 +122,7 @@ class EndpointRecord:
 
 
 Record: TypeAlias = TaskRecord | EndpointRecord
-decode_record = Decoder[Record](TaskRecord, EndpointRecord)
+decode_record = Decoder[Record](TaskRecord, EndpointRecord, checked=True)
 
 
 def name_of(record: Record) -> str:

@@ -34,8 +34,10 @@ class Supervisor:
         background = Background(tasks)
         self.keeper: Keeping = keeper or NotKept()
         self._keeper = keeper
-        parent = (keeper.exit_of, keeper.spawn, keeper.forget_exit) if keeper is not None else ()
+        parent = (keeper.exit_of, keeper.spawn, keeper.forget_exit, lambda: keeper.pid) if keeper is not None else ()
         self.fork_servers = ForkServers(Background(outer), *parent)
+        if keeper is not None:
+            keeper.replaced.append(self.fork_servers.renew)
         self.jailers = Jailers(background)
         self.modules = Modules(self.fork_servers, background)
         self.bus = EventBus(background, self.keeper)

@@ -16,6 +16,7 @@ SECOND = 1_000_000
 _AFTERMATH = 2 * SECOND
 #: An end is told by who saw it, so much later at the most.
 _SEEN_LATER = SECOND // 4
+_DEADLY = frozenset({"KILL", "TERM", "ABRT", "MEMORY"})
 #: Those that make something, which may be asked for again by who got an error.
 _MAKES = frozenset({"Create", "Exec", "Start"})
 #: What says so, of gRPC's codes; and what a connection's end is called by containerd, which has no code for it.
@@ -102,7 +103,7 @@ def every_call_is_answered(record: Record) -> Iterator[Finding]:
 
 @check
 def errors_have_a_reason(record: Record) -> Iterator[Finding]:
-    ends = {(it.attempt.container, it.exec_id): it.exit.result["at"] for it in processes(record) if it.exit}
+    ends = {(it.attempt.container, it.exec_id): _earliest_exit(it, record) for it in processes(record) if it.exit}
     for call in record.calls:
         if not call.error or call.error == HUNG:
             continue
@@ -114,9 +115,21 @@ def errors_have_a_reason(record: Record) -> Iterator[Finding]:
             yield Finding(call.container, f"{call.method} to succeed", said, call.step)
 
 
+def _earliest_exit(process: Process, record: Record) -> int:
+    assert process.exit is not None
+    if process.started is not None and _is_unknown(process, record):
+        return process.started.begin
+    return process.exit.result["at"]
+
+
 def excused(call: Call, strikes: Iterable[Struck]) -> bool:
     """It may be asked again, and something was in its way: it was being made, or there was a shortage."""
     around = [strike for strike in strikes if strike.begin <= call.end and strike.end + _AFTERMATH >= call.begin]
+    parts = {strike.part for strike in around}
+    if call.method == "Get" and call.error == "DEADLINE_EXCEEDED":  # containerd 2.x waits for two seconds
+        return "daemon" in parts
+    if "cannot start a stopped process" in call.message:  # who had its socket are both gone before it was started
+        return "app" in parts or parts >= {"daemon", "fork server"}
     if around and call.method == "Create" and "failed to start shim" in call.message:  # the launcher has only words
         return True
     if any(strike.starves for strike in around) and (call.container in call.message or call.error in _RETRYABLE):
@@ -158,7 +171,7 @@ def codes(process: Process, record: Record) -> set[int]:
     """What it may have ended with: its own code if its time had come, and that of each signal sent before its end."""
     assert process.exit is not None
     at = process.exit.result["at"]
-    found = {137 for begin in _struck(process, record) if begin <= at}
+    found = {137} if any(begin <= at for begin in _struck(process, record)) or _is_unknown(process, record) else set()
     found |= {_code(it.result["signal"], process) for it in process.calls if it.method == "Kill" and it.begin <= at}
     if at >= own_end(process):
         found |= _own_codes(process)
@@ -179,6 +192,16 @@ def own_end(process: Process) -> float:
 def earliest_end(process: Process, record: Record) -> float:
     kills = [it.begin for it in process.calls if it.method == "Kill"]
     return min([own_end(process), *kills, *_struck(process, record)])
+
+
+def _is_unknown(process: Process, record: Record) -> bool:
+    """Whether nobody could know its end: fork server and daemon were killed while it ran, the keeper before."""
+    assert process.exit is not None and process.started is not None
+    begin, end = process.started.begin, process.exit.end
+    deadly = [it for it in record.strikes if it.act in _DEADLY and it.begin <= end]
+    killed = {it.part for it in deadly if begin <= it.begin}
+    orphaned = any((it.part, it.act) == ("keeper", "KILL") for it in deadly)  # whose child the fork server was
+    return orphaned and killed >= {"fork server", "daemon"}
 
 
 def _struck(process: Process, record: Record) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 import httpx
+from grpclib.exceptions import GRPCError
 
 from tests.chaos import wire
 from tests.chaos.auditor import words_of
@@ -355,7 +356,8 @@ class Lives:
                 await one.lead()
                 del self.running[one.id]
             else:
-                await one.kill(SIGKILL)
+                with suppress(GRPCError):
+                    await self.place.tasks.kill(wire.Kill(container_id=one.id, signal=SIGKILL))
                 tasks.cancel_scope.cancel()
         await one.delete()
         await self.place.forget(one.id)

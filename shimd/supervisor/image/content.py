@@ -34,6 +34,7 @@ WASM_LAYERS = frozenset(
 _MAX_MANIFEST = 4 << 20
 #: Of digests (image specification, "Descriptors", and what containerd knows beside).
 _ALGORITHMS = ("sha256", "sha384", "sha512")
+_TITLE = "org.opencontainers.image.title"
 #: Seconds in which containerd must answer.
 _PATIENCE = 10
 
@@ -137,9 +138,9 @@ class ContentStore:
     async def _layers(self, channel: Channel, digest: str) -> Any:
         """Returns all layers below a manifest or index."""
         document = await self._manifest(channel, digest)
-        for layer in document.get("layers", []):
+        for layer in descriptors(document, "layers"):
             yield layer
-        for manifest in document.get("manifests", []):
+        for manifest in descriptors(document, "manifests"):
             try:
                 async for layer in self._layers(channel, manifest["digest"]):
                     yield layer
@@ -151,11 +152,35 @@ class ContentStore:
         request = ReadContentRequest(digest=digest, size=_MAX_MANIFEST)
         try:
             document = json.loads(b"".join([part.data async for part in stub.read(request)]))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidArgument(f"manifest {digest} is not JSON: {error}") from error
         if not isinstance(document, dict):
             raise InvalidArgument(f"manifest {digest} is not a JSON object")
         return document
+
+
+def descriptors(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A manifest's layers, or an index's manifests (image specification, "Descriptors").
+
+    :raises InvalidArgument: they are something else
+    """
+    found = document.get(name) or []
+    if not isinstance(found, list) or not all(map(_is_descriptor, found)):
+        raise InvalidArgument(f"the image's manifest is none: {name} is not a list of descriptors")
+    return found
+
+
+def _is_descriptor(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    annotations = value.get("annotations") or {}
+    return (
+        isinstance(value.get("digest"), str)
+        and isinstance(value.get("mediaType", ""), str)
+        and isinstance(value.get("size", 0), int)
+        and isinstance(annotations, dict)
+        and all(isinstance(text, str) for text in annotations.values())
+    )
 
 
 async def wasm_layer(content: ContentStore, container: str, name: str, more_types: frozenset[str] = frozenset()) -> int:
@@ -177,5 +202,5 @@ async def wasm_layer(content: ContentStore, container: str, name: str, more_type
 
 def choose(layers: list[dict[str, Any]], name: str) -> dict[str, Any]:
     """The layer titled ``name`` (``org.opencontainers.image.title``), else the first."""
-    titles = {layer.get("annotations", {}).get("org.opencontainers.image.title"): layer for layer in reversed(layers)}
+    titles = {(layer.get("annotations") or {}).get(_TITLE): layer for layer in reversed(layers)}
     return titles.get(name.lstrip("/")) or layers[0]

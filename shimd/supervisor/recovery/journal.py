@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shimd.errors import ResourceExhausted
+from shimd.errors import ResourceExhausted, is_shortage
 from shimd.log import logger
 from shimd.protocol.codec import NotAMessage, encode
 from shimd.protocol.journal import VERSION, Record, decode_record, name_of
@@ -85,13 +85,18 @@ class Journal:
         (self._directory / name).unlink(missing_ok=True)
 
     def read(self) -> Iterator[Record]:
-        """All records. What is none is removed, with a sentence in the log."""
+        """All records. What is none is removed, with a sentence in the log.
+
+        :raises OSError: something has run out, so that nothing is known of one
+        """
         for path in sorted(self._directory.iterdir()):
             try:
                 record, serial = _read(path)
                 if name_of(record) != path.name:
                     raise NotAMessage("it is of another container")
             except (OSError, NotAMessage) as error:
+                if isinstance(error, OSError) and is_shortage(error):
+                    raise
                 _log.error("%s cannot be read, and its container is given up: %s", path, error)
                 path.unlink(missing_ok=True)
                 continue

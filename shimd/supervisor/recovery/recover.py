@@ -6,14 +6,18 @@ the earlier supervisor ended, and is ended. Only then is containerd served again
 requests that have no answer yet first.
 """
 
+import shutil
 from base64 import b64decode
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 
+from shimd import paths
 from shimd.api.containerd import events as api
-from shimd.errors import ShimdError
+from shimd.errors import ResourceExhausted, ShimdError, is_shortage
 from shimd.log import logger
-from shimd.protocol.journal import EndpointRecord, ProcessRecord, Published, TaskRecord
+from shimd.protocol.journal import EndpointRecord, ProcessRecord, Published, Record, TaskRecord
 from shimd.supervisor.events import is_outbox
 from shimd.supervisor.recovery.connections import server_of
 from shimd.supervisor.supervisor import Supervisor
@@ -21,6 +25,9 @@ from shimd.supervisor.workers.fork_client import Worker
 from shimd.timestamp import timestamp
 
 _log = logger(__name__)
+T = TypeVar("T")
+#: Seconds for which what has run out may be missing, and between two attempts.
+_SHORTAGE, _PAUSE = 60.0, 0.25
 #: Seconds until all requests that are to be replayed have been begun with.
 _REPLAYED = 10.0
 
@@ -45,9 +52,10 @@ class Earlier:
 
 async def recover(supervisor: Supervisor) -> None:
     """Take over from an earlier supervisor, if there was one."""
+    shutil.rmtree(paths.scratch_dir(), ignore_errors=True)
     await supervisor.fork_servers.find()
     await _resume_events(supervisor)
-    records = list(supervisor.journal.read())
+    records = await _when_there_is_room(lambda: _read(supervisor))
     tasks = [record for record in records if isinstance(record, TaskRecord)]
     for record in records:
         if isinstance(record, EndpointRecord):
@@ -86,7 +94,7 @@ def _resume_connections(supervisor: Supervisor) -> None:
 
 async def _recover_endpoint(supervisor: Supervisor, record: EndpointRecord) -> None:
     try:
-        await supervisor.endpoint(record, earlier=True)
+        await _when_there_is_room(lambda: supervisor.endpoint(record, earlier=True))
     except (ShimdError, OSError) as error:
         _log.error("the task socket of %s for %s cannot be served: %s", record.engine, record.namespace, error)
 
@@ -94,12 +102,44 @@ async def _recover_endpoint(supervisor: Supervisor, record: EndpointRecord) -> N
 async def _recover_task(supervisor: Supervisor, record: TaskRecord) -> None:
     """One that cannot be recovered costs no others anything: its processes are ended, as nobody claims them."""
     try:
-        of = EndpointRecord(record.engine, record.namespace, record.events_address, record.grpc_address)
-        endpoint = await supervisor.endpoint(of, earlier=True)
-        endpoint.service.recover(record, Earlier(supervisor))
+        await _when_there_is_room(lambda: _go_on_with(supervisor, record))
     except Exception as error:
         _log.exception("container %s cannot be recovered, and is ended: %s", record.id, error)
         supervisor.journal.remove(record)
+
+
+async def _go_on_with(supervisor: Supervisor, record: TaskRecord) -> None:
+    of = EndpointRecord(record.engine, record.namespace, record.events_address, record.grpc_address)
+    endpoint = await supervisor.endpoint(of, earlier=True)
+    endpoint.service.recover(record, Earlier(supervisor))
+
+
+async def _read(supervisor: Supervisor) -> list[Record]:
+    return list(supervisor.journal.read())
+
+
+async def _when_there_is_room(act: Callable[[], Awaitable[T]]) -> T:
+    """What fails for want of descriptors, memory or room is done again: tasks are not given up for that. Whatever is
+    taken from the earlier supervisor is taken after all that may fail so."""
+    deadline, told = anyio.current_time() + _SHORTAGE, False
+    while True:
+        try:
+            return await act()
+        except Exception as error:
+            if not _is_for_want(error) or anyio.current_time() > deadline:
+                raise
+            if not told:
+                _log.error("an earlier daemon's tasks have to wait: %s", error)
+                told = True
+        await anyio.sleep(_PAUSE)
+
+
+def _is_for_want(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ResourceExhausted) or (isinstance(error, OSError) and is_shortage(error)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _publish_again(supervisor: Supervisor, record: TaskRecord, published: Published) -> None:

@@ -5,6 +5,7 @@ Every method either does the whole of what it says, or raises a ShimdError and l
 
 import os
 import signal
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
@@ -140,6 +141,7 @@ class Container:
                 context.forget(self.record())
             raise
         self.init.advance(Step.CREATE)
+        self._keep_control()
         self._commit(self._created(rootfs))
         context.tasks.start_soon(self._monitor, self.init)
         if not self._alone:
@@ -174,11 +176,37 @@ class Container:
     def _recovered(self, record: ProcessRecord, spec: oci.Process, earlier: Earlier) -> Process:
         process = Process.recorded(record, spec, earlier.worker(record) if record.key else None)
         if process.worker is not None:
+            if process.name == "":
+                self._take_control(process.worker, earlier)
             process.stdio = Stdio.resumed(self._kept(process), earlier.take, record.logger)
         elif process.begun and process.state is State.ADDED:
             self.interrupted.add(process.name)
             process.begun = False
         return process
+
+    @property
+    def _control(self) -> str:
+        """The name of the connection by which a worker is told to start, which ends without any to it."""
+        return self._kept(self.init).name("control")
+
+    def _keep_control(self) -> None:
+        worker = self.init.worker
+        if worker is not None and worker.control is not None:
+            self.context.keep(self._control, [worker.control.fileno()])
+
+    def _take_control(self, worker: Worker, earlier: Earlier) -> None:
+        """In place of its fork server's, if that is gone."""
+        fds = earlier.take(self._control)
+        if fds is None:
+            return
+        with socket.socket(fileno=fds[0]) as control:
+            if worker.control is None and worker.status is None:
+                worker.control = control.dup()
+                worker.control.setblocking(False)
+            if worker.control is not None:
+                self.context.keep(self._control, [worker.control.fileno()])
+            else:
+                self.context.drop(self._control)
 
     def go_on(self) -> None:
         """Go on where the earlier supervisor has ended."""
@@ -458,8 +486,13 @@ class Container:
         # No await between the worker, the state and the event: an exit must find the start published.
         assert process.worker is not None
         if self.native is None:
+            self._drop_control(process)
             process.worker.send(Start())
         self._has_started(process)
+
+    def _drop_control(self, process: Process) -> None:
+        if process is self.init:
+            self.context.drop(self._control)
 
     def _has_started(self, process: Process) -> None:
         process.advance(Step.START)
@@ -753,6 +786,7 @@ class Container:
 
     async def _release_worker(self, process: Process) -> None:
         if process.worker is not None and process.stdio is not None:
+            self._drop_control(process)
             await self._forget(process)
             await process.stdio.close()
 

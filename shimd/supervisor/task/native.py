@@ -10,8 +10,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from anyio.abc import SocketListener, SocketStream, UNIXSocketStream
 
 from shimd import oci, paths
 from shimd.cgroup.paths import is_systemd
-from shimd.errors import Internal, InvalidArgument, ResourceExhausted, Unavailable, from_os
+from shimd.errors import Internal, InvalidArgument, ResourceExhausted, ShimdError, Unavailable, from_os
 from shimd.linux import libc
 from shimd.log import logger
 from shimd.protocol.plans import NativeCommand
@@ -30,7 +30,7 @@ from shimd.supervisor.task.context import Context
 from shimd.supervisor.task.options import Options
 from shimd.supervisor.task.process import Process
 from shimd.supervisor.threads import in_thread
-from shimd.supervisor.workers.fork_client import ForkClient, Worker
+from shimd.supervisor.workers.fork_client import Worker
 
 _log = logger(__name__)
 #: Seconds that the runtime may take, hooks included, unless SHIMD_RUNC_SECONDS says otherwise; and for a delete, less
@@ -66,16 +66,16 @@ class Native:
         return await self._make(process, rootfs, "create", "--bundle", str(self._bundle))
 
     async def start(self) -> None:
-        with TemporaryDirectory(prefix="shimd-runc-") as scratch:
-            await self._run(Path(scratch), "start", self._id)
+        with _scratch() as scratch:
+            await self._run(scratch, "start", self._id)
 
     async def exec(self, process: Process) -> Worker:
         """Make and start a further process.
 
         :raises ShimdError: in the runtime's own words
         """
-        with TemporaryDirectory(prefix="shimd-exec-") as scratch:
-            file = Path(scratch) / "process.json"
+        with _scratch() as scratch:
+            file = scratch / "process.json"
             file.write_text(json.dumps(process.spec))
             return await self._make(process, [], "exec", "--detach", "--process", str(file))
 
@@ -104,34 +104,34 @@ class Native:
             shutil.rmtree(self.state, ignore_errors=True)
 
     async def _make(self, process: Process, rootfs: list[oci.RootfsMount], *arguments: str) -> Worker:
-        with TemporaryDirectory(prefix="shimd-runc-") as name:
-            scratch = Path(name)
-            pid_file = scratch / "pid"
+        with _scratch() as scratch:
+            pid_file, worker = scratch / "pid", None
             try:
                 async with _console(process, scratch) as console:
                     words = [*arguments, "--pid-file", str(pid_file), *console, self._id]
                     command = [*self._with_log(scratch), *words]
                     plan = NativeCommand(str(self._bundle), command, self._rootfs, rootfs)
-                    await self._become(process, plan, scratch)
-                return await self._follow(process, int(pid_file.read_text()))
+                    worker = await self._become(process, plan, scratch, pid_file)
+                return worker  # noqa: RET504 — the console's end may fail, and then it is ended
             except BaseException:
-                _end_unfollowed(pid_file)
+                if worker is not None:
+                    await worker.forks.end(worker)
+                else:
+                    _end_unfollowed(pid_file)
                 raise
 
-    async def _become(self, process: Process, plan: NativeCommand, scratch: Path) -> None:
+    async def _become(self, process: Process, plan: NativeCommand, scratch: Path, pid_file: Path) -> Worker:
+        """Run the runtime, and follow what it leaves behind: with the same fork server, whose child that is."""
         assert process.stdio is not None
         forks = await self._context.forks()
         worker = await forks.spawn(self._key(f"{self._id}/{process.name}/runtime"), plan, process.stdio.fds)
         try:
             await _within_limit(worker, plan)
             if worker.status != 0:
-                raise _failure(scratch)
+                raise _failure(scratch, os.waitstatus_to_exitcode(worker.status or 0))
+            return await forks.follow(self._key(f"{self._id}/{process.name}"), int(pid_file.read_text()))
         finally:
             await forks.end(worker)
-
-    async def _follow(self, process: Process, pid: int) -> Worker:
-        forks: ForkClient = await self._context.forks()
-        return await forks.follow(self._key(f"{self._id}/{process.name}"), pid)
 
     def _key(self, name: str) -> str:
         return f"{self._context.namespace}/{name}@{time.time_ns()}"
@@ -141,8 +141,9 @@ class Native:
         return [program, "--log", str(scratch / "log"), "--log-format", "json", *options]
 
     async def _run(self, scratch: Path, *arguments: str) -> None:
-        if await children.run([*self._with_log(scratch), *arguments], _environment(), _limit()) != 0:
-            raise _failure(scratch)
+        code = await children.run([*self._with_log(scratch), *arguments], _environment(), _limit())
+        if code != 0:
+            raise _failure(scratch, code)
 
 
 async def _within_limit(worker: Worker, plan: NativeCommand) -> None:
@@ -167,13 +168,25 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath)}
 
 
-def _failure(scratch: Path) -> Internal:
-    """The runtime's last error, from its log."""
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    paths.scratch_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=paths.scratch_dir()) as directory:
+        yield Path(directory)
+
+
+def _failure(scratch: Path, code: int) -> ShimdError:
+    """The runtime's last error, from its log.
+
+    :param code: of its exit; less than 0: the signal that has killed it
+    """
     with suppress(OSError, ValueError, KeyError):
         lines = (scratch / "log").read_text().splitlines()
         errors = [entry for entry in map(json.loads, lines) if entry.get("level") in ("error", "fatal")]
         if errors:
             return Internal(str(errors[-1]["msg"]))
+    if code < 0:
+        return Unavailable(f"the native runtime was killed by signal {-code}: ask once more")
     return Internal("the native runtime failed and said nothing")
 
 
@@ -196,6 +209,7 @@ async def _console(process: Process, scratch: Path) -> AsyncIterator[list[str]]:
             raise Unavailable("the native runtime has sent no terminal") from None
         if not fds:  # the kernel had no descriptor for us
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        os.set_inheritable(fds[0], False)
         process.stdio.attach(int(fds[0]))
 
 

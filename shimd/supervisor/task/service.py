@@ -336,7 +336,7 @@ def _json(packed: Any | None, where: str) -> AnyJson:
     """A runtime-spec structure, which containerd packs as JSON."""
     try:
         value = json.loads(packed.value if packed else b"")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{where}: not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidArgument(f"{where}: not a JSON object")

@@ -364,7 +364,7 @@ class ForkClient:
     async def forget(self, worker: Worker) -> None:
         """Drop the exit status of a worker that has exited; here and in the fork server."""
         self._drop(worker)
-        with suppress(Unavailable):  # one that is gone has forgotten already
+        with suppress(Unavailable):  # a fork server that died has forgotten already
             await self._send(Forget(worker.key))
 
     async def end(self, worker: Worker) -> None:
@@ -375,7 +375,7 @@ class ForkClient:
         with anyio.move_on_after(_LONGEST_SHIELD, shield=True) as waiting:
             await self._kill(worker)
             await worker.exited.wait()
-            with suppress(ShimdError):  # a fork server that died has forgotten already
+            with suppress(ShimdError):
                 await self.forget(worker)
         if waiting.cancelled_caught and worker.status is None:
             worker.abandon()

@@ -1,7 +1,10 @@
 """What a supervisor recorded is what the next one reads; what cannot be read costs the one container that it is of."""
 
+import json
 import os
 import random
+import struct
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -11,6 +14,7 @@ import pytest
 
 from shimd.errors import ResourceExhausted
 from shimd.linux.libc import mount, umount
+from shimd.protocol.codec import encode
 from shimd.protocol.journal import (
     VERSION,
     DeletedExec,
@@ -199,3 +203,17 @@ def test_a_full_disk_is_an_error_of_who_begins(tmp_path: Path) -> None:
         assert [path.name for path in directory.iterdir()] == [name_of(TASK)]
     finally:
         umount(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "change", [{"killed": "7"}, {"killed": True}, {"rootfs": 7}, {"options": 7}, {"deleted": [{"pid": 1}]}]
+)
+def test_a_record_with_fields_of_another_type_costs_its_own_container(
+    directory: Path, change: dict[str, object]
+) -> None:
+    """Whatever another version means by it."""
+    Journal(directory).write(ENDPOINT)
+    data = json.dumps({**json.loads(encode(TASK)), **change}).encode()
+    head = struct.pack("<6sHQII", b"shimd\0", VERSION, 1, len(data), zlib.crc32(data))
+    (directory / name_of(TASK)).write_bytes(head + data)
+    assert read(directory) == [ENDPOINT]

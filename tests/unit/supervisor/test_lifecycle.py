@@ -18,6 +18,7 @@ from shimd.errors import (
     AlreadyExists,
     Code,
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
@@ -31,6 +32,7 @@ from shimd.supervisor.task import native as native_module
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
+from shimd.supervisor.workers.fork_client import ForkClient, Worker
 from shimd.supervisor.workers.programs import Program
 from tests.unit.supervisor.in_memory import Daemon, MemoryCgroup, Suspensions, cancelling, fails, running
 
@@ -41,7 +43,8 @@ SPEC = {"ociVersion": "1.2.0", "process": PROCESS, "root": {"path": "rootfs"}, "
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
     return tmp_path
 
@@ -632,6 +635,26 @@ async def test_a_native_containers_life(native: Tasks) -> None:
     assert native.daemon.events[-2:] == ["TaskExit", "TaskDelete"]
 
 
+async def test_what_a_runtime_leaves_is_followed_where_it_ran(native: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be another fork server by then, which has no such child."""
+    spawned: list[ForkClient] = []
+    spawn, follow = ForkClient.spawn, ForkClient.follow
+
+    async def noting_spawn(forks: ForkClient, *arguments: Any, **named: Any) -> Worker:
+        spawned.append(forks)
+        monkeypatch.setattr(native.daemon, "forks", None)  # nobody else is asked for
+        return await spawn(forks, *arguments, **named)
+
+    async def checking_follow(forks: ForkClient, key: str, pid: int) -> Worker:
+        assert spawned[-1] is forks
+        return await follow(forks, key, pid)
+
+    monkeypatch.setattr(ForkClient, "spawn", noting_spawn)
+    monkeypatch.setattr(ForkClient, "follow", checking_follow)
+    await native.create()
+    await native.end()
+
+
 async def test_the_end_of_a_native_containers_children(
     native: Tasks, bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -759,3 +782,16 @@ async def test_an_exec_that_is_made_while_its_init_ends_is_refused(
     assert await tasks.wait() == 137
     assert tasks.daemon.events[-3:] == ["TaskExecAdded", "TaskExecAdded", "TaskExit"]
     await tasks.end()
+
+
+def test_a_runtime_that_was_killed_may_be_asked_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
+    with native_module._scratch() as scratch:
+        assert scratch.parent == tmp_path / "scratch"  # which the next daemon empties
+        assert isinstance(native_module._failure(scratch, 1), Internal)
+        killed = native_module._failure(scratch, -15)
+        assert isinstance(killed, Unavailable)
+        assert "killed by signal 15" in str(killed)
+        (scratch / "log").write_text('{"level": "error", "msg": "no such mount"}\n')
+        assert str(native_module._failure(scratch, 1)) == "no such mount"
+    assert not scratch.exists()

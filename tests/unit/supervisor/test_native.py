@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from anyio.abc import SocketListener
 from shimd.errors import Unavailable
 from shimd.protocol.plans import NativeCommand
 from shimd.supervisor.task import native as module
-from shimd.supervisor.task.native import Native, _accepted
+from shimd.supervisor.task.native import Native, _accepted, _console
 from shimd.supervisor.task.options import Options
 from shimd.supervisor.task.process import Process
 from shimd.supervisor.task.stdio import Streams
@@ -40,19 +41,32 @@ async def test_a_terminal_waits_for_a_descriptor() -> None:
     assert accepted == "a connection"
 
 
+async def test_a_terminal_is_inherited_by_nobody(tmp_path: Path) -> None:
+    """Its end would never come otherwise: not before the last program that was started after it."""
+    attached: list[int] = []
+    process: Any = SimpleNamespace(
+        stdio=SimpleNamespace(attach=attached.append), streams=SimpleNamespace(terminal=True)
+    )
+    async with _console(process, tmp_path) as arguments:
+        with socket.socket(socket.AF_UNIX) as runtime:
+            runtime.connect(arguments[1])
+            socket.send_fds(runtime, [b"/dev/ptmx"], [0])
+    assert not os.get_inheritable(attached[0])
+    os.close(attached[0])
+
+
 class Unfollowed(Native):
     """The runtime does its work, and then the fork server has no descriptor to follow the process by."""
 
-    async def _become(self, process: Process, plan: NativeCommand, scratch: Path) -> None:
+    async def _become(self, process: Process, plan: NativeCommand, scratch: Path, pid_file: Path) -> Worker:
         self.left = subprocess.Popen(["/bin/sleep", "600"])  # noqa: ASYNC220
-        Path(plan.command[plan.command.index("--pid-file") + 1]).write_text(str(self.left.pid))
-
-    async def _follow(self, process: Process, pid: int) -> Worker:
+        pid_file.write_text(str(self.left.pid))
         raise Unavailable("too many open files")
 
 
-async def test_a_process_that_cannot_be_followed_is_ended(tmp_path: Path) -> None:
+async def test_a_process_that_cannot_be_followed_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exec's would go on, with nobody who knows of it."""
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
     spec: Any = {"root": {"path": "rootfs"}}
     context: Any = SimpleNamespace(namespace="default")
     native = Unfollowed(context, "c", tmp_path, spec, Options(runtime="sh"))

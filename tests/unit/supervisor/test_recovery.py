@@ -21,7 +21,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHIMD_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
     return tmp_path
 
@@ -136,6 +137,24 @@ async def test_exits_meanwhile_are_told(daemon: Daemon, bundle: Path) -> None:
     assert await tasks.wait("sh") == 143
     assert await tasks.wait() == 137
     assert tasks.daemon.events.count("TaskExit") == 2
+    await _end(tasks)
+
+
+async def test_who_was_created_is_started_without_its_fork_server(daemon: Daemon, bundle: Path) -> None:
+    """Which had the other end of nothing but what the keeper has, too."""
+    tasks = Tasks(daemon, bundle)
+    await tasks.create()
+    (name,) = (name for name in tasks.daemon.kept if name.startswith("control:"))
+    worker = tasks.container.init.worker
+    assert worker is not None
+    key = worker.key
+    worker.close_control()  # an orphan's
+    tasks = recovered(tasks, bundle)
+    await tasks.start()
+    assert name not in tasks.daemon.kept
+    with anyio.fail_after(10):
+        while key not in tasks.daemon.fork_server.started:  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.01)
     await _end(tasks)
 
 
