@@ -75,6 +75,7 @@ class Forwarder:
         try:
             self._outbox = Outbox(log)
         except BaseException:
+            self._keeper.drop(self._name)
             log.close()
             raise
         self._last_seq = self._outbox.last_seq

@@ -183,8 +183,8 @@ async def runs() -> AsyncIterator[Runs]:
 async def keeper() -> AsyncIterator[KeptInMemory]:
     keeper = KeptInMemory()
     yield keeper
-    for name in list(keeper.kept):
-        keeper.drop(name)
+    keeper.close()
+    assert not keeper.faults
 
 
 def only(keeper: KeptInMemory) -> str:
