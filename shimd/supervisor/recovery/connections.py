@@ -15,11 +15,10 @@ from typing import Any
 import anyio
 from anyio.abc import ByteStream, Listener, SocketAttribute, SocketStream, TaskGroup, UNIXSocketStream
 
-from shimd.errors import is_shortage
 from shimd.log import logger
 from shimd.supervisor.background import Background
 from shimd.supervisor.recovery.keeping import Keeping
-from shimd.supervisor.recovery.memory_log import MemoryLog, Torn
+from shimd.supervisor.recovery.memory_log import MemoryLog, Torn, reopened
 from shimd.supervisor.recovery.request_log import RequestLog
 from shimd.ttrpc import Server
 from shimd.ttrpc.accept import accept_all
@@ -28,8 +27,6 @@ _log = logger(__name__)
 _PREFIX = "connection:"
 #: Seconds after a launcher's answer.
 _COMES_WITHIN = 5.0
-#: Seconds until memory that there was not is asked for again.
-_PAUSE = 1.0
 
 
 class Connections:
@@ -104,7 +101,7 @@ class Connections:
             log = self._new_log(name, fds[0])
             closers += [] if log is None else [log.close]
         else:
-            memory = await self._earlier_log(fds[1])
+            memory = await reopened(fds[1], f"a connection of {self._name}")
             closers[1] = memory.close
             log = RequestLog(memory, lambda: self._keeper.drop(name))
         sock = socket.socket(fileno=fds[0])
@@ -121,17 +118,6 @@ class Connections:
             return None
         self._keeper.keep(name, [connection, log.fd])
         return log
-
-    async def _earlier_log(self, fd: int) -> MemoryLog:
-        """Its requests are not answered before there is memory to read it."""
-        while True:
-            try:
-                return MemoryLog.open(fd)
-            except OSError as error:
-                if not is_shortage(error):
-                    raise
-                _log.error("a connection of %s cannot be taken over for now: %s", self._name, error)
-                await anyio.sleep(_PAUSE)
 
     def _keep(self, sock: socket.socket) -> str:
         if self._announced:

@@ -22,9 +22,13 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shimd.errors import ShimdError
-from shimd.linux.counted import Counted, Mapping
+import anyio
 
+from shimd.errors import ShimdError, is_shortage, reason
+from shimd.linux.counted import Counted, Mapping
+from shimd.log import logger
+
+_log = logger(__name__)
 VERSION = 1
 _MAGIC = int.from_bytes(b"shimdlog", "little")
 #: Words of the file.
@@ -40,6 +44,8 @@ _LARGE = 1 << 16
 #: The kind of entry that :meth:`MemoryLog.receive` makes; others are their owners'.
 RECEIVED = 1
 _RETIRED = 0xFF
+#: Seconds until memory that there was not is asked for again.
+_PAUSE = 1.0
 
 
 class Torn(ShimdError):
@@ -323,6 +329,22 @@ class MemoryLog:
             _, _, done, data = self.entry(place)
             done = max(done, sent) if place == self._words[_SENDING_AT] else done
             self._words[(place >> 3) + 2] = min(done, len(data))
+
+
+async def reopened(fd: int, name: str) -> MemoryLog:
+    """:meth:`MemoryLog.open`, once there is memory for it.
+
+    :param name: whose it is, for the log
+    :raises Torn, OSError: it is none
+    """
+    while True:
+        try:
+            return MemoryLog.open(fd)
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+            _log.error("%s cannot be taken over for now: %s", name, reason(error))
+            await anyio.sleep(_PAUSE)
 
 
 def _size(length: int) -> int:

@@ -28,7 +28,6 @@ class Outbox:
         """
         :param log: new, or as :meth:`MemoryLog.open` gave it
         :raises Torn: what is in it makes no sense
-        :raises OSError: there is no memory
         """
         self._log = log
         self.last_seq = log.last_id()
@@ -45,7 +44,8 @@ class Outbox:
                 self._events.append(place)
             if kind == RECEIVED:
                 self._received.append(place)
-        self._rewrite(0)
+        with contextlib.suppress(OSError):  # no memory for it now
+            self._rewrite(0)
 
     @property
     def fd(self) -> int:
