@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, w
 from shimd.api.containerd.services.events.ttrpc.v1 import ForwardRequest
 from shimd.log import logger
 from shimd.supervisor.recovery.keeping import Keeping
-from shimd.supervisor.recovery.memory_log import MemoryLog
+from shimd.supervisor.recovery.memory_log import MemoryLog, reopened
 from shimd.supervisor.recovery.outbox import Outbox
 from shimd.ttrpc import ConnectionClosed, RemoteProtocolError, TtrpcError
 from shimd.ttrpc.envelope import DecodeError as EnvelopeError
@@ -70,11 +70,12 @@ class Forwarder:
 
         :raises Torn, OSError: it cannot be
         """
-        log = MemoryLog.open(fds[0])
+        log = await reopened(fds[0], f"the outbox for containerd at {self._address}")
         del fds[0]
         try:
             self._outbox = Outbox(log)
         except BaseException:
+            self._keeper.drop(self._name)
             log.close()
             raise
         self._last_seq = self._outbox.last_seq

@@ -8,16 +8,17 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import anyio
 from anyio.abc import ByteStream, Listener, SocketAttribute, SocketStream, TaskGroup, UNIXSocketStream
 
-from shimd.errors import is_shortage
 from shimd.log import logger
 from shimd.supervisor.background import Background
 from shimd.supervisor.recovery.keeping import Keeping
-from shimd.supervisor.recovery.memory_log import MemoryLog, Torn
+from shimd.supervisor.recovery.memory_log import MemoryLog, Torn, reopened
 from shimd.supervisor.recovery.request_log import RequestLog
 from shimd.ttrpc import Server
 from shimd.ttrpc.accept import accept_all
@@ -26,8 +27,6 @@ _log = logger(__name__)
 _PREFIX = "connection:"
 #: Seconds after a launcher's answer.
 _COMES_WITHIN = 5.0
-#: Seconds until memory that there was not is asked for again.
-_PAUSE = 1.0
 
 
 class Connections:
@@ -78,36 +77,36 @@ class Connections:
             self._open -= 1
 
     async def _resume(self, name: str, fds: list[int]) -> None:
-        opened: list[int] = list(fds)
-        try:
-            stream, log = await self._reopen(name, opened)
-        except Exception as error:
-            _log.error("a connection of %s cannot be served, and is closed: %s", self._name, error)
-            self._keeper.drop(name)
-            for fd in opened:
-                os.close(fd)
-            return
+        closers: list[Callable[[], None]] = [partial(os.close, fd) for fd in fds]
+        with ExitStack() as closing:
+            closing.callback(lambda: [close() for close in closers])
+            try:
+                stream, log = await self._reopen(name, fds, closers)
+            except Exception as error:
+                _log.error("a connection of %s cannot be served, and is closed: %s", self._name, error)
+                self._keeper.drop(name)  # before they are closed, and others have their numbers
+                return
+            closers.clear()
         await self._serve(stream, log, name)
 
-    async def _reopen(self, name: str, opened: list[int]) -> tuple[UNIXSocketStream, RequestLog | None]:
+    async def _reopen(
+        self, name: str, fds: list[int], closers: list[Callable[[], None]]
+    ) -> tuple[UNIXSocketStream, RequestLog | None]:
         """
-        :param opened: the descriptors; those that have an owner are taken off
+        :param closers: of the descriptors, and then of what owns them
         """
-        if len(opened) not in (1, 2):
-            raise Torn(f"it has {len(opened)} descriptors")
-        log = self._new_log(name, opened[0]) if len(opened) == 1 else await self._earlier_log(name, opened)
-        try:
-            sock = socket.socket(fileno=opened[0])
-            opened.pop()
-            try:
-                return await UNIXSocketStream.from_socket(sock), log
-            except BaseException:
-                sock.close()
-                raise
-        except BaseException:
-            if log is not None:
-                log.close()
-            raise
+        if len(fds) not in (1, 2):
+            raise Torn(f"it has {len(fds)} descriptors")
+        if len(fds) == 1:
+            log = self._new_log(name, fds[0])
+            closers += [] if log is None else [log.close]
+        else:
+            memory = await reopened(fds[1], f"a connection of {self._name}")
+            closers[1] = memory.close
+            log = RequestLog(memory, lambda: self._keeper.drop(name))
+        sock = socket.socket(fileno=fds[0])
+        closers[0] = sock.close
+        return await UNIXSocketStream.from_socket(sock), log
 
     def _new_log(self, name: str, connection: int) -> RequestLog | None:
         """Of a connection that was accepted, by whomever, and has none yet."""
@@ -119,24 +118,6 @@ class Connections:
             return None
         self._keeper.keep(name, [connection, log.fd])
         return log
-
-    async def _earlier_log(self, name: str, opened: list[int]) -> RequestLog:
-        """Its requests are not answered before there is memory to read it."""
-        while True:
-            try:
-                memory = MemoryLog.open(opened[1])
-                break
-            except OSError as error:
-                if not is_shortage(error):
-                    raise
-                _log.error("a connection of %s cannot be taken over for now: %s", self._name, error)
-                await anyio.sleep(_PAUSE)
-        opened.pop()
-        try:
-            return RequestLog(memory, lambda: self._keeper.drop(name))
-        except BaseException:
-            memory.close()
-            raise
 
     def _keep(self, sock: socket.socket) -> str:
         if self._announced:

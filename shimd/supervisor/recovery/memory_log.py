@@ -22,9 +22,13 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shimd.errors import ShimdError
-from shimd.linux.counted import Counted, Mapping
+import anyio
 
+from shimd.errors import ShimdError, is_shortage, reason
+from shimd.linux.counted import Counted, Mapping
+from shimd.log import logger
+
+_log = logger(__name__)
 VERSION = 1
 _MAGIC = int.from_bytes(b"shimdlog", "little")
 #: Words of the file.
@@ -40,6 +44,8 @@ _LARGE = 1 << 16
 #: The kind of entry that :meth:`MemoryLog.receive` makes; others are their owners'.
 RECEIVED = 1
 _RETIRED = 0xFF
+#: Seconds until memory that there was not is asked for again.
+_PAUSE = 1.0
 
 
 class Torn(ShimdError):
@@ -201,12 +207,14 @@ class MemoryLog:
         self._words[_SENT_AT] = 0
         self._words[(place >> 3) + 2] = 0
 
-    def rewrite(self, entries: Sequence[Entry], more: int = 0) -> list[int]:
-        """Let the log have these entries and no others, and room for one of ``more`` bytes; their new places.
+    def rewrite(self, entries: Sequence[Entry], more: int = 0, rest: int = 0) -> list[int]:
+        """Let the log have these entries, then all from the place ``rest`` on (0: none), and room for one of ``more``
+        bytes; the new places of the entries, then of the rest. That is as fast as memory is copied.
 
         :raises OSError: there is no memory; the log is as it was
         """
-        needed = _HEADER + sum(_size(len(entry.data)) for entry in entries) + _size(more) + 8
+        tail = self._end - rest if rest else 0
+        needed = _HEADER + sum(_size(len(entry.data)) for entry in entries) + tail + _size(more) + 8
         start = place = self._start_for(needed)
         places = []
         for kind, id, sent, data in entries:
@@ -215,6 +223,9 @@ class MemoryLog:
             self._words[word], self._words[word + 1], self._words[word + 2] = kind | len(data) << 8, id, sent
             places.append(place)
             place += _size(len(data))
+        self._bytes[place : place + tail] = self._bytes[rest : rest + tail]
+        places.append(place)
+        place += tail
         self._words[place >> 3] = 0
         # Places change: what the kernel has counted is in the entries.
         self._received.clear()
@@ -223,7 +234,7 @@ class MemoryLog:
         self._words[_START_AT] = start
         self._end = place
         self._set_limit()
-        return self._shrink(entries, more, needed) or places
+        return self._shrink(entries, more, places[-1] if tail else 0, needed) or places
 
     def _start_for(self, needed: int) -> int:
         """Where the entries that stay are to be written: in the other half, which grows if it would soon be full."""
@@ -238,7 +249,7 @@ class MemoryLog:
             return size // 2
         return _HEADER if self._words[_START_AT] >= size // 2 else size // 2
 
-    def _shrink(self, entries: Sequence[Entry], more: int, needed: int) -> list[int] | None:
+    def _shrink(self, entries: Sequence[Entry], more: int, rest: int, needed: int) -> list[int] | None:
         """Give memory back after something large; the entries' new places, if they have moved."""
         size = self._mapping.size
         while size > _LEAST and needed <= size // 16:
@@ -246,7 +257,7 @@ class MemoryLog:
         if size == self._mapping.size:
             return None
         if self._words[_START_AT] != _HEADER:
-            return self.rewrite(entries, more)  # into the first half, and back here
+            return self.rewrite(entries, more, rest)  # into the first half, and back here
         with contextlib.suppress(OSError):
             self._remap(size)
             os.ftruncate(self.fd, size)
@@ -318,6 +329,22 @@ class MemoryLog:
             _, _, done, data = self.entry(place)
             done = max(done, sent) if place == self._words[_SENDING_AT] else done
             self._words[(place >> 3) + 2] = min(done, len(data))
+
+
+async def reopened(fd: int, name: str) -> MemoryLog:
+    """:meth:`MemoryLog.open`, once there is memory for it.
+
+    :param name: whose it is, for the log
+    :raises Torn, OSError: it is none
+    """
+    while True:
+        try:
+            return MemoryLog.open(fd)
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+            _log.error("%s cannot be taken over for now: %s", name, reason(error))
+            await anyio.sleep(_PAUSE)
 
 
 def _size(length: int) -> int:

@@ -28,11 +28,12 @@ class Outbox:
         """
         :param log: new, or as :meth:`MemoryLog.open` gave it
         :raises Torn: what is in it makes no sense
-        :raises OSError: there is no memory
         """
         self._log = log
         self.last_seq = log.last_id()
+        #: Their places, less :attr:`_moved`: what is moved together need not be gone through.
         self._events: deque[int] = deque()
+        self._moved = 0
         #: Places of what was received and is not done with.
         self._received: list[int] = []
         for place, kind, id, _left in log.scan():
@@ -40,9 +41,11 @@ class Outbox:
                 raise Torn("it has entries of an unknown kind")
             if kind == _EVENT:
                 _check_event(log.data(place), id)
+                self._events.append(place)
             if kind == RECEIVED:
                 self._received.append(place)
-        self._rewrite(0)
+        with contextlib.suppress(OSError):  # no memory for it now
+            self._rewrite(0)
 
     @property
     def fd(self) -> int:
@@ -59,7 +62,7 @@ class Outbox:
         frame = frames.encode(FrameType.REQUEST, 0, stream_of(seq), request.encode())
         if self._log.room() < len(frame):
             self._rewrite(len(frame))
-        self._events.append(self._log.append(_EVENT, seq, frame))
+        self._events.append(self._log.append(_EVENT, seq, frame) - self._moved)
         self.last_seq = seq
 
     def skip(self, seq: int) -> None:
@@ -77,19 +80,19 @@ class Outbox:
     @property
     def stream_id(self) -> int:
         """Of the oldest event."""
-        return stream_of(self._log.id(self._events[0]))
+        return stream_of(self._log.id(self._place()))
 
     @property
     def begun(self) -> bool:
         """Returns whether some of the oldest was sent."""
-        return self._log.sent(self._events[0]) > 0
+        return self._log.sent(self._place()) > 0
 
     def send(self, sock: socket.socket) -> bool:
         """Send what was not sent yet of the oldest, as much as the socket takes; whether that was all.
 
         :raises OSError: the connection broke
         """
-        place = self._events[0]
+        place = self._place()
         if not self._log.left(place):
             return True
         try:
@@ -120,7 +123,8 @@ class Outbox:
 
     def taken(self) -> None:
         """The oldest event has had its answer, which was the last to be received."""
-        self._log.retire(self._events.popleft())
+        self._log.retire(self._place())
+        self._events.popleft()
         self._forget_received()
         if not self._events and self._log.wastes():
             with contextlib.suppress(OSError):
@@ -129,20 +133,20 @@ class Outbox:
     def drop_oldest(self) -> Request:
         """Give up the oldest that is not on its way; there must be one."""
         index = 1 if self.begun else 0
-        place = self._events[index]
+        place = self._place(index)
         frame = self._log.data(place)
         del self._events[index]
         self._log.retire(place)
         return _request(frame)
 
     def oldest(self) -> Request:
-        return _request(self._log.data(self._events[0]))
+        return _request(self._log.data(self._place()))
 
     def disconnected(self) -> None:
         """What went over the connection may never have arrived."""
         self._forget_received()
         if self._events:
-            self._log.unsend(self._events[0])
+            self._log.unsend(self._place())
 
     def close(self) -> None:
         self._log.close()
@@ -152,13 +156,25 @@ class Outbox:
             self._log.retire(place)
         self._received.clear()
 
+    def _place(self, index: int = 0) -> int:
+        return self._events[index] + self._moved
+
     def _rewrite(self, more: int) -> None:
+        """Move all from the second event on together: what is retired lies before it, but for answers, which are
+        small. Of tens of thousands of events each by itself would hold the loop up."""
+        rest = self._place(1) if len(self._events) > 1 else 0
         kept = [Entry(_LAST, self.last_seq, 0, b"")]
-        if received := self.received():
-            kept.append(Entry(RECEIVED, 0, 0, received))
-        events = [self._log.entry(place) for place, kind, _id, _left in self._log.scan() if kind == _EVENT]
-        places = self._log.rewrite(kept + events, more)
-        self._received, self._events = places[1 : len(kept)], deque(places[len(kept) :])
+        received = [place for place in self._received if not rest or place < rest]
+        places = self._log.rewrite(
+            kept + [self._log.entry(place) for place in [*received, *([self._place()] if self._events else [])]],
+            more,
+            rest,
+        )
+        moved = places[-1] - rest if rest else 0
+        self._received = places[1 : 1 + len(received)] + [place + moved for place in self._received[len(received) :]]
+        if self._events:
+            self._moved += moved
+            self._events[0] = places[-2] - self._moved
 
 
 def stream_of(seq: int) -> int:

@@ -105,7 +105,7 @@ class RequestLog:
         if skipped:
             kept.append(Entry(_SKIPPED, 0, 0, skipped.to_bytes(8, "little")))
         answers = [self._log.entry(place) for place in unsent]
-        places = iter(self._log.rewrite(kept + answers, more)[len(kept) :])
+        places = iter(self._log.rewrite(kept + answers, more)[len(kept) : -1])
         self._queue = deque(one if isinstance(one, _Loose) else next(places) for one in self._queue)
         self._queue.extend(places)  # an earlier process's
         return requests

@@ -98,6 +98,7 @@ class TaskService(api.TaskBase):
         for record in self._gone.values():
             self._forget(record)
         self._gone.clear()
+        self._interrupted.clear()
 
     async def _undo(self, container: Container) -> None:
         try:

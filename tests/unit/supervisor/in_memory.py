@@ -48,6 +48,7 @@ from shimd.supervisor.background import Background
 from shimd.supervisor.workers.fork_client import ForkClient, Worker
 from shimd.supervisor.workers.jailers import During, Jail
 from shimd.supervisor.workers.programs import Image, Program
+from tests.unit.supervisor.recovery.kept import KeptInMemory
 
 
 class Points:
@@ -162,7 +163,7 @@ class Daemon:
     def __init__(self, tasks: anyio.abc.TaskGroup, directory: Path) -> None:
         self.records: dict[str, TaskRecord] = {}
         """The last one of each container."""
-        self.kept: dict[str, list[int]] = {}
+        self.keeper = KeptInMemory()
         self._claimed: set[str] = set()
         self.tasks, self.group = Background(tasks), tasks
         self.points = Points()
@@ -231,19 +232,22 @@ class Daemon:
         if self.alive:
             self.records.pop(record.id, None)
 
+    @property
+    def kept(self) -> dict[str, list[int]]:
+        return self.keeper.kept
+
     def keep(self, name: str, fds: Sequence[int]) -> None:
         if self.alive:
-            self.kept[name] = [os.dup(fd) for fd in fds]
+            self.keeper.keep(name, fds)
 
     def drop(self, name: str) -> None:
         if self.alive:
-            for fd in self.kept.pop(name, []):
-                os.close(fd)
+            self.keeper.drop(name)
 
     def successor(self) -> "Daemon":
         """The next one, after the sudden death of this: what it still does has no effect on what was recorded."""
         other = copy.copy(self)
-        other.records, other.kept, other.jails = dict(self.records), dict(self.kept), 0
+        other.records, other.jails = dict(self.records), 0
         self.alive = False
         return other
 
@@ -254,8 +258,7 @@ class Daemon:
         return worker
 
     def take(self, name: str) -> list[int] | None:
-        fds = self.kept.get(name)
-        return None if fds is None else [os.dup(fd) for fd in fds]
+        return self.keeper.take(name)
 
     def end_unclaimed(self) -> None:
         for key, worker in list(self._client.workers.items()):
@@ -431,6 +434,7 @@ async def running(directory: Path) -> AsyncIterator[Daemon]:
                 while daemon.fork_server.living:  # noqa: ASYNC110 — no event tells of it
                     await anyio.sleep(0.001)
             tasks.cancel_scope.cancel()
+    assert not daemon.keeper.faults
 
 
 class UntilDeath:

@@ -111,6 +111,7 @@ async def test_a_death_anywhere_is_a_delay(daemon: Daemon, bundle: Path, name: s
         await after(tasks)
         assert daemon.events == EVENTS[name], number
         tasks.service.recovered()
+        assert not tasks.service._interrupted
         await _end(tasks)
         if not dead:
             return

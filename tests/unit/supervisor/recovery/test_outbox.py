@@ -19,6 +19,7 @@ from shimd.api.containerd.services.events.ttrpc.v1 import ForwardRequest
 from shimd.supervisor import forwarder
 from shimd.supervisor.background import Background
 from shimd.supervisor.events import EventBus
+from shimd.supervisor.recovery import memory_log
 from shimd.supervisor.recovery.keeping import NotKept
 from shimd.supervisor.recovery.memory_log import MemoryLog
 from shimd.supervisor.recovery.outbox import Outbox, stream_of
@@ -169,6 +170,7 @@ async def running(keeper: KeptInMemory) -> AsyncIterator[EventBus]:
             finally:
                 tasks.cancel_scope.cancel()
                 bus.close()
+    assert not keeper.faults
 
 
 async def resume(bus: EventBus, keeper: KeptInMemory) -> None:
@@ -216,7 +218,7 @@ async def test_events_of_a_lost_outbox_are_not_told_twice(tmp_path: Path) -> Non
         for again in (False, True):
             async with running(keeper) as bus:
                 if not again:
-                    keeper.drop(f"events:{address}")
+                    keeper.close()
                 else:
                     await resume(bus, keeper)
                 for number in range(3):
@@ -277,6 +279,32 @@ async def test_without_memory_events_wait(tmp_path: Path, monkeypatch: pytest.Mo
     assert containerd.taken == [str(number) for number in range(20)]
 
 
+async def test_a_successor_without_memory_loses_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address, real, short = str(containerd.path), MemoryLog.open, True
+
+    def no_memory(fd: int) -> MemoryLog:
+        nonlocal short
+        if short:
+            short = False
+            raise OSError(12, "Cannot allocate memory")
+        return real(fd)
+
+    def none_to_grow(_fd: int, _offset: int, _size: int) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    async with running(keeper) as bus:
+        for number in range(12):  # the log's half is full
+            bus.publish(address, "space", event(number))
+    monkeypatch.setattr(MemoryLog, "open", no_memory)
+    monkeypatch.setattr(os, "posix_fallocate", none_to_grow)
+    monkeypatch.setattr(memory_log, "_PAUSE", 0.01)
+    async with running(keeper) as bus, containerd.serving():
+        await resume(bus, keeper)
+        await eventually(lambda: bus.queued() == {address: 0})
+    assert containerd.taken == [str(number) for number in range(12)]
+
+
 async def test_stream_ids_that_are_used_up_want_another_connection(tmp_path: Path) -> None:
     containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
     address = str(containerd.path)
@@ -295,7 +323,7 @@ def of_no_event(log: MemoryLog) -> None:
 def of_another_number(log: MemoryLog) -> None:
     outbox = Outbox(log)
     outbox.append(1, Request("s", "m"))
-    log.append(2, 2, log.data(outbox._events[0]))
+    log.append(2, 2, log.data(outbox._place()))
 
 
 @pytest.mark.parametrize("harm", [of_no_event, of_another_number])
