@@ -6,8 +6,9 @@ version, its family, and what :meth:`RunsWithoutPython.pack` packs.)
 
 * the *compile worker*, a throw-away unprivileged process: :meth:`Engine.precompile`;
 * the *fork server*, one per engine, single-threaded, never runs a guest: :meth:`Engine.warm`;
-* the *worker*, forked from it, one per app: :meth:`Engine.load` while it still sees the host's files as root, then
-  :meth:`Engine.run` inside the container, with dropped privileges.
+* the *worker*, forked from it, one per app: :meth:`Engine.load` while it still sees the host's files as root, then,
+  inside the container and with dropped privileges, :meth:`LoadsInside.load_inside`, if it has that, and
+  :meth:`Engine.run`.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -206,6 +207,21 @@ class Engine(Protocol[ModuleT]):
 
         :raises GuestTrap: the guest trapped
         :raises EngineError: the engine failed
+        """
+        ...
+
+
+@runtime_checkable
+class LoadsInside(Protocol[ModuleT_contra]):
+    """An engine that maps machine code when its process has nothing left to lose: what is wrong with an artefact can do
+    no more then than its guest could. Optional, and what each engine does that can."""
+
+    def load_inside(self, module: ModuleT_contra, artifact: Path) -> None:
+        """Map what :meth:`Engine.load` has only looked at. Called once, in the container and without privileges, before
+        :meth:`Engine.run`; nothing can be imported. Not called for applications of several modules.
+
+        :param artifact: relative to the working directory, for this call
+        :raises EngineError: the artefact does not load
         """
         ...
 

@@ -22,6 +22,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("SHIMD_CACHE_DIR") or "/var/cache/shimd")
 
 
+def directories() -> tuple[Path, ...]:
+    """Returns those that have to be the daemon's user's alone."""
+    return runtime_dir(), state_dir(), cache_dir()
+
+
 def pid_file() -> Path:
     return runtime_dir() / "shimd.pid"
 
@@ -41,9 +46,20 @@ def keeper_socket() -> Path:
     return runtime_dir() / "keeper.sock"
 
 
-def old_keeper_socket() -> Path:
-    """The keeper of another version, while a new one takes over what it has."""
-    return runtime_dir() / "keeper.old.sock"
+def old_keeper_socket(pid: int) -> Path:
+    """Of a keeper that another has replaced, until the last of its children has ended."""
+    return runtime_dir() / f"keeper.{pid}.sock"
+
+
+def old_keeper_sockets() -> list[Path]:
+    """Those that were ever made since boot, the newest last."""
+    found = runtime_dir().glob("keeper.*.sock")
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns if path.exists() else 0)
+
+
+def keeper_sockets() -> list[Path]:
+    """Of all keepers that there may be."""
+    return list(runtime_dir().glob("keeper*.sock"))
 
 
 def fork_server_socket(engine: str, name: str) -> Path:

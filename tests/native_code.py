@@ -9,6 +9,8 @@ import errno
 import os
 import platform
 import signal
+import struct
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -22,12 +24,12 @@ NUMBERS: Mapping[str, int] = {
     )
 } | {
     "pread64": 17, "pwrite64": 18, "ioctl": 16, "getpid": 39, "socket": 41, "connect": 42, "clone": 56, "execve": 59,
-    "kill": 62, "fcntl": 72, "ftruncate": 77, "getdents64": 217, "fchmod": 91, "chown": 92, "ptrace": 101,
-    "personality": 135, "mknod": 133, "pivot_root": 155, "prctl": 157, "chroot": 161, "mount": 165, "umount2": 166,
-    "reboot": 169, "init_module": 175, "tgkill": 234, "add_key": 248, "openat": 257, "unshare": 272, "setns": 308,
-    "perf_event_open": 298, "open_by_handle_at": 304, "process_vm_readv": 310, "bpf": 321, "userfaultfd": 323,
-    "pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "fsopen": 430, "pidfd_open": 434,
-    "pidfd_getfd": 438, "mount_setattr": 442, "clone3": 435, "linkat": 265,
+    "recvmsg": 47, "kill": 62, "fcntl": 72, "ftruncate": 77, "getdents64": 217, "fchmod": 91, "chown": 92,
+    "ptrace": 101, "personality": 135, "mknod": 133, "pivot_root": 155, "prctl": 157, "chroot": 161, "mount": 165,
+    "umount2": 166, "reboot": 169, "init_module": 175, "tgkill": 234, "add_key": 248, "openat": 257, "unshare": 272,
+    "setns": 308, "perf_event_open": 298, "open_by_handle_at": 304, "process_vm_readv": 310, "bpf": 321,
+    "userfaultfd": 323, "pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "fsopen": 430,
+    "pidfd_open": 434, "pidfd_getfd": 438, "mount_setattr": 442, "clone3": 435, "linkat": 265,
 }  # fmt: skip
 AT_FDCWD = -100
 _SINGLESTEP, _GETREGS, _SETREGS, _ATTACH, _DETACH = 9, 12, 13, 16, 17
@@ -50,6 +52,10 @@ _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void
 _ptrace.restype = ctypes.c_long
 
 
+class NotWaiting(Exception):
+    """It is busy just now."""
+
+
 class NativeCode:
     """Code in a process whose main thread waits in a system call."""
 
@@ -61,12 +67,16 @@ class NativeCode:
         self._trace(_GETREGS, self._before)
         self._memory = open(f"/proc/{pid}/mem", "r+b", buffering=0)  # noqa: SIM115 — closed with the process
         self._memory.seek(self._before.rip - 2)
-        assert self._memory.read(2) == b"\x0f\x05", "it waits in no system call"
+        if self._memory.read(2) != b"\x0f\x05":
+            self._trace(_DETACH)
+            self._memory.close()
+            raise NotWaiting("it waits in no system call")
         self._places: list[tuple[int, int]] = []
         self._scratch = (self._before.rsp - 65536) & ~0xFFF
 
     def close(self) -> None:
         """Let it go on as if nothing had happened."""
+        self.call("getpid")  # with what a trapped call has left pending: it would end a process that is no init
         self._trace(_SETREGS, self._before)
         self._trace(_DETACH)
         self._memory.close()
@@ -105,6 +115,16 @@ class NativeCode:
         count = self.call("read", fd, bytes(size), size)
         return self.read_back(0)[:count]
 
+    def receive(self, sock: int) -> int:
+        """A descriptor that comes with one byte by a socket."""
+        name, name_size, flags, control_size = 0, 0, 0, 64
+        parts, byte, control = self._scratch + 64, self._scratch + 128, self._scratch + 192
+        header = struct.pack("=7Q", name, name_size, parts, 1, control, control_size, flags)
+        blob = header.ljust(64, b"\0") + struct.pack("=2Q", byte, 1).ljust(192, b"\0")
+        self.call("recvmsg", sock, blob, 0)
+        (fd,) = struct.unpack_from("=i", self.read_back(0), 192 + 16)
+        return int(fd)
+
     def read_back(self, number: int) -> bytes:
         """The last call's ``number``-th argument of bytes."""
         address, size = self._places[number]
@@ -131,10 +151,19 @@ class NativeCode:
             raise OSError(number, os.strerror(number))
 
 
+def _found_waiting(pid: int) -> NativeCode:
+    for _ in range(100):
+        try:
+            return NativeCode(pid)
+        except NotWaiting:
+            time.sleep(0.05)
+    raise NotWaiting(f"process {pid} never waits in a system call")
+
+
 @contextmanager
 def taken_over(pid: int) -> Iterator[NativeCode]:
     """Native code in the place of a process, which goes on afterwards."""
-    code = NativeCode(pid)
+    code = _found_waiting(pid)
     try:
         yield code
     finally:

@@ -49,7 +49,7 @@ def held() -> str:
         f"enum {{ PROTOCOL = {keeper.VERSION}, MAX_FDS = {constants.MAX_FDS}, LISTEN = {constants.LISTEN_FD} }};",
         f"enum {{ MAX_NAME = {keeper.MAX_NAME}, MAX_EXITS = {keeper.MAX_EXITS}, MAX_COMMAND = {keeper.MAX_COMMAND} }};",
         _enum("", keeper.Kind),
-        f"enum {{ RESTARTS = {keeper.RESTARTS}, REMOVES = {keeper.REMOVES} }};",
+        f"enum {{ RESTARTS = {keeper.RESTARTS}, REMOVES = {keeper.REMOVES}, HANDS_OVER = {keeper.HANDS_OVER} }};",
     ]
     return "\n".join(lines) + "\n"
 
@@ -58,7 +58,8 @@ def engine() -> str:
     """Of engines' parts in C."""
     settings = [f"    SETTING({name}, {str(value).lower()})" for name, value in wasmtime_config.SETTINGS.items()]
     lines = [
-        f"enum {{ EXIT_TRAP = {EXIT_TRAP}, EXIT_ENGINE = {EXIT_ENGINE}, DATA_LOSS = {int(Code.DATA_LOSS)} }};",
+        f"enum {{ EXIT_TRAP = {EXIT_TRAP}, EXIT_ENGINE = {EXIT_ENGINE}, DATA_LOSS = {int(Code.DATA_LOSS)}, "
+        f"INVALID_ARGUMENT = {int(Code.INVALID_ARGUMENT)} }};",
         "#define WASMTIME_SETTINGS(SETTING) \\",
         " \\\n".join(settings),
     ]

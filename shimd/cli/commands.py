@@ -205,14 +205,50 @@ def install(
 
 
 @cli.command()
+@click.option("--force", is_flag=True, help="End the daemon even if it is the installed one, or apps end with it.")
+@click.option("--dry-run", is_flag=True, help="Show what would be changed, and change nothing.")
+@click.option("--bin-dir", default="/usr/local/bin", show_default=True, help="Where install has put links.")
+@click.option("--config", type=click.Path(dir_okay=False), help="containerd's configuration, if in another place.")
+def upgrade(force: bool, dry_run: bool, bin_dir: str, config: str | None) -> None:
+    """Have what runs be what is installed, after `pip install -U shimd`. Apps go on.
+
+    The daemon is replaced, by systemd if that runs it; launchers' links and units that install has made are made anew
+    where they differ; the keeper is replaced if its program is another. Fork servers with apps serve those to the end;
+    new apps have new ones. Call it by the installation that is to run.
+
+    Exits with 0 if the installed release runs now, or nothing needs to run; with 1 if it failed, and what ran before
+    goes on.
+    """
+    from shimd.cli.upkeep import do_upgrade
+
+    do_upgrade(_node("/", bin_dir, config, ()), dry_run, force)
+
+
+@cli.command()
+@click.option("--force", is_flag=True, help="End tasks, too.")
+def stop(force: bool) -> None:
+    """End the daemon, its keeper, and all else of shimd, until a launcher or systemd starts it again.
+
+    Refused, with exit code 1, while there are tasks. (A daemon that is ended by a signal then is started again.)
+    """
+    from shimd.cli.upkeep import do_stop
+
+    do_stop(_node("/", "/usr/local/bin", None, ()), force)
+
+
+@cli.command()
 @node_options
+@click.option("--force", is_flag=True, help="End tasks, too.")
 def uninstall(
-    root: str, bin_dir: str, config: str | None, runtimes: tuple[str, ...], dry_run: bool, restart: bool
+    root: str, bin_dir: str, config: str | None, runtimes: tuple[str, ...], dry_run: bool, restart: bool, force: bool
 ) -> None:
-    """Undo what install has done. Delete the pods that use it first."""
+    """Undo what install has done, and end all of shimd that runs.
+
+    Refused while there are tasks: delete their pods first.
+    """
     from shimd.cli.node import do_uninstall
 
-    do_uninstall(_node(root, bin_dir, config, runtimes), dry_run, restart)
+    do_uninstall(_node(root, bin_dir, config, runtimes), dry_run, restart, force)
 
 
 @cli.command()

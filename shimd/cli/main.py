@@ -9,6 +9,9 @@ import sys
 
 def main() -> int:
     if sys.argv[1:] == ["serve"]:
+        from shimd import release
+
+        release.mark()  # before the rest is loaded
         from shimd.supervisor.serve import main as serve
 
         return serve()

@@ -1,6 +1,6 @@
 """``shimd install``, ``uninstall`` and ``doctor``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -10,10 +10,13 @@ from rich.text import Text
 
 from shimd.cli import render
 from shimd.cli.plain import document
+from shimd.engines.registry import engine_names
 from shimd.errors import FailedPrecondition
-from shimd.node import changes, doctor
+from shimd.node import changes, doctor, stop, systemd
 from shimd.node.changes import Change
-from shimd.node.install import Node, NodePlan, disable, enabled, install, reload, uninstall
+from shimd.node.install import Node, NodePlan, install, uninstall
+from shimd.node.old import old
+from shimd.node.tasks import daemon
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -29,7 +32,7 @@ def do_install(node: Node, dry_run: bool, restart: bool) -> None:
         _show(todo)
         return
     if node.has_systemd:
-        with plan.restarted(), _checked(plan, todo) as unchecked, enabled():
+        with plan.restarted(), _checked(plan, todo) as unchecked, systemd.enabled():
             if restart:
                 plan.restart()
         _tell(todo, *plan.notes, *unchecked)
@@ -40,23 +43,35 @@ def do_install(node: Node, dry_run: bool, restart: bool) -> None:
         _say("no systemd here: the first launcher starts the daemon")
     if todo and not restart:
         _say("containerd takes its new configuration when it is restarted")
+    if node.is_this_machine and any(one.restart for one in old(daemon())):
+        _say("what runs of shimd is of another release: shimd upgrade")
 
 
-def do_uninstall(node: Node, dry_run: bool, restart: bool) -> None:
-    """Undo ``shimd install``: containerd's configuration first, so that nothing new starts."""
+def do_uninstall(node: Node, dry_run: bool, restart: bool, force: bool = False) -> None:
+    """Undo ``shimd install``: containerd's configuration first, so that nothing new starts. The launchers last, since
+    containerd needs them for what is ended.
+
+    :raises ShimdError: there are tasks, and all is as it was; or something cannot be ended
+    """
     plan = uninstall(node)
     configuration, rest = changes.needed(plan.configuration), changes.needed(plan.changes)
+    whole = node.is_this_machine and set(node.runtimes) >= set(engine_names())
+    if whole and not force:
+        stop.refuse_tasks("shimd uninstall")
     if dry_run:
         _show([*configuration, *rest])
         return
     with _checked(plan, configuration) as unchecked:
         pass
-    if node.has_systemd and any(change.path.name == "shimd.socket" for change in rest):
-        disable()
+    if node.has_systemd and any(change.path.name == systemd.SOCKET for change in rest):
+        systemd.disable()
+    ended = stop.stop(node.programs) if whole else []
     with changes.applied(rest):
-        _tell([*configuration, *rest], *unchecked)
+        _tell([*configuration, *rest], *unchecked, done=ended)
+    if whole:
+        stop.clear()
     if node.has_systemd:
-        reload()
+        systemd.reload()
         if restart:
             plan.restart()
     else:
@@ -72,10 +87,12 @@ def _checked(plan: NodePlan, todo: list[Change]) -> Iterator[list[str]]:
         yield [unchecked] if unchecked else []
 
 
-def _tell(todo: list[Change], *notes: str) -> None:
+def _tell(todo: list[Change], *notes: str, done: Sequence[str] = ()) -> None:
+    for line in done:
+        _say(render.printable(line))
     for change in todo:
         _say(f"{'removed' if change.removes else 'wrote'} {change.path}")
-    if not todo:
+    if not todo and not done:
         _say("nothing to do")
     for note in notes:
         click.echo(f"shimd: {note}", err=True)

@@ -1,23 +1,27 @@
 """``shimd status``: the daemon at a glance, as ``systemctl status`` shows a unit."""
 
+from dataclasses import asdict
 from typing import NamedTuple
 
 import anyio
 from rich.console import Console
 from rich.text import Text
 
+from shimd import release
 from shimd.api.shimd.status.v1 import Compilation, DaemonResponse, Engine
 from shimd.cli import render
 from shimd.cli.plain import document, plain
+from shimd.node.old import Old, old
 from shimd.status_client import connected
 
 
 def main(as_json: bool) -> None:
     daemon = anyio.run(_ask)
+    found = old(daemon)
     if as_json:
-        document(plain(daemon))
+        document({**plain(daemon), "installed": release.installed(), "old": [asdict(one) for one in found]})
     else:
-        _show(render.console(), daemon)
+        _show(render.console(), daemon, found)
 
 
 async def _ask() -> DaemonResponse:
@@ -25,8 +29,11 @@ async def _ask() -> DaemonResponse:
         return await stub.daemon()
 
 
-def _show(out: Console, daemon: DaemonResponse) -> None:
+def _show(out: Console, daemon: DaemonResponse, found: list[Old]) -> None:
     out.print(Text.assemble(("● ", "green"), (f"shimd {daemon.version}", "bold"), f", pid {daemon.pid}"))
+    for one in found:
+        out.print(Text.assemble(("! ", "yellow"), f"{one}; {release.installed()} is installed"))
+        out.print(Text(f"    → {one.remedy}", "dim"))
     for name, value in _facts(daemon):
         out.print(Text.assemble((f"{name:>9}: ", "dim"), render.printable(value)))
     for section in (_engines(daemon), _fork_servers(daemon), _endpoints(daemon)):
@@ -37,6 +44,7 @@ def _show(out: Console, daemon: DaemonResponse) -> None:
 
 def _facts(daemon: DaemonResponse) -> list[tuple[str, str]]:
     return [
+        ("Release", daemon.release),
         ("Started", f"{render.stamp(daemon.started_at)} ({render.ago(daemon.started_at)})"),
         ("Memory", f"{render.size(daemon.memory)} (the daemon alone)"),
         ("Tasks", _counts(daemon)),

@@ -98,7 +98,7 @@ def _arguments(parameters: Sequence[str]) -> str:
 
 
 class SocketCalls:
-    """Both modules, loaded while the host's files are in sight."""
+    """Both modules, loaded."""
 
     def __init__(self, engine: "wasmtime.Engine", artifact: Path) -> None:
         import wasmtime

@@ -52,14 +52,16 @@ class WasmtimeProgram:
     """A compiled program and how it will be run."""
 
     program: Any
+    """``None`` until it is loaded inside."""
     component: bool
     facts: dict[str, Any]
     """Facts of a module: ``problem``, why it cannot run here, or null; ``exports``, each with why it is no entry, or
     null; ``accepts``, whether it can accept connections. Of a component: ``problem``, and ``no_command``, why it is
     none that is run, though it may serve."""
-    artifact: Path
     trampolines: "SocketCalls | None" = None
     """The modules around a guest that is given sockets."""
+    listens: bool = False
+    """Whether it is."""
 
 
 class WasmtimeEngine:
@@ -105,21 +107,29 @@ class WasmtimeEngine:
 
     def load(self, artifact: Path) -> WasmtimeProgram:
         """:raises OtherEngine: it serves HTTP, or opens sockets"""
-        import wasmtime
-        from wasmtime import component
-
         directory = str(artifact)
         if os.path.exists(f"{directory}/{GUEST}"):
             raise UnsupportedFeature(facts_of(artifact)["problem"])
         is_component = os.path.exists(f"{directory}/{COMPONENT_FILE}")
         if not is_component and (other := runner(directory)):
             raise OtherEngine(other)
-        kind, file = (component.Component, COMPONENT_FILE) if is_component else (wasmtime.Module, MODULE)
         try:
-            facts = read_facts(f"{directory}/{FACTS}")
-            program = kind.deserialize_file(self._engine, f"{directory}/{file}")
-            return WasmtimeProgram(program, is_component, facts, artifact)
-        except (wasmtime.WasmtimeError, OSError, ValueError) as error:
+            return WasmtimeProgram(None, is_component, read_facts(f"{directory}/{FACTS}"))
+        except (OSError, ValueError) as error:
+            raise BrokenArtifact(f"the compiled module does not load: {sentence(error)}") from None
+
+    def load_inside(self, module: WasmtimeProgram, artifact: Path) -> None:
+        import wasmtime
+        from wasmtime import component
+
+        kind, file = (component.Component, COMPONENT_FILE) if module.component else (wasmtime.Module, MODULE)
+        try:
+            module.program = kind.deserialize_file(self._engine, f"{artifact}/{file}")
+            if module.listens:
+                from shimd.engines.socket_calls import SocketCalls  # loaded by check()
+
+                module.trampolines = SocketCalls(self._engine, artifact)
+        except (wasmtime.WasmtimeError, OSError) as error:
             raise BrokenArtifact(f"the compiled module does not load: {sentence(error)}") from None
 
     def check(self, module: WasmtimeProgram, invocation: Invocation) -> None:
@@ -137,11 +147,11 @@ class WasmtimeEngine:
             self._prepare_sockets(module)
 
     def _prepare_sockets(self, module: WasmtimeProgram) -> None:
-        from shimd.engines.socket_calls import SocketCalls
+        from shimd.engines import socket_calls  # noqa: F401 — for load_inside, which can import nothing
 
         if not module.facts["accepts"]:
             raise UnsupportedFeature("the module cannot accept connections: it does not import WASI's sock_accept")
-        module.trampolines = SocketCalls(self._engine, module.artifact)
+        module.listens = True
 
     def enter_container(self) -> None:
         contained.enter()
@@ -247,7 +257,7 @@ def _unloaded(artifact: str) -> WasmtimeProgram | None:
     if not kinds:
         return None
     try:
-        return WasmtimeProgram(None, kinds == [COMPONENT_FILE], known_facts(f"{artifact}/{FACTS}"), Path(artifact))
+        return WasmtimeProgram(None, kinds == [COMPONENT_FILE], known_facts(f"{artifact}/{FACTS}"))
     except (OSError, ValueError):
         return None
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, assert_never
 
-from shimd import paths
+from shimd import paths, release
 from shimd.engine import Engine, RunsWithoutPython
 from shimd.engines.registry import load_engine
 from shimd.errors import Code, from_os, reason
@@ -505,7 +505,7 @@ def main() -> None:
     engine.warm()
     listener = socket.socket(fileno=LISTEN_FD)
     listener.listen()  # once more, so that SO_PEERCRED tells our pid, not our parent's
-    hello = Hello(VERSION, *sys.argv[1:3])
+    hello = Hello(VERSION, sys.argv[1], sys.argv[2], release.own() if release.is_whole() else "")
     server = ForkServer(engine, listener, hello, private="private" in sys.argv[3:], zygote=_zygote(engine))
     # What exists now is shared with every worker: keep the collector from writing to it.
     gc.collect()

@@ -31,6 +31,11 @@ def first_calls(
     privileges.limit(calls, process)
 
 
+def is_labelled(process: Process) -> bool:
+    """Whether a security label is to be set."""
+    return bool(_labels(process))
+
+
 def label(calls: SystemCalls, process: Process) -> None:
     """Add the calls that set AppArmor's or SELinux's label, by the file that :func:`first_calls` has opened."""
     for _file, value in _labels(process):

@@ -91,11 +91,9 @@ def _limit(value: int) -> int:
     return resource.RLIM_INFINITY if value >= 1 << 63 else value
 
 
-def drop(calls: SystemCalls, process: Process, seccomp: str | None, flags: int = 0, *, dumpable: bool = True) -> None:
-    """Add the calls for user, groups, capabilities, no_new_privs and the seccomp filter. None of it can be undone.
+def drop(calls: SystemCalls, process: Process, *, dumpable: bool = True) -> None:
+    """Add the calls for user, groups, capabilities and no_new_privs. None of it can be undone.
 
-    :param seccomp: the filter's program (BPF, base64); ``None`` or empty: no filter
-    :param flags: the filter's flags (seccomp(2))
     :param dumpable: true if its files in /proc are to be its user's (PR_SET_DUMPABLE), as after an exec
     :raises InvalidArgument: a capability is unknown
     """
@@ -119,6 +117,14 @@ def drop(calls: SystemCalls, process: Process, seccomp: str | None, flags: int =
     _prctl(calls, libc.PR_SET_DUMPABLE, int(dumpable))
     # Nothing is ever executed here, so the flag costs nothing, and an unprivileged seccomp filter needs it.
     _prctl(calls, libc.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def filter(calls: SystemCalls, seccomp: str, flags: int = 0) -> None:
+    """Add the call that installs a seccomp filter.
+
+    :param seccomp: its program (BPF, base64); empty: no filter
+    :param flags: its flags (seccomp(2))
+    """
     if seccomp:
         program = base64.b64decode(seccomp)
         filter: list[Packable] = [len(program) // 8, program]  # struct sock_fprog

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from shimd.errors import InvalidArgument, NotFound, reason
 from shimd.formats.magic import is_native
-from shimd.isolation import devices, mounts, privileges, rootfs, scheduling
-from shimd.isolation.entry import first_calls, label
+from shimd.isolation import devices, landlock, mounts, privileges, rootfs, scheduling
+from shimd.isolation.entry import first_calls, is_labelled, label
 from shimd.isolation.late_mounts import LateMounts
 from shimd.isolation.listeners import listener
 from shimd.isolation.namespaces import enter_namespaces, known
@@ -24,6 +24,7 @@ from shimd.isolation.tree import Tree
 from shimd.linux import libc
 from shimd.oci import Process, Spec, has_create_hooks
 from shimd.oci.fields import refuse
+from shimd.oci.file_user import acting_on_files_as
 from shimd.oci.mount_options import refuse_options
 from shimd.oci.programs import Program, find_program
 from shimd.protocol.constants import JAIL_FD, Policy
@@ -46,7 +47,7 @@ class Jail:
     cwd: int | None = None
     """The worker's descriptor of its working directory, if that could be opened."""
     listening: list[int] = field(default_factory=list)
-    """The worker's descriptors of sockets that its app keeps, the last ones."""
+    """The worker's descriptors of sockets that its app keeps."""
 
     def add(self, fd: int) -> int:
         """Returns which descriptor it will be."""
@@ -106,7 +107,7 @@ def make_jail(plan: NewJail, terminal: int | None, hold: Callable[[Jail], None] 
             refuse(spec)
             refuse_options(spec)
             refuse_listener(spec)
-        last_calls(jail, plan)
+        last_calls(jail, plan, native=native)
         if has_create_hooks(spec) and not native:
             hold(jail)
         if spec["root"].get("readonly"):
@@ -136,7 +137,7 @@ def find_jail(plan: JoinJail) -> Jail:
         os.close(proc)
         jail.cwd = _open_cwd(jail, process)
         jail.program = find_program(root, process)
-        last_calls(jail, plan)
+        last_calls(jail, plan, native=plan.is_hook)
     except (FileNotFoundError, ProcessLookupError) as error:
         jail.close()
         raise NotFound(f"the container's first process is gone: {reason(error)}") from None
@@ -146,21 +147,52 @@ def find_jail(plan: JoinJail) -> Jail:
     return jail
 
 
-def last_calls(jail: Jail, plan: JailPlan) -> None:
+def last_calls(jail: Jail, plan: JailPlan, *, native: bool) -> None:
+    """Add the calls by which the process gives up what it may not keep, and the moment at which its program is loaded:
+    when that is done, but for the filter, since a profile need only allow what programs do.
+
+    :param native: true if a native program is executed, which Landlock's ruleset would forbid
+    """
     calls, spec, process = jail.calls, plan.spec, plan.process
+    early = is_labelled(process) or not _can_go_on(jail, process)
+    if early:
+        calls.load()
     label(calls, process)
+    ruleset = None if native else landlock.ruleset(jail.fds[0], spec)
+    if ruleset is not None:
+        ruleset = jail.add(ruleset)
     if len(jail.fds) > _MOST:
         raise InvalidArgument(f"{len(jail.fds)} mounts in /proc and listening sockets are too many")
     if jail.cwd is not None:
         calls.add("fchdir", jail.cwd, says=_SAYS_CWD.format(process["cwd"]))
     # One by one, and before there is a filter: a profile need not allow it. Not all that is open: an engine may keep a
     # module's file, for its memory's sake.
-    for number in range(len(jail.fds) - len(jail.listening)):
-        calls.add("close", JAIL_FD + number, says="descriptors", policy=Policy.TRY)
+    for number in range(JAIL_FD, JAIL_FD + len(jail.fds)):
+        if number not in jail.listening and number != ruleset:
+            calls.add("close", number, says="descriptors", policy=Policy.TRY)
     scheduling.treat(calls, spec, process, further=isinstance(plan, JoinJail))
-    privileges.drop(calls, process, plan.seccomp, seccomp_flags(spec), dumpable=not _meets_hooks(plan))
+    privileges.drop(calls, process, dumpable=not _meets_hooks(plan))
+    if ruleset is not None:
+        landlock.confine(calls, ruleset)
+    if not early:
+        calls.load()
+    privileges.filter(calls, plan.seccomp, seccomp_flags(spec))
     if jail.cwd is None:
         calls.add("chdir", os.fsencode(process["cwd"]), says=_SAYS_CWD.format(process["cwd"]))
+
+
+def _can_go_on(jail: Jail, process: Process) -> bool:
+    """Returns whether the process can come back to its working directory when it has only its user's powers: to load
+    its program, it goes to where that is."""
+    if jail.cwd is None:  # it goes there last
+        return True
+    user = process.get("user", {})
+    with acting_on_files_as(user), suppress(OSError):
+        again = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=jail.fds[jail.cwd - JAIL_FD])
+        anybody = os.fstat(again).st_mode & 0o111 == 0o111
+        os.close(again)
+        return anybody or user.get("uid", 0) != 0  # root may be about to lose what lets it go anywhere
+    return False
 
 
 def _meets_hooks(plan: JailPlan) -> bool:

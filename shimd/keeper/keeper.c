@@ -63,7 +63,7 @@ enum { BUCKETS = 1024, SPARES = 3 };
 enum { SHORTEST = 100, LONGEST = 5000, STEADY = 10000 }; /* milliseconds: pauses before a start, and a life after it */
 
 static int supervisor = -1, candidate = -1; /* connections: of who has said HELLO, and of who has yet to */
-static bool foreign, gone, quitting, removes, childless, begun;
+static bool foreign, gone, quitting, removes, handed_over, childless, begun;
 static struct rlimit inherited;
 
 /* ---- small things ------------------------------------------------------------------------------------------------- */
@@ -234,6 +234,7 @@ static int spawn(const int *fds, int count, pid_t *pid) {
 
 static struct exit exits[MAX_EXITS];
 static size_t first, told, next; /* they only grow; the oldest that is kept, the one to be told, the one to come */
+static int64_t told_at;          /* milliseconds */
 
 static struct exit *exit_at(size_t index) { return &exits[index % MAX_EXITS]; }
 
@@ -331,7 +332,7 @@ static bool flush(void) {
         listed = entry;
         if (!entry) bucket++;
     }
-    for (; told < next && (listing || !foreign) && !gone; told++) {
+    for (; told < next && (listing || !foreign || handed_over) && !gone; told++, told_at = milliseconds()) {
         const struct exit *exit = exit_at(told);
         struct packet packet = {.kind = EXITED, .number = {exit->pid, (int64_t)exit->start, exit->status, exit->at}};
         if (exit->pid && !put(supervisor, &packet, 0, NULL, 0)) return false;
@@ -404,11 +405,20 @@ static int receive(int sock, struct message *message) {
     return 1;
 }
 
+/* Whom we have started is not who came: it waits for that one's end, to be the next, and would be of a release that an
+ * upgrade has replaced. */
+static void end_rival(void) {
+    struct ucred peer = {0};
+    socklen_t size = sizeof peer;
+    if (started && getsockopt(supervisor, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid != started) kill(started, SIGTERM);
+}
+
 /* Returns whether the descriptors are ours now. */
 static bool hello(const struct message *message) {
     bool restarts = message->packet.number[1] == RESTARTS;
+    end_rival();
     foreign = message->packet.number[0] != PROTOCOL;
-    quitting = removes = false;
+    quitting = removes = handed_over = false;
     began = milliseconds();
     restart_at = 0;
     say(HELLO, message->packet.id, PROTOCOL, getpid());
@@ -424,6 +434,7 @@ static bool hello(const struct message *message) {
 static void quit(const struct packet *packet) {
     quitting = true;
     removes = packet->number[0] == REMOVES;
+    handed_over = packet->number[0] == HANDS_OVER;
     forget_command();
     for (size_t i = 0; i < BUCKETS; i++)
         while (table[i]) drop(&table[i]);
@@ -522,10 +533,15 @@ static void admit(void) {
 
 /* ---- the loop ----------------------------------------------------------------------------------------------------- */
 
+/* Who was told of the last exit has lived long enough to make use of it. */
+static bool heard(void) {
+    return first == next || (supervisor >= 0 && told == next && milliseconds() >= told_at + STEADY);
+}
+
 /* Asked to, or of no use to anybody. */
 static bool finished(void) {
     bool alone = supervisor < 0 && candidate < 0 && !parts && !names && first == next;
-    return childless && (quitting || (begun && alone));
+    return childless && ((quitting && (!handed_over || heard())) || (begun && alone));
 }
 
 static void leave(void) {
@@ -534,17 +550,32 @@ static void leave(void) {
     if (removes && getsockname(LISTEN, (struct sockaddr *)&address, &size) == 0) unlink(address.sun_path);
 }
 
+static volatile sig_atomic_t terminated;
+
 static void on_child(int number) { (void)number; }
 
+static void on_term(int number) { terminated = number; }
+
+/* The node goes down, and waits for each process to end that was told to: nobody will come for what is kept. Where a
+ * supervisor is there, or is to be started, it is for that one to say. */
+static bool ends_with_node(void) {
+    bool ends = terminated && supervisor < 0 && !parts;
+    terminated = 0;
+    return ends;
+}
+
 static void prepare(sigset_t *waiting) {
-    static const int others[] = {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGALRM, SIGTERM, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU};
+    static const int others[] = {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGALRM, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU};
     struct sigaction ignored = {.sa_handler = SIG_IGN}, child = {.sa_handler = on_child, .sa_flags = SA_NOCLDSTOP};
+    struct sigaction term = {.sa_handler = on_term};
     sigset_t set;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) sigaction(others[i], &ignored, NULL);
     sigaction(SIGCHLD, &child, NULL);
+    sigaction(SIGTERM, &term, NULL);
     sigemptyset(waiting);
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGTERM);
     sigprocmask(SIG_SETMASK, &set, NULL);
     getrlimit(RLIMIT_NOFILE, &inherited);
     setrlimit(RLIMIT_NOFILE, &(struct rlimit){inherited.rlim_max, inherited.rlim_max});
@@ -563,9 +594,10 @@ int main(void) {
         refill();
         reap();
         restart_if_due();
-        if (finished()) break;
+        if (finished() || ends_with_node()) break;
         bool more = supervisor >= 0 && !flush();
-        int64_t at = milliseconds(), until = restart_at;
+        bool listens = quitting && handed_over && childless && supervisor >= 0 && told == next;
+        int64_t at = milliseconds(), until = listens ? told_at + STEADY : restart_at;
         bool held = hold_until > at;
         if (held && (!until || hold_until < until)) until = hold_until;
         struct timespec limit = {until > at ? (until - at) / 1000 : 0, until > at ? (until - at) % 1000 * 1000000 : 0};

@@ -7,6 +7,7 @@ Prototypes are made once, at import, in the fork server; workers only call. (``o
 import ctypes
 import errno
 import os
+import struct
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
 from typing import Any
 
@@ -46,6 +47,7 @@ _OPEN_TREE_CLONE = 1
 _ATTEMPTS = 128
 _SYS_PIVOT_ROOT, _SYS_SECCOMP = SYSCALLS["pivot_root"], SYSCALLS["seccomp"]
 _SECCOMP_SET_MODE_FILTER = 1
+_LANDLOCK_RULE_PATH_BENEATH = 1
 
 
 class _OpenHow(ctypes.Structure):
@@ -216,6 +218,18 @@ def setdomainname(name: str) -> None:
     """setdomainname(2)"""
     data = os.fsencode(name)
     _check(_setdomainname(data, len(data)))
+
+
+def landlock_create_ruleset(attributes: bytes, flags: int) -> int:
+    """landlock_create_ruleset(2); its attributes are as long as they are"""
+    number, given = SYSCALLS["landlock_create_ruleset"], attributes or None
+    return _check(_syscall(number, given, c_size_t(len(attributes)), c_uint(flags)))
+
+
+def landlock_add_rule(ruleset: int, access: int, fd: int) -> None:
+    """landlock_add_rule(2): allow ``access`` beneath what ``fd`` is"""
+    rule = struct.pack("=Qi", access, fd)
+    _check(_syscall(SYSCALLS["landlock_add_rule"], ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0))
 
 
 def seccomp_filter(program: bytes) -> None:

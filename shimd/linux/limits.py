@@ -9,20 +9,20 @@ import resource
 from contextlib import suppress
 
 #: The soft limit as it was given to the daemon, for all that it starts.
-_GIVEN = "SHIMD_SOFT_NOFILE"
+GIVEN = "SHIMD_SOFT_NOFILE"
 
 
 def raise_descriptors() -> None:
     """As many as the hard limit allows, for this process and those that it starts."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    os.environ.setdefault(_GIVEN, str(soft))
+    os.environ.setdefault(GIVEN, str(soft))
     with suppress(OSError, ValueError):  # above fs.nr_open, which was lowered meanwhile
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def restore_descriptors() -> None:
     """The limit as it was before :func:`raise_descriptors`, of the daemon that has started this process."""
-    given = os.environ.get(_GIVEN, "")
+    given = os.environ.get(GIVEN, "")
     if given.lstrip("-").isdigit():
         _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with suppress(OSError, ValueError):  # the hard limit was lowered meanwhile

@@ -21,7 +21,10 @@ _GENERIC = {
     "rt_sigaction": 134,
 }  # fmt: skip
 #: The same everywhere, since Linux 5.
-_COMMON = {"move_mount": 429, "clone3": 435, "close_range": 436}
+_COMMON = {
+    "move_mount": 429, "clone3": 435, "close_range": 436,
+    "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
+}  # fmt: skip
 _TABLES = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}
 
 

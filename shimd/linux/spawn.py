@@ -18,7 +18,7 @@ from shimd.linux.machine import SYSCALLS
 _libc = ctypes.CDLL(None)
 #: ``struct sigaction`` of the kernel's, with nothing set: SIG_DFL; and the size of a set of signals.
 _DEFAULT, _SET_SIZE = bytes(32), 8
-#: Those that were started here and were children of this process when somebody looked last (``reaping.py``).
+#: Those that were started here, and were there when somebody looked last (``reaping.py``).
 started: set[int] = set()
 _ALL = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 

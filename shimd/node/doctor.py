@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,20 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import anyio
-
 import shimd
-from shimd import paths
+from shimd import paths, release
 from shimd.cgroup import layout
 from shimd.engines.registry import engine_names, engine_version, lacking
-from shimd.errors import ShimdError
+from shimd.isolation import landlock
 from shimd.launcher.build import ENGINES
 from shimd.launcher.names import runtime_type
+from shimd.linux.ownership import not_alone
 from shimd.node.check import process
 from shimd.node.distributions import DISTRIBUTIONS, PATH, PLAIN
+from shimd.node.old import UPGRADE, old
+from shimd.node.tasks import daemon
 
 #: Bytes below which the cache will soon have no room for another compiled module.
 _LITTLE_SPACE = 200 << 20
+#: The program that runs.
+_OWN = Path(sys.argv[0]).resolve()
 #: Of containerd by itself, and of distributions that bring their own.
 _SOCKETS = tuple(dict.fromkeys(each.address for each in (PLAIN, *DISTRIBUTIONS)))
 #: Kernel releases, and what comes with them.
@@ -53,18 +57,18 @@ def examine() -> list[Finding]:
 
 
 def _kernel() -> Iterator[Finding]:
-    release = os.uname().release
-    numbers = [int(number) for number in re.findall(r"\d+", release)[:2]]
+    kernel = os.uname().release
+    numbers = [int(number) for number in re.findall(r"\d+", kernel)[:2]]
     version = (numbers[0], numbers[1])
     for least, what in _NEEDED.items():
         if version < least:
-            yield Finding("kernel", "problem", f"{release} has no {what}", f"use Linux {least[0]}.{least[1]} or later")
+            yield Finding("kernel", "problem", f"{kernel} has no {what}", f"use Linux {least[0]}.{least[1]} or later")
             return
     lacks = [what for least, what in _WANTED.items() if version < least]
     if lacks:
-        yield Finding("kernel", "warning", f"{release} lacks {'; '.join(lacks)}", "use Linux 5.12 or later")
+        yield Finding("kernel", "warning", f"{kernel} lacks {'; '.join(lacks)}", "use Linux 5.12 or later")
     else:
-        yield Finding("kernel", "ok", release)
+        yield Finding("kernel", "ok", kernel)
 
 
 def _privileges() -> Iterator[Finding]:
@@ -127,23 +131,32 @@ def _space() -> Iterator[Finding]:
     yield Finding("module cache", level, f"{free >> 20} MiB free at {paths.cache_dir()}", remedy)
 
 
-def _daemon() -> Iterator[Finding]:
-    from shimd.status_client import connected
+def _directories() -> Iterator[Finding]:
+    problems = [problem for directory in paths.directories() if (problem := not_alone(directory))]
+    for problem in problems:
+        yield Finding("directories", "problem", problem, "see to its owner and mode: the daemon does not start")
+    if not problems:
+        yield Finding("directories", "ok", f"{', '.join(map(str, paths.directories()))}: nobody else may write there")
 
-    async def ask() -> str:
-        async with connected() as stub:
-            return (await stub.daemon()).version
 
-    try:
-        version = anyio.run(ask)
-    except ShimdError as error:
-        yield Finding("daemon", "ok", f"does not run; the first launcher starts it ({error})")
-        return
-    if version == shimd.__version__:
-        yield Finding("daemon", "ok", f"version {version}, at {paths.runtime_dir()}")
+def _landlock() -> Iterator[Finding]:
+    if found := landlock.version():
+        yield Finding("Landlock", "ok", f"version {found}")
     else:
-        found = f"runs version {version}, and {shimd.__version__} is installed"
-        yield Finding("daemon", "warning", found, "restart it: systemctl restart shimd.service")
+        remedy = "use Linux 5.19 or later, with landlock among those that /sys/kernel/security/lsm lists"
+        yield Finding("Landlock", "warning", "not there: workers have one wall less around their files", remedy)
+
+
+def _daemon() -> Iterator[Finding]:
+    """And its keeper, fork servers and jailers: whether all of them are of the release that is installed."""
+    running = daemon()
+    if running is None:
+        yield Finding("daemon", "ok", f"does not run, or does not answer, at {paths.runtime_dir()}")
+    elif running.release == release.installed():
+        yield Finding("daemon", "ok", f"release {running.release}, at {paths.runtime_dir()}")
+    for one in old(running):
+        found = f"pid {one.pid}, is of {one.release or 'another release'}, and {release.installed()} is installed"
+        yield Finding(one.what.removeprefix("the "), "warning", found, one.remedy)
 
 
 def _containerd() -> Iterator[Finding]:
@@ -169,6 +182,9 @@ def _launchers() -> Iterator[Finding]:
         if program is None:
             found = f"containerd-shim-{name}-v1 is not in containerd's PATH ({path})"
             yield Finding(f"launcher {name}", "problem", found, "shimd install")
+        elif (other := Path(program).resolve().parent) != _OWN.parent and _OWN.with_name("shimd-launcher").exists():
+            found = f"{program} leads to another installation, in {other}"
+            yield Finding(f"launcher {name}", "warning", found, UPGRADE)
         elif shimd.__version__ not in (said := _run([program, "-v"]).stdout):
             found = f"{program} is another version's: {' '.join(said.split())}"
             yield Finding(f"launcher {name}", "warning", found, "shimd install, or remove that file")
@@ -288,6 +304,8 @@ _CHECKS: list[Callable[[], Iterator[Finding]]] = [
     _engines,
     _native,
     _space,
+    _directories,
+    _landlock,
     _containerd,
     _launchers,
     _configuration,

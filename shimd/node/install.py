@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -15,14 +14,11 @@ from shimd.engines.registry import engine_names
 from shimd.errors import FailedPrecondition, InvalidArgument
 from shimd.launcher.build import ENGINES
 from shimd.launcher.names import shim_names
-from shimd.node import check, containerd
+from shimd.node import check, containerd, systemd
 from shimd.node.changes import Change, read
 from shimd.node.distributions import PATH, PLAIN, Distribution
+from shimd.node.systemd import UNITS, is_, systemctl
 
-_SOCKET = "shimd.socket"
-UNITS = ("shimd.service", _SOCKET)
-#: Questions to systemctl for what ``enable --now`` does, and the verbs that undo it.
-_UNDO = {"is-active": "stop", "is-enabled": "disable"}
 _UNIT_DIRECTORY = "etc/systemd/system"
 #: What systemd takes for a program (``string_is_safe`` in its src/basic/string-util.c).
 _EXECUTABLE = re.compile(r"""[^\x00-\x1f\x7f"'\\]+""")
@@ -51,7 +47,7 @@ class Node:
     @property
     def has_systemd(self) -> bool:
         """Returns whether there is a systemd that can be told of units."""
-        return self.is_this_machine and Path("/run/systemd/system").is_dir()
+        return self.is_this_machine and systemd.is_there()
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ class NodePlan:
 
         :raises FailedPrecondition: systemd cannot
         """
-        _systemctl("restart", self._unit)
+        systemctl("restart", self._unit)
 
     @contextmanager
     def restarted(self) -> Iterator[None]:
@@ -86,18 +82,18 @@ class NodePlan:
 
         :raises FailedPrecondition: what the block raises; and if it does not start again either, that, too
         """
-        ran = _is("is-active", self._unit)
+        ran = is_("is-active", self._unit)
         try:
             yield
         except BaseException as error:
-            _systemctl("daemon-reload")
-            if ran and not _is("is-active", self._unit):
+            systemctl("daemon-reload")
+            if ran and not is_("is-active", self._unit):
                 self._start_again(error)
             raise
 
     def _start_again(self, error: BaseException) -> None:
         try:
-            _systemctl("reset-failed", self._unit)  # its attempts to start are counted, and limited
+            systemctl("reset-failed", self._unit)  # its attempts to start are counted, and limited
             self.restart()
         except FailedPrecondition as again:
             raise FailedPrecondition(f"{error}; but nor does it start so: {again}") from None
@@ -128,6 +124,19 @@ def uninstall(node: Node) -> NodePlan:
     units = [change for change in _units(node, config) if _is_a_shimds(change.path)]
     gone = [Change(change.path) for change in (*links, *units)]
     return NodePlan(node, config, gone, containerd.uninstall_changes(config))
+
+
+def renewals(node: Node) -> list[Change]:
+    """Returns the changes that make links and units, where an installation of shimd has left some, those of this one.
+
+    :raises FailedPrecondition: the program is not installed
+    """
+    _check_programs(node)
+    links = [change for change in _links(node) if change.needed and _is_of_a_shimd(change.path)]
+    directory = node.root / _UNIT_DIRECTORY
+    ours = [name for name in UNITS if _is_a_shimds(directory / name)]
+    units = _units(node, _config(node)) if ours else []
+    return [*links, *(change for change in units if change.needed and change.path.name in ours)]
 
 
 def _config(node: Node) -> containerd.ContainerdConfig:
@@ -237,47 +246,10 @@ def _quoted(program: Path) -> str:
     return f'"{word}"' if " " in word else word
 
 
-@contextmanager
-def enabled() -> Iterator[None]:
-    """Tell systemd of units that are there now; if the block fails, they are as they were."""
-    before = {question: _is(question, _SOCKET) for question in _UNDO}
-    _systemctl("daemon-reload")
-    try:
-        _systemctl("enable", "--now", _SOCKET)
-        yield
-    except BaseException as error:
-        for question, undo in _UNDO.items():
-            if not before[question]:
-                _systemctl(undo, *UNITS)
-        if isinstance(error, FailedPrecondition):
-            raise FailedPrecondition(f"{error}; all is as it was") from None
-        raise
-
-
-def disable() -> None:
-    """Stop what is about to go. Apps that run go on; delete their pods first."""
-    _systemctl("disable", "--now", *UNITS)
-
-
 def _unit_of(services: Sequence[str]) -> str:
     """Returns the unit that runs, or else one that is enabled; the first if there is none."""
     for question in ("is-active", "is-enabled"):
         for name in services:
-            if _is(question, name):
+            if is_(question, name):
                 return name
     return services[0]
-
-
-def _is(question: str, unit: str) -> bool:
-    done = subprocess.run(["systemctl", "--quiet", question, unit], capture_output=True, check=False)
-    return done.returncode == 0
-
-
-def reload() -> None:
-    _systemctl("daemon-reload")
-
-
-def _systemctl(*arguments: str) -> None:
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise FailedPrecondition(f"systemctl {' '.join(arguments)}: {done.stderr.strip() or done.returncode}")

@@ -6,7 +6,7 @@
 from enum import IntEnum, IntFlag
 
 #: What supervisor and fork server speak; raised with every change that the other end would not understand.
-VERSION = 5
+VERSION = 6
 
 #: Largest packet, bytes; plans travel in memory files, so messages are small.
 MAX_PACKET = 65536
@@ -61,6 +61,10 @@ class SpecialCall(IntEnum):
     """Let others do their part."""
     BOUND = 2
     """Drop all capabilities but some from the bounding set, which takes a call for each."""
+    LOAD = 3
+    """Let the engine map the program: here if it can, inside the container and without privileges."""
+    READABLE = 4
+    """Have a Landlock ruleset allow the program's directories of the cache, whose descriptors only the worker knows."""
 
 
 #: Words of a call: number, six arguments, policy, packet.

@@ -45,6 +45,8 @@ class Hello:
     """The fork server's: ``module:class``."""
     engine_version: str = ""
     """The version of the engine that it has loaded."""
+    release: str = ""
+    """The fork server's own (:mod:`shimd.release`); empty: it was loaded while another one was being installed."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ the supervisor says numbers                 with descriptors          and is ans
                                             descriptors, or nothing   (EBUSY): another supervisor is connected
 ``LIST``            –                       –                         ``KEPT`` with descriptors for each name,
                                                                       ``EXITED`` for each exit, then ``LISTED``
-``QUIT``            ``REMOVES``             –                         –
+``QUIT``            ``REMOVES`` or          –                         –
+                    ``HANDS_OVER``
 ``KEEP`` name       –                       the name's                only if it fails: ``FAILED`` (error) name
 ``DROP`` name       –                       –                         –
 ``SPAWN`` id        –                       a command and its         ``SPAWNED`` id (pid, start) or
@@ -24,8 +25,10 @@ orphan, and of those not acknowledged again with the next list.
 * ``HELLO``, ``LIST``, ``QUIT``, what answers them and the form of a packet are the same in all versions. To a
   supervisor of another version the keeper says its own, and does no more than these for it.
 * A supervisor whose connection ends without ``QUIT`` is started again by the command that its last ``HELLO`` left.
+  If another one says ``HELLO``, what was started so gets a TERM: it waits for its turn, which is over.
   The error says that there was no room for this one: another ``HELLO`` brings it again.
-* After ``QUIT`` the keeper keeps nothing, and ends when it has no children; another ``HELLO`` calls it back.
+* After ``QUIT`` the keeper keeps nothing, and ends when it has no children; another ``HELLO`` calls it back. With
+  ``HANDS_OVER`` it does not end before a supervisor that lives was told of all exits, of whatever version that is.
 * What was sent is kept: the keeper reads all of it, even from a supervisor that is gone.
 * A packet that is none of these ends its connection.
 """
@@ -69,6 +72,8 @@ class Kind(IntEnum):
 RESTARTS = 1
 #: Of QUIT: the path of the socket is the keeper's to remove.
 REMOVES = 1
+#: Of QUIT: another keeper has all, but for the children and their exits, which the supervisor goes on to hear of.
+HANDS_OVER = 2
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ class JoinJail:
     unified: str | None
     terminal: bool
     seccomp: str = ""
+    is_hook: bool = False
+    """Whether a program of the image's is executed there."""
 
 
 JailPlan: TypeAlias = NewJail | JoinJail

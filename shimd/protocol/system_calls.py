@@ -22,6 +22,7 @@ from shimd.protocol.worker import Error, Warning, decode_event
 
 #: In the upper half of the number's word of what is no system call.
 _OWN = 1 << 32
+_PAUSES = (_OWN | SpecialCall.BARRIER, _OWN | SpecialCall.LOAD)
 #: How a packet ends that is sent in two parts: the message is its last field.
 _END = b'"}'
 
@@ -78,6 +79,14 @@ class SystemCalls:
         """Let others do their part here: the engine, which loads the program; after that the container's hooks."""
         self._append(_OWN | SpecialCall.BARRIER, (), "", Policy.FAIL, Code.INTERNAL)
 
+    def load(self) -> None:
+        """Let the engine map the program here."""
+        self._append(_OWN | SpecialCall.LOAD, (), "", Policy.FAIL, Code.INTERNAL)
+
+    def keep_readable(self, ruleset: int, access: int, says: str) -> None:
+        """Allow ``access`` to the program's directories of the cache, in a Landlock ruleset."""
+        self._append(_OWN | SpecialCall.READABLE, (ruleset, access), says, Policy.FAIL, Code.INVALID_ARGUMENT)
+
     def _append(self, number: int, arguments: tuple[Packable, ...], says: str, policy: Policy, code: Code) -> None:
         padding = (0,) * (6 - len(arguments))
         self._calls.append((number, *arguments, *padding, int(policy), _packet(says, policy, code)))
@@ -102,6 +111,7 @@ def of_host() -> SystemCalls:
     """The calls of ``shimd run``: no daemon looks after the app once its fork server is gone."""
     calls = SystemCalls()
     calls.barrier()
+    calls.load()
     calls.add("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, says="cannot be tied to its fork server")
     return calls
 
@@ -111,12 +121,18 @@ _FD = 300
 
 
 class CallRunner:
-    """Makes the calls of a packed list, in this process."""
+    """Makes the calls of a packed list, in this process.
 
-    def __init__(self, packed: bytes) -> None:
+    :param readable: descriptors of the program's directories of the cache
+    """
+
+    def __init__(self, packed: bytes, readable: Sequence[int] = ()) -> None:
         self._block = Block(packed)
         self._count, self._calls = Block.words(self._block.root, 2)
         self._next = 0
+        self._readable = readable
+        self.loads = False
+        """Whether it has stopped for the engine to map the program."""
 
     @property
     def done(self) -> bool:
@@ -128,12 +144,14 @@ class CallRunner:
         :raises ShimdError: as the call that failed says
         """
         warnings: list[str] = []
+        self.loads = False
         while not self.done:
             number, *arguments, policy, packet = Block.words(self._calls + self._next * CALL_WORDS * 8, CALL_WORDS)
             self._next += 1
-            if number == _OWN | SpecialCall.BARRIER:
+            if number in _PAUSES:
+                self.loads = number == _OWN | SpecialCall.LOAD
                 break
-            error = _call(number, arguments)
+            error = self._call(number, arguments)
             if error and not _excused(error, policy):
                 match decode_event(ctypes.string_at(packet) + in_go(os.strerror(error)).encode() + _END):
                     case Warning(sentence):
@@ -141,6 +159,18 @@ class CallRunner:
                     case Error(code, sentence):
                         raise from_code(code, sentence)
         return warnings
+
+    def _call(self, number: int, arguments: list[int]) -> int:
+        """Make a call; returns its errno, or 0."""
+        match number & ~_OWN if number & _OWN else None:
+            case SpecialCall.OPEN:
+                return _open(*arguments[:3])
+            case SpecialCall.BOUND:
+                return _bound(*arguments[:2])
+            case SpecialCall.READABLE:
+                return _allow(arguments[0], arguments[1], self._readable)
+        ctypes.set_errno(0)
+        return ctypes.get_errno() if _syscall(c_long(number), *map(c_uint64, arguments)) < 0 else 0
 
 
 def _excused(error: int, policy: int) -> bool:
@@ -152,21 +182,21 @@ _syscall = _libc.syscall
 _syscall.restype = c_long
 
 
-def _call(number: int, arguments: list[int]) -> int:
-    """Make a call; returns its errno, or 0."""
-    if number == _OWN | SpecialCall.OPEN:
-        return _open(*arguments[:3])
-    if number == _OWN | SpecialCall.BOUND:
-        return _bound(*arguments[:2])
-    ctypes.set_errno(0)
-    return ctypes.get_errno() if _syscall(c_long(number), *map(c_uint64, arguments)) < 0 else 0
-
-
 def _bound(keep: int, last: int) -> int:
     try:
         for number in range(last + 1):
             if not keep >> number & 1:
                 libc.prctl(libc.PR_CAPBSET_DROP, number)
+    except OSError as error:
+        assert error.errno is not None
+        return error.errno
+    return 0
+
+
+def _allow(ruleset: int, access: int, directories: Sequence[int]) -> int:
+    try:
+        for directory in directories:
+            libc.landlock_add_rule(ruleset, access, directory)
     except OSError as error:
         assert error.errno is not None
         return error.errno

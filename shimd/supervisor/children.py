@@ -9,8 +9,8 @@ from threading import Thread
 import anyio
 
 from shimd.errors import Unavailable
+from shimd.linux.pidfd import open_process
 from shimd.linux.spawn import spawn
-from shimd.linux.start_time import start_time
 
 #: Seconds between two looks at a child, where no descriptor is left to wait for it by.
 _LOOK = 0.1
@@ -67,16 +67,16 @@ async def end(pid: int, *, patience: float = 0, group: bool = False) -> None:
 async def end_other(pid: int, start: int, *, patience: float) -> None:
     """The same for a child of an earlier daemon's, of that start time: its new parent hears of its end."""
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = open_process(pid, start)
     except OSError:  # it has ended, or there is no descriptor left to wait with
         return
     try:
-        with anyio.move_on_after(patience), suppress(OSError):
-            if start_time(pid) == start:
-                await anyio.wait_readable(pidfd)
+        with anyio.move_on_after(patience):
+            await anyio.wait_readable(pidfd)
             return
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:  # it has just ended, or there is no memory to wait with
+        pass
     finally:
         os.close(pidfd)
 

@@ -80,7 +80,7 @@ class Endpoint:
         name = f"listener:{name_of(self.record)}"
         async with await kept_listener(name, self.path, self._parts.keeper) as listener, self._serve_grpc():
             task_status.started()
-            await self.connections.serve(listener)
+            await self.connections.serve(listener, self.tasks)
 
     @asynccontextmanager
     async def _serve_grpc(self) -> AsyncIterator[None]:

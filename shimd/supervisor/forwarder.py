@@ -28,8 +28,9 @@ _log = logger(__name__)
 BACKLOG = 65536
 #: Seconds until memory that there was not is asked for again.
 _PAUSE, _MOMENT = 1.0, 0.05
-#: Seconds for an answer. Long, since who goes on afterwards sends the event twice: containerd may have been stopped.
-_ANSWER = 60.0
+#: Seconds without an answer until the log says so. There is no limit: whoever sends the event anew while the first
+#: connection may still be read has it come twice, and after those that follow it.
+_LATE = 60.0
 _SERVICE, _METHOD = "containerd.services.events.ttrpc.v1.Events", "Forward"
 
 
@@ -87,8 +88,9 @@ class Forwarder:
             self._stream = await UNIXSocketStream.from_socket(sock)
             self._reader.feed(self._outbox.received())
         except (OSError, ValueError):  # it is not connected any more
-            sock.close()
+            self._keep(self._outbox, None)
             self._outbox.disconnected()
+            sock.close()
 
     def __len__(self) -> int:
         return len(self._waiting) + (len(self._outbox) if self._outbox is not None else 0)
@@ -160,13 +162,11 @@ class Forwarder:
         while not outbox.send(sock):
             await anyio.wait_writable(sock)
         self._last_stream = outbox.stream_id
-        with anyio.move_on_after(_ANSWER) as waiting:
+        with anyio.move_on_after(_LATE) as waiting:
             status = await self._answer(outbox, sock, self._last_stream)
         if waiting.cancelled_caught:
-            _log.error(
-                "containerd at %s has not answered an event within %g s; it is sent anew", self._address, _ANSWER
-            )
-            raise ConnectionClosed(f"containerd at {self._address} does not answer")
+            _log.error("containerd at %s has not answered an event within %g s: others wait", self._address, _LATE)
+            status = await self._answer(outbox, sock, self._last_stream)
         if status.code:  # containerd has seen it and refuses it: the same again would be refused again
             topic = _topic(outbox.oldest())
             _log.error("containerd at %s refused %s: %s", self._address, topic, status.message)

@@ -10,6 +10,7 @@ import fcntl
 import gc
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,8 +20,9 @@ from typing import IO, NoReturn
 import anyio
 
 from shimd import log, paths, release
-from shimd.errors import AlreadyExists, ShimdError, from_os, plain
+from shimd.errors import AlreadyExists, FailedPrecondition, ShimdError, from_os, plain
 from shimd.linux import libc, limits
+from shimd.linux.ownership import not_alone
 from shimd.supervisor import ending, notify
 from shimd.supervisor.background import Background
 from shimd.supervisor.launch_socket import LaunchServer
@@ -28,12 +30,13 @@ from shimd.supervisor.recovery.keeper import Keeper
 from shimd.supervisor.recovery.recover import recover
 from shimd.supervisor.sockets import inherited_or_kept
 from shimd.supervisor.status.service import StatusServer
+from shimd.supervisor.successor import Successor
 from shimd.supervisor.supervisor import Supervisor
 from shimd.supervisor.workers.reaping import bury_strays
 
 _log = log.logger(__name__)
-#: Seconds to wait for another daemon's end.
-_PATIENCE = 5.0
+#: Seconds to wait for another daemon's end, and between two looks.
+_PATIENCE, _PAUSE = 5.0, 0.05
 #: Exit status that systemd does not answer with another start (RestartPreventExitStatus=).
 EXIT_RUNS_ALREADY = 3
 
@@ -42,8 +45,9 @@ def main() -> int:
     log.configure()
     faulthandler.enable()  # the watchdog's SIGABRT leaves a stack trace in the journal
     os.umask(0o022)
+    if not release.is_whole():  # an installation went on meanwhile: not half of the one, and half of the other
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     limits.raise_descriptors()  # containerd 2.x gives its shims 1024
-    release.mark()
     gc.freeze()  # what is imported by now stays: the collector need not look at it again and again
     try:
         with _only_one():
@@ -62,11 +66,9 @@ def _only_one() -> Iterator[None]:
     """Hold the pid file, locked.
 
     :raises AlreadyExists: another daemon does
+    :raises FailedPrecondition: a directory is not its user's alone
     """
-    paths.runtime_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
-    for directory in (paths.state_dir(), paths.cache_dir()):
-        with _only_told():  # what is compiled already needs neither
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_directories()
     path = paths.pid_file()
     with open(path.with_suffix(".lock"), "w") as lock:  # never unlinked: who waits for it has this very file open
         _lock(lock)
@@ -77,6 +79,21 @@ def _only_one() -> Iterator[None]:
         finally:
             with _only_told():
                 path.unlink(missing_ok=True)
+
+
+def _make_directories() -> None:
+    """Who may write to one of them is as good as root: its sockets, its journal and its machine code are believed.
+
+    :raises FailedPrecondition: one is not this user's alone
+    """
+    paths.runtime_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (paths.state_dir(), paths.cache_dir()):
+        with _only_told():  # what is compiled already needs neither
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in paths.directories():
+        with _only_told():  # a disk that cannot even say whose it is fails those who need it
+            if problem := not_alone(directory):
+                raise FailedPrecondition(problem)
 
 
 def _write_pid(path: Path) -> None:
@@ -99,7 +116,9 @@ def _only_told() -> Iterator[None]:
 
 def _lock(file: IO[str]) -> None:
     """Wait a little: the daemon that has it may be about to end, and a pod's start waits for us."""
-    deadline = time.monotonic() + _PATIENCE
+    successor = Successor.wanted()
+    patience, pause = (successor.PATIENCE, successor.PAUSE) if successor is not None else (_PATIENCE, _PAUSE)
+    deadline = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,7 +128,9 @@ def _lock(file: IO[str]) -> None:
                 raise AlreadyExists(
                     f"shimd runs already in {paths.runtime_dir()}, pid {_running()}: end that one first"
                 ) from None
-        time.sleep(0.05)
+        if successor is not None:
+            successor.press()
+        time.sleep(pause)
 
 
 def _running() -> str:
@@ -125,7 +146,7 @@ async def serve() -> None:
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     async with anyio.create_task_group() as outer:
         keeper = await Keeper.open(Background(outer))
-        outer.start_soon(bury_strays)
+        Background(outer).start_soon(bury_strays)
         async with anyio.create_task_group() as tasks:
             supervisor = Supervisor(tasks, outer, keeper)
             listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)

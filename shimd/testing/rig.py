@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from shimd.engine import Engine, GuestTrap, Invocation, RunsWithoutPython
+from shimd.engine import Engine, GuestTrap, Invocation, LoadsInside, RunsWithoutPython
 from shimd.engines.registry import engine_reference, load_engine
 from shimd.forkserver.zygote import Zygote
 from shimd.linux.memory_file import memory_file
@@ -81,6 +81,12 @@ def _act(action: Callable[[], int], stdio: list[int]) -> None:
         os._exit(code)
 
 
+def load_inside(engine: Engine[object], module: object, artifact: Path) -> None:
+    """Load the rest, as an engine does that can when all privileges are gone."""
+    if isinstance(engine, LoadsInside):
+        engine.load_inside(module, artifact)
+
+
 @dataclass(frozen=True)
 class Rig:
     """One engine, with a directory for artefacts."""
@@ -105,13 +111,13 @@ class Rig:
 
     def check(self, artifact: Path, invocation: Invocation) -> None:
         """:raises EngineError: the engine's own"""
-        self._elsewhere(lambda: self.engine.check(self.engine.load(artifact), invocation))
+        self._elsewhere(lambda: load_inside(self.engine, self._checked(artifact, invocation), artifact))
 
     def start(self, artifact: Path, invocation: Invocation, stdin: bytes = b"") -> ChildProcess:
         def act() -> int:
-            module = self.engine.load(artifact)
-            self.engine.check(module, invocation)
+            module = self._checked(artifact, invocation)
             seal("its entry into the container")
+            load_inside(self.engine, module, artifact)
             try:
                 return self.engine.run(module, invocation)
             except GuestTrap as trap:
@@ -122,6 +128,17 @@ class Rig:
 
     def run(self, wasm: bytes | str, invocation: Invocation | None = None, stdin: bytes = b"") -> ChildOutcome:
         return self.start(self.precompile(wasm), invocation or Invocation(["app"]), stdin).end()
+
+    def loaded(self, artifact: Path) -> object:
+        """Load a program in this process."""
+        module = self.engine.load(artifact)
+        load_inside(self.engine, module, artifact)
+        return module
+
+    def _checked(self, artifact: Path, invocation: Invocation) -> object:
+        module = self.engine.load(artifact)
+        self.engine.check(module, invocation)
+        return module
 
     def _elsewhere(self, action: Callable[[], None]) -> None:
         import shimd.engine as base

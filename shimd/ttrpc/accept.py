@@ -16,11 +16,12 @@ StreamT = TypeVar("StreamT")
 
 
 async def accept_all(
-    listener: Listener[StreamT], handler: Callable[[StreamT], Awaitable[None]], tasks: TaskGroup, name: str
+    listener: Listener[StreamT], handler: Callable[[StreamT], Awaitable[None]], tasks: TaskGroup | None, name: str
 ) -> None:
     """Run ``handler`` for each connection until the listener is closed. An error is somebody's shortage (of
     descriptors, of memory): it is logged once, and connections wait in the backlog until it has passed.
 
+    :param tasks: for the handlers, if the listener has no place of its own for them
     :param name: what the connections are for, in the log
     """
     trouble = _Trouble(name)

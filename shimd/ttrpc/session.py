@@ -61,9 +61,7 @@ class Session:
                     group.start_soon(self._write)
                     await self._serve()
                     group.cancel_scope.cancel()
-            if (
-                self._log is not None and self._replay is None
-            ):  # else a successor goes on: of who cancels us, or detaches
+            if self._log is not None and self._replay is None:  # else it moves to a successor
                 self._log.ended()
         finally:
             if self._replay is None:

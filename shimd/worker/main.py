@@ -2,8 +2,8 @@
 
 A worker is one app. It prepares everything that can fail *before* it reports ready (so that Create fails with one clear
 sentence), waits for Start, and runs the guest on its only thread. It is inside the container, without privileges,
-before the guest's first instruction; the engine maps the compiled module before that, while the host's files are in
-sight. Engines that run without Python have the same in C (``zygote.c``).
+before the guest's first instruction, and before the engine maps the compiled module if it can; else that is done while
+the host's files are in sight. Engines that run without Python have the same in C (``zygote.c``).
 """
 
 import ctypes
@@ -24,6 +24,7 @@ from shimd.engine import (
     EntersContainers,
     GuestTrap,
     HandlesSignals,
+    LoadsInside,
     NoApplication,
     OtherEngine,
     RunsApplications,
@@ -74,11 +75,14 @@ _libc = ctypes.CDLL(None)
 
 
 class Entry:
-    """The entry into what the jailer made, at ``JAIL_FD``, in two parts, since the engine loads
-    between them. (``shimd run`` has no jail, and calls all the same.)"""
+    """The entry into what the jailer made, at ``JAIL_FD``, in parts, since the engine loads
+    between them. (``shimd run`` has no jail, and calls all the same.)
 
-    def __init__(self, calls: bytes) -> None:
-        self._runner = CallRunner(calls or SystemCalls().packed())
+    :param readable: descriptors of the program's directories of the cache
+    """
+
+    def __init__(self, calls: bytes, readable: Sequence[int]) -> None:
+        self._runner = CallRunner(calls or SystemCalls().packed(), readable)
 
     def open(self, path: str) -> int:
         """Open a file of the container's, wherever its symlinks lead inside the root.
@@ -92,12 +96,17 @@ class Entry:
         return self._runner.run()
 
     def enter(self) -> list[str]:
-        """Go inside for good and drop privileges, or as far as hooks have to be run; returns warnings."""
+        """Go inside for good and drop privileges, or as far as something else has to be done; returns warnings."""
         return self._runner.run()
 
     @property
+    def loads(self) -> bool:
+        """Whether the engine is to load now, in the container."""
+        return self._runner.loads
+
+    @property
     def entered(self) -> bool:
-        """Whether no hooks were to be waited for."""
+        """Whether nothing else was to be waited for."""
         return self._runner.done
 
 
@@ -219,22 +228,34 @@ def _make_ready(engine: Engine[object], received: Received) -> Prepared:
 
 def _prepare(engine: Engine[object], plan: App, received: Received) -> Prepared:
     control = received.control
-    entry = Entry(received.calls)
-    _warn(control, entry.join())
     directories = ProgramDirectories()
+    entry = Entry(received.calls, directories.fds)
+    _warn(control, entry.join())
     module = _load(engine, plan, entry, control, directories)
     invocation = invocation_of(plan, _listening(engine, plan))
     engine.check(module, invocation)
-    directories.close()
     if invocation.contained and isinstance(engine, EntersContainers):
         engine.enter_container()
     seal("its entry into the container")
-    _warn(control, entry.enter())
-    while not entry.entered:
-        _be_held(control)
-        _warn(control, entry.enter())
+    _enter(engine, module, entry, control, directories)
     signals = engine.signals(module) if isinstance(engine, HandlesSignals) else ()
     return Prepared(lambda: engine.run(module, invocation), signals)
+
+
+def _enter(
+    engine: Engine[object], module: object, entry: Entry, control: socket.socket, directories: "ProgramDirectories"
+) -> None:
+    """Into the container; the engine loads on the way, if it can do it so late."""
+    loaded = False
+    while not (entry.entered and loaded):
+        _warn(control, entry.enter())
+        if not loaded and (entry.loads or entry.entered):
+            loaded = True
+            if isinstance(engine, LoadsInside):
+                directories.inside(lambda artifact: engine.load_inside(module, artifact))
+            directories.close()
+        elif not entry.entered:
+            _be_held(control)
 
 
 def _be_held(control: socket.socket) -> None:
@@ -254,15 +275,30 @@ class ProgramDirectories:
     lead to what else the cache has of a module."""
 
     def __init__(self) -> None:
-        self._fds: list[int] = []
+        self.fds: list[int] = []
+        self._names: list[str] = []
 
     def path(self, fd: int, name: str) -> Path:
         """A file of such a directory, whose descriptor is ours from now on."""
-        self._fds.append(fd)
+        self.fds.append(fd)
+        self._names.append(name)
         return Path(f"/proc/self/fd/{fd}/{name}")
 
+    def inside(self, load: Callable[[Path], None]) -> None:
+        """Have the one program loaded by its name alone: there need not be a ``/proc`` to find it by.
+
+        :raises OSError: this user cannot come back to the working directory, which the jailer has seen to
+        """
+        back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fchdir(self.fds[-1])
+        try:
+            load(Path(self._names[-1]))
+        finally:
+            os.fchdir(back)
+            os.close(back)
+
     def close(self) -> None:
-        for fd in self._fds:
+        for fd in self.fds:
             os.close(fd)
 
 

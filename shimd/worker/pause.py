@@ -57,7 +57,7 @@ def _last_calls(plan: Pause) -> SystemCalls:
     calls, process = SystemCalls(), plan.spec["process"]
     label(calls, process)
     scheduling.treat(calls, plan.spec, process, further=False)
-    privileges.drop(calls, {**process, "capabilities": {}, "noNewPrivileges": True}, None)
+    privileges.drop(calls, {**process, "capabilities": {}, "noNewPrivileges": True})
     return calls
 
 

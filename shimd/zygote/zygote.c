@@ -114,18 +114,36 @@ static int excused(uint64_t policy, int error) {
     return policy == POLICY_TRY || (policy == POLICY_IF_THERE && (error == ENOENT || error == ENOTDIR));
 }
 
-/* Up to the next barrier, or the end; returns where to go on. */
-static uint64_t take(const struct calls *calls, uint64_t at) {
+/* <linux/landlock.h>; the number is every machine's. */
+enum { LANDLOCK_ADD_RULE = 445, PATH_BENEATH = 1 };
+
+/* isolation/landlock.py: the program's directory of the cache stays readable. */
+static long allow(int ruleset, uint64_t access, int entry) {
+    struct { uint64_t access; int32_t parent; } __attribute__((packed)) rule = {access, entry};
+    return syscall(LANDLOCK_ADD_RULE, ruleset, PATH_BENEATH, &rule, 0);
+}
+
+static long make(const struct call *call, int entry) {
+    const uint64_t *a = call->argument;
+    if (!(call->number >> 32)) return syscall((long)call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    switch ((uint32_t)call->number) {
+    case CALL_OPEN: return open_at(a);
+    case CALL_BOUND: return bound(a[0], a[1]);
+    case CALL_READABLE: return allow((int)a[0], a[1], entry);
+    default: errno = ENOSYS; return -1;
+    }
+}
+
+static int is(const struct call *call, uint32_t which) {
+    return call->number >> 32 && (uint32_t)call->number == which;
+}
+
+/* Up to the next pause, or the end; returns where to go on. */
+static uint64_t take(const struct calls *calls, uint64_t at, int entry) {
     for (; at < calls->count; at++) {
         const struct call *call = &calls->call[at];
-        const uint64_t *a = call->argument;
-        long result;
-        if (call->number >> 32) {
-            if ((uint32_t)call->number == CALL_BARRIER) return at + 1;
-            result = (uint32_t)call->number == CALL_BOUND ? bound(a[0], a[1]) : open_at(a);
-        } else {
-            result = syscall((long)call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
-        }
+        if (is(call, CALL_BARRIER) || is(call, CALL_LOAD)) return at + 1;
+        long result = make(call, entry);
         int error = errno;
         if (result >= 0 || excused(call->policy, error)) continue;
         say(call->packet, reason(error), SAYS_END);
@@ -164,7 +182,11 @@ static void arrange(const int *fds, int count, int first) {
 /* By names relative to the entry of the cache that has the program, a directory: nothing else is known of it. */
 static void *load(const struct engine *engine, const void *block, int entry, int *code, char *sentence, size_t size) {
     int back = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (back < 0 || fchdir(entry) != 0) _exit(FAILED);
+    if (back < 0 || fchdir(entry) != 0) {
+        *code = INVALID_ARGUMENT;
+        snprintf(sentence, size, "working directory: %s", reason(errno));
+        return NULL;
+    }
     void *program = engine->load(engine->context, block, code, sentence, size);
     if (fchdir(back) != 0) _exit(FAILED);
     close(back);
@@ -184,13 +206,19 @@ static void work(const struct engine *engine, const int *streams_and_control) {
     const struct calls *calls = unpack(fds[1]);
     if (calls == NULL || block == NULL) _exit(FAILED);
     arrange(fds + 2, count - 2, JAIL);
-    uint64_t at = take(calls, 0);
-    void *program = load(engine, block, JAIL + count - 3, &code, sentence, sizeof sentence);
-    if (program == NULL) fail(code, sentence);
-    while ((at = take(calls, at)) < calls->count) { /* the container's hooks */
-        say(SAYS_HELD, "", "");
-        if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED);
-    }
+    void *program = NULL;
+    int entry = JAIL + count - 3;
+    uint64_t at = take(calls, 0, entry); /* what is to be done before all else */
+    do {
+        at = take(calls, at, entry);
+        if (program == NULL && (at == calls->count || is(&calls->call[at - 1], CALL_LOAD))) {
+            program = load(engine, block, entry, &code, sentence, sizeof sentence);
+            if (program == NULL) fail(code, sentence);
+        } else if (at < calls->count) { /* the container's hooks */
+            say(SAYS_HELD, "", "");
+            if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED);
+        }
+    } while (at < calls->count);
     say(SAYS_READY, "", "");
     if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED); /* deleted before it was started */
     close(CONTROL);

@@ -195,7 +195,7 @@ def earliest_end(process: Process, record: Record) -> float:
 
 
 def _is_unknown(process: Process, record: Record) -> bool:
-    """Whether nobody could know its end: fork server and daemon were killed while it ran, and the keeper before."""
+    """Whether nobody could know its end: fork server and daemon were killed while it ran, the keeper before."""
     assert process.exit is not None and process.started is not None
     begin, end = process.started.begin, process.exit.end
     deadly = [it for it in record.strikes if it.act in _DEADLY and it.begin <= end]

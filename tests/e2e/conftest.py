@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -77,8 +77,8 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 BoxMaker = Callable[[Containerd, Runtime], Box]
 
 
-@pytest.fixture
-def new_box(archive: Path) -> Iterator[BoxMaker]:
+@contextmanager
+def boxes(archive: Path) -> Iterator[BoxMaker]:
     """Boxes with the standard images, emptied at the end."""
     with ExitStack() as stack:
 
@@ -90,6 +90,12 @@ def new_box(archive: Path) -> Iterator[BoxMaker]:
             stack.callback(box.close)
             return box
 
+        yield make
+
+
+@pytest.fixture
+def new_box(archive: Path) -> Iterator[BoxMaker]:
+    with boxes(archive) as make:
         yield make
 
 

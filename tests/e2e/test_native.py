@@ -112,14 +112,12 @@ def is_zombie(pid: int) -> bool:
 
 
 def test_a_daemon_that_dies(own_containerd: Containerd, new_box: BoxMaker) -> None:
-    """The launcher cleans up for it: what runc keeps is gone, too, and the name is free again."""
+    """For good: the launcher cleans up for it. What runc keeps is gone, too, and the name is free again."""
     box = new_box(own_containerd, RUNTIMES[1])
     box.detach("app", "sleep", 600)
     kept = Path(own_containerd.env["SHIMD_RUNTIME_DIR"]) / "native" / box.namespace
     assert [path.name for path in kept.iterdir()] == ["app"]
-    pid = own_containerd.daemon_pid()
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    own_containerd.kill_daemon()
     until(lambda: not list(kept.iterdir()), "the launcher to clean up")
     until(lambda: box.status("app") != "RUNNING", "containerd to know")
     box.remove("app")

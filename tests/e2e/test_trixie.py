@@ -24,6 +24,7 @@ SUITES = {
     "run": ("tests/e2e/test_run.py", "-k", "wasmedge and debian and not hundred and not forty"),
     "files": ("tests/e2e/test_files.py", "-k", "wasmedge and v2"),
     "links": ("tests/e2e/test_links.py", "-k", "wasmedge and v2"),
+    "walls": ("tests/e2e/test_walls.py", "-k", "wasmedge"),
     "docker": ("tests/e2e/docker/test_docker.py", "-k", "wasmedge"),
     # Not of the engine: what containerd 1.7 makes of the configurations that shimd install leaves.
     "node": ("tests/unit/node/test_rancher.py", "tests/unit/node/test_containerd.py", "-k", "not go_renders"),

@@ -11,24 +11,82 @@ import signal
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from shimd.engines.registry import lacking
+from shimd.isolation import landlock
 from tests import native_code
-from tests.e2e.box import RUNTIMES, Box, Runtime, content, until
+from tests.components import rust
+from tests.e2e import guests, http_app, images, leftovers, test_slight, test_wasmedge
+from tests.e2e.box import RUNTIMES, WASMER_SDK, Box, Runtime, content, until
+from tests.e2e.conftest import boxes
+from tests.e2e.containerd import Containerd, Version, running
 from tests.e2e.spin_app import SPIN, on_the_newest
 from tests.e2e.test_spin_artifact import push, serving, start
 from tests.native_code import AT_FDCWD, NativeCode, taken_over
+from tests.slight.build import guest
 
 pytestmark = [
     on_the_newest,
     pytest.mark.skipif(not native_code.POSSIBLE, reason="the machine's registers are not known here"),
 ]
-BY_NAME = {runtime.name: runtime for runtime in (*RUNTIMES, SPIN)}
+BY_NAME = {runtime.name: runtime for runtime in RUNTIMES}
+#: Starts an app, for as long as the stack is open; returns its pid.
+Begin = Callable[["Box", Path, ExitStack], int]
+
+
+def plain(*flags: object) -> Begin:
+    """A guest that sleeps."""
+
+    def begin(box: Box, _directory: Path, _stack: ExitStack) -> int:
+        output = box.detach("app", "sleep", 600, flags=flags)
+        until(lambda: content(output), "the app's first line")
+        return box.pid("app")
+
+    return begin
+
+
+def further(box: Box, directory: Path, stack: ExitStack) -> int:
+    """A further process of a container."""
+    first = plain()(box, directory, stack)
+    box.exec("app", "further", "sleep", 600, flags=("--detach",))
+    rows = box.ctr("tasks", "ps", "app").out.splitlines()[1:]
+    return next(int(row.split()[0]) for row in rows if int(row.split()[0]) != first)
+
+
+def spin(box: Box, directory: Path, stack: ExitStack) -> int:
+    stack.enter_context(serving(box, directory, start(box, directory, push(wasm=rust.component("spin").read_bytes()))))
+    return box.pid("app")
+
+
+def slight(box: Box, directory: Path, stack: ExitStack) -> int:
+    text = test_slight.SLIGHTFILE.replace("{secret}", test_slight.SECRET)
+    archive = test_slight.image(directory / "slight.tar", text, guest("app"))
+    stack.enter_context(test_slight.running(box, archive))
+    return box.pid("app")
+
+
+def serves_http(box: Box, directory: Path, _stack: ExitStack) -> int:
+    box.ctr("images", "import", str(http_app.archive(directory / "http.tar", rust.component("server"))))
+    address = f"127.0.0.1:{http_app.free_port()}"
+    box.detach("app", flags=("--net-host", "--env", f"WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}"), image=http_app.IMAGE)
+    until(lambda: http_app.answers(address), "the application to listen")
+    return box.pid("app")
+
+
+def accepts(box: Box, directory: Path, _stack: ExitStack) -> int:
+    """A guest of WasmEdge's that waits in accept(2): its sleep is broken off by whoever traces it."""
+    archive = directory / "edge.tar"
+    layer = images.layer({"/edge.wasm": guests.edge()}, guests.DIRECTORIES)
+    images.save(archive, [images.image(test_wasmedge.IMAGE, [layer], {"Entrypoint": ["/edge.wasm"]})])
+    box.containerd.import_image(archive, box.namespace)
+    test_wasmedge.serve(box, "app", "serve", test_wasmedge.free_port(), "/tmp/count")
+    return box.pid("app")
 
 
 @dataclass(frozen=True)
@@ -37,18 +95,36 @@ class Kind:
 
     name: str
     runtime: Runtime
-    flags: tuple[object, ...] = ()
+    begin: Begin
+    in_python: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the daemon: environment variables."""
+    sees_others: bool = False
+    """Whether it is in the node's pid namespace."""
+
+    @property
+    def lets_signal_all(self) -> bool:
+        return self.sees_others and "profile" in self.name
 
 
-#: The filter of the spec's instead of ours, which allows more: ptrace(2), kill(2) and execve(2), say.
-PROFILE = ("--seccomp",)
+#: Another's pid namespace, and network; and the filter of the spec's instead of ours, which allows more: ptrace(2),
+#: kill(2) and execve(2), say.
+HOST_PID = ("--with-ns", f"pid:/proc/{os.getpid()}/ns/pid")
 KINDS = [
-    Kind("without-python", BY_NAME["wasmtime"]),
-    Kind("profile", BY_NAME["wasmtime"], PROFILE),
-    Kind("wasmer", BY_NAME["wasmer"]),
-    Kind("spin", SPIN),
+    Kind("without-python", BY_NAME["wasmtime"], plain()),
+    Kind("without-landlock", BY_NAME["wasmtime"], plain(), settings={"SHIMD_LANDLOCK": "no"}),
+    Kind("without-zygote", BY_NAME["wasmtime"], plain(), in_python=True, settings={"SHIMD_ZYGOTE": "no"}),
+    Kind("profile", BY_NAME["wasmtime"], plain("--seccomp", "--net-host")),
+    Kind("host-pid", BY_NAME["wasmtime"], plain(*HOST_PID), sees_others=True),
+    Kind("host-pid-profile", BY_NAME["wasmtime"], plain("--seccomp", *HOST_PID), sees_others=True),
+    Kind("exec", BY_NAME["wasmtime"], further),
+    Kind("wasmer", BY_NAME["wasmer"], plain()),
+    Kind("wasmer-sdk", WASMER_SDK, plain(), in_python=True),
+    Kind("http", BY_NAME["wasmtime"], serves_http, in_python=True),
+    Kind("spin", SPIN, spin, in_python=True),
+    Kind("slight", test_slight.SLIGHT, slight, in_python=True),
+    *([] if lacking("wasmedge") else [Kind("wasmedge", BY_NAME["wasmedge"], accepts, in_python=True)]),
 ]
-Start = Callable[..., "Target"]
 
 
 @dataclass
@@ -59,42 +135,55 @@ class Target:
     kind: Kind
     pid: int
 
+    @property
+    def is_confined(self) -> bool:
+        """Whether Landlock's wall is there."""
+        return bool(landlock.version()) and "SHIMD_LANDLOCK" not in self.kind.settings
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The pids of others that it might be after: ours, and this test's."""
+        found = set(leftovers.processes_of(self.box.containerd.directory)) - {self.pid}
+        names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in found}
+        assert "shimd-keeper" in names.values() and self.box.containerd.daemon_pid() in names
+        others = {f"{name} {pid}": pid for pid, name in names.items()} | {"test": os.getpid(), "init": 1}
+        return {name: pid for name, pid in others.items() if pid > 1 or self.kind.sees_others}  # else it is its own
+
     @contextmanager
     def taken_over(self) -> Iterator[NativeCode]:
         with taken_over(self.pid) as code:
             yield code
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest) -> Kind:
     found: Kind = request.param
     return found
 
 
-@pytest.fixture
-def runtime(kind: Kind) -> Runtime:
-    return kind.runtime
-
-
-@pytest.fixture
-def begin(box: Box, kind: Kind, tmp_path: Path) -> Iterator[Start]:
+@pytest.fixture(scope="module")
+def target(
+    request: pytest.FixtureRequest,
+    kind: Kind,
+    version: Version,
+    archive: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Target]:
+    """One app for all tests of a kind: what native code tries is to change nothing."""
     with ExitStack() as stack:
-
-        def begin(*flags: object) -> Target:
-            if kind.runtime is SPIN:
-                address = start(box, tmp_path, push())
-                stack.enter_context(serving(box, tmp_path, address))
-            else:
-                output = box.detach("app", "sleep", 600, flags=(*kind.flags, *flags))
-                until(lambda: content(output), "the app's first line")
-            return Target(box, kind, box.pid("app"))
-
-        yield begin
+        if kind.settings:
+            containerd = stack.enter_context(running(version, lambda *where: configured(kind.settings, *where)))
+        else:
+            containerd = request.getfixturevalue("containerd")
+        box = stack.enter_context(boxes(archive))(containerd, kind.runtime)
+        pid = kind.begin(box, tmp_path_factory.mktemp("walls"), stack)
+        yield Target(box, kind, pid)
 
 
-@pytest.fixture
-def target(begin: Start) -> Target:
-    return begin()
+def configured(settings: Mapping[str, str], version: Version, directory: Path) -> Containerd:
+    containerd = Containerd(version, directory)
+    containerd.env |= settings
+    return containerd
 
 
 def refused(attempt: Callable[..., object]) -> int:
@@ -124,7 +213,7 @@ def mounts(pid: int) -> set[int]:
 def test_the_kind_of_worker(target: Target) -> None:
     """What is taken over is what is meant."""
     name = Path(f"/proc/{target.pid}/exe").readlink().name
-    assert ("python" in name) == (target.kind.name == "spin")
+    assert ("python" in name) == target.kind.in_python
 
 
 def test_the_cache(target: Target) -> None:
@@ -203,11 +292,9 @@ class _Part(ctypes.Structure):
 
 
 def test_memory_of_others(target: Target) -> None:
-    """Of this test's process, say; and its own is written by no file."""
-    daemon = target.box.containerd.daemon_pid()
-    assert daemon is not None
+    """Of our parts, or this test's process; and its own is written by no file."""
     with target.taken_over() as code:
-        for pid in (os.getpid(), daemon, 1):
+        for pid in target.parts.values():
             part = bytes(_Part(0x400000, 8))
             assert refused(lambda pid=pid, part=part: code.call("process_vm_readv", pid, part, 1, part, 1, 0)) in (
                 *(errno.EPERM, errno.ESRCH, errno.ENOSYS, errno.EFAULT),
@@ -222,12 +309,61 @@ def test_sockets(target: Target) -> None:
     """shimd's are nowhere in sight: those for tasks, for launchers, for status, of fork servers and the keeper."""
     runtime = target.box.containerd.directory / "shimd"
     sockets = [path for path in runtime.rglob("*") if path.is_socket()]
-    assert len(sockets) >= 3
+    assert {"keeper.sock", "launch.sock", "status.sock"} <= {path.name for path in sockets}
+    assert any(path.parent.name == "s" for path in sockets) and any(path.name.startswith("fork-") for path in sockets)
     with target.taken_over() as code:
         fd = code.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
         for path in (*sockets, target.box.containerd.address, Path("/run/systemd/private")):
             address = struct.pack("=H", socket.AF_UNIX) + str(path).encode() + b"\0"
             assert refused(lambda a=address: code.call("connect", fd, a, len(a))) in (errno.ENOENT, errno.ENOTDIR), path
+
+
+def test_abstract_sockets(target: Target) -> None:
+    """In the node's network namespace all of them are in sight: containerd's shims had one (CVE-2020-15257)."""
+    name = f"\0shimd-walls-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener, target.taken_over() as code:
+        listener.bind(name)
+        listener.listen()
+        fd = code.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        address = struct.pack("=H", socket.AF_UNIX) + name.encode()
+        if os.readlink(f"/proc/{target.pid}/ns/net") != os.readlink("/proc/self/ns/net"):
+            assert refused(lambda: code.call("connect", fd, address, len(address))) in (
+                *(errno.ECONNREFUSED, errno.EPERM),  # the last: by Landlock
+            )
+        elif target.is_confined and landlock.version() >= 6:
+            assert refused(lambda: code.call("connect", fd, address, len(address))) == errno.EPERM
+
+
+def test_a_descriptor_that_has_leaked(target: Target) -> None:
+    """One of the node's root, say, leads nowhere, as the links of /proc have done before (CVE-2024-21626)."""
+    place = f"/proc/{target.pid}/root/leak"
+    with socket.socket(socket.AF_UNIX) as listener, target.taken_over() as code:
+        listener.bind(place)
+        try:
+            listener.listen()
+            fd = code.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+            address = struct.pack("=H", socket.AF_UNIX) + b"/leak\0"
+            code.call("connect", fd, address, len(address))
+            with listener.accept()[0] as ours:
+                leaked = os.open("/", os.O_PATH | os.O_DIRECTORY)
+                socket.send_fds(ours, [b"."], [leaked])
+                os.close(leaked)
+            root = code.receive(fd)
+            attempts: list[Callable[[], object]] = [
+                lambda: code.open("etc/passwd", os.O_RDONLY, root),
+                lambda: code.open("../etc", os.O_RDONLY | os.O_DIRECTORY, root),
+                lambda: code.open(f"/proc/self/fd/{root}/etc/passwd"),
+                lambda: code.open("tmp/planted", os.O_WRONLY | os.O_CREAT, root),
+                lambda: code.call("linkat", root, b"etc/passwd\0", AT_FDCWD, b"/linked\0", 0),
+            ]
+            for attempt in attempts if target.is_confined else []:
+                assert refused(attempt) in (errno.EACCES, errno.EXDEV, errno.EPERM)
+            if not target.is_confined:
+                code.open("etc/passwd", os.O_RDONLY, root)
+            code.call("close", root)
+            code.call("close", fd)
+        finally:
+            os.unlink(place)
 
 
 def test_proc(target: Target) -> None:
@@ -237,12 +373,15 @@ def test_proc(target: Target) -> None:
                 *(errno.EROFS, errno.EACCES, errno.ENOENT),  # the last: a kernel without it
             ), name
         assert not code.read(code.open("/proc/keys")) if Path("/proc/keys").exists() else True
-        daemon = target.box.containerd.daemon_pid()
-        assert refused(lambda: code.open(f"/proc/{daemon}/environ")) == errno.ENOENT
+        for pid in target.parts.values():
+            for name in ("environ", "mem", "fd/0", "root/etc", "ns/mnt"):
+                assert refused(lambda pid=pid, name=name: code.open(f"/proc/{pid}/{name}")) in (
+                    *(errno.ENOENT, errno.EACCES, errno.EPERM),
+                ), (pid, name)
         fd = code.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
         code.call("getdents64", fd, bytes(32768), 32768)
         listed = code.read_back(0)
-    assert str(os.getpid()).encode() + b"\0" not in listed
+    assert target.kind.sees_others or str(target.box.containerd.daemon_pid()).encode() + b"\0" not in listed
 
 
 def test_devices(target: Target) -> None:
@@ -262,21 +401,21 @@ def test_devices(target: Target) -> None:
 
 
 def test_signals(target: Target) -> None:
-    """Nobody's but its own."""
-    other = target.box.detach("other", "sleep", 600) if target.kind.runtime is not SPIN else None
-    daemon = target.box.containerd.daemon_pid()
-    assert daemon is not None
+    """Nobody's but its own: not our parts', among them the keeper, which holds what the next daemon needs."""
     with target.taken_over() as code:
-        for pid in (os.getpid(), daemon, os.getppid()):
-            assert refused(lambda pid=pid: code.call("kill", pid, 0)) in (errno.EPERM, errno.ESRCH)
-            assert refused(lambda pid=pid: code.call("tgkill", pid, pid, 0)) in (errno.EPERM, errno.ESRCH)
-            assert refused(lambda pid=pid: code.call("pidfd_open", pid, 0)) in (errno.EPERM, errno.ESRCH)
-        try:
-            code.call("kill", -1, signal.SIGKILL)
-        except OSError as error:
-            assert error.errno in (errno.EPERM, errno.ESRCH)
+        for name, pid in target.parts.items():
+            for attempt in (
+                lambda pid=pid: code.call("kill", pid, 0),
+                lambda pid=pid: code.call("tgkill", pid, pid, 0),
+                lambda pid=pid: code.call("pidfd_send_signal", code.call("pidfd_open", pid, 0), 0, 0, 0),
+            ):
+                if target.kind.lets_signal_all and not (target.is_confined and landlock.version() >= 6):
+                    continue  # in the node's pid namespace, with a filter that allows it, and CAP_KILL
+                assert refused(attempt) in (errno.EPERM, errno.ESRCH), name
+        with suppress(OSError):  # where it sees all of the node's, it only asks whether it might
+            code.call("kill", -1, 0 if target.kind.sees_others else signal.SIGKILL)
     assert target.box.status("app") == "RUNNING"
-    assert other is None or target.box.status("other") == "RUNNING"
+    assert target.parts
 
 
 NAMESPACES = (0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)

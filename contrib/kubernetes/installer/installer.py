@@ -28,13 +28,16 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     copy()
     on_node("install", "--restart-containerd")
+    on_node("upgrade", check=False)  # what ran before goes on if it fails, and the doctor says so
     on_node("doctor", check=False)  # for this pod's log
     label("true")
     say("the node is ready; waiting for the end")
     signal.sigwait(signals)
     if is_deleted():
         label(None)
-        on_node("uninstall", "--restart-containerd")
+        if on_node("uninstall", "--restart-containerd", check=False) != 0:
+            say(f"the node keeps shimd: delete the pods that use it, then run {TREE}/bin/shimd uninstall there")
+            return 0
         shutil.rmtree(on_host(TREE))
         say("the node is as it was")
     return 0
@@ -63,10 +66,10 @@ def copy() -> None:
     say(f"copied shimd to {TREE}")
 
 
-def on_node(*arguments: str, check: bool = True) -> None:
-    """Run shimd where process 1 of the node is; its output is this pod's log."""
+def on_node(*arguments: str, check: bool = True) -> int:
+    """Run shimd where process 1 of the node is; its output is this pod's log. Returns its exit code."""
     enter = os.environ.get("SHIMD_ENTER", "nsenter --target 1 --mount --uts --ipc --net --pid --")
-    subprocess.run([*enter.split(), str(TREE / "bin/shimd"), *arguments], check=check)
+    return subprocess.run([*enter.split(), str(TREE / "bin/shimd"), *arguments], check=check).returncode
 
 
 def label(value: "str | None") -> None:

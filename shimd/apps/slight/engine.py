@@ -152,14 +152,12 @@ class SlightEngine(CompiledByWasmtime):
 
 def _serve(module: SlightApp, make: Callable[[], "ModuleGuest"]) -> int:
     """Have the guest start a server, and be that."""
-    from shimd.apps import serving
     from shimd.apps.http.server import serve
     from shimd.apps.slight import world
     from shimd.apps.slight.routes import RouteTable
     from shimd.apps.slight.server import SlightServer
     from shimd.component.results import Err
 
-    serving.hold_signals()  # the guest's server listens before we serve
     answer = _entered(lambda: make().call(world.init(), _INIT))
     if isinstance(answer, Err):
         raise EngineError(f"{_INIT} failed: {answer.value}")

@@ -80,17 +80,21 @@ class NativeEngine:
         (artifact / _FACTS).write_text(json.dumps(facts))
 
     def load(self, artifact: Path) -> WasmerProgram:
-        directory, module = str(artifact), ctypes.c_void_p()
         try:
-            facts = read_facts(f"{directory}/{_FACTS}")
-            whole = os.stat(f"{directory}/{_MODULE}").st_size == facts["size"]
+            return WasmerProgram(ctypes.c_void_p(), read_facts(f"{artifact}/{_FACTS}"))
         except (OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module does not load: {error}") from None
-        path = os.fsencode(f"{directory}/{_MODULE}")
-        code, said = self._call("load", path, ctypes.byref(module)) if whole else (_FAILED, "it is not whole")
+
+    def load_inside(self, module: WasmerProgram, artifact: Path) -> None:
+        path = artifact / _MODULE
+        try:
+            whole = os.stat(path).st_size == module.facts["size"]
+        except OSError as error:
+            raise BrokenArtifact(f"the compiled module does not load: {error}") from None
+        to = ctypes.byref(module.module)
+        code, said = self._call("load", os.fsencode(path), to) if whole else (_FAILED, "it is not whole")
         if code == _FAILED:
             raise BrokenArtifact(f"the compiled module does not load: {_sentence(said)}")
-        return WasmerProgram(module, facts)
 
     def check(self, module: WasmerProgram, invocation: Invocation) -> None:
         """Check by the facts noted when it was compiled."""

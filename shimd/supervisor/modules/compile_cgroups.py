@@ -72,6 +72,13 @@ class CompileCgroups:
                 await in_thread(partial(_end, cgroup), "removing a compile worker's cgroup")
 
 
+def remove_left() -> None:
+    """Remove what a daemon of this runtime directory left, where none is to follow."""
+    for cgroup in _found(prefix(paths.runtime_dir())):
+        with suppress(OSError, ShimdError):
+            _end(cgroup)
+
+
 def _end(cgroup: Cgroup) -> None:
     cgroup.kill()
     cgroup.remove()

@@ -13,7 +13,9 @@ from typing import Any
 import anyio
 from anyio.abc import ByteStream, Listener, SocketAttribute, SocketStream, TaskGroup, UNIXSocketStream
 
+from shimd.errors import is_shortage
 from shimd.log import logger
+from shimd.supervisor.background import Background
 from shimd.supervisor.recovery.keeping import Keeping
 from shimd.supervisor.recovery.memory_log import MemoryLog, Torn
 from shimd.supervisor.recovery.request_log import RequestLog
@@ -24,6 +26,8 @@ _log = logger(__name__)
 _PREFIX = "connection:"
 #: Seconds after a launcher's answer.
 _COMES_WITHIN = 5.0
+#: Seconds until memory that there was not is asked for again.
+_PAUSE = 1.0
 
 
 class Connections:
@@ -39,18 +43,25 @@ class Connections:
 
     def announce(self) -> None:
         """Somebody was told to connect."""
-        self._announced.append(time.monotonic())
+        self._awaited().append(time.monotonic())
 
     @property
     def busy(self) -> bool:
         """Whether any is open, or was announced some seconds ago and has not come yet."""
-        return self._open > 0 or any(at > time.monotonic() - _COMES_WITHIN for at in self._announced)
+        return self._open > 0 or bool(self._awaited())
 
-    async def serve(self, listener: Listener[SocketStream]) -> None:
-        """Serve all that the listener accepts, until cancelled; whatever accept(2) says."""
-        async with anyio.create_task_group() as tasks:
-            sock = listener.extra(SocketAttribute.raw_socket)
-            await accept_all(_AtOnce(sock, self._keep), self._accepted, tasks, f"of {self._name}")
+    def _awaited(self) -> deque[float]:
+        while self._announced and self._announced[0] < time.monotonic() - _COMES_WITHIN:
+            self._announced.popleft()
+        return self._announced
+
+    async def serve(self, listener: Listener[SocketStream], tasks: Background) -> None:
+        """Serve all that the listener accepts, until cancelled; whatever accept(2) says.
+
+        :param tasks: what the connections live in: they outlive the listener
+        """
+        sock = listener.extra(SocketAttribute.raw_socket)
+        await accept_all(_AtOnce(sock, self._keep, tasks), self._accepted, None, f"of {self._name}")
 
     async def resume(self, name: str, fds: list[int]) -> None:
         """Serve a connection that an earlier supervisor had, to its end: what was not answered comes first.
@@ -71,27 +82,21 @@ class Connections:
         try:
             stream, log = await self._reopen(name, opened)
         except Exception as error:
-            _log.error("a connection of %s cannot be taken over, and is closed: %s", self._name, error)
+            _log.error("a connection of %s cannot be served, and is closed: %s", self._name, error)
             self._keeper.drop(name)
             for fd in opened:
                 os.close(fd)
             return
         await self._serve(stream, log, name)
 
-    async def _reopen(self, name: str, opened: list[int]) -> tuple[UNIXSocketStream, RequestLog]:
+    async def _reopen(self, name: str, opened: list[int]) -> tuple[UNIXSocketStream, RequestLog | None]:
         """
         :param opened: the descriptors; those that have an owner are taken off
         """
         if len(opened) not in (1, 2):
             raise Torn(f"it has {len(opened)} descriptors")
-        if len(opened) == 1:  # what kept it died before it had a log
-            memory = MemoryLog.create("shimd-requests")
-            self._keeper.keep(name, [opened[0], memory.fd])
-        else:
-            memory = MemoryLog.open(opened[1])
-            opened.pop()
+        log = self._new_log(name, opened[0]) if len(opened) == 1 else await self._earlier_log(name, opened)
         try:
-            log = RequestLog(memory, lambda: self._keeper.drop(name))
             sock = socket.socket(fileno=opened[0])
             opened.pop()
             try:
@@ -99,6 +104,36 @@ class Connections:
             except BaseException:
                 sock.close()
                 raise
+        except BaseException:
+            if log is not None:
+                log.close()
+            raise
+
+    def _new_log(self, name: str, connection: int) -> RequestLog | None:
+        """Of a connection that was accepted, by whomever, and has none yet."""
+        try:
+            log = RequestLog(MemoryLog.create("shimd-requests"), lambda: self._keeper.drop(name))
+        except OSError as error:
+            _log.error("a connection of %s will not outlive us, since it can have no log: %s", self._name, error)
+            self._keeper.drop(name)
+            return None
+        self._keeper.keep(name, [connection, log.fd])
+        return log
+
+    async def _earlier_log(self, name: str, opened: list[int]) -> RequestLog:
+        """Its requests are not answered before there is memory to read it."""
+        while True:
+            try:
+                memory = MemoryLog.open(opened[1])
+                break
+            except OSError as error:
+                if not is_shortage(error):
+                    raise
+                _log.error("a connection of %s cannot be taken over for now: %s", self._name, error)
+                await anyio.sleep(_PAUSE)
+        opened.pop()
+        try:
+            return RequestLog(memory, lambda: self._keeper.drop(name))
         except BaseException:
             memory.close()
             raise
@@ -111,25 +146,10 @@ class Connections:
         return name
 
     async def _accepted(self, accepted: tuple[socket.socket, str]) -> None:
-        self._open += 1
-        try:
-            await self._begin(*accepted)
-        finally:
-            self._open -= 1
+        sock, name = accepted
+        await self.resume(name, [sock.detach()])
 
-    async def _begin(self, sock: socket.socket, name: str) -> None:
-        stream = await UNIXSocketStream.from_socket(sock)
-        try:
-            log = RequestLog(MemoryLog.create("shimd-requests"), lambda: self._keeper.drop(name))
-        except OSError as error:
-            _log.error("a connection of %s will not outlive us, since it can have no log: %s", self._name, error)
-            self._keeper.drop(name)
-            await self._server.serve_stream(stream)
-            return
-        self._keeper.keep(name, [sock.fileno(), log.fd])
-        await self._serve(stream, log, name)
-
-    async def _serve(self, stream: ByteStream, log: RequestLog, name: str) -> None:
+    async def _serve(self, stream: ByteStream, log: RequestLog | None, name: str) -> None:
         """To the end of the connection, which is when the keeper drops it; or to ours."""
         try:
             await self._server.run(self._server.open(stream, log=log))
@@ -137,22 +157,23 @@ class Connections:
             _log.exception("a connection of %s failed", self._name)
             self._keeper.drop(name)
         finally:
-            log.close()
+            if log is not None:
+                log.close()
 
 
 class _AtOnce(Listener[tuple[socket.socket, str]]):
     """Accepts, and has each connection kept before the event loop turns: what dies in between loses it.
 
     :param keep: returns the name under which it is kept
+    :param tasks: where its handler runs
     """
 
-    def __init__(self, sock: socket.socket, keep: Callable[[socket.socket], str]) -> None:
-        self._sock, self._keep = sock, keep
+    def __init__(self, sock: socket.socket, keep: Callable[[socket.socket], str], tasks: Background) -> None:
+        self._sock, self._keep, self._tasks = sock, keep, tasks
 
     async def serve(
         self, handler: Callable[[tuple[socket.socket, str]], Any], task_group: TaskGroup | None = None
     ) -> None:
-        assert task_group is not None
         while True:
             await anyio.wait_readable(self._sock)
             try:
@@ -160,7 +181,7 @@ class _AtOnce(Listener[tuple[socket.socket, str]]):
             except BlockingIOError:
                 continue
             accepted.setblocking(False)
-            task_group.start_soon(handler, (accepted, self._keep(accepted)))
+            self._tasks.start_soon(handler, (accepted, self._keep(accepted)))
 
     async def aclose(self) -> None:
         self._sock.close()

@@ -2,27 +2,31 @@
 
 What :meth:`Keeper.keep` has sent is kept, whatever becomes of this process the moment after. A keeper that is killed is
 replaced by another, which is given everything anew.
+
+So is one of another version, or another program than the one that is installed: an upgrade's. It goes on without a
+name, as the parent of its children, which we hear of until the last of them has ended.
 """
 
 import errno
 import itertools
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import anyio
 
 from shimd import keeper, paths
-from shimd.errors import ShimdError, Unavailable, is_shortage, reason
+from shimd.errors import ShimdError, Unavailable, reason
 from shimd.linux.memory_file import memory_file
+from shimd.linux.program import runs
 from shimd.log import logger
-from shimd.protocol.keeper import REMOVES, VERSION, Kind, Packet, encode, encode_command
+from shimd.protocol.keeper import HANDS_OVER, REMOVES, VERSION, Kind, Packet, encode, encode_command
 from shimd.supervisor.background import Background
 from shimd.supervisor.recovery import alone
 from shimd.supervisor.recovery.exits import Exits
-from shimd.supervisor.recovery.keeper_link import Link, acquaint, close_all, launch, reach
+from shimd.supervisor.recovery.keeper_link import Link, acquaint, close_all, connect, launch, reach
 from shimd.supervisor.recovery.next_life import restart_command
 
 _log = logger(__name__)
@@ -31,8 +35,6 @@ _PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 #: Seconds for which a child waits for the keeper to be there again, before it becomes our own.
 _PATIENCE = 5.0
-#: Seconds for which what has run out may be missing at the beginning.
-_SHORTAGE = 60.0
 #: Seconds for which who ends waits for room to say so.
 _LAST_WORD = 1.0
 
@@ -62,6 +64,8 @@ class Keeper:
         self._tasks = tasks
         self._program = program
         self._link: Link | None = None
+        self._older: dict[Path, Link] = {}
+        """Those that have been replaced, by their sockets."""
         self._connected = anyio.Event()
         self._held: dict[str, tuple[int, ...]] = {}
         self._unsent: dict[str, None] = {}
@@ -77,7 +81,8 @@ class Keeper:
 
     @classmethod
     async def open(cls, tasks: Background) -> "Keeper":
-        """Find the keeper, or start one; what is kept is known when this returns.
+        """Find the keeper, or start one; what is kept is known when this returns. It does not before, as long as
+        somebody has it: who went on without would leave its owners waiting for ever.
 
         :raises AlreadyExists: another supervisor is connected to it
         """
@@ -85,27 +90,21 @@ class Keeper:
         if not self.available:
             _log.warning("there is no %s: apps will not outlive this daemon", keeper.NAME)
             return self
-        await self._take_over()
-        tasks.start_soon(self._run)
-        return self
-
-    async def _take_over(self) -> None:
-        """Learn what is kept; what has run out meanwhile is waited for, since what is not heard of is lost."""
-        deadline = anyio.current_time() + _SHORTAGE
-        while True:
+        for pause in _pauses():
             try:
                 await self._connect(self._adopt)
-                return
+                break
             except (OSError, Unavailable) as error:
                 _log.error("the keeper does not work, and is tried again: %s", _words(error))
                 self._disconnect()
-                short = isinstance(error, OSError) and is_shortage(error)
             for name in list(self.kept):
                 close_all(self.kept.pop(name))
             self._held.clear()
-            if not short or anyio.current_time() > deadline:
-                return
-            await anyio.sleep(_PAUSE)
+            if not _is_there():
+                break
+            await anyio.sleep(pause)
+        tasks.start_soon(self._run)
+        return self
 
     @property
     def pid(self) -> int:
@@ -214,8 +213,9 @@ class Keeper:
         that nobody forgets the oldest are dropped, beyond ``MAX_EXITS``."""
         self._exits.forget(pid, start)
         self._starts.pop(pid, None)
-        if self._link is not None:
-            self._tasks.start_soon(self._acknowledge, self._link, pid, start)
+        for link in (self._link, *self._older.values()):
+            if link is not None and link.version == VERSION:
+                self._tasks.start_soon(self._acknowledge, link, pid, start)
 
     async def _acknowledge(self, link: Link, pid: int, start: int) -> None:
         with suppress(OSError):
@@ -251,8 +251,9 @@ class Keeper:
         self._held.clear()
         self._unsent.clear()
         if self._link is not None:
-            with suppress(OSError):
-                self._link.send_last(Packet(Kind.QUIT, numbers=(REMOVES,)), _LAST_WORD)
+            _say_last(self._link, Packet(Kind.QUIT, numbers=(REMOVES,)))
+        for link in self._older.values():
+            _say_last(link, Packet(Kind.QUIT))
 
     # -- the connection
 
@@ -269,21 +270,14 @@ class Keeper:
 
     async def _hear(self) -> None:
         while (link := self._link) is not None:
-            try:
-                received = await link.receive()
-            except OSError as error:
-                _log.error("the keeper cannot be heard: %s", reason(error))
-                await anyio.sleep(_PAUSE)
-                continue
-            if received is None:
+            if (received := await _received(link)) is None:
                 return
             self._dispatch(*received)
 
     async def _replace(self) -> None:
         pid = self._link.pid if self._link is not None else 0
         self._disconnect()
-        pause = _PAUSE
-        while True:
+        for pause in _pauses():
             try:
                 link = await self._connect(self._discard)
                 break
@@ -291,11 +285,11 @@ class Keeper:
                 _log.error("the keeper is gone, and no other can be started: %s", _words(error))
                 self._disconnect()
             await anyio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
         self._unsent = dict.fromkeys([*self._unsent, *self._held])
         self._flush()
         if link.pid != pid:
-            _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
+            if pid:
+                _log.error("the keeper, pid %d, is gone: another one, pid %d, has all", pid, link.pid)
             self._exits.lose()
             for callback in self.replaced:
                 callback()
@@ -303,46 +297,78 @@ class Keeper:
     async def _connect(self, have: Callable[[str, list[int]], None]) -> Link:
         """Find the keeper, or start one, and learn what it has.
 
-        A keeper of another version is replaced. Where it is, it is found until all that it has is taken over.
+        A keeper of another version or program is replaced. It is found until its last child has ended.
 
-        :raises OSError: it does not start
+        :raises OSError: it does not start, or something is short
         :raises ShimdError: it is gone, or another supervisor is connected
         """
-        path, old = paths.keeper_socket(), paths.old_keeper_socket()
-        command = restart_command()
-        with ExitStack() as older:
-            older.callback(close_all, command)
-            link = await reach(path, command)
-            others = [link] if link is not None and link.version != VERSION else []
-            if (earlier := await reach(old, ())) is not None:
-                others.insert(0, earlier)
-            for other in others:
-                older.callback(other.close)
-            if link is not None and link in others:
-                _log.warning("the keeper, pid %d, is of another version, and is replaced", link.pid)
-                path.rename(old)
-                link = None
-            self._link = link or await self._launch(path, command)
+        path, command = paths.keeper_socket(), restart_command()
+        with ExitStack() as failed:
+            try:
+                others = await self._reach_older(failed)
+                link = await reach(path, command)
+                if link is not None and not self._is_current(link):
+                    failed.callback(link.close)
+                    _log.info("the keeper, pid %d, is of another release, and is replaced", link.pid)
+                    path.rename(old := paths.old_keeper_socket(link.pid))
+                    others[old], link = link, None
+                self._link = link or await self._launch(path, command)
+            finally:
+                close_all(command)
             await self._inherit(self._link, have)
-            for other in others:
+            for other in others.values():
                 await self._inherit(other, self._adopt_anew)
                 await self._all_sent()
-                other.send(Packet(Kind.QUIT))
-            old.unlink(missing_ok=True)
+                await other.send_in_turn(Packet(Kind.QUIT, numbers=(HANDS_OVER,)))
+            failed.pop_all()
+        self._older.update(others)
+        for old, other in others.items():
+            self._tasks.start_soon(self._hear_older, old, other)
         self._connected.set()
         if not self._link.complete:
             self._tasks.start_soon(self._greet_again, self._link)
         return self._link
+
+    def _is_current(self, link: Link) -> bool:
+        assert self._program is not None
+        return link.version == VERSION and runs(link.pid, self._program)
+
+    async def _reach_older(self, failed: ExitStack) -> dict[Path, Link]:
+        """Those of which we do not hear yet. What one of them still has is given to the current one: that has failed
+        before."""
+        found: dict[Path, Link] = {}
+        for old in paths.old_keeper_sockets():
+            if old in self._older:
+                continue
+            link = await reach(old, ())
+            if link is None:  # its last child has ended
+                old.unlink(missing_ok=True)
+            else:
+                found[old] = link
+                failed.callback(link.close)
+        return found
+
+    async def _hear_older(self, path: Path, link: Link) -> None:
+        """Until its last child has ended, and it with it."""
+        try:
+            while (received := await _received(link)) is not None:
+                self._dispatch(*received)
+            path.unlink(missing_ok=True)
+        finally:
+            self._older.pop(path, None)
+            link.close()
 
     async def _greet_again(self, link: Link) -> None:
         """It had no room for what starts us again."""
         while self._link is link and not link.complete and not self._quitting:
             _log.error("the keeper has no room for the command that starts this daemon again, and is told it anew")
             await anyio.sleep(10 * _PAUSE)
-            command = restart_command()
             with suppress(OSError):
-                link.greet(command)
-            close_all(command)
+                command = restart_command()
+                try:
+                    link.greet(command)
+                finally:
+                    close_all(command)
 
     async def _launch(self, path: Path, command: Sequence[int]) -> Link:
         assert self._program is not None
@@ -350,7 +376,8 @@ class Keeper:
         self._tasks.start_soon(_bury, os.pidfd_open(pid))
         link = Link(sock)
         try:
-            await acquaint(link, pid, command)
+            if not await acquaint(link, pid, command):
+                raise Unavailable("a new keeper does not answer")
         except BaseException:
             link.close()
             raise
@@ -378,7 +405,7 @@ class Keeper:
         elif fds:
             self.kept[name] = fds
             self._held[name] = tuple(fds)
-        else:  # it never had any, or we have no room for them: whose they are must not wait for ever
+        else:  # it never had any: whose they are must not wait for ever
             self._change(name)
 
     def _adopt_anew(self, name: str, fds: list[int]) -> None:
@@ -478,6 +505,41 @@ class Keeper:
             if self._link is None:
                 raise Unavailable("the keeper is gone")
             await anyio.sleep(_PAUSE / 10)
+
+
+async def _received(link: Link) -> tuple[Packet, list[int]] | None:
+    """As :meth:`Link.receive`; what fails for want of something is tried again."""
+    while True:
+        try:
+            return await link.receive()
+        except OSError as error:
+            _log.error("the keeper cannot be heard: %s", reason(error))
+            await anyio.sleep(_PAUSE)
+
+
+def _say_last(link: Link, packet: Packet) -> None:
+    with suppress(OSError):
+        link.send_last(packet, _LAST_WORD)
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between two attempts, for ever."""
+    pause = _PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _is_there() -> bool:
+    """Returns whether a keeper listens, of whatever release; or that cannot be told now."""
+    try:
+        for path in paths.keeper_sockets():
+            if (sock := connect(path)) is not None:
+                sock.close()
+                return True
+    except OSError:
+        return True
+    return False
 
 
 async def _bury(pidfd: int) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import anyio
 
-from shimd import release
-from shimd.errors import AlreadyExists, Unavailable
+from shimd.errors import AlreadyExists, ShimdError, Unavailable
+from shimd.linux.passed import receive_with_descriptors
 from shimd.linux.peer import peer_pid
 from shimd.linux.spawn import spawn
 from shimd.log import logger
@@ -88,7 +88,7 @@ class Link:
     async def receive(self) -> tuple[Packet, list[int]] | None:
         """The next packet with its descriptors, which are the caller's; ``None`` when the keeper is gone.
 
-        :raises OSError: there was no room for its descriptors
+        :raises OSError: as of recvmsg(2); there was no room for all of its descriptors
         """
         while True:
             await anyio.wait_readable(self._sock)
@@ -96,7 +96,7 @@ class Link:
                 return self._received()
 
     def _received(self) -> tuple[Packet, list[int]] | None:
-        data, fds, flags, _ = socket.recv_fds(self._sock, protocol.MAX_SIZE + 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        data, fds, flags = receive_with_descriptors(self._sock, protocol.MAX_SIZE + 1, MAX_FDS)
         try:
             if not data:
                 return None
@@ -141,43 +141,52 @@ class Link:
 
 
 async def reach(path: Path, command: Sequence[int]) -> Link | None:
-    """Connect to the keeper that listens there, and greet it; ``None``: none does, or it could not be moved to answer.
+    """Connect to the keeper that listens there, and greet it; ``None``: none does, or it had to be killed.
 
     :param command: as of :meth:`Link.greet`
     :raises AlreadyExists: another supervisor is, and remains, connected to it
+    :raises Unavailable: it ends each connection
+    :raises OSError: something is short, or it has accepted no connection for long
     """
     deadline = anyio.current_time() + _PREDECESSOR
-    while (sock := connect(path)) is not None:
-        link = Link(sock)
+    while True:
         try:
-            await acquaint(link, peer_pid(sock), command)
-            return link
-        except AlreadyExists:  # whose pid file was free, but not yet its descriptors
-            link.close()
+            return await _reached(path, command)
+        except (OSError, ShimdError):  # it was about to end, or its last supervisor is and has not yet
             if anyio.current_time() > deadline:
                 raise
-            await anyio.sleep(0.02)
-        except (Unavailable, OSError):  # it was about to end
-            link.close()
-        except BaseException:
-            link.close()
-            raise
+        await anyio.sleep(0.02)
+
+
+async def _reached(path: Path, command: Sequence[int]) -> Link | None:
+    if (sock := connect(path)) is None:
+        return None
+    link = Link(sock)
+    try:
+        if await acquaint(link, peer_pid(sock), command):
+            return link
+    except BaseException:
+        link.close()
+        raise
+    link.close()
     return None
 
 
-async def acquaint(link: Link, pid: int, command: Sequence[int]) -> None:
+async def acquaint(link: Link, pid: int, command: Sequence[int]) -> bool:
     """Greet a keeper. One that was stopped is woken, and killed if that does not help.
 
+    :returns: whether it has answered; if not, it may yet live, if the kernel does not let it die
     :raises ShimdError: as of :meth:`Link.answered`
     :raises OSError: it is gone
     """
     link.greet(command)
     for number in (signal.SIGCONT, signal.SIGKILL):
         with anyio.move_on_after(_PATIENCE):
-            return await link.answered()
+            await link.answered()
+            return True
         _log.error("the keeper, pid %d, has not answered within %.0f s: it gets a %s", pid, _PATIENCE, number.name)
         _signal(pid, number)
-    raise Unavailable("the keeper does not answer")
+    return False
 
 
 def _signal(pid: int, number: int) -> None:
@@ -187,19 +196,24 @@ def _signal(pid: int, number: int) -> None:
 
 
 def connect(path: Path) -> socket.socket | None:
-    """A connection to who listens at a path, if anybody does."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    """A connection to who listens at a path, if anybody does.
+
+    :raises OSError: something is short; BlockingIOError: more connections wait than are let in
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         sock.connect(str(path))
-    except OSError:
+    except (FileNotFoundError, ConnectionRefusedError):
         sock.close()
         return None
-    sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
-#: What tells whose keeper it is, and of which release; it does nothing with either.
-_SHOWN = ("SHIMD_RUNTIME_DIR", release.VARIABLE)
+#: What tells whose keeper it is; it does nothing with it.
+_SHOWN = ("SHIMD_RUNTIME_DIR",)
 
 
 def launch(path: Path, program: Path) -> tuple[socket.socket, int]:

@@ -219,7 +219,7 @@ class MemoryLog:
         # Places change: what the kernel has counted is in the entries.
         self._received.clear()
         self._sent.clear()
-        self._words[_SENT_AT] = 0
+        self._words[_SENDING_AT] = self._words[_SENT_AT] = 0
         self._words[_START_AT] = start
         self._end = place
         self._set_limit()

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import suppress
 from os.path import abspath
 
 from shimd.linux.memory_file import memory_file
@@ -27,7 +26,10 @@ def has_service_manager() -> bool:
 
 def restart_command() -> list[int]:
     """What starts this process again, as descriptors for a keeper: the command's file, no input, its output and errors.
-    The caller closes them; none: somebody else does, or no memory is left."""
+    The caller closes them; none: somebody else does.
+
+    :raises OSError: something is short
+    """
     if has_service_manager():
         return []
     arguments = [abspath(word) if word == sys.argv[0] else word for word in sys.orig_argv[1:]]
@@ -38,9 +40,10 @@ def restart_command() -> list[int]:
         fds.append(os.open(os.devnull, os.O_RDWR))
         fds += (os.dup(number) for number in (1, 2))
     except (OSError, ValueError) as error:
-        _log.error("the keeper will not start this daemon again: %s", error)
         for fd in fds:
-            with suppress(OSError):
-                os.close(fd)
+            os.close(fd)
+        if isinstance(error, OSError):
+            raise
+        _log.error("the keeper will not start this daemon again: %s", error)
         return []
     return fds

@@ -81,7 +81,7 @@ def _fork_server(one: ForkServer) -> api.ForkServer:
         version=one.version,
         workers=one.workers,
         retiring=one.retiring,
-        release=release.of(one.pid),
+        release=one.release,
     )
 
 

@@ -211,9 +211,11 @@ class Container:
     def go_on(self) -> None:
         """Go on where the earlier supervisor has ended."""
         for process in (self.init, *self.execs.values()):
-            if process.worker is None or process.stdio is None or process.exit is not None:
+            if process.worker is None or process.stdio is None:
                 continue
-            process.stdio.handed_over(self.context.tasks)
+            process.stdio.handed_over(self.context.tasks)  # a terminal's output may end long after its process
+            if process.exit is not None:
+                continue
             if process.state is State.CREATED and process.begun:
                 self._start_again(process)
             self.context.tasks.start_soon(self._monitor, process)

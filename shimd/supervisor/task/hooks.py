@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,7 +111,7 @@ class Hooks:
             seccomp = worker_filter(self._spec) if self._spec.get("linux", {}).get("seccomp") else ""
             plan = plans.exec(self._id, self._spec, process, cgroup, pid, terminal=False, seccomp=seccomp)
             assert isinstance(plan.place, JoinJail)
-            with await self._context.jail(plan.place, None, nothing) as jail:
+            with await self._context.jail(replace(plan.place, is_hook=True), None, nothing) as jail:
                 # As with runc, a hook without an environment has the process's.
                 env = hook.get("env")
                 inside = oci.Hook(**{**hook, "env": process.get("env", []) if env is None else env})

@@ -209,6 +209,7 @@ async def _console(process: Process, scratch: Path) -> AsyncIterator[list[str]]:
             raise Unavailable("the native runtime has sent no terminal") from None
         if not fds:  # the kernel had no descriptor for us
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        os.set_inheritable(fds[0], False)
         process.stdio.attach(int(fds[0]))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from shimd import oci
-from shimd.errors import FailedPrecondition, NotFound
+from shimd.errors import FailedPrecondition, NotFound, from_os
 from shimd.protocol.journal import ProcessRecord
 from shimd.supervisor.task.signals import Action, default_action
 from shimd.supervisor.task.state import IllegalStep, State, Step, after
@@ -102,9 +102,10 @@ class Process:
         """Deliver a signal.
 
         :raises NotFound: the process has exited
+        :raises ResourceExhausted: there is no room for a descriptor of it
         :raises ValueError: there is no such signal
         """
-        if self.worker is None or self.worker.status is not None:
+        if self.worker is None or self.exit is not None or self.worker.status is not None:
             raise NotFound("process already finished")
         action = default_action(number)
         if action is Action.IGNORE and self.emulate_signals:
@@ -115,6 +116,8 @@ class Process:
             self.worker.signal(delivered)
         except ProcessLookupError:
             raise NotFound("process already finished") from None
+        except OSError as error:
+            raise from_os(error) from error
 
     def _delivered(self, action: Action, number: int) -> int:
         if not self._is_emulated(number):

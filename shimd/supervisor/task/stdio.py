@@ -321,8 +321,7 @@ class Console:
             with self._output_scope:
                 await _copy(master, self._output)
         finally:
-            # The reader waits for this end before anybody thinks of Delete: nobody may keep it any more.
-            self._kept.drop("console")
+            self._kept.drop("console")  # the reader waits for this end before anybody thinks of Delete
             os.close(self._output)
             self._output = None
             self._drained.set()
@@ -341,6 +340,7 @@ class Console:
         self._close_fds()
 
     def _close_fds(self) -> None:
+        self._kept.drop("console")
         for fd in (self.master, self._input, self._keep, self._output):
             if fd is not None:
                 os.close(fd)

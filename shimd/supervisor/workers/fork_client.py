@@ -18,6 +18,7 @@ import anyio
 from shimd.engines.registry import engine_reference, installed_version
 from shimd.errors import Internal, ShimdError, Unavailable, Unimplemented, from_code, from_os
 from shimd.linux.memory_file import memory_file
+from shimd.linux.pidfd import open_process
 from shimd.linux.spawn import spawn
 from shimd.protocol.codec import NotAMessage
 from shimd.protocol.constants import LISTEN_FD, VERSION
@@ -98,6 +99,8 @@ class Worker:
     """Whether it was taken for one whose fork server is gone."""
     unwanted: bool = False
     """Whether nobody waits for its exit."""
+    followed: bool = False
+    """Whether somebody waits by its pidfd, who closes it then."""
     alone: bool = False
     """Whether its app is one process, whatever it does."""
     exited: anyio.Event = field(default_factory=anyio.Event)
@@ -138,13 +141,16 @@ class Worker:
             self.close_control()
 
     def signal(self, number: int) -> None:
-        """:raises ProcessLookupError: it has exited"""
+        """Never by the pid, which may be somebody else's.
+
+        :raises ProcessLookupError: it has exited
+        :raises OSError: there is no room for a descriptor of it
+        """
         if self.status is not None:
             raise ProcessLookupError
         if self.pidfd is None:
-            os.kill(self.pid, number)
-        else:
-            signal.pidfd_send_signal(self.pidfd, number)
+            self.pidfd = open_process(self.pid, self.start)
+        signal.pidfd_send_signal(self.pidfd, number)
 
     async def becomes_another(self) -> None:
         """Wait until it has become another program.
@@ -162,13 +168,17 @@ class Worker:
     def abandon(self) -> None:
         """Kill it; it is forgotten when it has exited."""
         self.unwanted = True
-        with suppress(ProcessLookupError):
+        try:
             self.signal(signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        except OSError:  # its fork server has the descriptor that we have no room for
+            self.forks.leave(self)
 
     def gone(self, status: int, at: int) -> None:
         """Note the exit. What the worker said before it is still there to :meth:`receive`."""
         self.status, self.exited_at = status, min(at, self.died_at or at)
-        self._close_pidfd()
+        self.close_pidfd()
         self.exited.set()
 
     def close_control(self) -> None:
@@ -180,13 +190,13 @@ class Worker:
     def close(self) -> None:
         """Nobody has to do with it any more."""
         self.close_control()
-        self._close_pidfd()
+        self.close_pidfd()
         forgotten, self.forgotten = self.forgotten, None
         if forgotten is not None:
             forgotten()
 
-    def _close_pidfd(self) -> None:
-        if self.pidfd is not None:
+    def close_pidfd(self) -> None:
+        if self.pidfd is not None and not self.followed:
             if self.witness is not None:
                 self.witness.forget(self.pidfd)
             os.close(self.pidfd)
@@ -354,7 +364,7 @@ class ForkClient:
     async def forget(self, worker: Worker) -> None:
         """Drop the exit status of a worker that has exited; here and in the fork server."""
         self._drop(worker)
-        if not self.closed:
+        with suppress(Unavailable):  # a fork server that died has forgotten already
             await self._send(Forget(worker.key))
 
     async def end(self, worker: Worker) -> None:
@@ -363,13 +373,27 @@ class ForkClient:
         One that the kernel does not let die (a read from a volume that does not answer) is forgotten when it has.
         """
         with anyio.move_on_after(_LONGEST_SHIELD, shield=True) as waiting:
-            with suppress(ProcessLookupError):
-                worker.signal(signal.SIGKILL)
+            await self._kill(worker)
             await worker.exited.wait()
-            with suppress(ShimdError):  # a fork server that died has forgotten already
+            with suppress(ShimdError):
                 await self.forget(worker)
         if waiting.cancelled_caught and worker.status is None:
             worker.abandon()
+
+    async def _kill(self, worker: Worker) -> None:
+        while True:
+            try:
+                worker.signal(signal.SIGKILL)
+                break
+            except ProcessLookupError:
+                break
+            except OSError:  # until there is room for a descriptor of it
+                await anyio.sleep(_SOON)
+
+    def leave(self, worker: Worker) -> None:
+        """Have the fork server kill a worker and forget it; it is not ours any more."""
+        self._drop(worker)
+        self._try_to_send(End(worker.key))
 
     async def adopt(self) -> list[Worker]:
         """After a reconnection: all workers that the fork server had and has not forgotten."""

@@ -1,24 +1,27 @@
 """The fork servers of a node: all that run are found at the daemon's start, others are started on first use.
 
-One is current for each engine: it speaks our version of the protocol, has loaded the engine that is installed, and was
-started by our release of shimd. Any other that is found takes no new workers, and leaves with its last one; until then
-its exits are still heard of.
+One is current for each engine: it speaks our version of the protocol, has loaded the engine that is installed, and is
+of our release of shimd. Any other that is found takes no new workers, and leaves with its last one; until then its
+exits are still heard of.
 
 One that dies, or does not answer (:mod:`.watchdog`), loses no app: each is followed as an orphan (:mod:`.orphans`).
 """
 
 import os
 import secrets
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 
 from shimd import paths, release
 from shimd.engines.registry import installed_version
-from shimd.errors import ShimdError, Unavailable, is_shortage, reason
+from shimd.errors import ShimdError, Unavailable, from_os, is_shortage, reason
 from shimd.linux.peer import peer_pid
 from shimd.linux.pidfd import open_process, parent_of, pid_of
 from shimd.log import logger
@@ -31,6 +34,7 @@ from shimd.supervisor.workers.orphans import ExitOf, follow, nothing_known
 from shimd.supervisor.workers.reaping import children_in_session, kill, reap
 from shimd.supervisor.workers.watchdog import until_silent
 
+T = TypeVar("T")
 _log = logger(__name__)
 #: Seconds for a fork server that was found to say who it is: it may be warming up, or be stopped.
 _PATIENCE = 10.0
@@ -40,6 +44,8 @@ _SOON = 0.1
 _LAST_BREATH = 5.0
 #: Seconds for one to answer when this daemon ends.
 _FAREWELL = 2.0
+#: Seconds until what there was no room for is tried again.
+_PAUSE = 0.5
 
 
 @dataclass(eq=False)
@@ -52,14 +58,14 @@ class ForkServer:
     client: ForkClient
     version: str = ""
     """Of the engine that it has loaded; empty: not known yet, or the engine cannot run on this node."""
+    release: str = ""
+    """Of shimd, that it has loaded; empty: not known (yet)."""
     retiring: bool = False
     """Whether it takes no new workers."""
     pidfd: int | None = None
     """As soon as it is known for sure."""
     warm: bool = False
     """Whether it has warmed up for an earlier daemon."""
-    listed: anyio.Event = field(default_factory=anyio.Event)
-    """Set when the workers of an earlier daemon are known, or it is gone."""
     ended: anyio.Event = field(default_factory=anyio.Event)
     """Set when the connection has."""
 
@@ -116,10 +122,12 @@ class ForkServers:
     async def find(self) -> None:
         """Connect to all that run, of an earlier daemon, and have them tell of their workers; those that do not answer
         within some seconds are left for later."""
-        found = [server for path in paths.fork_server_sockets() if (server := await self._found(path)) is not None]
+        found = [(path, anyio.Event()) for path in await _with_room(paths.fork_server_sockets)]
+        for path, listed in found:
+            self._tasks.start_soon(self._find, path, self._expected(paths.engine_of(path)), listed)
         with anyio.move_on_after(_PATIENCE):
-            for server in found:
-                await server.listed.wait()
+            for _path, listed in found:
+                await listed.wait()
 
     def adopted(self, key: str) -> Worker | None:
         """Claim a worker of an earlier supervisor; it may have ended."""
@@ -178,44 +186,41 @@ class ForkServers:
         path.unlink(missing_ok=True)
         self._noted |= noted_exits.take(paths.noted_exits(path))
 
-    async def _found(self, path: Path) -> ForkServer | None:
-        with anyio.move_on_after(_PATIENCE):
-            while True:
-                try:
-                    return self._connected(path)
-                except OSError as error:
-                    if not is_shortage(error):
-                        break
-                await anyio.sleep(_SOON)
-        _log.error("%s cannot be connected to", path)
-        return None
+    async def _find(self, path: Path, known: anyio.Event, listed: anyio.Event) -> None:
+        """Take over the one that listens there, if any does.
 
-    def _connected(self, path: Path) -> ForkServer | None:
-        """:raises OSError: as of connect(2)"""
+        :param known: to be set when it is known whether it takes new workers, or is gone
+        :param listed: to be set when the workers of an earlier daemon are known, or it is gone
+        """
+        engine = paths.engine_of(path)
         try:
-            sock = connect(path)
+            if (sock := await self._connected(path)) is None:
+                return
+            pid = peer_pid(sock)
+            pidfd = _open_fork_server(pid)
+            client = ForkClient(sock, self._orphans)
+            server = self._keep(ForkServer(engine, path, pid, client, pidfd=pidfd, warm=pidfd is not None))
+            try:
+                await self._greet(server)
+                self._known(engine, known)
+                self._adopt(server, await client.adopt())
+            except ShimdError as error:
+                server.retiring = True
+                _log.warning("the fork server of %s, pid %d, is left to itself: %s", engine, server.pid, error)
+        finally:
+            self._known(engine, known)
+            listed.set()
+
+    async def _connected(self, path: Path) -> socket.socket | None:
+        """A connection, however long there is no room for it: nobody else hears of its workers' exits. ``None``: it is
+        gone."""
+        try:
+            return await _with_room(partial(connect, path))
         except ConnectionRefusedError:  # of a process that is gone
             self._gone(path)
-            return None
-        pid = peer_pid(sock)
-        pidfd = _open_fork_server(pid)
-        client = ForkClient(sock, self._orphans)
-        server = self._keep(ForkServer(paths.engine_of(path), path, pid, client, pidfd=pidfd, warm=pidfd is not None))
-        known = self._unknown.setdefault(server.engine, anyio.Event())
-        self._tasks.start_soon(self._inherit, server, known)
-        return server
-
-    async def _inherit(self, server: ForkServer, known: anyio.Event) -> None:
-        try:
-            await self._greet(server)
-            self._known(server.engine, known)
-            self._adopt(server, await server.client.adopt())
-        except ShimdError as error:
-            server.retiring = True
-            _log.warning("the fork server of %s, pid %d, is left to itself: %s", server.engine, server.pid, error)
-        finally:
-            self._known(server.engine, known)
-            server.listed.set()
+        except OSError as error:
+            _log.error("%s cannot be connected to: %s", path, reason(error))
+        return None
 
     async def _greet(self, server: ForkServer) -> None:
         """Learn who it is. There may be a current one by then.
@@ -223,11 +228,7 @@ class ForkServers:
         :raises Unavailable: it is gone, or cannot be understood
         """
         server.retiring = not self._is_current(server, await server.client.hello())
-        if not server.retiring and not self.pid(server.engine):
-            self._current[server.engine] = server
-        else:
-            server.retiring = True
-            await server.client.retire()
+        await self._settle(server)
 
     def _is_current(self, server: ForkServer, hello: Hello) -> bool:
         """Returns whether it speaks our version, and has loaded what is installed.
@@ -236,13 +237,13 @@ class ForkServers:
         """
         if hello.version < LASTING:
             raise Unavailable(f"it speaks version {hello.version} of the protocol, and this is {VERSION}")
-        server.version = hello.engine_version
+        server.version, server.release = hello.engine_version, hello.release
         installed = installed_version(server.engine)
         if hello.engine_version != installed:
             words = "the fork server of %s, pid %d, has loaded version %s, and %s is installed"
             _log.info(words, server.engine, server.pid, hello.engine_version or "none", installed or "none")
         same = hello.version == VERSION and hello.engine_version == installed
-        return same and release.of(server.pid) == release.own() and self._is_child(server)
+        return same and hello.release == release.own() and self._is_child(server)
 
     def _is_child(self, server: ForkServer) -> bool:
         """Returns whether its workers, if it dies, become children of who tells us how they end; or nobody could."""
@@ -283,14 +284,30 @@ class ForkServers:
                 await known.wait()
             if waiting.cancelled_caught:
                 self._known(engine, known)  # it is late: others go on without it
+        if (server := self._usable(engine)) is not None:
+            return server.client
+        known = self._expected(engine)
+        try:
+            server = await self._launch(engine)
+            await self._settle(server)
+        finally:
+            self._known(engine, known)
+        return (self._usable(engine) or server).client
+
+    def _usable(self, engine: str) -> ForkServer | None:
         server = self._current.get(engine)
-        if server is None or server.client.closed or server.retiring:
-            known = self._unknown[engine] = anyio.Event()
-            try:
-                server = self._current[engine] = await self._launch(engine)
-            finally:
-                self._known(engine, known)
-        return server.client
+        return None if server is None or server.client.closed or server.retiring else server
+
+    async def _settle(self, server: ForkServer) -> None:
+        """Have it take new workers, unless another does by now: then it leaves with its last one."""
+        if not server.retiring and self._usable(server.engine) is None:
+            self._current[server.engine] = server
+        else:
+            server.retiring = True
+            await server.client.retire()
+
+    def _expected(self, engine: str) -> anyio.Event:
+        return self._unknown.setdefault(engine, anyio.Event())
 
     def _known(self, engine: str, known: anyio.Event) -> None:
         if self._unknown.get(engine) is known:
@@ -323,6 +340,10 @@ class ForkServers:
                 tasks.cancel_scope.cancel()
         except Exception:  # a bug of ours is not the end of its apps
             _log.exception("the connection to the fork server of %s, pid %d, failed", server.engine, server.pid)
+        except BaseException:  # this daemon ends
+            if server.pidfd is not None:
+                os.close(server.pidfd)
+            raise
         self._lost(server)
 
     async def _watch(self, server: ForkServer) -> None:
@@ -359,6 +380,18 @@ async def _retire(server: ForkServer) -> None:
         await server.client.retire()
 
 
+async def _with_room(call: Callable[[], T]) -> T:
+    """What it returns, as soon as nothing is short that it needs."""
+    while True:
+        try:
+            return call()
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+            _log.error("fork servers are looked for again: %s", from_os(error))
+        await anyio.sleep(_PAUSE)
+
+
 async def _leave(server: ForkServer) -> None:
     heard = server.client.heard
     server.client.ping()
@@ -372,7 +405,7 @@ async def _leave(server: ForkServer) -> None:
 async def _identify(server: ForkServer) -> None:
     """Learn for sure which process it is."""
     with suppress(ShimdError):
-        await server.client.hello()
+        server.release = (await server.client.hello()).release
     pidfd = server.client.take_pidfd()
     if server.pidfd is None:
         server.pidfd = pidfd

@@ -3,7 +3,6 @@
 Its parent now is whoever is the nearest subreaper: this process, the keeper, or the node's init, which tells nobody.
 """
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,18 +29,21 @@ def nothing_known(_pid: int, _start: int) -> None:
 
 async def follow(worker: Worker, exit_of: ExitOf) -> None:
     """Note its exit when it has ended, unless its fork server tells of that after all."""
-    if await _has_a_descriptor(worker):
-        assert worker.pidfd is not None
-        pidfd = os.dup(worker.pidfd)  # whoever notes its exit closes the other
-        try:
-            await anyio.wait_readable(pidfd)
+    if worker.followed:
+        return
+    worker.followed = True
+    try:
+        if await _has_a_descriptor(worker):
+            assert worker.pidfd is not None
+            await _end_of(worker.pidfd)
             worker.died_at = worker.died_at or time.time_ns()
-            _note(worker, *await _outcome(worker, pidfd, exit_of))
-            await _bury(pidfd)
-        finally:
-            os.close(pidfd)
-    else:
-        _note(worker, *await _told(worker, exit_of))
+            _note(worker, *await _outcome(worker, worker.pidfd, exit_of))
+            await _bury(worker.pidfd)
+        else:
+            _note(worker, *await _told(worker, exit_of))
+    finally:
+        worker.followed = False
+        worker.close_pidfd()
 
 
 def _note(worker: Worker, status: int, at: int) -> None:
@@ -56,6 +58,14 @@ async def _bury(pidfd: int) -> None:
     with anyio.move_on_after(_PATIENCE):
         while not is_reaped(pidfd) and wait_for_child(pidfd) is None:  # noqa: ASYNC110 — no event tells of it
             await anyio.sleep(_SOON)
+
+
+async def _end_of(pidfd: int) -> None:
+    while True:
+        try:
+            return await anyio.wait_readable(pidfd)
+        except OSError:  # no memory for it now, or too much is waited for
+            await anyio.sleep(_LATER)
 
 
 async def _has_a_descriptor(worker: Worker) -> bool:

@@ -38,9 +38,10 @@ def children_in_session(session: int, besides: Collection[int]) -> list[int]:
 
 def _children() -> set[int]:
     lists = []
-    for path in Path("/proc/self/task").glob("*/children"):
-        with suppress(OSError):  # a thread that has ended
-            lists.append(path.read_text())
+    with suppress(OSError):  # no descriptor to look with
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(OSError):  # a thread that has ended
+                lists.append(Path(f"/proc/self/task/{thread}/children").read_text())
     return {int(pid) for pid in " ".join(lists).split()}
 
 
@@ -59,9 +60,8 @@ async def bury_strays() -> None:
     before: set[int] = set()
     while True:
         await anyio.sleep(_EVERY)
-        children = _children()
-        started.intersection_update(children)
-        zombies = {pid for pid in children - started if is_zombie(pid)}
+        started.difference_update([pid for pid in started if not os.path.exists(f"/proc/{pid}")])
+        zombies = {pid for pid in _children() - started if is_zombie(pid)}
         for pid in zombies & before:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 — it does not wait

@@ -1,6 +1,8 @@
 """``shimd install`` where systemd runs: units that work, and go again."""
 
+import json
 import shutil
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -88,6 +90,46 @@ def test_a_containerd_that_does_not_start_gets_back_what_it_had(machine: Machine
         unit.unlink()
         config.unlink()
         machine.run("systemctl", "daemon-reload")
+
+
+TREES = """
+from pathlib import Path
+from tests.e2e.trees import tree
+tree(Path("/opt/one"))
+tree(Path("/opt/two")).change("99.0")
+"""
+
+
+def test_upgraded_and_stopped(machine: Machine) -> None:
+    """By another installation, whose program is in the unit from then on; then for good."""
+    machine.run("env", f"PYTHONPATH={UNITS.parent}", sys.executable, "-c", TREES)
+    flags = ("--bin-dir", f"/{BIN}")
+    machine.run("/opt/one/bin/shimd", "install", *flags)
+    start = f"cd /tmp && exec /{BIN}/containerd-shim-wasmtime-v1 -namespace default -address /c.sock -id x start"
+    address, first = machine.run("sh", "-c", start), machine.main_pid(SERVICE)
+    assert machine.show(SERVICE, "ExecStart").startswith("{ path=/opt/one/bin/shimd ;")
+    before = json.loads(machine.run("/opt/two/bin/shimd", "status", "--json"))
+    assert [one["what"] for one in before["old"]] == ["the daemon", "the keeper"]
+
+    said = machine.run("/opt/two/bin/shimd", "upgrade", *flags)
+    assert f"was of {before['release']}, pid {first}" in said, said
+    assert machine.show(SERVICE, "ExecStart").startswith("{ path=/opt/two/bin/shimd ;")
+    second = machine.main_pid(SERVICE)
+    assert second not in (0, first)
+    after = json.loads(machine.run("/opt/two/bin/shimd", "status", "--json"))
+    assert (after["pid"], after["version"], after["release"]) == (second, "99.0", after["installed"])
+    machine.wait_for("the keeper's end", lambda: machine.run("pgrep", "-c", "shimd-keeper", check=False).strip() == "1")
+    assert machine.run("sh", "-c", start) == address
+    assert "as is installed" in machine.run("/opt/two/bin/shimd", "upgrade", *flags)
+    assert machine.main_pid(SERVICE) == second
+
+    machine.run("/opt/two/bin/shimd", "stop")
+    assert machine.main_pid(SERVICE) == 0
+    assert machine.show(SOCKET, "ActiveState") == "inactive"
+    assert machine.run("pgrep", "-f", "shimd", check=False) == ""
+    machine.run("/opt/two/bin/shimd", "uninstall", *flags)
+    assert machine.show(SERVICE, "LoadState") == "not-found"
+    assert not (machine.root / "run/shimd").exists()
 
 
 def state(machine: Machine) -> object:

@@ -1,12 +1,9 @@
 """Modules of Slight's, as wasmtime's engine compiles them for both."""
 
-import signal
 from pathlib import Path
-from typing import NoReturn, cast
 
 import pytest
 
-from shimd.apps.slight import engine
 from shimd.apps.slight.engine import SlightEngine
 from shimd.engine import BrokenArtifact, OtherEngine, UnsupportedFeature
 from shimd.engines.wasmtime import WasmtimeEngine
@@ -50,21 +47,3 @@ def test_what_slight_does_not_load(tmp_path: Path) -> None:
         load_guest(*engines, broken)
     with pytest.raises(OtherEngine, match="wasmtime"):
         SlightEngine().load(broken)
-
-
-def test_a_signal_waits_from_before_the_guest_listens() -> None:
-    """Until there is somebody to handle it: process 1 of a container would not hear of it at all."""
-    held: set[int] = set()
-
-    def make() -> NoReturn:
-        held.update(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-        raise InterruptedError
-
-    before, ignored = signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(signal.SIGPIPE)
-    try:
-        with pytest.raises(InterruptedError):
-            engine._serve(cast(engine.SlightApp, None), make)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGPIPE, ignored)
-    assert held >= {signal.SIGTERM, signal.SIGINT}

@@ -201,7 +201,7 @@ def test_a_terminal(rig: Rig) -> None:
     def act() -> int:
         for fd in (0, 2):
             os.dup2(theirs, fd)
-        return rig.engine.run(rig.engine.load(artifact), Invocation(["files", "isatty"]))
+        return rig.engine.run(rig.loaded(artifact), Invocation(["files", "isatty"]))
 
     assert ChildProcess(act).end().out == "0 is a terminal\n1\n2 is a terminal\n"
     os.close(ours)
@@ -239,7 +239,7 @@ def test_a_guest_that_asks_for_nothing_is_one_thread(rig: Rig) -> None:
 
     def act() -> int:
         os.dup2(theirs, 1)
-        return rig.engine.run(rig.engine.load(artifact), Invocation(["app"]))
+        return rig.engine.run(rig.loaded(artifact), Invocation(["app"]))
 
     child = ChildProcess(act)
     assert os.read(ours, 1) == b"."

@@ -160,6 +160,34 @@ async def test_a_long_sentence_is_told_whole(server: Server) -> None:
         await forks.end(worker)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for another user")
+@pytest.mark.parametrize("late", [False, True])
+async def test_programs_are_loaded_where_the_calls_say(server: Server, late: bool) -> None:
+    """So that a jailer can have it done when no privilege is left: nobody may read this one."""
+    async with server.supervised() as forks:
+        artifact = await server.compiled(EXIT)
+        for path in artifact.iterdir():
+            os.chown(path, 0, 0)
+            path.chmod(0o600)
+        calls = SystemCalls()
+        calls.barrier()
+        if not late:
+            calls.load()
+        calls.add("setresuid", 65534, 65534, 65534, says="nobody")
+        if late:
+            calls.load()
+        calls.add("chdir", b"/", says="the next")
+        worker = await server.spawn("a", app(artifact), calls)
+        packet = await worker.receive()
+        assert packet is not None
+        if late:
+            assert isinstance(packet[0], Error) and packet[0].code == DataLoss.code, packet
+            assert "does not load" in packet[0].message
+        else:
+            assert isinstance(packet[0], Ready), packet
+        await forks.end(worker)
+
+
 async def test_an_artefact_that_does_not_load(server: Server) -> None:
     async with server.supervised() as forks:
         artifact = await server.compiled(EXIT)

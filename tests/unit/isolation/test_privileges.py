@@ -25,7 +25,8 @@ def process(**more: object) -> Process:
 
 def dropped(process: Process, then: Callable[[], object], seccomp: str | None = None) -> str:
     def act() -> object:
-        privileges.drop(calls := SystemCalls(), process, seccomp)
+        privileges.drop(calls := SystemCalls(), process)
+        privileges.filter(calls, seccomp or "")
         calls.take()
         return then()
 

@@ -1,6 +1,7 @@
 """A container from the inside, without containerd: namespaces, settings, programs."""
 
 import encodings.idna  # noqa: F401 — for socket, inside, where the host's files are gone
+import errno
 import fcntl
 import os
 import socket
@@ -12,15 +13,16 @@ from typing import Any
 import pytest
 
 from shimd.errors import InvalidArgument, NotFound
-from shimd.isolation import sysctls
+from shimd.isolation import landlock, sysctls
 from shimd.isolation.namespaces import enter
 from shimd.isolation.seccomp import seccomp_flags, worker_filter
 from shimd.jailer.jail import Jail, _open_cwd, find_jail, make_jail
 from shimd.linux import libc, namespaces
-from shimd.oci import Namespace, Process, Spec
+from shimd.linux.machine import SYSCALLS
+from shimd.oci import Namespace, Process, Spec, User
 from shimd.oci.fields import SELINUX
 from shimd.oci.programs import open_file
-from shimd.protocol.constants import JAIL_FD
+from shimd.protocol.constants import JAIL_FD, SpecialCall
 from shimd.protocol.plans import JoinJail, NewJail
 from shimd.protocol.system_calls import SystemCalls
 from tests.unit.inside import inside
@@ -287,3 +289,80 @@ def test_a_working_directory_that_only_root_may_enter(root: Path) -> None:
         return os.getcwd(), os.geteuid()
 
     assert entered(root, where, cwd="/home", process=process) == "('/home', 1000)"
+
+
+def order(jail: Jail) -> list[str]:
+    """The calls that matter, in their order."""
+    names = {number: name for name, number in SYSCALLS.items()}
+    own = {1 << 32 | call: call.name for call in SpecialCall}
+    made = [{**names, **own}[call[0]] for call in jail.calls._calls if isinstance(call, tuple)]  # type: ignore[index]
+    return [name for name in made if name in ("setresuid", "landlock_restrict_self", "LOAD", "seccomp", "fchdir")]
+
+
+def made(root: Path, process: Process) -> list[str]:
+    seccomp = worker_filter({})
+    plan = new(root, {"linux": {"namespaces": OWN}}, {"args": ["/app.wasm"], "cwd": "/own", **process}, seccomp)
+    return inside(lambda: " ".join(order(make_jail(plan, None)))).split()
+
+
+def test_programs_are_loaded_without_privileges(root: Path) -> None:
+    wall = ["landlock_restrict_self"] * bool(landlock.version())
+    assert made(root, {"args": ["/app.wasm"], "cwd": "/own"}) == ["fchdir", "setresuid", *wall, "LOAD", "seccomp"]
+
+
+@pytest.mark.parametrize(
+    ("user", "late"), [({}, False), ({"uid": 0}, False), ({"uid": 77}, True), ({"gid": 88}, True), ({"gid": 89}, False)]
+)
+def test_they_are_loaded_before_where_nobody_could_come_back(root: Path, user: User, late: bool) -> None:
+    """To load a program, its process leaves its working directory, which may be root's own, or its user's."""
+    (root / "own").mkdir()
+    os.chown(root / "own", 77, 88)
+    (root / "own").chmod(0o710)
+    user = {"uid": 1000, **user}
+    said = made(root, {"args": ["/app.wasm"], "cwd": "/own", "user": user})
+    assert (said.index("LOAD") > said.index("setresuid")) == late
+
+
+def test_a_program_of_the_images_is_not_confined_by_landlock(root: Path) -> None:
+    """Neither a native one, nor a hook: it executes programs."""
+    (root / "app.wasm").write_bytes(b"\x7fELF" + bytes(60))
+    assert "landlock_restrict_self" not in made(root, {"args": ["/app.wasm"], "cwd": "/own"})
+
+
+@pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+@pytest.mark.parametrize("devices", [False, True])
+def test_what_landlock_allows(root: Path, tmp_path: Path, devices: bool) -> None:
+    (outside := tmp_path / "outside").mkdir()
+    fd = os.open(outside, os.O_PATH)
+    more: Any = {"devices": [{"path": "/dev/zero", "type": "c", "major": 1, "minor": 5}]} if devices else {}
+
+    def attempts() -> object:
+        (Path("/tmp/a")).mkdir()
+        Path("/tmp/file").write_text("text")
+        os.rename("/tmp/file", "/tmp/a/file")
+        os.truncate("/tmp/a/file", 2)
+        said = [Path("/tmp/a/file").read_text()]
+        for attempt in (
+            lambda: os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=fd),
+            lambda: os.listdir(fd),
+            lambda: os.mknod("/tmp/zero", stat.S_IFCHR | 0o600, os.makedev(1, 5)),
+            lambda: os.execv("/app.wasm", ["app"]),
+            lambda: libc.mount("none", "/tmp", "tmpfs", 0),
+            lambda: os.kill(os.getppid(), 0),
+        ):
+            try:
+                attempt()
+                said.append("done")
+            except OSError as error:
+                said.append(errno.errorcode[error.errno or 0])
+        return " ".join(said)
+
+    signals = "EPERM" if landlock.version() >= 6 else "done"
+    (root / "app.wasm").chmod(0o755)
+    (root / "tmp").mkdir()
+    spec: Any = {"linux": {"namespaces": OWN, **more}}
+    capabilities = ["CAP_SYS_ADMIN", "CAP_KILL", "CAP_MKNOD", "CAP_DAC_OVERRIDE"]
+    every = dict.fromkeys(("bounding", "effective", "permitted", "inheritable"), capabilities)
+    process: Any = {"capabilities": every}
+    said = entered(root, attempts, spec, process=process)
+    assert said == f"te EACCES EBADF EACCES EACCES EPERM {signals}"

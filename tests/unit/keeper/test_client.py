@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from shimd import keeper as installed
@@ -25,6 +26,7 @@ from shimd.supervisor.recovery import keeper as module
 from shimd.supervisor.recovery import keeper_link, next_life
 from shimd.supervisor.recovery.keeper import Keeper
 from tests.unit.keeper.rig import PATIENCE, Supervisor, alive
+from tests.unit.short import no_descriptors
 
 pytestmark = [
     pytest.mark.anyio,
@@ -44,7 +46,9 @@ async def supervisor() -> AsyncIterator[Keeper]:
     """One that ends with the block, without a word."""
     with anyio.fail_after(3 * PATIENCE):
         async with anyio.create_task_group() as tasks:
-            yield await Keeper.open(Background(tasks))
+            keeper = await Keeper.open(Background(tasks))
+            await anyio.lowlevel.checkpoint()  # it hears
+            yield keeper
             tasks.cancel_scope.cancel()
 
 
@@ -113,6 +117,7 @@ async def test_what_is_kept_is_there_for_the_next_one(ends: "list[socket.socket]
         assert list(second.kept) == ["connection:1"]
         fds = second.take("connection:1")
         assert fds is not None and len(fds) == 2
+        assert not any(map(os.get_inheritable, fds))
         assert second.take("connection:1") is None
         assert not ended(ours)
         second.drop("connection:1")
@@ -237,7 +242,7 @@ async def test_a_keeper_that_is_killed_is_replaced_and_has_all(ends: "list[socke
 
 
 async def test_a_name_that_has_no_descriptors_is_dropped() -> None:
-    """Or whose there was no room for, when it was told: whoever waits at the other end learns that nobody is there."""
+    """Whoever waits at the other end learns that nobody is there."""
     async with supervisor() as first:
         first.keep("first", [0])
     with await next_to() as another:
@@ -276,8 +281,9 @@ async def test_exits_that_nobody_wants_are_not_told_again() -> None:
         last.drop_untaken()
 
 
-async def test_who_leaves_has_told_it_all() -> None:
+async def test_who_leaves_has_told_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is more than the socket takes, and the keeper was stopped for a while."""
+    monkeypatch.setattr(module, "_LAST_WORD", PATIENCE)
     async with supervisor() as first:
         stopped = pid_of(first)
         os.kill(stopped, signal.SIGSTOP)
@@ -350,6 +356,107 @@ async def test_a_child_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatc
         assert (pid_of(keeper) == stopped) == wakes
 
 
+async def open_one(tasks: Background, opened: list[Keeper]) -> None:
+    opened.append(await Keeper.open(tasks))
+
+
+async def test_who_is_short_of_something_at_its_start_takes_all_over_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not go on without, and drop what it has not seen."""
+    monkeypatch.setattr(keeper_link, "_PREDECESSOR", 0.0)
+    async with supervisor() as first:
+        first.keep("many", [0, 0, 0])
+        first.keep("one", [0])
+    errors = [errno.ENOMEM, errno.EMFILE]
+
+    async def reach(path: Path, command: Sequence[int]) -> keeper_link.Link | None:
+        if path == paths.keeper_socket() and errors:
+            raise OSError(errors.pop(), "short")
+        return await keeper_link.reach(path, command)
+
+    monkeypatch.setattr(module, "reach", reach)
+    async with supervisor() as second:
+        assert sorted(second.kept) == ["many", "one"]
+    for left in range(4):
+        opened: list[Keeper] = []
+        async with anyio.create_task_group() as tasks:
+            with no_descriptors(left):
+                tasks.start_soon(open_one, Background(tasks), opened)
+                await anyio.sleep(0.05)
+            await until(lambda opened=opened: opened)  # type: ignore[misc]
+            assert {name: len(fds) for name, fds in opened[0].kept.items()} == {"many": 3, "one": 1}
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+    async with last_supervisor():
+        pass
+
+
+async def test_who_cannot_say_yet_what_starts_it_again_says_so_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that nothing has to: nobody would start the next daemon."""
+    failing = True
+
+    def restart_command() -> list[int]:
+        if failing:
+            raise OSError(errno.ENOMEM, "short")
+        return [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]
+
+    monkeypatch.setattr(module, "restart_command", restart_command)
+    monkeypatch.setattr(module, "_PAUSE", 0.01)
+    async with last_supervisor() as keeper:
+        assert not connected(keeper)
+        failing = False
+        await until(lambda: connected(keeper))
+    with no_descriptors(1), pytest.raises(OSError, match="Too many open files"):
+        next_life.restart_command()
+
+
+async def test_who_ends_each_connection_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_link, "_PREDECESSOR", 0.1)
+    with listening() as listener:
+        connections = 0
+
+        async def ends_each() -> None:
+            nonlocal connections
+            while True:
+                await anyio.wait_readable(listener)
+                listener.accept()[0].close()
+                connections += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ends_each)
+            with pytest.raises((Unavailable, OSError)):
+                await keeper_link.reach(paths.keeper_socket(), ())
+            tasks.cancel_scope.cancel()
+    assert connections < 20
+
+
+async def test_who_accepts_no_connection_does_not_stand_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_link, "_PREDECESSOR", 0.1)
+    with listening(0), keeper_link.connect(paths.keeper_socket()) or pytest.fail(), pytest.raises(BlockingIOError):
+        await keeper_link.reach(paths.keeper_socket(), ())
+
+
+async def test_one_that_the_kernel_does_not_let_die_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_link, "_PATIENCE", 0.05)
+    monkeypatch.setattr(keeper_link, "_signal", lambda pid, number: None)
+    async with supervisor() as first:
+        first.keep("a", [0])
+        os.kill(old := pid_of(first), signal.SIGSTOP)
+    async with last_supervisor() as second:
+        assert pid_of(second) != old
+    os.kill(old, signal.SIGKILL)
+    await until(lambda: os.waitpid(old, os.WNOHANG)[0])
+
+
+@contextmanager
+def listening(backlog: int = 8) -> Iterator[socket.socket]:
+    """Somebody where the keeper should be."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(paths.keeper_socket()))
+        listener.listen(backlog)
+        listener.setblocking(False)
+        yield listener
+
+
 async def test_a_second_supervisor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_link, "_PREDECESSOR", 0.05)
     async with last_supervisor() as first:
@@ -359,23 +466,33 @@ async def test_a_second_supervisor_is_refused(monkeypatch: pytest.MonkeyPatch) -
         assert connected(first)
 
 
+def other_keeper(directory: Path, version: int) -> Path:
+    """A keeper that is another program, and less patient."""
+    compiler = shutil.which("cc") or pytest.skip("no C compiler")
+    source = Path(installed.__file__).parent
+    header = (source / "protocol.h").read_text().replace(f"PROTOCOL = {VERSION},", f"PROTOCOL = {version},")
+    (directory / "protocol.h").write_text(header)
+    code = (source / "keeper.c").read_text()
+    assert "STEADY = 10000" in code
+    (directory / "keeper.c").write_text(code.replace("STEADY = 10000", "STEADY = 300"))
+    subprocess.run([compiler, "-std=gnu99", "-o", directory / "shimd-keeper", directory / "keeper.c"], check=True)
+    return directory / "shimd-keeper"
+
+
 @pytest.fixture
 def other_version(tmp_path: Path) -> Path:
     """A keeper of the next version."""
-    compiler = shutil.which("cc") or pytest.skip("no C compiler")
-    source = Path(installed.__file__).parent
-    header = (source / "protocol.h").read_text().replace(f"PROTOCOL = {VERSION},", f"PROTOCOL = {VERSION + 1},")
-    (tmp_path / "protocol.h").write_text(header)
-    shutil.copy(source / "keeper.c", tmp_path)
-    subprocess.run([compiler, "-std=gnu99", "-o", tmp_path / "shimd-keeper", tmp_path / "keeper.c"], check=True)
-    return tmp_path / "shimd-keeper"
+    return other_keeper(tmp_path, VERSION + 1)
 
 
-async def test_a_parent_of_another_version_is_replaced(other_version: Path, ends: "list[socket.socket]") -> None:
+@pytest.mark.parametrize("version", [VERSION, VERSION + 1])
+async def test_a_parent_of_another_release_is_replaced(
+    tmp_path: Path, version: int, ends: "list[socket.socket]"
+) -> None:
     ours, theirs = ends
-    sock, old = keeper_link.launch(paths.keeper_socket(), other_version)
+    sock, old = keeper_link.launch(paths.keeper_socket(), other_keeper(tmp_path, version))
     with Supervisor(paths.keeper_socket(), hello=False) as its_own:
-        assert its_own.hello(version=VERSION + 1).numbers[0] == VERSION + 1
+        assert its_own.hello(version=version).numbers[0] == version
         its_own.say(Kind.KEEP, name="connection:1", fds=[theirs.fileno()])
         child, _start = its_own.run("exec sleep 60")
         ended_before, started_before = its_own.run("exit 3")
@@ -386,7 +503,6 @@ async def test_a_parent_of_another_version_is_replaced(other_version: Path, ends
         assert pid_of(keeper) != old
         assert list(keeper.kept) == ["connection:1"]
         assert keeper.exit_of(ended_before, started_before) is not None
-        assert not paths.old_keeper_socket().exists()
         assert parent_of(child) == old  # which waits for it
         with Supervisor(paths.keeper_socket(), hello=False) as probe:
             assert probe.hello().kind is Kind.FAILED
@@ -394,7 +510,55 @@ async def test_a_parent_of_another_version_is_replaced(other_version: Path, ends
         await until(lambda: ended(ours))
         os.kill(child, signal.SIGKILL)
         await until(lambda: os.waitpid(old, os.WNOHANG)[0])
+        await until(lambda: not paths.old_keeper_sockets())
     ours.close()
+
+
+@pytest.mark.parametrize("version", [VERSION, VERSION + 1])
+async def test_exits_of_a_replaced_one_are_told(tmp_path: Path, version: int) -> None:
+    """While a supervisor is there, and to the next one if none is, before the keeper ends."""
+    sock, old = keeper_link.launch(paths.keeper_socket(), other_keeper(tmp_path, version))
+    with Supervisor(paths.keeper_socket(), hello=False) as its_own:
+        its_own.hello(version=version)
+        first, first_start = its_own.run("exec sleep 60")
+        second, second_start = its_own.run("exec sleep 60")
+    sock.close()
+    async with supervisor() as keeper:
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: keeper.exit_of(first, first_start))
+        assert keeper.exit_of(second, second_start) is None
+    os.kill(second, signal.SIGTERM)
+    await anyio.sleep(0.5)
+    assert alive(old)
+    async with last_supervisor() as keeper:
+        found = keeper.exit_of(second, second_start)
+        assert found is not None and found[0] == signal.SIGTERM
+        await until(lambda: os.waitpid(old, os.WNOHANG)[0])
+
+
+async def test_several_that_were_replaced_live_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are found by each supervisor, and let go when nothing is left to do."""
+    pids, children, current = [], [], Path(installed.program() or "")
+    for number in range(3):
+        (directory := tmp_path / f"release{number}").mkdir()
+        program = directory / "shimd-keeper"
+        program.write_bytes(current.read_bytes() + b"%d" % number)
+        program.chmod(0o755)
+        monkeypatch.setattr(installed, "program", lambda found=program: found)
+        async with supervisor() as keeper:
+            assert list(keeper.kept) == ["a"][: min(number, 1)]
+            keeper.keep("a", [0])
+            children.append(await keeper.spawn(["/bin/sleep", "60"], {}, {}))
+            pids.append(pid_of(keeper))
+    assert len(set(pids)) == 3
+    assert [parent_of(child) for child in children] == pids
+    async with last_supervisor() as keeper:
+        assert pid_of(keeper) == pids[2]
+        assert len(paths.old_keeper_sockets()) == 2
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        await until(lambda: all(keeper._exits.newest(child) for child in children))
+    await until(lambda: not any(map(alive, pids)))
 
 
 async def test_an_upgrade_that_was_not_finished_is(other_version: Path) -> None:
@@ -406,7 +570,7 @@ async def test_an_upgrade_that_was_not_finished_is(other_version: Path) -> None:
         its_own.say(Kind.KEEP, name="b", fds=[0])
         its_own.names()
     sock.close()
-    paths.keeper_socket().rename(paths.old_keeper_socket())
+    paths.keeper_socket().rename(paths.old_keeper_socket(old))
     async with supervisor() as unfinished:
         unfinished.drop("b")
     async with last_supervisor() as keeper:

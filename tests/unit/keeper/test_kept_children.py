@@ -175,6 +175,30 @@ def test_signals_do_not_end_it(keeper: Process, number: signal.Signals) -> None:
         assert supervisor.names() == set()
 
 
+def test_it_ends_with_the_node(keeper: Process) -> None:
+    """Which waits for each process that it has told to end, children or not."""
+    keeper.first.close()
+    with keeper.connect() as supervisor:
+        supervisor.say(Kind.KEEP, name="a", fds=[0])
+        child, _ = supervisor.run("exec sleep 60")
+        connected = keeper.open()
+    until(lambda: keeper.open() < connected, "it to notice")
+    os.kill(keeper.pid, signal.SIGTERM)
+    until(keeper.ended, "the keeper to end")
+    os.kill(child, signal.SIGKILL)
+
+
+def test_it_stays_for_who_is_to_be_started_again(keeper: Process, tmp_path: Path) -> None:
+    with restarted(keeper, tmp_path, "exec sleep 60"):
+        connected = keeper.open()
+    until(lambda: keeper.open() < connected, "it to notice")
+    os.kill(keeper.pid, signal.SIGTERM)
+    until(keeper.children, "the next one to be started")
+    os.kill(keeper.pid, signal.SIGTERM)
+    with keeper.connect() as successor:
+        assert successor.names() == set()
+
+
 def restarted(keeper: Process, tmp_path: Path, script: str) -> Supervisor:
     """A supervisor that asks to be started again as a script, with its output in a file."""
     supervisor = keeper.connect(hello=False)
@@ -204,6 +228,17 @@ def test_one_that_dies_at_once_is_started_again_and_again(keeper: Process, tmp_p
         until(keeper.ended, "no more of them")
 
 
+def test_who_was_started_and_waits_is_ended_when_another_comes(keeper: Process, tmp_path: Path) -> None:
+    """An upgrade's: it would be the next one, of the release that was replaced."""
+    with restarted(keeper, tmp_path, "exec sleep 60"):
+        pass
+    until(keeper.children, "the next one to be started")
+    with keeper.connect() as another:
+        until(lambda: not keeper.children(), "its end")
+        another.say(Kind.QUIT)
+        until(keeper.ended, "the keeper's")
+
+
 def test_it_is_not_started_again_if_it_said_so_or_has_quit(keeper: Process, tmp_path: Path) -> None:
     with restarted(keeper, tmp_path, "echo $$") as supervisor:
         supervisor.hello()
@@ -217,7 +252,7 @@ def test_who_has_no_room_for_its_successors_command_leaves_its_own(keeper: Proce
     with restarted(keeper, tmp_path, "echo $$; exec sleep 60"):
         limit(keeper, keeper.open())
     until(keeper.children, "the next one to be started")
+    (first,) = keeper.children()
     with restarted(keeper, tmp_path, "echo other"):
-        (first,) = keeper.children()
-    os.kill(first, signal.SIGKILL)
+        until(lambda: first not in keeper.children(), "the end of who was started, and has not come")
     until(lambda: keeper.children() and keeper.children() != [first], "the first one's command once more")

@@ -26,6 +26,7 @@ from betterproto2 import Message
 
 from shimd.errors import Code, NotFound, Unavailable
 from shimd.formats.magic import NativeProgram
+from shimd.linux.pidfd import start_time
 from shimd.protocol.codec import NotAMessage
 from shimd.protocol.fork_server import (
     Exited,
@@ -333,7 +334,7 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         becomes = isinstance(plan, HookCommand | NativeCommand)
         process = self.processes[key] = _process(plan, fds)
-        send(self._sock, Spawned(key, process.pid, 1), [theirs.fileno()])
+        send(self._sock, Spawned(key, process.pid, start_time(process.pid)), [theirs.fileno()])
         theirs.close()
         ours.setblocking(False)
         if becomes:
@@ -344,7 +345,7 @@ class ForkServer:
 
     def _follow(self, request: Follow) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        send(self._sock, Spawned(request.key, request.pid, 1), [theirs.fileno()])
+        send(self._sock, Spawned(request.key, request.pid, start_time(request.pid)), [theirs.fileno()])
         ours.close()
         theirs.close()
         self.followed.append(request.pid)

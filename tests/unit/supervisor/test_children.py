@@ -2,13 +2,15 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import anyio
 import pytest
 
 from shimd.errors import Unavailable
-from shimd.supervisor.children import ended, run
+from shimd.linux.pidfd import start_time
+from shimd.supervisor.children import end_other, ended, run
 from tests.unit.short import no_descriptors
 
 pytestmark = pytest.mark.anyio
@@ -57,6 +59,21 @@ async def test_without_a_descriptor() -> None:
     pid = exits_with_7()
     with no_descriptors():
         assert await ended(pid) == 7
+
+
+async def test_one_of_an_earlier_daemon_that_cannot_be_looked_at_is_left_alone() -> None:
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as process:  # noqa: ASYNC220
+        start = start_time(process.pid)
+        with no_descriptors(1):
+            await end_other(process.pid, start, patience=0)
+        await end_other(process.pid, 1, patience=0)
+    assert process.returncode == 0
+
+
+async def test_one_of_an_earlier_daemon_that_hangs_is_killed() -> None:
+    with subprocess.Popen(["/bin/sleep", "600"]) as process:  # noqa: ASYNC220
+        await end_other(process.pid, start_time(process.pid), patience=0)
+    assert process.returncode == -signal.SIGKILL
 
 
 async def test_one_that_another_has_buried() -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import pytest
 from betterproto2 import Message
 
 from shimd.errors import FailedPrecondition, Unavailable
+from shimd.linux.pidfd import start_time
 from shimd.protocol.journal import TaskRecord
 from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.process import Process
 from shimd.supervisor.task.state import Step
-from shimd.supervisor.task.stdio import Streams
+from shimd.supervisor.task.stdio import Kept, Stdio, Streams
 from shimd.supervisor.workers.fork_client import ForkClient, Worker
 
 pytestmark = pytest.mark.anyio
@@ -34,10 +35,17 @@ class Context:
     def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
         self.tasks = tasks
         self.published: list[Message] = []
+        self.kept: set[str] = set()
+
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        self.kept.add(name)
 
     def commit(self, record: TaskRecord, event: Message | None = None, *, required: bool = False) -> None:
         if event is not None:
             self.published.append(event)
+
+    def drop(self, name: str) -> None:
+        self.kept.discard(name)
 
 
 async def test_an_exec_whose_worker_ended_as_it_was_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -74,7 +82,7 @@ async def test_an_exec_that_is_made_while_its_init_ends_is_ended_with_it(
 ) -> None:
     """In a pid namespace of others' it would go on by itself."""
     process = subprocess.Popen(["/bin/sleep", "600"])  # noqa: ASYNC220
-    worker = Worker("exec", process.pid, 0, None, ForkClient(None))
+    worker = Worker("exec", process.pid, start_time(process.pid), None, ForkClient(None))
 
     async def make(self: Container, _process: Process) -> Worker:
         assert self.init.worker is not None
@@ -102,3 +110,51 @@ async def test_an_exec_that_is_made_while_its_init_ends_is_ended_with_it(
             await container.start("exec")
     assert process.wait(30) == -signal.SIGKILL
     assert container.execs["exec"].worker is None
+
+
+def terminal_of_one_that_ended(tasks: anyio.abc.TaskGroup, path: Path) -> tuple[Container, int, int]:
+    """A container as an earlier supervisor has left it, the other side of its terminal, and what its reader has."""
+    context: Any = Context(tasks)
+    container = Container(context, "app", path, SPEC, Streams(terminal=True))
+    init = container.init
+    init.worker = Worker("init", os.getpid(), 0, None, ForkClient(None))
+    init.worker.gone(0, 1)
+    for step in (Step.CREATE, Step.START):
+        init.advance(step)
+    init.has_exited()
+    master, slave = os.openpty()
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    os.set_blocking(master, False)
+    context.kept.add("console:app")
+    init.stdio = Stdio.resumed(Kept(context, "app"), {"console:app": [master, writer]}.get, ())
+    return container, slave, reader
+
+
+async def test_a_terminal_outlives_its_process_and_the_supervisor(tmp_path: Path) -> None:
+    """Its reader is slow, or something else still has it."""
+    async with anyio.create_task_group() as tasks:
+        container, slave, reader = terminal_of_one_that_ended(tasks, tmp_path)
+        container.go_on()
+        os.write(slave, b"the last words")
+        os.close(slave)
+        words = b""
+        with anyio.fail_after(10):
+            while True:
+                await anyio.wait_readable(reader)
+                if not (data := os.read(reader, 100)):
+                    break
+                words += data
+        assert words == b"the last words"
+        assert not container.context.kept  # type: ignore[attr-defined]
+    os.close(reader)
+
+
+async def test_a_terminal_that_is_closed_is_kept_no_longer(tmp_path: Path) -> None:
+    async with anyio.create_task_group() as tasks:
+        container, slave, reader = terminal_of_one_that_ended(tasks, tmp_path)
+        assert container.init.stdio is not None
+        await container.init.stdio.close()
+        assert not container.context.kept  # type: ignore[attr-defined]
+    os.close(slave)
+    assert os.read(reader, 1) == b""
+    os.close(reader)

@@ -3,7 +3,7 @@
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from shimd.protocol.fork_server import LASTING, Hello, Retire, decode_request
 from shimd.protocol.packets import receive, send
 from shimd.protocol.plans import NativeCommand
 from shimd.supervisor.background import Background
-from shimd.supervisor.workers import watchdog
+from shimd.supervisor.recovery import alone
+from shimd.supervisor.workers import fork_servers, watchdog
 from shimd.supervisor.workers.fork_client import Worker, launch
 from shimd.supervisor.workers.fork_servers import ForkServers
+from tests.unit.short import no_descriptors
 
 pytestmark = pytest.mark.anyio
 ENGINE = "wasmtime"
@@ -115,6 +117,26 @@ async def test_a_socket_that_nobody_listens_at_is_removed() -> None:
         assert not path.exists()
 
 
+async def test_one_that_there_is_no_room_to_connect_to_is_found_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else hears of its workers' exits."""
+    monkeypatch.setattr(fork_servers, "_PAUSE", 0.01)
+    async with daemon() as servers:
+        worker = await sleeper(servers, tmp_path)
+    async with anyio.create_task_group() as tasks:
+        servers = ForkServers(Background(tasks))
+        with no_descriptors():
+            tasks.start_soon(servers.find)
+            await anyio.sleep(0.05)
+            assert list(servers) == []
+        while (adopted := servers.adopted(worker.key)) is None:  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.01)
+        await adopted.forks.end(adopted)
+        tasks.cancel_scope.cancel()
+    worker.close()
+
+
 async def test_an_exit_that_only_a_dead_fork_server_knew(tmp_path: Path) -> None:
     """The app, its daemon and its fork server are gone, in whatever order: its code is not lost."""
     async with daemon() as servers:
@@ -163,6 +185,36 @@ async def test_of_two_only_one_takes_new_apps() -> None:
         while sum(server.retiring for server in servers) + (len(list(servers)) == 1) < 1:  # noqa: ASYNC110
             await anyio.sleep(0.01)
         assert sum(not server.retiring for server in servers) == 1
+
+
+async def test_of_two_that_were_started_only_one_takes_new_apps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first start takes so long that somebody else goes on without it."""
+    monkeypatch.setattr(fork_servers, "_PATIENCE", 0.01)
+    slow = [anyio.Event()]
+
+    async def spawn(argv: Sequence[str], env: Mapping[str, str], fds: Mapping[int, int]) -> int:
+        if slow:
+            await slow.pop().wait()
+        return alone.spawn(argv, env, fds)
+
+    first_may_go_on, found = slow[0], []
+    async with anyio.create_task_group() as tasks:
+        servers = ForkServers(Background(tasks), spawn=spawn)
+
+        async def wants() -> None:
+            found.append(await servers.get(ENGINE))
+
+        tasks.start_soon(wants)
+        await anyio.wait_all_tasks_blocked()
+        await wants()
+        first_may_go_on.set()
+        while len(found) < 2:  # noqa: ASYNC110 — no event tells of it
+            await anyio.sleep(0.01)
+        assert found[0] is found[1]
+        while len(list(servers)) > 1:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        assert servers.pid(ENGINE)
+        tasks.cancel_scope.cancel()
 
 
 class Subreaper:

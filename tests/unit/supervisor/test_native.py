@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from anyio.abc import SocketListener
 from shimd.errors import Unavailable
 from shimd.protocol.plans import NativeCommand
 from shimd.supervisor.task import native as module
-from shimd.supervisor.task.native import Native, _accepted
+from shimd.supervisor.task.native import Native, _accepted, _console
 from shimd.supervisor.task.options import Options
 from shimd.supervisor.task.process import Process
 from shimd.supervisor.task.stdio import Streams
@@ -38,6 +39,20 @@ class Short:
 async def test_a_terminal_waits_for_a_descriptor() -> None:
     accepted: Any = await _accepted(cast(SocketListener, Short()))
     assert accepted == "a connection"
+
+
+async def test_a_terminal_is_inherited_by_nobody(tmp_path: Path) -> None:
+    """Its end would never come otherwise: not before the last program that was started after it."""
+    attached: list[int] = []
+    process: Any = SimpleNamespace(
+        stdio=SimpleNamespace(attach=attached.append), streams=SimpleNamespace(terminal=True)
+    )
+    async with _console(process, tmp_path) as arguments:
+        with socket.socket(socket.AF_UNIX) as runtime:
+            runtime.connect(arguments[1])
+            socket.send_fds(runtime, [b"/dev/ptmx"], [0])
+    assert not os.get_inheritable(attached[0])
+    os.close(attached[0])
 
 
 class Unfollowed(Native):

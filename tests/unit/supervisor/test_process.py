@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from shimd.errors import FailedPrecondition, NotFound
-from shimd.supervisor.task.process import Process, exit_code
+from shimd.errors import FailedPrecondition, NotFound, ResourceExhausted
+from shimd.linux.pidfd import start_time
+from shimd.supervisor.task.process import Exit, Process, exit_code
 from shimd.supervisor.task.state import State, Step
 from shimd.supervisor.task.stdio import Streams
 from shimd.supervisor.workers.fork_client import ForkClient, Worker
+from tests.unit.short import no_descriptors
 
 
 def wait_status(code: int = 0, killed_by: int = 0) -> int:
@@ -51,7 +53,7 @@ def process() -> Iterator[Process]:
     ours, theirs = socket.socketpair()
     process = Process("", {"args": ["x"], "cwd": "/"}, Streams())
     process.advance(Step.CREATE)
-    process.worker = Worker("key", pid, 0, ours, ForkClient(theirs))
+    process.worker = Worker("key", pid, start_time(pid), ours, ForkClient(theirs))
     yield process
     if process.worker.status is None:
         os.kill(pid, signal.SIGKILL)
@@ -95,6 +97,30 @@ def test_kill_of_the_dead_is_not_found(process: Process) -> None:
     reap(process)
     with pytest.raises(NotFound, match="already finished"):
         process.kill(signal.SIGTERM)
+
+
+def test_one_whose_exit_is_on_record_is_signalled_no_more(process: Process) -> None:
+    """Its fork server has forgotten it, perhaps: another process may have its number."""
+    process.exit = Exit(0, 1)
+    with pytest.raises(NotFound, match="already finished"):
+        process.kill(signal.SIGKILL)
+    assert os.waitpid(process.pid, os.WNOHANG) == (0, 0)
+
+
+def test_whoever_has_its_number_now_is_not_signalled(process: Process) -> None:
+    assert process.worker is not None
+    process.worker.start += 1
+    with pytest.raises(NotFound, match="already finished"):
+        process.kill(signal.SIGKILL)
+    assert os.waitpid(process.pid, os.WNOHANG) == (0, 0)
+
+
+def test_without_a_descriptor_nothing_is_signalled_for_now(process: Process) -> None:
+    with no_descriptors(), pytest.raises(ResourceExhausted):
+        process.kill(signal.SIGKILL)
+    assert os.waitpid(process.pid, os.WNOHANG) == (0, 0)
+    process.kill(signal.SIGKILL)
+    reap(process)
 
 
 def test_an_illegal_step_is_a_failed_precondition(process: Process) -> None:

@@ -1,7 +1,11 @@
 """Children that nobody has started here: a subreaper's."""
 
+import os
 import subprocess
 import sys
+
+from shimd.supervisor.workers.reaping import children_in_session
+from tests.unit.short import no_descriptors
 
 STRAYS = """
 import anyio, os, sys
@@ -35,3 +39,8 @@ anyio.run(main)
 def test_strays_are_buried_and_nobody_elses_children() -> None:
     done = subprocess.run([sys.executable, "-c", STRAYS], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_without_a_descriptor_nobody_is_found() -> None:
+    with no_descriptors():
+        assert children_in_session(os.getsid(0), ()) == []

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute, UNIXSocketStream
+from anyio.abc import Listener, SocketAttribute, SocketStream, UNIXSocketStream
 
+from shimd.supervisor.background import Background
+from shimd.supervisor.recovery import connections as connections_module
 from shimd.supervisor.recovery.connections import Connections, server_of
 from shimd.supervisor.recovery.keeping import NotKept
 from shimd.supervisor.recovery.memory_log import MemoryLog
@@ -195,7 +197,7 @@ async def test_a_connection_is_kept_from_its_first_request_to_its_end(
 ) -> None:
     connections = Connections(runs.services(hold=False), keeper, "wasmtime:k8s.io:/run/c.sock")
     async with await anyio.create_unix_listener(tmp_path / "s") as listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(connections.serve, listener)
+        tasks.start_soon(connections.serve, listener, Background(tasks))
         async with Client(await anyio.connect_unix(tmp_path / "s")) as client:
             for number in range(100):
                 assert await client.unary("test.Test", "Echo", b"aa%d" % number) == b"aa%d" % number
@@ -217,7 +219,7 @@ async def test_it_outlives_a_server_that_is_cancelled(runs: Runs, keeper: KeptIn
     path = tmp_path / "s"
     async with await anyio.create_unix_listener(path) as listener, await anyio.connect_unix(path) as near:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Connections(runs.services(hold=True), keeper, "x").serve, listener)
+            tasks.start_soon(Connections(runs.services(hold=True), keeper, "x").serve, listener, Background(tasks))
             await near.send(request(1, "Echo", 0, b"ho") + request(3, "Echo", 0, b"aa"))
             assert answer((await read_frames(near, 1))[0]) == (3, Response(payload=b"aa"))
             tasks.cancel_scope.cancel()
@@ -299,7 +301,7 @@ async def test_a_log_that_makes_no_sense_costs_its_connection(
     else:
         fds.append(os.dup(log.fd))
     await Connections(runs.services(hold=False), keeper, "x").resume(NAME, fds)
-    assert caplog.messages == [f"a connection of x cannot be taken over, and is closed: {sentence}"]
+    assert caplog.messages == [f"a connection of x cannot be served, and is closed: {sentence}"]
     assert not keeper.kept
     assert near.recv(1) == b""
     near.close()
@@ -331,7 +333,7 @@ async def test_without_a_log_a_connection_is_served_all_the_same(
 
     monkeypatch.setattr(MemoryLog, "create", no_memory)
     async with await anyio.create_unix_listener(tmp_path / "s") as listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(Connections(runs.services(hold=False), keeper, "x").serve, listener)
+        tasks.start_soon(Connections(runs.services(hold=False), keeper, "x").serve, listener, Background(tasks))
         async with Client(await anyio.connect_unix(tmp_path / "s")) as client:
             assert await client.unary("test.Test", "Echo", b"aa") == b"aa"
         tasks.cancel_scope.cancel()
@@ -356,7 +358,7 @@ async def test_a_log_without_memory_holds_a_request_up_and_loses_no_answer(
 
     server = Server({"test.Test": {"Grow": Method.unary(grow, raw, raw)}})
     async with await anyio.create_unix_listener(tmp_path / "s") as listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(Connections(server, keeper, "x").serve, listener)
+        tasks.start_soon(Connections(server, keeper, "x").serve, listener, Background(tasks))
         async with Client(await anyio.connect_unix(tmp_path / "s")) as client:
             assert await client.unary("test.Test", "Grow", b"x") == b"x" * 10_000
             with anyio.move_on_after(0.2):
@@ -364,3 +366,79 @@ async def test_a_log_without_memory_holds_a_request_up_and_loses_no_answer(
             short = False
             assert await client.unary("test.Test", "Grow", b"y") == b"y" * 10_000
         tasks.cancel_scope.cancel()
+
+
+async def test_one_that_fails_ends_no_other(
+    runs: Runs, keeper: KeptInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await anyio.create_unix_listener(tmp_path / "s") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(Connections(runs.services(hold=False), keeper, "x").serve, listener, Background(tasks))
+        async with Client(await anyio.connect_unix(tmp_path / "s")) as client:
+            assert await client.unary("test.Test", "Echo", b"aa") == b"aa"
+
+            async def from_socket(_sock: socket.socket) -> UNIXSocketStream:
+                raise ValueError("a bug")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(UNIXSocketStream, "from_socket", from_socket)
+                near = socket.socket(socket.AF_UNIX)
+                near.connect(str(tmp_path / "s"))
+                await eventually(lambda: "cannot be served, and is closed: a bug" in caplog.text)
+            assert near.recv(1) == b""
+            near.close()
+            assert await client.unary("test.Test", "Echo", b"bb") == b"bb"
+            assert len(keeper.kept) == 1
+        tasks.cancel_scope.cancel()
+
+
+async def test_connections_outlive_their_listener(runs: Runs, keeper: KeptInMemory, tmp_path: Path) -> None:
+    connections, listening = Connections(runs.services(hold=False), keeper, "x"), anyio.CancelScope()
+
+    async def serve(listener: Listener[SocketStream], tasks: Background) -> None:
+        with listening:
+            await connections.serve(listener, tasks)
+
+    async with await anyio.create_unix_listener(tmp_path / "s") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(serve, listener, Background(tasks))
+        async with Client(await anyio.connect_unix(tmp_path / "s")) as client:
+            assert await client.unary("test.Test", "Echo", b"aa") == b"aa"
+            listening.cancel()
+            await anyio.wait_all_tasks_blocked()
+            assert await client.unary("test.Test", "Echo", b"bb") == b"bb"
+            assert connections.busy
+        await eventually(lambda: not keeper.kept)
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_earlier_log_waits_for_memory(
+    runs: Runs, keeper: KeptInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = socket.socketpair()
+    log = MemoryLog.create("test")
+    assert log.append(1, 0, request(1, "Echo", 0, b"aa"))
+    real, failed = MemoryLog.open, 0
+
+    def no_memory(fd: int) -> MemoryLog:
+        nonlocal failed
+        if not failed:
+            failed += 1
+            raise OSError(12, "Cannot allocate memory")
+        return real(fd)
+
+    monkeypatch.setattr(MemoryLog, "open", no_memory)
+    monkeypatch.setattr(connections_module, "_PAUSE", 0.01)
+    async with await UNIXSocketStream.from_socket(near) as stream, anyio.create_task_group() as tasks:
+        connections = Connections(runs.services(hold=False), keeper, "x")
+        tasks.start_soon(connections.resume, NAME, [far.detach(), os.dup(log.fd)])
+        assert answer((await read_frames(stream, 1))[0]) == (1, Response(payload=b"aa"))
+        tasks.cancel_scope.cancel()
+    log.close()
+
+
+def test_an_announcement_that_nobody_follows_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = Connections(Server({}), NotKept(), "x")
+    monkeypatch.setattr(connections_module, "_COMES_WITHIN", 0.0)
+    for _ in range(3):
+        connections.announce()
+    assert len(connections._announced) <= 1
+    assert not connections.busy

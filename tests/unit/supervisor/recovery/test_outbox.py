@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.abc import Listener, SocketListener, SocketStream, UNIXSocketStream
 
 from shimd.api.containerd import events as api
 from shimd.api.containerd.services.events.ttrpc.v1 import ForwardRequest
@@ -75,11 +76,13 @@ class Containerd:
         return b""
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        self.path.unlink(missing_ok=True)
+    async def serving(self, earlier: Listener[SocketStream] | None = None) -> AsyncIterator[None]:
+        if earlier is None:
+            self.path.unlink(missing_ok=True)
         method = Method.unary(self._forward, bytes, bytes)
         server = Server({"containerd.services.events.ttrpc.v1.Events": {"Forward": method}})
-        async with await anyio.create_unix_listener(self.path) as listener, anyio.create_task_group() as tasks:
+        listener = earlier or await anyio.create_unix_listener(self.path)
+        async with listener, anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, listener)
             yield
             tasks.cancel_scope.cancel()
@@ -328,19 +331,42 @@ async def test_one_that_is_cancelled_before_it_has_begun_leaves_nothing_open(tmp
         assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_a_containerd_that_does_not_answer_is_asked_again(
+async def test_a_containerd_that_was_stopped_has_each_event_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(forwarder, "_ANSWER", 0.05)
+    monkeypatch.setattr(forwarder, "_LATE", 0.05)
     containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
     address = str(containerd.path)
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(address)
-        silent.listen()
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.bind(address)
+        stopped.listen()
+        stopped.setblocking(False)
+        async with running(keeper) as bus:
+            for number in range(3):
+                bus.publish(address, "space", event(number))
+            await eventually(lambda: "has not answered an event within" in caplog.text)
+            await anyio.sleep(0.2)
+            async with await SocketListener.from_socket(stopped.dup()) as listener, containerd.serving(listener):
+                await eventually(lambda: bus.queued() == {address: 0})
+    assert containerd.taken == ["0", "1", "2"]
+
+
+async def test_a_connection_that_cannot_be_gone_on_with_is_kept_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    containerd, keeper = Containerd(tmp_path / "s"), KeptInMemory()
+    address = str(containerd.path)
+
+    async def from_socket(_sock: socket.socket) -> UNIXSocketStream:
+        raise ValueError("it is not connected")
+
+    async with containerd.serving():
         async with running(keeper) as bus:
             bus.publish(address, "space", event(0))
-            await eventually(lambda: "has not answered an event within" in caplog.text)
-            silent.close()
-            async with containerd.serving():
-                await eventually(lambda: bus.queued() == {address: 0})
-    assert containerd.taken == ["0"]
+            await eventually(lambda: bus.queued() == {address: 0})
+        assert len(keeper.kept[f"events:{address}"]) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(UNIXSocketStream, "from_socket", from_socket)
+            async with running(keeper) as bus:
+                await resume(bus, keeper)
+                assert len(keeper.kept[f"events:{address}"]) == 1

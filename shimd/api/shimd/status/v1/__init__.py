@@ -214,7 +214,7 @@ class DaemonResponse(betterproto2.Message):
 
     release: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)
     """
-    The version, and a digest of the state of the files that it was loaded from.
+    The version, and a digest of the state and the place of the files that it was loaded from.
     """
 
 
@@ -353,7 +353,7 @@ class ForkServer(betterproto2.Message):
 
     release: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    Of the daemon that started it; empty: not known.
+    Of shimd, that it has loaded; empty: not known.
     """
 
 
