@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from shimd.cli.main import main
 
@@ -26,7 +25,6 @@ class Watch:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._longest = {"wall": 0.0, "processor": 0.0}
-        self._steps: dict[str, str] = {}
         self._run = asyncio.Handle._run
 
     def install(self) -> None:
@@ -35,8 +33,8 @@ class Watch:
         def run(handle: asyncio.Handle) -> None:
             wall, processor = time.perf_counter(), time.thread_time()
             watch._run(handle)
-            watch.note("wall", time.perf_counter() - wall, handle)
-            watch.note("processor", time.thread_time() - processor, handle)
+            watch.note("wall", time.perf_counter() - wall)
+            watch.note("processor", time.thread_time() - processor)
 
         asyncio.Handle._run = run  # type: ignore[method-assign, assignment]
         signal.signal(signal.SIGUSR2, self.begin_anew)
@@ -44,10 +42,10 @@ class Watch:
     def begin_anew(self, _number: int, _frame: FrameType | None) -> None:
         self._longest = {"wall": 0.0, "processor": 0.0}
 
-    def note(self, kind: str, seconds: float, handle: Any) -> None:
+    def note(self, kind: str, seconds: float) -> None:
         if seconds > max(_SHORT, self._longest[kind]):
-            self._longest[kind], self._steps[kind] = seconds, repr(getattr(handle, "_callback", handle))
-            self._path.write_text(json.dumps({"seconds": self._longest, "steps": self._steps}))
+            self._longest[kind] = seconds
+            self._path.write_text(json.dumps(self._longest))
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def main() -> None:
     (options.out / "soak.json").write_text(json.dumps(found, indent=1) + "\n")
     looks = [Look(**{**look, "state_ms": tuple(look["state_ms"])}) for look in found["looks"]]  # type: ignore[attr-defined]
     (options.out / "soak.svg").write_text(plot(looks))
-    print(f"the event loop was held for {found['held']} at the most")
+    print(f"the event loop was held, in seconds, for {found['held']} at the most")
 
 
 if __name__ == "__main__":
