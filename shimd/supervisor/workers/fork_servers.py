@@ -44,8 +44,6 @@ _SOON = 0.1
 _LAST_BREATH = 5.0
 #: Seconds for one to answer when this daemon ends.
 _FAREWELL = 2.0
-#: Seconds until what there was no room for is tried again.
-_PAUSE = 0.5
 
 
 @dataclass(eq=False)
@@ -396,7 +394,7 @@ async def _with_room(call: Callable[[], T]) -> T:
             if not is_shortage(error):
                 raise
             _log.error("fork servers are looked for again: %s", from_os(error))
-        await anyio.sleep(_PAUSE)
+        await anyio.sleep(_SOON)
 
 
 async def _leave(server: ForkServer) -> None:

@@ -121,7 +121,7 @@ async def test_one_that_there_is_no_room_to_connect_to_is_found_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody else hears of its workers' exits."""
-    monkeypatch.setattr(fork_servers, "_PAUSE", 0.01)
+    monkeypatch.setattr(fork_servers, "_SOON", 0.01)
     async with daemon() as servers:
         worker = await sleeper(servers, tmp_path)
     async with anyio.create_task_group() as tasks:
