@@ -17,7 +17,7 @@ import anyio
 
 from shimd import paths
 from shimd.api.containerd import events as api
-from shimd.errors import ResourceExhausted, ShimdError, plain
+from shimd.errors import NotFound, ResourceExhausted, ShimdError, plain
 from shimd.log import logger
 from shimd.protocol.journal import EndpointRecord, ProcessRecord, Published, TaskRecord
 from shimd.supervisor.events import is_outbox
@@ -135,6 +135,10 @@ async def _recover_task(supervisor: Supervisor, record: TaskRecord) -> None:
         of = EndpointRecord(record.engine, record.namespace, record.events_address, record.grpc_address)
         endpoint = supervisor.earlier_endpoint(of)
         await _once_there_is_room(lambda: endpoint.service.recover(record, earlier))
+    except NotFound as error:
+        _log.info("container %s is not gone on with: %s", record.id, error)
+        earlier.give_up(record)
+        supervisor.journal.remove(record)
     except Exception as error:
         _log.exception("container %s cannot be recovered, and is ended: %s", record.id, error)
         earlier.give_up(record)

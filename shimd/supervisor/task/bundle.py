@@ -66,6 +66,18 @@ def _claim(bundle: Path, kind: str, number: int) -> str:
     return f"{bundle}/shimd.{kind}.{number}"
 
 
+def has_record(bundle: Path) -> bool:
+    """Returns whether there is one: if not, nothing is left of the task, or of the bundle.
+
+    :raises OSError: that cannot be told
+    """
+    try:
+        os.lstat(f"{bundle}/{_RECORD}")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def remove_record(bundle: Path) -> None:
     """Nothing is left for the launcher to clean up."""
     with suppress(OSError):  # containerd may have removed the whole bundle

@@ -32,6 +32,7 @@ from shimd.errors import (
 )
 from shimd.protocol.journal import DeletedExec, TaskRecord
 from shimd.rpc import replayed
+from shimd.supervisor.task import bundle as bundle_files
 from shimd.supervisor.task import options
 from shimd.supervisor.task.container import Container, Earlier
 from shimd.supervisor.task.context import Context
@@ -72,12 +73,16 @@ class TaskService(api.TaskBase):
     def recover(self, record: TaskRecord, earlier: Earlier) -> None:
         """Go on with a container of an earlier supervisor.
 
+        :raises NotFound: a launcher has cleaned up after it while no daemon ran, and containerd knows
         :raises ShimdError: it cannot be gone on with
+        :raises OSError: not now
         """
         state = State(record.processes[0].state)
         if state is State.DELETED:
             self._gone[record.id] = record
             return
+        if state not in (State.CREATING, State.STOPPED) and not bundle_files.has_record(Path(record.bundle)):
+            raise NotFound("its launcher has cleaned up after it")
         container = Container.recovered(self._context, record, earlier)
         if state is State.CREATING:
             self._interrupted.add(record.id)

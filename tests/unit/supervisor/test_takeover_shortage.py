@@ -36,6 +36,7 @@ async def test_descriptors_are_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv(f"SHIMD_{name}_DIR", str(tmp_path))
     monkeypatch.setattr(module, "_MOMENT", 0.01)
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
+    (tmp_path / "shimd.task").touch()
     init = ProcessRecord("", State.RUNNING.value, key="k", pid=sleeper, start=start_time(sleeper), alone=True)
     task = TaskRecord(OF.engine, OF.namespace, "", "", "app", str(tmp_path), processes=[init])
     Journal(tmp_path / "journal").write(task)

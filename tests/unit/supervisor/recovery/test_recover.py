@@ -15,7 +15,7 @@ import pytest
 from shimd import paths
 from shimd.api.containerd.task.v3 import KillRequest, StateRequest
 from shimd.linux.pidfd import start_time
-from shimd.protocol.journal import EndpointRecord, ProcessRecord, TaskRecord
+from shimd.protocol.journal import EndpointRecord, ProcessRecord, TaskRecord, name_of
 from shimd.supervisor import endpoint as of
 from shimd.supervisor import supervisor as served
 from shimd.supervisor.recovery import recover as module
@@ -36,6 +36,7 @@ def directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RUNTIME", "STATE", "CACHE"):
         monkeypatch.setenv(f"SHIMD_{name}_DIR", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
+    (tmp_path / "shimd.task").touch()
     Journal(paths.journal_dir()).write(ENDPOINT)
 
 
@@ -97,6 +98,17 @@ async def test_nobody_is_answered_before_the_containers_are_there(
         await recover(supervisor)
         assert await pid_of_app(supervisor) == app.pid
         await until(lambda: bool(seen))
+
+
+async def test_what_a_launcher_has_cleaned_up_is_forgotten(app: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
+    """While neither daemon nor keeper were there. containerd may have another of that name by now."""
+    (tmp_path / "shimd.task").unlink()
+    async with successor() as supervisor:
+        await recover(supervisor)
+        (endpoint,) = supervisor.endpoints.values()
+        assert not endpoint.service.containers
+        assert names() == [name_of(ENDPOINT)]
+        await until(lambda: app.poll() is not None)
 
 
 async def test_its_sockets_are_made_later_if_they_cannot_be_now(
