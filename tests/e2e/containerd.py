@@ -217,7 +217,7 @@ def running(version: Version, kind: Callable[[Version, Path], Kind]) -> Iterator
         yield containerd
         containerd.stop()
         containerd.stop_daemon()
-        assert not leftovers.settled(lambda: leftovers.processes_of(directory))
+        assert not (left := leftovers.settled(lambda: leftovers.processes_of(directory))), left
         assert not leftovers.mounts(str(directory))
         assert not leftovers.settled(lambda: leftovers.compile_cgroups(directory / "shimd"))
         audit.check(containerd.audit)

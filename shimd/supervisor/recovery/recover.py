@@ -62,7 +62,7 @@ class Earlier:
     def give_up(self, task: TaskRecord) -> None:
         """End all its processes. Descriptors stay open here: what has begun with them may use them yet."""
         for process in task.processes:
-            if process.key and process.code is None:
+            if process.key:
                 self.worker(process).abandon()
         for name in self._taken:
             self._supervisor.keeper.drop(name)

@@ -170,6 +170,9 @@ class Worker:
 
     def abandon(self) -> None:
         """Kill it; it is forgotten when it has exited."""
+        if self.status is not None:
+            self.forks.leave(self)
+            return
         self.unwanted = True
         try:
             self.signal(signal.SIGKILL)

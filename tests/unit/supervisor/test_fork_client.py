@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from shimd.errors import Unavailable
-from shimd.protocol.fork_server import Spawned
+from shimd.protocol.fork_server import End, Spawned, decode_request
 from shimd.protocol.packets import receive, send
 from shimd.protocol.worker import Error, Start, decode_order
 from shimd.supervisor.workers.fork_client import Birthplace, ForkClient, Worker
@@ -66,6 +66,19 @@ async def test_one_that_runs_takes_no_descriptor_to_talk_by() -> None:
         client._spawned(Spawned("key", 1, 1), [control.detach()])
         assert client.workers["key"].control is None
         assert its.recv(1) == b""
+
+
+async def test_one_that_has_ended_is_forgotten_when_nobody_wants_it() -> None:
+    """Its fork server would wait for who asks for its exit."""
+    server, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server.setblocking(False)
+    with server, other:
+        worker = Worker("key", 1, 1, None, ForkClient(server))
+        worker.gone(0, 1)
+        worker.abandon()
+        packet = receive(other, decode_request)
+        assert packet is not None
+        assert packet[0] == End("key")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a pid namespace")
