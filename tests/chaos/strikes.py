@@ -172,7 +172,7 @@ class SmallDisk:
     def __init__(self, directory: Path) -> None:
         self.path = directory / self.NAME
         self.path.mkdir()
-        mount("tmpfs", str(self.path), "tmpfs", 0, f"size={self._SIZE}")
+        mount("tmpfs", str(self.path), "tmpfs", 0, f"size={self._SIZE},mode=700")
         for name in ("shimd", "shimd-state", "shimd-cache"):
             (self.path / name).mkdir(mode=0o700)
             (directory / name).symlink_to(self.path / name)

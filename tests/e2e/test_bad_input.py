@@ -176,7 +176,7 @@ def test_full_disk(own_containerd: Containerd, runtime: Runtime, new_box: BoxMak
     box = new_box(own_containerd, runtime)
     cache = own_containerd.directory / "shimd-cache"
     cache.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(cache)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", str(cache)]
     subprocess.run(mount, check=True)
     try:
         done = box.run("app")
@@ -198,7 +198,7 @@ def test_no_room_for_the_journal(own_containerd: Containerd, runtime: Runtime, n
     until(lambda: content(output), "the first app")
     state = own_containerd.directory / "shimd-state"
     state.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", state], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k,mode=700", "tmpfs", state], check=True)
     try:
         (state / "filler").write_bytes(bytes(1 << 12))
         done = box.run("app", "exit", 3)
