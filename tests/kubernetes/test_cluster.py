@@ -209,7 +209,7 @@ def test_thirty_replicas_up_and_down(cluster: Cluster, runtime: Runtime) -> None
 
 
 @wasm
-@pytest.mark.parametrize("victim", ["kubelet", "containerd", "launcher-before", "launcher-after"])
+@pytest.mark.parametrize("victim", ["kubelet", "containerd", "daemon", "launcher-before", "launcher-after"])
 def test_killed_while_pods_are_made(cluster: Cluster, runtime: Runtime, victim: str) -> None:
     """The pods come up in the end, and (``nothing_left``) nothing leaks."""
     for number in range(6):
@@ -227,8 +227,46 @@ def kill(cluster: Cluster, victim: str) -> None:
             cluster.start_kubelet()
         case "containerd":
             cluster.node.restart(signal.SIGKILL)
+        case "daemon":
+            end_daemon(cluster, signal.SIGKILL)
         case _:
             (cluster.directory / "launchers" / victim.removeprefix("launcher-")).touch()
+
+
+def end_daemon(cluster: Cluster, number: signal.Signals) -> None:
+    """And wait for the next one. There is none before the first pod."""
+    earlier = cluster.node.daemon_pid()
+    if earlier is not None:
+        os.kill(earlier, number)
+        until(lambda: cluster.node.daemon_pid() not in (None, earlier), "the next daemon", cluster)
+
+
+def test_no_pod_notices_that_the_daemon_dies(cluster: Cluster) -> None:
+    """Ten deaths of both kinds beside twenty pods, each with a native sidecar; and pods that end meanwhile."""
+    native, count = RUNTIMES[1], 10
+    for number in range(count):
+        for runtime in (WASM[0], WASM[-1]):
+            apps = [container(runtime, "sleep", 3600), container(native, "sleep", 3600, name="side")]
+            cluster.apply(pod(f"{runtime.name}{number}", runtime, *apps, restartPolicy="Always"))
+    for number in range(count):
+        for runtime in (WASM[0], WASM[-1]):
+            cluster.wait_phase(f"{runtime.name}{number}", "Running")
+    before = {one["metadata"]["name"]: one["status"]["containerStatuses"] for one in pods(cluster)}
+    for number in range(count):
+        cluster.apply(pod(f"short{number}", WASM[0], container(WASM[0], "exit", number)))
+        end_daemon(cluster, (signal.SIGKILL, signal.SIGTERM)[number % 2])
+    for number in range(count):
+        code, _reason = exit_of(cluster.wait_phase(f"short{number}", "Failed" if number else "Succeeded"))
+        assert code == number
+    after = {one["metadata"]["name"]: one["status"]["containerStatuses"] for one in pods(cluster)}
+    assert {name: after[name] for name in before} == before
+    name = f"{WASM[0].name}0"
+    assert cluster.kubectl("exec", name, "-c", "app", "--", WASM[0].program, "echo", "here").out == "here\n"
+
+
+def pods(cluster: Cluster) -> list[Json]:
+    found: list[Json] = json.loads(cluster.kubectl("get", "pods", "-o", "json").out)["items"]
+    return found
 
 
 def test_side_by_side(cluster: Cluster) -> None:
