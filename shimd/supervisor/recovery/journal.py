@@ -46,9 +46,7 @@ class Journal:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._files: dict[str, _File] = {}
-        self._spare: int | None = None
-        """A descriptor that is closed when there is no other: what happens is recorded, however many others have."""
-        self._have_spare()
+        _have_spare()
         self.is_whole = True
         """Whether all that was to be read could be."""
 
@@ -94,7 +92,7 @@ class Journal:
         :raises OSError: there is no room to read one now
         """
         self.is_whole = True
-        for name in sorted(self._with_room(lambda: os.listdir(self._directory))):
+        for name in sorted(_with_room(lambda: os.listdir(self._directory))):
             try:
                 if not stat.S_ISREG((self._directory / name).lstat().st_mode):
                     raise NotAMessage("it is no file")
@@ -116,32 +114,40 @@ class Journal:
 
     @contextmanager
     def _opened(self, name: str, flags: int) -> Iterator[int]:
-        fd = self._with_room(lambda: os.open(self._directory / name, flags | os.O_CLOEXEC, 0o600))
+        fd = _with_room(lambda: os.open(self._directory / name, flags | os.O_CLOEXEC, 0o600))
         try:
             yield fd
         finally:
             os.close(fd)
-            self._have_spare()
-
-    def _with_room(self, action: Callable[[], T]) -> T:
-        """Do what takes a descriptor, for which there is always one."""
-        try:
-            return action()
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE) or self._spare is None:
-                raise
-        os.close(self._spare)
-        self._spare = None
-        return action()
-
-    def _have_spare(self) -> None:
-        if self._spare is None:
-            with suppress(OSError):
-                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            _have_spare()
 
     def _unlink(self, name: str) -> None:
         with suppress(OSError):  # it is gone, or somebody else's affair: a directory, say
             (self._directory / name).unlink()
+
+
+#: A descriptor that is closed when there is no other: what happens is recorded, however many others have.
+_spare: int | None = None
+
+
+def _have_spare() -> None:
+    global _spare
+    if _spare is None:
+        with suppress(OSError):
+            _spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _with_room(action: Callable[[], T]) -> T:
+    """Do what takes a descriptor, for which there is always one."""
+    global _spare
+    try:
+        return action()
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE) or _spare is None:
+            raise
+    os.close(_spare)
+    _spare = None
+    return action()
 
 
 def _write(fd: int, data: bytes, offset: int) -> None:
