@@ -92,11 +92,10 @@ def test_limits() -> None:
             {"type": "RLIMIT_CORE", "soft": 0, "hard": 2**64 - 1},
         ]
         limited = process(rlimits=rlimits, oomScoreAdj=500)
-        privileges.account(calls := SystemCalls(), limited)
-        privileges.limit(calls, limited)
-        warnings = calls.take()
-        score = Path("/proc/self/oom_score_adj").read_text().strip()
-        return warnings, resource.getrlimit(resource.RLIMIT_NOFILE), score
+        with Path("/proc/self/oom_score_adj").open() as score:  # there may be no descriptor for it afterwards
+            privileges.account(calls := SystemCalls(), limited)
+            privileges.limit(calls, limited)
+            return calls.take(), resource.getrlimit(resource.RLIMIT_NOFILE), score.read().strip()
 
     assert inside(act) == "([], (100, 200), '500')"
 

@@ -177,8 +177,8 @@ def test_signals_do_not_end_it(keeper: Process, number: signal.Signals) -> None:
 
 def test_it_ends_with_the_node(keeper: Process) -> None:
     """Which waits for each process that it has told to end, children or not."""
-    keeper.first.close()
     with keeper.connect() as supervisor:
+        keeper.first.close()
         supervisor.say(Kind.KEEP, name="a", fds=[0])
         child, _ = supervisor.run("exec sleep 60")
         connected = keeper.open()
