@@ -12,10 +12,12 @@ from datetime import datetime
 import pytest
 
 from tests.e2e import leftovers
-from tests.e2e.box import Box, content, ours_only, until
+from tests.e2e.box import RUNTIMES, Box, content, until
 from tests.e2e.containerd import PATIENCE
 
-pytestmark = [ours_only, pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["TERM", "KILL"])]
+#: Of two ways to be made; the other engines' (``tests/chaos``) are like the second.
+two = pytest.mark.parametrize("runtime", RUNTIMES[1:3], ids=lambda runtime: runtime.name, indirect=True)
+pytestmark = [two, pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["TERM", "KILL"])]
 
 
 def processes(box: Box, of: str) -> list[int]:
