@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 WHOLE = ["tests"]
 #: What is not in ``tests/e2e`` itself, and of that these; all else is the other half.
 WITH_THE_REST = (
-    "audit", "bare", "benchmarks", "chaos", "compilation", "critest", "crun", "daemon_death", "demo", "node", "places", "rust",
-    "slight", "slight_pod", "sockets", "spin", "spin_artifact", "spin_outbound", "spin_pod", "spin_triggers",
+    "audit", "bare", "benchmarks", "chaos", "compilation", "critest", "crun", "daemon_death", "demo", "node", "places",
+    "rust", "slight", "slight_pod", "sockets", "spin", "spin_artifact", "spin_outbound", "spin_pod", "spin_triggers",
     "stranger", "trixie", "wasmedge",
 )  # fmt: skip
 
