@@ -105,7 +105,7 @@ class Process:
         :raises ResourceExhausted: there is no room for a descriptor of it
         :raises ValueError: there is no such signal
         """
-        if self.worker is None or self.exit is not None or self.worker.status is not None:
+        if self.worker is None or self.exit is not None or self.worker.has_ended:
             raise NotFound("process already finished")
         action = default_action(number)
         if action is Action.IGNORE and self.emulate_signals:

@@ -4,6 +4,7 @@ Only this module and :mod:`shimd.forkserver.main` speak the protocol of :mod:`sh
 """
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -167,6 +168,17 @@ class Worker:
                 os.close(fd)
             assert isinstance(message, Error)
             raise from_code(message.code, message.message)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has, be it told or not: a process that nobody has waited for takes signals, and dies of none."""
+        if self.status is not None or self.died_at:
+            return True
+        if self.pidfd is None:
+            return False
+        look = select.poll()
+        look.register(self.pidfd, select.POLLIN)
+        return bool(look.poll(0))
 
     def abandon(self) -> None:
         """Kill it; it is forgotten when it has exited."""

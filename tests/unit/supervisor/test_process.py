@@ -1,10 +1,12 @@
 """Exit codes and the emulation of default actions."""
 
 import os
+import select
 import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -80,7 +82,8 @@ def test_process_one_dies_of_what_would_kill_it_elsewhere(process: Process, numb
 def test_the_first_of_several_signals_counts(process: Process) -> None:
     process.emulate_signals = True
     process.kill(signal.SIGTERM)
-    process.kill(signal.SIGKILL)
+    with suppress(NotFound):  # it may have ended by now
+        process.kill(signal.SIGKILL)
     reap(process)
     assert process.has_exited().code == 128 + signal.SIGTERM
 
@@ -105,6 +108,19 @@ def test_one_whose_exit_is_on_record_is_signalled_no_more(process: Process) -> N
     with pytest.raises(NotFound, match="already finished"):
         process.kill(signal.SIGKILL)
     assert os.waitpid(process.pid, os.WNOHANG) == (0, 0)
+
+
+def test_what_has_ended_dies_of_no_further_signal(process: Process) -> None:
+    """Though nobody has waited for it yet: its fork server may be stopped."""
+    assert process.worker is not None
+    process.emulate_signals = True
+    process.worker.pidfd = os.pidfd_open(process.worker.pid)
+    os.kill(process.worker.pid, signal.SIGKILL)
+    select.select([process.worker.pidfd], [], [])
+    with pytest.raises(NotFound):
+        process.kill(signal.SIGINT)
+    reap(process)
+    assert process.has_exited().code == 137
 
 
 def test_whoever_has_its_number_now_is_not_signalled(process: Process) -> None:
