@@ -117,8 +117,9 @@ static int excused(uint64_t policy, int error) {
 /* <linux/landlock.h>; the number is every machine's. */
 enum { LANDLOCK_ADD_RULE = 445, PATH_BENEATH = 1 };
 
-/* isolation/landlock.py: the program's directory of the cache stays readable. */
+/* isolation/landlock.py: the program's directory of the cache stays readable, until the program is loaded. */
 static long allow(int ruleset, uint64_t access, int entry) {
+    if (entry < 0) return 0;
     struct { uint64_t access; int32_t parent; } __attribute__((packed)) rule = {access, entry};
     return syscall(LANDLOCK_ADD_RULE, ruleset, PATH_BENEATH, &rule, 0);
 }
@@ -214,6 +215,7 @@ static void work(const struct engine *engine, const int *streams_and_control) {
         if (program == NULL && (at == calls->count || is(&calls->call[at - 1], CALL_LOAD))) {
             program = load(engine, block, entry, &code, sentence, sizeof sentence);
             if (program == NULL) fail(code, sentence);
+            entry = -1; /* load closed it */
         } else if (at < calls->count) { /* the container's hooks */
             say(SAYS_HELD, "", "");
             if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED);
