@@ -92,6 +92,8 @@ class Process:
         """
         if self._killed_by or default_action(number) is not Action.TERMINATE or not self._is_emulated(number):
             return False
+        if self.worker is None or self.worker.has_ended:
+            return False
         self._killed_by = number
         return True
 

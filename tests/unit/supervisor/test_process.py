@@ -117,6 +117,7 @@ def test_what_has_ended_dies_of_no_further_signal(process: Process) -> None:
     process.worker.pidfd = os.pidfd_open(process.worker.pid)
     os.kill(process.worker.pid, signal.SIGKILL)
     select.select([process.worker.pidfd], [], [])
+    assert not process.notes_signal(signal.SIGINT)
     with pytest.raises(NotFound):
         process.kill(signal.SIGINT)
     reap(process)
