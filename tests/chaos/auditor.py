@@ -172,7 +172,10 @@ def codes(process: Process, record: Record) -> set[int]:
     assert process.exit is not None
     at = process.exit.result["at"]
     found = {137} if any(begin <= at for begin in _struck(process, record)) or _is_unknown(process, record) else set()
-    found |= {_code(it.result["signal"], process) for it in process.calls if it.method == "Kill" and it.begin <= at}
+    sent = {it.result["signal"] for it in process.calls if it.method == "Kill" and it.begin <= at}
+    found |= {_code(number, process) for number in sent}
+    if process.app.kind == "serve" and 15 in sent:
+        found.add(143)  # Slight's listens before it handles signals
     if at >= own_end(process):
         found |= _own_codes(process)
     if process.exec_id and at >= earliest_end(_init_of(process, record), record):

@@ -4,7 +4,6 @@ import socket
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from shimd.apps import serving
 from shimd.apps.http.server import listen
 from shimd.apps.http.settings import HttpSettings
 from shimd.apps.slight.backend import fail
@@ -84,7 +83,6 @@ class HttpServerProvider:
                     f"the module exports no function {route.export} to handle {route.method} {route.path}"
                 )
         host, port = parsed(self._address or address)
-        serving.hold_signals()  # whoever can connect can have it end, though nobody handles signals yet
         self.server = GuestServer(listen(replace(self.settings, host=host, port=port)), router.routes)
         return self.server
 

@@ -1,12 +1,10 @@
 """Slight's routes, requests and answers."""
 
-import signal
 from typing import Any
 
 import pytest
 
-from shimd.apps.http.settings import HttpSettings
-from shimd.apps.slight.http_server import HttpServerProvider, Router, parsed
+from shimd.apps.slight.http_server import Router, parsed
 from shimd.apps.slight.messages import InvalidResponse, SlightResponse, response
 from shimd.apps.slight.routes import RouteTable, SlightRoute
 from shimd.apps.slight.sql import numbered
@@ -125,15 +123,3 @@ def test_answers_that_cannot_be_sent(answer: Ok | Err, words: str) -> None:
 )
 def test_parameters(query: str, numbers: str) -> None:
     assert numbered(query) == numbers
-
-
-def test_a_signal_waits_from_when_the_guest_listens() -> None:
-    """Until there is somebody to handle it: process 1 of a container would not hear of it at all."""
-    before, ignored = signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(signal.SIGPIPE)
-    provider = HttpServerProvider(HttpSettings(), "127.0.0.1:0", ())
-    try:
-        provider.server_serve("", Router()).stop()
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= {signal.SIGTERM, signal.SIGINT}
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGPIPE, ignored)
