@@ -102,6 +102,8 @@ class Containerd:
             "CONTAINERD_SNAPSHOTTER": snapshotter(directory),
         }
         self._config = directory / "config.toml"
+        self._asked: int | None = -1
+        """The daemon that was asked to end last."""
         self._config.write_text(self._configuration())
         self._process: subprocess.Popen[bytes] | None = None
         self._listener: subprocess.Popen[bytes] | None = None
@@ -191,6 +193,13 @@ class Containerd:
             with suppress(ProcessLookupError):  # it is about to end
                 os.kill(pid, signal.SIGTERM)
 
+    def ends(self) -> dict[int, str]:
+        """What is left of shimd, whose daemon is asked to end: once more if it was needed still, and came back."""
+        if (pid := self.daemon_pid()) != self._asked:
+            self._asked = pid
+            self.stop_daemon()
+        return leftovers.processes_of(self.directory)
+
     def kill_daemon(self) -> None:
         """And its keeper, so that there is none until a launcher starts one."""
         processes = leftovers.processes_of(self.directory).items()
@@ -216,8 +225,7 @@ def running(version: Version, kind: Callable[[Version, Path], Kind]) -> Iterator
         containerd.start()
         yield containerd
         containerd.stop()
-        containerd.stop_daemon()
-        assert not (left := leftovers.settled(lambda: leftovers.processes_of(directory))), left
+        assert not (left := leftovers.settled(containerd.ends)), left
         assert not leftovers.mounts(str(directory))
         assert not leftovers.settled(lambda: leftovers.compile_cgroups(directory / "shimd"))
         audit.check(containerd.audit)
