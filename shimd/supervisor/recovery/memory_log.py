@@ -22,13 +22,10 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import anyio
-
-from shimd.errors import ShimdError, is_shortage, reason
+from shimd.errors import ShimdError
 from shimd.linux.counted import Counted, Mapping
-from shimd.log import logger
+from shimd.supervisor.shortage import once_there_is_room
 
-_log = logger(__name__)
 VERSION = 1
 _MAGIC = int.from_bytes(b"shimdlog", "little")
 #: Words of the file.
@@ -44,8 +41,6 @@ _LARGE = 1 << 16
 #: The kind of entry that :meth:`MemoryLog.receive` makes; others are their owners'.
 RECEIVED = 1
 _RETIRED = 0xFF
-#: Seconds until memory that there was not is asked for again.
-_PAUSE = 1.0
 
 
 class Torn(ShimdError):
@@ -337,14 +332,7 @@ async def reopened(fd: int, name: str) -> MemoryLog:
     :param name: whose it is, for the log
     :raises Torn, OSError: it is none
     """
-    while True:
-        try:
-            return MemoryLog.open(fd)
-        except OSError as error:
-            if not is_shortage(error):
-                raise
-            _log.error("%s cannot be taken over for now: %s", name, reason(error))
-            await anyio.sleep(_PAUSE)
+    return await once_there_is_room(lambda: MemoryLog.open(fd), f"taking over {name}")
 
 
 def _size(length: int) -> int:

@@ -10,18 +10,17 @@ A shortage here (of descriptors, of memory) is waited out: all the while nobody 
 
 import shutil
 from base64 import b64decode
-from collections.abc import Callable
-from typing import TypeVar
 
 import anyio
 
 from shimd import paths
 from shimd.api.containerd import events as api
-from shimd.errors import NotFound, ResourceExhausted, ShimdError, plain
+from shimd.errors import NotFound
 from shimd.log import logger
 from shimd.protocol.journal import EndpointRecord, ProcessRecord, Published, TaskRecord
 from shimd.supervisor.events import is_outbox
 from shimd.supervisor.recovery.connections import server_of
+from shimd.supervisor.shortage import once_there_is_room
 from shimd.supervisor.supervisor import Supervisor
 from shimd.supervisor.workers.fork_client import Worker
 from shimd.timestamp import timestamp
@@ -29,9 +28,7 @@ from shimd.timestamp import timestamp
 _log = logger(__name__)
 #: Seconds until all requests that are to be replayed have been begun with.
 _REPLAYED = 10.0
-#: Seconds until what there was no room for is tried again.
-_MOMENT = 0.1
-T = TypeVar("T")
+_TAKEOVER = "taking over from an earlier daemon"
 
 
 class Earlier:
@@ -71,7 +68,7 @@ class Earlier:
 async def recover(supervisor: Supervisor) -> None:
     """Take over from an earlier supervisor, if there was one."""
     shutil.rmtree(paths.scratch_dir(), ignore_errors=True)
-    records = await _once_there_is_room(lambda: list(supervisor.journal.read()))
+    records = await once_there_is_room(lambda: list(supervisor.journal.read()), _TAKEOVER)
     tasks = [record for record in records if isinstance(record, TaskRecord)]
     await supervisor.fork_servers.find({one.key for task in tasks for one in task.processes if one.started_at})
     await _resume_events(supervisor)
@@ -97,22 +94,6 @@ async def recover(supervisor: Supervisor) -> None:
     supervisor.parts.tasks.start_soon(_forget_replays, supervisor)
 
 
-async def _once_there_is_room(action: Callable[[], T]) -> T:
-    """Returns what ``action`` returns, when nothing is short any more."""
-    told = False
-    while True:
-        try:
-            return action()
-        except (OSError, MemoryError, ShimdError) as error:
-            short = plain(error)
-            if not isinstance(short, ResourceExhausted):
-                raise
-            if not told:
-                _log.error("taking over from an earlier daemon waits: %s", short)
-            told = True
-        await anyio.sleep(_MOMENT)
-
-
 async def _resume_events(supervisor: Supervisor) -> None:
     for name in list(supervisor.keeper.kept):
         if is_outbox(name):
@@ -134,7 +115,7 @@ async def _recover_task(supervisor: Supervisor, record: TaskRecord) -> None:
     try:
         of = EndpointRecord(record.engine, record.namespace, record.events_address, record.grpc_address)
         endpoint = supervisor.earlier_endpoint(of)
-        await _once_there_is_room(lambda: endpoint.service.recover(record, earlier))
+        await once_there_is_room(lambda: endpoint.service.recover(record, earlier), _TAKEOVER)
     except NotFound as error:
         _log.info("container %s is not gone on with: %s", record.id, error)
         earlier.give_up(record)

@@ -15,13 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import anyio
 
 from shimd import paths, release
 from shimd.engines.registry import installed_version
-from shimd.errors import ShimdError, Unavailable, from_os, is_shortage, reason
+from shimd.errors import ShimdError, Unavailable, reason
 from shimd.linux.peer import peer_pid
 from shimd.linux.pidfd import open_process, parent_of, pid_of
 from shimd.log import logger
@@ -29,17 +28,16 @@ from shimd.protocol import noted_exits
 from shimd.protocol.constants import VERSION
 from shimd.protocol.fork_server import LASTING, Hello
 from shimd.supervisor.background import Background
+from shimd.supervisor.shortage import once_there_is_room
 from shimd.supervisor.workers.fork_client import ForkClient, Spawner, Worker, connect, launch, launch_by
 from shimd.supervisor.workers.orphans import ExitOf, follow, nothing_known
 from shimd.supervisor.workers.reaping import children_in_session, kill, reap
 from shimd.supervisor.workers.watchdog import until_silent
 
-T = TypeVar("T")
 _log = logger(__name__)
 #: Seconds for a fork server that was found to say who it is: it may be warming up, or be stopped.
 _PATIENCE = 10.0
-#: Seconds until another attempt, where something has run out.
-_SOON = 0.1
+_LOOKING = "looking for fork servers"
 #: Seconds for one that was killed to be gone: the kernel may not let it end.
 _LAST_BREATH = 5.0
 #: Seconds for one to answer when this daemon ends.
@@ -126,7 +124,7 @@ class ForkServers:
         :param running: keys of workers that were started: they take no more descriptors than they took
         """
         self._running = running
-        found = [(path, anyio.Event()) for path in await _with_room(paths.fork_server_sockets)]
+        found = [(path, anyio.Event()) for path in await once_there_is_room(paths.fork_server_sockets, _LOOKING)]
         for path, listed in found:
             self._tasks.start_soon(self._find, path, self._expected(paths.engine_of(path)), listed)
         with anyio.move_on_after(_PATIENCE):
@@ -220,7 +218,7 @@ class ForkServers:
         """A connection, however long there is no room for it: nobody else hears of its workers' exits. ``None``: it is
         gone."""
         try:
-            return await _with_room(partial(connect, path))
+            return await once_there_is_room(partial(connect, path), _LOOKING)
         except ConnectionRefusedError:  # of a process that is gone
             self._gone(path)
         except OSError as error:
@@ -383,18 +381,6 @@ class ForkServers:
 async def _retire(server: ForkServer) -> None:
     with suppress(ShimdError):
         await server.client.retire()
-
-
-async def _with_room(call: Callable[[], T]) -> T:
-    """What it returns, as soon as nothing is short that it needs."""
-    while True:
-        try:
-            return call()
-        except OSError as error:
-            if not is_shortage(error):
-                raise
-            _log.error("fork servers are looked for again: %s", from_os(error))
-        await anyio.sleep(_SOON)
 
 
 async def _leave(server: ForkServer) -> None:

@@ -18,6 +18,7 @@ from shimd.protocol.constants import VERSION
 from shimd.protocol.fork_server import LASTING, Hello, Retire, decode_request
 from shimd.protocol.packets import receive, send
 from shimd.protocol.plans import NativeCommand
+from shimd.supervisor import shortage
 from shimd.supervisor.background import Background
 from shimd.supervisor.recovery import alone
 from shimd.supervisor.workers import fork_servers, watchdog
@@ -121,7 +122,7 @@ async def test_one_that_there_is_no_room_to_connect_to_is_found_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody else hears of its workers' exits."""
-    monkeypatch.setattr(fork_servers, "_SOON", 0.01)
+    monkeypatch.setattr(shortage, "_PAUSE", 0.01)
     async with daemon() as servers:
         worker = await sleeper(servers, tmp_path)
     async with anyio.create_task_group() as tasks:

@@ -12,8 +12,8 @@ import pytest
 
 from shimd.linux.pidfd import start_time
 from shimd.protocol.journal import EndpointRecord, ProcessRecord, TaskRecord
+from shimd.supervisor import shortage
 from shimd.supervisor.recovery import journal as journal_module
-from shimd.supervisor.recovery import recover as module
 from shimd.supervisor.recovery.journal import Journal
 from shimd.supervisor.recovery.recover import recover
 from shimd.supervisor.supervisor import Supervisor
@@ -34,7 +34,7 @@ def sleeper() -> Iterator[int]:
 async def test_descriptors_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: int) -> None:
     for name in ("RUNTIME", "STATE", "CACHE"):
         monkeypatch.setenv(f"SHIMD_{name}_DIR", str(tmp_path))
-    monkeypatch.setattr(module, "_MOMENT", 0.01)
+    monkeypatch.setattr(shortage, "_PAUSE", 0.01)
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
     (tmp_path / "shimd.task").touch()
     init = ProcessRecord("", State.RUNNING.value, key="k", pid=sleeper, start=start_time(sleeper), alone=True)

@@ -10,9 +10,9 @@ import anyio
 import pytest
 from anyio.abc import Listener, SocketAttribute, SocketStream, UNIXSocketStream
 
+from shimd.supervisor import shortage
 from shimd.supervisor.background import Background
 from shimd.supervisor.recovery import connections as connections_module
-from shimd.supervisor.recovery import memory_log
 from shimd.supervisor.recovery.connections import Connections, server_of
 from shimd.supervisor.recovery.keeping import NotKept
 from shimd.supervisor.recovery.memory_log import MemoryLog
@@ -427,7 +427,7 @@ async def test_an_earlier_log_waits_for_memory(
         return real(fd)
 
     monkeypatch.setattr(MemoryLog, "open", no_memory)
-    monkeypatch.setattr(memory_log, "_PAUSE", 0.01)
+    monkeypatch.setattr(shortage, "_PAUSE", 0.01)
     async with await UNIXSocketStream.from_socket(near) as stream, anyio.create_task_group() as tasks:
         connections = Connections(runs.services(hold=False), keeper, "x")
         tasks.start_soon(connections.resume, NAME, [far.detach(), os.dup(log.fd)])

@@ -16,10 +16,9 @@ from anyio.abc import Listener, SocketListener, SocketStream, UNIXSocketStream
 
 from shimd.api.containerd import events as api
 from shimd.api.containerd.services.events.ttrpc.v1 import ForwardRequest
-from shimd.supervisor import forwarder
+from shimd.supervisor import forwarder, shortage
 from shimd.supervisor.background import Background
 from shimd.supervisor.events import EventBus
-from shimd.supervisor.recovery import memory_log
 from shimd.supervisor.recovery.keeping import NotKept
 from shimd.supervisor.recovery.memory_log import MemoryLog
 from shimd.supervisor.recovery.outbox import Outbox, stream_of
@@ -298,7 +297,7 @@ async def test_a_successor_without_memory_loses_no_event(tmp_path: Path, monkeyp
             bus.publish(address, "space", event(number))
     monkeypatch.setattr(MemoryLog, "open", no_memory)
     monkeypatch.setattr(os, "posix_fallocate", none_to_grow)
-    monkeypatch.setattr(memory_log, "_PAUSE", 0.01)
+    monkeypatch.setattr(shortage, "_PAUSE", 0.01)
     async with running(keeper) as bus, containerd.serving():
         await resume(bus, keeper)
         await eventually(lambda: bus.queued() == {address: 0})

@@ -17,6 +17,7 @@ from shimd.api.containerd.task.v3 import KillRequest, StateRequest
 from shimd.linux.pidfd import start_time
 from shimd.protocol.journal import EndpointRecord, ProcessRecord, TaskRecord, name_of
 from shimd.supervisor import endpoint as of
+from shimd.supervisor import shortage
 from shimd.supervisor import supervisor as served
 from shimd.supervisor.recovery import recover as module
 from shimd.supervisor.recovery.connections import Connections
@@ -152,7 +153,7 @@ async def test_a_shortage_is_waited_out(
     app: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """It is neither a record's end nor an app's."""
-    monkeypatch.setattr(module, "_MOMENT", 0.001)
+    monkeypatch.setattr(shortage, "_PAUSE", 0.001)
     left = [errno.EMFILE, errno.ENOMEM, errno.ENFILE]
 
     def fail() -> None:
