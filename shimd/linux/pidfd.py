@@ -12,8 +12,8 @@ _INFO = struct.Struct("=QQ3I8Ii")
 #: _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info), the same on x86 and asm-generic machines.
 _PIDFD_GET_INFO = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11
 _PIDFD_INFO_EXIT = 1 << 3
-#: Of /proc/PID/stat, counted from the state.
-_PARENT, _START, _EXIT_CODE = 1, 19, 49
+#: Of :func:`stat_fields`.
+PARENT, START, _EXIT_CODE = 1, 19, 49
 
 
 def start_time(pid: int) -> int:
@@ -21,7 +21,7 @@ def start_time(pid: int) -> int:
 
     :raises OSError: it is gone
     """
-    return int(_stat(pid)[_START])
+    return int(stat_fields(pid)[START])
 
 
 def parent_of(pid: int) -> int:
@@ -29,7 +29,7 @@ def parent_of(pid: int) -> int:
 
     :raises OSError: it is gone
     """
-    return int(_stat(pid)[_PARENT])
+    return int(stat_fields(pid)[PARENT])
 
 
 def zombie_status(pid: int, start: int) -> int | None:
@@ -38,22 +38,25 @@ def zombie_status(pid: int, start: int) -> int | None:
     ``None``: it is no zombie, or may not be looked at.
     """
     try:
-        fields = _stat(pid)
+        fields = stat_fields(pid)
     except OSError:
         return None
-    return int(fields[_EXIT_CODE]) if fields[0] == b"Z" and int(fields[_START]) == start else None
+    return int(fields[_EXIT_CODE]) if fields[0] == b"Z" and int(fields[START]) == start else None
 
 
 def is_zombie(pid: int) -> bool:
     """Returns whether a process has ended, and nobody has waited for it yet."""
     try:
-        return _stat(pid)[0] == b"Z"
+        return stat_fields(pid)[0] == b"Z"
     except OSError:
         return False
 
 
-def _stat(pid: int) -> list[bytes]:
-    """The fields from the third on."""
+def stat_fields(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the third on (proc_pid_stat(5)).
+
+    :raises OSError: it is gone
+    """
     with open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()
 

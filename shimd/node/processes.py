@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shimd import keeper, paths
 from shimd.linux.peer import peer_pid
-from shimd.linux.pidfd import start_time
+from shimd.linux.pidfd import PARENT, START, open_process, stat_fields
 from shimd.supervisor.recovery.keeper_link import connect
 
 _PAUSE = 0.02
@@ -42,9 +42,10 @@ class Process:
     @property
     def lives(self) -> bool:
         try:
-            return start_time(self.pid) == self.start and _stat(self.pid)[0] not in ("Z", "X")
+            fields = stat_fields(self.pid)
         except OSError:
             return False
+        return int(fields[START]) == self.start and fields[0] not in (b"Z", b"X")
 
 
 def running() -> list[Process]:
@@ -94,10 +95,9 @@ def end(look: Callable[[], Collection[Process]], number: int, patience: float) -
 
 def send(process: Process, number: int) -> None:
     with suppress(OSError):
-        pidfd = os.pidfd_open(process.pid)
+        pidfd = open_process(process.pid, process.start)
         try:
-            if start_time(process.pid) == process.start:
-                signal.pidfd_send_signal(pidfd, number)
+            signal.pidfd_send_signal(pidfd, number)
         finally:
             os.close(pidfd)
 
@@ -107,10 +107,10 @@ def _all() -> Iterator[Process]:
         if entry.name.isdigit():
             with suppress(OSError, IndexError):  # it ends meanwhile
                 words = Path(entry.path, "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-                fields = _stat(int(entry.name))
+                fields = stat_fields(int(entry.name))
                 if words != [b""]:  # the kernel's own, and zombies
                     kind = kind_of([os.fsdecode(word) for word in words])
-                    yield Process(int(entry.name), int(fields[19]), int(fields[1]), kind)
+                    yield Process(int(entry.name), int(fields[START]), int(fields[PARENT]), kind)
 
 
 def kind_of(words: list[str]) -> Kind:
@@ -125,11 +125,6 @@ def kind_of(words: list[str]) -> Kind:
         return Kind.DAEMON
     place = words.index("-m") + 1 if "-m" in words else 0
     return modules.get(words[place], Kind.OTHER) if 0 < place < len(words) else Kind.OTHER
-
-
-def _stat(pid: int) -> list[str]:
-    """From the third field on (proc_pid_stat(5))."""
-    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def _is_ours(pid: int) -> bool:

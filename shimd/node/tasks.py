@@ -1,18 +1,21 @@
 """The tasks that shimd has: as its daemon says, or, where none answers, as its journal does."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 
 from shimd import paths
-from shimd.api.shimd.status.v1 import DaemonResponse, TasksRequest
+from shimd.api.shimd.status.v1 import DaemonResponse, StatusStub, TasksRequest
 from shimd.errors import ShimdError
 from shimd.protocol.journal import TaskRecord
 from shimd.status_client import connected
 from shimd.supervisor.recovery.journal import Journal
 from shimd.supervisor.task.state import State
 
+T = TypeVar("T")
 #: Seconds for a daemon to answer; one that does not is as good as none.
 _PATIENCE = 15.0
 
@@ -31,30 +34,29 @@ class Task:
 def daemon() -> DaemonResponse | None:
     """What the daemon says of itself; ``None``: none answers."""
 
-    async def ask() -> DaemonResponse:
-        with anyio.fail_after(_PATIENCE):
-            async with connected() as stub:
-                return await stub.daemon()
-
-    try:
-        return anyio.run(ask)
-    except (ShimdError, TimeoutError):
-        return None
+    return _answer(lambda stub: stub.daemon())
 
 
 def tasks() -> list[Task]:
     """All that there are, of all containerds and namespaces."""
 
-    async def ask() -> list[Task]:
+    if (answer := _answer(lambda stub: stub.tasks(TasksRequest()))) is None:
+        return [_task(record) for record in records()]
+    return [Task(one.namespace, one.id, one.engine, Path(one.bundle)) for one in answer.tasks]
+
+
+def _answer(question: Callable[[StatusStub], Awaitable[T]]) -> T | None:
+    """What the daemon answers; ``None``: nothing."""
+
+    async def ask() -> T:
         with anyio.fail_after(_PATIENCE):
             async with connected() as stub:
-                found = (await stub.tasks(TasksRequest())).tasks
-        return [Task(one.namespace, one.id, one.engine, Path(one.bundle)) for one in found]
+                return await question(stub)
 
     try:
         return anyio.run(ask)
     except (ShimdError, TimeoutError):
-        return [_task(record) for record in records()]
+        return None
 
 
 def records() -> list[TaskRecord]:

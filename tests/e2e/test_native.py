@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from shimd.linux.pidfd import is_zombie
 from tests.e2e import guests, images, leftovers
 from tests.e2e.box import RUNTIMES, Box, content, until
 from tests.e2e.conftest import BoxMaker
@@ -102,13 +103,6 @@ def test_a_fork_server_that_dies(own_containerd: Containerd, new_box: BoxMaker) 
     assert box.run("next").code == 0
     daemon = own_containerd.daemon_pid()
     until(lambda: not [pid for pid in leftovers.children_of(daemon) if is_zombie(pid)], "its zygote to be waited for")
-
-
-def is_zombie(pid: int) -> bool:
-    try:
-        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 def test_a_daemon_that_dies(own_containerd: Containerd, new_box: BoxMaker) -> None:
