@@ -105,20 +105,28 @@ async def said(worker: Worker) -> Error:
     return packet[0]
 
 
-@pytest.fixture(params=["zygote", "python"])
-async def server(
-    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+@asynccontextmanager
+async def started(
+    directory: Path, kind: str, monkeypatch: pytest.MonkeyPatch, patience: float = 60
 ) -> AsyncIterator[Server]:
-    """Its workers are the zygote's, or run in Python."""
-    monkeypatch.setenv("SHIMD_ZYGOTE", "yes" if request.param == "zygote" else "no")
+    """A fork server whose workers are the zygote's, or run in Python."""
+    monkeypatch.setenv("SHIMD_ZYGOTE", "yes" if kind == "zygote" else "no")
     zygote.available.cache_clear()
-    server = Server(tmp_path)
-    with anyio.fail_after(60):
+    server = Server(directory)
+    with anyio.fail_after(patience):
         yield server
     zygote.available.cache_clear()
     os.close(server.null)
     os.kill(server.pid, signal.SIGKILL)
     os.waitpid(server.pid, 0)  # noqa: ASYNC222 — it is dead
+
+
+@pytest.fixture(params=["zygote", "python"])
+async def server(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Server]:
+    async with started(tmp_path, request.param, monkeypatch) as server:
+        yield server
 
 
 async def test_exit_statuses(server: Server) -> None:

@@ -10,12 +10,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from shimd import zygote
 from shimd.errors import ShimdError
 from shimd.protocol.worker import Start
 from shimd.supervisor.workers.fork_client import Worker
 from tests.unit.engines.test_contract import SPINS
-from tests.unit.forkserver.test_forkserver import EXIT, Server
+from tests.unit.forkserver.test_forkserver import EXIT, Server, started
 
 pytestmark = pytest.mark.anyio
 
@@ -24,15 +23,8 @@ pytestmark = pytest.mark.anyio
 async def server(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Server]:
-    monkeypatch.setenv("SHIMD_ZYGOTE", "yes" if request.param == "zygote" else "no")
-    zygote.available.cache_clear()
-    server = Server(tmp_path)
-    with anyio.fail_after(120):
+    async with started(tmp_path, request.param, monkeypatch, 120) as server:
         yield server
-    zygote.available.cache_clear()
-    os.close(server.null)
-    os.kill(server.pid, signal.SIGKILL)
-    os.waitpid(server.pid, 0)  # noqa: ASYNC222 — it is dead
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import anyio
 import pytest
 
 from shimd.linux.pidfd import start_time
@@ -16,9 +15,9 @@ from shimd.supervisor import shortage
 from shimd.supervisor.recovery import journal as journal_module
 from shimd.supervisor.recovery.journal import Journal
 from shimd.supervisor.recovery.recover import recover
-from shimd.supervisor.supervisor import Supervisor
 from shimd.supervisor.task.state import State
 from tests.unit.supervisor.test_lifecycle import SPEC
+from tests.unit.supervisor.test_supervisor import running
 
 pytestmark = pytest.mark.anyio
 OF = EndpointRecord("wasmtime", "space", "", "")
@@ -58,12 +57,9 @@ async def test_descriptors_are_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
 
     short(journal_module, "_read", "journal")
     short(Path, "read_bytes", "config")
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as tasks:
-            supervisor = Supervisor(tasks, tasks)
-            await recover(supervisor)
-            (endpoint,) = supervisor.endpoints.values()
-            container = endpoint.service.containers["app"]
-            assert (container.init.state, container.init.pid) == (State.RUNNING, sleeper)
-            assert (missing["journal"], missing["config"]) < (1, 1)
-            tasks.cancel_scope.cancel()
+    async with running() as supervisor:
+        await recover(supervisor)
+        (endpoint,) = supervisor.endpoints.values()
+        container = endpoint.service.containers["app"]
+        assert (container.init.state, container.init.pid) == (State.RUNNING, sleeper)
+        assert (missing["journal"], missing["config"]) < (1, 1)

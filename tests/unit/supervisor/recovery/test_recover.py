@@ -4,8 +4,7 @@ import errno
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from shimd.supervisor.recovery.recover import recover
 from shimd.supervisor.sockets import kept_listener
 from shimd.supervisor.supervisor import Supervisor
 from shimd.supervisor.task.container import Container
+from tests.unit.supervisor.test_supervisor import running
 
 pytestmark = pytest.mark.anyio
 SPEC = {"process": {"args": ["/app.wasm"], "cwd": "/", "env": []}, "root": {"path": "rootfs"}}
@@ -53,15 +53,6 @@ def app(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
 def record(bundle: Path, pid: int) -> TaskRecord:
     init = ProcessRecord("", "running", key="key", pid=pid, start=start_time(pid), alone=True)
     return TaskRecord("wasmtime", "default", "", "", "app", str(bundle), processes=[init])
-
-
-@asynccontextmanager
-async def successor() -> AsyncIterator[Supervisor]:
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as tasks:
-            supervisor = Supervisor(tasks, tasks)
-            yield supervisor
-            tasks.cancel_scope.cancel()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -95,7 +86,7 @@ async def test_nobody_is_answered_before_the_containers_are_there(
 
     monkeypatch.setattr(Container, "go_on", gone_on)
     monkeypatch.setattr(Connections, "serve", begun)
-    async with successor() as supervisor:
+    async with running() as supervisor:
         await recover(supervisor)
         assert await pid_of_app(supervisor) == app.pid
         await until(lambda: bool(seen))
@@ -104,7 +95,7 @@ async def test_nobody_is_answered_before_the_containers_are_there(
 async def test_what_a_launcher_has_cleaned_up_is_forgotten(app: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
     """While neither daemon nor keeper were there. containerd may have another of that name by now."""
     (tmp_path / "shimd.task").unlink()
-    async with successor() as supervisor:
+    async with running() as supervisor:
         await recover(supervisor)
         (endpoint,) = supervisor.endpoints.values()
         assert not endpoint.service.containers
@@ -124,7 +115,7 @@ async def test_its_sockets_are_made_later_if_they_cannot_be_now(
 
     monkeypatch.setattr(of, "kept_listener", listener)
     monkeypatch.setattr(served, "_PAUSE", 0.001)
-    async with successor() as supervisor:
+    async with running() as supervisor:
         await recover(supervisor)
         assert await pid_of_app(supervisor) == app.pid
         with pytest.raises(OSError, match="too many"):
@@ -135,7 +126,7 @@ async def test_its_sockets_are_made_later_if_they_cannot_be_now(
 
 
 async def test_who_prefers_grpc_keeps_nobody_from_being_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with successor() as supervisor:
+    async with running() as supervisor:
         await recover(supervisor)
         other = EndpointRecord("wasmtime", "other", "", "")
         path = paths.task_socket("wasmtime", "", "other").with_suffix(".grpc")
@@ -171,7 +162,7 @@ async def test_a_shortage_is_waited_out(
         fail()
         return whole(*arguments)
 
-    async with successor() as supervisor:
+    async with running() as supervisor:
         monkeypatch.setattr(where, name, short)
         before = names()
         await recover(supervisor)
@@ -195,7 +186,7 @@ async def test_nothing_is_ended_while_a_record_cannot_be_read(
         raise AssertionError
 
     before = names()
-    async with successor() as supervisor:
+    async with running() as supervisor:
         monkeypatch.setattr(type(supervisor.fork_servers), "end_unclaimed", end_unclaimed)
         monkeypatch.setattr(os, "pread", broken)
         await recover(supervisor)
@@ -217,7 +208,7 @@ async def test_one_that_cannot_be_recovered_ends_with_all_its_processes(
         other = ProcessRecord("sh", "running", key="other", pid=exec.pid, start=start_time(exec.pid))
         Journal(paths.journal_dir()).write(replace(task, processes=[*task.processes, other]))
         monkeypatch.setattr(Container, "go_on", broken)
-        async with successor() as supervisor:
+        async with running() as supervisor:
             await recover(supervisor)
             (endpoint,) = supervisor.endpoints.values()
             assert not endpoint.service.containers
@@ -243,7 +234,7 @@ async def test_what_was_half_made_is_removed_once_its_worker_is_gone(
     task = TaskRecord("wasmtime", "default", "", "", "half", str(tmp_path), processes=[init])
     Journal(paths.journal_dir()).write(task)
     monkeypatch.setattr(Container, "undo", undo)
-    async with successor() as supervisor:
+    async with running() as supervisor:
         monkeypatch.setattr(type(supervisor.fork_servers), "end_unclaimed", end_unclaimed)
         await recover(supervisor)
         assert supervisor.is_needed
