@@ -60,7 +60,8 @@ struct exit {
 };
 
 enum { BUCKETS = 1024, SPARES = 3 };
-enum { SHORTEST = 100, LONGEST = 5000, STEADY = 10000 }; /* milliseconds: pauses before a start, and a life after it */
+/* Milliseconds: pauses before a start; a life after which they do not grow, and one in which news are made use of. */
+enum { SHORTEST = 100, LONGEST = 5000, STEADY = 2000, HEARD = 10000 };
 
 static int supervisor = -1, candidate = -1; /* connections: of who has said HELLO, and of who has yet to */
 static bool foreign, gone, quitting, removes, handed_over, childless, begun;
@@ -150,6 +151,24 @@ static int keep(const struct message *message) {
     *place = entry;
     names++;
     return 0;
+}
+
+/* Holds FIFOs open, the first of them for reading, too: descriptors of their paths (O_PATH) become such of theirs. What
+ * can be opened is; 0, or the first error: ENXIO says that nobody reads. */
+static int reopen(struct message *message) {
+    int opened[MAX_FDS], count = 0, error = 0;
+    for (int i = 0; i < message->count; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", message->fds[i]);
+        int access = i < message->packet.number[0] ? O_RDWR : O_WRONLY;
+        int fd = open(path, access | O_NONBLOCK | O_CLOEXEC);
+        if (fd >= 0) opened[count++] = fd;
+        else if (!error) error = errno;
+    }
+    close_all(message->fds, message->count);
+    memcpy(message->fds, opened, sizeof(int) * (size_t)count);
+    message->count = count;
+    return error;
 }
 
 /* ---- children ----------------------------------------------------------------------------------------------------- */
@@ -441,10 +460,10 @@ static void quit(const struct packet *packet) {
 }
 
 /* false: it is no request. */
-static bool take(const struct message *message) {
+static bool take(struct message *message) {
     const struct packet *packet = &message->packet;
     bool kept = false, known = !foreign || (packet->kind >= HELLO && packet->kind <= QUIT);
-    int error = message->cut ? EMFILE : 0;
+    int error = message->cut ? EMFILE : 0, failed;
     pid_t pid = 0;
     switch (known ? packet->kind : 0) {
     case HELLO: kept = hello(message); break;
@@ -459,6 +478,12 @@ static bool take(const struct message *message) {
         if (!error) error = keep(message);
         if (error) fail(message, error);
         kept = !error;
+        break;
+    case HOLD:
+        failed = error ? error : reopen(message);
+        error = keep(message);
+        kept = !error;
+        say(HELD, packet->id, failed ? failed : error, 0);
         break;
     case DROP: drop(find(packet->name, message->length)); break;
     case SPAWN:
@@ -535,7 +560,7 @@ static void admit(void) {
 
 /* Who was told of the last exit has lived long enough to make use of it. */
 static bool heard(void) {
-    return first == next || (supervisor >= 0 && told == next && milliseconds() >= told_at + STEADY);
+    return first == next || (supervisor >= 0 && told == next && milliseconds() >= told_at + HEARD);
 }
 
 /* Asked to, or of no use to anybody. */
@@ -597,7 +622,7 @@ int main(void) {
         if (finished() || ends_with_node()) break;
         bool more = supervisor >= 0 && !flush();
         bool listens = quitting && handed_over && childless && supervisor >= 0 && told == next;
-        int64_t at = milliseconds(), until = listens ? told_at + STEADY : restart_at;
+        int64_t at = milliseconds(), until = listens ? told_at + HEARD : restart_at;
         bool held = hold_until > at;
         if (held && (!until || hold_until < until)) until = hold_until;
         struct timespec limit = {until > at ? (until - at) / 1000 : 0, until > at ? (until - at) % 1000 * 1000000 : 0};

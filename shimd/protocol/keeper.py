@@ -13,6 +13,8 @@ the supervisor says numbers                 with descriptors          and is ans
 ``QUIT``            ``REMOVES`` or          –                         –
                     ``HANDS_OVER``
 ``KEEP`` name       –                       the name's                only if it fails: ``FAILED`` (error) name
+``HOLD`` id name    how many for reading,   paths of FIFOs, opened    ``HELD`` id (error; ENXIO: of one nobody reads)
+                    too, the first ones     with O_PATH
 ``DROP`` name       –                       –                         –
 ``SPAWN`` id        –                       a command and its         ``SPAWNED`` id (pid, start) or
                                             descriptors               ``FAILED`` id (error)
@@ -29,6 +31,8 @@ orphan, and of those not acknowledged again with the next list.
   The error says that there was no room for this one: another ``HELLO`` brings it again.
 * After ``QUIT`` the keeper keeps nothing, and ends when it has no children; another ``HELLO`` calls it back. With
   ``HANDS_OVER`` it does not end before a supervisor that lives was told of all exits, of whatever version that is.
+* ``HOLD`` opens FIFOs, those that it can, and keeps them under the name, in place of what that had: so they are open
+  before the supervisor has opened its own, and are still when it ends.
 * What was sent is kept: the keeper reads all of it, even from a supervisor that is gone.
 * A packet that is none of these ends its connection.
 """
@@ -39,7 +43,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 #: Raised with every change that the other end would not understand.
-VERSION = 1
+VERSION = 2
 #: Longest name, bytes.
 MAX_NAME = 255
 #: Most exits that are kept for who asks; beyond, the oldest are forgotten.
@@ -66,6 +70,8 @@ class Kind(IntEnum):
     SPAWN = 10
     SPAWNED = 11
     ACKNOWLEDGE = 12
+    HOLD = 13
+    HELD = 14
 
 
 #: Of HELLO: the command that comes with it starts the supervisor again; without, nothing does.

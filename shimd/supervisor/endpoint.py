@@ -179,6 +179,9 @@ class Endpoint:
     def keep(self, name: str, fds: Sequence[int]) -> None:
         self._parts.keeper.keep(name, fds)
 
+    async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
+        return await self._parts.keeper.hold(name, inputs, outputs)
+
     def drop(self, name: str) -> None:
         self._parts.keeper.drop(name)
 

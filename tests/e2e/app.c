@@ -133,8 +133,11 @@ int main(int argc, char **argv) {
         return fprintf(stderr, "%s\n", first) < 0;
     if (!strcmp(command, "both"))
         return both(first, argc > 3 ? argv[3] : "");
-    if (!strcmp(command, "exit"))
+    if (!strcmp(command, "exit")) { /* with some last words, perhaps */
+        if (argc > 3)
+            echo(argc - 3, argv + 3);
         return atoi(first);
+    }
     if (!strcmp(command, "abort"))
         abort();
     if (!strcmp(command, "env"))

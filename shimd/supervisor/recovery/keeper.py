@@ -28,6 +28,7 @@ from shimd.supervisor.background import Background
 from shimd.supervisor.recovery import alone
 from shimd.supervisor.recovery.exits import Exits
 from shimd.supervisor.recovery.keeper_link import Link, acquaint, close_all, connect, launch, reach
+from shimd.supervisor.recovery.keeping import NotKept
 from shimd.supervisor.recovery.next_life import restart_command
 from shimd.supervisor.workers.watchdog import until_silent
 
@@ -42,7 +43,7 @@ _LAST_WORD = 1.0
 
 
 class _Pending:
-    """A child that was asked for."""
+    """A child that was asked for, or an error's number."""
 
     def __init__(self) -> None:
         self.known = anyio.Event()
@@ -70,6 +71,8 @@ class Keeper:
         """Those that have been replaced, by their sockets."""
         self._connected = anyio.Event()
         self._held: dict[str, tuple[int, ...]] = {}
+        self._here = NotKept()
+        """Names for which there was no keeper."""
         self._unsent: dict[str, None] = {}
         """Names whose state the keeper has not been told yet, in the order of the changes."""
         self._draining = False
@@ -137,11 +140,36 @@ class Keeper:
         if self._held.pop(name, None) is not None:
             self._change(name)
         close_all(self.kept.pop(name, ()))
+        self._here.drop(name)
 
     def drop_untaken(self) -> None:
         """Drop what nobody has taken."""
         for name in list(self.kept):
             self.drop(name)
+
+    async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
+        """As of :meth:`Keeping.hold`. Without a keeper, or if it does not answer, they are held here."""
+        error = await self._held_by_keeper(name, inputs, outputs)
+        return not error if error in (0, errno.ENXIO) else await self._here.hold(name, inputs, outputs)
+
+    async def _held_by_keeper(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> int:
+        """The error that it told."""
+        if self._link is None or self._quitting:
+            return errno.ENOTCONN
+        number, pending = next(self._ids), _Pending()
+        self._pending[number] = pending
+        self._held[name] = ()  # of which it has all that there is to have
+        self._unsent.pop(name, None)
+        try:
+            with anyio.move_on_after(_PATIENCE):
+                packet = Packet(Kind.HOLD, number, (len(inputs),), name)
+                await self._link.send_in_turn(packet, [*inputs, *outputs])
+                await pending.known.wait()
+        except OSError:
+            pass  # the keeper is gone, which is the result
+        finally:
+            self._pending.pop(number, None)
+        return pending.result if isinstance(pending.result, int) else errno.ENOTCONN
 
     # -- children
 
@@ -417,6 +445,9 @@ class Keeper:
                 self._forget_unwanted(*packet.numbers[:2])
             case Kind.SPAWNED:
                 self._spawned(packet.id, *packet.numbers[:2])
+            case Kind.HELD:
+                if (pending := self._pending.pop(packet.id, None)) is not None:
+                    pending.resolve(packet.numbers[0])
             case Kind.FAILED if packet.id:
                 error = packet.numbers[0]
                 if (pending := self._pending.pop(packet.id, None)) is not None:

@@ -1,7 +1,10 @@
 """What connections and events want of the keeper (``supervisor/recovery/keeper.py``)."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+from shimd.linux import fifo
 
 
 class Keeping(Protocol):
@@ -15,6 +18,16 @@ class Keeping(Protocol):
     def keep(self, name: str, fds: Sequence[int]) -> None:
         """Keep these descriptors under the name, in place of those that were. They stay ours, and open until
         :meth:`drop`."""
+        ...
+
+    async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
+        """Hold FIFOs open until :meth:`drop`, from before the caller opens them: the other end takes their being closed
+        by our death for the end.
+
+        :param inputs: descriptors of their paths (:func:`shimd.linux.fifo.find`), of those to be read from
+        :param outputs: of those to be written to
+        :returns: whether somebody reads all outputs, as far as is known
+        """
         ...
 
     def drop(self, name: str) -> None: ...
@@ -33,11 +46,21 @@ class NotKept:
 
     kept: Mapping[str, Sequence[int]] = {}
 
+    def __init__(self) -> None:
+        self._held: dict[str, list[int]] = {}
+
+    async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
+        held, all_read = fifo.hold(inputs, outputs)
+        self.drop(name)
+        self._held[name] = held
+        return all_read
+
     def keep(self, name: str, fds: Sequence[int]) -> None:
         pass
 
     def drop(self, name: str) -> None:
-        pass
+        for fd in self._held.pop(name, ()):
+            os.close(fd)
 
     def take(self, name: str) -> list[int] | None:
         return None

@@ -108,7 +108,7 @@ class Container:
         self._killed = 0
         """Processes that the kernel has killed for memory, as far as we have told."""
         self.interrupted: set[str] = set()
-        """Execs whose start an earlier supervisor had begun, and not finished."""
+        """Native execs whose start an earlier supervisor had begun, and not finished: they may run, or have run."""
         self._deleted: deque[DeletedExec] = deque(maxlen=_DELETED_EXECS)
         self._earlier_control: list[int] | None = None
 
@@ -143,6 +143,7 @@ class Container:
         self.init.advance(Step.CREATE)
         self._keep_control()
         self._commit(self._created(rootfs))
+        self.init.handed_over()
         context.tasks.start_soon(self._monitor, self.init)
         if not self._alone:
             context.tasks.start_soon(self._watch_memory)
@@ -179,10 +180,26 @@ class Container:
             if process.name == "":
                 self._earlier_control = earlier.take(self._control)
             process.stdio = Stdio.resumed(self._kept(process), earlier.take, record.logger)
-        elif process.begun and process.state is State.ADDED:
-            self.interrupted.add(process.name)
-            process.begun = False
+        elif process.state in (State.CREATING, State.ADDED):
+            process.earlier_streams = earlier.take(self._kept(process).name("opened")) or ()
+            if process.begun and process.state is State.ADDED:
+                process.begun = False
+                if self.native is not None:
+                    self.interrupted.add(process.name)
         return process
+
+    def close_earlier_streams(self) -> None:
+        """Of what is not being made anew: nobody has asked for it."""
+        for process in (self.init, *self.execs.values()):
+            if not process.begun or process.state is State.CREATING:
+                self._close_earlier_streams(process)
+
+    def _close_earlier_streams(self, process: Process) -> None:
+        if process.earlier_streams:
+            self.context.drop(self._kept(process).name("opened"))
+            for fd in process.earlier_streams:
+                os.close(fd)
+            process.earlier_streams = ()
 
     @property
     def _control(self) -> str:
@@ -215,7 +232,7 @@ class Container:
         processes = [one for one in (self.init, *self.execs.values()) if one.worker is not None]
         for process in processes:
             if process.stdio is not None:
-                process.stdio.handed_over(self.context.tasks)  # a terminal's output may end long after its process
+                process.stdio.start(self.context.tasks)  # a terminal's output may end long after its process
         self._take_control()
         for process in processes:
             if process.stdio is None or process.exit is not None:
@@ -259,13 +276,12 @@ class Container:
             process.starting.release()
 
     async def undo(self) -> None:
-        """Remove what an earlier supervisor had made of it when it ended."""
+        """Remove what an earlier supervisor had made of it when it ended, but for the record that it was to be made."""
         with anyio.move_on_after(_UNDO) as undoing:
             await self._undo()
         if undoing.cancelled_caught:
             _log.error("container %s: what was made of it could not be removed within %g s", self.id, _UNDO)
         await self.run_last_hooks()
-        self.context.forget(self.record())
 
     def record(self) -> TaskRecord:
         """All that the next supervisor has to know, if this is the end of this one."""
@@ -357,7 +373,7 @@ class Container:
             with anyio.move_on_after(_UNDO, shield=True):
                 await process.stdio.close()
             raise
-        process.stdio.handed_over(self.context.tasks)
+        process.stdio.start(self.context.tasks)
 
     def _kept(self, process: Process) -> Kept:
         context = self.context
@@ -538,9 +554,12 @@ class Container:
             if isinstance(error, ShimdError):
                 self._tell_of_kills()  # that may be why
             raise
+        finally:
+            self._close_earlier_streams(process)
         process.advance(Step.CREATE)
         process.begun = True
         self._commit()
+        process.handed_over()
         self.context.tasks.start_soon(self._monitor, process)  # first: it may be gone already, and others wait for it
         self._release(process)
 
@@ -802,6 +821,7 @@ class Container:
         await self._remove_what_is_left()
 
     async def _release_worker(self, process: Process) -> None:
+        self._close_earlier_streams(process)
         if process.worker is not None and process.stdio is not None:
             self._drop_control(process)
             await self._forget(process)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -48,6 +49,8 @@ class Process:
     """Whether it was sent SIGKILL, so that it must not be frozen."""
     begun: bool = False
     """Whether its creation or its start has been begun, and is not done."""
+    earlier_streams: Sequence[int] = ()
+    """What an earlier supervisor had opened for it when it ended: open until it is made anew."""
     _state: State = State.CREATING
     _killed_by: int = 0
 
@@ -84,6 +87,11 @@ class Process:
             return after(self._state, step)
         except IllegalStep as error:
             raise FailedPrecondition(str(error)) from None
+
+    def handed_over(self) -> None:
+        """Its worker has its streams, and is on record."""
+        if self.stdio is not None:
+            self.stdio.handed_over()
 
     def notes_signal(self, number: int) -> bool:
         """Note the signal that a SIGKILL will stand for; returns whether there is one to be noted.

@@ -63,10 +63,10 @@ class TaskService(api.TaskBase):
         self._context = context
         self.containers: dict[str, Container] = {}
         self._creating: set[str] = set()
-        self._undone: dict[str, anyio.Event] = {}
-        """Containers that an earlier supervisor had half made, each until nothing of it is left."""
-        self._half_made: list[Container] = []
-        self._interrupted: set[str] = set()
+        self._half_made: dict[str, Container] = {}
+        """By an earlier supervisor; each until it is made anew, or nobody asks for that."""
+        self._undoing: dict[str, tuple[Container, anyio.Event]] = {}
+        """Those of them of which something is left, each until the event."""
         self._gone: dict[str, TaskRecord] = {}
         """Containers that it had deleted, for requests that it did not live to answer."""
 
@@ -85,36 +85,45 @@ class TaskService(api.TaskBase):
             raise NotFound("its launcher has cleaned up after it")
         container = Container.recovered(self._context, record, earlier)
         if state is State.CREATING:
-            self._interrupted.add(record.id)
-            self._undone[record.id] = anyio.Event()
-            self._half_made.append(container)
+            self._undoing[record.id] = container, anyio.Event()
+            self._half_made[record.id] = container
         else:
             container.go_on()
             self.containers[record.id] = container
 
     def undo(self) -> None:
         """What an earlier supervisor was making when it ended is over: remove what is left."""
-        for container in self._half_made:
+        for container, _undone in self._undoing.values():
             self._context.tasks.start_soon(self._undo, container)
-        self._half_made.clear()
 
     def recovered(self) -> None:
         """All requests that the earlier supervisor had begun with have been begun with again."""
         for record in self._gone.values():
             self._forget(record)
         self._gone.clear()
-        self._interrupted.clear()
+        for container in self.containers.values():
+            container.close_earlier_streams()
+        for id in set(self._half_made) - self._creating:
+            self._settle(self._half_made.pop(id))
 
     async def _undo(self, container: Container) -> None:
         try:
             await container.undo()
         finally:
-            self._undone.pop(container.id).set()
+            _container, undone = self._undoing.pop(container.id)
+            undone.set()
+            if container.id not in self._half_made:
+                self._forget(container.record())
+
+    def _settle(self, half_made: Container) -> None:
+        """It has been made anew, or will not be."""
+        half_made.close_earlier_streams()
+        self._forget(half_made.record())
 
     @property
     def is_needed(self) -> bool:
         """Whether there are containers, or will be, or something is left of them."""
-        return bool(self.containers or self._creating or self._undone)
+        return bool(self.containers or self._creating or self._half_made or self._undoing)
 
     def _container(self, id: str) -> Container:
         try:
@@ -127,19 +136,17 @@ class TaskService(api.TaskBase):
 
     async def create(self, message: api.CreateTaskRequest) -> api.CreateTaskResponse:
         id = message.id
-        if replayed():
-            if id in self.containers:
-                return api.CreateTaskResponse(pid=self.containers[id].init.pid)
-            if id in self._interrupted:
-                raise Unavailable(f"container {id}: shimd was restarted while it was being created: create it again")
-        if id in self._undone:
-            await self._undone[id].wait()
+        if replayed() and id in self.containers:
+            return api.CreateTaskResponse(pid=self.containers[id].init.pid)
         if id in self.containers or id in self._creating:
             raise AlreadyExists(f"container {id} exists already")
         if message.checkpoint:
             raise Unimplemented(f"container {id}: WebAssembly apps cannot be restored from a checkpoint")
         self._creating.add(id)
         try:
+            if id in self._undoing:
+                _half_made, undone = self._undoing[id]
+                await undone.wait()
             container = await Container.create(
                 self._context,
                 id,
@@ -148,11 +155,13 @@ class TaskService(api.TaskBase):
                 _streams(message),
                 options.parse(message.options),
             )
+            self.containers[id] = container
         except (ShimdError, OSError) as error:
             raise _named(error, id) from error
         finally:
             self._creating.discard(id)
-        self.containers[id] = container
+            if id in self._half_made:
+                self._settle(self._half_made.pop(id))
         return api.CreateTaskResponse(pid=container.init.pid)
 
     async def start(self, message: api.StartRequest) -> api.StartResponse:
@@ -196,7 +205,8 @@ class TaskService(api.TaskBase):
         self._forget(deleted)
 
     def _forget(self, record: TaskRecord) -> None:
-        if record.id not in self.containers and record.id not in self._creating:  # there is no other of its name
+        others = (self.containers, self._creating, self._undoing)
+        if not any(record.id in those for those in others):  # there is no other of its name
             self._context.forget(record)
 
     def _deleted_before(self, message: api.DeleteRequest) -> api.DeleteResponse | None:

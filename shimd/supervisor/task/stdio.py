@@ -11,8 +11,8 @@ import os
 import stat
 import struct
 import termios
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from shimd.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, from_os
+from shimd.linux import fifo
 from shimd.supervisor.task.logger import Logger
 from shimd.supervisor.workers.jailers import Tasks
 
@@ -51,12 +52,15 @@ class Keeps(Protocol):
 
     def keep(self, name: str, fds: Sequence[int]) -> None: ...
 
+    async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool: ...
+
     def drop(self, name: str) -> None: ...
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What outlives this process of one process's streams: the write end of its stdin, and its terminal."""
+    """What outlives this process of one process's streams: the write end of its stdin, and its terminal; and until it
+    is on record that there is a process, all FIFOs, whose other ends take their being closed for the end."""
 
     keeper: Keeps
     process: str
@@ -68,12 +72,16 @@ class Kept:
     def keep(self, kind: str, *fds: int) -> None:
         self.keeper.keep(self.name(kind), fds)
 
+    async def hold(self, kind: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
+        return await self.keeper.hold(self.name(kind), inputs, outputs)
+
     def drop(self, kind: str) -> None:
         self.keeper.drop(self.name(kind))
 
 
 class Stdio:
-    """The opened streams of one process. Use: ``open`` → pass ``fds`` to the worker → ``handed_over`` → ``close``."""
+    """The opened streams of one process. Use: ``open`` → pass ``fds`` to the worker → ``start`` → ``handed_over``, once
+    the worker is on record → ``close``."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
@@ -91,8 +99,9 @@ class Stdio:
         """
         self = cls(kept)
         try:
+            await self._hold(streams)
             if streams.terminal:
-                await self._open_console(streams, size)
+                self._open_console(streams, size)
             else:
                 stdin = self._open_stdin(streams.stdin)
                 self.fds = (stdin, *await self._open_outputs(streams, container, namespace))
@@ -127,6 +136,20 @@ class Stdio:
         self._worker_ends.callback(os.close, fd)
         return fd
 
+    async def _hold(self, streams: Streams) -> None:
+        """Have the FIFOs held open, once somebody is at the other end of the outputs, or nobody has come for a while.
+
+        containerd opens its ends in threads, which may come after a fast app has gone: then the output is lost, and the
+        reader waits for a writer for ever. (runc waits, too, without an end.)
+        """
+        pause = 0.001
+        with ExitStack() as paths, anyio.move_on_after(_PATIENCE):
+            inputs = _fifos(paths, streams.stdin)
+            outputs = _fifos(paths, streams.stdout, "" if streams.terminal else streams.stderr)
+            while (inputs or outputs) and not await self._kept.hold("opened", inputs, outputs):
+                await anyio.sleep(pause)
+                pause = min(2 * pause, 0.05)
+
     def _open_stdin(self, name: str) -> int:
         if not name:
             return self._own(os.open(os.devnull, os.O_RDONLY))
@@ -144,14 +167,13 @@ class Stdio:
         if urlsplit(streams.stdout).scheme == "binary":
             self._logger = await Logger.start(streams.stdout, container, namespace)
             return self._own(self._logger.stdout), self._own(self._logger.stderr)
-        async with _readers(streams.stdout, streams.stderr):
-            stdout = self._own(open_output("stdout", streams.stdout))
-            if streams.stderr == streams.stdout:
-                return stdout, stdout
-            return stdout, self._own(open_output("stderr", streams.stderr))
+        stdout = self._own(open_output("stdout", streams.stdout))
+        if streams.stderr == streams.stdout:
+            return stdout, stdout
+        return stdout, self._own(open_output("stderr", streams.stderr))
 
-    async def _open_console(self, streams: Streams, size: tuple[int, int]) -> None:
-        self._console = await Console.open(streams, size, self._kept)
+    def _open_console(self, streams: Streams, size: tuple[int, int]) -> None:
+        self._console = Console.open(streams, size, self._kept)
         master, slave = os.openpty()
         self.fds = (self._own(slave),) * 3
         self._console.attach(master)
@@ -161,11 +183,15 @@ class Stdio:
         assert self._console is not None
         self._console.attach(master)
 
-    def handed_over(self, tasks: Tasks) -> None:
-        """The worker has its duplicates: close ours, and start copying if there is a terminal."""
-        self._worker_ends.close()
+    def start(self, tasks: Tasks) -> None:
+        """Start copying, if there is a terminal; from now on it outlives us."""
         if self._console is not None:
             self._console.start(tasks)
+
+    def handed_over(self) -> None:
+        """The worker has its duplicates, and is on record: close ours."""
+        self._kept.drop("opened")
+        self._worker_ends.close()
 
     def close_stdin(self) -> None:
         """Let the process read the end of its input once containerd's writers are gone too (CloseIO)."""
@@ -182,7 +208,7 @@ class Stdio:
 
     async def close(self) -> None:
         """After the process's exit: let what it wrote reach its readers, then close everything."""
-        self._worker_ends.close()
+        self.handed_over()
         self.close_stdin()
         if self._console is not None:
             await self._console.close()
@@ -206,31 +232,14 @@ def open_output(stream: str, name: str) -> int:
         return os.open(path, os.O_RDWR if stat.S_ISFIFO(path.stat().st_mode) else os.O_WRONLY | os.O_APPEND)
 
 
-@asynccontextmanager
-async def _readers(*names: str) -> AsyncIterator[None]:
-    """With somebody at the other end of those that are FIFOs; or without, if nobody has come for a while.
-
-    containerd opens its ends in threads, which may come after a fast app has gone: then the output is lost, and the
-    reader waits for a writer for ever. (runc waits, too, without an end.)
-    """
-    waiting = [_path(name) for name in names if urlsplit(name).scheme in ("", "fifo") and name]
-    with ExitStack() as writers:  # until ours are open: a reader that sees none takes that for the end
-        with anyio.move_on_after(_PATIENCE):
-            pause = 0.001
-            while waiting := [path for path in waiting if not _is_read(path, writers)]:
-                await anyio.sleep(pause)
-                pause = min(2 * pause, 0.05)
-        yield
-
-
-def _is_read(path: Path, writers: ExitStack) -> bool:
-    """Also true of what is no FIFO, or cannot be opened: nobody need be waited for."""
-    try:
-        if stat.S_ISFIFO(path.stat().st_mode):
-            writers.callback(os.close, os.open(path, os.O_WRONLY | os.O_NONBLOCK))
-    except OSError as error:
-        return error.errno != errno.ENXIO
-    return True
+def _fifos(closing: ExitStack, *names: str) -> list[int]:
+    """Descriptors of the paths of those that are; all are open until ``closing``."""
+    found = []
+    for name in dict.fromkeys(names):
+        if name and urlsplit(name).scheme in ("", "fifo") and (fd := fifo.find(_path(name))) is not None:
+            closing.callback(os.close, fd)
+            found.append(fd)
+    return found
 
 
 def _path(name: str) -> Path:
@@ -265,11 +274,11 @@ class Console:
         self._started = False
 
     @classmethod
-    async def open(cls, streams: Streams, size: tuple[int, int], kept: Kept) -> "Console":
+    def open(cls, streams: Streams, size: tuple[int, int], kept: Kept) -> "Console":
         """:raises InvalidArgument: as :meth:`Stdio.open`"""
         self = cls(size, kept)
         try:
-            await self._open_fifos(streams)
+            self._open_fifos(streams)
         except BaseException:
             self._close_fds()
             raise
@@ -292,14 +301,13 @@ class Console:
         os.set_blocking(master, False)
         self.resize(*self._size)
 
-    async def _open_fifos(self, streams: Streams) -> None:
+    def _open_fifos(self, streams: Streams) -> None:
         if streams.stdin:
             with _naming("stdin", streams.stdin):
                 path = _path(streams.stdin)
                 self._input = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
                 self._keep = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # else a read would see an EOF between writers
-        async with _readers(streams.stdout):
-            self._output = open_output("stdout", streams.stdout)
+        self._output = open_output("stdout", streams.stdout)
         os.set_blocking(self._output, False)
 
     def resize(self, rows: int, columns: int) -> None:

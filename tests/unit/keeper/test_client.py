@@ -20,6 +20,7 @@ import pytest
 from shimd import keeper as installed
 from shimd import paths
 from shimd.errors import AlreadyExists, Unavailable
+from shimd.linux import fifo
 from shimd.linux.pidfd import start_time
 from shimd.protocol.keeper import VERSION, Kind
 from shimd.supervisor.background import Background
@@ -28,6 +29,7 @@ from shimd.supervisor.recovery import keeper as module
 from shimd.supervisor.recovery.keeper import Keeper
 from shimd.supervisor.workers import watchdog
 from tests.unit.keeper.rig import PATIENCE, Supervisor, alive
+from tests.unit.keeper.test_names import at_its_end
 from tests.unit.short import no_descriptors
 
 pytestmark = [
@@ -522,8 +524,8 @@ def other_keeper(directory: Path, version: int) -> Path:
     header = (source / "protocol.h").read_text().replace(f"PROTOCOL = {VERSION},", f"PROTOCOL = {version},")
     (directory / "protocol.h").write_text(header)
     code = (source / "keeper.c").read_text()
-    assert "STEADY = 10000" in code
-    (directory / "keeper.c").write_text(code.replace("STEADY = 10000", "STEADY = 300"))
+    assert "HEARD = 10000" in code
+    (directory / "keeper.c").write_text(code.replace("HEARD = 10000", "HEARD = 300"))
     subprocess.run([compiler, "-std=gnu99", "-o", directory / "shimd-keeper", directory / "keeper.c"], check=True)
     return directory / "shimd-keeper"
 
@@ -751,3 +753,31 @@ async def test_what_is_kept_waits_for_descriptors(ends: "list[socket.socket]", m
         keeper_link.close_all(fds)
     for end in ends:
         end.close()
+
+
+async def test_fifos_are_held_without_a_keeper_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who wants them held, until they are dropped."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    os.mkfifo(tmp_path / "out")
+    found = fifo.find(tmp_path / "out")
+    assert found is not None
+    async with last_supervisor() as keeper:
+        pid = pid_of(keeper)
+        assert not await keeper.hold("opened:a", [], [found])  # nobody reads
+        reader = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert await keeper.hold("opened:a", [], [found])
+            with pytest.raises(BlockingIOError):
+                os.read(reader, 1)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        keeper.drop("opened:a")
+        await until(lambda: at_its_end(reader))
+        assert await keeper.hold("opened:a", [], [found])
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+        keeper.drop("opened:a")
+        await until(lambda: at_its_end(reader))
+    os.close(reader)
+    os.close(found)

@@ -1,11 +1,13 @@
 """Descriptors by name."""
 
+import errno
 import os
 import random
 import resource
 import socket
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,48 @@ def test_what_is_kept_outlives_the_supervisor(keeper: Process, pair: tuple[int, 
         assert os.read(reading, 100) == b"on it goes"
         successor.say(Kind.DROP, name="stdin:a")
         until(lambda: at_its_end(reading), "the keeper to close it")
+
+
+def test_fifos_are_held_before_their_supervisor_has_opened_them(keeper: Process, tmp_path: Path) -> None:
+    """Once there is a reader; and of what is read from the keeper is the writer that it lacks."""
+    out, fed = (tmp_path / "out"), (tmp_path / "in")
+    for path in (out, fed):
+        os.mkfifo(path)
+    paths = [os.open(path, os.O_PATH) for path in (fed, out)]
+    with keeper.connect() as supervisor:
+        supervisor.say(Kind.HOLD, 1, id=4, name="opened:a", fds=paths)
+        assert supervisor.expect(Kind.HELD).numbers[0] == errno.ENXIO
+        reader = os.open(out, os.O_RDONLY | os.O_NONBLOCK)
+        supervisor.say(Kind.HOLD, 1, id=5, name="opened:a", fds=paths)
+        packet = supervisor.expect(Kind.HELD)
+        assert (packet.id, packet.numbers[0]) == (5, 0)
+    with keeper.connect() as successor:
+        names, _ = successor.list()
+        assert len(names["opened:a"]) == 2
+        close(names)
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+        os.close(os.open(fed, os.O_WRONLY | os.O_NONBLOCK))  # somebody reads it
+        successor.say(Kind.DROP, name="opened:a")
+        until(lambda: at_its_end(reading=reader), "the keeper to close it")
+    for fd in (*paths, reader):
+        os.close(fd)
+
+
+def test_what_cannot_be_held_costs_the_rest_nothing(keeper: Process, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "out")
+    reader = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
+    paths = [os.open(path, os.O_PATH) for path in (tmp_path, tmp_path / "out")]
+    with keeper.connect() as supervisor:
+        supervisor.say(Kind.HOLD, 0, id=4, name="opened:a", fds=paths)
+        assert supervisor.expect(Kind.HELD).numbers[0] == errno.EISDIR
+        names, _ = supervisor.list()
+        assert len(names["opened:a"]) == 1
+        close(names)
+        supervisor.say(Kind.HOLD, 7, id=5, name="none")
+        assert supervisor.expect(Kind.HELD).numbers[0] == 0
+    for fd in (*paths, reader):
+        os.close(fd)
 
 
 def test_a_connection_does_not_end_with_the_supervisor(keeper: Process) -> None:

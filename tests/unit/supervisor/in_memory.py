@@ -240,6 +240,9 @@ class Daemon:
         if self.alive:
             self.keeper.keep(name, fds)
 
+    async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
+        return not self.alive or await self.keeper.hold(name, inputs, outputs)
+
     def drop(self, name: str) -> None:
         if self.alive:
             self.keeper.drop(name)
@@ -417,7 +420,7 @@ def _process(plan: WorkerPlan | None, fds: list[int]) -> "subprocess.Popen[bytes
         case NativeCommand():
             return subprocess.Popen([*plan.command], cwd=plan.bundle, stdin=fds[0], stdout=fds[1], stderr=fds[2])
         case _:
-            return subprocess.Popen(["sleep", "600"])
+            return subprocess.Popen(["sleep", "600"], stdin=fds[0], stdout=fds[1], stderr=fds[2])
 
 
 @asynccontextmanager

@@ -59,8 +59,8 @@ async def daemon(bundle: Path) -> AsyncIterator[Daemon]:
 class Tasks:
     """The service, as containerd calls it for one container."""
 
-    def __init__(self, daemon: Daemon, bundle: Path) -> None:
-        self.daemon, self._bundle = daemon, bundle
+    def __init__(self, daemon: Daemon, bundle: Path, stdout: str = "") -> None:
+        self.daemon, self._bundle, self.stdout = daemon, bundle, stdout
         self.service = TaskService(daemon)
 
     @property
@@ -72,7 +72,7 @@ class Tasks:
         return self.daemon.cgroups[-1]
 
     async def create(self) -> None:
-        await self.service.create(api.CreateTaskRequest(id="app", bundle=str(self._bundle)))
+        await self.service.create(api.CreateTaskRequest(id="app", bundle=str(self._bundle), stdout=self.stdout))
 
     async def start(self, exec_id: str = "") -> None:
         await self.service.start(api.StartRequest(id="app", exec_id=exec_id))

@@ -6,7 +6,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import anyio.lowlevel
 import pytest
 
 from shimd.errors import FailedPrecondition, InvalidArgument, ShimdError
+from shimd.supervisor.recovery.keeping import NotKept
 from shimd.supervisor.task import logger as logger_module
 from shimd.supervisor.task import stdio as stdio_module
 from shimd.supervisor.task.stdio import Kept, Stdio, Streams
@@ -49,17 +50,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdio_module, "_PATIENCE", 0.01)
 
 
-class Keeper:
+class Keeper(NotKept):
     """Of :class:`shimd.supervisor.task.context.Context`."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Sequence[int]] = {}
-
-    def keep(self, name: str, fds: Sequence[int]) -> None:
-        self.kept[name] = fds
-
-    def drop(self, name: str) -> None:
-        self.kept.pop(name, None)
 
 
 async def open_stdio(streams: Streams, size: tuple[int, int] = (0, 0)) -> Stdio:
@@ -100,7 +92,8 @@ async def test_a_reader_may_come_later_than_a_fast_app_would_end(tmp_path: Path,
     stdio = await open_stdio(streams)
     os.write(stdio.fds[1], b"output")
     os.write(stdio.fds[2], b"errors")
-    stdio.handed_over(tasks)
+    stdio.start(tasks)
+    stdio.handed_over()
     await stdio.close()
     for thread in readers:
         thread.join(5)
@@ -117,6 +110,7 @@ async def test_stdin_ends_when_closed_not_before(tmp_path: Path) -> None:
     os.write(writer, b"data")
     os.close(writer)
     assert os.read(reader, 10) == b"data"
+    stdio.handed_over()
     stdio.close_stdin()
     stdio.close_stdin()
     assert os.read(reader, 10) == b""
@@ -168,7 +162,8 @@ async def test_logging_program(tmp_path: Path, tasks: anyio.abc.TaskGroup) -> No
     stdio = await open_stdio(Streams(stdout=f"binary://{program}?{result}&key=value"))
     os.write(stdio.fds[1], b"to stdout")
     os.write(stdio.fds[2], b"to stderr")
-    stdio.handed_over(tasks)  # nobody else holds the write ends: the program reads their end
+    stdio.start(tasks)
+    stdio.handed_over()  # nobody else holds the write ends: the program reads their end
     await stdio.close()
     assert result.read_text() == "['key', 'value'] c1 ns1\nto stdout to stderr\n"
 
@@ -180,7 +175,8 @@ async def test_terminal(tmp_path: Path, tasks: anyio.abc.TaskGroup) -> None:
     assert all(os.isatty(fd) for fd in stdio.fds)
     assert os.get_terminal_size(stdio.fds[0]) == (80, 24)
     slave = os.dup(stdio.fds[0])
-    stdio.handed_over(tasks)
+    stdio.start(tasks)
+    stdio.handed_over()
     stdio.resize(50, 132)
     assert os.get_terminal_size(slave) == (132, 50)
     reader = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
@@ -199,7 +195,8 @@ async def test_terminal(tmp_path: Path, tasks: anyio.abc.TaskGroup) -> None:
 async def test_what_was_written_last_is_not_lost(tmp_path: Path, tasks: anyio.abc.TaskGroup) -> None:
     stdio = await open_stdio(Streams(stdout=fifo(tmp_path, "out"), terminal=True))
     slave = os.dup(stdio.fds[1])
-    stdio.handed_over(tasks)
+    stdio.start(tasks)
+    stdio.handed_over()
     reader = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
     os.write(slave, b"x" * 3000)
     os.close(slave)
@@ -232,7 +229,8 @@ async def test_a_terminal_waits_for_what_is_short(
     theirs = {slave}
     for name in real:
         monkeypatch.setattr(os, name, short(name))
-    stdio.handed_over(tasks)
+    stdio.start(tasks)
+    stdio.handed_over()
     reader = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
     theirs.add(reader)
     os.write(slave, b"all of it")
@@ -256,7 +254,8 @@ async def test_no_copying_goes_on_after_close(tmp_path: Path, monkeypatch: pytes
         os.set_blocking(slave, False)
         with anyio.fail_after(10):
             async with anyio.create_task_group() as copying:
-                stdio.handed_over(copying)
+                stdio.start(copying)
+                stdio.handed_over()
                 for _ in range(size // 1024 + 1):
                     with suppress(BlockingIOError):
                         os.write(slave, b"x" * 1024)
@@ -295,7 +294,8 @@ async def test_a_log_program_that_never_reads_ends_with_its_app(
     with suppress(BlockingIOError):
         while True:
             os.write(stdio.fds[1], bytes(4096))
-    stdio.handed_over(tasks)
+    stdio.start(tasks)
+    stdio.handed_over()
     with anyio.fail_after(30):
         await stdio.close()
     await stdio.close()  # as a Delete does that is repeated

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Sequence
 
+from shimd.linux import fifo
+
 
 class KeptInMemory:
     """Keeps duplicates of what it is given.
@@ -20,6 +22,12 @@ class KeptInMemory:
         duplicates = [os.dup(fd) for fd in fds]
         self.drop(name)
         self.kept[name], self._held[name] = duplicates, tuple(fds)
+
+    async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
+        held, all_read = fifo.hold(inputs, outputs)
+        self.drop(name)
+        self.kept[name], self._held[name] = held, tuple(held)
+        return all_read
 
     def drop(self, name: str) -> None:
         kept, held = self.kept.pop(name, []), self._held.pop(name, [])
