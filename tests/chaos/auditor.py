@@ -16,7 +16,7 @@ SECOND = 1_000_000
 _AFTERMATH = 2 * SECOND
 #: An end is told by who saw it, so much later at the most.
 _SEEN_LATER = SECOND // 4
-_DEADLY = frozenset({"KILL", "TERM", "ABRT", "MEMORY"})
+_DEADLY = frozenset({"KILL", "TERM", "ABRT", "UPGRADE", "MEMORY"})
 #: Those that make something, which may be asked for again by who got an error.
 _MAKES = frozenset({"Create", "Exec", "Start"})
 #: What says so, of gRPC's codes; and what a connection's end is called by containerd, which has no code for it.

@@ -14,7 +14,7 @@ ENGINES = {"wasmtime": 6, "wasmer": 5, "wasmedge": 2, "native": 4, "spin": 1, "s
 SERVERS = frozenset({"spin", "slight"})
 #: Parts of shimd, and the apps, and what is done to them. ``node``: the disk that all of them have.
 ACTS: dict[str, dict[str, int]] = {
-    "daemon": {"KILL": 4, "TERM": 3, "ABRT": 1, "STOP": 2, "NOFILE": 2, "MEMORY": 1},
+    "daemon": {"KILL": 4, "TERM": 3, "ABRT": 1, "UPGRADE": 2, "STOP": 2, "NOFILE": 2, "MEMORY": 1},
     "keeper": {"KILL": 2, "TERM": 1, "STOP": 1, "NOFILE": 1},
     "fork server": {"KILL": 4, "TERM": 2, "ABRT": 1, "STOP": 3, "NOFILE": 2, "MEMORY": 1},
     "zygote": {"KILL": 3, "TERM": 1, "STOP": 2, "NOFILE": 1},
