@@ -35,6 +35,7 @@ test-programs: setup
 # Parts of shimd are killed, stopped and starved while apps live; each plan's first line is the command that repeats it.
 chaos: setup
 	$(PYTHON) -m tests.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
+	tools/trixie $(PYTHON) -m tests.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED) --containerd debian
 
 # Every target of tests/fuzz, for so long each, with coverage guidance.
 fuzz: setup

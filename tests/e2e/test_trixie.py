@@ -26,7 +26,9 @@ SUITES = {
     "links": ("tests/e2e/test_links.py", "-k", "wasmedge and v2"),
     "walls": ("tests/e2e/test_walls.py", "-k", "wasmedge"),
     "docker": ("tests/e2e/docker/test_docker.py", "-k", "wasmedge"),
-    # Not of the engine: what containerd 1.7 makes of the configurations that shimd install leaves.
+    # Not of the engine: what containerd 1.7 sees of a daemon's death.
+    "deaths": ("tests/e2e/test_daemon_death.py", "-k", "debian and wasmtime and KILL and not part"),
+    # Nor is this: what containerd 1.7 makes of the configurations that shimd install leaves.
     "node": ("tests/unit/node/test_rancher.py", "tests/unit/node/test_containerd.py", "-k", "not go_renders"),
 }
 
