@@ -34,6 +34,7 @@ test-programs: setup
 
 # Parts of shimd are killed, stopped and starved while apps live; each plan's first line is the command that repeats it.
 chaos: setup
+	SHIMD_TEST_HUNDRED=1 $(PYTHON) -m pytest tests/e2e/test_hundred.py
 	$(PYTHON) -m tests.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
 	tools/trixie $(PYTHON) -m tests.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED) --containerd debian
 

@@ -72,8 +72,8 @@ class Strikes:
         await anyio.sleep(0.5)  # it is given all anew
 
     async def _upgrade(self, strike: Strike, pid: int) -> None:
-        """To what it is already: ``tests/e2e/test_upgrade.py`` has two releases. What strikes meanwhile may make it fail,
-        but not hang."""
+        """To what it is already: ``tests/e2e/test_upgrade.py`` has two releases. What strikes meanwhile may make it
+        fail, but not hang."""
         begin = now()
         with anyio.fail_after(self._place.patience):
             command = [f"{sysconfig.get_path('scripts')}/shimd", "upgrade", "--force", "--bin-dir", "/nonexistent"]
@@ -153,7 +153,10 @@ def _little_memory(pid: int, mebibytes: int, name: str) -> Iterator[None]:
     version1 = hierarchy.name == "memory"
     home = hierarchy / _memory_cgroup(pid, version1).lstrip("/")
     cgroup = hierarchy / f"{name}-little-{pid}"
-    cgroup.mkdir()
+    try:
+        cgroup.mkdir()
+    except FileExistsError:
+        raise ProcessLookupError(pid) from None  # it has little already
     try:
         limit = cgroup / ("memory.limit_in_bytes" if version1 else "memory.max")
         limit.write_text(str(mebibytes << 20))

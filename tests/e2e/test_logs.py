@@ -73,6 +73,17 @@ def test_program_that_is_missing(box: Box, tmp_path: Path) -> None:
     assert not box.leftovers()
 
 
+@wasm_only
+def test_program_that_hears_nothing(box: Box, tmp_path: Path) -> None:
+    """A trap has its code also where nobody can be told of it."""
+    program = tmp_path / "deaf"
+    program.write_text("#!/bin/sh\nexec 3<&- 4<&- 5>&-\nexec sleep 1\n")
+    program.chmod(0o755)
+    box.run("app", "abort", flags=("-d", "--log-uri", f"binary://{program}"))
+    box.wait_status("app", "STOPPED")
+    assert box.delete("app") == 134
+
+
 def test_program_ends_with_the_app(box: Box, logger: Path, tmp_path: Path) -> None:
     box.run("app", "tick", flags=("-d", "--log-uri", f"binary://{logger}?to={tmp_path}/log"))
     until(lambda: "tick 5" in content(tmp_path / "log.out"), "ticks")

@@ -1,6 +1,7 @@
 //! One run of a guest.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -72,7 +73,11 @@ pub fn run(engine: &Engine, module: &Module, invocation: &Invocation) -> Result<
 /// As WASIX runs programs, with all that they may do to their own stacks (contexts, vfork).
 fn run_command(host: &Host, ctx: WasiFunctionEnv, store: Store) -> Result<i32, Failure> {
     let thread = ctx.data(&store).thread.clone();
-    run_exec(TaskWasmRunProperties { ctx, store, trigger_result: None, recycle: None });
+    let run = TaskWasmRunProperties { ctx, store, trigger_result: None, recycle: None };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run_exec(run))) {
+        // It tells of a trap on stderr, and panics if nobody listens there any more.
+        return if host.trapped() { Err(Failure::Trap(String::new())) } else { resume_unwind(panic) };
+    }
     let code = match thread.try_join() {
         Some(Ok(code)) => Some(code),
         Some(Err(error)) => error.as_exit_code(),
