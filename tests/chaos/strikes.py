@@ -39,6 +39,8 @@ class Strikes:
         self._place = place
         self._keeper_and_daemon = anyio.Lock()
         """Both at once is the end of all: one of them is killed only when the other has come back."""
+        self._lasts: set[tuple[str, int]] = set()
+        """What is being done to whom: a second time at once, it would take the first's limit for the one to restore."""
 
     async def fall(self, strike: Strike) -> None:
         if strike.part == "daemon" or (strike.part, strike.act) == ("keeper", "KILL"):
@@ -91,13 +93,17 @@ class Strikes:
         self._place.record.strikes.append(struck)
 
     async def _last(self, strike: Strike, pid: int, make: Callable[[], AbstractContextManager[None]]) -> None:
-        begin = now()
+        begin, what = now(), (strike.act, pid)
+        if what in self._lasts:
+            return
+        self._lasts.add(what)
         try:
             with make():
                 await anyio.sleep(strike.seconds)
         except (ProcessLookupError, PermissionError):  # gone before it could be held up
             return
         finally:
+            self._lasts.discard(what)
             self._note(strike, pid, begin)
 
     def _lasting(self, strike: Strike, pid: int) -> AbstractContextManager[None]:
@@ -153,10 +159,7 @@ def _little_memory(pid: int, mebibytes: int, name: str) -> Iterator[None]:
     version1 = hierarchy.name == "memory"
     home = hierarchy / _memory_cgroup(pid, version1).lstrip("/")
     cgroup = hierarchy / f"{name}-little-{pid}"
-    try:
-        cgroup.mkdir()
-    except FileExistsError:
-        raise ProcessLookupError(pid) from None  # it has little already
+    cgroup.mkdir()
     try:
         limit = cgroup / ("memory.limit_in_bytes" if version1 else "memory.max")
         limit.write_text(str(mebibytes << 20))
