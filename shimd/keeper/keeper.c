@@ -463,7 +463,7 @@ static void quit(const struct packet *packet) {
 static bool take(struct message *message) {
     const struct packet *packet = &message->packet;
     bool kept = false, known = !foreign || (packet->kind >= HELLO && packet->kind <= QUIT);
-    int error = message->cut ? EMFILE : 0, failed;
+    int error = message->cut ? EMFILE : 0;
     pid_t pid = 0;
     switch (known ? packet->kind : 0) {
     case HELLO: kept = hello(message); break;
@@ -480,10 +480,13 @@ static bool take(struct message *message) {
         kept = !error;
         break;
     case HOLD:
-        failed = error ? error : reopen(message);
-        error = keep(message);
-        kept = !error;
-        say(HELD, packet->id, failed ? failed : error, 0);
+        if (!error) error = reopen(message);
+        if (!error || error == ENXIO) { /* else what there was stays */
+            int failed = keep(message);
+            kept = !failed;
+            if (failed) error = failed;
+        }
+        say(HELD, packet->id, error, 0);
         break;
     case DROP: drop(find(packet->name, message->length)); break;
     case SPAWN:

@@ -25,6 +25,8 @@ class ProcessRecord:
     """``supervisor.task.state.State``, its value."""
     begun: bool = False
     """Whether the next step had been begun: its creation, or its start."""
+    attempts: int = 0
+    """How often it had been, by supervisors that ended over it and by the last one."""
     stdin: str = ""
     stdout: str = ""
     stderr: str = ""

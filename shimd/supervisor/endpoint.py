@@ -182,6 +182,9 @@ class Endpoint:
     async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
         return await self._parts.keeper.hold(name, inputs, outputs)
 
+    def held(self, name: str, fds: Sequence[int]) -> None:
+        self._parts.keeper.held(name, fds)
+
     def drop(self, name: str) -> None:
         self._parts.keeper.drop(name)
 

@@ -38,8 +38,14 @@ _PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 #: Seconds for which a child waits for the keeper to be there again, before it becomes our own.
 _PATIENCE = 5.0
+#: Seconds until what it is to hold is held here.
+_HOLDING = 1.0
 #: Seconds for which who ends waits for room to say so.
 _LAST_WORD = 1.0
+
+
+#: Descriptors that the keeper alone has, for now: it has opened them.
+_ITS_OWN = (-1,)
 
 
 class _Pending:
@@ -71,6 +77,8 @@ class Keeper:
         """Those that have been replaced, by their sockets."""
         self._connected = anyio.Event()
         self._held: dict[str, tuple[int, ...]] = {}
+        self._deaf: tuple[Link, int] | None = None
+        """A link that did not answer in time, and how often it had been heard then."""
         self._here = NotKept()
         """Names for which there was no keeper."""
         self._unsent: dict[str, None] = {}
@@ -150,21 +158,36 @@ class Keeper:
     async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
         """As of :meth:`Keeping.hold`. Without a keeper, or if it does not answer, they are held here."""
         error = await self._held_by_keeper(name, inputs, outputs)
-        return not error if error in (0, errno.ENXIO) else await self._here.hold(name, inputs, outputs)
+        if error not in (0, errno.ENXIO):
+            return await self._here.hold(name, inputs, outputs)
+        close_all(self.kept.pop(name, ()))
+        return not error
+
+    def held(self, name: str, fds: Sequence[int]) -> None:
+        if name in self._held:
+            self._held[name] = tuple(fds)
 
     async def _held_by_keeper(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> int:
         """The error that it told."""
-        if self._link is None or self._quitting:
+        link = self._link
+        if link is None or self._quitting or not self._connected.is_set() or self._deaf == (link, link.heard):
             return errno.ENOTCONN
         number, pending = next(self._ids), _Pending()
+        packet = Packet(Kind.HOLD, number, (len(inputs),), name)
+        try:
+            encode(packet)
+        except ValueError as error:
+            _log.error("descriptors are not kept: %s", error)
+            return errno.EINVAL
         self._pending[number] = pending
-        self._held[name] = ()  # of which it has all that there is to have
+        self._held.setdefault(name, _ITS_OWN)
         self._unsent.pop(name, None)
         try:
-            with anyio.move_on_after(_PATIENCE):
-                packet = Packet(Kind.HOLD, number, (len(inputs),), name)
-                await self._link.send_in_turn(packet, [*inputs, *outputs])
+            with anyio.move_on_after(_HOLDING) as waiting:
+                await link.send_in_turn(packet, [*inputs, *outputs])
                 await pending.known.wait()
+            if waiting.cancelled_caught:
+                self._deaf = (link, link.heard)
         except OSError:
             pass  # the keeper is gone, which is the result
         finally:
@@ -506,7 +529,7 @@ class Keeper:
         fds = self._held.get(name)
         if fds is None:
             link.send(Packet(Kind.DROP, name=name))
-        else:
+        elif fds is not _ITS_OWN:
             link.send(Packet(Kind.KEEP, name=name), fds)
 
     async def _drain(self) -> None:

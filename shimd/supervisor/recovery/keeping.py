@@ -30,6 +30,10 @@ class Keeping(Protocol):
         """
         ...
 
+    def held(self, name: str, fds: Sequence[int]) -> None:
+        """What is held so has these of the caller's, too, until :meth:`drop`, if it has to be kept anew."""
+        ...
+
     def drop(self, name: str) -> None: ...
 
     def take(self, name: str) -> list[int] | None:
@@ -54,6 +58,9 @@ class NotKept:
         self.drop(name)
         self._held[name] = held
         return all_read
+
+    def held(self, name: str, fds: Sequence[int]) -> None:
+        pass
 
     def keep(self, name: str, fds: Sequence[int]) -> None:
         pass

@@ -20,8 +20,10 @@ from shimd.log import logger
 from shimd.protocol.journal import EndpointRecord, ProcessRecord, Published, TaskRecord
 from shimd.supervisor.events import is_outbox
 from shimd.supervisor.recovery.connections import server_of
+from shimd.supervisor.recovery.keeper_link import close_all
 from shimd.supervisor.shortage import once_there_is_room
 from shimd.supervisor.supervisor import Supervisor
+from shimd.supervisor.task.stdio import OPENED
 from shimd.supervisor.workers.fork_client import Worker
 from shimd.timestamp import timestamp
 
@@ -57,12 +59,14 @@ class Earlier:
         return self._taken[name]
 
     def give_up(self, task: TaskRecord) -> None:
-        """End all its processes. Descriptors stay open here: what has begun with them may use them yet."""
+        """End all its processes. Descriptors of theirs stay open here: what has begun with them may use them yet."""
         for process in task.processes:
             if process.key:
                 self.worker(process).abandon()
-        for name in self._taken:
+        for name, fds in self._taken.items():
             self._supervisor.keeper.drop(name)
+            if name.startswith(f"{OPENED}:"):
+                close_all(fds or ())
 
 
 async def recover(supervisor: Supervisor) -> None:
@@ -128,10 +132,11 @@ async def _recover_task(supervisor: Supervisor, record: TaskRecord) -> None:
 
 async def _undo(supervisor: Supervisor) -> None:
     """End what was being made, then remove what it was made in."""
-    if supervisor.journal.is_whole:  # else a later supervisor may find out whose they are
+    whole = supervisor.journal.is_whole
+    if whole:  # else a later supervisor may find out whose they are
         await supervisor.fork_servers.end_unclaimed()
     for endpoint in list(supervisor.endpoints.values()):
-        endpoint.service.undo()
+        endpoint.service.undo(all_known=whole)
 
 
 def _publish_again(supervisor: Supervisor, record: TaskRecord, published: Published) -> None:

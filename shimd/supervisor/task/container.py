@@ -55,7 +55,7 @@ from shimd.supervisor.task.options import Options
 from shimd.supervisor.task.process import Process
 from shimd.supervisor.task.spawn import spawn
 from shimd.supervisor.task.state import State, Step
-from shimd.supervisor.task.stdio import Kept, Stdio, Streams
+from shimd.supervisor.task.stdio import OPENED, Kept, Stdio, Streams
 from shimd.supervisor.threads import in_thread
 from shimd.supervisor.workers.fork_client import Worker
 from shimd.supervisor.workers.jailers import During, nothing
@@ -116,15 +116,24 @@ class Container:
 
     @classmethod
     async def create(
-        cls, context: Context, id: str, bundle: Path, rootfs: list[oci.RootfsMount], streams: Streams, options: Options
+        cls,
+        context: Context,
+        id: str,
+        bundle: Path,
+        rootfs: list[oci.RootfsMount],
+        streams: Streams,
+        options: Options,
+        attempts: int = 0,
     ) -> "Container":
         """Set everything up, as far as the guest's first instruction.
 
+        :param attempts: how often earlier supervisors have tried
         :raises ShimdError: what could not be set up; all that was is gone again
         """
         self = cls(context, id, bundle, oci.load_spec(bundle), streams)
         self.rootfs, self.options = rootfs, options
-        self.init.begun = True
+        self.init.attempts = attempts
+        self.init.begin()
         context.commit(self.record(), required=True)
         self.hooks.begin()
         try:
@@ -141,6 +150,7 @@ class Container:
             context.forget(self.record())
             raise
         self.init.advance(Step.CREATE)
+        self._start_copying(self.init)
         self._keep_control()
         self._commit(self._created(rootfs))
         self.init.handed_over()
@@ -177,11 +187,12 @@ class Container:
     def _recovered(self, record: ProcessRecord, spec: oci.Process, earlier: Earlier) -> Process:
         process = Process.recorded(record, spec, earlier.worker(record) if record.key else None)
         if process.worker is not None:
+            self.context.drop(self._kept(process).name(OPENED))  # it has them
             if process.name == "":
                 self._earlier_control = earlier.take(self._control)
             process.stdio = Stdio.resumed(self._kept(process), earlier.take, record.logger)
         elif process.state in (State.CREATING, State.ADDED):
-            process.earlier_streams = earlier.take(self._kept(process).name("opened")) or ()
+            process.earlier_streams = earlier.take(self._kept(process).name(OPENED)) or ()
             if process.begun and process.state is State.ADDED:
                 process.begun = False
                 if self.native is not None:
@@ -191,12 +202,12 @@ class Container:
     def close_earlier_streams(self) -> None:
         """Of what is not being made anew: nobody has asked for it."""
         for process in (self.init, *self.execs.values()):
-            if not process.begun or process.state is State.CREATING:
+            if not process.asked_for:
                 self._close_earlier_streams(process)
 
     def _close_earlier_streams(self, process: Process) -> None:
         if process.earlier_streams:
-            self.context.drop(self._kept(process).name("opened"))
+            self.context.drop(self._kept(process).name(OPENED))
             for fd in process.earlier_streams:
                 os.close(fd)
             process.earlier_streams = ()
@@ -373,7 +384,10 @@ class Container:
             with anyio.move_on_after(_UNDO, shield=True):
                 await process.stdio.close()
             raise
-        process.stdio.start(self.context.tasks)
+
+    def _start_copying(self, process: Process) -> None:
+        if process.stdio is not None:
+            process.stdio.start(self.context.tasks)
 
     def _kept(self, process: Process) -> Kept:
         context = self.context
@@ -415,6 +429,7 @@ class Container:
     async def _end(self, process: Process) -> None:
         """Kill a worker whose process never came to be, and forget it."""
         assert process.worker is not None
+        process.handed_over()  # whoever reads its output need not wait for it
         with suppress(NotFound):
             process.kill(9)
         await process.worker.exited.wait()
@@ -450,6 +465,7 @@ class Container:
     async def start(self, exec_id: str) -> int:
         """Let the guest run; returns the pid."""
         process = self.process(exec_id)
+        process.asked_for = True
         async with self._lock:
             if process is self.init:
                 await self._start_init(process)
@@ -541,7 +557,7 @@ class Container:
             raise FailedPrecondition(f"process {process.name} of container {self.id} has been started already")
         if self.init.state is not State.RUNNING or self._is_over:
             raise FailedPrecondition(f"container {self.id} is not running")
-        process.begun = True
+        process.begin()
         self._commit()
         try:
             async with self._opened(process):
@@ -549,7 +565,7 @@ class Container:
                 await self._end_without_init(worker)
                 process.worker = worker
         except BaseException as error:
-            process.begun = False
+            process.begun, process.attempts = False, 0
             self._commit()
             if isinstance(error, ShimdError):
                 self._tell_of_kills()  # that may be why
@@ -558,6 +574,7 @@ class Container:
             self._close_earlier_streams(process)
         process.advance(Step.CREATE)
         process.begun = True
+        self._start_copying(process)
         self._commit()
         process.handed_over()
         self.context.tasks.start_soon(self._monitor, process)  # first: it may be gone already, and others wait for it

@@ -49,6 +49,10 @@ class Process:
     """Whether it was sent SIGKILL, so that it must not be frozen."""
     begun: bool = False
     """Whether its creation or its start has been begun, and is not done."""
+    attempts: int = 0
+    """How often it has been begun: supervisors may end over it, again and again."""
+    asked_for: bool = False
+    """Whether its start was asked for."""
     earlier_streams: Sequence[int] = ()
     """What an earlier supervisor had opened for it when it ended: open until it is made anew."""
     _state: State = State.CREATING
@@ -92,6 +96,10 @@ class Process:
         """Its worker has its streams, and is on record."""
         if self.stdio is not None:
             self.stdio.handed_over()
+
+    def begin(self) -> None:
+        """Its creation or its start is about to be recorded, and then begun with."""
+        self.begun, self.attempts = True, self.attempts + 1
 
     def notes_signal(self, number: int) -> bool:
         """Note the signal that a SIGKILL will stand for; returns whether there is one to be noted.
@@ -144,6 +152,7 @@ class Process:
             name=self.name,
             state=self._state.value,
             begun=self.begun,
+            attempts=self.attempts,
             stdin=self.streams.stdin,
             stdout=self.streams.stdout,
             stderr=self.streams.stderr,
@@ -183,6 +192,7 @@ class Process:
             started_at=record.started_at,
             dying=record.dying,
             begun=record.begun,
+            attempts=record.attempts,
             _state=State(record.state),
             _killed_by=record.killed_by,
         )

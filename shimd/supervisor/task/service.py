@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any as AnyJson
 
@@ -25,11 +26,14 @@ from shimd.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    ResourceExhausted,
     ShimdError,
     Unavailable,
     Unimplemented,
     from_os,
+    plain,
 )
+from shimd.log import logger
 from shimd.protocol.journal import DeletedExec, TaskRecord
 from shimd.rpc import replayed
 from shimd.supervisor.task import bundle as bundle_files
@@ -43,8 +47,13 @@ from shimd.supervisor.task.stdio import Streams
 from shimd.timestamp import timestamp
 from shimd.typeurl import pack
 
+_log = logger(__name__)
 #: Seconds after which a Delete that was done is taken for answered.
 _ANSWERED = 1.0
+#: Supervisors that may end while they make one and the same thing, which may be why.
+_ATTEMPTS = 3
+#: Seconds until what was short is tried again.
+_PAUSE = 0.2
 _STATUS = {
     State.CREATING: Status.CREATED,
     State.ADDED: Status.CREATED,
@@ -56,6 +65,16 @@ _STATUS = {
 }
 
 
+@dataclass
+class _HalfMade:
+    """A container that an earlier supervisor had begun with: until it is made anew, or nobody asks for that."""
+
+    container: Container
+    undone: anyio.Event = field(default_factory=anyio.Event)
+    is_gone: bool = False
+    """Whether nothing is left of it."""
+
+
 class TaskService(api.TaskBase):
     """The containers of one context, by id."""
 
@@ -63,10 +82,8 @@ class TaskService(api.TaskBase):
         self._context = context
         self.containers: dict[str, Container] = {}
         self._creating: set[str] = set()
-        self._half_made: dict[str, Container] = {}
-        """By an earlier supervisor; each until it is made anew, or nobody asks for that."""
-        self._undoing: dict[str, tuple[Container, anyio.Event]] = {}
-        """Those of them of which something is left, each until the event."""
+        self._half_made: dict[str, _HalfMade] = {}
+        self._all_replayed = False
         self._gone: dict[str, TaskRecord] = {}
         """Containers that it had deleted, for requests that it did not live to answer."""
 
@@ -85,16 +102,22 @@ class TaskService(api.TaskBase):
             raise NotFound("its launcher has cleaned up after it")
         container = Container.recovered(self._context, record, earlier)
         if state is State.CREATING:
-            self._undoing[record.id] = container, anyio.Event()
-            self._half_made[record.id] = container
+            self._half_made[record.id] = _HalfMade(container)
         else:
             container.go_on()
             self.containers[record.id] = container
 
-    def undo(self) -> None:
-        """What an earlier supervisor was making when it ended is over: remove what is left."""
-        for container, _undone in self._undoing.values():
-            self._context.tasks.start_soon(self._undo, container)
+    def undo(self, *, all_known: bool) -> None:
+        """What an earlier supervisor was making when it ended is over: remove what is left.
+
+        :param all_known: whether the workers of all this are gone: nobody knows whose they are that no record claims,
+            where records cannot be read. Then it is a later supervisor's to do
+        """
+        for half_made in self._half_made.values():
+            if all_known:
+                self._context.tasks.start_soon(self._undo, half_made)
+            else:
+                half_made.undone.set()
 
     def recovered(self) -> None:
         """All requests that the earlier supervisor had begun with have been begun with again."""
@@ -103,27 +126,62 @@ class TaskService(api.TaskBase):
         self._gone.clear()
         for container in self.containers.values():
             container.close_earlier_streams()
-        for id in set(self._half_made) - self._creating:
-            self._settle(self._half_made.pop(id))
+        self._all_replayed = True
+        for id in list(self._half_made):
+            self._settle(id)
 
-    async def _undo(self, container: Container) -> None:
+    async def _undo(self, half_made: "_HalfMade") -> None:
+        container = half_made.container
         try:
-            await container.undo()
+            await self._undo_once_there_is_room(container)
+            half_made.is_gone = True
+        except (ShimdError, OSError) as error:
+            _log.error("container %s: what was made of it cannot be removed: %s", container.id, error)
         finally:
-            _container, undone = self._undoing.pop(container.id)
-            undone.set()
-            if container.id not in self._half_made:
-                self._forget(container.record())
+            half_made.undone.set()
+            if self._all_replayed:
+                self._settle(container.id)
 
-    def _settle(self, half_made: Container) -> None:
-        """It has been made anew, or will not be."""
-        half_made.close_earlier_streams()
-        self._forget(half_made.record())
+    async def _undo_once_there_is_room(self, container: Container) -> None:
+        while True:
+            try:
+                return await container.undo()
+            except (OSError, ShimdError) as error:
+                if not isinstance(plain(error), ResourceExhausted):
+                    raise
+                _log.warning("container %s: its removal waits: %s", container.id, error)
+            await anyio.sleep(_PAUSE)
+
+    def _settle(self, id: str) -> None:
+        """Once it has been made anew, or will not be."""
+        half_made = self._half_made.get(id)
+        if half_made is None or id in self._creating or not half_made.undone.is_set():
+            return
+        del self._half_made[id]
+        half_made.container.close_earlier_streams()
+        if half_made.is_gone:
+            self._forget(half_made.container.record())
+
+    async def _attempts(self, id: str) -> int:
+        """How often earlier supervisors have tried to make it, of which nothing is left.
+
+        :raises Unavailable: it shall not be tried again
+        """
+        half_made = self._half_made.get(id)
+        if half_made is None:
+            return 0
+        await half_made.undone.wait()
+        attempts = half_made.container.init.attempts
+        if not half_made.is_gone:
+            raise Unavailable(f"container {id}: shimd was restarted while it was being created, and something is left")
+        if replayed() and attempts >= _ATTEMPTS:
+            raise Unavailable(f"container {id}: shimd was restarted {attempts} times while it was being created")
+        return attempts
 
     @property
     def is_needed(self) -> bool:
         """Whether there are containers, or will be, or something is left of them."""
-        return bool(self.containers or self._creating or self._half_made or self._undoing)
+        return bool(self.containers or self._creating or self._half_made)
 
     def _container(self, id: str) -> Container:
         try:
@@ -144,9 +202,7 @@ class TaskService(api.TaskBase):
             raise Unimplemented(f"container {id}: WebAssembly apps cannot be restored from a checkpoint")
         self._creating.add(id)
         try:
-            if id in self._undoing:
-                _half_made, undone = self._undoing[id]
-                await undone.wait()
+            attempts = await self._attempts(id)
             container = await Container.create(
                 self._context,
                 id,
@@ -154,14 +210,14 @@ class TaskService(api.TaskBase):
                 _mounts(message.rootfs),
                 _streams(message),
                 options.parse(message.options),
+                attempts if replayed() else 0,
             )
             self.containers[id] = container
         except (ShimdError, OSError) as error:
             raise _named(error, id) from error
         finally:
             self._creating.discard(id)
-            if id in self._half_made:
-                self._settle(self._half_made.pop(id))
+            self._settle(id)
         return api.CreateTaskResponse(pid=container.init.pid)
 
     async def start(self, message: api.StartRequest) -> api.StartResponse:
@@ -182,6 +238,11 @@ class TaskService(api.TaskBase):
         if exec_id in container.interrupted:
             raise Unavailable(
                 f"container {container.id}: shimd was restarted while {exec_id} was being started: start it again"
+            )
+        if process.state is State.ADDED and process.attempts >= _ATTEMPTS:
+            attempts, process.attempts = process.attempts, 0
+            raise Unavailable(
+                f"container {container.id}: shimd was restarted {attempts} times while {exec_id} was being started"
             )
         async with process.starting:  # by us, perhaps, once more
             pass
@@ -205,8 +266,7 @@ class TaskService(api.TaskBase):
         self._forget(deleted)
 
     def _forget(self, record: TaskRecord) -> None:
-        others = (self.containers, self._creating, self._undoing)
-        if not any(record.id in those for those in others):  # there is no other of its name
+        if record.id not in self.containers and record.id not in self._creating:  # there is no other of its name
             self._context.forget(record)
 
     def _deleted_before(self, message: api.DeleteRequest) -> api.DeleteResponse | None:

@@ -25,6 +25,8 @@ from shimd.linux import fifo
 from shimd.supervisor.task.logger import Logger
 from shimd.supervisor.workers.jailers import Tasks
 
+#: The kind of what is held open for a process that is not on record yet.
+OPENED = "opened"
 _CHUNK = 65536
 #: Seconds to wait for somebody to read what a FIFO will bring.
 _PATIENCE = 5.0
@@ -54,6 +56,8 @@ class Keeps(Protocol):
 
     async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool: ...
 
+    def held(self, name: str, fds: Sequence[int]) -> None: ...
+
     def drop(self, name: str) -> None: ...
 
 
@@ -74,6 +78,9 @@ class Kept:
 
     async def hold(self, kind: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
         return await self.keeper.hold(self.name(kind), inputs, outputs)
+
+    def held(self, kind: str, *fds: int) -> None:
+        self.keeper.held(self.name(kind), fds)
 
     def drop(self, kind: str) -> None:
         self.keeper.drop(self.name(kind))
@@ -105,6 +112,7 @@ class Stdio:
             else:
                 stdin = self._open_stdin(streams.stdin)
                 self.fds = (stdin, *await self._open_outputs(streams, container, namespace))
+            self._kept.held(OPENED, *(self._console.fifos if self._console is not None else set(self.fds)))
         except BaseException:
             await self.close()
             raise
@@ -146,7 +154,7 @@ class Stdio:
         with ExitStack() as paths, anyio.move_on_after(_PATIENCE):
             inputs = _fifos(paths, streams.stdin)
             outputs = _fifos(paths, streams.stdout, "" if streams.terminal else streams.stderr)
-            while (inputs or outputs) and not await self._kept.hold("opened", inputs, outputs):
+            while (inputs or outputs) and not await self._kept.hold(OPENED, inputs, outputs):
                 await anyio.sleep(pause)
                 pause = min(2 * pause, 0.05)
 
@@ -190,7 +198,7 @@ class Stdio:
 
     def handed_over(self) -> None:
         """The worker has its duplicates, and is on record: close ours."""
-        self._kept.drop("opened")
+        self._kept.drop(OPENED)
         self._worker_ends.close()
 
     def close_stdin(self) -> None:
@@ -292,6 +300,11 @@ class Console:
         if stdin:
             self._input, self._keep = stdin
         return self
+
+    @property
+    def fifos(self) -> list[int]:
+        """Its ends of containerd's."""
+        return [fd for fd in (self._output, self._input, self._keep) if fd is not None]
 
     def attach(self, master: int) -> None:
         """From here on ``master`` is ours to close."""

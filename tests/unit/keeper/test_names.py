@@ -74,11 +74,13 @@ def test_fifos_are_held_before_their_supervisor_has_opened_them(keeper: Process,
         os.close(fd)
 
 
-def test_what_cannot_be_held_costs_the_rest_nothing(keeper: Process, tmp_path: Path) -> None:
+def test_what_cannot_be_held_leaves_what_was(keeper: Process, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "out")
     reader = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
     paths = [os.open(path, os.O_PATH) for path in (tmp_path, tmp_path / "out")]
     with keeper.connect() as supervisor:
+        supervisor.say(Kind.HOLD, 0, id=3, name="opened:a", fds=paths[1:])
+        assert supervisor.expect(Kind.HELD).numbers[0] == 0
         supervisor.say(Kind.HOLD, 0, id=4, name="opened:a", fds=paths)
         assert supervisor.expect(Kind.HELD).numbers[0] == errno.EISDIR
         names, _ = supervisor.list()

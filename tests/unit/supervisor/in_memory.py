@@ -243,6 +243,9 @@ class Daemon:
     async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
         return not self.alive or await self.keeper.hold(name, inputs, outputs)
 
+    def held(self, name: str, fds: Sequence[int]) -> None:
+        pass
+
     def drop(self, name: str) -> None:
         if self.alive:
             self.keeper.drop(name)

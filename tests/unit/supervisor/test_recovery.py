@@ -1,18 +1,20 @@
 """A supervisor that dies at any moment, in memory: the next one goes on with its containers, and answers for it."""
 
+import errno
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import anyio
 import pytest
 
 from shimd import rpc
-from shimd.errors import Internal
+from shimd.errors import Internal, Unavailable
 from shimd.supervisor.status import report
 from shimd.supervisor.task import service
+from shimd.supervisor.task.container import Container
 from shimd.supervisor.task.service import TaskService
 from shimd.supervisor.task.state import State
 from tests.unit.supervisor.in_memory import Daemon, UntilDeath, running
@@ -62,7 +64,7 @@ def recovered(tasks: Tasks, bundle: Path) -> Tasks:
     for record in list(daemon.records.values()):
         other.service.recover(record, daemon)
     daemon.end_unclaimed()
-    other.service.undo()
+    other.service.undo(all_known=True)
     return other
 
 
@@ -145,8 +147,71 @@ def held_by_the_next(tasks: Tasks, bundle: Path) -> Tasks:
     tasks = recovered(tasks, bundle)
     if "app" not in tasks.service.containers:
         half_made = tasks.service._half_made.get("app")
-        assert held == bool(half_made and half_made.init.earlier_streams)
+        assert held == bool(half_made and half_made.container.init.earlier_streams)
     return tasks
+
+
+@pytest.mark.parametrize("name", ["create", "start exec"])
+async def test_what_ends_its_supervisors_is_not_tried_for_ever(daemon: Daemon, bundle: Path, name: str) -> None:
+    """It may be what they end of. Whoever asks anew has it tried anew."""
+    before, act, _after = STEPS[name]
+    tasks = Tasks(daemon, bundle)
+    await before(tasks)
+    for number in range(3):
+        with replaying() if number else nullcontext():
+            assert await UntilDeath(act(tasks), 4).run()
+        tasks = recovered(tasks, bundle)
+    with replaying(), pytest.raises(Unavailable, match="shimd was restarted 3 times while"):
+        await act(tasks)
+    await act(tasks)
+    tasks.service.recovered()
+    await _end(tasks)
+
+
+async def test_an_undo_is_tried_until_there_is_room(
+    daemon: Daemon, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_PAUSE", 0.001)
+    left = [OSError(errno.EMFILE, "no room"), OSError(errno.EMFILE, "no room")]
+    usual = Container.undo
+
+    async def undo(self: Container) -> None:
+        if left:
+            raise left.pop()
+        await usual(self)
+
+    monkeypatch.setattr(Container, "undo", undo)
+    tasks = Tasks(daemon, bundle)
+    assert await UntilDeath(tasks.create(), 4).run()
+    tasks = recovered(tasks, bundle)
+    with replaying():
+        await tasks.create()
+    tasks.service.recovered()
+    await _end(tasks)
+
+
+async def test_what_cannot_be_undone_is_not_forgotten(
+    daemon: Daemon, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor made anew upon what is left of it: it is another supervisor's to try."""
+
+    async def undo(_self: Container) -> None:
+        raise OSError(errno.EBUSY, "it stays")
+
+    tasks = Tasks(daemon, bundle)
+    assert await UntilDeath(tasks.create(), 4).run()
+    with monkeypatch.context() as patched:
+        patched.setattr(Container, "undo", undo)
+        tasks = recovered(tasks, bundle)
+        with replaying(), pytest.raises(Unavailable, match="something is left"):
+            await tasks.create()
+    tasks.service.recovered()
+    assert [record.processes[0].state for record in tasks.daemon.records.values()] == ["creating"]
+    tasks = recovered(tasks, bundle)
+    with replaying():
+        await tasks.create()
+    tasks.service.recovered()
+    await _end(tasks)
 
 
 async def _end(tasks: Tasks) -> None:

@@ -29,6 +29,9 @@ class KeptInMemory:
         self.kept[name], self._held[name] = held, tuple(held)
         return all_read
 
+    def held(self, name: str, fds: Sequence[int]) -> None:
+        assert name in self.kept
+
     def drop(self, name: str) -> None:
         kept, held = self.kept.pop(name, []), self._held.pop(name, [])
         if not all(map(_are_one, kept, held)):

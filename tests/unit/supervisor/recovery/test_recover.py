@@ -241,5 +241,8 @@ async def test_what_was_half_made_is_removed_once_its_worker_is_gone(
         gone.set()
         await until(lambda: len(done) == 2)
         await anyio.wait_all_tasks_blocked()
+        assert supervisor.is_needed  # it may be asked for again
+        for endpoint in supervisor.endpoints.values():
+            endpoint.service.recovered()
         assert not supervisor.is_needed
     assert done == ["ended", "undone"]
