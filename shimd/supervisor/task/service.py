@@ -51,7 +51,7 @@ _log = logger(__name__)
 #: Seconds after which a Delete that was done is taken for answered.
 _ANSWERED = 1.0
 #: Supervisors that may end while they make one and the same thing, which may be why.
-_ATTEMPTS = 3
+_ATTEMPTS = 6
 #: Seconds until what was short is tried again.
 _PAUSE = 0.2
 _STATUS = {

@@ -157,11 +157,11 @@ async def test_what_ends_its_supervisors_is_not_tried_for_ever(daemon: Daemon, b
     before, act, _after = STEPS[name]
     tasks = Tasks(daemon, bundle)
     await before(tasks)
-    for number in range(3):
+    for number in range(6):
         with replaying() if number else nullcontext():
             assert await UntilDeath(act(tasks), 4).run()
         tasks = recovered(tasks, bundle)
-    with replaying(), pytest.raises(Unavailable, match="shimd was restarted 3 times while"):
+    with replaying(), pytest.raises(Unavailable, match="shimd was restarted 6 times while"):
         await act(tasks)
     await act(tasks)
     tasks.service.recovered()
