@@ -231,18 +231,17 @@ def test_many_at_random_moments(own_box: Box, number: signal.Signals) -> None:
             id, text = f"app-{wave}-{one}", f"{wave} {one}"
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
             apps.append((id, text, box.run_attached(id, "exit", 10 * wave + one, text, flags=("--rm",), **pipes)))
-        if wave < 2:  # later the pauses before a daemon's start have grown, and containerd 2.x waits 2 s for a State
-            exec = ("tasks", "exec", "--exec-id", f"e{wave}", "stays", box.runtime.program, "echo", str(wave))
-            execs.append((str(wave), box.popen(*exec, stdout=subprocess.PIPE, stderr=subprocess.PIPE)))
+        exec = ("tasks", "exec", "--exec-id", f"e{wave}", "stays", box.runtime.program, "echo", str(wave))
+        execs.append((str(wave), box.popen(*exec, stdout=subprocess.PIPE, stderr=subprocess.PIPE)))
         time.sleep(0.03 * wave)
         end_daemon(box, number)
     for code, (_id, text, client) in zip([10 * wave + one for wave in range(5) for one in range(4)], apps, strict=True):
         assert (*client.communicate(timeout=PATIENCE), client.returncode) == (f"{text}\n", "", code)
     for text, client in execs:
         out, error = client.communicate(timeout=PATIENCE)
-        if box.runtime is NATIVE and client.returncode:  # it may have run, and nobody knows how far
+        if box.runtime is NATIVE and "start it again" in error:  # it may have run, and nobody knows how far
             assert f"shimd was restarted while e{text} was being started: start it again" in error
-        else:
+        elif error != "ctr: context deadline exceeded\n":  # containerd 2.x waits two seconds for a State before
             assert (out, error, client.returncode) == (f"{text}\n", "", 0)
     assert box.status("stays") == "RUNNING"
     box.remove("stays")
