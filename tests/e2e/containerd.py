@@ -194,10 +194,15 @@ class Containerd:
                 os.kill(pid, signal.SIGTERM)
 
     def ends(self) -> dict[int, str]:
-        """What is left of shimd, whose daemon is asked to end: once more if it was needed still, and came back."""
+        """What is left of shimd, whose daemon is asked to end. One that comes back has events for a containerd that has
+        gone, say, and is ended as an operator would do that."""
         if (pid := self.daemon_pid()) != self._asked:
+            if self._asked in (-1, None) or pid is None:
+                self.stop_daemon()
+            else:
+                command = [LAUNCHERS / "shimd", "stop", "--force"]
+                subprocess.run(command, env=self.env, capture_output=True, timeout=PATIENCE, check=False)
             self._asked = pid
-            self.stop_daemon()
         return leftovers.processes_of(self.directory)
 
     def kill_daemon(self) -> None:
