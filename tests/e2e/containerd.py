@@ -200,7 +200,7 @@ class Containerd:
             if self._asked in (-1, None) or pid is None:
                 self.stop_daemon()
             else:
-                command = [LAUNCHERS / "shimd", "stop", "--force"]
+                command = [str(LAUNCHERS / "shimd"), "stop", "--force"]
                 subprocess.run(command, env=self.env, capture_output=True, timeout=PATIENCE, check=False)
             self._asked = pid
         return leftovers.processes_of(self.directory)
