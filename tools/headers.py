@@ -26,6 +26,8 @@ def protocol() -> str:
     """Of the zygote: what it exchanges with the supervisor and the fork server."""
     code, message = 12345, ""
     start, code_at, rest = encode(Error(code, message)).removesuffix(_END).partition(str(code).encode())
+    signal = 54321
+    ready, signal_at, ready_end = encode(Ready([signal])).partition(str(signal).encode())
     lines = [
         f"enum {{ MAX_FDS = {constants.MAX_FDS}, CONTROL = {constants.CONTROL_FD}, JAIL = {constants.JAIL_FD}, "
         f"HIGH = {constants.HIGH_FD}, FAILED = {constants.EXIT_FAILED}, CALL_WORDS = {constants.CALL_WORDS}, "
@@ -35,11 +37,12 @@ def protocol() -> str:
         _enum("POLICY_", constants.Policy),
         f"enum {{ ROBUST_LIST = {fork.ROBUST_LIST}, ROBUST_HEAD = {fork.ROBUST_HEAD} }};",
         f"#define SAYS_HELD {_text(encode(Held()))}",
-        f"#define SAYS_READY {_text(encode(Ready()))}",
+        f"#define SAYS_READY {_text(ready)}",
+        f"#define SAYS_READY_END {_text(ready_end)}",
         f"#define SAYS_ERROR {_text(start)} {_text(b'%d')} {_text(rest)}",
         f"#define SAYS_END {_text(_END)}",
     ]
-    assert code_at
+    assert code_at and signal_at
     return "\n".join(lines) + "\n"
 
 

@@ -9,8 +9,9 @@
 
 struct engine {
     /* The compiled program that a block of the engine's own (linux/packed.py) describes; NULL: the gRPC status code and a
-     * sentence say why not. Its files are below the working directory, in `artifact`. The process has the privileges of its
-     * guest by then, but for the seccomp filter, or a root's (docs/security.md). */
+     * sentence say why not. Where run() handles signals itself, load() sets their bits in *code, 1 for signal 1; it was 0.
+     * Its files are below the working directory, in `artifact`. The process has the privileges of its guest by then, but
+     * for the seccomp filter, or a root's (docs/security.md). */
     void *(*load)(void *context, const void *block, int *code, char *sentence, size_t size);
     /* Run it to its end on the calling thread; returns the exit code. Traps and failures are told on descriptor 2. */
     int (*run)(void *program);

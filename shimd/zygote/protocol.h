@@ -8,7 +8,8 @@ enum { CALL_OPEN = 0, CALL_BARRIER = 1, CALL_BOUND = 2, CALL_LOAD = 3, CALL_READ
 enum { POLICY_FAIL = 0, POLICY_WARN = 1, POLICY_IF_THERE = 2, POLICY_TRY = 3 };
 enum { ROBUST_LIST = 16, ROBUST_HEAD = 24 };
 #define SAYS_HELD "{\"type\":\"Held\"}"
-#define SAYS_READY "{\"type\":\"Ready\",\"signals\":[]}"
+#define SAYS_READY "{\"type\":\"Ready\",\"signals\":["
+#define SAYS_READY_END "]}"
 #define SAYS_ERROR "{\"type\":\"Error\",\"code\":" "%d" ",\"message\":\""
 #define SAYS_END "\"}"
 

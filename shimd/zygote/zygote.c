@@ -153,6 +153,15 @@ static uint64_t take(const struct calls *calls, uint64_t at, int entry) {
     return at;
 }
 
+/* With the numbers of the signals that it handles itself. */
+static void ready(int handled) {
+    char numbers[128] = "";
+    for (int number = 1, at = 0; number < 32; number++)
+        if (handled & 1 << (number - 1))
+            at += snprintf(numbers + at, sizeof numbers - (size_t)at, "%s%d", at ? "," : "", number);
+    say(SAYS_READY, numbers, SAYS_READY_END);
+}
+
 /* For process 1 of a pid namespace, whom the kernel spares a signal's default action (worker/main.py). */
 static void die(int number) { _exit(128 + number); }
 
@@ -221,7 +230,7 @@ static void work(const struct engine *engine, const int *streams_and_control) {
             if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED);
         }
     } while (at < calls->count);
-    say(SAYS_READY, "", "");
+    ready(code);
     if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED); /* deleted before it was started */
     close(CONTROL);
     _exit(engine->run(program));
