@@ -20,8 +20,8 @@ from shimd.engines.wasmtime_artifact import load_server, make_engine
 if TYPE_CHECKING:
     import wasmtime
 
-    from shimd.apps.http.settings import HttpSettings
     from shimd.component.host import Host
+    from shimd.engines.http_settings import HttpSettings
 
 #: Loaded in the fork server: in a container the files are out of sight, and each app would pay anew.
 LOADED = (
@@ -70,8 +70,8 @@ class WasiHttpEngine(CompiledByWasmtime):
 
     def check(self, module: HttpProgram, invocation: Invocation) -> None:
         from shimd.apps.http.handler import INTERFACE
-        from shimd.apps.http.settings import HttpSettings
         from shimd.component.host import Host
+        from shimd.engines.http_settings import HttpSettings
         from shimd.wasi.http.outgoing import OutgoingHandler, anything, nothing
         from shimd.wasi.versions import unversioned
         from shimd.wasi.world import providers
@@ -112,16 +112,17 @@ async def rehearse() -> None:
     """Use libraries once, so that they have loaded all that they load at first use."""
     import anyio
 
-    from shimd.apps.http import server, settings
+    from shimd.apps.http import server
+    from shimd.engines.http_settings import HttpSettings
 
-    server.configuration(None, settings.HttpSettings())
+    server.configuration(None, HttpSettings())
 
     with anyio.open_signal_receiver(signal.SIGUSR1):
         await anyio.lowlevel.checkpoint()
 
 
 def _seen_by_guests(invocation: Invocation) -> Invocation:
-    from shimd.apps.http.settings import for_guest
+    from shimd.engines.http_settings import for_guest
 
     preopens = [Preopen(*item) for item in top_preopens(invocation)]
     return replace(invocation, env=for_guest(invocation.env), preopens=preopens)

@@ -12,9 +12,9 @@ import anyio
 import uvicorn
 
 from shimd.apps import processes, serving
-from shimd.apps.http.settings import HttpSettings
 from shimd.apps.serving import Service
 from shimd.engine import EngineError
+from shimd.engines.http_settings import HttpSettings
 
 
 class _Server(uvicorn.Server):

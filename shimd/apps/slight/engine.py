@@ -112,10 +112,10 @@ class SlightEngine(CompiledByWasmtime):
         raise OtherEngine(self.family)
 
     def check(self, module: SlightApp, invocation: Invocation) -> None:
-        from shimd.apps.http.settings import HttpSettings
         from shimd.apps.slight import world
         from shimd.apps.slight.http_server import HttpServerProvider
         from shimd.apps.slight.secrets import directory
+        from shimd.engines.http_settings import HttpSettings
 
         exports = {export.name for export in module.module.exports}
         _check_entry(exports, serves=module.slightfile.serves)
@@ -232,7 +232,7 @@ def _address(env: Mapping[str, str]) -> str | None:
 
 
 def _seen_by_guests(invocation: Invocation) -> Invocation:
-    from shimd.apps.http.settings import for_guest
+    from shimd.engines.http_settings import for_guest
 
     env = {name: value for name, value in for_guest(invocation.env).items() if name != _ADDRESS}
     return replace(invocation, env=env)

@@ -5,10 +5,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from shimd.apps.http.server import listen
-from shimd.apps.http.settings import HttpSettings
 from shimd.apps.slight.backend import fail
 from shimd.apps.slight.routes import SlightRoute
 from shimd.engine import EngineError
+from shimd.engines.http_settings import HttpSettings
 
 #: Where no port is named.
 _PORT = 80

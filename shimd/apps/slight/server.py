@@ -11,10 +11,10 @@ from anyio import to_thread
 from shimd.apps.background_task import BackgroundTask
 from shimd.apps.calls import UNLIMITED, report_error
 from shimd.apps.http.handler import AsgiReceive, AsgiScope, AsgiSend
-from shimd.apps.http.settings import HttpSettings
 from shimd.apps.slight.messages import CORS, SlightResponse, request, response
 from shimd.apps.slight.routes import RouteTable, SlightMatch, SlightRoute
 from shimd.component.results import Abandoned, GuestExit
+from shimd.engines.http_settings import HttpSettings
 from shimd.wasi.compute_lock import ComputeLock
 from shimd.wit.guest import ModuleGuest
 from shimd.wit.resolve import ResolvedFunction

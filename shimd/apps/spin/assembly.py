@@ -12,7 +12,6 @@ from shimd.apps.calls import Invoker
 from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
-from shimd.apps.http.settings import HttpSettings
 from shimd.apps.spin import command, cron, files, keyvalue, subscriptions
 from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.application import SpinServer
@@ -26,6 +25,7 @@ from shimd.apps.spin.variables import ApplicationVariables
 from shimd.apps.spin.world import SharedState, imports
 from shimd.component.host import Host
 from shimd.engine import InvalidSetting, UnsupportedFeature
+from shimd.engines.http_settings import HttpSettings
 from shimd.wasi.http.outgoing import OutgoingHandler
 from shimd.wasi.versions import unversioned
 

@@ -28,11 +28,11 @@ from shimd.engines.wasmtime_artifact import is_server, load_command, load_server
 if TYPE_CHECKING:
     import wasmtime
 
-    from shimd.apps.http.settings import HttpSettings
     from shimd.apps.spin.assembly import Assembly
     from shimd.apps.spin.model import Application
     from shimd.apps.spin.runtime import Runtime
     from shimd.apps.spin.variables import ApplicationVariables
+    from shimd.engines.http_settings import HttpSettings
 
 _SPIN = ("assembly", "locked", "manifest")
 
@@ -170,7 +170,7 @@ def _memory(env: Mapping[str, str]) -> int:
 
 
 def _settings(env: Mapping[str, str]) -> "HttpSettings":
-    from shimd.apps.http.settings import HttpSettings
+    from shimd.engines.http_settings import HttpSettings
 
     address = env.get("SPIN_HTTP_LISTEN_ADDR") or "0.0.0.0:80"
     try:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from shimd.apps.http.settings import HttpSettings, for_guest
 from shimd.engine import InvalidSetting
+from shimd.engines.http_settings import HttpSettings, for_guest
 
 
 def test_defaults() -> None:
