@@ -7,7 +7,7 @@ CHAOS_SEED ?= 0
 # Of make fuzz, for each target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo setup dev test test-kubernetes test-programs chaos fuzz wasmer-native componentize-native check lint sanitize proto headers bench soak clean
+.PHONY: demo setup dev test test-kubernetes test-programs chaos fuzz wasmer-native wasmtime-native componentize-native check lint sanitize proto headers bench soak clean
 
 demo:
 	@tools/setup demo
@@ -44,7 +44,7 @@ fuzz: setup
 	$(PYTHON) -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 # The wheels of native/, in .cache/*-native-*/ and .venv.
-wasmer-native componentize-native:
+wasmer-native wasmtime-native componentize-native:
 	tools/setup $@
 
 # What needs no root and nothing but .venv, in under a minute: no cargo, and no tests that start shimd's own processes.

@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from shimd.engine import InvalidModule
+from shimd.formats.outline import Outline
 
 if TYPE_CHECKING:
     import wasmtime
@@ -29,6 +30,12 @@ def is_core(binary: bytes, module: "wasmtime.Module") -> bool:
     """Returns whether a module uses bindings of the component model: their names are of interfaces, ``a:b/c#d``."""
     names = (*(item.module for item in module.imports), *(item.name for item in module.exports))
     return _DESCRIPTION in binary and name_interfaces(names)
+
+
+def is_core_outline(program: Outline) -> bool:
+    """Returns the same as :func:`is_core`, by an outline."""
+    described = any(name.startswith(_DESCRIPTION.decode()) for name in program.sections)
+    return described and name_interfaces((*(module for module, _name in program.imports), *program.exports))
 
 
 def name_interfaces(names: Iterable[str]) -> bool:

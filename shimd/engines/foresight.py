@@ -17,6 +17,7 @@ _SPIN = ("fermyon:spin", "spin:", "fermyon:spin-")
 _SPIN_EXPORTS = ("fermyon:spin/inbound-redis", "spin:redis/inbound-redis", "handle-cron-event", "handle-message")
 #: What a component exports that wasmtime runs.
 _STARTS = ("wasi:cli/run@0.2.", "wasi:http/incoming-handler@0.2.")
+_NEWER_STARTS = ("wasi:cli/run@0.3.", "wasi:http/handler@0.3.")
 #: WASI's own packages, and what Spin has built upon them.
 _NEWER = re.compile(r"wasi:[\w-]+/[\w-]+@0\.3\.|spin:redis/inbound-redis@3")
 #: What WASIX has, besides WASI: of programs with threads the memory, of those that are linked dynamically all else.
@@ -34,19 +35,21 @@ _EMSCRIPTEN = (
 )  # fmt: skip
 
 
-def for_wasmtime(program: Outline, runs_on: str) -> None:
+def for_wasmtime(program: Outline, runs_on: str, *, newer: bool = False) -> None:
     """:param runs_on: wasmtime, or an engine of its family: of those that are not ours nothing is known
+    :param newer: whether it runs WASI 0.3
 
     :raises UnsupportedFeature: it cannot run there
     """
+    runs_on = "wasmtime" if runs_on == "wasmtime-py" else runs_on
     if runs_on not in ("wasmtime", "spin", "slight"):
         return
     if program.component:
-        _component(program, runs_on)
+        _component(program, runs_on, newer=newer)
         return
     _is_a_program(program, slight=runs_on == "slight")
-    if _is_core(program):
-        _component_core(program, runs_on)
+    if componentize.is_core_outline(program):
+        _component_core(program, runs_on, newer=newer)
     elif runs_on == "slight":
         _known(program, {WASI, _ABI, *NAMES, *BEFORE}, "is neither WASI preview 1 nor an interface of Slight's")
     elif runs_on == "spin":
@@ -182,43 +185,41 @@ def _names(program: Outline) -> list[str]:
     return [*(" ".join(names).strip() for names in program.imports), *program.exports]
 
 
-def _is_core(program: Outline) -> bool:
-    """Returns the same as :func:`shimd.engines.componentize.is_core`."""
-    described = any(name.startswith("component-type") for name in program.sections)
-    names = (*(module for module, _name in program.imports), *program.exports)
-    return described and componentize.name_interfaces(names)
-
-
-def _component_core(program: Outline, runs_on: str) -> None:
+def _component_core(program: Outline, runs_on: str, *, newer: bool) -> None:
     if componentize.library() is None:
         raise UnsupportedFeature(f"{componentize.CORE}: {componentize.REMEDY}")
     imported = [module for module, _name in program.imports if componentize.INTERFACE.match(module)]
     core = Outline(True, [(name, "") for name in imported], program.exports, complete=program.complete)
-    _component(core, runs_on)
+    _component(core, runs_on, newer=newer)
 
 
-def _component(program: Outline, runs_on: str) -> None:
+def _component(program: Outline, runs_on: str, *, newer: bool) -> None:
     """Refuse a component. Imports of others' interfaces may be types alone, which nobody gives: the linker tells."""
-    runs = not program.complete or any(name.startswith(_STARTS) for name in program.exports)
+    starts = (*_STARTS, *_NEWER_STARTS) if newer else _STARTS
+    runs = not program.complete or any(name.startswith(starts) for name in program.exports)
     runs_without = runs and not any(map(_is_spins, (name for name, _ in program.imports)))
     for verb, names in (("imports", [name for name, _ in program.imports]), ("exports", program.exports)):
         for name in names:
             if runs_on == "wasmtime" and _is_spins(name) and not runs_without:
                 raise _for_spin(verb, name)
-            if newer := newer_problem(verb, name):
-                raise UnsupportedFeature(f"the component {newer}")
+            if not newer and (problem := newer_problem(verb, name, wheel=runs_on == "wasmtime")):
+                raise UnsupportedFeature(f"the component {problem}")
 
 
 def _is_spins(name: str) -> bool:
     return name.startswith(_SPIN) or name.partition("@")[0] in _SPIN_EXPORTS
 
 
-def newer_problem(verb: str, name: str) -> str | None:
+def newer_problem(verb: str, name: str, *, wheel: bool) -> str | None:
     """Returns why a component of WASI 0.3 does not run: it passes streams, and wasmtime's C API has no values for
-    them."""
+    them.
+
+    :param wheel: whether it would with ``shimd-wasmtime-native``
+    """
     if not _NEWER.match(name):
         return None
     return (
         f"{verb} {name}, which is WASI 0.3: its streams cannot be passed by wasmtime's C API. "
-        "Build it for WASI 0.2: Python apps with spin-sdk 3.4 and componentize-py 0.17"
+        f"{'Install shimd-wasmtime-native on the node (make wasmtime-native), or build' if wheel else 'Build'} it "
+        "for WASI 0.2: Python apps with spin-sdk 3.4 and componentize-py 0.17"
     )

@@ -1,5 +1,9 @@
 """wasmtime: core modules with WASI preview 1, and components with WASI preview 2 (commands).
 
+This is the one by the package from PyPI. Where ``shimd-wasmtime-native`` is installed, wasmtime is that
+(:mod:`.wasmtime_native`), and this one has a name of its own, under which it compiles for Spin and Slight and runs what
+that one leaves to it.
+
 The engine, the linkers and all host functions are made in the fork server; a worker maps the compiled module, makes a
 store and runs. ``parallel_compilation`` is off there: a thread pool would not survive the fork.
 """
@@ -14,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from shimd.engine import (
     BrokenArtifact,
+    Engine,
     EngineError,
     GuestTrap,
     Invocation,
@@ -44,6 +49,14 @@ if TYPE_CHECKING:
 
     from shimd.engines.socket_calls import SocketCalls
 
+try:
+    import shimd_wasmtime_native  # noqa: F401 — where a library is, and no more
+
+    NATIVE = True
+except ModuleNotFoundError:
+    NATIVE = False
+#: The name of this engine.
+PORTABLE = "wasmtime-py" if NATIVE else "wasmtime"
 _NOTHING = ("/proc/self/fdinfo", "/", True)
 
 
@@ -65,7 +78,7 @@ class WasmtimeProgram:
 
 
 class WasmtimeEngine:
-    name: ClassVar[str] = "wasmtime"
+    name: ClassVar[str] = PORTABLE
     takes_sockets: ClassVar[bool] = True
 
     def __init__(self) -> None:
@@ -225,10 +238,19 @@ class WasmtimeEngine:
         return call
 
 
+def engine() -> Engine[Any]:
+    """Returns wasmtime by the native wheel if that is installed, else by the package from PyPI."""
+    if not NATIVE:
+        return WasmtimeEngine()
+    from shimd.engines.wasmtime_native import NativeWasmtime
+
+    return NativeWasmtime()
+
+
 class CompiledByWasmtime:
     """An engine of wasmtime's family (:class:`shimd.engine.OfFamily`): it runs what wasmtime's engine compiles."""
 
-    family: ClassVar[str] = "wasmtime"
+    family: ClassVar[str] = PORTABLE
 
     def version(self) -> str:
         return WasmtimeEngine().version()

@@ -219,7 +219,7 @@ def _newer(engine: "wasmtime.Engine", program: Any) -> str | None:
     """Returns why a component of WASI 0.3 does not run; ``None``: it is none."""
     from shimd.engines.foresight import newer_problem
 
-    problems = (newer_problem("exports", name) for name in program.type.exports(engine))
+    problems = (newer_problem("exports", name, wheel=True) for name in program.type.exports(engine))
     return next(filter(None, problems), None)
 
 

@@ -15,6 +15,8 @@ HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".cache/components"
 #: The pair that spin-sdk's own documentation names.
 PACKAGES = ("componentize-py==0.17.2", "spin-sdk==3.4.1")
+#: For WASI 0.3.
+NEWER = ("componentize-py==0.25.1",)
 #: The packages of WASI 0.2.0 that have a world of their own, and those that they use.
 _WORLDS = {"proxy": "http", "command": "cli"}
 _USED = ("cli", "clocks", "filesystem", "io", "random", "sockets")
@@ -34,6 +36,29 @@ def component(name: str, world: str) -> Path:
     with alone(CACHE):
         if not made.exists():
             _build(source, world, made)
+    return made
+
+
+@cache
+def newer() -> Path:
+    """The component of ``tests/components/newer/app.py``, which serves HTTP by WASI 0.3."""
+    source = HERE / "newer"
+    key = hashlib.sha256(repr(NEWER).encode() + (source / "app.py").read_bytes())
+    made = CACHE / f"newer-{key.hexdigest()[:16]}.wasm"
+    with alone(CACHE):
+        if not made.exists():
+            tool = [
+                str(_tools(NEWER) / "bin/componentize-py"),
+                "-d",
+                str(source / "wit"),
+                "-w",
+                "wasi:http/service@0.3.0",
+            ]
+            partial = made.with_suffix(f".{os.getpid()}")
+            command = [*tool, "componentize", "-p", str(source), "app", "-o", str(partial)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, done.stdout + done.stderr
+            partial.rename(made)
     return made
 
 
@@ -66,12 +91,12 @@ def _world(wit: Path) -> str:
     return next(line.split()[1] for line in (wit / "world.wit").read_text().splitlines() if line.startswith("world "))
 
 
-def _tools() -> Path:
-    directory = CACHE / f"tools-{hashlib.sha256(repr(PACKAGES).encode()).hexdigest()[:16]}"
+def _tools(packages: tuple[str, ...] = PACKAGES) -> Path:
+    directory = CACHE / f"tools-{hashlib.sha256(repr(packages).encode()).hexdigest()[:16]}"
     if not (directory / "complete").exists():
         shutil.rmtree(directory, ignore_errors=True)
         venv.create(directory, with_pip=True, symlinks=True)
-        install = [str(directory / "bin/python"), "-m", "pip", "install", "--quiet", *PACKAGES]
+        install = [str(directory / "bin/python"), "-m", "pip", "install", "--quiet", *packages]
         subprocess.run(install, check=True, timeout=300)
         (directory / "complete").touch()
     return directory

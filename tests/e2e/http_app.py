@@ -19,6 +19,8 @@ from tests.e2e.box import RUNTIMES, happens
 from tests.e2e.containerd import LAUNCHERS, PATIENCE
 
 IMAGE = "test.invalid/http:1"
+#: The engine that apps are run by; tests of both of wasmtime's hosts set it.
+host = ["wasmtime"]
 
 on_wasmtime = pytest.mark.parametrize(
     "runtime", [runtime for runtime in RUNTIMES if runtime.name == "wasmtime"], ids=lambda it: it.name, indirect=True
@@ -79,17 +81,22 @@ def running(
     program: Path,
     output: Path,
     *flags: str,
-    engine: str = "wasmtime",
+    engine: str = "",
     network: bool = True,
     launchers: Path = LAUNCHERS,
     patience: float = PATIENCE,
     **environment: str,
 ) -> Iterator[App]:
-    """``environment``: the app's. ``launchers``: where ``shimd`` is. ``patience``: seconds until it listens."""
+    """
+    :param engine: :data:`host`, if none is named
+    :param launchers: where ``shimd`` is
+    :param patience: seconds until it listens
+    :param environment: the app's
+    """
     address = f"127.0.0.1:{free_port()}"
     variables = {"WASMTIME_HTTP_PROXY_SOCKET_ADDR": address, "SPIN_HTTP_LISTEN_ADDR": address, **environment}
     env = [f"--env={name}={value}" for name, value in variables.items()]
-    command = [str(launchers / "shimd"), "run", "--engine", engine, *env, *flags, str(program)]
+    command = [str(launchers / "shimd"), "run", "--engine", engine or host[0], *env, *flags, str(program)]
     if network:
         command.insert(2, "--network")
     with output.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, text=True) as process:

@@ -151,7 +151,7 @@ async def set_image(box: Box, container: str, image: str) -> None:
 
 def test_a_compiled_module_that_does_not_load_is_compiled_again(own_box: Box) -> None:
     assert own_box.run("first", "exit", 3).code == 3
-    entries = [path for path in cache_files(own_box) if path.name in ("module", "module.wasm")]
+    entries = [path for path in cache_files(own_box) if path.name in ("module", "module.wasm", "native")]
     assert entries
     for path in entries:
         os.truncate(path, 100)

@@ -6,6 +6,7 @@ import pytest
 
 from shimd.engine import InvalidModule, UnsupportedFeature
 from shimd.engines import componentize
+from shimd.engines.wasmtime import PORTABLE
 from shimd.engines.wasmtime_artifact import (
     COMPONENT_FILE,
     MODULE,
@@ -18,7 +19,7 @@ from shimd.testing.rig import Rig
 from tests.components import rust
 
 #: All is compiled in processes of their own: wasmtime's threads would not outlive a fork.
-pytestmark = pytest.mark.parametrize("engine_name", ["wasmtime"])
+pytestmark = pytest.mark.parametrize("engine_name", [PORTABLE])
 with_it = pytest.mark.skipif(
     not componentize.version(), reason="native/componentize is built by cargo: run tools/setup"
 )

@@ -10,11 +10,12 @@ from shimd.testing.contract import *  # noqa: F403
 from shimd.testing.contract import _of_modules, parametrize
 from shimd.testing.rig import Rig
 from tests.wasmer import BINDINGS
+from tests.wasmtimes import HOSTS
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:  # type: ignore[no-redef]
     if "engine_name" in metafunc.fixturenames:
-        parametrize(metafunc, sorted({*_of_modules(), *BINDINGS}))
+        parametrize(metafunc, sorted({*_of_modules(), *BINDINGS, *HOSTS}))
 
 
 def test_text_that_is_none(rig: Rig) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from shimd import paths, zygote
 from shimd.engine import Engine
+from shimd.engines.registry import engine_reference, engine_version
 from shimd.engines.wasmtime import WasmtimeEngine
 from shimd.errors import DataLoss, Internal, InvalidArgument, ShimdError, Unavailable, Unimplemented, from_code
 from shimd.forkserver.main import ForkServer
@@ -199,7 +200,7 @@ async def test_programs_are_loaded_where_the_calls_say(server: Server, late: boo
 async def test_an_artefact_that_does_not_load(server: Server) -> None:
     async with server.supervised() as forks:
         artifact = await server.compiled(EXIT)
-        (artifact / "module").write_bytes(b"broken")
+        next(file for name in ("module", "native") if (file := artifact / name).exists()).write_bytes(b"broken")
         worker = await server.spawn("a", app(artifact), of_host())
         error = await said(worker)
         assert error.code == DataLoss.code
@@ -660,8 +661,8 @@ def test_a_number_that_is_used_again(tmp_path: Path) -> None:
 async def test_it_says_who_it_is(server: Server) -> None:
     async with server.supervised() as forks:
         hello = await forks.hello()
-        assert (hello.version, hello.engine) == (VERSION, "shimd.engines.wasmtime:WasmtimeEngine")
-        assert hello.engine_version == WasmtimeEngine().version()
+        assert (hello.version, hello.engine) == (VERSION, engine_reference("wasmtime"))
+        assert hello.engine_version == engine_version("wasmtime")
 
 
 async def test_one_that_retires_leaves_with_its_last_worker(server: Server) -> None:

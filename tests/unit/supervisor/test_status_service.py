@@ -121,7 +121,7 @@ async def test_a_fresh_daemon(stub: api.StatusStub, tmp_path: Path) -> None:
     assert not daemon.endpoints and not daemon.containerds and not daemon.compiling
     engines = {engine.name: engine for engine in daemon.engines}
     assert {"wasmer", "wasmtime"} <= engines.keys()
-    assert engines["wasmtime"].version.startswith("50.")
+    assert engines["wasmtime"].version.startswith(("48.", "50."))  # its native host, or the portable one
     assert engines["wasmtime"].error == ""
     assert engines["wasmtime"].fork_server_pid == 0
     assert (await stub.tasks(api.TasksRequest())).tasks == []

@@ -1,0 +1,190 @@
+//! What guests are given.
+
+use std::mem;
+use std::sync::Arc;
+
+use http::uri::Scheme;
+use tokio::sync::Semaphore;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
+use wasmtime_wasi::sockets::WasiSocketsCtx;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+use crate::abi::Block;
+use crate::http::Fate;
+use crate::outgoing::{Outgoing, Sending};
+
+/// Of bodies, between a guest and a connection: two of these.
+const CHUNK: usize = 32 * 1024;
+/// Requests that a guest has under way; more wait.
+const ASKS_AT_A_TIME: usize = 64;
+
+pub struct Preopen {
+    pub host: String,
+    pub guest: String,
+    pub read_only: bool,
+}
+
+/// A component's.
+pub struct Host {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+    all: AllHeaders,
+    /// Of requests that it has been given.
+    fates: Vec<Arc<Fate>>,
+}
+
+impl Host {
+    pub fn new(wasi: WasiCtx, outgoing: Option<Arc<Outgoing>>) -> Self {
+        let hooks = Hooks { outgoing, slots: None };
+        Self { wasi, table: ResourceTable::new(), http: WasiHttpCtx::new(), hooks, all: AllHeaders, fates: Vec::new() }
+    }
+
+    pub fn asked_by(&mut self, fate: Arc<Fate>) {
+        self.fates.retain(|fate| Arc::strong_count(fate) > 1);
+        self.fates.push(fate);
+    }
+
+    pub fn fates(&mut self) -> Vec<Arc<Fate>> {
+        mem::take(&mut self.fates)
+    }
+
+    /// For what clients send, whatever a guest may not send itself.
+    pub fn of_client(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.all, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Host {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+struct Hooks {
+    /// ``None``: it may ask nobody.
+    outgoing: Option<Arc<Outgoing>>,
+    slots: Option<Arc<Semaphore>>,
+}
+
+impl WasiHttpHooks for Hooks {
+    fn set_host_header(&mut self) -> bool {
+        false // the client does, where the protocol has it
+    }
+
+    fn is_supported_scheme(&mut self, scheme: &Scheme) -> bool {
+        *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS
+    }
+
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _errors: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Sending {
+        let slots = self.slots.get_or_insert_with(|| Arc::new(Semaphore::new(ASKS_AT_A_TIME))).clone();
+        match self.outgoing.clone() {
+            Some(outgoing) => Box::new(outgoing.send(request, options.unwrap_or_default(), slots)),
+            None => Box::new(async { Err(Error::HttpRequestDenied) }),
+        }
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
+    }
+}
+
+struct AllHeaders;
+
+impl WasiHttpHooks for AllHeaders {
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        Arc::new(|_| false)
+    }
+
+    fn send_request(
+        &mut self,
+        _request: http::Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _errors: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Sending {
+        Box::new(async { Err(Error::HttpRequestDenied) })
+    }
+}
+
+/// A guest's world, as the block has it.
+pub fn wasi(block: &Block) -> Result<WasiCtxBuilder, String> {
+    let mut builder = WasiCtxBuilder::new();
+    builder.inherit_stdio().args(&block.args).envs(&block.env);
+    for preopen in &block.preopens {
+        let permissions = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+        builder
+            .preopened_dir(&preopen.host, &preopen.guest, permissions)
+            .map_err(|error| format!("the directory {} cannot be had: {error:#}", preopen.guest))?;
+    }
+    if block.network {
+        builder.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+    }
+    Ok(builder)
+}
+
+pub fn outgoing(block: &Block) -> Option<Arc<Outgoing>> {
+    block.network.then(|| Arc::new(Outgoing::new(&block.env)))
+}
+
+/// The world of a server's guests, who have it one after the other.
+pub struct World {
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    filesystem: WasiFilesystemCtx,
+    sockets: WasiSocketsCtx,
+    outgoing: Option<Arc<Outgoing>>,
+}
+
+impl World {
+    pub fn new(block: &Block) -> Result<Self, String> {
+        let mut wasi = wasi(block)?.build();
+        Ok(Self {
+            args: block.args.clone(),
+            env: block.env.clone(),
+            filesystem: wasi.filesystem().clone(),
+            sockets: wasi.sockets().clone(),
+            outgoing: outgoing(block),
+        })
+    }
+
+    /// A guest's, with a number of its own.
+    pub fn request(&self) -> Host {
+        let mut builder = WasiCtxBuilder::new();
+        builder.inherit_stdio().args(&self.args).envs(&self.env).env("REQUEST_ID", unique());
+        let mut wasi = builder.build();
+        *wasi.filesystem() = self.filesystem.clone();
+        *wasi.sockets() = self.sockets.clone();
+        Host::new(wasi, self.outgoing.clone())
+    }
+}
+
+/// A UUID (RFC 9562, version 4).
+fn unique() -> String {
+    let mut bytes = [0u8; 16];
+    unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let number = u128::from_be_bytes(bytes);
+    let part = |from: u32, digits: u32| (number >> from) & ((1u128 << (digits * 4)) - 1);
+    format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", part(96, 8), part(80, 4), part(64, 4), part(48, 4), part(0, 12))
+}

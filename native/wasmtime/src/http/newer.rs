@@ -1,0 +1,169 @@
+//! WASI 0.3: instances are used again, and by several requests at a time, as ``wasmtime serve`` does.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Sleep, sleep, sleep_until};
+use wasmtime::component::GuestTaskId;
+use wasmtime::{Store, StoreContextMut};
+use wasmtime_wasi_http::handler::{
+    ExpirationError, HandlerState, Instance, Proxy, ProxyHandler, Request, ShouldAccept, TrapOrPanicError,
+    WorkerExpiration, WorkerState, WorkerStatus,
+};
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+
+use super::NoAnswer;
+use super::body::{Fate, GuestBody};
+use super::older::{report, too_late};
+use crate::abi::tell;
+use crate::clock::{Clock, Running};
+use crate::host::{Host, World};
+
+/// Requests in one instance at a time, as of ``wasmtime serve``.
+const AT_A_TIME: usize = 16;
+/// How long an instance that does nothing is kept, likewise.
+const IDLE: Duration = Duration::from_secs(1);
+const NEVER: Duration = Duration::from_secs(86400 * 365);
+
+pub struct Newer {
+    handler: ProxyHandler<Instances>,
+    timeout: Option<Duration>,
+}
+
+impl Newer {
+    pub fn new(instances: Instances) -> Self {
+        let timeout = instances.timeout;
+        Self { handler: ProxyHandler::new(instances), timeout }
+    }
+
+    pub async fn answer(
+        &self,
+        request: Request,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<http::Response<GuestBody>, NoAnswer> {
+        let fate = Arc::<Fate>::default();
+        let begun = Instant::now();
+        match self.handler.handle(fate.clone(), request).await {
+            Ok(response) => Ok(response.map(|body| GuestBody::new(body, fate, Some(permit)))),
+            Err(error) if error.is::<ExpirationError>() => {
+                tell(&too_late(self.timeout));
+                Err(NoAnswer::TooLate)
+            }
+            Err(error) if error.is::<TrapOrPanicError>() => Err(self.why(begun)), // it is told when the instance ends
+            Err(error) => {
+                report(&error);
+                Err(NoAnswer::Failed)
+            }
+        }
+    }
+}
+
+impl Newer {
+    /// Why there is no answer of an instance that has ended.
+    fn why(&self, begun: Instant) -> NoAnswer {
+        match self.timeout {
+            Some(timeout) if begun.elapsed() >= timeout => {
+                tell(&too_late(self.timeout));
+                NoAnswer::TooLate
+            }
+            _ => NoAnswer::Failed,
+        }
+    }
+}
+
+pub struct Instances {
+    pub pre: ServicePre<Host>,
+    pub world: World,
+    pub timeout: Option<Duration>,
+    /// Requests that an instance has, one after the other.
+    pub reuse: usize,
+    pub clock: Arc<Clock>,
+}
+
+impl HandlerState for Instances {
+    type StoreData = Host;
+    type WorkerExpiration = Expiration;
+    type WorkerState = Worker;
+
+    async fn instantiate(&self) -> wasmtime::Result<Instance<Host, Expiration, Worker>> {
+        let running = self.clock.running();
+        let mut store = Store::new(self.pre.engine(), self.world.request());
+        store.epoch_deadline_async_yield_and_update(1);
+        let proxy = Proxy::P3(self.pre.instantiate_async(&mut store).await?);
+        Ok(Instance {
+            store,
+            proxy,
+            view: Host::of_client,
+            expiration: Expiration { timeout: self.timeout.unwrap_or(NEVER), sleep: Box::pin(sleep(NEVER)) },
+            state: Worker { timeout: self.timeout.unwrap_or(NEVER), reuse: self.reuse, _running: running },
+        })
+    }
+}
+
+/// When an instance ends whose guest does not let it.
+pub struct Expiration {
+    timeout: Duration,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl WorkerExpiration for Expiration {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, status: WorkerStatus, start: Instant) -> Poll<()> {
+        let after = match status {
+            WorkerStatus::Idle => IDLE,
+            WorkerStatus::Requests => self.timeout,
+            WorkerStatus::PostReturn => return Poll::Pending, // a guest that has answered takes its time
+        };
+        let deadline = (start + after).into();
+        if deadline != self.sleep.deadline() {
+            self.sleep.as_mut().reset(deadline);
+        }
+        self.sleep.as_mut().poll(cx)
+    }
+}
+
+pub struct Worker {
+    timeout: Duration,
+    reuse: usize,
+    _running: Running,
+}
+
+impl WorkerState for Worker {
+    type StoreData = Host;
+    type RequestData = Arc<Fate>;
+
+    fn should_accept_request(&self, concurrent_count: usize, total_count: usize) -> ShouldAccept {
+        if total_count >= self.reuse {
+            ShouldAccept::Never
+        } else if concurrent_count >= AT_A_TIME {
+            ShouldAccept::No
+        } else {
+            ShouldAccept::Yes
+        }
+    }
+
+    fn on_request_start(
+        &self,
+        mut store: StoreContextMut<'_, Host>,
+        fate: Arc<Fate>,
+        _task: GuestTaskId,
+    ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        store.data_mut().asked_by(fate);
+        Box::pin(sleep_until((Instant::now() + self.timeout).into()))
+    }
+
+    fn drop(&self, mut store: Store<Host>, result: wasmtime::Result<()>) {
+        if let Err(error) = result {
+            report(&error);
+            let fates = store.data_mut().fates();
+            tokio::spawn(async move {
+                for fate in fates {
+                    fate.break_off().await;
+                }
+                drop(store); // their bodies would end with it
+            });
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! WASI 0.2: a fresh instance for each request.
+
+use std::future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Response;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use wasmtime::Store;
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi_http::WasiHttpView;
+use wasmtime_wasi_http::handler::Request;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+
+use super::NoAnswer;
+use super::body::{Fate, GuestBody};
+use crate::abi::tell;
+use crate::clock::{Clock, Running};
+use crate::host::{Host, World};
+
+pub struct Older {
+    pub pre: ProxyPre<Host>,
+    pub world: World,
+    pub timeout: Option<Duration>,
+    pub clock: Arc<Clock>,
+}
+
+/// Where the answer goes, once.
+type Sender = Arc<Mutex<Option<oneshot::Sender<Result<Response<GuestBody>, NoAnswer>>>>>;
+
+impl Older {
+    pub async fn answer(
+        self: &Arc<Self>,
+        request: Request,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Response<GuestBody>, NoAnswer> {
+        let (sender, receiver) = oneshot::channel();
+        let fate = Arc::<Fate>::default();
+        tokio::spawn(self.clone().run(request, Arc::new(Mutex::new(Some(sender))), fate, permit));
+        receiver.await.unwrap_or(Err(NoAnswer::Failed))
+    }
+
+    /// A guest, from its beginning to its end, whoever waits for its answer.
+    async fn run(self: Arc<Self>, request: Request, sender: Sender, fate: Arc<Fate>, permit: OwnedSemaphorePermit) {
+        let _running: Running = self.clock.running();
+        let outcome = tokio::select! {
+            biased;
+            result = self.call(request, sender.clone(), fate.clone()) => result.map_err(Some),
+            () = self.expire(&fate) => Err(None),
+        };
+        let why = match outcome {
+            Ok(()) => NoAnswer::Failed, // it has not answered
+            Err(None) => {
+                tell(&too_late(self.timeout));
+                NoAnswer::TooLate
+            }
+            Err(Some(error)) => {
+                report(&error);
+                NoAnswer::Failed
+            }
+        };
+        if let Some(sender) = sender.lock().expect("nobody panics with it").take() {
+            let _ = sender.send(Err(why));
+        }
+        drop(permit);
+    }
+
+    async fn call(&self, request: Request, sender: Sender, fate: Arc<Fate>) -> wasmtime::Result<()> {
+        let mut store = Store::new(self.pre.engine(), self.world.request());
+        store.epoch_deadline_async_yield_and_update(1);
+        let proxy = self.pre.instantiate_async(&mut store).await?;
+        let request = store.data_mut().of_client().new_incoming_request(Scheme::Http, request)?;
+        let answered = fate.clone();
+        let out = store.data_mut().http().new_response_outparam_from_callback(move |response| {
+            answered.answer();
+            if let Some(sender) = sender.lock().expect("nobody panics with it").take() {
+                let whole = response.map(|it| it.map(|body| GuestBody::new(body, answered, None)));
+                let _ = sender.send(whole.map_err(|_| NoAnswer::Failed));
+            }
+        })?;
+        let result = proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await;
+        if result.is_err() {
+            fate.break_off().await; // the body would end with the store
+        }
+        result
+    }
+
+    async fn expire(&self, fate: &Fate) {
+        if let Some(timeout) = self.timeout {
+            tokio::time::sleep(timeout).await;
+            if !fate.has_answered() {
+                return;
+            }
+        }
+        future::pending().await
+    }
+}
+
+pub fn too_late(timeout: Option<Duration>) -> String {
+    format!("shimd: no answer within {} s", timeout.unwrap_or_default().as_secs())
+}
+
+/// Tell why a guest failed; an exit with 0 is no failure.
+pub fn report(error: &wasmtime::Error) {
+    match error.downcast_ref::<I32Exit>() {
+        Some(I32Exit(0)) => {}
+        Some(I32Exit(code)) => tell(&format!("shimd: the guest exited with {}", code & 0xff)),
+        None => tell(&format!("shimd: {error:?}")),
+    }
+}

@@ -1,0 +1,236 @@
+//! The server: the wire, the limits, and the end.
+
+use std::convert::Infallible;
+use std::ffi::c_int;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use http::header::{HOST, HeaderValue};
+use http::uri::{Authority, Scheme};
+use http::{Response, Uri};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+use wasmtime::component::{Component, InstancePre};
+use wasmtime_wasi_http::Error;
+use wasmtime_wasi_http::handler::Request;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+
+use super::NoAnswer;
+use super::body::GuestBody;
+use super::log::Entry;
+use super::newer::{Instances, Newer};
+use super::older::Older;
+use super::signals::{self, Signals};
+use crate::abi::{Kind, failed};
+use crate::clock::Clock;
+use crate::engine::{self, Flavour};
+use crate::host::{Host, World};
+
+/// Until a client has sent a request's headers, and between two requests of a connection.
+const HEADERS: Duration = Duration::from_secs(75);
+/// Of a request's headers, all together.
+const MOST_HEADERS: usize = 64 * 1024;
+
+/// ``shimd/engines/http_settings.py``.
+#[derive(Clone)]
+pub struct Settings {
+    pub host: String,
+    pub port: u16,
+    pub backlog: u32,
+    pub timeout: Option<Duration>,
+    pub concurrency: usize,
+    pub grace: Duration,
+    pub access_log: bool,
+    pub reuse: usize,
+}
+
+pub struct Server {
+    kind: Kind,
+    pre: InstancePre<Host>,
+    world: World,
+    settings: Settings,
+}
+
+impl Server {
+    pub fn load(artifact: &str, kind: Kind, world: World, settings: Settings) -> wasmtime::Result<Self> {
+        let flavour = Flavour::of(kind);
+        let map = |engine: &Engine| unsafe { Component::deserialize_file(engine, artifact) };
+        let component = match engine::pooling(flavour, settings.concurrency).and_then(|engine| map(&engine)) {
+            Ok(component) => component,
+            Err(_) => map(&Engine::new(&flavour.config())?)?, // it needs larger places than a pool has, say
+        };
+        let pre = flavour.linker(component.engine())?.instantiate_pre(&component)?;
+        signals::hold();
+        Ok(Self { kind, pre, world, settings })
+    }
+
+    /// Serve until a signal ends it; returns the exit code.
+    pub fn run(self) -> c_int {
+        match runtime().map(|runtime| runtime.block_on(self.serve())) {
+            Ok(Ok(())) => 0,
+            Ok(Err(reason)) => failed(&reason),
+            Err(error) => failed(&error.to_string()),
+        }
+    }
+
+    async fn serve(self) -> Result<(), String> {
+        let settings = self.settings.clone();
+        let listener = listen(&settings)?;
+        let signals = Signals::new().map_err(|error| error.to_string())?;
+        let serving = Arc::new(Serving::new(self).map_err(|error| format!("{error:#}"))?);
+        let connections = GracefulShutdown::new();
+        tokio::select! {
+            never = accept(&listener, &serving, &connections) => match never {},
+            () = signals.next() => {}
+        }
+        drop(listener);
+        let finished = async {
+            connections.shutdown().await;
+            let _ = serving.guests.acquire_many(settings.concurrency as u32).await;
+        };
+        tokio::select! {
+            () = finished => {}
+            () = signals.next() => {}
+            () = tokio::time::sleep(settings.grace) => {}
+        }
+        Ok(())
+    }
+}
+
+async fn accept(listener: &TcpListener, serving: &Arc<Serving>, connections: &GracefulShutdown) -> Infallible {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let _ = stream.set_nodelay(true);
+                tokio::spawn(serving.clone().connection(stream, peer, connections.watcher()));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await, // descriptors may be short
+        }
+    }
+}
+
+/// What answers requests.
+struct Serving {
+    app: App,
+    guests: Arc<Semaphore>,
+    access_log: bool,
+    wire: auto::Builder<TokioExecutor>,
+}
+
+enum App {
+    Older(Arc<Older>),
+    Newer(Box<Newer>),
+}
+
+impl Serving {
+    fn new(server: Server) -> wasmtime::Result<Self> {
+        let Server { kind, pre, world, settings } = server;
+        let (timeout, clock) = (settings.timeout, Clock::start(pre.engine()));
+        let app = if kind == Kind::Server2 {
+            App::Older(Arc::new(Older { pre: ProxyPre::new(pre)?, world, timeout, clock }))
+        } else {
+            let instances = Instances { pre: ServicePre::new(pre)?, world, timeout, reuse: settings.reuse, clock };
+            App::Newer(Box::new(Newer::new(instances)))
+        };
+        let guests = Arc::new(Semaphore::new(settings.concurrency));
+        Ok(Self { app, guests, access_log: settings.access_log, wire: wire(settings.concurrency) })
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+        let here = stream.local_addr().unwrap_or(peer);
+        let serving = self.clone();
+        let service = service_fn(move |request| serving.clone().respond(request, peer, here));
+        let connection = self.wire.serve_connection(TokioIo::new(stream), service);
+        let _ = watcher.watch(connection).await; // a client that goes away is nobody's error
+    }
+
+    async fn respond(
+        self: Arc<Self>,
+        request: http::Request<Incoming>,
+        peer: SocketAddr,
+        here: SocketAddr,
+    ) -> Result<Response<GuestBody>, Infallible> {
+        let entry = self.access_log.then(|| Entry::of(peer, &request));
+        let response = self.answer(named(request, here)).await.unwrap_or_else(|why| {
+            let mut response = Response::new(GuestBody::empty());
+            *response.status_mut() = why.status();
+            response
+        });
+        if let Some(entry) = entry {
+            entry.write(response.status());
+        }
+        Ok(response)
+    }
+
+    async fn answer(&self, request: http::Request<Incoming>) -> Result<Response<GuestBody>, NoAnswer> {
+        let permit = self.guests.clone().acquire_owned().await.map_err(|_| NoAnswer::Failed)?;
+        let request: Request = request.map(|body| body.map_err(Error::from).boxed_unsync());
+        match &self.app {
+            App::Older(app) => app.answer(request, permit).await,
+            App::Newer(app) => app.answer(request, permit).await,
+        }
+    }
+}
+
+/// A request without a host, as HTTP/1.0 and HTTP/2 have it, is one to its authority, or to where it came.
+fn named(mut request: http::Request<Incoming>, here: SocketAddr) -> http::Request<Incoming> {
+    if !request.headers().contains_key(HOST) {
+        let authority = request.uri().authority().map_or_else(|| here.to_string(), |it| it.to_string());
+        if let Ok(value) = HeaderValue::try_from(authority) {
+            request.headers_mut().insert(HOST, value);
+        }
+    }
+    if request.uri().authority().is_none() {
+        let mut parts = request.uri().clone().into_parts();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = request.headers().get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+fn wire(concurrency: usize) -> auto::Builder<TokioExecutor> {
+    let mut wire = auto::Builder::new(TokioExecutor::new());
+    wire.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(MOST_HEADERS * 2);
+    wire.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(concurrency.max(1) as u32)
+        .max_header_list_size(MOST_HEADERS as u32)
+        .keep_alive_interval(HEADERS);
+    wire
+}
+
+/// As many threads as this process may have processors, by its affinity and its cgroups' quota.
+fn runtime() -> std::io::Result<Runtime> {
+    match available_parallelism().map_or(1, |it| it.get()) {
+        1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    }
+}
+
+fn listen(settings: &Settings) -> Result<TcpListener, String> {
+    let shown = if settings.host.contains(':') { format!("[{}]", settings.host) } else { settings.host.clone() };
+    let fail = |error: std::io::Error| {
+        let words = error.to_string();
+        let reason = words.split(" (os error").next().unwrap_or_default();
+        format!("cannot listen on {shown}:{}: {reason}", settings.port)
+    };
+    let mut found = (settings.host.as_str(), settings.port).to_socket_addrs().map_err(fail)?;
+    let address = found.next().ok_or_else(|| format!("cannot listen on {shown}: it has no address"))?;
+    let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }.map_err(fail)?;
+    socket.set_reuseaddr(true).and_then(|()| socket.bind(address)).map_err(fail)?;
+    socket.listen(settings.backlog).map_err(fail)
+}

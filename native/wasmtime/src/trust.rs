@@ -1,0 +1,72 @@
+//! Whose certificates are trusted: the container's, by the variables and files that its programs go by, else built-in ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+/// Of Debian, Alpine and what SpinKube mounts; Red Hat; SUSE; Alpine, again.
+const USUAL: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, as OpenSSL has them.
+pub struct Places {
+    file: Option<PathBuf>,
+    directories: Vec<PathBuf>,
+}
+
+impl Places {
+    pub fn of(env: &[(String, String)]) -> Self {
+        let value = |name: &str| env.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, it)| it);
+        Self {
+            file: value("SSL_CERT_FILE").map(PathBuf::from),
+            directories: value("SSL_CERT_DIR").map(|it| it.split(':').map(PathBuf::from).collect()).unwrap_or_default(),
+        }
+    }
+
+    pub fn config(&self) -> ClientConfig {
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has them")
+            .with_root_certificates(self.roots())
+            .with_no_client_auth()
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        if self.file.is_some() || !self.directories.is_empty() {
+            self.file.iter().for_each(|file| add(&mut roots, file));
+            for directory in &self.directories {
+                fs::read_dir(directory)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .for_each(|entry| add(&mut roots, &entry.path()));
+            }
+            return roots;
+        }
+        for file in USUAL {
+            add(&mut roots, Path::new(file));
+            if !roots.is_empty() {
+                return roots;
+            }
+        }
+        RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() }
+    }
+}
+
+/// What is no certificate is left out.
+fn add(roots: &mut RootCertStore, file: &Path) {
+    if let Ok(certificates) = CertificateDer::pem_file_iter(file) {
+        roots.add_parsable_certificates(certificates.flatten());
+    }
+}

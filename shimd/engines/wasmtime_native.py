@@ -1,0 +1,290 @@
+"""wasmtime by the package ``shimd-wasmtime-native``: the crates, with WASI 0.2 and 0.3 as their makers have them
+(``native/wasmtime/src``).
+
+The library is an engine part (``engine.h``), so that workers have no Python in them; where there is no zygote, the same
+functions are called from Python. What the crates lack (sockets that modules are given, Slight's guests) is compiled for
+the package from PyPI, and run by that (:mod:`.wasmtime`).
+"""
+
+import ctypes
+import json
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import shimd_wasmtime_native
+
+from shimd.engine import BrokenArtifact, EngineError, InvalidModule, Invocation, OtherEngine, UnsupportedFeature
+from shimd.engines import componentize, contained
+from shimd.engines.core import COMPONENT, WASI, check_entry, environment, known_facts, read_facts, top_preopens
+from shimd.engines.http_settings import HttpSettings, for_guest
+from shimd.engines.wasmtime import PORTABLE, WasmtimeEngine
+from shimd.formats import outline
+from shimd.formats.outline import Outline
+from shimd.linux.memory_file import memory_file
+from shimd.linux.packed import Block, pack
+
+#: Bumped when something changes that a compiled artefact depends on, besides the crates: settings, files.
+_LAYOUT = 1
+_PROGRAM, _FACTS = "native", "native.json"
+#: What ``shimd_wasmtime_compile`` returns.
+_DONE, _INVALID = 0, -2
+#: Kinds of programs, as the library numbers them: servers are the last.
+_MODULE, _SERVER = 0, 3
+#: What the portable host serves and this one does not.
+_SERVES = ("fermyon:spin/inbound-redis", "handle-cron-event", "handle-message")
+_REALLOC = "canonical_abi_realloc"
+
+
+@dataclass
+class NativeProgram:
+    facts: dict[str, Any]
+    """``kind``; ``problem``, why it cannot run here, or null; of a module ``exports``, each with why it is no entry, or
+    null; of a component ``no_command``, why it is none."""
+    invocation: Invocation | None = None
+    loaded: ctypes.c_void_p | None = None
+    handled: Collection[int] = ()
+    """Signals, once it is loaded."""
+    block: Block | None = None
+
+
+class _Part(ctypes.Structure):
+    """``struct engine`` of engine.h."""
+
+    _fields_ = (
+        ("load", ctypes.CFUNCTYPE(ctypes.c_void_p, *[ctypes.c_void_p] * 4, ctypes.c_size_t)),
+        ("run", ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)),
+        ("context", ctypes.c_void_p),
+    )
+
+
+class NativeWasmtime:
+    name: ClassVar[str] = "wasmtime"
+    takes_sockets: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._part: _Part
+
+    def version(self) -> str:
+        return f"{shimd_wasmtime_native.VERSION}-native-{_LAYOUT}-{WasmtimeEngine().version()}"
+
+    def warm(self) -> None:
+        arguments = self._library()[1:]
+        make = _opened().shimd_engine
+        make.restype = ctypes.POINTER(_Part)
+        made = make(len(arguments), (ctypes.c_char_p * len(arguments))(*map(os.fsencode, arguments)))
+        if not made:
+            raise EngineError("wasmtime's native library cannot work here")
+        self._part = made.contents
+
+    def load_compiler(self, *, text: bool) -> None:
+        from shimd.engines import wasmtime_artifact
+
+        _opened()
+        wasmtime_artifact.load_compiler()
+
+    def foresee(self, program: Outline, runs_on: str) -> None:
+        from shimd.engines import foresight  # in compile workers only
+
+        foresight.for_wasmtime(program, runs_on, newer=True)
+
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
+        from shimd.engines.core import from_text
+
+        binary = wasm if wasm.startswith(b"\0asm") else from_text(wasm)
+        program = _outline(binary)
+        if not program.component and componentize.is_core_outline(program):
+            made = componentize.component(binary)
+            if made is not None:
+                self.precompile(made, artifact)
+                return
+        if _is_portables(program):
+            WasmtimeEngine().precompile(binary, artifact)
+            return
+        code, facts = self._compiled(binary)
+        if facts["kind"] == _MODULE:
+            facts["problem"] = _problem(program) or facts["problem"]
+        facts["accepts"] = _may_accept(program)
+        if facts["accepts"]:
+            WasmtimeEngine().precompile(binary, artifact)  # for when it is given sockets
+        artifact.mkdir(exist_ok=True)
+        facts["size"] = len(code)
+        (artifact / _FACTS).write_text(json.dumps(facts))
+        (artifact / _PROGRAM).write_bytes(code)
+
+    def runner(self, artifact: Path) -> str:
+        if (artifact / _FACTS).exists():
+            return ""
+        return WasmtimeEngine().runner(artifact) or PORTABLE
+
+    def load(self, artifact: Path) -> NativeProgram:
+        """:raises OtherEngine: it is for the package from PyPI"""
+        if not os.path.exists(f"{artifact}/{_FACTS}"):
+            raise OtherEngine(self.runner(artifact))
+        try:
+            return NativeProgram(read_facts(f"{artifact}/{_FACTS}"))
+        except (OSError, ValueError) as error:
+            raise BrokenArtifact(f"the compiled module does not load: {error}") from None
+
+    def load_inside(self, module: NativeProgram, artifact: Path) -> None:
+        assert module.invocation is not None
+        if not _is_whole(module.facts, artifact):
+            raise BrokenArtifact("the compiled module does not load: it is not whole")
+        module.block = Block(_packed(module.facts, f"{artifact}/{_PROGRAM}", module.invocation))
+        code, sentence = ctypes.c_int(), ctypes.create_string_buffer(4096)
+        loaded = self._part.load(None, module.block.root, ctypes.byref(code), sentence, len(sentence))
+        if not loaded:
+            raise BrokenArtifact(sentence.value.decode(errors="replace"))
+        module.loaded = ctypes.c_void_p(loaded)
+        module.handled = [number for number in range(1, 32) if code.value >> number - 1 & 1]
+
+    def check(self, module: NativeProgram, invocation: Invocation) -> None:
+        """Check by the facts noted when it was compiled.
+
+        :raises OtherEngine: it is given sockets
+        """
+        if invocation.listening and module.facts["accepts"]:
+            raise OtherEngine(PORTABLE)
+        if invocation.listening:
+            raise UnsupportedFeature(_no_sockets(module.facts))
+        module.invocation = invocation
+        if module.facts["kind"] == _MODULE:
+            check_entry(module.facts, invocation.entry)
+            return
+        serves = module.facts["kind"] >= _SERVER
+        if invocation.entry != "_start" and serves:
+            raise UnsupportedFeature(f"a component that serves HTTP has no function {invocation.entry}")
+        if invocation.entry != "_start":
+            raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {invocation.entry}")
+        if serves:
+            HttpSettings.of(invocation.env)
+        if problem := module.facts["problem"] or module.facts["no_command"]:
+            raise UnsupportedFeature(f"the component {problem}")
+
+    def signals(self, module: NativeProgram) -> Collection[int]:
+        return module.handled
+
+    def run(self, module: NativeProgram, _invocation: Invocation) -> int:
+        return int(self._part.run(module.loaded))
+
+    def library(self) -> list[str] | None:
+        return self._library()
+
+    def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
+        try:
+            facts = known_facts(f"{artifact}/{_FACTS}")
+        except (OSError, ValueError):
+            return None
+        if not _is_whole(facts, artifact):
+            return None
+        self.check(NativeProgram(facts), invocation)
+        return _packed(facts, f"{artifact.name}/{_PROGRAM}", invocation)
+
+    def _library(self) -> list[str]:
+        return [str(shimd_wasmtime_native.LIBRARY), str(contained.LIBRARY) if contained.LIBRARY.is_file() else ""]
+
+    def _compiled(self, binary: bytes) -> tuple[bytes, dict[str, Any]]:
+        """:raises InvalidModule: it is no program"""
+        library = _opened()
+        made, size, text = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_void_p()
+        code: int = library.shimd_wasmtime_compile(
+            binary, ctypes.c_size_t(len(binary)), ctypes.byref(made), ctypes.byref(size), ctypes.byref(text)
+        )
+        try:
+            said = ctypes.string_at(text.value or 0).decode(errors="replace")
+            if code == _INVALID:
+                raise InvalidModule(f"not valid WebAssembly: {said}")
+            if code != _DONE:
+                raise EngineError(f"wasmtime cannot compile it: {said}")
+            return ctypes.string_at(made.value or 0, size.value), json.loads(said)
+        finally:
+            library.shimd_wasmtime_free(made, size, text)
+
+
+@cache
+def _opened() -> ctypes.CDLL:
+    return ctypes.CDLL(str(shimd_wasmtime_native.LIBRARY))
+
+
+def _packed(facts: dict[str, Any], program: str, invocation: Invocation) -> bytes:
+    """Returns the block that ``native/wasmtime/src/abi.rs`` reads."""
+    serves = facts["kind"] >= _SERVER
+    variables = environment(invocation)
+    env = list((for_guest(variables) if serves else variables).items())
+    preopens = top_preopens(invocation)
+    return pack(
+        (
+            os.fsencode(program),
+            facts["kind"],
+            invocation.entry.encode(),
+            len(invocation.args),
+            [arg.encode() for arg in invocation.args],
+            len(env),
+            [name.encode() for name, _value in env],
+            [value.encode() for _name, value in env],
+            len(preopens),
+            [(host.encode(), guest.encode(), read_only) for host, guest, read_only in preopens],
+            invocation.network,
+            invocation.contained,
+            int(serves),
+            [_settings(invocation)] if serves else [],
+        )
+    )
+
+
+def _settings(invocation: Invocation) -> tuple[bytes | int, ...]:
+    settings = HttpSettings.of(invocation.env)
+    return (
+        settings.host.encode(),
+        settings.port,
+        settings.backlog,
+        int(settings.timeout),
+        settings.concurrency,
+        int(settings.grace),
+        settings.access_log,
+        settings.reuse,
+    )
+
+
+def _outline(binary: bytes) -> Outline:
+    file = memory_file("program", binary)
+    try:
+        return outline.read(file) or Outline(binary.startswith(COMPONENT), complete=False)
+    finally:
+        os.close(file)
+
+
+def _is_portables(program: Outline) -> bool:
+    """Returns whether the package from PyPI is to run it: what is served by Python."""
+    if program.component:
+        return any(name.startswith(_SERVES) for name in program.exports)
+    return _REALLOC in program.exports and any(module != WASI for module, _name in program.imports)
+
+
+def _may_accept(program: Outline) -> bool:
+    return (WASI, "sock_accept") in program.imports and "memory" in program.exports
+
+
+def _problem(program: Outline) -> str | None:
+    """Returns why a module cannot run here, for want of an import; ``None``: that is not known."""
+    from shimd.engines.foresight import import_problem
+
+    if componentize.is_core_outline(program):
+        return f"{componentize.CORE}: {componentize.REMEDY}"
+    return import_problem(program.imports, {WASI}, "is not WASI preview 1")
+
+
+def _is_whole(facts: dict[str, Any], artifact: Path) -> bool:
+    try:
+        return os.stat(f"{artifact}/{_PROGRAM}").st_size == facts.get("size")
+    except OSError:
+        return False
+
+
+def _no_sockets(facts: dict[str, Any]) -> str:
+    if facts["kind"] == _MODULE:
+        return "the module cannot accept connections: it does not import WASI's sock_accept"
+    return "a component opens its listening sockets itself, it cannot be given any"

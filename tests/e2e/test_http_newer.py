@@ -1,0 +1,197 @@
+"""A component that serves HTTP by WASI 0.3, which wasmtime's native host runs."""
+
+import http.server
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.components.build import newer
+from tests.e2e.box import until
+from tests.e2e.http_app import App, free_port, running
+from tests.wasmtimes import native_only
+
+pytestmark = native_only
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    with running(newer(), tmp_path_factory.mktemp("app") / "log", GREETING="hello", SHIMD_HTTP_TIMEOUT="20") as app:
+        yield app
+
+
+def test_an_answer(app: App) -> None:
+    answer = app.get("/")
+    assert (answer.status_code, answer.text) == (200, "hello from WASI 0.3\n")
+
+
+def test_what_a_guest_knows(app: App) -> None:
+    about = app.get("/about", headers={"x-one": "1"}).json()
+    assert about["authority"] == app.address
+    assert ["x-one", "1"] in about["headers"] and ["host", app.address] in about["headers"]
+    assert about["environ"]["GREETING"] == "hello" and "REQUEST_ID" in about["environ"]
+
+
+def test_an_instance_is_used_again(app: App) -> None:
+    counts = [int(app.get("/count").text) for _ in range(4)]
+    assert counts == list(range(counts[0], counts[0] + 4))
+
+
+def test_one_that_is_not(tmp_path: Path) -> None:
+    with running(newer(), tmp_path / "log", SHIMD_HTTP_REUSE="1") as app:
+        assert [app.get("/count").text for _ in range(3)] == ["1"] * 3
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536, 5_000_000])
+def test_bodies(app: App, size: int) -> None:
+    data = (bytes(range(251)) * (size // 251 + 1))[:size]
+    answer = httpx.post(f"http://{app.address}/echo", content=data, timeout=30, trust_env=False)
+    assert answer.content == data
+
+
+def test_a_response_streams(app: App) -> None:
+    times = app.lines("/ticks?number=3&every=300")
+    assert [line for line, _at in times] == ["0", "1", "2"]
+    assert times[-1][1] - times[0][1] > 0.3
+
+
+def test_requests_at_the_same_time_in_one_instance(app: App) -> None:
+    answers: list[str] = []
+    threads = [threading.Thread(target=lambda: answers.append(app.get("/sleep?ms=500").text)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == ["slept"] * 8
+
+
+def test_asking_another_server(app: App) -> None:
+    about = json.loads(app.get("/fetch", params={"authority": app.address}).text)
+    assert ["x-asked-by", "a component"] in about["headers"]
+    assert app.get("/fetch", params={"authority": f"127.0.0.1:{free_port()}"}).status_code == 500
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A server of HTTPS by a private authority: its address, and the authority's certificate."""
+
+    def openssl(*words: str) -> None:
+        done = subprocess.run(["openssl", *words], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
+    names = ("-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:false")
+    signed = ("-CA", "ca.pem", "-CAkey", "ca.key")
+    openssl("req", "-x509", *key, "-keyout", "key.pem", "-out", "cert.pem", *signed, *names)
+    server = http.server.HTTPServer(("127.0.0.1", 0), Says)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}", tmp_path / "ca.pem"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class Says(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "7")
+        self.end_headers()
+        self.wfile.write(b"private")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", "NOTHING"])
+def test_whose_certificates_are_trusted(tmp_path: Path, private: tuple[str, Path], variable: str) -> None:
+    address, certificate = private
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs/one.pem").write_bytes(certificate.read_bytes())
+    file = str(certificate) if variable == "SSL_CERT_FILE" else ""
+    directory = str(tmp_path / "certs") if variable == "SSL_CERT_DIR" else ""
+    with running(newer(), tmp_path / "log", SSL_CERT_FILE=file, SSL_CERT_DIR=directory) as app:
+        answer = app.get("/fetch", params={"authority": address, "scheme": "https"})
+        assert answer.status_code == (500 if variable == "NOTHING" else 200)
+        assert (answer.text == "private") == (variable != "NOTHING")
+
+
+def test_a_trap_is_told_and_hurts_nobody_else(app: App) -> None:
+    assert app.get("/trap").status_code == 500
+    until(lambda: "on purpose" in app.said(), "the reason")
+    assert app.get("/").status_code == 200
+
+
+def test_a_trap_in_the_middle_breaks_the_connection(app: App) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        app.get("/late-trap")
+    assert app.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/spin", "/sleep?ms=60000"])
+def test_a_guest_that_takes_too_long(tmp_path: Path, path: str) -> None:
+    with running(newer(), tmp_path / "log", SHIMD_HTTP_TIMEOUT="1") as app:
+        assert app.get(path).status_code == 504
+        assert "no answer within 1 s" in app.said()
+        assert app.get("/").status_code == 200
+
+
+def test_requests_under_way_are_finished(tmp_path: Path) -> None:
+    with running(newer(), tmp_path / "log") as app:
+        answers: list[str] = []
+        thread = threading.Thread(target=lambda: answers.append(app.get("/ticks?number=4&every=300").text))
+        thread.start()
+        time.sleep(0.6)
+        assert app.end(signal.SIGTERM) == 0
+        thread.join()
+        assert answers == ["0\n1\n2\n3\n"]
+
+
+def test_http2_by_prior_knowledge(app: App) -> None:
+    command = [
+        "curl",
+        "-s",
+        "--noproxy",
+        "*",
+        "--http2-prior-knowledge",
+        "-w",
+        "%{http_version}",
+        f"http://{app.address}/",
+    ]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=30).stdout == "hello from WASI 0.3\n2"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 0x5\r\n\r\nhello",
+        "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nbad name: 1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nx: " + "y" * 300_000 + "\r\n\r\n",
+        "nonsense\r\n\r\n",
+    ],
+    ids=["two-lengths", "no-length", "coding", "name", "huge", "nonsense"],
+)
+def test_what_is_no_request(app: App, head: str) -> None:
+    host, _, port = app.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as sock:
+        try:
+            sock.sendall(head.encode())
+            answer = sock.recv(65536)
+        except ConnectionError:
+            answer = b""
+    assert not answer or answer.startswith(b"HTTP/1.1 4"), answer
+    assert app.get("/").status_code == 200

@@ -1,0 +1,98 @@
+"""What wasmtime's native host gives that the one from PyPI does not, and how what they compile is kept apart."""
+
+import pytest
+
+from shimd.engine import Invocation, OtherEngine, UnsupportedFeature
+from shimd.engines.registry import engine_family, engine_version
+from shimd.testing.contract import WASI, WAYS
+from shimd.testing.rig import Rig
+from tests.wasmtimes import native_only
+
+pytestmark = native_only
+
+#: A command of WASI 0.3: an export that is lifted asynchronously, and says its result by a call.
+NEWER = """(component
+  (core func $say (canon task.return (result (result))))
+  (core module $m
+    (import "" "say" (func $say (param i32)))
+    (func (export "run") (result i32) %s)
+    (func (export "more") (param i32 i32 i32) (result i32) unreachable))
+  (core instance $i (instantiate $m (with "" (instance (export "say" (func $say))))))
+  (func $run async (result (result)) (canon lift (core func $i "run") async (callback (core func $i "more"))))
+  (instance $command (export "run" (func $run)))
+  (export "wasi:cli/run@0.3.0" (instance $command)))"""
+#: One of WASI 0.2 that exits with a code.
+EXITS = """(component
+  (import "wasi:cli/exit@0.2.6" (instance $exit (export "exit-with-code" (func (param "status-code" u8)))))
+  (core func $exit (canon lower (func $exit "exit-with-code")))
+  (core module $m
+    (import "" "exit" (func $exit (param i32)))
+    (func (export "run") (result i32) (call $exit (i32.const 77)) (i32.const 0)))
+  (core instance $i (instantiate $m (with "" (instance (export "exit" (func $exit))))))
+  (func $run (result (result)) (canon lift (core func $i "run")))
+  (instance $command (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.6" (instance $command)))"""
+#: What wasmtime has by default besides, a module each.
+PROPOSALS = {
+    "garbage collection": "(type $s (struct (field i32))) (func $f (drop (struct.new $s (i32.const 1))))",
+    "exceptions": "(tag $t) (func $f (block $b (try_table (catch $t $b) (throw $t))))",
+    "64-bit memory": "(memory $m i64 1) (func $f (i64.store $m (i64.const 8) (i64.const 1)))",
+    "tail calls": "(func $f (return_call $g)) (func $g)",
+    "threads": "(memory $m 1) (func $f (drop (i32.atomic.rmw.add $m (i32.const 0) (i32.const 1))))",
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def engine_name() -> str:
+    return "wasmtime"
+
+
+@pytest.mark.parametrize(
+    ("does", "code"), [("(call $say (i32.const 0)) (i32.const 0)", 0), ("(call $say (i32.const 1)) (i32.const 0)", 1)]
+)
+def test_a_command_of_wasi_0_3(rig: Rig, does: str, code: int) -> None:
+    done = rig.run(NEWER % does)
+    assert done.code == code, done.err
+
+
+def test_one_that_traps(rig: Rig) -> None:
+    done = rig.run(NEWER % "unreachable")
+    assert done.code == 134 and "unreachable" in done.err
+
+
+def test_an_exit_code_of_a_component(rig: Rig) -> None:
+    assert rig.run(EXITS).code == 77
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS)
+def test_proposals(rig: Rig, proposal: str) -> None:
+    done = rig.run(f'(module {PROPOSALS[proposal]} (func (export "_start") (call $f)))')
+    assert done.code == 0, done.err
+
+
+def test_an_interface_that_nobody_provides(rig: Rig) -> None:
+    text = (NEWER % "(i32.const 0)").replace(
+        "(component", '(component (import "acme:rockets/launch@1.0.0" (instance (export "go" (func))))', 1
+    )
+    with pytest.raises(UnsupportedFeature, match=r"imports acme:rockets/launch@1\.0\.0, which is not provided"):
+        rig.check(rig.precompile(text), Invocation(["app"]))
+
+
+def test_sockets_that_a_module_is_given_are_the_others(rig: Rig) -> None:
+    accepts = f"""(module (import "{WASI}" "sock_accept" (func (param i32 i32 i32) (result i32)))
+      (memory (export "memory") 1) (func (export "_start")))"""
+    artifact = rig.precompile(accepts)
+    assert rig.start(artifact, Invocation(["app"])).end().code == 0
+    module = rig.engine.load(artifact)
+    with pytest.raises(OtherEngine, match="wasmtime-py"):
+        rig.engine.check(module, Invocation(["app"], listening=[3]))
+
+
+def test_what_they_compile_is_kept_apart() -> None:
+    assert engine_family("spin") == engine_family("wasi-http") == "wasmtime-py"
+    assert engine_version("wasmtime") != engine_version("wasmtime-py")
