@@ -40,7 +40,7 @@ class LaunchServer:
             try:
                 with anyio.fail_after(_PATIENCE):
                     reply = await self._answer(await _read_request(stream))
-                    await stream.send(reply.encode())
+                    await stream.send(reply.encode(errors="surrogateescape"))
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, TimeoutError) as error:
                 _log.warning("a launcher did not wait for its answer: %r", error)
             except Exception:
