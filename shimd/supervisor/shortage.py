@@ -1,6 +1,6 @@
 """Waiting for what is short (descriptors, memory, room): where an error would be somebody's end, and nobody's fault."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
@@ -19,10 +19,19 @@ async def once_there_is_room(action: Callable[[], T], what: str) -> T:
 
     :param what: it is, for the log, which says so once
     """
+
+    async def act() -> T:
+        return action()
+
+    return await done_once_there_is_room(act, what)
+
+
+async def done_once_there_is_room(action: Callable[[], Awaitable[T]], what: str) -> T:
+    """The same of what waits."""
     told = False
     while True:
         try:
-            return action()
+            return await action()
         except (OSError, MemoryError, ShimdError) as error:
             short = plain(error)
             if not isinstance(short, ResourceExhausted):

@@ -26,16 +26,15 @@ from shimd.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    ResourceExhausted,
     ShimdError,
     Unavailable,
     Unimplemented,
     from_os,
-    plain,
 )
 from shimd.log import logger
 from shimd.protocol.journal import DeletedExec, TaskRecord
 from shimd.rpc import replayed
+from shimd.supervisor.shortage import done_once_there_is_room
 from shimd.supervisor.task import bundle as bundle_files
 from shimd.supervisor.task import options
 from shimd.supervisor.task.container import Container, Earlier
@@ -52,8 +51,6 @@ _log = logger(__name__)
 _ANSWERED = 1.0
 #: Supervisors that may end while they make one and the same thing, which may be why.
 _ATTEMPTS = 6
-#: Seconds until what was short is tried again.
-_PAUSE = 0.2
 _STATUS = {
     State.CREATING: Status.CREATED,
     State.ADDED: Status.CREATED,
@@ -133,7 +130,7 @@ class TaskService(api.TaskBase):
     async def _undo(self, half_made: "_HalfMade") -> None:
         container = half_made.container
         try:
-            await self._undo_once_there_is_room(container)
+            await done_once_there_is_room(container.undo, f"container {container.id}: removing what was made of it")
             half_made.is_gone = True
         except (ShimdError, OSError) as error:
             _log.error("container %s: what was made of it cannot be removed: %s", container.id, error)
@@ -141,16 +138,6 @@ class TaskService(api.TaskBase):
             half_made.undone.set()
             if self._all_replayed:
                 self._settle(container.id)
-
-    async def _undo_once_there_is_room(self, container: Container) -> None:
-        while True:
-            try:
-                return await container.undo()
-            except (OSError, ShimdError) as error:
-                if not isinstance(plain(error), ResourceExhausted):
-                    raise
-                _log.warning("container %s: its removal waits: %s", container.id, error)
-            await anyio.sleep(_PAUSE)
 
     def _settle(self, id: str) -> None:
         """Once it has been made anew, or will not be."""

@@ -12,6 +12,7 @@ import pytest
 
 from shimd import rpc
 from shimd.errors import Internal, Unavailable
+from shimd.supervisor import shortage
 from shimd.supervisor.status import report
 from shimd.supervisor.task import service
 from shimd.supervisor.task.container import Container
@@ -171,7 +172,7 @@ async def test_what_ends_its_supervisors_is_not_tried_for_ever(daemon: Daemon, b
 async def test_an_undo_is_tried_until_there_is_room(
     daemon: Daemon, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_PAUSE", 0.001)
+    monkeypatch.setattr(shortage, "_PAUSE", 0.001)
     left = [OSError(errno.EMFILE, "no room"), OSError(errno.EMFILE, "no room")]
     usual = Container.undo
 
