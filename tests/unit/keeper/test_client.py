@@ -755,16 +755,31 @@ async def test_what_is_kept_waits_for_descriptors(ends: "list[socket.socket]", m
         end.close()
 
 
-async def test_fifos_are_held_without_a_keeper_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A FIFO."""
+    os.mkfifo(tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def found(out: Path) -> Iterator[int]:
+    """The descriptor of its path."""
+    fd = fifo.find(out)
+    assert fd is not None
+    yield fd
+    os.close(fd)
+
+
+async def test_fifos_are_held_without_a_keeper_that_answers(
+    out: Path, found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By who wants them held, until they are dropped."""
     monkeypatch.setattr(module, "_HOLDING", 0.2)
-    os.mkfifo(tmp_path / "out")
-    found = fifo.find(tmp_path / "out")
-    assert found is not None
     async with last_supervisor() as keeper:
         pid = pid_of(keeper)
         assert not await keeper.hold("opened:a", [], [found])  # nobody reads
-        reader = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
+        reader = os.open(out, os.O_RDONLY | os.O_NONBLOCK)
         os.kill(pid, signal.SIGSTOP)
         try:
             assert await keeper.hold("opened:a", [], [found])
@@ -780,18 +795,14 @@ async def test_fifos_are_held_without_a_keeper_that_answers(tmp_path: Path, monk
         keeper.drop("opened:a")
         await until(lambda: at_its_end(reader))
     os.close(reader)
-    os.close(found)
 
 
-async def test_fifos_are_held_by_the_next_keeper(tmp_path: Path) -> None:
+async def test_fifos_are_held_by_the_next_keeper(out: Path, found: int) -> None:
     """From the ends that their owner has opened meanwhile."""
-    os.mkfifo(tmp_path / "out")
-    found = fifo.find(tmp_path / "out")
-    assert found is not None
-    reader = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
+    reader = os.open(out, os.O_RDONLY | os.O_NONBLOCK)
     async with supervisor() as keeper:
         assert await keeper.hold("opened:a", [], [found])
-        own = os.open(tmp_path / "out", os.O_WRONLY)
+        own = os.open(out, os.O_WRONLY)
         keeper.held("opened:a", [own])
         os.kill(pid := pid_of(keeper), signal.SIGKILL)
         await until(lambda: keeper.pid not in (0, pid))
@@ -803,17 +814,12 @@ async def test_fifos_are_held_by_the_next_keeper(tmp_path: Path) -> None:
         assert len(keeper.take("opened:a") or []) == 1
         keeper.drop("opened:a")
     os.close(reader)
-    os.close(found)
 
 
-async def test_a_name_that_is_too_long_is_held_here(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "out")
-    found = fifo.find(tmp_path / "out")
-    assert found is not None
+async def test_a_name_that_is_too_long_is_held_here(found: int) -> None:
     async with last_supervisor() as keeper:
         assert not await keeper.hold("x" * 300, [], [found])
         keeper.drop("x" * 300)
         keeper.keep("another", [found])
         await keeper.told()
         keeper.drop("another")
-    os.close(found)
