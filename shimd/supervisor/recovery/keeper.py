@@ -275,7 +275,7 @@ class Keeper:
         word leaves that to the next supervisor."""
         if self.available:
             with anyio.move_on_after(_LAST_WORD) as waiting:
-                while self._link is None or self._unsent:  # noqa: ASYNC110 — it is soon, or never
+                while not self._connected.is_set() or self._unsent:  # noqa: ASYNC110 — it is soon, or never
                     await anyio.sleep(_PAUSE / 100)
             if waiting.cancelled_caught:
                 _log.error("the keeper could not be told of %d changes", len(self._unsent))

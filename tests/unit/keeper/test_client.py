@@ -379,7 +379,7 @@ async def test_a_stopped_keeper_is_woken(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("dies", [True, False], ids=["killed", "immortal"])
 async def test_one_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch, dies: bool) -> None:
     """Though nobody wants a child of it: what is kept meanwhile would be lost with this daemon."""
-    monkeypatch.setattr(watchdog, "TURN", 0.03)
+    monkeypatch.setattr(watchdog, "TURN", 0.1)
     for name in ("_PATIENCE", "_PAUSE"):
         monkeypatch.setattr(module, name, 0.05)
     monkeypatch.setattr(keeper_link, "_PATIENCE", 0.5)
@@ -813,6 +813,31 @@ async def test_fifos_are_held_by_the_next_keeper(out: Path, found: int) -> None:
             os.read(reader, 1)
         assert len(keeper.take("opened:a") or []) == 1
         keeper.drop("opened:a")
+    os.close(reader)
+
+
+async def test_who_ends_waits_until_the_next_keeper_has_all(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only until there is one."""
+
+    async def slow(self: Keeper, link: keeper_link.Link, have: Callable[[str, list[int]], None]) -> None:
+        await anyio.sleep(0.2)
+        await inherit(self, link, have)
+
+    reader = os.open(out, os.O_RDONLY | os.O_NONBLOCK)
+    own = os.open(out, os.O_WRONLY)
+    async with supervisor() as keeper:
+        keeper.keep("a", [own])
+        await keeper.told()
+        inherit = Keeper._inherit
+        with monkeypatch.context() as patched:
+            patched.setattr(Keeper, "_inherit", slow)
+            os.kill(pid := pid_of(keeper), signal.SIGKILL)
+            await until(lambda: keeper.pid not in (0, pid))
+            await keeper.told()
+    os.close(own)
+    async with last_supervisor():
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
     os.close(reader)
 
 
