@@ -35,11 +35,11 @@ def task_rates(bench: Bench, shims: list[Shim], tasks: int, rounds: int) -> dict
     rates: dict[str, dict[str, list[float]]] = {
         shim.name: {str(parallel): [] for parallel in PARALLEL} for shim in shims
     }
-    with sink(bench.directory / EVENTS):
+    with sink(bench.directory / EVENTS) as events:
         for _ in range(rounds):
             for parallel in PARALLEL:
                 for shim in shims:
-                    rates[shim.name][str(parallel)].append(bench.rate(shim, tasks // rounds, parallel))
+                    rates[shim.name][str(parallel)].append(bench.rate(shim, tasks // rounds, parallel, events))
     return rates
 
 

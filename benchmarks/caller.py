@@ -3,12 +3,14 @@
 Blocking sockets, one call at a time, frames of 10 bytes of header each (ttrpc's PROTOCOL.md).
 """
 
+import multiprocessing
+import selectors
 import socket
 import struct
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from shimd.ttrpc import StatusError
 from shimd.ttrpc.envelope import Request, Response
@@ -16,6 +18,7 @@ from shimd.ttrpc.envelope import Request, Response
 SERVICE = "containerd.task.v2.Task"
 _HEADER = struct.Struct(">IIBB")
 _REQUEST, _RESPONSE = 1, 2
+_processes = multiprocessing.get_context("fork")
 
 
 class Caller:
@@ -67,27 +70,68 @@ def encoded(method: str, request: bytes) -> bytes:
     return Request(SERVICE, method, request).encode()
 
 
+class Sink:
+    """Takes every event, as containerd would, without looking at it: a process of its own, so that no event waits for
+    the callers here."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._taken = _processes.Value("Q", 0)
+        self._more = _processes.Condition()
+
+    @property
+    def taken(self) -> int:
+        """How many events have come."""
+        with self._more:
+            return int(self._taken.value)
+
+    def wait(self, count: int, seconds: float) -> None:
+        """Return when so many have come.
+
+        :raises TimeoutError: they have not, within so long
+        """
+        with self._more:
+            if not self._more.wait_for(lambda: self._taken.value >= count, seconds):
+                raise TimeoutError(f"{self._taken.value} events have come, of {count}")
+
+    def run(self) -> None:
+        """Until the process is ended."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    sock = cast(socket.socket, key.fileobj)
+                    if sock is self._listener:
+                        selector.register(sock.accept()[0], selectors.EVENT_READ)
+                    elif not self._take(sock):
+                        selector.unregister(sock)
+                        sock.close()
+
+    def _take(self, sock: socket.socket) -> bool:
+        """Returns whether there was an event."""
+        try:
+            stream, _event = _receive(sock)
+            sock.sendall(_HEADER.pack(0, stream, _RESPONSE, 0))
+        except OSError:
+            return False
+        with self._more:
+            self._taken.value += 1
+            self._more.notify_all()
+        return True
+
+
 @contextmanager
-def sink(path: Path) -> Iterator[None]:
-    """Takes every event, as containerd would, without looking at it."""
+def sink(path: Path) -> Iterator[Sink]:
+    """A :class:`Sink` at a path."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(64)
-        threading.Thread(target=_accept, args=[listener], daemon=True).start()
-        yield
-        listener.shutdown(socket.SHUT_RDWR)
-    path.unlink()
-
-
-def _accept(listener: socket.socket) -> None:
-    with suppress(OSError):
-        while True:
-            connection, _address = listener.accept()
-            threading.Thread(target=_take, args=[connection], daemon=True).start()
-
-
-def _take(connection: socket.socket) -> None:
-    with suppress(OSError), connection:
-        while True:
-            stream, _event = _receive(connection)
-            connection.sendall(_HEADER.pack(0, stream, _RESPONSE, 0))
+        found = Sink(listener)
+        process = _processes.Process(target=found.run, daemon=True)
+        process.start()
+    try:
+        yield found
+    finally:
+        process.kill()
+        process.join()
+        path.unlink()

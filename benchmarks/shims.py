@@ -162,11 +162,13 @@ def make_rootfs(directory: Path, files: Mapping[str, bytes]) -> Path:
 
 @contextmanager
 def workplace() -> Iterator[Path]:
-    """A directory for everything; the bundles in it are in memory, as they are on a node (below /run)."""
+    """A directory for everything; what is below /run on a node is in memory here, too."""
     prefix = "shimd-bench-"
     memory = tempfile.TemporaryDirectory(prefix=prefix, dir="/dev/shm", ignore_cleanup_errors=True)
     with memory, tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
-        Path(name, "bundles").symlink_to(memory.name)
+        for part in ("bundles", "runtime"):
+            Path(memory.name, part).mkdir(mode=0o700)
+            Path(name, part).symlink_to(Path(memory.name, part))
         yield Path(name)
 
 

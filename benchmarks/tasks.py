@@ -9,11 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.caller import Caller, encoded
+from benchmarks.caller import Caller, Sink, encoded
 from benchmarks.shims import Shim, make_bundle, make_rootfs, processes, programs, start
 from shimd.api.containerd.task import v3 as api
 from shimd.api.containerd.v1.types import Status
 from shimd.ttrpc import StatusError
+
+#: Of a life: create, start, exit and delete; all shims tell of these.
+_EVENTS = 4
+#: Seconds for the last of them to come.
+_PATIENCE = 60.0
 
 
 class Bench:
@@ -31,17 +36,21 @@ class Bench:
         own = self.directory / f"rootfs-{shim.name}"
         return own if own.exists() else make_rootfs(own, shim.files())
 
-    def rate(self, shim: Shim, tasks: int, parallel: int) -> float:
-        """Create + start + wait + delete of hello, tasks a second; the shim runs already, one for all."""
+    def rate(self, shim: Shim, tasks: int, parallel: int, events: Sink) -> float:
+        """Create + start + wait + delete of hello, to the last event: tasks a second; the shim runs already, one for
+        all."""
         lives: queue.SimpleQueue[Life] = queue.SimpleQueue()
         for _ in range(tasks):
             lives.put(Life.of(shim, self.bundle(shim, shim.hello)))
         address = start(shim, self.bundle(shim, shim.hello), self.directory)
+        told = events.taken
         self._warm(shim, address)
+        events.wait(told + _EVENTS, _PATIENCE)
         began = time.perf_counter()
         with ThreadPoolExecutor(parallel) as pool:
             for done in [pool.submit(work, address, lives) for _ in range(parallel)]:
                 done.result()
+        events.wait(told + (tasks + 1) * _EVENTS, _PATIENCE)
         return tasks / (time.perf_counter() - began)
 
     def try_once(self, shim: Shim) -> None:
