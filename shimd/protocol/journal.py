@@ -7,6 +7,7 @@ that, so that one can go back. One that changes its meaning takes another ``VERS
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from shimd.protocol.codec import ITEMS, Decoder
@@ -15,7 +16,7 @@ from shimd.protocol.codec import ITEMS, Decoder
 VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass
 class ProcessRecord:
     """A process of a container."""
 
@@ -82,7 +83,7 @@ class Published:
     """When it happened; nanoseconds since the epoch."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class TaskRecord:
     """A container with all its processes."""
 
@@ -141,5 +142,6 @@ def task_name(engine: str, events_address: str, namespace: str, id: str) -> str:
     return f"task-{_digest(engine, events_address, namespace, id)}"
 
 
+@lru_cache(4096)
 def _digest(*words: str) -> str:
     return hashlib.sha256("\0".join(words).encode(errors="surrogateescape")).hexdigest()[:24]

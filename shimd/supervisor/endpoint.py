@@ -8,8 +8,9 @@ import os
 import time
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import Listener, SocketStream
@@ -26,8 +27,6 @@ from shimd.protocol.plans import JailPlan
 from shimd.rpc import GrpcService, ttrpc_services
 from shimd.supervisor.background import Background
 from shimd.supervisor.events import EventBus
-from shimd.supervisor.image.content import ContentStore, wasm_layer
-from shimd.supervisor.image.layers import ImageLayers
 from shimd.supervisor.modules.compilations import Waiter
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.recovery.connections import Connections
@@ -40,6 +39,10 @@ from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.jailers import During, Jail, Jailers
 from shimd.supervisor.workers.programs import Program
 from shimd.ttrpc import Server
+
+if TYPE_CHECKING:
+    from shimd.supervisor.image.content import ContentStore
+    from shimd.supervisor.image.layers import ImageLayers
 
 _log = logger(__name__)
 #: v3 names the same methods and messages; containerd calls the one that the launcher's answer says.
@@ -68,7 +71,6 @@ class Endpoint:
         self.record, self._parts = record, parts
         self.engine, self.namespace, self.tasks = record.engine, record.namespace, parts.tasks
         self.events_address, self.grpc_address = record.events_address, record.grpc_address
-        self._content = ContentStore(self.grpc_address, self.namespace)
         self.path = paths.task_socket(self.engine, self.events_address, self.namespace)
         self.service = TaskService(self)
         server = Server(ttrpc_services(self.service, _ALIASES))
@@ -142,15 +144,26 @@ class Endpoint:
         waiter = Waiter(self.namespace, container, self.engine)
         if fd is not None:
             return await self._parts.modules.compiled(waiter, name, fd, digest)
-        fd = await wasm_layer(self._content, container, name, engine_layers(self.engine))
+        from shimd.supervisor.image.content import wasm_layer
+
+        fd = await wasm_layer(self._content(), container, name, engine_layers(self.engine))
         try:
             return await self._parts.modules.compiled(waiter, name, fd)
         finally:
             os.close(fd)
 
-    async def image(self, container: str) -> ImageLayers:
+    def _content(self) -> "ContentStore":
+        """Loaded where images are asked for: that takes a MiB, and few nodes ask."""
+        from shimd.supervisor.image.content import ContentStore
+
+        return ContentStore(self.grpc_address, self.namespace)
+
+    async def image(self, container: str) -> "ImageLayers":
+        from shimd.supervisor.image.layers import ImageLayers
+
         waiter = Waiter(self.namespace, container, self.engine)
-        return ImageLayers(waiter, self._content, self._parts.modules, await self._content.layers(container))
+        content = self._content()
+        return ImageLayers(waiter, content, self._parts.modules, await content.layers(container))
 
     def view(self, artifact: Path) -> int:
         return self._parts.modules.cache.view(artifact)
@@ -162,22 +175,27 @@ class Endpoint:
         return Cgroup.at(path, systemd)
 
     def commit(self, record: TaskRecord, event: Message | None = None, *, required: bool = False) -> None:
-        number = 0 if event is None else self._parts.bus.next_seq(self.events_address)
-        published = [] if event is None else [_published(event, number)]
+        number, data = 0, b""
+        if event is not None:
+            number, data = self._parts.bus.next_seq(self.events_address), bytes(event)
+            record.published = [Published(number, type(event).__name__, b64encode(data).decode(), time.time_ns())]
         try:
-            self._parts.journal.write(replace(record, published=published))
+            self._parts.journal.write(record)
         except (OSError, ResourceExhausted) as error:
             if required:
                 raise from_os(error) if isinstance(error, OSError) else error from error
             _log.error("container %s: its state cannot be recorded: %s", record.id, error)
         if event is not None:
-            self._parts.bus.publish(self.events_address, self.namespace, event, number)
+            self._parts.bus.publish(self.events_address, self.namespace, event, number, data)
 
     def forget(self, record: TaskRecord) -> None:
         self._parts.journal.remove(record)
 
     def keep(self, name: str, fds: Sequence[int]) -> None:
         self._parts.keeper.keep(name, fds)
+
+    def keep_soon(self, name: str, fds: Sequence[int]) -> None:
+        self._parts.keeper.keep_soon(name, fds)
 
     async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
         return await self._parts.keeper.hold(name, inputs, outputs)
@@ -187,7 +205,3 @@ class Endpoint:
 
     def drop(self, name: str) -> None:
         self._parts.keeper.drop(name)
-
-
-def _published(event: Message, number: int) -> Published:
-    return Published(number, type(event).__name__, b64encode(bytes(event)).decode(), time.time_ns())

@@ -13,13 +13,12 @@ from datetime import UTC, datetime
 from betterproto2 import Message
 
 from shimd.api.containerd import events as api
-from shimd.api.containerd.services.events.ttrpc.v1 import ForwardRequest
-from shimd.api.containerd.types import Envelope
 from shimd.log import logger
 from shimd.supervisor.background import Background
+from shimd.supervisor.envelope import forward_request, packed_any
 from shimd.supervisor.forwarder import Forwarder
 from shimd.supervisor.recovery.keeping import Keeping, NotKept
-from shimd.typeurl import pack
+from shimd.typeurl import name
 
 _log = logger(__name__)
 
@@ -87,18 +86,21 @@ class EventBus:
             for fd in opened:
                 os.close(fd)
         self._forwarders[address] = forwarder
-        self._tasks.start_soon(forwarder.run)
+        self._run(forwarder)
 
     def next_seq(self, address: str) -> int:
         """The number that the next event for this containerd will have."""
         return self._forwarder(address).last_seq + 1 if address else 0
 
-    def publish(self, address: str, namespace: str, message: Message, seq: int | None = None) -> None:
+    def publish(
+        self, address: str, namespace: str, message: Message, seq: int | None = None, data: bytes | None = None
+    ) -> None:
         """Queue an event for the containerd at a ttrpc ``address`` (empty: for subscribers only).
 
         :param seq: what :meth:`next_seq` gave
+        :param data: the message, encoded, where that is known
         """
-        self._publish(address, Event(namespace, TOPICS[type(message)], message, datetime.now(UTC)), seq)
+        self._publish(address, Event(namespace, TOPICS[type(message)], message, datetime.now(UTC)), seq, data)
 
     def publish_again(self, address: str, namespace: str, message: Message, seq: int, time: datetime) -> None:
         """Queue an event unless it was, by whichever supervisor. Where the keeper has nothing of those before, that is
@@ -123,21 +125,24 @@ class EventBus:
         """Events that each containerd, by its address, has not taken yet."""
         return {address: len(forwarder) for address, forwarder in self._forwarders.items()}
 
-    def _publish(self, address: str, event: Event, seq: int | None) -> None:
+    def _publish(self, address: str, event: Event, seq: int | None, data: bytes | None = None) -> None:
         for subscriber in list(self.subscribers):
             subscriber(event)
         if not address:
             return
         forwarder = self._forwarder(address)
-        envelope = Envelope(
-            timestamp=event.time, namespace=event.namespace, topic=event.topic, event=pack(event.message)
-        )
-        forwarder.put(forwarder.last_seq + 1 if seq is None else seq, ForwardRequest(envelope=envelope))
+        packed = packed_any(name(event.message), bytes(event.message) if data is None else data)
+        request = forward_request(event.time, event.namespace, event.topic, packed)
+        forwarder.put(forwarder.last_seq + 1 if seq is None else seq, request)
 
     def _forwarder(self, address: str) -> Forwarder:
         forwarder = self._forwarders.get(address)
         if forwarder is None:
             forwarder = self._forwarders[address] = Forwarder(address, self._keeper, f"{_PREFIX}{address}")
             forwarder.begin()
-            self._tasks.start_soon(forwarder.run)
+            self._run(forwarder)
         return forwarder
+
+    def _run(self, forwarder: Forwarder) -> None:
+        self._tasks.start_soon(forwarder.run)
+        self._tasks.start_soon(forwarder.watch)

@@ -28,7 +28,7 @@ _log = logger(__name__)
 BACKLOG = 65536
 #: Seconds until memory that there was not is asked for again.
 _PAUSE, _MOMENT = 1.0, 0.05
-#: Seconds without an answer until the log says so. There is no limit: whoever sends the event anew while the first
+#: Seconds without an answer, or some more, until the log says so. There is no limit: whoever sends the event anew while the first
 #: connection may still be read has it come twice, and after those that follow it.
 _LATE = 60.0
 _SERVICE, _METHOD = "containerd.services.events.ttrpc.v1.Events", "Forward"
@@ -51,7 +51,7 @@ class Forwarder:
         self._reader = FrameReader()
         self._filled = anyio.Event()
         self._last_seq = self._skipped = 0
-        self._last_stream = 0
+        self._last_stream = self._asked = 0
         self.resumed = False
 
     def begin(self) -> None:
@@ -101,12 +101,15 @@ class Forwarder:
         """The number of the last event that was put here."""
         return self._last_seq
 
-    def put(self, seq: int, request: ForwardRequest) -> None:
-        """Add an event; one that is not after the last gets the next number."""
+    def put(self, seq: int, request: bytes) -> None:
+        """Add an event; one that is not after the last gets the next number.
+
+        :param request: a ForwardRequest
+        """
         if len(self) >= BACKLOG:
             self._drop_oldest()
         self._last_seq = max(seq, self._last_seq + 1)
-        self._waiting.append((self._last_seq, Request(_SERVICE, _METHOD, bytes(request))))
+        self._waiting.append((self._last_seq, Request(_SERVICE, _METHOD, request)))
         self._store()
         self._filled.set()
 
@@ -123,6 +126,14 @@ class Forwarder:
             if self._stream is not None:
                 await anyio.aclose_forcefully(self._stream)
 
+    async def watch(self) -> None:
+        """Tell the log of an answer that does not come."""
+        while True:
+            asked = self._asked
+            await anyio.sleep(_LATE)
+            if asked and asked == self._asked:
+                _log.error("containerd at %s has not answered an event within %g s: others wait", self._address, _LATE)
+
     def close(self) -> None:
         """Nothing is put here any more; the keeper has what there is."""
         if self._stream is not None:  # it was resumed, and run() cancelled before it began
@@ -137,9 +148,10 @@ class Forwarder:
             self._stream = await anyio.connect_unix(self._address)
             self._reader, self._last_stream = FrameReader(), 0
             self._keep(outbox, self._stream)
+        sock = self._stream.extra(SocketAttribute.raw_socket)
         try:
             while True:
-                await self._forward(await self._filled_outbox(), self._stream)
+                await self._forward(await self._filled_outbox(), sock)
         except (OSError, TtrpcError):
             await self._disconnect(outbox, self._stream)
             raise
@@ -147,6 +159,7 @@ class Forwarder:
     async def _disconnect(self, outbox: Outbox, stream: SocketStream) -> None:
         """In this order: a successor must not go on with a connection for which nothing is noted as sent."""
         self._stream = None
+        self._asked = 0
         self._keep(outbox, None)
         outbox.disconnected()
         await anyio.aclose_forcefully(stream)
@@ -155,19 +168,16 @@ class Forwarder:
         sockets = [] if stream is None else [stream.extra(SocketAttribute.raw_socket).fileno()]
         self._keeper.keep(self._name, [outbox.fd, *sockets])
 
-    async def _forward(self, outbox: Outbox, stream: SocketStream) -> None:
+    async def _forward(self, outbox: Outbox, sock: socket.socket) -> None:
         """Send the oldest event, or what was not sent of it, and wait for the answer."""
-        sock = stream.extra(SocketAttribute.raw_socket)
         if not outbox.begun:
             self._check(outbox, sock)
         while not outbox.send(sock):
             await anyio.wait_writable(sock)
         self._last_stream = outbox.stream_id
-        with anyio.move_on_after(_LATE) as waiting:
-            status = await self._answer(outbox, sock, self._last_stream)
-        if waiting.cancelled_caught:
-            _log.error("containerd at %s has not answered an event within %g s: others wait", self._address, _LATE)
-            status = await self._answer(outbox, sock, self._last_stream)
+        self._asked = self._last_stream
+        status = await self._answer(outbox, sock, self._last_stream)
+        self._asked = 0
         if status.code:  # containerd has seen it and refuses it: the same again would be refused again
             topic = _topic(outbox.oldest())
             _log.error("containerd at %s refused %s: %s", self._address, topic, status.message)
@@ -181,6 +191,7 @@ class Forwarder:
         if outbox.stream_id <= self._last_stream:
             raise ConnectionClosed("no stream ids are left on this connection")
         with contextlib.suppress(BlockingIOError):
+            sock.recv(1, socket.MSG_PEEK)  # as a rule nothing is there, which costs less to learn so
             self._receive(outbox, sock)
 
     async def _answer(self, outbox: Outbox, sock: socket.socket, stream_id: int) -> Status:
@@ -203,7 +214,8 @@ class Forwarder:
     async def _filled_outbox(self) -> Outbox:
         """The outbox, once an event is in it."""
         while True:
-            self._store()
+            if self._waiting or self._outbox is None or self._outbox.last_seq < self._skipped:
+                self._store()
             if self._outbox:
                 return self._outbox
             if self._waiting:

@@ -19,7 +19,7 @@ from typing import IO, NoReturn
 
 import anyio
 
-from shimd import log, paths, release
+from shimd import betterproto, log, paths, release
 from shimd.errors import AlreadyExists, FailedPrecondition, ShimdError, from_os, plain
 from shimd.linux import libc, limits
 from shimd.linux.ownership import not_alone
@@ -47,6 +47,7 @@ def main() -> int:
     os.umask(0o022)
     if not release.is_whole():  # an installation went on meanwhile: not half of the one, and half of the other
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    betterproto.take_short_way()
     limits.raise_descriptors()  # containerd 2.x gives its shims 1024
     gc.freeze()  # what is imported by now stays: the collector need not look at it again and again
     try:

@@ -225,7 +225,7 @@ def test_what_there_is_no_descriptor_for_is_read_later(directory: Path, monkeypa
 def test_one_can_go_back_to_an_earlier_release(directory: Path) -> None:
     """Which ignores what it does not know."""
 
-    @dataclass(frozen=True)
+    @dataclass
     class Later(ProcessRecord):
         temperature: int = 0
 
