@@ -13,8 +13,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,18 +33,15 @@ _PLACE = 64 << 20
 _GROWTH = 2048
 
 
-@dataclass
-class _File:
-    serial: int
-
-
 class Journal:
     """The files of one directory."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
-        self._files: dict[str, _File] = {}
+        self._prefix = f"{directory}/"
+        self._serials: dict[str, int] = {}
+        """Of the last write of each file."""
         _have_spare()
         self.is_whole = True
         """Whether all that was to be read could be."""
@@ -60,30 +56,30 @@ class Journal:
         data = encode(record)
         if len(data) > _PLACE - _HEAD.size:
             raise ResourceExhausted(f"a record of {len(data)} bytes is too large")
-        file = self._files.get(name)
-        if file is None:
-            self._begin(name, len(data))
-            file = _File(0)
-        head = _HEAD.pack(_MAGIC, VERSION, file.serial + 1, len(data), zlib.crc32(data))
-        with self._opened(name, os.O_WRONLY | os.O_CREAT) as fd:
-            _write(fd, head + data, (file.serial + 1) % 2 * _PLACE)
-        file.serial += 1
-        self._files[name] = file
+        serial = self._serials.get(name, 0) + 1
+        head = _HEAD.pack(_MAGIC, VERSION, serial, len(data), zlib.crc32(data))
+        fd = self._open(name, os.O_WRONLY | os.O_CREAT)
+        try:
+            if serial == 1:
+                self._take_room(fd, name, len(data))
+            _write(fd, head + data, serial % 2 * _PLACE)
+        finally:
+            _close(fd)
+        self._serials[name] = serial
 
-    def _begin(self, name: str, size: int) -> None:
-        """Take room for both places of a new file."""
-        with self._opened(name, os.O_WRONLY | os.O_CREAT) as fd:
-            try:
-                for offset in (0, _PLACE):
-                    os.posix_fallocate(fd, offset, _HEAD.size + size + _GROWTH)
-            except OSError:
-                self._unlink(name)
-                raise
+    def _take_room(self, fd: int, name: str, size: int) -> None:
+        """For both places of a new file."""
+        try:
+            for offset in (0, _PLACE):
+                os.posix_fallocate(fd, offset, _HEAD.size + size + _GROWTH)
+        except OSError:
+            self._unlink(name)
+            raise
 
     def remove(self, record: Record) -> None:
         """Nothing is to be known of it any more."""
         name = name_of(record)
-        self._files.pop(name, None)
+        self._serials.pop(name, None)
         self._unlink(name)
 
     def read(self) -> Iterator[Record]:
@@ -96,8 +92,11 @@ class Journal:
             try:
                 if not stat.S_ISREG((self._directory / name).lstat().st_mode):
                     raise NotAMessage("it is no file")
-                with self._opened(name, os.O_RDONLY) as fd:
+                fd = self._open(name, os.O_RDONLY)
+                try:
                     record, serial = _read(fd)
+                finally:
+                    _close(fd)
                 if name_of(record) != name:
                     raise NotAMessage("it is of another container")
             except NotAMessage as error:
@@ -109,21 +108,16 @@ class Journal:
                 _log.error("%s cannot be read, and is left there: %s", self._directory / name, reason(error))
                 self.is_whole = False
             else:
-                self._files[name] = _File(serial)
+                self._serials[name] = serial
                 yield record
 
-    @contextmanager
-    def _opened(self, name: str, flags: int) -> Iterator[int]:
-        fd = _with_room(lambda: os.open(self._directory / name, flags | os.O_CLOEXEC, 0o600))
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-            _have_spare()
+    def _open(self, name: str, flags: int) -> int:
+        """To be closed by :func:`_close`."""
+        return _with_room(lambda: os.open(self._prefix + name, flags | os.O_CLOEXEC, 0o600))
 
     def _unlink(self, name: str) -> None:
         with suppress(OSError):  # it is gone, or somebody else's affair: a directory, say
-            (self._directory / name).unlink()
+            os.unlink(self._prefix + name)
 
 
 #: A descriptor that is closed when there is no other: what happens is recorded, however many others have.
@@ -135,6 +129,11 @@ def _have_spare() -> None:
     if _spare is None:
         with suppress(OSError):
             _spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _close(fd: int) -> None:
+    os.close(fd)
+    _have_spare()
 
 
 def _with_room(action: Callable[[], T]) -> T:

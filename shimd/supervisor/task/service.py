@@ -47,7 +47,7 @@ from shimd.timestamp import timestamp
 from shimd.typeurl import pack
 
 _log = logger(__name__)
-#: Seconds after which a Delete that was done is taken for answered.
+#: Seconds after which a Delete that was done is taken for answered: or twice as many, with others.
 _ANSWERED = 1.0
 #: Supervisors that may end while they make one and the same thing, which may be why.
 _ATTEMPTS = 6
@@ -83,6 +83,9 @@ class TaskService(api.TaskBase):
         self._all_replayed = False
         self._gone: dict[str, TaskRecord] = {}
         """Containers that it had deleted, for requests that it did not live to answer."""
+        self._deleted: list[TaskRecord] = []
+        """Those that we have, and that are not answered for certain."""
+        self._forgetting = False
 
     def recover(self, record: TaskRecord, earlier: Earlier) -> None:
         """Go on with a container of an earlier supervisor.
@@ -245,12 +248,23 @@ class TaskService(api.TaskBase):
         process = await container.delete(message.exec_id)
         if process is container.init:
             self.containers.pop(message.id, None)
-            self._context.tasks.start_soon(self._forget_answered, container.record())
+            self._forget_soon(container.record())
         return api.DeleteResponse(pid=process.pid, **_exit(process))
 
-    async def _forget_answered(self, deleted: TaskRecord) -> None:
-        await anyio.sleep(_ANSWERED)
-        self._forget(deleted)
+    def _forget_soon(self, deleted: TaskRecord) -> None:
+        self._deleted.append(deleted)
+        if not self._forgetting:
+            self._forgetting = True
+            self._context.tasks.start_soon(self._forget_answered)
+
+    async def _forget_answered(self) -> None:
+        """All of a moment at once."""
+        while answered := self._deleted:
+            self._deleted = []
+            await anyio.sleep(_ANSWERED)
+            for record in answered:
+                self._forget(record)
+        self._forgetting = False
 
     def _forget(self, record: TaskRecord) -> None:
         if record.id not in self.containers and record.id not in self._creating:  # there is no other of its name
@@ -280,7 +294,7 @@ class TaskService(api.TaskBase):
         await container.init.exited.wait()
         await container.delete("", tell=False)
         self.containers.pop(container.id, None)
-        self._context.tasks.start_soon(self._forget_answered, container.record())
+        self._forget_soon(container.record())
         assert container.init.exit is not None
         return container.init.exit
 
