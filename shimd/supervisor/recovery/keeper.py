@@ -38,6 +38,8 @@ _PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 #: Seconds for which a child waits for the keeper to be there again, before it becomes our own.
 _PATIENCE = 5.0
+#: Seconds that :meth:`Keeper.keep_soon` may take.
+_SOON = 0.1
 #: Seconds until what it is to hold is held here.
 _HOLDING = 1.0
 #: Seconds for which who ends waits for room to say so.
@@ -83,6 +85,10 @@ class Keeper:
         """Names for which there was no keeper."""
         self._unsent: dict[str, None] = {}
         """Names whose state the keeper has not been told yet, in the order of the changes."""
+        self._soon: dict[str, None] = {}
+        """Names of which it knows nothing, and will soon if they are still kept then."""
+        self._waiting = False
+        """Whether those are waited for."""
         self._draining = False
         self._quitting = False
         self._exits = Exits()
@@ -132,20 +138,51 @@ class Keeper:
     def keep(self, name: str, fds: Sequence[int]) -> None:
         """Keep descriptors under a name, instead of what it had. They stay the caller's, who leaves them open until
         :meth:`drop`: they may have to be kept anew."""
-        if self._quitting or not self.available:
+        if self._have(name, fds):
+            self._change(name)
+
+    def keep_soon(self, name: str, fds: Sequence[int]) -> None:
+        """As of :meth:`Keeping.keep_soon`."""
+        known = name in self._held and name not in self._soon
+        if not self._have(name, fds):
             return
+        if known:
+            self._change(name)
+            return
+        self._soon[name] = None
+        if not self._waiting:
+            self._waiting = True
+            self._tasks.start_soon(self._keep_after_a_moment)
+
+    def _have(self, name: str, fds: Sequence[int]) -> bool:
+        """Returns whether descriptors can be kept, which are noted then."""
+        if self._quitting or not self.available:
+            return False
         try:
             encode(Packet(Kind.KEEP, name=name))
         except ValueError as error:
             _log.error("descriptors are not kept: %s", error)
-            return
+            return False
         self._held[name] = tuple(fds)
-        self._change(name)
         close_all(self.kept.pop(name, ()))
+        return True
+
+    async def _keep_after_a_moment(self) -> None:
+        await anyio.sleep(_SOON)
+        self._waiting = False
+        self._keep_all()
+
+    def _keep_all(self) -> None:
+        """Keep now what was to be kept soon."""
+        while self._soon:
+            name, _ = self._soon.popitem()
+            self._change(name)
 
     def drop(self, name: str) -> None:
         """Keep a name no longer; to be called before its descriptors are closed."""
-        if self._held.pop(name, None) is not None:
+        known = name not in self._soon
+        self._soon.pop(name, None)
+        if self._held.pop(name, None) is not None and known:
             self._change(name)
         close_all(self.kept.pop(name, ()))
         self._here.drop(name)
@@ -273,6 +310,7 @@ class Keeper:
     async def told(self) -> None:
         """Wait, for a moment, until the keeper has been told of all that it is to keep: who ends without a further
         word leaves that to the next supervisor."""
+        self._keep_all()
         if self.available:
             with anyio.move_on_after(_LAST_WORD) as waiting:
                 while not self._connected.is_set() or self._unsent:  # noqa: ASYNC110 — it is soon, or never
@@ -286,6 +324,7 @@ class Keeper:
             close_all(self.kept.pop(name))
         self._quitting = True
         self._held.clear()
+        self._soon.clear()
         self._unsent.clear()
         if self._link is not None:
             _say_last(self._link, Packet(Kind.QUIT, numbers=(REMOVES,)))
@@ -326,6 +365,7 @@ class Keeper:
                 _log.error("the keeper is gone, and no other can be started: %s", _words(error))
                 self._disconnect()
             await anyio.sleep(pause)
+        self._soon.clear()
         self._unsent = dict.fromkeys([*self._unsent, *self._held])
         self._flush()
         if link.pid != pid:
@@ -503,6 +543,7 @@ class Keeper:
     # -- what is to be sent
 
     def _change(self, name: str) -> None:
+        self._soon.pop(name, None)
         self._unsent.pop(name, None)
         self._unsent[name] = None
         if not self._draining:

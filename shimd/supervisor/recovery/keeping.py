@@ -20,6 +20,10 @@ class Keeping(Protocol):
         :meth:`drop`."""
         ...
 
+    def keep_soon(self, name: str, fds: Sequence[int]) -> None:
+        """The same, from the next moment on: what is dropped by then costs nothing."""
+        ...
+
     async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
         """Hold FIFOs open until :meth:`drop`, from before the caller opens them: the other end takes their being closed
         by our death for the end.
@@ -64,6 +68,8 @@ class NotKept:
 
     def keep(self, name: str, fds: Sequence[int]) -> None:
         pass
+
+    keep_soon = keep
 
     def drop(self, name: str) -> None:
         for fd in self._held.pop(name, ()):

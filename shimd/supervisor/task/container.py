@@ -220,7 +220,7 @@ class Container:
     def _keep_control(self) -> None:
         worker = self.init.worker
         if worker is not None and worker.control is not None:
-            self.context.keep(self._control, [worker.control.fileno()])
+            self.context.keep_soon(self._control, [worker.control.fileno()])  # its fork server has it, too
 
     def _take_control(self) -> None:
         """In place of its fork server's, if that is gone."""

@@ -49,6 +49,10 @@ class Context(Programs, Protocol):
         """Have descriptors outlive this process, until :meth:`drop`; they stay the caller's."""
         ...
 
+    def keep_soon(self, name: str, fds: Sequence[int]) -> None:
+        """The same, from the next moment on: what is dropped by then costs nothing."""
+        ...
+
     async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
         """Hold FIFOs open until :meth:`drop` (:meth:`shimd.supervisor.recovery.keeping.Keeping.hold`)."""
         ...

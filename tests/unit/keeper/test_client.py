@@ -170,6 +170,52 @@ async def test_more_than_the_socket_holds_is_kept_all_the_same() -> None:
         assert sorted(second.kept) == sorted(names[1::2])
 
 
+async def test_what_is_to_be_kept_soon_is_told_of_if_it_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SOON", 0.05)
+    async with supervisor() as first:
+        told: list[str] = []
+        monkeypatch.setattr(first, "_tell", lambda _link, name: told.append(name))
+        first.keep_soon("gone", [0])
+        first.drop("gone")
+        for name in ("a", "b", "now", "gone now"):
+            first.keep_soon(name, [0])
+        first.keep("now", [0])
+        first.keep("gone now", [0])
+        first.drop("gone now")
+        assert told == ["now", "gone now", "gone now"]
+        await until(lambda: len(told) == 5)
+        assert sorted(told[3:]) == ["a", "b"]
+        first.keep_soon("a", [1])  # it has another already
+        first.drop("b")
+        assert told[5:] == ["a", "b"]
+        monkeypatch.delattr(first, "_tell")
+        first._unsent = dict.fromkeys(first._held)
+        first._flush()
+    async with last_supervisor() as second:
+        assert sorted(second.kept) == ["a", "now"]
+
+
+async def test_who_ends_tells_of_what_was_to_be_kept_soon() -> None:
+    async with supervisor() as first:
+        first.keep_soon("a", [0])
+        await first.told()
+    async with last_supervisor() as second:
+        assert list(second.kept) == ["a"]
+
+
+async def test_the_next_keeper_is_told_of_what_was_to_be_kept_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SOON", 60.0)
+    async with supervisor() as first:
+        first.keep_soon("a", [0])
+        first.keep_soon("b", [0])
+        os.kill(pid := pid_of(first), signal.SIGKILL)
+        await until(lambda: first.pid not in (0, pid) and connected(first))
+        first.drop("b")  # which is known now
+        await first.told()
+    async with last_supervisor() as second:
+        assert list(second.kept) == ["a"]
+
+
 async def test_keep_does_not_raise() -> None:
     async with supervisor() as first:
         reading, writing = os.pipe()

@@ -240,6 +240,10 @@ class Daemon:
         if self.alive:
             self.keeper.keep(name, fds)
 
+    def keep_soon(self, name: str, fds: Sequence[int]) -> None:
+        if self.alive:
+            self.keeper.keep_soon(name, fds)
+
     async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
         return not self.alive or await self.keeper.hold(name, inputs, outputs)
 

@@ -39,6 +39,8 @@ class Context:
     def keep(self, name: str, fds: Sequence[int]) -> None:
         self.kept.add(name)
 
+    keep_soon = keep
+
     def commit(self, record: TaskRecord, event: Message | None = None, *, required: bool = False) -> None:
         if event is not None:
             self.published.append(event)

@@ -23,6 +23,8 @@ class KeptInMemory:
         self.drop(name)
         self.kept[name], self._held[name] = duplicates, tuple(fds)
 
+    keep_soon = keep
+
     async def hold(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> bool:
         held, all_read = fifo.hold(inputs, outputs)
         self.drop(name)
