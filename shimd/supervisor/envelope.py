@@ -1,7 +1,7 @@
 """The request by which containerd gets an event (proto/containerd/services/events/ttrpc/v1/events.proto).
 
-Four of them belong to the life of each app. They are encoded by hand, as ttrpc's own messages are, which takes a tenth of
-the time.
+Four of them belong to the life of each app. They are encoded by hand, as ttrpc's own messages are, which takes less
+time.
 """
 
 from datetime import UTC, datetime, timedelta

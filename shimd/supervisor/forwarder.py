@@ -28,8 +28,8 @@ _log = logger(__name__)
 BACKLOG = 65536
 #: Seconds until memory that there was not is asked for again.
 _PAUSE, _MOMENT = 1.0, 0.05
-#: Seconds without an answer, or some more, until the log says so. There is no limit: whoever sends the event anew while the first
-#: connection may still be read has it come twice, and after those that follow it.
+#: Seconds without an answer, up to twice as many, until the log says so. There is no limit: whoever sends the event
+#: anew while the first connection may still be read has it come twice, and after those that follow it.
 _LATE = 60.0
 _SERVICE, _METHOD = "containerd.services.events.ttrpc.v1.Events", "Forward"
 
