@@ -1,7 +1,7 @@
 //! The engines, and what is made of them before it is known what will run.
 
 use wasmtime::component;
-use wasmtime::{Config, Engine, Linker, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, Linker, PoolingAllocationConfig};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{I32Exit, p2, p3};
 
@@ -84,6 +84,7 @@ pub fn pooling(flavour: Flavour, concurrency: usize) -> wasmtime::Result<Engine>
         .total_gc_heaps(most)
         .table_elements(TABLE_ELEMENTS)
         .max_unused_warm_slots(WARM)
+        .pagemap_scan(Enabled::Auto)
         .linear_memory_keep_resident(RESIDENT)
         .table_keep_resident(RESIDENT);
     Engine::new(flavour.config().allocation_strategy(pool))
@@ -95,7 +96,7 @@ const TABLES: u32 = 8;
 const TABLE_ELEMENTS: usize = 20_000;
 /// Places that are kept for the next instance, and how much of each stays in memory.
 const WARM: u32 = 8;
-const RESIDENT: usize = 64 * 1024;
+const RESIDENT: usize = 1024 * 1024;
 
 /// WASI preview 1, with exit codes up to 255.
 pub fn modules(engine: &Engine) -> wasmtime::Result<Linker<WasiP1Ctx>> {
