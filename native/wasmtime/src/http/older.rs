@@ -1,10 +1,13 @@
 //! WASI 0.2: a fresh instance for each request.
 
 use std::future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Response;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::Store;
 use wasmtime_wasi::I32Exit;
@@ -26,6 +29,35 @@ pub struct Older {
     pub clock: Arc<Clock>,
 }
 
+/// What a guest does, to its end: by whoever waits for its answer, which needs no other thread to wake up; and from then
+/// on, if it has not ended, by itself.
+struct Guest(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Guest {
+    fn of(run: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Some(Box::pin(run)))
+    }
+}
+
+impl Future for Guest {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(run) = &mut self.0 else { return Poll::Ready(()) };
+        ready!(run.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let (Some(run), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(run);
+        }
+    }
+}
+
 /// Where the answer goes, once.
 type Sender = Arc<Mutex<Option<oneshot::Sender<Result<Response<GuestBody>, NoAnswer>>>>>;
 
@@ -35,10 +67,15 @@ impl Older {
         request: Request,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response<GuestBody>, NoAnswer> {
-        let (sender, receiver) = oneshot::channel();
+        let (sender, mut receiver) = oneshot::channel();
         let fate = Arc::<Fate>::default();
-        tokio::spawn(self.clone().run(request, Arc::new(Mutex::new(Some(sender))), fate, permit));
-        receiver.await.unwrap_or(Err(NoAnswer::Failed))
+        let mut guest = Guest::of(self.clone().run(request, Arc::new(Mutex::new(Some(sender))), fate, permit));
+        let answer = tokio::select! {
+            biased;
+            () = &mut guest => receiver.await,
+            answer = &mut receiver => answer,
+        };
+        answer.unwrap_or(Err(NoAnswer::Failed))
     }
 
     /// A guest, from its beginning to its end, whoever waits for its answer.
