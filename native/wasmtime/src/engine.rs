@@ -75,6 +75,7 @@ impl Warm {
 /// :raises: there is not so much address space, or the processor lacks something
 pub fn pooling(flavour: Flavour, concurrency: usize) -> wasmtime::Result<Engine> {
     let most = u32::try_from(concurrency * 2 + 16).unwrap_or(u32::MAX);
+    let resident = if PoolingAllocationConfig::is_pagemap_scan_available() { RESIDENT_IF_TOLD } else { RESIDENT };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(most)
         .total_core_instances(u32::MAX)
@@ -85,7 +86,7 @@ pub fn pooling(flavour: Flavour, concurrency: usize) -> wasmtime::Result<Engine>
         .table_elements(TABLE_ELEMENTS)
         .max_unused_warm_slots(WARM)
         .pagemap_scan(Enabled::Auto)
-        .linear_memory_keep_resident(RESIDENT)
+        .linear_memory_keep_resident(resident)
         .table_keep_resident(RESIDENT);
     Engine::new(flavour.config().allocation_strategy(pool))
 }
@@ -94,9 +95,11 @@ pub fn pooling(flavour: Flavour, concurrency: usize) -> wasmtime::Result<Engine>
 const MEMORIES: u32 = 2;
 const TABLES: u32 = 8;
 const TABLE_ELEMENTS: usize = 20_000;
-/// Places that are kept for the next instance, and how much of each stays in memory.
+/// Places that are kept for the next instance, and how much of each stays in memory: all of it is written anew, or, where
+/// the kernel tells (PAGEMAP_SCAN, Linux 6.7), what a guest has written.
 const WARM: u32 = 8;
-const RESIDENT: usize = 1024 * 1024;
+const RESIDENT: usize = 64 * 1024;
+const RESIDENT_IF_TOLD: usize = 1024 * 1024;
 
 /// WASI preview 1, with exit codes up to 255.
 pub fn modules(engine: &Engine) -> wasmtime::Result<Linker<WasiP1Ctx>> {
