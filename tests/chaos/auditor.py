@@ -209,7 +209,10 @@ def _is_unknown(process: Process, record: Record) -> bool:
 
 def _struck(process: Process, record: Record) -> list[int]:
     """When it was killed by a strike."""
-    pids = {call.result["pid"] for call in process.answered("Start")}
+    return _killed({call.result["pid"] for call in process.answered("Start")}, record)
+
+
+def _killed(pids: set[int], record: Record) -> list[int]:
     return [it.begin for it in record.strikes if it.part == "app" and it.act == "KILL" and it.pid in pids]
 
 
@@ -362,6 +365,9 @@ def _life(attempt: Attempt) -> str:
 @check
 def all_see_the_same(record: Record) -> Iterator[Finding]:
     for look in record.looks:
+        pids = {call.result["pid"] for call in record.calls_of(look.container, "") if "pid" in call.result}
+        if any(at <= look.at <= at + _SEEN_LATER for at in _killed(pids, record)):
+            continue  # it is about to be seen
         step = f"look at {look.at}"
         for who, found in (("containerd", look.containerd), ("shimd", look.shimd)):
             if found != look.expected:

@@ -212,6 +212,16 @@ def strike(act: str = "KILL", part: str = "fork server", begin: float = -0.45, e
     return Struck(1, part, act, 1, at(begin), at(end))
 
 
+def test_what_was_struck_a_moment_ago_may_be_gone() -> None:
+    record = sound()
+    look(record, alive=False)
+    killed = replace(strike(part="app", begin=0.7, end=0.7), pid=100)
+    record.strikes.append(replace(killed, begin=at(0.5)))
+    assert any("expected its process to live" in str(finding) for finding in audit(record))
+    record.strikes.append(killed)
+    assert not any("expected its process to live" in str(finding) for finding in audit(record))
+
+
 def test_what_may_be_asked_again_is_no_finding_if_something_was_struck() -> None:
     record = retried(sound())
     assert len(audit(record)) == 1
