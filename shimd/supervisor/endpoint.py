@@ -10,7 +10,6 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import Listener, SocketStream
@@ -27,6 +26,8 @@ from shimd.protocol.plans import JailPlan
 from shimd.rpc import GrpcService, ttrpc_services
 from shimd.supervisor.background import Background
 from shimd.supervisor.events import EventBus
+from shimd.supervisor.image.content import ContentStore, wasm_layer
+from shimd.supervisor.image.layers import ImageLayers
 from shimd.supervisor.modules.compilations import Waiter
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.recovery.connections import Connections
@@ -39,10 +40,6 @@ from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.jailers import During, Jail, Jailers
 from shimd.supervisor.workers.programs import Program
 from shimd.ttrpc import Server
-
-if TYPE_CHECKING:
-    from shimd.supervisor.image.content import ContentStore
-    from shimd.supervisor.image.layers import ImageLayers
 
 _log = logger(__name__)
 #: v3 names the same methods and messages; containerd calls the one that the launcher's answer says.
@@ -71,6 +68,7 @@ class Endpoint:
         self.record, self._parts = record, parts
         self.engine, self.namespace, self.tasks = record.engine, record.namespace, parts.tasks
         self.events_address, self.grpc_address = record.events_address, record.grpc_address
+        self._content = ContentStore(self.grpc_address, self.namespace)
         self.path = paths.task_socket(self.engine, self.events_address, self.namespace)
         self.service = TaskService(self)
         server = Server(ttrpc_services(self.service, _ALIASES))
@@ -144,26 +142,15 @@ class Endpoint:
         waiter = Waiter(self.namespace, container, self.engine)
         if fd is not None:
             return await self._parts.modules.compiled(waiter, name, fd, digest)
-        from shimd.supervisor.image.content import wasm_layer
-
-        fd = await wasm_layer(self._content(), container, name, engine_layers(self.engine))
+        fd = await wasm_layer(self._content, container, name, engine_layers(self.engine))
         try:
             return await self._parts.modules.compiled(waiter, name, fd)
         finally:
             os.close(fd)
 
-    def _content(self) -> "ContentStore":
-        """Loaded where images are asked for: that takes a MiB, and few nodes ask."""
-        from shimd.supervisor.image.content import ContentStore
-
-        return ContentStore(self.grpc_address, self.namespace)
-
-    async def image(self, container: str) -> "ImageLayers":
-        from shimd.supervisor.image.layers import ImageLayers
-
+    async def image(self, container: str) -> ImageLayers:
         waiter = Waiter(self.namespace, container, self.engine)
-        content = self._content()
-        return ImageLayers(waiter, content, self._parts.modules, await content.layers(container))
+        return ImageLayers(waiter, self._content, self._parts.modules, await self._content.layers(container))
 
     def view(self, artifact: Path) -> int:
         return self._parts.modules.cache.view(artifact)

@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import json
 import os
-import tarfile
 import zlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -144,6 +143,8 @@ def _link(paths: list[Path]) -> None:
 
 def _take_out(archive: Path, name: str, wanted: dict[str, list[Path]]) -> None:
     """Out of a tar archive, by their digests, what is wanted; its names mean nothing here."""
+    import tarfile  # with each of its compressions: few nodes have such a layer
+
     try:
         with tarfile.open(archive, "r:gz") as tar:
             left = _MAX_UNPACKED
