@@ -47,13 +47,7 @@ def newer() -> Path:
     made = CACHE / f"newer-{key.hexdigest()[:16]}.wasm"
     with alone(CACHE):
         if not made.exists():
-            tool = [
-                str(_tools(NEWER) / "bin/componentize-py"),
-                "-d",
-                str(source / "wit"),
-                "-w",
-                "wasi:http/service@0.3.0",
-            ]
+            tool = [*_componentize(_tools(NEWER)), "-d", str(source / "wit"), "-w", "wasi:http/service@0.3.0"]
             partial = made.with_suffix(f".{os.getpid()}")
             command = [*tool, "componentize", "-p", str(source), "app", "-o", str(partial)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -69,7 +63,7 @@ def _build(source: Path, world: str, made: Path) -> None:
         flags, more, world = ["-d", str(own)], ["-m", f"spin_sdk={world}"], _world(own)
     partial = made.with_suffix(f".{os.getpid()}")
     command = [
-        str(tools / "bin/componentize-py"),
+        *_componentize(tools),
         *flags,
         "-w",
         world,
@@ -85,6 +79,11 @@ def _build(source: Path, world: str, made: Path) -> None:
     done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     partial.rename(made)
+
+
+def _componentize(tools: Path) -> list[str]:
+    # Its first line names the Python of the tree that installed it, which shares this folder and may be gone.
+    return [str(tools / "bin/python"), str(tools / "bin/componentize-py")]
 
 
 def _world(wit: Path) -> str:

@@ -23,14 +23,24 @@ class Handler(exports.Handler):
         COUNT += 1
         url = urlsplit(request.get_path_with_query() or "/")
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if url.path.startswith("/test.Numbers/"):
+            return await grpc(request, counts=url.path.endswith("Count"))
         response: Response = await globals()[url.path.strip("/").replace("-", "_") or "hello"](request, **query)
         return response
 
 
-def answer(write: Callable[[ByteStreamWriter], Awaitable[None]], status: int = 200, **headers: str) -> Response:
-    """A response whose body is written while it is on its way."""
+def answer(
+    write: Callable[[ByteStreamWriter], Awaitable[None]],
+    status: int = 200,
+    end: list[tuple[str, bytes]] | None = None,
+    **headers: str,
+) -> Response:
+    """A response whose body is written while it is on its way.
+
+    :param end: its trailers
+    """
     writer, reader = wit_world.byte_stream()
-    _end, trailers = wit_world.result_option_wasi_http_types_fields_wasi_http_types_error_code_future(lambda: Ok(None))
+    last, trailers = wit_world.result_option_wasi_http_types_fields_wasi_http_types_error_code_future(lambda: Ok(None))
     fields = Fields.from_list([(name.replace("_", "-"), value.encode()) for name, value in headers.items()])
     response, _sent = Response.new(fields, reader, trailers)
     response.set_status_code(status)
@@ -38,6 +48,8 @@ def answer(write: Callable[[ByteStreamWriter], Awaitable[None]], status: int = 2
     async def body() -> None:
         with writer:
             await write(writer)
+        if end is not None:
+            await last.write(Ok(Fields.from_list(end)))
 
     componentize_py_async_support.spawn(body())
     return response
@@ -54,6 +66,44 @@ def consumed(message: "Request | Response") -> ByteStreamReader:
     _failed, result = wit_world.result_unit_wasi_http_types_error_code_future(lambda: Ok(None))
     body, _trailers = type(message).consume_body(message, result)
     return body
+
+
+async def whole(request: Request) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """Returns a request's body and its trailers."""
+    _failed, result = wit_world.result_unit_wasi_http_types_error_code_future(lambda: Ok(None))
+    reader, trailers = Request.consume_body(request, result)
+    body = b""
+    with reader:
+        while not reader.writer_dropped:
+            body += await reader.read(65536)
+    end = await trailers.read()
+    assert isinstance(end, Ok)
+    return body, end.value.copy_all() if end.value else []
+
+
+async def trailers(request: Request) -> Response:
+    body, came = await whole(request)
+    back = [(f"x-back-{name}", value) for name, value in came]
+
+    async def write(writer: ByteStreamWriter) -> None:
+        await writer.write_all(body)
+
+    return answer(write, end=back, trailer=", ".join(name for name, _value in back))
+
+
+async def grpc(request: Request, *, counts: bool) -> Response:
+    """A service of gRPC by hand, whose messages are numbers of four bytes: their double, or all from 0 up to them."""
+    body, _came = await whole(request)
+    number = int.from_bytes(body[5:9])
+    failed = not counts and number == 13
+    numbers = list(range(number)) if counts else [] if failed else [number * 2]
+
+    async def write(writer: ByteStreamWriter) -> None:
+        for it in numbers:
+            await writer.write_all(b"\0\0\0\0\4" + it.to_bytes(4))
+
+    end = [("grpc-status", b"9"), ("grpc-message", b"unlucky")] if failed else [("grpc-status", b"0")]
+    return answer(write, end=end, content_type="application/grpc")
 
 
 async def hello(_request: Request) -> Response:
@@ -112,13 +162,8 @@ async def late_trap(_request: Request) -> Response:
     return answer(write)
 
 
-async def fetch(_request: Request, authority: str, scheme: str = "http") -> Response:
-    _end, trailers = wit_world.result_option_wasi_http_types_fields_wasi_http_types_error_code_future(lambda: Ok(None))
-    asked, _sent = Request.new(Fields.from_list([("x-asked-by", b"a component")]), None, trailers, None)
-    asked.set_scheme(Scheme_Https() if scheme == "https" else Scheme_Http())
-    asked.set_authority(authority)
-    asked.set_path_with_query("/about")
-    reader = consumed(await client.send(asked))
+async def fetch(_request: Request, authority: str, scheme: str = "http", path: str = "/about") -> Response:
+    reader = consumed(await client.send(asking(authority, scheme, path)))
 
     async def write(writer: ByteStreamWriter) -> None:
         with reader:
@@ -126,3 +171,20 @@ async def fetch(_request: Request, authority: str, scheme: str = "http") -> Resp
                 await writer.write_all(await reader.read(65536))
 
     return answer(write)
+
+
+async def fetch_many(_request: Request, authority: str) -> Response:
+    """Asks 10,000 times at once, and waits for one answer."""
+    for _ in range(10_000):
+        componentize_py_async_support.spawn(client.send(asking(authority)))
+    await client.send(asking(authority))
+    return text("answered")
+
+
+def asking(authority: str, scheme: str = "http", path: str = "/about") -> Request:
+    _end, trailers = wit_world.result_option_wasi_http_types_fields_wasi_http_types_error_code_future(lambda: Ok(None))
+    asked, _sent = Request.new(Fields.from_list([("x-asked-by", b"a component")]), None, trailers, None)
+    asked.set_scheme(Scheme_Https() if scheme == "https" else Scheme_Http())
+    asked.set_authority(authority)
+    asked.set_path_with_query(path)
+    return asked

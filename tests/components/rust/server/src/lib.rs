@@ -1,8 +1,10 @@
 //! A server with wstd, of many paths: each shows one thing.
+use std::future::{poll_fn, Future};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use wstd::http::body::{BodyForthcoming, IncomingBody};
 use wstd::http::server::{Finished, Responder};
-use wstd::http::{Client, IntoBody, Request, Response, StatusCode};
+use wstd::http::{Client, HeaderMap, HeaderValue, IntoBody, Request, Response, StatusCode};
 use wstd::io::{copy, empty, AsyncRead, AsyncWrite};
 use wstd::time::Duration;
 
@@ -19,6 +21,9 @@ async fn main(request: Request<IncomingBody>, responder: Responder) -> Finished 
         "/count" => count(request, responder).await,
         "/ticks" => ticks(responder).await,
         "/ask" => ask(request, responder).await,
+        "/ask-many" => ask_many(request, responder).await,
+        "/trailers" => trailers(request, responder).await,
+        "/test.Numbers/Double" | "/test.Numbers/Count" => grpc(path.ends_with("Count"), request, responder).await,
         "/note" => match std::fs::read_to_string("/data/note") {
             Ok(text) => say(responder, StatusCode::OK, text).await,
             Err(error) => say(responder, StatusCode::NOT_FOUND, error.to_string()).await,
@@ -90,4 +95,63 @@ async fn ask(request: Request<IncomingBody>, responder: Responder) -> Finished {
         }
         Err(error) => say(responder, StatusCode::BAD_GATEWAY, error.to_string()).await,
     }
+}
+
+/// Asks the server that the query names 10,000 times at once, and waits for all answers.
+async fn ask_many(request: Request<IncomingBody>, responder: Responder) -> Finished {
+    let (client, url) = (Client::new(), format!("http://{}", request.uri().query().unwrap()));
+    let ask = |_| Box::pin(client.send(Request::get(url.as_str()).body(empty()).unwrap()));
+    let mut asked: Vec<_> = (0..10_000).map(ask).collect();
+    poll_fn(|context| {
+        asked.retain_mut(|it| it.as_mut().poll(context).is_pending());
+        if asked.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    say(responder, StatusCode::OK, "all have answered".into()).await
+}
+
+/// Sends the request's trailers back, each with `x-back-` before its name.
+async fn trailers(mut request: Request<IncomingBody>, responder: Responder) -> Finished {
+    let got = request.body_mut().bytes().await.expect("a body");
+    let came = request.into_body().finish().await.expect("trailers").unwrap_or_default();
+    let mut back = HeaderMap::new();
+    for (name, value) in &came {
+        back.insert(format!("x-back-{name}").parse::<wstd::http::HeaderName>().unwrap(), value.clone());
+    }
+    let names = back.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    let response = status(StatusCode::OK).header("trailer", names).body(BodyForthcoming).unwrap();
+    let mut body = responder.start_response(response);
+    let result = body.write_all(&got).await;
+    Finished::finish(body, result, Some(back))
+}
+
+/// A service of gRPC by hand, whose messages are numbers of four bytes: their double, or all from 0 up to them.
+async fn grpc(count: bool, mut request: Request<IncomingBody>, responder: Responder) -> Finished {
+    let message = request.body_mut().bytes().await.expect("a body");
+    let number = u32::from_be_bytes(message[5..9].try_into().expect("four bytes"));
+    let mut end = HeaderMap::new();
+    let numbers = match (count, number) {
+        (true, _) => (0..number).collect(),
+        (false, 13) => {
+            end.insert("grpc-message", HeaderValue::from_static("unlucky"));
+            vec![]
+        }
+        (false, _) => vec![number * 2],
+    };
+    let code = if end.is_empty() { "0" } else { "9" };
+    end.insert("grpc-status", HeaderValue::from_static(code));
+    let response = status(StatusCode::OK).header("content-type", "application/grpc").body(BodyForthcoming).unwrap();
+    let mut body = responder.start_response(response);
+    for number in numbers {
+        let framed = [&[0, 0, 0, 0, 4][..], &number.to_be_bytes()].concat();
+        if let Err(error) = body.write_all(&framed).await {
+            return Finished::finish(body, Err(error), None);
+        }
+        body.flush().await.expect("a stream");
+    }
+    Finished::finish(body, Ok(()), Some(end))
 }
