@@ -8,7 +8,8 @@ from shimd.engine import InvalidSetting
 _ADDRESS = "WASMTIME_HTTP_PROXY_SOCKET_ADDR"
 _BACKLOG = ("WASMTIME_HTTP_PROXY_BACKLOG", "WASMTIME_HTTP_BACKLOG")
 _OURS = tuple(
-    f"SHIMD_HTTP_{name}" for name in ("ACCESS_LOG", "CONCURRENCY", "GRACE", "POOL", "PROCESSES", "REUSE", "TIMEOUT")
+    f"SHIMD_HTTP_{name}"
+    for name in ("ACCESS_LOG", "CONCURRENCY", "GRACE", "IDLE", "POOL", "PROCESSES", "REUSE", "TIMEOUT")
 )
 NAMES = frozenset({_ADDRESS, *_BACKLOG, *_OURS})
 
@@ -32,6 +33,8 @@ class HttpSettings:
     access_log: bool = False
     reuse: int = 128
     """Requests that an instance of WASI 0.3 has; 1: a fresh one for each."""
+    idle: float = 75.0
+    """Seconds for which a connection may have no request under way; the native host has one read within them, too."""
 
     @classmethod
     def of(cls, environment: Mapping[str, str], default_address: str = "0.0.0.0:8080") -> "HttpSettings":
@@ -47,6 +50,7 @@ class HttpSettings:
             pool=_number("SHIMD_HTTP_POOL", environment.get("SHIMD_HTTP_POOL"), cls.pool, 0),
             grace=_number("SHIMD_HTTP_GRACE", environment.get("SHIMD_HTTP_GRACE"), cls.grace, 0),
             processes=_number("SHIMD_HTTP_PROCESSES", environment.get("SHIMD_HTTP_PROCESSES"), 1, 1),
+            idle=_number("SHIMD_HTTP_IDLE", environment.get("SHIMD_HTTP_IDLE"), cls.idle, 1),
             reuse=_number("SHIMD_HTTP_REUSE", environment.get("SHIMD_HTTP_REUSE"), cls.reuse, 1),
             access_log=environment.get("SHIMD_HTTP_ACCESS_LOG", "").lower() in ("1", "true", "yes", "on"),
         )

@@ -81,10 +81,12 @@ class NativeWasmtime:
         self._part = made.contents
 
     def load_compiler(self, *, text: bool) -> None:
-        from shimd.engines import wasmtime_artifact
+        from shimd.engines import foresight, wasmtime_artifact  # noqa: F401
 
         _opened()
-        wasmtime_artifact.load_compiler()
+        componentize.library()
+        if text or _may_be_portables(0):
+            wasmtime_artifact.load_compiler()
 
     def foresee(self, program: Outline, runs_on: str) -> None:
         from shimd.engines import foresight  # in compile workers only
@@ -246,6 +248,7 @@ def _settings(invocation: Invocation) -> tuple[bytes | int, ...]:
         int(settings.grace),
         settings.access_log,
         settings.reuse,
+        int(settings.idle),
     )
 
 
@@ -262,6 +265,15 @@ def _is_portables(program: Outline) -> bool:
     if program.component:
         return any(name.startswith(_SERVES) for name in program.exports)
     return _REALLOC in program.exports and any(module != WASI for module, _name in program.imports)
+
+
+def _may_be_portables(file: int) -> bool:
+    """Returns whether the package from PyPI may be needed to compile a program, which takes its time to load."""
+    try:
+        program = outline.read(file)
+    except OSError:  # no file that can be read from the middle
+        return True
+    return program is None or _is_portables(program) or _may_accept(program)
 
 
 def _may_accept(program: Outline) -> bool:

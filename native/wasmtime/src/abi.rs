@@ -64,6 +64,7 @@ struct PackedSettings {
     grace: u64,
     access_log: u64,
     reuse: u64,
+    idle: u64,
 }
 
 #[repr(C)]
@@ -141,6 +142,7 @@ unsafe fn settings(packed: &PackedSettings) -> Settings {
         grace: Duration::from_secs(packed.grace),
         access_log: packed.access_log != 0,
         reuse: packed.reuse as usize,
+        idle: Duration::from_secs(packed.idle),
     }
 }
 

@@ -10,7 +10,8 @@ use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::sockets::WasiSocketsCtx;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
-    Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView,
+    WasiHttpHooks, WasiHttpView,
 };
 
 use crate::abi::Block;
@@ -34,15 +35,16 @@ pub struct Host {
     table: ResourceTable,
     http: WasiHttpCtx,
     hooks: Hooks,
-    all: AllHeaders,
+    of_client: Hooks,
     /// Of requests that it has been given.
     fates: Vec<Arc<Fate>>,
 }
 
 impl Host {
     pub fn new(wasi: WasiCtx, outgoing: Option<Arc<Outgoing>>) -> Self {
-        let hooks = Hooks { outgoing, slots: None };
-        Self { wasi, table: ResourceTable::new(), http: WasiHttpCtx::new(), hooks, all: AllHeaders, fates: Vec::new() }
+        let hooks = Hooks { outgoing, slots: None, all_headers: false };
+        let of_client = Hooks { outgoing: None, slots: None, all_headers: true };
+        Self { wasi, table: ResourceTable::new(), http: WasiHttpCtx::new(), hooks, of_client, fates: Vec::new() }
     }
 
     pub fn asked_by(&mut self, fate: Arc<Fate>) {
@@ -56,7 +58,7 @@ impl Host {
 
     /// For what clients send, whatever a guest may not send itself.
     pub fn of_client(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { hooks: &mut self.all, table: &mut self.table, ctx: &mut self.http }
+        WasiHttpCtxView { hooks: &mut self.of_client, table: &mut self.table, ctx: &mut self.http }
     }
 }
 
@@ -76,9 +78,15 @@ struct Hooks {
     /// ``None``: it may ask nobody.
     outgoing: Option<Arc<Outgoing>>,
     slots: Option<Arc<Semaphore>>,
+    all_headers: bool,
 }
 
 impl WasiHttpHooks for Hooks {
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        let all = self.all_headers;
+        Arc::new(move |name| !all && DEFAULT_FORBIDDEN_HEADERS.contains(name))
+    }
+
     fn set_host_header(&mut self) -> bool {
         false // the client does, where the protocol has it
     }
@@ -106,23 +114,6 @@ impl WasiHttpHooks for Hooks {
 
     fn p3_outgoing_body_chunk_size(&mut self) -> usize {
         CHUNK
-    }
-}
-
-struct AllHeaders;
-
-impl WasiHttpHooks for AllHeaders {
-    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
-        Arc::new(|_| false)
-    }
-
-    fn send_request(
-        &mut self,
-        _request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _errors: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Sending {
-        Box::new(async { Err(Error::HttpRequestDenied) })
     }
 }
 

@@ -94,7 +94,7 @@ def configuration(application: Any, settings: HttpSettings) -> uvicorn.Config:
         server_header=False,
         backlog=settings.backlog,
         timeout_graceful_shutdown=settings.grace,  # type: ignore[arg-type]
-        timeout_keep_alive=75,
+        timeout_keep_alive=int(settings.idle),
     )
     config.load()
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the handler reports an app's failures

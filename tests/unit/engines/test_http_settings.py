@@ -37,5 +37,5 @@ def test_both_names_of_the_backlog(name: str) -> None:
 
 
 def test_what_a_guest_sees() -> None:
-    ours = {"WASMTIME_HTTP_PROXY_SOCKET_ADDR": "x", "WASMTIME_HTTP_BACKLOG": "1", "SHIMD_HTTP_TIMEOUT": "1"}
+    ours = {"WASMTIME_HTTP_PROXY_SOCKET_ADDR": "x", "SHIMD_HTTP_IDLE": "1", "SHIMD_HTTP_TIMEOUT": "1"}
     assert for_guest({**ours, "A": "b"}) == {"A": "b"}

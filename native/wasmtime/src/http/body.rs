@@ -11,6 +11,8 @@ use http_body_util::{BodyExt, Empty};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use super::activity::UnderWay;
+
 /// What guest and answer are to know of each other.
 #[derive(Default)]
 pub struct Fate {
@@ -34,6 +36,11 @@ impl Fate {
 
     pub fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Acquire)
+    }
+
+    /// There is a body that the client has not got wholly.
+    pub fn is_under_way(&self) -> bool {
+        self.state().under_way
     }
 
     /// The guest trapped, and still has its resources: its body may end as far as it goes, and breaks off then.
@@ -62,12 +69,19 @@ pub struct GuestBody {
     fate: Arc<Fate>,
     /// Given back at the body's end.
     _permit: Option<OwnedSemaphorePermit>,
+    _under_way: Option<UnderWay>,
 }
 
 impl GuestBody {
     pub fn new(body: WasiBody, fate: Arc<Fate>, permit: Option<OwnedSemaphorePermit>) -> Self {
         fate.state().under_way = true;
-        Self { body, fate, _permit: permit }
+        Self { body, fate, _permit: permit, _under_way: None }
+    }
+
+    /// A request is under way until its answer's end.
+    pub fn of(mut self, request: UnderWay) -> Self {
+        self._under_way = Some(request);
+        self
     }
 
     pub fn empty() -> Self {

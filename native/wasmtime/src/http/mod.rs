@@ -1,7 +1,9 @@
 //! Components that serve HTTP: ``wasi:http/incoming-handler@0.2`` and ``wasi:http/handler@0.3``. What holds for both, and
 //! for shimd's host in Python, is in docs/http.md.
 
+mod activity;
 mod body;
+mod limits;
 mod log;
 mod newer;
 mod older;

@@ -1,7 +1,8 @@
 //! WASI 0.3: instances are used again, and by several requests at a time, as ``wasmtime serve`` does.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -93,13 +94,40 @@ impl HandlerState for Instances {
         let mut store = Store::new(self.pre.engine(), self.world.request());
         store.epoch_deadline_async_yield_and_update(1);
         let proxy = Proxy::P3(self.pre.instantiate_async(&mut store).await?);
+        let (timeout, given) = (self.timeout.unwrap_or(NEVER), Arc::<Given>::default());
         Ok(Instance {
             store,
             proxy,
             view: Host::of_client,
-            expiration: Expiration { timeout: self.timeout.unwrap_or(NEVER), sleep: Box::pin(sleep(NEVER)) },
-            state: Worker { timeout: self.timeout.unwrap_or(NEVER), reuse: self.reuse, _running: running },
+            expiration: Expiration { timeout, sleep: Box::pin(sleep(NEVER)), given: given.clone() },
+            state: Worker { timeout, reuse: self.reuse, given, _running: running },
         })
+    }
+}
+
+/// The requests that an instance has been given.
+#[derive(Default)]
+struct Given {
+    /// One has not been answered in time: the instance gets no more.
+    late: AtomicBool,
+    fates: Mutex<Vec<Weak<Fate>>>,
+}
+
+impl Given {
+    fn add(&self, fate: &Arc<Fate>) {
+        let mut fates = self.fates.lock().expect("nobody panics with it");
+        fates.retain(|fate| fate.strong_count() > 0);
+        fates.push(Arc::downgrade(fate));
+    }
+
+    fn is_late(&self) -> bool {
+        self.late.load(Ordering::Acquire)
+    }
+
+    /// There are answers on their way, which the instance is still to write.
+    fn is_answering(&self) -> bool {
+        let fates = self.fates.lock().expect("nobody panics with it");
+        fates.iter().filter_map(Weak::upgrade).any(|fate| fate.is_under_way())
     }
 }
 
@@ -107,6 +135,7 @@ impl HandlerState for Instances {
 pub struct Expiration {
     timeout: Duration,
     sleep: Pin<Box<Sleep>>,
+    given: Arc<Given>,
 }
 
 impl WorkerExpiration for Expiration {
@@ -114,7 +143,12 @@ impl WorkerExpiration for Expiration {
         let after = match status {
             WorkerStatus::Idle => IDLE,
             WorkerStatus::Requests => self.timeout,
-            WorkerStatus::PostReturn => return Poll::Pending, // a guest that has answered takes its time
+            WorkerStatus::PostReturn if !self.given.is_late() => return Poll::Pending, // it has answered: it takes its time
+            WorkerStatus::PostReturn if !self.given.is_answering() => return Poll::Ready(()),
+            WorkerStatus::PostReturn => {
+                self.sleep.as_mut().reset((Instant::now() + IDLE).into());
+                return self.sleep.as_mut().poll(cx);
+            }
         };
         let deadline = (start + after).into();
         if deadline != self.sleep.deadline() {
@@ -127,6 +161,7 @@ impl WorkerExpiration for Expiration {
 pub struct Worker {
     timeout: Duration,
     reuse: usize,
+    given: Arc<Given>,
     _running: Running,
 }
 
@@ -150,13 +185,20 @@ impl WorkerState for Worker {
         fate: Arc<Fate>,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        self.given.add(&fate);
         store.data_mut().asked_by(fate);
-        Box::pin(sleep_until((Instant::now() + self.timeout).into()))
+        let (given, deadline) = (self.given.clone(), Instant::now() + self.timeout);
+        Box::pin(async move {
+            sleep_until(deadline.into()).await;
+            given.late.store(true, Ordering::Release);
+        })
     }
 
     fn drop(&self, mut store: Store<Host>, result: wasmtime::Result<()>) {
         if let Err(error) = result {
-            report(&error);
+            if !self.given.is_late() {
+                report(&error); // else it is told
+            }
             let fates = store.data_mut().fates();
             tokio::spawn(async move {
                 for fate in fates {

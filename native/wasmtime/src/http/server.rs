@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::c_int;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -13,12 +14,11 @@ use http::{Response, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::Error;
@@ -27,7 +27,9 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::NoAnswer;
+use super::activity::Activity;
 use super::body::GuestBody;
+use super::limits;
 use super::log::Entry;
 use super::newer::{Instances, Newer};
 use super::older::Older;
@@ -36,11 +38,6 @@ use crate::abi::{Kind, failed};
 use crate::clock::Clock;
 use crate::engine::{self, Flavour};
 use crate::host::{Host, World};
-
-/// Until a client has sent a request's headers, and between two requests of a connection.
-const HEADERS: Duration = Duration::from_secs(75);
-/// Of a request's headers, all together.
-const MOST_HEADERS: usize = 64 * 1024;
 
 /// ``shimd/engines/http_settings.py``.
 #[derive(Clone)]
@@ -53,6 +50,7 @@ pub struct Settings {
     pub grace: Duration,
     pub access_log: bool,
     pub reuse: usize,
+    pub idle: Duration,
 }
 
 pub struct Server {
@@ -89,14 +87,15 @@ impl Server {
         let listener = listen(&settings)?;
         let signals = Signals::new().map_err(|error| error.to_string())?;
         let serving = Arc::new(Serving::new(self).map_err(|error| format!("{error:#}"))?);
-        let connections = GracefulShutdown::new();
+        let ending = watch::Sender::new(());
         tokio::select! {
-            never = accept(&listener, &serving, &connections) => match never {},
+            never = accept(&listener, &serving, &ending) => match never {},
             () = signals.next() => {}
         }
         drop(listener);
+        ending.send_replace(());
         let finished = async {
-            connections.shutdown().await;
+            ending.closed().await;
             let _ = serving.guests.acquire_many(settings.concurrency as u32).await;
         };
         tokio::select! {
@@ -108,12 +107,12 @@ impl Server {
     }
 }
 
-async fn accept(listener: &TcpListener, serving: &Arc<Serving>, connections: &GracefulShutdown) -> Infallible {
+async fn accept(listener: &TcpListener, serving: &Arc<Serving>, ending: &watch::Sender<()>) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(serving.clone().connection(stream, peer, connections.watcher()));
+                tokio::spawn(serving.clone().connection(stream, peer, ending.subscribe()));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await, // descriptors may be short
         }
@@ -126,6 +125,7 @@ struct Serving {
     guests: Arc<Semaphore>,
     access_log: bool,
     wire: auto::Builder<TokioExecutor>,
+    idle: Duration,
 }
 
 enum App {
@@ -144,15 +144,27 @@ impl Serving {
             App::Newer(Box::new(Newer::new(instances)))
         };
         let guests = Arc::new(Semaphore::new(settings.concurrency));
-        Ok(Self { app, guests, access_log: settings.access_log, wire: wire(settings.concurrency) })
+        let (wire, idle) = (limits::wire(settings.idle, settings.concurrency), settings.idle);
+        Ok(Self { app, guests, access_log: settings.access_log, wire, idle })
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+    /// :param ending: changes when the app is told to end
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, mut ending: watch::Receiver<()>) {
         let here = stream.local_addr().unwrap_or(peer);
-        let serving = self.clone();
-        let service = service_fn(move |request| serving.clone().respond(request, peer, here));
-        let connection = self.wire.serve_connection(TokioIo::new(stream), service);
-        let _ = watcher.watch(connection).await; // a client that goes away is nobody's error
+        let activity = Arc::<Activity>::default();
+        let (serving, active) = (self.clone(), activity.clone());
+        let service = service_fn(move |request| serving.clone().respond(request, peer, here, active.clone()));
+        let mut connection = pin!(self.wire.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            _ = connection.as_mut() => return, // a client that goes away is nobody's error
+            _ = ending.changed() => {}
+            () = activity.none_for(self.idle) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            _ = connection => {}
+            () = activity.none_for(limits::LAST) => {}
+        }
     }
 
     async fn respond(
@@ -160,7 +172,9 @@ impl Serving {
         request: http::Request<Incoming>,
         peer: SocketAddr,
         here: SocketAddr,
+        activity: Arc<Activity>,
     ) -> Result<Response<GuestBody>, Infallible> {
+        let under_way = activity.request();
         let entry = self.access_log.then(|| Entry::of(peer, &request));
         let response = self.answer(named(request, here)).await.unwrap_or_else(|why| {
             let mut response = Response::new(GuestBody::empty());
@@ -170,7 +184,7 @@ impl Serving {
         if let Some(entry) = entry {
             entry.write(response.status());
         }
-        Ok(response)
+        Ok(response.map(|body| body.of(under_way)))
     }
 
     async fn answer(&self, request: http::Request<Incoming>) -> Result<Response<GuestBody>, NoAnswer> {
@@ -200,17 +214,6 @@ fn named(mut request: http::Request<Incoming>, here: SocketAddr) -> http::Reques
         }
     }
     request
-}
-
-fn wire(concurrency: usize) -> auto::Builder<TokioExecutor> {
-    let mut wire = auto::Builder::new(TokioExecutor::new());
-    wire.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(MOST_HEADERS * 2);
-    wire.http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(concurrency.max(1) as u32)
-        .max_header_list_size(MOST_HEADERS as u32)
-        .keep_alive_interval(HEADERS);
-    wire
 }
 
 /// As many threads as this process may have processors, by its affinity and its cgroups' quota.

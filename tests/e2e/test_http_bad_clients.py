@@ -1,0 +1,288 @@
+"""Clients that send slowly, too much, or what is no HTTP: theirs ends, and nobody else notices. Of the native host."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from hpack import Encoder
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+)
+
+from tests.components import rust
+from tests.e2e.http_app import App, running
+from tests.wasmtimes import native_only
+
+pytestmark = native_only
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize()
+REFUSED, CALM = 7, 11
+#: What a flood may make a server grow by.
+BOUND = 32 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    log = tmp_path_factory.mktemp("app") / "log"
+    program = rust.component("server")
+    with running(program, log, SHIMD_HTTP_IDLE="1", SHIMD_HTTP_TIMEOUT="3", SHIMD_HTTP_CONCURRENCY="8") as app:
+        yield app
+
+
+def connect(app: App) -> socket.socket:
+    host, _, port = app.address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def rest(sock: socket.socket) -> bytes:
+    """What comes until the server closes it."""
+    got = b""
+    with suppress(ConnectionError):
+        while more := sock.recv(65536):
+            got += more
+    return got
+
+
+def serves(app: App) -> None:
+    assert app.get("/").text == "hello from Rust\n"
+
+
+def headers(stream: int, *more: tuple[str, str], path: str = "/", flags: tuple[str, ...] = ()) -> bytes:
+    about = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", path), *more]
+    frame = HeadersFrame(stream, Encoder().encode(about, huffman=False))
+    for flag in flags or ("END_HEADERS", "END_STREAM"):
+        frame.flags.add(flag)
+    return frame.serialize()
+
+
+def frames(data: bytes) -> list[Frame]:
+    found = []
+    while len(data) >= 9:
+        frame, length = Frame.parse_frame_header(memoryview(data[:9]))
+        frame.parse_body(memoryview(data[9 : 9 + length]))
+        found.append(frame)
+        data = data[9 + length :]
+    return found
+
+
+def memory(app: App) -> int:
+    """Of the app's processes, in bytes."""
+    pids, size = [app.process.pid], 0
+    while pids:
+        pid = pids.pop()
+        with suppress(OSError):
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            size += next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                pids += map(int, (task / "children").read_text().split())
+    return size
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",
+        b"PRI * HT",
+        b"GET / HTTP/1.1\r\nHost: x\r\n",
+        PREFACE,
+        PREFACE + headers(1, flags=("END_STREAM",)),
+    ],
+    ids=["nothing", "preface", "headers", "no-streams", "headers-2"],
+)
+def test_requests_that_are_never_finished(app: App, beginning: bytes) -> None:
+    clients = [connect(app) for _ in range(40)]
+    try:
+        for client in clients:
+            client.sendall(beginning)
+        serves(app)
+        for client in clients:
+            assert b"HTTP/1.1 200" not in rest(client)
+    finally:
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize(
+    ("beginning", "piece"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nx: ", b"y"),
+        (PREFACE, PingFrame(0, b"12345678").serialize()),
+        (PREFACE, SettingsFrame(0).serialize()),
+    ],
+    ids=["headers", "pings", "settings"],
+)
+def test_what_trickles_is_no_request(app: App, beginning: bytes, piece: bytes) -> None:
+    done = threading.Event()
+
+    def trickle(sock: socket.socket) -> None:
+        with suppress(OSError):
+            while not done.wait(0.05):
+                sock.sendall(piece)
+
+    with closing(connect(app)) as sock:
+        sock.sendall(beginning)
+        thread = threading.Thread(target=trickle, args=(sock,))
+        thread.start()
+        try:
+            serves(app)
+            rest(sock)
+        finally:
+            done.set()
+            thread.join()
+    serves(app)
+
+
+def test_a_connection_that_is_used_stays(app: App) -> None:
+    """One request after the other, and one that takes longer than a connection may be idle."""
+    request = b"GET /ticks HTTP/1.1\r\nHost: x\r\n\r\n"
+    with closing(connect(app)) as sock:
+        for _ in range(4):  # of 0.9 s each
+            sock.sendall(request)
+            got = b""
+            while not got.endswith(b"0\r\n\r\n"):
+                more = sock.recv(65536)
+                assert more, "the connection is closed"
+                got += more
+
+
+def test_bodies_that_are_never_finished(app: App) -> None:
+    """Their guests wait for them; others have their turns, and the client its answer in the end."""
+    clients = [connect(app) for _ in range(7)]
+    try:
+        for client in clients:
+            client.sendall(b"POST /count HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 10\r\n\r\n1")
+        serves(app)
+        for client in clients:
+            assert rest(client).startswith(b"HTTP/1.1 504")
+    finally:
+        for client in clients:
+            client.close()
+    serves(app)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    ["Transfer-Encoding: chunked\r\nContent-Length: {}", "Content-Length: {}\r\nTransfer-Encoding: chunked"],
+    ids=["coding-first", "length-first"],
+)
+def test_a_request_inside_another(app: App, lengths: str) -> None:
+    """Of two lengths the coding holds, and what comes after it is no request."""
+    inside = b"0\r\n\r\nGET /about HTTP/1.1\r\nHost: y\r\n\r\n"
+    head = f"POST /echo HTTP/1.1\r\nHost: x\r\n{lengths.format(len(inside))}\r\n\r\n"
+    with closing(connect(app)) as sock:
+        sock.sendall(head.encode() + inside)
+        answer = rest(sock)
+    assert answer.count(b"HTTP/1.1 ") == 1 and b"header host" not in answer, answer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n1",
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1, 2\r\n\r\n1",
+        b"POST /echo HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n folded: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nx: a\0b\r\n\r\n",
+        b"GET /" + b"y" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"x: y\r\n" * 101 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nx: " + b"y" * 200_000 + b"\r\n\r\n",
+    ],
+    ids=["coding", "space", "plus", "list", "old", "folded", "nul", "path", "number", "size"],
+)
+def test_what_is_refused(app: App, request_: bytes) -> None:
+    with closing(connect(app)) as sock:
+        with suppress(ConnectionError):
+            sock.sendall(request_)
+        answer = rest(sock)
+    assert not answer or answer.startswith(b"HTTP/1.1 4"), answer
+    assert answer.count(b"HTTP/1.1 ") <= 1
+    serves(app)
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\n", b"-1\r\n", b"1\n", b"10000000000000000000\r\n", b"1;" + b"x" * 20_000])
+def test_chunks_that_are_none(app: App, chunk: bytes) -> None:
+    with closing(connect(app)) as sock:
+        sock.sendall(b"POST /count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk)
+        assert not rest(sock).startswith(b"HTTP/1.1 2")
+    serves(app)
+
+
+def test_headers_of_http_2_that_are_too_large(app: App) -> None:
+    with closing(connect(app)) as sock:
+        more = [(f"x{number}", "y" * 1000) for number in range(80)]
+        block = headers(1, *more)[9:]
+        first = HeadersFrame(1, block[:16000])
+        first.flags.add("END_STREAM")
+        parts = [ContinuationFrame(1, block[at : at + 16000]) for at in range(16000, len(block), 16000)]
+        parts[-1].flags.add("END_HEADERS")
+        with suppress(ConnectionError):
+            sock.sendall(PREFACE + first.serialize() + b"".join(part.serialize() for part in parts))
+        answers = [frame for frame in frames(rest(sock)) if isinstance(frame, HeadersFrame)]
+        assert not any(frame.data[:1] == b"\x88" for frame in answers), "it was answered with 200"
+    serves(app)
+
+
+def test_more_streams_than_are_allowed(app: App) -> None:
+    numbers = range(1, 2 * 50, 2)
+    with closing(connect(app)) as sock:
+        sock.sendall(PREFACE + b"".join(headers(number, path="/ticks") for number in numbers))
+        serves(app)
+        came = frames(rest(sock))
+    refused = {it.stream_id for it in came if isinstance(it, RstStreamFrame) and it.error_code == REFUSED}
+    whole = {it.stream_id for it in came if isinstance(it, DataFrame) and "END_STREAM" in it.flags}
+    assert len(refused) == 42 and len(whole) == 8 and not refused & whole
+
+
+def test_streams_that_are_reset_at_once(app: App) -> None:
+    flood = b"".join(headers(number) + RstStreamFrame(number, 8).serialize() for number in range(1, 20_000, 2))
+    before = memory(app)
+    with closing(connect(app)) as sock:
+        with suppress(ConnectionError):
+            sock.sendall(PREFACE + flood)
+        serves(app)
+        ends = [frame.error_code for frame in frames(rest(sock)) if isinstance(frame, GoAwayFrame)]
+    assert not ends or CALM in ends
+    assert memory(app) < before + BOUND
+    serves(app)
+
+
+def continuation() -> bytes:
+    return ContinuationFrame(1, Encoder().encode([("x", "y" * 16_000)], huffman=False)).serialize()
+
+
+@pytest.mark.parametrize(
+    ("beginning", "piece"),
+    [
+        (b"", PingFrame(0, b"12345678").serialize() * 10_000),
+        (b"", SettingsFrame(0, {3: 100}).serialize() * 10_000),
+        (headers(1, flags=("END_STREAM",)), continuation() * 64),
+        (headers(1, path="/echo", flags=("END_HEADERS",)), DataFrame(1, b"").serialize() * 10_000),
+    ],
+    ids=["ping", "settings", "continuation", "empty"],
+)
+def test_floods(app: App, beginning: bytes, piece: bytes) -> None:
+    """Of a client that reads nothing: it gets no more than the server can write, or its connection ends."""
+    before = memory(app)
+    with closing(connect(app)) as sock:
+        sock.sendall(PREFACE + beginning)
+        sock.settimeout(1)
+        with suppress(OSError):
+            for _ in range(400):
+                sock.sendall(piece)
+        serves(app)
+        assert memory(app) < before + BOUND
+        sock.settimeout(30)
+        rest(sock)
+    serves(app)
