@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from functools import cache
 from pathlib import Path
@@ -43,11 +44,30 @@ def component(name: str, world: str) -> Path:
 def newer() -> Path:
     """The component of ``tests/components/newer/app.py``, which serves HTTP by WASI 0.3."""
     source = HERE / "newer"
+    return _of_newer(source, source / "wit", "wasi:http/service@0.3.0")
+
+
+@cache
+def both() -> Path:
+    """The component of ``tests/components/both/app.py``, which serves HTTP by WASI 0.2 and by 0.3."""
+    source = HERE / "both"
+    with tempfile.TemporaryDirectory() as directory:
+        wit = Path(directory)
+        shutil.copytree(HERE / "newer/wit/deps", wit / "deps")
+        shutil.copy(source / "world.wit", wit)
+        shutil.copytree(_wit(_tools(), "http"), wit / "deps/older")
+        for package in (wit / "deps/older/deps").iterdir():
+            shutil.move(package, wit / f"deps/older-{package.name}")
+        (wit / "deps/older/deps").rmdir()
+        return _of_newer(source, wit, "shimd:both/both")
+
+
+def _of_newer(source: Path, wit: Path, world: str) -> Path:
     key = hashlib.sha256(repr(NEWER).encode() + (source / "app.py").read_bytes())
-    made = CACHE / f"newer-{key.hexdigest()[:16]}.wasm"
+    made = CACHE / f"{source.name}-{key.hexdigest()[:16]}.wasm"
     with alone(CACHE):
         if not made.exists():
-            tool = [*_componentize(_tools(NEWER)), "-d", str(source / "wit"), "-w", "wasi:http/service@0.3.0"]
+            tool = [*_componentize(_tools(NEWER)), "-d", str(wit), "-w", world]
             partial = made.with_suffix(f".{os.getpid()}")
             command = [*tool, "componentize", "-p", str(source), "app", "-o", str(partial)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,20 @@ class App:
         """Tell it to end; its exit code."""
         self.process.send_signal(number)
         return self.process.wait(60)
+
+    def end_with_one_under_way(self, path: str, number: int = signal.SIGTERM) -> tuple[list[str], int]:
+        """Tell it to end in the middle of an answer: that answer's lines, and the exit code."""
+        lines = with_one_under_way(self.address, path, lambda: self.process.send_signal(number))
+        return lines, self.process.wait(60)
+
+
+def with_one_under_way(address: str, path: str, end: Callable[[], object]) -> list[str]:
+    """Returns an answer's lines, in the middle of which the app is told to end."""
+    with httpx.stream("GET", f"http://{address}{path}", timeout=30, trust_env=False) as answer:
+        lines = answer.iter_lines()
+        first = next(lines)
+        end()
+        return [first, *lines]
 
 
 def free_port() -> int:

@@ -271,13 +271,7 @@ def test_a_guest_that_takes_too_long(program: Path, tmp_path: Path, path: str) -
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_requests_under_way_are_finished(program: Path, tmp_path: Path, processes: str, number: int) -> None:
     with running(program, tmp_path / "log", SHIMD_HTTP_PROCESSES=processes) as app:
-        answers: list[str] = []
-        thread = threading.Thread(target=lambda: answers.append(app.get("/ticks?number=4&every=300").text))
-        thread.start()
-        time.sleep(0.6)
-        assert app.end(number) == 0
-        thread.join()
-        assert answers == ["0\n1\n2\n3\n"]
+        assert app.end_with_one_under_way("/ticks?number=4&every=300", number) == (["0", "1", "2", "3"], 0)
 
 
 def test_grace_has_an_end(program: Path, tmp_path: Path) -> None:

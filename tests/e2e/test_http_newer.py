@@ -1,22 +1,19 @@
 """A component that serves HTTP by WASI 0.3, which wasmtime's native host runs."""
 
-import http.server
 import json
-import signal
 import socket
-import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.components.build import newer
+from tests.components.build import both, newer
+from tests.e2e import upstream
 from tests.e2e.box import until
-from tests.e2e.http_app import App, free_port, running
+from tests.e2e.http_app import App, free_port, running, with_one_under_way
 from tests.wasmtimes import native_only
 
 pytestmark = native_only
@@ -48,6 +45,11 @@ def test_an_instance_is_used_again(app: App) -> None:
 def test_one_that_is_not(tmp_path: Path) -> None:
     with running(newer(), tmp_path / "log", SHIMD_HTTP_REUSE="1") as app:
         assert [app.get("/count").text for _ in range(3)] == ["1"] * 3
+
+
+def test_of_two_handlers_the_newer_is_asked(tmp_path: Path) -> None:
+    with running(both(), tmp_path / "log") as app:
+        assert app.get("/").text == "0.3"
 
 
 @pytest.mark.parametrize("size", [0, 1, 65536, 5_000_000])
@@ -82,37 +84,9 @@ def test_asking_another_server(app: App) -> None:
 @pytest.fixture
 def private(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A server of HTTPS by a private authority: its address, and the authority's certificate."""
-
-    def openssl(*words: str) -> None:
-        done = subprocess.run(["openssl", *words], cwd=tmp_path, capture_output=True, text=True, timeout=30)
-        assert done.returncode == 0, done.stderr
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
-    names = ("-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:false")
-    signed = ("-CA", "ca.pem", "-CAkey", "ca.key")
-    openssl("req", "-x509", *key, "-keyout", "key.pem", "-out", "cert.pem", *signed, *names)
-    server = http.server.HTTPServer(("127.0.0.1", 0), Says)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}", tmp_path / "ca.pem"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-class Says(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "7")
-        self.end_headers()
-        self.wfile.write(b"private")
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    certificate, context = upstream.authority(tmp_path)
+    with upstream.running(context) as server:
+        yield server.address, certificate
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", "NOTHING"])
@@ -125,7 +99,7 @@ def test_whose_certificates_are_trusted(tmp_path: Path, private: tuple[str, Path
     with running(newer(), tmp_path / "log", SSL_CERT_FILE=file, SSL_CERT_DIR=directory) as app:
         answer = app.get("/fetch", params={"authority": address, "scheme": "https"})
         assert answer.status_code == (500 if variable == "NOTHING" else 200)
-        assert (answer.text == "private") == (variable != "NOTHING")
+        assert (answer.text == "1.1 1") == (variable != "NOTHING")
 
 
 def test_a_trap_is_told_and_hurts_nobody_else(app: App) -> None:
@@ -148,15 +122,19 @@ def test_a_guest_that_takes_too_long(tmp_path: Path, path: str) -> None:
         assert app.get("/").status_code == 200
 
 
+def test_an_answer_beside_a_guest_that_takes_too_long(tmp_path: Path) -> None:
+    """Of the same instance: it is whole before the instance ends."""
+    with running(newer(), tmp_path / "log", SHIMD_HTTP_TIMEOUT="1") as app:
+        codes: list[int] = []
+        late = threading.Thread(target=lambda: codes.append(app.get("/sleep?ms=60000").status_code))
+        lines = with_one_under_way(app.address, "/ticks?number=8&every=400", late.start)
+        late.join()
+        assert (lines, codes) == ([str(number) for number in range(8)], [504])
+
+
 def test_requests_under_way_are_finished(tmp_path: Path) -> None:
     with running(newer(), tmp_path / "log") as app:
-        answers: list[str] = []
-        thread = threading.Thread(target=lambda: answers.append(app.get("/ticks?number=4&every=300").text))
-        thread.start()
-        time.sleep(0.6)
-        assert app.end(signal.SIGTERM) == 0
-        thread.join()
-        assert answers == ["0\n1\n2\n3\n"]
+        assert app.end_with_one_under_way("/ticks?number=4&every=300") == (["0", "1", "2", "3"], 0)
 
 
 def test_http2_by_prior_knowledge(app: App) -> None:

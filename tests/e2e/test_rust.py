@@ -2,10 +2,7 @@
 application of spin-sdk.
 """
 
-import signal
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from tests.components import rust
 from tests.e2e import images, spin_app
 from tests.e2e.box import Box, until
 from tests.e2e.containerd import LAUNCHERS
-from tests.e2e.http_app import IMAGE, App, answers, archive, free_port, on_wasmtime, running
+from tests.e2e.http_app import IMAGE, App, answers, archive, free_port, on_wasmtime, running, with_one_under_way
 from tests.e2e.spin_app import SPIN, on_spin, on_the_newest
 
 componentizes = pytest.mark.skipif(
@@ -91,13 +88,7 @@ def test_a_guest_that_takes_too_long(tmp_path: Path) -> None:
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_requests_under_way_are_finished(tmp_path: Path, processes: str) -> None:
     with running(rust.component("server"), tmp_path / "log", SHIMD_HTTP_PROCESSES=processes) as app:
-        got: list[str] = []
-        thread = threading.Thread(target=lambda: got.append(app.get("/ticks").text))
-        thread.start()
-        time.sleep(0.4)
-        assert app.end(signal.SIGTERM) == 0
-        thread.join()
-        assert got == ["0\n1\n2\n"]
+        assert app.end_with_one_under_way("/ticks") == (["0", "1", "2"], 0)
 
 
 @on_wasmtime
@@ -217,14 +208,9 @@ def test_requests_under_way_are_finished_in_a_container(box: Box, tmp_path: Path
     variables = (f"WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}", "SHIMD_HTTP_PROCESSES=2")
     box.detach("server", flags=("--net-host", *(f"--env={it}" for it in variables)), image=IMAGE)
     until(lambda: answers(address), "the app to listen")
-    got: list[str] = []
-    thread = threading.Thread(target=lambda: got.append(httpx.get(f"http://{address}/ticks", trust_env=False).text))
-    thread.start()
-    time.sleep(0.4)
-    box.kill("server", "SIGTERM")
+    lines = with_one_under_way(address, "/ticks", lambda: box.kill("server", "SIGTERM"))
     box.wait_status("server", "STOPPED")
-    thread.join()
-    assert (got, box.delete("server")) == (["0\n1\n2\n"], 0)
+    assert (lines, box.delete("server")) == (["0", "1", "2"], 0)
 
 
 @componentizes

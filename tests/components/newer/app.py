@@ -173,11 +173,11 @@ async def fetch(_request: Request, authority: str, scheme: str = "http", path: s
     return answer(write)
 
 
-async def fetch_many(_request: Request, authority: str) -> Response:
+async def fetch_many(_request: Request, authority: str, path: str) -> Response:
     """Asks 10,000 times at once, and waits for one answer."""
     for _ in range(10_000):
-        componentize_py_async_support.spawn(client.send(asking(authority)))
-    await client.send(asking(authority))
+        componentize_py_async_support.spawn(client.send(asking(authority, path=path)))
+    await client.send(asking(authority, path=path))
     return text("answered")
 
 

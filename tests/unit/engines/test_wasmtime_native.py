@@ -1,6 +1,11 @@
 """What wasmtime's native host gives that the one from PyPI does not, and how what they compile is kept apart."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+import wasmtime
 
 from shimd.engine import Invocation, OtherEngine, UnsupportedFeature
 from shimd.engines.registry import engine_family, engine_version
@@ -91,6 +96,32 @@ def test_sockets_that_a_module_is_given_are_the_others(rig: Rig) -> None:
     module = rig.engine.load(artifact)
     with pytest.raises(OtherEngine, match="wasmtime-py"):
         rig.engine.check(module, Invocation(["app"], listening=[3]))
+
+
+#: Compiles its stdin, and says whether the other host was there before and after.
+COMPILES = """
+import pathlib, sys
+from shimd.engines.wasmtime_native import NativeWasmtime
+engine = NativeWasmtime()
+engine.load_compiler(text=False)
+loaded = "wasmtime" in sys.modules
+engine.precompile(sys.stdin.buffer.read(), pathlib.Path(sys.argv[1]))
+print(loaded, "wasmtime" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("imports", "needed"), [("fd_close", False), ("sock_accept", True)], ids=["a-module", "one-that-accepts"]
+)
+def test_the_others_library_is_loaded_where_it_compiles(tmp_path: Path, imports: str, needed: bool) -> None:
+    parameters = "i32 i32 i32" if needed else "i32"
+    module = f"""(module (import "{WASI}" "{imports}" (func (param {parameters}) (result i32)))
+      (memory (export "memory") 1) (func (export "_start")))"""
+    (tmp_path / "app.wasm").write_bytes(bytes(wasmtime.wat2wasm(module)))
+    with (tmp_path / "app.wasm").open("rb") as program:
+        command = [sys.executable, "-c", COMPILES, str(tmp_path / "made")]
+        done = subprocess.run(command, stdin=program, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == [str(needed)] * 2, done.stderr
 
 
 def test_what_they_compile_is_kept_apart() -> None:
