@@ -19,12 +19,11 @@ import shimd_wasmtime_native
 
 from shimd.engine import BrokenArtifact, EngineError, InvalidModule, Invocation, OtherEngine, UnsupportedFeature
 from shimd.engines import componentize, contained
-from shimd.engines.core import COMPONENT, WASI, check_entry, environment, known_facts, read_facts, top_preopens
+from shimd.engines.core import WASI, check_entry, environment, known_facts, read_facts, top_preopens
 from shimd.engines.http_settings import HttpSettings, for_guest
 from shimd.engines.wasmtime import PORTABLE, WasmtimeEngine
-from shimd.formats import outline
+from shimd.engines.wasmtime_artifact import outline_of
 from shimd.formats.outline import Outline
-from shimd.linux.memory_file import memory_file
 from shimd.linux.packed import Block, pack
 
 #: Bumped when something changes that a compiled artefact depends on, besides the crates: settings, files.
@@ -95,7 +94,7 @@ class NativeWasmtime:
         from shimd.engines.core import from_text
 
         binary = wasm if wasm.startswith(b"\0asm") else from_text(wasm)
-        program = _outline(binary)
+        program = outline_of(binary)
         if not program.component and componentize.is_core_outline(program):
             made = componentize.component(binary)
             if made is not None:
@@ -247,14 +246,6 @@ def _settings(invocation: Invocation) -> tuple[bytes | int, ...]:
         settings.access_log,
         settings.reuse,
     )
-
-
-def _outline(binary: bytes) -> Outline:
-    file = memory_file("program", binary)
-    try:
-        return outline.read(file) or Outline(binary.startswith(COMPONENT), complete=False)
-    finally:
-        os.close(file)
 
 
 def _is_portables(program: Outline) -> bool:

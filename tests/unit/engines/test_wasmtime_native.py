@@ -32,14 +32,6 @@ EXITS = """(component
   (func $run (result (result)) (canon lift (core func $i "run")))
   (instance $command (export "run" (func $run)))
   (export "wasi:cli/run@0.2.6" (instance $command)))"""
-#: What wasmtime has by default besides, a module each.
-PROPOSALS = {
-    "garbage collection": "(type $s (struct (field i32))) (func $f (drop (struct.new $s (i32.const 1))))",
-    "exceptions": "(tag $t) (func $f (block $b (try_table (catch $t $b) (throw $t))))",
-    "64-bit memory": "(memory $m i64 1) (func $f (i64.store $m (i64.const 8) (i64.const 1)))",
-    "tail calls": "(func $f (return_call $g)) (func $g)",
-    "threads": "(memory $m 1) (func $f (drop (i32.atomic.rmw.add $m (i32.const 0) (i32.const 1))))",
-}
 
 
 @pytest.fixture(params=WAYS)
@@ -67,12 +59,6 @@ def test_one_that_traps(rig: Rig) -> None:
 
 def test_an_exit_code_of_a_component(rig: Rig) -> None:
     assert rig.run(EXITS).code == 77
-
-
-@pytest.mark.parametrize("proposal", PROPOSALS)
-def test_proposals(rig: Rig, proposal: str) -> None:
-    done = rig.run(f'(module {PROPOSALS[proposal]} (func (export "_start") (call $f)))')
-    assert done.code == 0, done.err
 
 
 def test_an_interface_that_nobody_provides(rig: Rig) -> None:
