@@ -28,6 +28,8 @@ _HTTP_ENGINE = "wasi-http"
 #: What a component imports that opens sockets: likewise.
 _OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
 _SOCKETS_ENGINE = "wasi-sockets"
+#: Interfaces that the native host has, and this one lacks.
+_BESIDE = ("wasi:config/", "wasi:keyvalue/", "wasi:logging/", "wasi:tls/")
 #: What stands before the causes in its messages, which are numbered if there are several.
 _CAUSES = "Caused by:"
 #: How wasmtime calls what WASI 0.3 is made of.
@@ -122,7 +124,10 @@ def compile(wasm: bytes, artifact: Path) -> None:
         problem = f"{componentize.CORE}: {componentize.REMEDY}" if is_core else _problem(make_linker(engine), compiled)
         facts = {"problem": problem, "exports": _exports(compiled)}
     if kind == COMPONENT_FILE:
-        facts = {"problem": _newer(engine, compiled), "no_command": _no_command(engine, compiled)}
+        facts = {
+            "problem": _newer(engine, compiled) or _beside(engine, compiled),
+            "no_command": _no_command(engine, compiled),
+        }
     if kind == MODULE:
         facts["accepts"] = socket_calls.compile(engine, compiled, artifact)
     (artifact / FACTS).write_text(json.dumps(facts))
@@ -252,6 +257,14 @@ def _newer(engine: "wasmtime.Engine", program: Any) -> str | None:
 
     problems = (newer_problem("exports", name, wheel=True) for name in program.type.exports(engine))
     return next(filter(None, problems), None)
+
+
+def _beside(engine: "wasmtime.Engine", program: Any) -> str | None:
+    """Returns why a component does not run that imports what is beside WASI's worlds; ``None``: it does not."""
+    name = next((name for name in program.type.imports(engine) if name.startswith(_BESIDE)), None)
+    if name is None:
+        return None
+    return f"imports {name}, which takes shimd-wasmtime-native: install it on the node (make wasmtime-native)"
 
 
 def _serves(engine: "wasmtime.Engine", program: Any) -> bool:

@@ -2,8 +2,8 @@
 (``native/wasmtime/src``).
 
 The library is an engine part (``engine.h``), so that workers have no Python in them; where there is no zygote, the same
-functions are called from Python. What the crates lack (sockets that modules are given, Slight's guests) is compiled for
-the package from PyPI, and run by that (:mod:`.wasmtime`).
+functions are called from Python. Of what the crates lack, Slight's guests and Spin's are compiled for the package from
+PyPI, and run by that (:mod:`.wasmtime`).
 """
 
 import ctypes
@@ -27,7 +27,7 @@ from shimd.formats.outline import Outline
 from shimd.linux.packed import Block, pack
 
 #: Bumped when something changes that a compiled artefact depends on, besides the crates: settings, files.
-_LAYOUT = 1
+_LAYOUT = 2
 _PROGRAM, _FACTS = "native", "native.json"
 #: What ``shimd_wasmtime_compile`` returns.
 _DONE, _INVALID = 0, -2
@@ -107,8 +107,6 @@ class NativeWasmtime:
         if facts["kind"] == _MODULE:
             facts["problem"] = _problem(program) or facts["problem"]
         facts["accepts"] = _may_accept(program)
-        if facts["accepts"]:
-            WasmtimeEngine().precompile(binary, artifact)  # for when it is given sockets
         artifact.mkdir(exist_ok=True)
         facts["size"] = len(code)
         (artifact / _FACTS).write_text(json.dumps(facts))
@@ -141,13 +139,8 @@ class NativeWasmtime:
         module.handled = [number for number in range(1, 32) if code.value >> number - 1 & 1]
 
     def check(self, module: NativeProgram, invocation: Invocation) -> None:
-        """Check by the facts noted when it was compiled.
-
-        :raises OtherEngine: it is given sockets
-        """
-        if invocation.listening and module.facts["accepts"]:
-            raise OtherEngine(PORTABLE)
-        if invocation.listening:
+        """Check by the facts noted when it was compiled."""
+        if invocation.listening and not module.facts["accepts"]:
             raise UnsupportedFeature(_no_sockets(module.facts))
         module.invocation = invocation
         if module.facts["kind"] == _MODULE:
@@ -230,6 +223,8 @@ def _packed(facts: dict[str, Any], program: str, invocation: Invocation) -> byte
             invocation.contained,
             int(serves),
             [_settings(invocation)] if serves else [],
+            len(invocation.listening),
+            list(invocation.listening),
         )
     )
 

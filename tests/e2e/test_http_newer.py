@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.certificates import made
 from tests.components.build import newer
 from tests.e2e.box import until
 from tests.e2e.http_app import App, free_port, running
@@ -82,23 +83,14 @@ def test_asking_another_server(app: App) -> None:
 @pytest.fixture
 def private(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A server of HTTPS by a private authority: its address, and the authority's certificate."""
-
-    def openssl(*words: str) -> None:
-        done = subprocess.run(["openssl", *words], cwd=tmp_path, capture_output=True, text=True, timeout=30)
-        assert done.returncode == 0, done.stderr
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
-    names = ("-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:false")
-    signed = ("-CA", "ca.pem", "-CAkey", "ca.key")
-    openssl("req", "-x509", *key, "-keyout", "key.pem", "-out", "cert.pem", *signed, *names)
+    files = made(tmp_path, "IP:127.0.0.1")
     server = http.server.HTTPServer(("127.0.0.1", 0), Says)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    context.load_cert_chain(files.certificate, files.key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"127.0.0.1:{server.server_port}", tmp_path / "ca.pem"
+    yield f"127.0.0.1:{server.server_port}", files.authority
     server.shutdown()
     server.server_close()
     thread.join()

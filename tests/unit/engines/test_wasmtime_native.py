@@ -1,8 +1,10 @@
 """What wasmtime's native host gives that the one from PyPI does not, and how what they compile is kept apart."""
 
+import socket
+
 import pytest
 
-from shimd.engine import Invocation, OtherEngine, UnsupportedFeature
+from shimd.engine import Invocation, UnsupportedFeature
 from shimd.engines.registry import engine_family, engine_version
 from shimd.testing.contract import WASI, WAYS
 from shimd.testing.rig import Rig
@@ -69,14 +71,26 @@ def test_an_interface_that_nobody_provides(rig: Rig) -> None:
         rig.check(rig.precompile(text), Invocation(["app"]))
 
 
-def test_sockets_that_a_module_is_given_are_the_others(rig: Rig) -> None:
-    accepts = f"""(module (import "{WASI}" "sock_accept" (func (param i32 i32 i32) (result i32)))
-      (memory (export "memory") 1) (func (export "_start")))"""
-    artifact = rig.precompile(accepts)
-    assert rig.start(artifact, Invocation(["app"])).end().code == 0
-    module = rig.engine.load(artifact)
-    with pytest.raises(OtherEngine, match="wasmtime-py"):
-        rig.engine.check(module, Invocation(["app"], listening=[3]))
+#: Accepts a connection, and writes "hello" to it; exits with what fails.
+ACCEPTS = f"""(module
+  (import "{WASI}" "sock_accept" (func $accept (param i32 i32 i32) (result i32)))
+  (import "{WASI}" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "{WASI}" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1) (data (i32.const 0) "\\20\\00\\00\\00\\05\\00\\00\\00") (data (i32.const 32) "hello")
+  (func (export "_start") (local $failed i32)
+    (local.set $failed (call $accept (i32.const 3) (i32.const 0) (i32.const 16)))
+    (if (local.get $failed) (then (call $exit (local.get $failed))))
+    (call $exit (call $write (i32.load (i32.const 16)) (i32.const 0) (i32.const 1) (i32.const 20)))))"""
+
+
+@pytest.mark.parametrize("way", WAYS[:1])
+def test_a_socket_that_a_module_is_given(rig: Rig) -> None:
+    """All that is done with them: tests/e2e/test_sockets.py."""
+    artifact = rig.precompile(ACCEPTS)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        assert rig.start(artifact, Invocation(["app"], listening=[listener.fileno()])).end().code == 0
+        assert client.recv(10) == b"hello"
+    assert rig.start(artifact, Invocation(["app"])).end().code == 8, "EBADF"
 
 
 def test_what_they_compile_is_kept_apart() -> None:
