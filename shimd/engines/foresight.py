@@ -210,13 +210,14 @@ def _is_spins(name: str) -> bool:
     return name.startswith(_SPIN) or name.partition("@")[0] in _SPIN_EXPORTS
 
 
-def newer_problem(verb: str, name: str, *, wheel: bool) -> str | None:
+def newer_problem(verb: str, name: str, *, wheel: bool, known: bool = False) -> str | None:
     """Returns why a component of WASI 0.3 does not run: it passes streams, and wasmtime's C API has no values for
     them.
 
     :param wheel: whether it would with ``shimd-wasmtime-native``
+    :param known: whether it is of WASI 0.3, whatever its name is
     """
-    if not _NEWER.match(name):
+    if not known and not _NEWER.match(name):
         return None
     return (
         f"{verb} {name}, which is WASI 0.3: its streams cannot be passed by wasmtime's C API. "

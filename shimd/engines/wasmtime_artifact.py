@@ -7,9 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shimd.engine import BrokenArtifact, InvalidModule, UnsupportedFeature
+from shimd.engine import BrokenArtifact, EngineError, InvalidModule, UnsupportedFeature
 from shimd.engines.core import COMPONENT, NO_ENTRY, NO_FUNCTION, WASI, read_facts
 from shimd.engines.wasmtime_config import SETTINGS
+from shimd.formats import outline
+from shimd.formats.outline import Outline
+from shimd.linux.memory_file import memory_file
 
 if TYPE_CHECKING:
     import wasmtime
@@ -25,6 +28,12 @@ _HTTP_ENGINE = "wasi-http"
 #: What a component imports that opens sockets: likewise.
 _OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
 _SOCKETS_ENGINE = "wasi-sockets"
+#: Interfaces that the native host has, and this one lacks.
+_BESIDE = ("wasi:config/", "wasi:keyvalue/", "wasi:logging/", "wasi:tls/")
+#: What stands before the causes in its messages, which are numbered if there are several.
+_CAUSES = "Caused by:"
+#: How wasmtime calls what WASI 0.3 is made of.
+_ASYNC = "component model async"
 #: What a component exports that is a command.
 _RUN = "wasi:cli/run@0.2."
 
@@ -87,7 +96,7 @@ def compile(wasm: bytes, artifact: Path) -> None:
     from shimd.engines import componentize, socket_calls
 
     facts: dict[str, Any] = {}
-    engine = make_engine(parallel=True)
+    engine, binary = make_engine(parallel=True), b""
     try:
         binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))
         kind = COMPONENT_FILE if binary.startswith(COMPONENT) else MODULE
@@ -109,17 +118,44 @@ def compile(wasm: bytes, artifact: Path) -> None:
             compile(made, artifact)
             return
     except wasmtime.WasmtimeError as error:
-        raise InvalidModule(f"not valid WebAssembly: {sentence(error)}") from None
+        raise _why_not(binary, sentence(error)) from None
     artifact.mkdir()
     if kind in (MODULE, GUEST):
         problem = f"{componentize.CORE}: {componentize.REMEDY}" if is_core else _problem(make_linker(engine), compiled)
         facts = {"problem": problem, "exports": _exports(compiled)}
     if kind == COMPONENT_FILE:
-        facts = {"problem": _newer(engine, compiled), "no_command": _no_command(engine, compiled)}
+        facts = {
+            "problem": _newer(engine, compiled) or _beside(engine, compiled),
+            "no_command": _no_command(engine, compiled),
+        }
     if kind == MODULE:
         facts["accepts"] = socket_calls.compile(engine, compiled, artifact)
     (artifact / FACTS).write_text(json.dumps(facts))
     (artifact / kind).write_bytes(compiled.serialize())
+
+
+def outline_of(binary: bytes) -> Outline:
+    file = memory_file("program", binary)
+    try:
+        return outline.read(file) or Outline(binary.startswith(COMPONENT), complete=False)
+    finally:
+        os.close(file)
+
+
+def _why_not(binary: bytes, reason: str) -> EngineError:
+    """Returns what a program that does not compile is: broken, or a component of WASI 0.3."""
+    from shimd.engines.foresight import newer_problem
+
+    if not binary.startswith(COMPONENT):
+        return InvalidModule(f"not valid WebAssembly: {reason}")
+    found = outline_of(binary)
+    names = [("exports", name) for name in found.exports] + [("imports", name) for name, _ in found.imports]
+    problems = [newer_problem(verb, name, wheel=True) for verb, name in names]
+    if _ASYNC in reason:
+        problems.append(newer_problem("has", "what is asynchronous", wheel=True, known=True))
+    if problem := next(filter(None, problems), None):
+        return UnsupportedFeature(f"the component {problem}")
+    return InvalidModule(f"not valid WebAssembly: {reason}")
 
 
 def _no_command(engine: "wasmtime.Engine", compiled: Any) -> str | None:
@@ -223,6 +259,14 @@ def _newer(engine: "wasmtime.Engine", program: Any) -> str | None:
     return next(filter(None, problems), None)
 
 
+def _beside(engine: "wasmtime.Engine", program: Any) -> str | None:
+    """Returns why a component does not run that imports what is beside WASI's worlds; ``None``: it does not."""
+    name = next((name for name in program.type.imports(engine) if name.startswith(_BESIDE)), None)
+    if name is None:
+        return None
+    return f"imports {name}, which takes shimd-wasmtime-native: install it on the node (make wasmtime-native)"
+
+
 def _serves(engine: "wasmtime.Engine", program: Any) -> bool:
     return any(name.startswith(_SERVES) for name in program.type.exports(engine))
 
@@ -265,6 +309,7 @@ def _exports(module: "wasmtime.Module") -> dict[str, str | None]:
 def sentence(error: Exception) -> str:
     """Returns the innermost cause of the engine's chain of messages, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line.split(": ", 1)[1] for line in lines if line[:1].isdigit() and ": " in line]
-    text = causes[-1] if causes else (lines[0] if lines else type(error).__name__)
+    causes = lines[lines.index(_CAUSES) + 1 :] if _CAUSES in lines else []
+    numbered = [line.split(": ", 1)[1] for line in causes or lines if line[:1].isdigit() and ": " in line]
+    text = (numbered[-1:] or causes[:1] or lines[:1] or [type(error).__name__])[0]
     return " ".join(text.split())

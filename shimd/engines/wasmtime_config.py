@@ -14,7 +14,7 @@ SETTINGS: dict[str, bool] = {
     "concurrency_support": False,
 }
 #: Bumped when something else changes what a compiled artefact is: its files, what is noted of it.
-_LAYOUT = 9
+_LAYOUT = 10
 
 
 def version() -> str:

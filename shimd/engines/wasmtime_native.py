@@ -2,8 +2,8 @@
 (``native/wasmtime/src``).
 
 The library is an engine part (``engine.h``), so that workers have no Python in them; where there is no zygote, the same
-functions are called from Python. What the crates lack (sockets that modules are given, Slight's guests) is compiled for
-the package from PyPI, and run by that (:mod:`.wasmtime`).
+functions are called from Python. Of what the crates lack, Slight's guests and Spin's are compiled for the package from
+PyPI, and run by that (:mod:`.wasmtime`).
 """
 
 import ctypes
@@ -19,16 +19,16 @@ import shimd_wasmtime_native
 
 from shimd.engine import BrokenArtifact, EngineError, InvalidModule, Invocation, OtherEngine, UnsupportedFeature
 from shimd.engines import componentize, contained
-from shimd.engines.core import COMPONENT, WASI, check_entry, environment, known_facts, read_facts, top_preopens
+from shimd.engines.core import WASI, check_entry, environment, known_facts, read_facts, top_preopens
 from shimd.engines.http_settings import HttpSettings, for_guest
 from shimd.engines.wasmtime import PORTABLE, WasmtimeEngine
+from shimd.engines.wasmtime_artifact import outline_of
 from shimd.formats import outline
 from shimd.formats.outline import Outline
-from shimd.linux.memory_file import memory_file
 from shimd.linux.packed import Block, pack
 
 #: Bumped when something changes that a compiled artefact depends on, besides the crates: settings, files.
-_LAYOUT = 1
+_LAYOUT = 2
 _PROGRAM, _FACTS = "native", "native.json"
 #: What ``shimd_wasmtime_compile`` returns.
 _DONE, _INVALID = 0, -2
@@ -97,7 +97,7 @@ class NativeWasmtime:
         from shimd.engines.core import from_text
 
         binary = wasm if wasm.startswith(b"\0asm") else from_text(wasm)
-        program = _outline(binary)
+        program = outline_of(binary)
         if not program.component and componentize.is_core_outline(program):
             made = componentize.component(binary)
             if made is not None:
@@ -110,8 +110,6 @@ class NativeWasmtime:
         if facts["kind"] == _MODULE:
             facts["problem"] = _problem(program) or facts["problem"]
         facts["accepts"] = _may_accept(program)
-        if facts["accepts"]:
-            WasmtimeEngine().precompile(binary, artifact)  # for when it is given sockets
         artifact.mkdir(exist_ok=True)
         facts["size"] = len(code)
         (artifact / _FACTS).write_text(json.dumps(facts))
@@ -144,13 +142,8 @@ class NativeWasmtime:
         module.handled = [number for number in range(1, 32) if code.value >> number - 1 & 1]
 
     def check(self, module: NativeProgram, invocation: Invocation) -> None:
-        """Check by the facts noted when it was compiled.
-
-        :raises OtherEngine: it is given sockets
-        """
-        if invocation.listening and module.facts["accepts"]:
-            raise OtherEngine(PORTABLE)
-        if invocation.listening:
+        """Check by the facts noted when it was compiled."""
+        if invocation.listening and not module.facts["accepts"]:
             raise UnsupportedFeature(_no_sockets(module.facts))
         module.invocation = invocation
         if module.facts["kind"] == _MODULE:
@@ -233,6 +226,8 @@ def _packed(facts: dict[str, Any], program: str, invocation: Invocation) -> byte
             invocation.contained,
             int(serves),
             [_settings(invocation)] if serves else [],
+            len(invocation.listening),
+            list(invocation.listening),
         )
     )
 
@@ -252,14 +247,6 @@ def _settings(invocation: Invocation) -> tuple[bytes | int, ...]:
     )
 
 
-def _outline(binary: bytes) -> Outline:
-    file = memory_file("program", binary)
-    try:
-        return outline.read(file) or Outline(binary.startswith(COMPONENT), complete=False)
-    finally:
-        os.close(file)
-
-
 def _is_portables(program: Outline) -> bool:
     """Returns whether the package from PyPI is to run it: what is served by Python."""
     if program.component:
@@ -273,7 +260,7 @@ def _may_be_portables(file: int) -> bool:
         program = outline.read(file)
     except OSError:  # no file that can be read from the middle
         return True
-    return program is None or _is_portables(program) or _may_accept(program)
+    return program is None or _is_portables(program)
 
 
 def _may_accept(program: Outline) -> bool:

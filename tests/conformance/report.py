@@ -16,9 +16,10 @@ Made by `python -m tests.conformance`, from the run that it makes; not to be edi
 The tests are those of [wasi-testsuite](https://github.com/WebAssembly/wasi-testsuite) for preview 1 (at commit
 e1f53e0), re-created: for each of its AssemblyScript, C and Rust sources there is one of ours in C, of the same name,
 that checks the same behaviour (`tests/conformance/guests`); nothing is copied. Each runs by `shimd run`, in a worker
-like a container's. Tests with a directory get it as `/`, read-write. "wasmer" is the native binding (`native/wasmer`),
-"wasmer-sdk" the one from PyPI, which has no host directories, so that its guests see a copy in memory. wasmedge runs in
-a root tree of Debian 13.
+like a container's. Tests with a directory get it as `/`, read-write. "wasmtime" is the native host (`native/wasmtime`)
+if there is a column "wasmtime-py", which is the package from PyPI then. "wasmer" is the native binding
+(`native/wasmer`), "wasmer-sdk" the one from PyPI, which has no host directories, so that its guests see a copy in
+memory. wasmedge runs in a root tree of Debian 13.
 """
 LAST_GROUP = """\
 The last group is the Rust tests that have a directory once more, on wasmer-sdk alone: they find the directory as C

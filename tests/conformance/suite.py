@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tests import wasmer
+from tests.wasmtimes import HOSTS
 
 HERE = Path(__file__).parent
 GUESTS = HERE / "guests"
 #: What guests with ``root`` see as ``/``, in a copy of their own.
 FIXTURE = HERE / "fixture"
-#: By name; wasmer's are its two bindings, of which the first is built by cargo.
-ENGINES = ("wasmtime", "wasmedge", "wasmer", "wasmer-sdk")
+#: By name; wasmtime's are its hosts, wasmer's its two bindings, of both of which the first is built by cargo.
+ENGINES = (*HOSTS, "wasmedge", "wasmer", "wasmer-sdk")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def known_failures(engine: str) -> dict[str, Known]:
 
 def runs() -> list[tuple[Case, str]]:
     """Each case with each of its engines, as far as they are installed."""
-    there = [engine for engine in ENGINES if engine in ("wasmtime", "wasmedge", *wasmer.BINDINGS)]
+    there = [engine for engine in ENGINES if engine in (*HOSTS, "wasmedge", *wasmer.BINDINGS)]
     return [(case, engine) for engine in there for case in cases() if engine in case.engines]
 
 

@@ -22,6 +22,7 @@ from tests.e2e.containerd import LAUNCHERS, REPOSITORY, VERSIONS, Version, runni
 from tests.e2e.cri import CriContainerd, Pod, run_pod
 from tests.e2e.http_app import free_port
 from tests.e2e.test_cri import ended, left, pod_archive, version
+from tests.wasmtimes import HOSTS
 
 __all__ = ["pod_archive", "version"]
 IMAGE = "test.invalid/server:1"
@@ -172,12 +173,13 @@ def test_shimd_run_has_a_network_only_if_asked_for(tmp_path: Path, flags: list[s
 
 
 @contextmanager
-def guest(tmp_path: Path, *addresses: str) -> "Iterator[subprocess.Popen[str]]":
+def guest(tmp_path: Path, engine: str, *addresses: str) -> "Iterator[subprocess.Popen[str]]":
     """``sockets.c`` under ``shimd run``, with listening sockets and a directory."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/note").write_text("a note\n")
     given = [f"--listen={address}" for address in addresses]
-    run = [str(LAUNCHERS / "shimd"), "run", *given, f"--dir={tmp_path}/data::/data", str(compiled(GUEST, tmp_path))]
+    options = ["--engine", engine, *given, f"--dir={tmp_path}/data::/data"]
+    run = [str(LAUNCHERS / "shimd"), "run", *options, str(compiled(GUEST, tmp_path))]
     with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -204,10 +206,11 @@ def again(host: str, port: int) -> str:
         return asked(connection, "fd")
 
 
-def test_what_a_module_can_do_with_its_sockets(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", HOSTS)
+def test_what_a_module_can_do_with_its_sockets(tmp_path: Path, engine: str) -> None:
     """Several, IPv4 and IPv6; several connections at a time, none blocking; and its directories are there as ever."""
     ports = free_port(), free_port()
-    with guest(tmp_path, f"tcp:127.0.0.1:{ports[0]}", f"tcp:[::1]:{ports[1]}") as process:
+    with guest(tmp_path, engine, f"tcp:127.0.0.1:{ports[0]}", f"tcp:[::1]:{ports[1]}") as process:
         with connected("127.0.0.1", ports[0]) as one, connected("::1", ports[1]) as two:
             for connection in (one, two):
                 assert asked(connection, "hello") == "hello?\n"
@@ -223,9 +226,10 @@ def test_what_a_module_can_do_with_its_sockets(tmp_path: Path) -> None:
         assert process.wait(20) == 42
 
 
-def test_all_addresses_are_of_both_families(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", HOSTS)
+def test_all_addresses_are_of_both_families(tmp_path: Path, engine: str) -> None:
     port = free_port()
-    with guest(tmp_path, f"tcp:{port}"):
+    with guest(tmp_path, engine, f"tcp:{port}"):
         for host in ("127.0.0.1", "::1"):
             with connected(host, port) as connection:
                 assert asked(connection, "hello") == "hello?\n"

@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +11,8 @@ from pathlib import Path
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived
+
+from tests.certificates import made
 
 
 @dataclass
@@ -111,18 +112,9 @@ def authority(directory: Path, protocols: Sequence[str] = ()) -> tuple[Path, ssl
     :param protocols: that it offers (ALPN)
     :returns: the authority's certificate, and the server's context
     """
-
-    def openssl(*words: str) -> None:
-        done = subprocess.run(["openssl", *words], cwd=directory, capture_output=True, text=True, timeout=30)
-        assert done.returncode == 0, done.stderr
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
-    names = ("-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:false")
-    signed = ("-CA", "ca.pem", "-CAkey", "ca.key")
-    openssl("req", "-x509", *key, "-keyout", "key.pem", "-out", "cert.pem", *signed, *names)
+    files = made(directory, "IP:127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+    context.load_cert_chain(files.certificate, files.key)
     if protocols:
         context.set_alpn_protocols(list(protocols))
-    return directory / "ca.pem", context
+    return files.authority, context

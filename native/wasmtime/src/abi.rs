@@ -51,6 +51,8 @@ struct Packed {
     contained: u64,
     servers: u64,
     server: *const PackedSettings,
+    listeners: u64,
+    listener: *const u64,
 }
 
 /// Of a server.
@@ -95,6 +97,8 @@ pub struct Block {
     pub network: bool,
     pub contained: bool,
     pub server: Option<Settings>,
+    /// The process's descriptors of sockets that a module is given.
+    pub listening: Vec<c_int>,
 }
 
 impl Block {
@@ -128,6 +132,7 @@ impl Block {
             network: packed.network != 0,
             contained: packed.contained != 0,
             server: unsafe { items(packed.server, packed.servers) }.first().map(|it| unsafe { settings(it) }),
+            listening: unsafe { items(packed.listener, packed.listeners) }.iter().map(|fd| *fd as c_int).collect(),
         }
     }
 }

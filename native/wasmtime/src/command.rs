@@ -4,20 +4,32 @@ use std::ffi::c_int;
 
 use tokio::runtime::{Builder, Runtime};
 use wasmtime::component::Component;
-use wasmtime::{Module, Store};
+use wasmtime::{Linker, Module, Store};
 use wasmtime_wasi::{I32Exit, WasiCtxBuilder, p2, p3};
 
 use crate::abi::{Block, EXIT_TRAP, Kind, tell};
 use crate::engine::{Flavour, Warm};
 use crate::host::{Host, outgoing, wasi};
+use crate::preview1::{self, Guest};
+use crate::sockets::Sockets;
 
 /// What a component's failure is, which knows no other.
 const FAILURE: c_int = 1;
 
 pub fn run_module(warm: &Warm, block: &Block, module: &Module) -> Result<c_int, String> {
-    let mut store = Store::new(&warm.commands, world(block)?.build_p1());
+    let wasi = world(block)?.build_p1();
+    if block.listening.is_empty() {
+        return run_with(block, module, wasi, &warm.modules);
+    }
+    let linker = preview1::linker(&warm.commands).map_err(|error| format!("{error:#}"))?;
+    let sockets = unsafe { Sockets::new(&block.listening) };
+    run_with(block, module, Guest { wasi, sockets }, &linker)
+}
+
+fn run_with<T: Send + 'static>(block: &Block, module: &Module, given: T, linker: &Linker<T>) -> Result<c_int, String> {
+    let mut store = Store::new(module.engine(), given);
     let call = async {
-        let instance = warm.modules.instantiate_async(&mut store, module).await?;
+        let instance = linker.instantiate_async(&mut store, module).await?;
         instance.get_typed_func::<(), ()>(&mut store, &block.entry)?.call_async(&mut store, ()).await
     };
     Ok(code_of(runtime()?.block_on(call).map(Ok)))

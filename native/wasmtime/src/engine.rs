@@ -7,6 +7,7 @@ use wasmtime_wasi::{I32Exit, p2, p3};
 
 use crate::abi::Kind;
 use crate::contained::Contained;
+use crate::extras;
 use crate::host::Host;
 
 /// What an engine is for; a compiled form runs on one that is the same.
@@ -37,11 +38,12 @@ impl Flavour {
         config
     }
 
-    /// WASI 0.2, and 0.3.
+    /// WASI 0.2, and 0.3, and what is beside them.
     pub fn linker(self, engine: &Engine) -> wasmtime::Result<component::Linker<Host>> {
         let mut linker = component::Linker::new(engine);
         p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        extras::add_to_linker(&mut linker, self.newer)?;
         if self.newer {
             p3::add_to_linker(&mut linker)?;
             wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
@@ -105,10 +107,16 @@ const RESIDENT_IF_TOLD: usize = 1024 * 1024;
 pub fn modules(engine: &Engine) -> wasmtime::Result<Linker<WasiP1Ctx>> {
     let mut linker = Linker::new(engine);
     p1::add_to_linker_async(&mut linker, |context| context)?;
-    linker.allow_shadowing(true);
-    linker.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| -> wasmtime::Result<()> {
-        Err(I32Exit(code).into())
-    })?;
-    linker.allow_shadowing(false);
+    exits(&mut linker)?;
     Ok(linker)
+}
+
+pub const PREVIEW1: &str = "wasi_snapshot_preview1";
+
+/// Exit codes of WASI preview 1 up to 255, which the crate refuses from 126 on.
+pub fn exits<T: 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.func_wrap(PREVIEW1, "proc_exit", |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) })?;
+    linker.allow_shadowing(false);
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! What guests are given.
 
+use std::iter::repeat_n;
 use std::mem;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::abi::Block;
+use crate::extras::Extras;
 use crate::http::Fate;
 use crate::outgoing::{Outgoing, Sending};
 
@@ -36,6 +38,7 @@ pub struct Host {
     http: WasiHttpCtx,
     hooks: Hooks,
     of_client: Hooks,
+    extras: Extras,
     /// Of requests that it has been given.
     fates: Vec<Arc<Fate>>,
 }
@@ -44,7 +47,12 @@ impl Host {
     pub fn new(wasi: WasiCtx, outgoing: Option<Arc<Outgoing>>) -> Self {
         let hooks = Hooks { outgoing, slots: None, all_headers: false };
         let of_client = Hooks { outgoing: None, slots: None, all_headers: true };
-        Self { wasi, table: ResourceTable::new(), http: WasiHttpCtx::new(), hooks, of_client, fates: Vec::new() }
+        let (table, http, extras) = (ResourceTable::new(), WasiHttpCtx::new(), Extras::default());
+        Self { wasi, table, http, hooks, of_client, extras, fates: Vec::new() }
+    }
+
+    pub fn extras(&mut self) -> (&mut Extras, &mut ResourceTable, Option<Arc<Outgoing>>) {
+        (&mut self.extras, &mut self.table, self.hooks.outgoing.clone())
     }
 
     pub fn asked_by(&mut self, fate: Arc<Fate>) {
@@ -121,7 +129,10 @@ impl WasiHttpHooks for Hooks {
 pub fn wasi(block: &Block) -> Result<WasiCtxBuilder, String> {
     let mut builder = WasiCtxBuilder::new();
     builder.inherit_stdio().args(&block.args).envs(&block.env);
-    for preopen in &block.preopens {
+    // A given socket's number is an entry of the crate's table, too, which no call ever reaches.
+    let nothing = Preopen { host: "/proc/self/fdinfo".into(), guest: "/".into(), read_only: true };
+    let before = repeat_n(block.preopens.first().unwrap_or(&nothing), block.listening.len());
+    for preopen in before.chain(&block.preopens) {
         let permissions = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
         builder
             .preopened_dir(&preopen.host, &preopen.guest, permissions)

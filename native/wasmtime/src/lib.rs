@@ -11,10 +11,14 @@ mod compile;
 mod connect;
 mod contained;
 mod engine;
+mod extras;
 mod host;
 mod http;
 mod outgoing;
+mod poll;
+mod preview1;
 mod program;
+mod sockets;
 mod trust;
 
 use std::ffi::{CString, c_char, c_int, c_void};

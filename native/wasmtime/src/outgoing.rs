@@ -15,6 +15,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, timeout};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
@@ -34,12 +35,13 @@ const MOST_IDLE: usize = 16;
 /// What all guests of a process ask others by.
 pub struct Outgoing {
     client: OnceLock<Client<Timed<HttpsConnector<HttpConnector>>, WasiBody>>,
+    tls: OnceLock<Arc<ClientConfig>>,
     trust: trust::Places,
 }
 
 impl Outgoing {
     pub fn new(env: &[(String, String)]) -> Self {
-        Self { client: OnceLock::new(), trust: trust::Places::of(env) }
+        Self { client: OnceLock::new(), tls: OnceLock::new(), trust: trust::Places::of(env) }
     }
 
     /// :param slots: of the guest; one is taken until the answer's end
@@ -65,12 +67,17 @@ impl Outgoing {
         Ok((response.map(body), Box::new(async { Ok(()) })))
     }
 
+    /// Whom they trust.
+    pub fn tls(&self) -> Arc<ClientConfig> {
+        self.tls.get_or_init(|| Arc::new(self.trust.config())).clone()
+    }
+
     fn client(&self) -> &Client<Timed<HttpsConnector<HttpConnector>>, WasiBody> {
         self.client.get_or_init(|| {
             let mut tcp = HttpConnector::new();
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
-            let tls = HttpsConnectorBuilder::new().with_tls_config(self.trust.config());
+            let tls = HttpsConnectorBuilder::new().with_tls_config((*self.tls()).clone());
             let connector = tls.https_or_http().enable_all_versions().wrap_connector(tcp);
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())

@@ -1,5 +1,6 @@
 """What wasmtime's native host gives that the one from PyPI does not, and how what they compile is kept apart."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from shimd.engine import Invocation, OtherEngine, UnsupportedFeature
+from shimd.engine import Invocation, UnsupportedFeature
 from shimd.engines.registry import engine_family, engine_version
 from shimd.testing.contract import WASI, WAYS
 from shimd.testing.rig import Rig
@@ -37,14 +38,6 @@ EXITS = """(component
   (func $run (result (result)) (canon lift (core func $i "run")))
   (instance $command (export "run" (func $run)))
   (export "wasi:cli/run@0.2.6" (instance $command)))"""
-#: What wasmtime has by default besides, a module each.
-PROPOSALS = {
-    "garbage collection": "(type $s (struct (field i32))) (func $f (drop (struct.new $s (i32.const 1))))",
-    "exceptions": "(tag $t) (func $f (block $b (try_table (catch $t $b) (throw $t))))",
-    "64-bit memory": "(memory $m i64 1) (func $f (i64.store $m (i64.const 8) (i64.const 1)))",
-    "tail calls": "(func $f (return_call $g)) (func $g)",
-    "threads": "(memory $m 1) (func $f (drop (i32.atomic.rmw.add $m (i32.const 0) (i32.const 1))))",
-}
 
 
 @pytest.fixture(params=WAYS)
@@ -74,12 +67,6 @@ def test_an_exit_code_of_a_component(rig: Rig) -> None:
     assert rig.run(EXITS).code == 77
 
 
-@pytest.mark.parametrize("proposal", PROPOSALS)
-def test_proposals(rig: Rig, proposal: str) -> None:
-    done = rig.run(f'(module {PROPOSALS[proposal]} (func (export "_start") (call $f)))')
-    assert done.code == 0, done.err
-
-
 def test_an_interface_that_nobody_provides(rig: Rig) -> None:
     text = (NEWER % "(i32.const 0)").replace(
         "(component", '(component (import "acme:rockets/launch@1.0.0" (instance (export "go" (func))))', 1
@@ -88,14 +75,26 @@ def test_an_interface_that_nobody_provides(rig: Rig) -> None:
         rig.check(rig.precompile(text), Invocation(["app"]))
 
 
-def test_sockets_that_a_module_is_given_are_the_others(rig: Rig) -> None:
-    accepts = f"""(module (import "{WASI}" "sock_accept" (func (param i32 i32 i32) (result i32)))
-      (memory (export "memory") 1) (func (export "_start")))"""
-    artifact = rig.precompile(accepts)
-    assert rig.start(artifact, Invocation(["app"])).end().code == 0
-    module = rig.engine.load(artifact)
-    with pytest.raises(OtherEngine, match="wasmtime-py"):
-        rig.engine.check(module, Invocation(["app"], listening=[3]))
+#: Accepts a connection, and writes "hello" to it; exits with what fails.
+ACCEPTS = f"""(module
+  (import "{WASI}" "sock_accept" (func $accept (param i32 i32 i32) (result i32)))
+  (import "{WASI}" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "{WASI}" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1) (data (i32.const 0) "\\20\\00\\00\\00\\05\\00\\00\\00") (data (i32.const 32) "hello")
+  (func (export "_start") (local $failed i32)
+    (local.set $failed (call $accept (i32.const 3) (i32.const 0) (i32.const 16)))
+    (if (local.get $failed) (then (call $exit (local.get $failed))))
+    (call $exit (call $write (i32.load (i32.const 16)) (i32.const 0) (i32.const 1) (i32.const 20)))))"""
+
+
+@pytest.mark.parametrize("way", WAYS[:1])
+def test_a_socket_that_a_module_is_given(rig: Rig) -> None:
+    """All that is done with them: tests/e2e/test_sockets.py."""
+    artifact = rig.precompile(ACCEPTS)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        assert rig.start(artifact, Invocation(["app"], listening=[listener.fileno()])).end().code == 0
+        assert client.recv(10) == b"hello"
+    assert rig.start(artifact, Invocation(["app"])).end().code == 8, "EBADF"
 
 
 #: Compiles its stdin, and says whether the other host was there before and after.
@@ -110,13 +109,16 @@ print(loaded, "wasmtime" in sys.modules)
 """
 
 
-@pytest.mark.parametrize(
-    ("imports", "needed"), [("fd_close", False), ("sock_accept", True)], ids=["a-module", "one-that-accepts"]
-)
-def test_the_others_library_is_loaded_where_it_compiles(tmp_path: Path, imports: str, needed: bool) -> None:
-    parameters = "i32 i32 i32" if needed else "i32"
-    module = f"""(module (import "{WASI}" "{imports}" (func (param {parameters}) (result i32)))
-      (memory (export "memory") 1) (func (export "_start")))"""
+#: One that accepts sockets is run here, a component's core by the other.
+ACCEPTING = f"""(module (import "{WASI}" "sock_accept" (func (param i32 i32 i32) (result i32)))
+  (memory (export "memory") 1) (func (export "_start")))"""
+CORE = """(module (import "others" "f" (func)) (memory (export "memory") 1)
+  (func (export "_start"))
+  (func (export "canonical_abi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 0)))"""
+
+
+@pytest.mark.parametrize(("module", "needed"), [(ACCEPTING, False), (CORE, True)], ids=["accepting", "core"])
+def test_the_others_library_is_loaded_where_it_compiles(tmp_path: Path, module: str, needed: bool) -> None:
     (tmp_path / "app.wasm").write_bytes(bytes(wasmtime.wat2wasm(module)))
     with (tmp_path / "app.wasm").open("rb") as program:
         command = [sys.executable, "-c", COMPILES, str(tmp_path / "made")]

@@ -1,0 +1,29 @@
+"""A server's certificate by an authority that nobody else knows."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Files, in PEM."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
+def made(directory: Path, name: str) -> Certificates:
+    """:param name: the server's, as in ``subjectAltName``"""
+
+    def openssl(*words: str) -> None:
+        done = subprocess.run(["openssl", *words], cwd=directory, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
+    names = ("-subj", "/CN=server", "-addext", f"subjectAltName={name}", "-addext", "basicConstraints=CA:false")
+    signed = ("-CA", "ca.pem", "-CAkey", "ca.key")
+    openssl("req", "-x509", *key, "-keyout", "key.pem", "-out", "cert.pem", *signed, *names)
+    return Certificates(directory / "ca.pem", directory / "cert.pem", directory / "key.pem")
