@@ -11,6 +11,9 @@ WASI = "wasi_snapshot_preview1"
 #: How a component starts. The version and layer fields after ``\\0asm``: 1, and the component model's layer 1
 #: (component-model Binary.md).
 COMPONENT = b"\0asm\x0d\x00\x01\x00"
+#: Why a program cannot be given listening sockets: a module, a component.
+ACCEPTS_NONE = "the module cannot accept connections: it does not import WASI's sock_accept"
+TAKES_NONE = "a component opens its listening sockets itself, it cannot be given any"
 NO_FUNCTION = "is not a function"
 NO_ENTRY = "takes parameters or gives results; an entry does neither"
 
@@ -63,6 +66,15 @@ def read_facts(path: str) -> dict[str, Any]:
 
 #: The same for who asks often: an artefact never changes (one that is broken may be compiled anew, and is not kept).
 known_facts = lru_cache(maxsize=1024)(read_facts)
+
+
+def check_command_entry(entry: str) -> None:
+    """Check what a component is to be run by.
+
+    :raises UnsupportedFeature: that is none
+    """
+    if entry != "_start":
+        raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {entry}")
 
 
 def check_entry(facts: Mapping[str, Any], entry: str) -> None:

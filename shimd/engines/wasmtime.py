@@ -26,7 +26,16 @@ from shimd.engine import (
     UnsupportedFeature,
 )
 from shimd.engines import contained, wasmtime_config
-from shimd.engines.core import check_entry, environment, known_facts, read_facts, top_preopens
+from shimd.engines.core import (
+    ACCEPTS_NONE,
+    TAKES_NONE,
+    check_command_entry,
+    check_entry,
+    environment,
+    known_facts,
+    read_facts,
+    top_preopens,
+)
 from shimd.engines.wasmtime_artifact import (
     COMPONENT_FILE,
     FACTS,
@@ -148,12 +157,11 @@ class WasmtimeEngine:
     def check(self, module: WasmtimeProgram, invocation: Invocation) -> None:
         entry = invocation.entry
         if module.component:
-            if entry != "_start":
-                raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {entry}")
+            check_command_entry(entry)
             if problem := module.facts.get("problem") or module.facts.get("no_command"):
                 raise UnsupportedFeature(f"the component {problem}")
             if invocation.listening:
-                raise UnsupportedFeature("a component opens its listening sockets itself, it cannot be given any")
+                raise UnsupportedFeature(TAKES_NONE)
             return
         check_entry(module.facts, entry)
         if invocation.listening:
@@ -163,7 +171,7 @@ class WasmtimeEngine:
         from shimd.engines import socket_calls  # noqa: F401 — for load_inside, which can import nothing
 
         if not module.facts["accepts"]:
-            raise UnsupportedFeature("the module cannot accept connections: it does not import WASI's sock_accept")
+            raise UnsupportedFeature(ACCEPTS_NONE)
         module.listens = True
 
     def enter_container(self) -> None:

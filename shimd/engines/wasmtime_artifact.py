@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 MODULE, COMPONENT_FILE, _SERVER, SOCKETS, GUEST = "module", "component", "server", "sockets", "guest"
 FACTS = "facts.json"
 #: What a module of wit-bindgen 0.2 exports: Slight's, which is compiled to be interrupted, as servers are.
-_REALLOC = b"canonical_abi_realloc"
-#: What a component exports that serves: another engine's app, of HTTP or of Spin's other triggers.
-_SERVES = ("wasi:http/incoming-handler@", "fermyon:spin/inbound-redis", "handle-cron-event", "handle-message")
+REALLOC = "canonical_abi_realloc"
+#: What a component exports that serves: another engine's app, of Spin's triggers or of HTTP.
+TRIGGERS = ("fermyon:spin/inbound-redis", "handle-cron-event", "handle-message")
+_SERVES = ("wasi:http/incoming-handler@", *TRIGGERS)
 _HTTP_ENGINE = "wasi-http"
 #: What a component imports that opens sockets: likewise.
 _OPENERS = ("wasi:sockets/tcp-create-socket@0.2.", "wasi:sockets/udp-create-socket@0.2.")
@@ -102,7 +103,7 @@ def compile(wasm: bytes, artifact: Path) -> None:
         kind = COMPONENT_FILE if binary.startswith(COMPONENT) else MODULE
         if kind == COMPONENT_FILE and any(name.encode() in binary for name in (*_SERVES, *_OPENERS)):
             kind, engine = _SERVER, make_engine(parallel=True, epochs=True)
-        if kind == MODULE and _REALLOC in binary:
+        if kind == MODULE and REALLOC.encode() in binary:
             kind, engine = GUEST, make_engine(parallel=True, epochs=True)
         compiled: Any = (wasmtime.Module if kind in (MODULE, GUEST) else component.Component)(engine, binary)
         if kind == _SERVER and not _serves(engine, compiled):

@@ -19,10 +19,20 @@ import shimd_wasmtime_native
 
 from shimd.engine import BrokenArtifact, EngineError, InvalidModule, Invocation, OtherEngine, UnsupportedFeature
 from shimd.engines import componentize, contained
-from shimd.engines.core import WASI, check_entry, environment, known_facts, read_facts, top_preopens
+from shimd.engines.core import (
+    ACCEPTS_NONE,
+    TAKES_NONE,
+    WASI,
+    check_command_entry,
+    check_entry,
+    environment,
+    known_facts,
+    read_facts,
+    top_preopens,
+)
 from shimd.engines.http_settings import HttpSettings, for_guest
 from shimd.engines.wasmtime import PORTABLE, WasmtimeEngine
-from shimd.engines.wasmtime_artifact import outline_of
+from shimd.engines.wasmtime_artifact import REALLOC, TRIGGERS, outline_of
 from shimd.formats import outline
 from shimd.formats.outline import Outline
 from shimd.linux.packed import Block, pack
@@ -34,9 +44,6 @@ _PROGRAM, _FACTS = "native", "native.json"
 _DONE, _INVALID = 0, -2
 #: Kinds of programs, as the library numbers them: servers are the last.
 _MODULE, _SERVER = 0, 3
-#: What the portable host serves and this one does not.
-_SERVES = ("fermyon:spin/inbound-redis", "handle-cron-event", "handle-message")
-_REALLOC = "canonical_abi_realloc"
 
 
 @dataclass
@@ -144,7 +151,7 @@ class NativeWasmtime:
     def check(self, module: NativeProgram, invocation: Invocation) -> None:
         """Check by the facts noted when it was compiled."""
         if invocation.listening and not module.facts["accepts"]:
-            raise UnsupportedFeature(_no_sockets(module.facts))
+            raise UnsupportedFeature(ACCEPTS_NONE if module.facts["kind"] == _MODULE else TAKES_NONE)
         module.invocation = invocation
         if module.facts["kind"] == _MODULE:
             check_entry(module.facts, invocation.entry)
@@ -152,8 +159,7 @@ class NativeWasmtime:
         serves = module.facts["kind"] >= _SERVER
         if invocation.entry != "_start" and serves:
             raise UnsupportedFeature(f"a component that serves HTTP has no function {invocation.entry}")
-        if invocation.entry != "_start":
-            raise UnsupportedFeature(f"a component is run by its wasi:cli/run export, not by {invocation.entry}")
+        check_command_entry(invocation.entry)
         if serves:
             HttpSettings.of(invocation.env)
         if problem := module.facts["problem"] or module.facts["no_command"]:
@@ -250,8 +256,8 @@ def _settings(invocation: Invocation) -> tuple[bytes | int, ...]:
 def _is_portables(program: Outline) -> bool:
     """Returns whether the package from PyPI is to run it: what is served by Python."""
     if program.component:
-        return any(name.startswith(_SERVES) for name in program.exports)
-    return _REALLOC in program.exports and any(module != WASI for module, _name in program.imports)
+        return any(name.startswith(TRIGGERS) for name in program.exports)
+    return REALLOC in program.exports and any(module != WASI for module, _name in program.imports)
 
 
 def _may_be_portables(file: int) -> bool:
@@ -281,9 +287,3 @@ def _is_whole(facts: dict[str, Any], artifact: Path) -> bool:
         return os.stat(f"{artifact}/{_PROGRAM}").st_size == facts.get("size")
     except OSError:
         return False
-
-
-def _no_sockets(facts: dict[str, Any]) -> str:
-    if facts["kind"] == _MODULE:
-        return "the module cannot accept connections: it does not import WASI's sock_accept"
-    return "a component opens its listening sockets itself, it cannot be given any"

@@ -214,8 +214,7 @@ class Forwarder:
     async def _filled_outbox(self) -> Outbox:
         """The outbox, once an event is in it."""
         while True:
-            if self._waiting or self._outbox is None or self._outbox.last_seq < self._skipped:
-                self._store()
+            self._store()
             if self._outbox:
                 return self._outbox
             if self._waiting:

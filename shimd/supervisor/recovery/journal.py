@@ -39,7 +39,6 @@ class Journal:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
-        self._prefix = f"{directory}/"
         self._serials: dict[str, int] = {}
         """Of the last write of each file."""
         _have_spare()
@@ -113,11 +112,11 @@ class Journal:
 
     def _open(self, name: str, flags: int) -> int:
         """To be closed by :func:`_close`."""
-        return _with_room(lambda: os.open(self._prefix + name, flags | os.O_CLOEXEC, 0o600))
+        return _with_room(lambda: os.open(f"{self._directory}/{name}", flags | os.O_CLOEXEC, 0o600))
 
     def _unlink(self, name: str) -> None:
         with suppress(OSError):  # it is gone, or somebody else's affair: a directory, say
-            os.unlink(self._prefix + name)
+            os.unlink(f"{self._directory}/{name}")
 
 
 #: A descriptor that is closed when there is no other: what happens is recorded, however many others have.

@@ -85,7 +85,7 @@ class Keeper:
         """Names for which there was no keeper."""
         self._unsent: dict[str, None] = {}
         """Names whose state the keeper has not been told yet, in the order of the changes."""
-        self._soon: dict[str, None] = {}
+        self._soon: set[str] = set()
         """Names of which it knows nothing, and will soon if they are still kept then."""
         self._waiting = False
         """Whether those are waited for."""
@@ -143,16 +143,13 @@ class Keeper:
 
     def keep_soon(self, name: str, fds: Sequence[int]) -> None:
         """As of :meth:`Keeping.keep_soon`."""
-        known = name in self._held and name not in self._soon
-        if not self._have(name, fds):
-            return
-        if known:
-            self._change(name)
-            return
-        self._soon[name] = None
-        if not self._waiting:
-            self._waiting = True
-            self._tasks.start_soon(self._keep_after_a_moment)
+        if name in self._held and name not in self._soon:
+            self.keep(name, fds)
+        elif self._have(name, fds):
+            self._soon.add(name)
+            if not self._waiting:
+                self._waiting = True
+                self._tasks.start_soon(self._keep_after_a_moment)
 
     def _have(self, name: str, fds: Sequence[int]) -> bool:
         """Returns whether descriptors can be kept, which are noted then."""
@@ -174,15 +171,15 @@ class Keeper:
 
     def _keep_all(self) -> None:
         """Keep now what was to be kept soon."""
-        while self._soon:
-            name, _ = self._soon.popitem()
+        for name in list(self._soon):
             self._change(name)
 
     def drop(self, name: str) -> None:
         """Keep a name no longer; to be called before its descriptors are closed."""
-        known = name not in self._soon
-        self._soon.pop(name, None)
-        if self._held.pop(name, None) is not None and known:
+        was_held = self._held.pop(name, None) is not None
+        if name in self._soon:
+            self._soon.remove(name)
+        elif was_held:
             self._change(name)
         close_all(self.kept.pop(name, ()))
         self._here.drop(name)
@@ -543,7 +540,7 @@ class Keeper:
     # -- what is to be sent
 
     def _change(self, name: str) -> None:
-        self._soon.pop(name, None)
+        self._soon.discard(name)
         self._unsent.pop(name, None)
         self._unsent[name] = None
         if not self._draining:
