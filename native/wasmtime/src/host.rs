@@ -1,7 +1,6 @@
 //! What guests are given.
 
 use std::iter::repeat_n;
-use std::mem;
 use std::sync::Arc;
 
 use http::uri::Scheme;
@@ -17,7 +16,6 @@ use wasmtime_wasi_http::{
 
 use crate::abi::Block;
 use crate::extras::Extras;
-use crate::http::Fate;
 use crate::outgoing::{Outgoing, Sending};
 
 /// Of bodies, between a guest and a connection: two of these.
@@ -39,8 +37,6 @@ pub struct Host {
     hooks: Hooks,
     of_client: Hooks,
     extras: Extras,
-    /// Of requests that it has been given.
-    fates: Vec<Arc<Fate>>,
 }
 
 impl Host {
@@ -48,20 +44,11 @@ impl Host {
         let hooks = Hooks { outgoing, slots: None, all_headers: false };
         let of_client = Hooks { outgoing: None, slots: None, all_headers: true };
         let (table, http, extras) = (ResourceTable::new(), WasiHttpCtx::new(), Extras::default());
-        Self { wasi, table, http, hooks, of_client, extras, fates: Vec::new() }
+        Self { wasi, table, http, hooks, of_client, extras }
     }
 
     pub fn extras(&mut self) -> (&mut Extras, &mut ResourceTable, Option<Arc<Outgoing>>) {
         (&mut self.extras, &mut self.table, self.hooks.outgoing.clone())
-    }
-
-    pub fn asked_by(&mut self, fate: Arc<Fate>) {
-        self.fates.retain(|fate| Arc::strong_count(fate) > 1);
-        self.fates.push(fate);
-    }
-
-    pub fn fates(&mut self) -> Vec<Arc<Fate>> {
-        mem::take(&mut self.fates)
     }
 
     /// For what clients send, whatever a guest may not send itself.

@@ -120,8 +120,8 @@ async def count(_request: Request) -> Response:
     return text(str(COUNT))
 
 
-async def echo(request: Request) -> Response:
-    reader = consumed(request)
+def passed_on(message: "Request | Response") -> Response:
+    reader = consumed(message)
 
     async def write(writer: ByteStreamWriter) -> None:
         with reader:
@@ -129,6 +129,10 @@ async def echo(request: Request) -> Response:
                 await writer.write_all(await reader.read(65536))
 
     return answer(write)
+
+
+async def echo(request: Request) -> Response:
+    return passed_on(request)
 
 
 async def ticks(_request: Request, number: str, every: str) -> Response:
@@ -163,14 +167,7 @@ async def late_trap(_request: Request) -> Response:
 
 
 async def fetch(_request: Request, authority: str, scheme: str = "http", path: str = "/about") -> Response:
-    reader = consumed(await client.send(asking(authority, scheme, path)))
-
-    async def write(writer: ByteStreamWriter) -> None:
-        with reader:
-            while not reader.writer_dropped:
-                await writer.write_all(await reader.read(65536))
-
-    return answer(write)
+    return passed_on(await client.send(asking(authority, scheme, path)))
 
 
 async def fetch_many(_request: Request, authority: str, path: str) -> Response:

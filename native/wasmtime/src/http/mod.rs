@@ -10,7 +10,12 @@ mod older;
 mod server;
 mod signals;
 
-pub use body::Fate;
+use std::time::Duration;
+
+use wasmtime_wasi::I32Exit;
+
+use crate::abi::tell;
+
 pub use server::{Server, Settings};
 pub use signals::ENDING;
 
@@ -27,5 +32,20 @@ impl NoAnswer {
             Self::Failed => ::http::StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooLate => ::http::StatusCode::GATEWAY_TIMEOUT,
         }
+    }
+}
+
+/// Tell that a guest has not answered in time.
+fn too_late(timeout: Option<Duration>) -> NoAnswer {
+    tell(&format!("shimd: no answer within {} s", timeout.unwrap_or_default().as_secs()));
+    NoAnswer::TooLate
+}
+
+/// Tell why a guest failed; an exit with 0 is no failure.
+fn report(error: &wasmtime::Error) {
+    match error.downcast_ref::<I32Exit>() {
+        Some(I32Exit(0)) => {}
+        Some(I32Exit(code)) => tell(&format!("shimd: the guest exited with {}", code & 0xff)),
+        None => tell(&format!("shimd: {error:?}")),
     }
 }

@@ -16,10 +16,8 @@ use wasmtime_wasi_http::handler::{
 };
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use super::NoAnswer;
 use super::body::{Fate, GuestBody};
-use super::older::{report, too_late};
-use crate::abi::tell;
+use super::{NoAnswer, report, too_late};
 use crate::clock::{Clock, Running};
 use crate::host::{Host, World};
 
@@ -49,10 +47,7 @@ impl Newer {
         let begun = Instant::now();
         match self.handler.handle(fate.clone(), request).await {
             Ok(response) => Ok(response.map(|body| GuestBody::new(body, fate, Some(permit)))),
-            Err(error) if error.is::<ExpirationError>() => {
-                tell(&too_late(self.timeout));
-                Err(NoAnswer::TooLate)
-            }
+            Err(error) if error.is::<ExpirationError>() => Err(too_late(self.timeout)),
             Err(error) if error.is::<TrapOrPanicError>() => Err(self.why(begun)), // it is told when the instance ends
             Err(error) => {
                 report(&error);
@@ -60,16 +55,11 @@ impl Newer {
             }
         }
     }
-}
 
-impl Newer {
     /// Why there is no answer of an instance that has ended.
     fn why(&self, begun: Instant) -> NoAnswer {
         match self.timeout {
-            Some(timeout) if begun.elapsed() >= timeout => {
-                tell(&too_late(self.timeout));
-                NoAnswer::TooLate
-            }
+            Some(timeout) if begun.elapsed() >= timeout => too_late(self.timeout),
             _ => NoAnswer::Failed,
         }
     }
@@ -126,8 +116,12 @@ impl Given {
 
     /// There are answers on their way, which the instance is still to write.
     fn is_answering(&self) -> bool {
-        let fates = self.fates.lock().expect("nobody panics with it");
-        fates.iter().filter_map(Weak::upgrade).any(|fate| fate.is_under_way())
+        self.fates().iter().any(|fate| fate.is_under_way())
+    }
+
+    /// Of those that somebody waits for, or that are on their way.
+    fn fates(&self) -> Vec<Arc<Fate>> {
+        self.fates.lock().expect("nobody panics with it").iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -181,12 +175,11 @@ impl WorkerState for Worker {
 
     fn on_request_start(
         &self,
-        mut store: StoreContextMut<'_, Host>,
+        _store: StoreContextMut<'_, Host>,
         fate: Arc<Fate>,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
         self.given.add(&fate);
-        store.data_mut().asked_by(fate);
         let (given, deadline) = (self.given.clone(), Instant::now() + self.timeout);
         Box::pin(async move {
             sleep_until(deadline.into()).await;
@@ -194,12 +187,12 @@ impl WorkerState for Worker {
         })
     }
 
-    fn drop(&self, mut store: Store<Host>, result: wasmtime::Result<()>) {
+    fn drop(&self, store: Store<Host>, result: wasmtime::Result<()>) {
         if let Err(error) = result {
             if !self.given.is_late() {
                 report(&error); // else it is told
             }
-            let fates = store.data_mut().fates();
+            let fates = self.given.fates();
             tokio::spawn(async move {
                 for fate in fates {
                     fate.break_off().await;

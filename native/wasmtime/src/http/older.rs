@@ -10,15 +10,13 @@ use http::Response;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::Store;
-use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::handler::Request;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 
-use super::NoAnswer;
 use super::body::{Fate, GuestBody};
-use crate::abi::tell;
+use super::{NoAnswer, report, too_late};
 use crate::clock::{Clock, Running};
 use crate::host::{Host, World};
 
@@ -88,10 +86,7 @@ impl Older {
         };
         let why = match outcome {
             Ok(()) => NoAnswer::Failed, // it has not answered
-            Err(None) => {
-                tell(&too_late(self.timeout));
-                NoAnswer::TooLate
-            }
+            Err(None) => too_late(self.timeout),
             Err(Some(error)) => {
                 report(&error);
                 NoAnswer::Failed
@@ -131,18 +126,5 @@ impl Older {
             }
         }
         future::pending().await
-    }
-}
-
-pub fn too_late(timeout: Option<Duration>) -> String {
-    format!("shimd: no answer within {} s", timeout.unwrap_or_default().as_secs())
-}
-
-/// Tell why a guest failed; an exit with 0 is no failure.
-pub fn report(error: &wasmtime::Error) {
-    match error.downcast_ref::<I32Exit>() {
-        Some(I32Exit(0)) => {}
-        Some(I32Exit(code)) => tell(&format!("shimd: the guest exited with {}", code & 0xff)),
-        None => tell(&format!("shimd: {error:?}")),
     }
 }
