@@ -69,6 +69,10 @@ class Unavailable(ShimdError):
     code = Code.UNAVAILABLE
 
 
+class NoDaemon(ShimdError):
+    """Nothing answers on the status socket. The message says what to do."""
+
+
 class Internal(ShimdError):
     code = Code.INTERNAL
 

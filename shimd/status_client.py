@@ -9,13 +9,9 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from shimd import paths
 from shimd.api.shimd.status.v1 import StatusStub
-from shimd.errors import ShimdError, Unavailable, from_code
+from shimd.errors import NoDaemon, Unavailable, from_code
 
 T = TypeVar("T")
-
-
-class NoDaemon(ShimdError):
-    """Nothing answers on the status socket. The message says what to do."""
 
 
 @asynccontextmanager

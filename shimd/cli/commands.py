@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 import shimd
-from shimd.errors import ShimdError
-from shimd.status_client import NoDaemon
+from shimd.errors import NoDaemon, ShimdError
 
 #: Exit code of a command that finds no daemon (as of ``systemctl status`` for a unit that is not active).
 NO_DAEMON = 3

@@ -4,7 +4,7 @@ import anyio
 from rich.text import Text
 
 from shimd.api.shimd.status.v1 import Event, EventsRequest
-from shimd.cli import render
+from shimd.cli import render, words
 from shimd.cli.plain import line, plain
 from shimd.status_client import connected, streamed
 
@@ -35,11 +35,11 @@ def _words(event: Event) -> Text:
         "exit_status": "" if event.exit_status is None else str(event.exit_status),
         "lost_before": str(event.lost or ""),
     }
-    details = " ".join(f"{name}={render.printable(value)}" for name, value in more.items() if value)
+    details = " ".join(f"{name}={words.printable(value)}" for name, value in more.items() if value)
     return Text.assemble(
-        (render.stamp(event.time), "dim"),
-        f" {render.printable(event.namespace)} ",
+        (words.stamp(event.time), "dim"),
+        f" {words.printable(event.namespace)} ",
         (f"{event.topic:<20}", "cyan"),
-        f" {render.printable(event.container_id)} ",
+        f" {words.printable(event.container_id)} ",
         (details, "dim"),
     )

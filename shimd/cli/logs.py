@@ -21,7 +21,7 @@ from shimd.api.shimd.status.v1 import (
     Task,
     TasksRequest,
 )
-from shimd.cli import render
+from shimd.cli import render, words
 from shimd.cli.plain import line, plain
 from shimd.errors import InvalidArgument, NotFound, from_os
 from shimd.status_client import connected, streamed
@@ -98,7 +98,7 @@ def _say_where(task: Task) -> None:
     else:
         where = f"is with whoever ran it; to join: ctr -n {task.namespace} tasks attach {task.id}"
     text = f"the output of {task.id} {where}\nWhat the daemon logged about it:"
-    render.console(stderr=True).print(Text(render.printable_lines(text), "dim"))
+    render.console(stderr=True).print(Text(words.printable_lines(text), "dim"))
 
 
 async def _show_app(stub: StatusStub, task: Task, outputs: list[Output], options: LogsOptions) -> None:
@@ -177,10 +177,10 @@ def _record(source: str, message: str) -> dict[str, object]:
 
 
 def _words(record: LogRecord) -> Text:
-    lost = f"… {render.plural(record.lost, 'line')} lost …\n" if record.lost else ""
+    lost = f"… {words.plural(record.lost, 'line')} lost …\n" if record.lost else ""
     return Text.assemble(
         (lost, "yellow"),
-        (render.stamp(record.time), "dim"),
+        (words.stamp(record.time), "dim"),
         (f" {record.level:<7} ", render.LEVELS.get(record.level, "")),
-        render.printable_lines(record.message),
+        words.printable_lines(record.message),
     )

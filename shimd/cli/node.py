@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from shimd.cli import render
+from shimd.cli import render, words
 from shimd.cli.plain import document
 from shimd.engines.registry import engine_names
 from shimd.errors import FailedPrecondition
@@ -89,7 +89,7 @@ def _checked(plan: NodePlan, todo: list[Change]) -> Iterator[list[str]]:
 
 def _tell(todo: list[Change], *notes: str, done: Sequence[str] = ()) -> None:
     for line in done:
-        _say(render.printable(line))
+        _say(words.printable(line))
     for change in todo:
         _say(f"{'removed' if change.removes else 'wrote'} {change.path}")
     if not todo and not done:

@@ -8,7 +8,7 @@ import anyio
 from rich.text import Text
 
 from shimd.api.shimd.status.v1 import Process, State, Task, TasksRequest
-from shimd.cli import render
+from shimd.cli import render, words
 from shimd.cli.plain import document, plain
 from shimd.status_client import connected
 
@@ -49,7 +49,7 @@ async def _ask(options: PsOptions) -> list[Task]:
 
 
 def _nothing(hidden: int) -> None:
-    more = f" ({render.plural(hidden, 'task')} exited: shimd ps --all)" if hidden else ""
+    more = f" ({words.plural(hidden, 'task')} exited: shimd ps --all)" if hidden else ""
     render.console(stderr=True).print(f"no tasks are running{more}")
 
 
@@ -100,23 +100,23 @@ def _status(process: Process) -> Text:
 def _status_words(process: Process) -> str:
     match process.state:
         case State.RUNNING:
-            return f"Up {render.since(process.started_at)}"
+            return f"Up {words.since(process.started_at)}"
         case State.PAUSED:
-            return f"Up {render.since(process.started_at)} (paused)"
+            return f"Up {words.since(process.started_at)} (paused)"
         case State.STOPPED:
-            return f"Exited ({process.exit_status}) {render.ago(process.exited_at)}"
+            return f"Exited ({process.exit_status}) {words.ago(process.exited_at)}"
         case State.CREATING:
-            return f"Compiling for {render.since(process.created_at)}"
+            return f"Compiling for {words.since(process.created_at)}"
         case _:
-            return f"Created {render.ago(process.created_at)}"
+            return f"Created {words.ago(process.created_at)}"
 
 
 def _memory(task: Task) -> str:
     usage = task.usage
     if usage is None:
         return "–"
-    limit = f" / {render.size(usage.memory_limit)}" if usage.memory_limit else ""
-    return f"{render.size(usage.working_set)}{limit}"
+    limit = f" / {words.size(usage.memory_limit)}" if usage.memory_limit else ""
+    return f"{words.size(usage.working_set)}{limit}"
 
 
 def _cpu(task: Task) -> str:

@@ -1,14 +1,14 @@
-"""Human output: aligned tables, colours on a terminal only (and not with NO_COLOR), times as people say them."""
+"""Human output: aligned tables, colours on a terminal only (and not with NO_COLOR)."""
 
 import shutil
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from shimd.api.shimd.status import v1 as api
+from shimd.cli.words import printable
 
 STYLES = {
     api.State.RUNNING: "green",
@@ -19,7 +19,6 @@ STYLES = {
     api.State.ADDED: "dim",
 }
 LEVELS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}
-_UNITS = (("year", 31536000), ("month", 2592000), ("week", 604800), ("day", 86400), ("hour", 3600), ("minute", 60))
 #: Wide enough for any table: in a pipe nothing is cut.
 _UNLIMITED = 100_000
 
@@ -29,52 +28,6 @@ def console(*, stderr: bool = False) -> Console:
     if not found.is_terminal:
         found.width = _UNLIMITED
     return found
-
-
-def printable(text: str) -> str:
-    """Escape control characters: what apps and images name may not move an operator's cursor."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def printable_lines(text: str) -> str:
-    return "\n".join(printable(line) for line in text.split("\n"))
-
-
-def duration(seconds: float) -> str:
-    """Returns a time span in the largest unit that fits: ``3 minutes``."""
-    whole = max(0, int(seconds))
-    if whole < 1:
-        return "less than a second"
-    name, size = next(((name, size) for name, size in _UNITS if whole >= size), ("second", 1))
-    count = whole // size
-    return f"{count} {name}{'s' if count != 1 else ''}"
-
-
-def since(moment: datetime | None) -> str:
-    return duration((datetime.now(UTC) - moment).total_seconds()) if moment else "?"
-
-
-def ago(moment: datetime | None) -> str:
-    return f"{since(moment)} ago"
-
-
-def stamp(moment: datetime | None) -> str:
-    """Returns a stream's timestamp: the local time, to the millisecond, with its offset."""
-    return moment.astimezone().isoformat(sep=" ", timespec="milliseconds") if moment else "?"
-
-
-def size(count: int) -> str:
-    """Returns a number of bytes as people read it: ``1.5 MiB``."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:

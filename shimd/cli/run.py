@@ -18,10 +18,9 @@ from typing import NamedTuple
 
 import anyio
 import anyio.abc
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from shimd import log
-from shimd.cli import render
+from shimd.cli import words
 from shimd.engine import Preopen
 from shimd.engines.registry import engine_family, engine_reference, engine_version
 from shimd.errors import Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_os
@@ -89,7 +88,7 @@ def main(options: RunOptions, as_json: bool) -> int:
     if as_json:
         print(json.dumps(asdict(outcome), ensure_ascii=False), file=sys.stderr)
     elif outcome.error:
-        print(f"shimd: {render.printable(outcome.error)}", file=sys.stderr)
+        print(f"shimd: {words.printable(outcome.error)}", file=sys.stderr)
     return outcome.exit_status
 
 
@@ -301,8 +300,6 @@ def _progress(name: str, size: int, engine: str) -> AbstractContextManager[objec
     """Show progress while a program compiles, on a terminal only."""
     if not sys.stderr.isatty():
         return nullcontext()
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    progress = Progress(*columns, console=render.console(stderr=True), transient=True)
-    program = render.printable(os.path.basename(name))
-    progress.add_task(f"compiling {program} ({render.size(size)}) for {engine}", total=None)
-    return progress
+    from shimd.cli.progress import progress
+
+    return progress(f"compiling {words.printable(os.path.basename(name))} ({words.size(size)}) for {engine}")

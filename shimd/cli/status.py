@@ -9,7 +9,7 @@ from rich.text import Text
 
 from shimd import release
 from shimd.api.shimd.status.v1 import Compilation, DaemonResponse, Engine
-from shimd.cli import render
+from shimd.cli import render, words
 from shimd.cli.plain import document, plain
 from shimd.node.old import Old, old
 from shimd.status_client import connected
@@ -35,7 +35,7 @@ def _show(out: Console, daemon: DaemonResponse, found: list[Old]) -> None:
         out.print(Text.assemble(("! ", "yellow"), f"{one}; {release.installed()} is installed"))
         out.print(Text(f"    → {one.remedy}", "dim"))
     for name, value in _facts(daemon):
-        out.print(Text.assemble((f"{name:>9}: ", "dim"), render.printable(value)))
+        out.print(Text.assemble((f"{name:>9}: ", "dim"), words.printable(value)))
     for section in (_engines(daemon), _fork_servers(daemon), _endpoints(daemon)):
         if section.rows:
             out.print()
@@ -45,8 +45,8 @@ def _show(out: Console, daemon: DaemonResponse, found: list[Old]) -> None:
 def _facts(daemon: DaemonResponse) -> list[tuple[str, str]]:
     return [
         ("Release", daemon.release),
-        ("Started", f"{render.stamp(daemon.started_at)} ({render.ago(daemon.started_at)})"),
-        ("Memory", f"{render.size(daemon.memory)} (the daemon alone)"),
+        ("Started", f"{words.stamp(daemon.started_at)} ({words.ago(daemon.started_at)})"),
+        ("Memory", f"{words.size(daemon.memory)} (the daemon alone)"),
         ("Tasks", _counts(daemon)),
         ("Runtime", daemon.runtime_dir),
         ("State", daemon.state_dir),
@@ -58,8 +58,8 @@ def _facts(daemon: DaemonResponse) -> list[tuple[str, str]]:
 def _compilation(item: Compilation) -> str:
     state = "in the queue" if item.queued else "compiling"
     wanted = ", ".join(item.containers) or "nobody any more"
-    program = f"{item.program} for {item.engine} ({render.size(item.size)})"
-    return f"{program}, {state} for {render.since(item.started_at)}, awaited by {wanted}"
+    program = f"{item.program} for {item.engine} ({words.size(item.size)})"
+    return f"{program}, {state} for {words.since(item.started_at)}, awaited by {wanted}"
 
 
 def _counts(daemon: DaemonResponse) -> str:
@@ -71,7 +71,7 @@ def _counts(daemon: DaemonResponse) -> str:
 def _cache(daemon: DaemonResponse) -> str:
     if daemon.cache is None or not daemon.cache.modules:
         return "empty"
-    return f"{render.plural(daemon.cache.modules, 'module')}, {render.size(daemon.cache.size)}"
+    return f"{words.plural(daemon.cache.modules, 'module')}, {words.size(daemon.cache.size)}"
 
 
 class Section(NamedTuple):
@@ -86,7 +86,7 @@ def _engines(daemon: DaemonResponse) -> Section:
 
 def _fork_server(engine: Engine) -> str | Text:
     if engine.error:
-        return Text(render.printable(engine.error), "red")
+        return Text(words.printable(engine.error), "red")
     return f"pid {engine.fork_server_pid}" if engine.fork_server_pid else Text("not started", "dim")
 
 

@@ -4,7 +4,7 @@ import click
 
 from shimd import release
 from shimd.api.shimd.status.v1 import DaemonResponse
-from shimd.cli import render
+from shimd.cli import words
 from shimd.node import stop, upgrade
 from shimd.node.install import Node
 from shimd.node.old import old
@@ -56,6 +56,6 @@ def do_stop(node: Node, force: bool) -> None:
         stop.refuse_tasks("shimd stop")
     said = stop.stop(node.programs)
     for line in said:
-        click.echo(render.printable(line))
+        click.echo(words.printable(line))
     if not said:
         click.echo("nothing of shimd runs")

@@ -23,6 +23,7 @@ SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
 #: Seconds until a command or a state that tests wait for counts as hanging.
 PATIENCE = int(os.environ.get("SHIMD_TEST_PATIENCE", "60"))
 
+#: A daemon that was killed may take the two seconds that containerd waits for a State, on a busy machine.
 CONFIG = """\
 version = 2
 root = "{directory}/root"
@@ -38,6 +39,8 @@ disabled_plugins = [
   address = "{directory}/containerd.sock"
 [ttrpc]
   address = "{directory}/containerd.sock.ttrpc"
+[timeouts]
+  "io.containerd.timeout.task.state" = "{patience}s"
 """
 
 
@@ -109,7 +112,7 @@ class Containerd:
         self._listener: subprocess.Popen[bytes] | None = None
 
     def _configuration(self) -> str:
-        return CONFIG.format(directory=self.directory)
+        return CONFIG.format(directory=self.directory, patience=PATIENCE)
 
     def close(self) -> None:
         """After the last stop."""

@@ -172,7 +172,7 @@ def test_the_sandbox_ends_with_zero_on_term(pod: MakePod, runtime: Runtime) -> N
     one = pod()
     os.kill(one.sandbox()["info"]["pid"], signal.SIGTERM)
     until(lambda: one.sandbox()["status"]["state"] == "SANDBOX_NOTREADY", "the sandbox to end")
-    if not runtime.reference:  # runc's shim is told to end once Wait is answered, and drops an event that it has not sent
+    if not runtime.reference:  # once Wait is answered its shim is told to end, and drops an event that it has not sent
         until(lambda: exits(one), "its exit to be told")
     assert all(exit.get("exit_status", 0) == 0 for exit in exits(one))
 

@@ -1,4 +1,4 @@
-"""Human output."""
+"""Human output, and values as people read them."""
 
 import io
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from shimd.api.shimd.status import v1 as api
-from shimd.cli import ps, render
+from shimd.cli import ps, render, words
 from shimd.cli.plain import plain
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "said"),
     [
         (-5, "less than a second"),
         (0.4, "less than a second"),
@@ -28,21 +28,21 @@ from shimd.cli.plain import plain
         (86400 * 400, "1 year"),
     ],
 )
-def test_durations(seconds: float, words: str) -> None:
-    assert render.duration(seconds) == words
+def test_durations(seconds: float, said: str) -> None:
+    assert words.duration(seconds) == said
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1 << 30, "1.0 GiB"), (1 << 50, "1024.0 TiB")]
+    ("count", "said"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1 << 30, "1.0 GiB"), (1 << 50, "1024.0 TiB")]
 )
-def test_sizes(count: int, words: str) -> None:
-    assert render.size(count) == words
+def test_sizes(count: int, said: str) -> None:
+    assert words.size(count) == said
 
 
 def test_control_characters_are_shown_not_obeyed() -> None:
-    assert render.printable("a\x1b[2Jb\rc\n\x00") == "a\\x1b[2Jb\\rc\\n\\x00"
-    assert render.printable("grün 👍") == "grün 👍"
-    assert render.printable_lines("a\x1b\nb") == "a\\x1b\nb"
+    assert words.printable("a\x1b[2Jb\rc\n\x00") == "a\\x1b[2Jb\\rc\\n\\x00"
+    assert words.printable("grün 👍") == "grün 👍"
+    assert words.printable_lines("a\x1b\nb") == "a\\x1b\nb"
 
 
 def shown(*rows: list[str | Text], terminal: bool = False) -> str:
