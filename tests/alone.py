@@ -1,4 +1,4 @@
-"""What is built once for all tests, though two processes may run them at a time (``tools/test.py``)."""
+"""What is built once for all tests, though several processes may run them at a time (``tools/test.py``)."""
 
 import fcntl
 from collections.abc import Iterator

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import audit, guests, images, leftovers
+from tests.e2e import audit, guests, images, leftovers, turns
 from tests.e2e.box import RUNTIMES, Box, Runtime
 from tests.e2e.containerd import LAUNCHERS, VERSIONS, Containerd, Version, running
 
 _serial = itertools.count()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if left_out := turns.off_turn(items):
+        config.hook.pytest_deselected(items=left_out)
+        others = set(left_out)
+        items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture(scope="session", autouse=True)
