@@ -1,24 +1,61 @@
-"""``make test``: the whole suite as some processes at a time, or a part of it as one.
+"""``make test``: the whole suite as three processes at a time, or a part of it as one.
 
-Much of an end-to-end test is waiting for others, and a machine has two processors at least. What tests build is built
-by one of the processes (``tests/alone.py``); ``tests/scheduling.py`` says who runs what.
+Much of an end-to-end test is waiting for others, and a machine has two processors at least. The parts take about as
+long as each other; what they build is built by one of them (``tests/alone.py``). They are plain processes, and not
+pytest-xdist's, which have a second thread: tests fork.
 """
 
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WHOLE = ["tests"]
-#: Three keep two processors busy.
-PROCESSES = 3
-_SHARED = ("-p", "tests.scheduling", "-n", str(PROCESSES), "--dist", "loadscope", "--no-loadscope-reorder")
+#: Of tests/e2e itself, what the second and the third process run; all else is the first's.
+SECOND = (
+    "control", "cri", "daemon", "events", "few_descriptors", "files", "hooks", "images", "isolation", "links", "logs",
+    "oci", "restart", "run", "terminal", "words",
+)  # fmt: skip
+THIRD = (
+    "bad_input", "benchmarks", "chaos", "cli", "cli_run", "daemon_death", "http", "http_bad_clients", "http_js",
+    "http_newer", "http_outgoing", "http_pod", "http_trailers", "native", "places", "rust", "slight", "slight_pod",
+    "sockets", "spin", "spin_artifact", "spin_outbound", "spin_pod", "spin_triggers", "stranger", "upgrade", "walls",
+    "wasi_tls",
+)  # fmt: skip
+
+
+def parts() -> list[list[str]]:
+    """Paths for pytest; together they are the suite."""
+    tests = ROOT / "tests"
+    rest = [path for path in tests.iterdir() if path.is_dir() and path.name != "e2e" and any(path.glob("**/test_*.py"))]
+    rest += [path for path in (tests / "e2e").iterdir() if path.is_dir() and any(path.glob("test_*.py"))]
+    files = sorted((tests / "e2e").glob("test_*.py"))
+    others = [[path for path in files if path.stem.removeprefix("test_") in names] for names in (SECOND, THIRD)]
+    first = [*sorted(rest), *(path for path in files if not any(path in part for part in others))]
+    return [[str(path.relative_to(ROOT)) for path in part] for part in (first, *others)]
 
 
 def main() -> int:
+    pytest = [sys.executable, "-m", "pytest"]
     wanted = sys.argv[1:] or WHOLE
-    shared = _SHARED if wanted == WHOLE else ()
-    return subprocess.run([sys.executable, "-m", "pytest", *shared, *wanted], cwd=ROOT, check=False).returncode
+    if wanted != WHOLE:
+        return subprocess.run([*pytest, *wanted], cwd=ROOT, check=False).returncode
+    first, *others = parts()
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in others]
+        running = [
+            subprocess.Popen([*pytest, *part], cwd=ROOT, stdout=output, stderr=output)
+            for part, output in zip(others, outputs, strict=True)
+        ]
+        code = subprocess.run([*pytest, *first], cwd=ROOT, check=False).returncode
+        for process, output in zip(running, outputs, strict=True):
+            code = process.wait() or code
+            output.seek(0)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(output.read())
+    return code
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Containerds that take turns: tests whose subject is no affair of theirs run on each runtime, but on one containerd.
+"""Containerds that take turns, so that the suite ends in its time.
 
-A test of these modules is made for each containerd and runtime, and half of the combinations are left out, another
-half for the next test: all pairs of a test's other parameters stay. ``SHIMD_TEST_EVERYWHERE=1`` leaves out none.
+A test that is made for each containerd and each runtime, in these modules, runs on each of both, and in half of their
+combinations: on one containerd for a runtime, on the other for the next. Of three parameters and more all pairs stay.
+``SHIMD_TEST_EVERYWHERE=1`` leaves out none; so do the modules whose subject is what containerd sees and asks for.
 """
 
 import os
@@ -11,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-#: Of what happens inside containers, of the daemon's own affairs, and of commands.
+#: Of what happens inside containers, of deaths and upgrades of shimd's parts, and of commands.
 MODULES = {
     "bad_input", "cli", "daemon_death", "files", "hooks", "http", "http_js", "isolation", "links", "logs", "native",
-    "rust", "spin", "spin_artifact", "spin_outbound", "spin_triggers", "upgrade", "walls",
+    "restart", "rust", "sockets", "spin", "spin_artifact", "spin_outbound", "spin_triggers", "upgrade", "walls",
 }  # fmt: skip
 _VERSION = "version"
 
