@@ -5,7 +5,6 @@ Three directories, each overridable from the environment (the launcher hands con
 and ``SHIMD_CACHE_DIR`` (compiled modules). Only this module and the launchers know these names.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -97,5 +96,7 @@ def task_socket(engine: str, containerd: str, namespace: str) -> Path:
 
     containerd 1.6 names no namespace in its Task calls, so the socket does. Hashed: a Unix address holds 107 bytes.
     """
+    import hashlib  # fork servers know paths, too, and can do without OpenSSL
+
     digest = hashlib.sha256("\0".join((engine, containerd, namespace)).encode()).hexdigest()[:16]
     return runtime_dir() / "s" / f"{digest}.sock"

@@ -1,13 +1,15 @@
-"""Which shimd a process runs: a version, and a digest of the state and the place of its files, since one version may be
-installed again with others, or in two places.
+"""Which shimd a process runs.
+
+A version, and a checksum of the state and the place of its files, since one version may be installed again with others,
+or in two places. (No digest: each fork server would have OpenSSL for nothing else.)
 
 Nothing of it is in an environment, which guests may be able to read: a daemon and its fork servers say theirs to who
 asks (``Status``, ``Hello``).
 """
 
-import hashlib
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 
 from shimd import __version__
@@ -23,7 +25,7 @@ def installed(package: str = os.path.dirname(__file__)) -> str:
     makes, and the interpreter that runs them."""
     package = os.path.realpath(package)
     state = "\n".join([sys.version, package, *sorted(_files(package))])
-    return f"{__version__}+{hashlib.sha256(os.fsencode(state)).hexdigest()[:8]}"
+    return f"{__version__}+{zlib.crc32(os.fsencode(state)):08x}"
 
 
 def _files(directory: str, below: str = "") -> Iterator[str]:

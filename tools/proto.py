@@ -25,6 +25,10 @@ OPTIONS = "client_generation=async,server_generation=async"
 #: where a message is called Descriptor; the package (protobuf) is none of our dependencies.
 STRAY_IMPORT = "from google.protobuf.descriptor import Descriptor\n"
 
+#: Of the code for Timestamp: what only reading JSON takes, which the daemon never does, and dateutil is a MiB of it.
+HEAVY_IMPORT = "import dateutil.parser\n"
+HEAVY_USE = "            dt = dateutil.parser.isoparse(value)\n"
+
 
 def generate(target: Path) -> None:
     """Compile every file below ``proto/`` into the directory ``target``, which exists and is empty.
@@ -38,9 +42,10 @@ def generate(target: Path) -> None:
     if protoc.main(["protoc", *includes, *plugin, *sources]) != 0:
         raise RuntimeError("protoc failed")
     for path in target.rglob("*.py"):
-        text = path.read_text()
-        if STRAY_IMPORT in text:
-            path.write_text(text.replace(STRAY_IMPORT, ""))
+        text = path.read_text().replace(STRAY_IMPORT, "")
+        if HEAVY_USE in text:
+            text = text.replace(HEAVY_IMPORT, "").replace(HEAVY_USE, f"            {HEAVY_IMPORT}\n{HEAVY_USE}")
+        path.write_text(text)
 
 
 def contents(directory: Path) -> dict[str, str]:

@@ -43,6 +43,7 @@ def test_the_generated_code_is_up_to_date(tool: ModuleType, tmp_path: Path) -> N
         ("google.protobuf", "shimd.api.containerd.task.v3, shimd.api.containerd.events"),
         ("grpclib", "shimd.api.containerd.events, shimd.api.io.containerd.cgroups.v2, shimd.ttrpc"),
         ("h2", "shimd.api.containerd.events, shimd.api.io.containerd.cgroups.v2, shimd.ttrpc"),
+        ("dateutil", "shimd.supervisor.serve"),
     ],
 )
 def test_messages_and_ttrpc_import_nothing_heavy(unwanted: str, modules: str) -> None:
