@@ -9,6 +9,7 @@ import pytest
 import redis as redis_client
 
 from shimd.apps.spin.clients import Clients, MqttAddress
+from shimd.wasi.trust import BuiltIn, Trust
 from tests import servers
 from tests.e2e.box import Box, until
 from tests.e2e.spin_app import SPIN, App, image, on_spin, running
@@ -226,7 +227,7 @@ def test_mqtt(app: App) -> None:
 
 async def listen(app: App, host: str, port: int) -> list[bytes]:
     """What an app publishes."""
-    async with Clients(["mqtt"]).mqtt(MqttAddress(host, port, tls=False)) as client:
+    async with Clients(["mqtt"], Trust(BuiltIn(), {})).mqtt(MqttAddress(host, port, tls=False)) as client:
         await client.subscribe("rooms", 2)
         await anyio.to_thread.run_sync(app.value, f"/mqtt-publish/{host}:{port}/rooms/21")
         found = []

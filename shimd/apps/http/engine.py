@@ -5,7 +5,6 @@ keeps the HTTP libraries out of every command's worker.
 """
 
 import signal
-import ssl
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from shimd.component.host import Host
     from shimd.engines.http_settings import HttpSettings
+    from shimd.wasi.trust import BuiltIn
 
 #: Loaded in the fork server: in a container the files are out of sight, and each app would pay anew.
 LOADED = (
@@ -53,17 +53,18 @@ class WasiHttpEngine(CompiledByWasmtime):
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine
-        self._tls: ssl.SSLContext
+        self._built_in: BuiltIn
 
     def warm(self) -> None:
         import anyio
-        import certifi
+
+        from shimd.wasi.trust import BuiltIn
 
         load(LOADED)
         load_if_there(OPTIONAL)
         anyio.run(rehearse)
         self._engine = make_engine(parallel=False, epochs=True)
-        self._tls = ssl.create_default_context(cafile=certifi.where())
+        self._built_in = BuiltIn()
 
     def load(self, artifact: Path) -> HttpProgram:
         return HttpProgram(load_server(self._engine, artifact))
@@ -73,13 +74,15 @@ class WasiHttpEngine(CompiledByWasmtime):
         from shimd.component.host import Host
         from shimd.engines.http_settings import HttpSettings
         from shimd.wasi.http.outgoing import OutgoingHandler, anything, nothing
+        from shimd.wasi.trust import Trust
         from shimd.wasi.versions import unversioned
         from shimd.wasi.world import providers
 
         if invocation.entry != "_start":
             raise UnsupportedFeature(f"a component that serves HTTP has no function {invocation.entry}")
         module.settings = HttpSettings.of(invocation.env)
-        module.outgoing = OutgoingHandler(self._tls, anything if invocation.network else nothing)
+        allowed = anything if invocation.network else nothing
+        module.outgoing = OutgoingHandler(Trust(self._built_in, invocation.env), allowed)
         provided = providers(_seen_by_guests(invocation), module.outgoing)
         module.host = Host(self._engine, module.program, provided, unversioned)
         if module.host.export(INTERFACE) is None:

@@ -5,7 +5,6 @@ runs is handed over.
 """
 
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from shimd.apps.slight.http_server import HttpServerProvider
     from shimd.apps.slight.secrets import SecretStores
     from shimd.apps.slight.slightfile import Slightfile
+    from shimd.wasi.trust import BuiltIn
     from shimd.wit.guest import ModuleGuest
     from shimd.wit.host import ModuleHost
 
@@ -60,15 +60,15 @@ class SlightEngine(CompiledByWasmtime):
     def __init__(self) -> None:
         self._interruptible: wasmtime.Engine
         self._plain: wasmtime.Engine
-        self._tls: ssl.SSLContext
+        self._built_in: BuiltIn
         self._slightfile: Slightfile
         self._stores: SecretStores
 
     def warm(self) -> None:
         import anyio
-        import certifi
 
         from shimd.apps.slight import resources, world
+        from shimd.wasi.trust import BuiltIn
 
         load((*LOADED, *_LAZY, "shimd.apps.slight.server"))
         load_if_there((*OPTIONAL, *resources.PACKAGES.values()))  # which apps share
@@ -76,7 +76,7 @@ class SlightEngine(CompiledByWasmtime):
         contained.library()
         anyio.run(rehearse)
         self._interruptible, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
-        self._tls = ssl.create_default_context(cafile=certifi.where())
+        self._built_in = BuiltIn()
 
     def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
         """The module's path; ``None``: it is no application.
@@ -116,12 +116,14 @@ class SlightEngine(CompiledByWasmtime):
         from shimd.apps.slight.http_server import HttpServerProvider
         from shimd.apps.slight.secrets import directory
         from shimd.engines.http_settings import HttpSettings
+        from shimd.wasi.trust import Trust
 
         exports = {export.name for export in module.module.exports}
         _check_entry(exports, serves=module.slightfile.serves)
         settings = HttpSettings.of({**invocation.env, "WASMTIME_HTTP_PROXY_SOCKET_ADDR": ""})
         module.server = HttpServerProvider(replace(settings, processes=1), _address(invocation.env), exports)
-        provided = world.provided(module.slightfile, module.stores, module.server, self._tls, directory(invocation.env))
+        trust = Trust(self._built_in, invocation.env)
+        provided = world.provided(module.slightfile, module.stores, module.server, trust, directory(invocation.env))
         _check_imports(module.module, provided)
         module.host = _linked(module, provided)
 

@@ -1,12 +1,13 @@
 """``http-client``: requests over HTTP/1.1 and TLS, from the container's network."""
 
-import ssl
+from functools import cached_property
 from typing import Any
 from urllib.parse import urljoin
 
 import httpcore
 
 from shimd.apps.slight.backend import failing
+from shimd.wasi.trust import Trust
 
 #: Seconds for a connection, and between bytes.
 _PATIENCE = 30.0
@@ -20,8 +21,12 @@ _OF_ONE_ORIGIN = ("authorization", "cookie", "proxy-authorization")
 class HttpClient:
     """Provides ``http-client`` to guests."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
-        self._pool = httpcore.ConnectionPool(ssl_context=tls, max_connections=None, keepalive_expiry=30)
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+
+    @cached_property
+    def _pool(self) -> httpcore.ConnectionPool:
+        return httpcore.ConnectionPool(ssl_context=self._trust.context, max_connections=None, keepalive_expiry=30)
 
     def request(self, request: dict[str, Any]) -> dict[str, Any]:
         cases = {

@@ -3,7 +3,6 @@
 
 import base64
 import json
-import ssl
 from typing import Any
 
 import httpcore
@@ -12,6 +11,7 @@ from shimd.apps.slight.backend import Opener, fail, failing
 from shimd.apps.slight.keyvalue import PATIENCE
 from shimd.apps.slight.slightfile import Capability, Slightfile
 from shimd.component.results import Abandoned
+from shimd.wasi.trust import Trust
 from shimd.wit.guest import current
 
 #: Seconds that etcd is asked to wait for a lock, before it is looked whether anybody still waits for the guest.
@@ -21,9 +21,9 @@ _LOOK = 5
 class DistributedLocking:
     """Provides ``distributed-locking`` to guests."""
 
-    def __init__(self, slightfile: Slightfile, tls: ssl.SSLContext) -> None:
+    def __init__(self, slightfile: Slightfile, trust: Trust) -> None:
         self._servers = Opener(
-            slightfile, "distributed_locking", {"etcd": lambda capability, _name: Etcd(capability, tls)}
+            slightfile, "distributed_locking", {"etcd": lambda capability, _name: Etcd(capability, trust)}
         )
 
     def distributed_locking_open(self, name: str) -> "Etcd":
@@ -42,10 +42,10 @@ _CASES = {
 
 
 class Etcd:
-    def __init__(self, capability: Capability, tls: ssl.SSLContext) -> None:
+    def __init__(self, capability: Capability, trust: Trust) -> None:
         endpoint = capability.configs["ETCD_ENDPOINT"].rstrip("/")
         self._url = endpoint if "://" in endpoint else f"http://{endpoint}"
-        self._pool = httpcore.ConnectionPool(ssl_context=tls, max_connections=None, keepalive_expiry=60)
+        self._pool = httpcore.ConnectionPool(ssl_context=trust.context, max_connections=None, keepalive_expiry=60)
 
     def lock(self, name: bytes) -> bytes:
         """Wait until the lock is ours; its time to live is etcd's default, 60 s.

@@ -1,6 +1,5 @@
 """The interfaces of Slight 0.5, and the objects that provide them to guests."""
 
-import ssl
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -16,6 +15,7 @@ from shimd.apps.slight.secrets import SecretStores
 from shimd.apps.slight.slightfile import Slightfile
 from shimd.apps.slight.sql import Sql
 from shimd.engines.slight_names import NAMES
+from shimd.wasi.trust import Trust
 from shimd.wit.host import Provided
 from shimd.wit.resolve import ResolvedFunction, functions
 from shimd.wit.syntax import Interface, parse
@@ -47,14 +47,14 @@ def handler() -> ResolvedFunction:
 
 
 def provided(
-    slightfile: Slightfile, stores: SecretStores, server: HttpServerProvider, tls: ssl.SSLContext, directory: str
+    slightfile: Slightfile, stores: SecretStores, server: HttpServerProvider, trust: Trust, directory: str
 ) -> Mapping[str, Provided]:
     """Returns the providers, by interface; a guest may import all of them, whatever its slightfile has."""
     providers = {
         "blob-store": BlobStore(),
         "configs": Configs(slightfile, stores),
-        "distributed-locking": DistributedLocking(slightfile, tls),
-        "http-client": HttpClient(tls),
+        "distributed-locking": DistributedLocking(slightfile, trust),
+        "http-client": HttpClient(trust),
         "http-server": server,
         "keyvalue": Keyvalue(slightfile, directory),
         "messaging": Messaging(slightfile, directory),

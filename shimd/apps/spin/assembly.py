@@ -1,6 +1,5 @@
 """An application put together: its components linked, its triggers connected to them."""
 
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from shimd.component.host import Host
 from shimd.engine import InvalidSetting, UnsupportedFeature
 from shimd.engines.http_settings import HttpSettings
 from shimd.wasi.http.outgoing import OutgoingHandler
+from shimd.wasi.trust import Trust
 from shimd.wasi.versions import unversioned
 
 CompiledComponent = tuple[wasmtime.Engine, Any]
@@ -39,7 +39,7 @@ class Assembly:
     def __init__(
         self,
         engine: wasmtime.Engine,
-        tls: ssl.SSLContext,
+        trust: Trust,
         application: Application,
         programs: Mapping[str, "CompiledComponent"],
         directories: Mapping[str, int],
@@ -57,8 +57,8 @@ class Assembly:
         self._engine, self._application, self._settings = engine, application, settings
         self._directories, self._values = directories, values
         allowed = {id: _outbound(component, values) for id, component in application.components.items()}
-        self._clients = Clients(_libraries(application, runtime, list(allowed.values())))
-        self._outgoing = {id: OutgoingHandler(tls, allowed[id]) for id in application.components}
+        self._clients = Clients(_libraries(application, runtime, list(allowed.values())), trust)
+        self._outgoing = {id: OutgoingHandler(trust, allowed[id]) for id in application.components}
         self._preopens = {id: files.SpinPreopens() for id in application.components}
         stores = {label: keyvalue.opener(where, self._clients) for label, where in runtime.stores.items()}
         shared = SharedState(arguments, values, stores, runtime.databases, self._clients)

@@ -1,12 +1,13 @@
 """Clients of the servers that applications use, made by libraries that only such applications load."""
 
-import ssl
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 from urllib.parse import urlsplit
+
+from shimd.wasi.trust import Trust
 
 #: By the protocol: the library, and what it would load at first use.
 _LIBRARIES = {
@@ -21,15 +22,12 @@ CONNECT = 10
 
 
 class Clients:
-    """Makes clients. Made itself before the container is entered: libraries and certificates are out of sight then."""
+    """Makes clients. Made itself before the container is entered: libraries are out of sight then."""
 
-    def __init__(self, kinds: Collection[str]) -> None:
-        import certifi
-
+    def __init__(self, kinds: Collection[str], trust: Trust) -> None:
         for module in (module for kind in kinds for module in _LIBRARIES[kind]):
             import_module(module)
-        self._certificates = certifi.contents() if kinds else ""
-        self._tls = ssl.create_default_context(cadata=self._certificates) if kinds else None
+        self._trust = trust
 
     def redis(self, address: str, *, single: bool = False) -> Any:
         """Make a client of a redis URL (``redis``, ``rediss``); it connects at its first command.
@@ -49,7 +47,7 @@ class Clients:
 
         more: dict[str, Any] = {"single_connection_client": True, "retry": Retry(NoBackoff(), 0)} if single else {}
         if address.startswith("rediss:"):
-            more["ssl_ca_data"] = self._certificates
+            more["ssl_ca_data"] = self._trust.pem
         plain = parts._replace(query="", fragment="").geturl()
         return Redis.from_url(plain, protocol=2, socket_timeout=None, socket_connect_timeout=CONNECT, **more)
 
@@ -64,7 +62,7 @@ class Clients:
             password=address.password or None,
             keepalive=address.keep_alive,
             timeout=CONNECT,
-            tls_context=self._tls if address.tls else None,
+            tls_context=self._trust.context if address.tls else None,
         )
 
     async def postgres(
@@ -82,7 +80,7 @@ class Clients:
             user=user,
             password=password,
             database=database,
-            ssl=tls if tls in ("disable", "allow", "prefer") else self._tls,
+            ssl=tls if tls in ("disable", "allow", "prefer") else self._trust.context,
             timeout=CONNECT,
             statement_cache_size=0,  # a connection lives as long as one instance
         )
@@ -97,7 +95,7 @@ class Clients:
             user=user,
             password=password,
             database=database,
-            ssl=self._tls if tls else None,
+            ssl=self._trust.context if tls else None,
             connect_timeout=CONNECT,
             autocommit=True,
             charset="utf8mb4",

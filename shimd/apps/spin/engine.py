@@ -5,7 +5,6 @@ engine (``family``). A container without a manifest is an ordinary one: what it 
 """
 
 import signal
-import ssl
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from shimd.apps.spin.runtime import Runtime
     from shimd.apps.spin.variables import ApplicationVariables
     from shimd.engines.http_settings import HttpSettings
+    from shimd.wasi.trust import BuiltIn
 
 _SPIN = ("assembly", "locked", "manifest")
 
@@ -57,7 +57,7 @@ class SpinEngine(CompiledByWasmtime):
         self._engine: wasmtime.Engine
         self._plain: wasmtime.Engine
         """The engine for commands, which nobody interrupts."""
-        self._tls: ssl.SSLContext
+        self._built_in: BuiltIn
         self._application: Application
         self._runtime: Runtime
         self._values: ApplicationVariables
@@ -65,13 +65,14 @@ class SpinEngine(CompiledByWasmtime):
 
     def warm(self) -> None:
         import anyio
-        import certifi
+
+        from shimd.wasi.trust import BuiltIn
 
         load((*LOADED, *(f"shimd.apps.spin.{name}" for name in _SPIN)))
         load_if_there(OPTIONAL)
         anyio.run(rehearse)
         self._engine, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
-        self._tls = ssl.create_default_context(cafile=certifi.where())
+        self._built_in = BuiltIn()
 
     def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
         """Returns the path of each component's module in the container; ``None``: it is no application of files.
@@ -139,10 +140,11 @@ class SpinEngine(CompiledByWasmtime):
 
     def check(self, module: SpinApp, invocation: Invocation) -> None:
         from shimd.apps.spin.assembly import Assembly
+        from shimd.wasi.trust import Trust
 
         module.assembly = Assembly(
             self._engine,
-            self._tls,
+            Trust(self._built_in, invocation.env),
             module.application,
             module.programs,
             module.directories,

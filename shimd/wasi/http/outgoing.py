@@ -21,6 +21,7 @@ from shimd.wasi.http.types import (
     method_name,
     scheme_name,
 )
+from shimd.wasi.trust import Trust
 
 #: Seconds, unless the guest says otherwise (wasmtime's own, too).
 _TIMEOUT = 600.0
@@ -44,9 +45,10 @@ def nothing(_scheme: str, _authority: str) -> None:
 class OutgoingHandler:
     """``wasi:http/outgoing-handler``, for all guests of an app; entered in the event loop before the first is run."""
 
-    def __init__(self, tls: ssl.SSLContext, check: Check = anything) -> None:
-        self._pool = httpcore.AsyncConnectionPool(ssl_context=tls, max_connections=None, keepalive_expiry=15)
-        self._check = check
+    def __init__(self, trust: Trust, check: Check = anything) -> None:
+        self._trust, self._check = trust, check
+        self._pool: httpcore.AsyncConnectionPool | None = None
+        """``None`` until something is asked."""
         self._tasks: TaskGroup
 
     async def __aenter__(self) -> "OutgoingHandler":
@@ -57,7 +59,8 @@ class OutgoingHandler:
     async def __aexit__(self, *exception: Any) -> None:
         self._tasks.cancel_scope.cancel()
         await self._tasks.__aexit__(*exception)
-        await self._pool.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
 
     def handle(self, request: OutgoingRequest, options: RequestOptions | None) -> FutureIncomingResponse:
         scheme = scheme_name(request.scheme() or Case("HTTPS"))
@@ -74,27 +77,30 @@ class OutgoingHandler:
             content=request.sent_body.pipe.chunks() if request.sent_body is not None else None,
             extensions={"timeout": _timeout(options)},
         )
-        exchange = _OutgoingExchange(self._pool, built, request.sent_body)
-        from_thread.run_sync(self._tasks.start_soon, exchange.run)
+        exchange = _OutgoingExchange(built, request.sent_body)
+        from_thread.run_sync(self._begin, exchange)
         return exchange.future
+
+    def _begin(self, exchange: "_OutgoingExchange") -> None:
+        if self._pool is None:
+            context = self._trust.context
+            self._pool = httpcore.AsyncConnectionPool(ssl_context=context, max_connections=None, keepalive_expiry=15)
+        self._tasks.start_soon(exchange.run, self._pool)
 
 
 class _OutgoingExchange:
     """One request and its response, whose body is passed on as the guest reads it."""
 
-    def __init__(
-        self, pool: httpcore.AsyncConnectionPool, request: httpcore.Request, body: OutgoingBody | None
-    ) -> None:
-        self._pool = pool
+    def __init__(self, request: httpcore.Request, body: OutgoingBody | None) -> None:
         self._request = request
         self._body = body
         self._answered = anyio.Event()
         self._chunks, self._reader = anyio.create_memory_object_stream[bytes](0)
         self.future = FutureIncomingResponse(lambda: self.future.outcome is not None, self._answered.wait)
 
-    async def run(self) -> None:
+    async def run(self, pool: httpcore.AsyncConnectionPool) -> None:
         try:
-            response = await self._pool.handle_async_request(self._request)
+            response = await pool.handle_async_request(self._request)
             async with self._chunks, aclosing(response):
                 self._answer(Ok(self._incoming(response)))
                 with suppress(anyio.BrokenResourceError):  # the guest reads no further

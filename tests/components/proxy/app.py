@@ -20,6 +20,7 @@ from wit_world.imports.types import (
     RequestOptions,
     ResponseOutparam,
     Scheme_Http,
+    Scheme_Https,
 )
 from wit_world.types import Err, Ok
 
@@ -198,10 +199,10 @@ def read(exchange: Exchange, path: str) -> None:
         exchange.answer(f"{type(error).__name__}: {error.strerror}", 404)
 
 
-def fetch(exchange: Exchange, authority: str, path: str = "/", body: str = "") -> None:
+def fetch(exchange: Exchange, authority: str, path: str = "/", body: str = "", scheme: str = "http") -> None:
     """Ask another server, and pass its answer on."""
     request = OutgoingRequest(Fields.from_list([("x-asked-by", b"a component")]))
-    request.set_scheme(Scheme_Http())
+    request.set_scheme(Scheme_Https() if scheme == "https" else Scheme_Http())
     request.set_authority(authority)
     request.set_path_with_query(path)
     if body:

@@ -107,6 +107,15 @@ def fetch(_request: Request, *parts: str) -> object:
     return [answer.status, answer.body.decode()]
 
 
+def fetch_safely(_request: Request, *parts: str) -> object:
+    """By TLS."""
+    try:
+        answer = http.send(Request("GET", "https://" + "/".join(parts), {}, None))
+    except Exception as error:
+        return [0, str(error)]
+    return [answer.status, answer.body.decode()]
+
+
 def listing(_request: Request, *parts: str) -> object:
     return sorted(os.listdir("/" + "/".join(parts)))
 

@@ -13,6 +13,8 @@ from shimd.apps.slight.http_client import HttpClient
 from shimd.apps.slight.keyvalue import FilesBackend
 from shimd.apps.slight.messaging import Topics
 from shimd.component.results import Err
+from shimd.wasi.trust import BuiltIn, Trust
+from tests.certificates import made
 
 
 def case(raised: pytest.ExceptionInfo[Err]) -> str:
@@ -108,9 +110,9 @@ def address() -> Iterator[str]:
         thread.join()
 
 
-def ask(method: str, url: str) -> dict[str, Any]:
+def ask(method: str, url: str, env: dict[str, str] | None = None) -> dict[str, Any]:
     message = {"method": method, "uri": url, "headers": [("Authorization", "it")], "params": [], "body": b"data"}
-    return HttpClient(ssl.create_default_context()).request(message)
+    return HttpClient(Trust(BuiltIn(), env or {})).request(message)
 
 
 @pytest.mark.parametrize(
@@ -143,3 +145,21 @@ def test_requests_that_fail(url: str, tag: str) -> None:
 def test_too_many_redirections(address: str) -> None:
     with pytest.raises(Err, match="more than 10 redirections"):
         ask("get", address + "/302" * 12 + "/there")
+
+
+def test_a_private_authority(tmp_path: Path) -> None:
+    files = made(tmp_path, "IP:127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"https://127.0.0.1:{server.server_port}/there"
+        try:
+            assert ask("get", url, {"SSL_CERT_FILE": str(files.authority)})["body"] == b"GET /there it data"
+            with pytest.raises(Err):
+                ask("get", url)
+        finally:
+            server.shutdown()
+            thread.join()

@@ -6,6 +6,7 @@ from shimd.apps.spin.clients import Clients, MqttAddress, shown
 from shimd.apps.spin.outbound.mysql import _marked
 from shimd.apps.spin.outbound.postgres import PostgresServer
 from shimd.apps.spin.outbound.redis import _flat
+from shimd.wasi.trust import BuiltIn, Trust
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_what_is_no_address_of_mqtt(url: str) -> None:
 )
 def test_a_url_of_redis_names_one_server(url: str) -> None:
     """What was checked is what is connected to."""
-    settings = Clients(["redis"]).redis(url).connection_pool.connection_kwargs
+    settings = Clients(["redis"], Trust(BuiltIn(), {})).redis(url).connection_pool.connection_kwargs
     assert (settings["host"], settings["port"]) == ("allowed", 1)
     assert "ssl_ca_certs" not in settings
 
@@ -81,7 +82,7 @@ def test_a_url_of_redis_names_one_server(url: str) -> None:
 @pytest.mark.parametrize("url", ["", "redis://", "redis://?host=other", "unix:///run/redis.sock", "http://h", "h:1"])
 def test_what_is_no_address_of_redis(url: str) -> None:
     with pytest.raises(ValueError):
-        Clients(["redis"]).redis(url)
+        Clients(["redis"], Trust(BuiltIn(), {})).redis(url)
 
 
 def test_secrets_are_not_shown() -> None:

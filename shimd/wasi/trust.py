@@ -1,0 +1,98 @@
+"""Whose certificates are trusted: the container's, by the variables and files its programs go by, else built-in ones.
+
+As of the native host (``native/wasmtime/src/trust.rs``).
+"""
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+#: Of Debian, Alpine and what SpinKube mounts; Red Hat; SUSE; Alpine, again.
+_USUAL = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n?", re.ASCII)
+
+
+class BuiltIn:
+    """Mozilla's certificates: made where the node's files are in sight, once for all apps."""
+
+    def __init__(self) -> None:
+        import certifi
+
+        self.pem = certifi.contents()
+        self.context = _context(self.pem)
+
+
+class Trust:
+    """An app's. Made anywhere; what it has is asked for inside the container, when TLS is first spoken."""
+
+    def __init__(self, built_in: BuiltIn, env: Mapping[str, str]) -> None:
+        self._built_in, self._env = built_in, env
+
+    @cached_property
+    def pem(self) -> str:
+        """The certificates; none: nobody is trusted."""
+        own = self._own()
+        return self._built_in.pem if own is None else own
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        own = self._own()
+        return self._built_in.context if own is None else _context(own)
+
+    def _own(self) -> str | None:
+        """The container's; ``None``: it has none, and does not say that it had."""
+        file, directories = self._env.get("SSL_CERT_FILE"), self._env.get("SSL_CERT_DIR")
+        if file or directories:
+            return "".join(_named(file, directories))
+        return next(filter(None, map(_certificates, map(Path, _USUAL))), None)
+
+
+def _named(file: str | None, directories: str | None) -> Iterator[str]:
+    """As OpenSSL has it, but that files of a directory may have any name."""
+    if file:
+        yield _certificates(Path(file))
+    for directory in (directories or "").split(":"):
+        if directory:
+            yield from map(_certificates, _files(Path(directory)))
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError:
+        return []
+
+
+def _certificates(file: Path) -> str:
+    """What is a certificate of a file; nothing, if it cannot be read."""
+    try:
+        text = file.read_text(errors="replace") if file.is_file() else ""
+    except OSError:
+        return ""
+    return "".join(found if found.endswith("\n") else f"{found}\n" for found in _CERTIFICATE.findall(text))
+
+
+def _context(pem: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if pem:
+            context.load_verify_locations(cadata=pem)
+    except ssl.SSLError:  # one of them is none: the others count
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        for one in _CERTIFICATE.findall(pem):
+            _add(context, one)
+    return context
+
+
+def _add(context: ssl.SSLContext, certificate: str) -> None:
+    with suppress(ssl.SSLError):
+        context.load_verify_locations(cadata=certificate)
