@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.shims import specification
@@ -103,8 +103,13 @@ def test_configurations(value: Any) -> None:
             encode(task_plans.init("app", bundle, spec, [], cgroup, terminal=False).place)
 
 
+START = (api.StartRequest, bytes(api.StartRequest(id="app")))
+KILL = (api.KillRequest, bytes(api.KillRequest(id="app", signal=9, all=True)))
+
+
 @BOUNDED
 @given(st.lists(ASKED, max_size=5))
+@example([START, START, KILL, START])
 def test_requests(requests: list[tuple[Any, bytes]]) -> None:
     """Errors are shimd's own; and whatever was asked for, the container can be ended."""
     anyio.run(_ask, requests)
@@ -124,8 +129,9 @@ async def _ask(requests: list[tuple[Any, bytes]]) -> None:
                 except Exception as error:
                     assert isinstance(error, ValueError) or plain(error) is not None, repr(error)
             if "app" in service.containers:
-                with suppress(ShimdError):
+                with suppress(ShimdError):  # it is dying already
                     await service.kill(api.KillRequest(id="app", signal=9))
+                with suppress(ShimdError):
                     await service.wait(api.WaitRequest(id="app"))
                 await service.delete(api.DeleteRequest(id="app"))
             assert daemon.fork_server.living == []
