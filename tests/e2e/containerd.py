@@ -74,6 +74,7 @@ def shimd_environment(directory: Path) -> dict[str, str]:
         "SHIMD_STATE_DIR": str(directory / "shimd-state"),
         "SHIMD_CACHE_DIR": str(directory / "shimd-cache"),
         "SHIMD_LINGER": "0.2",  # each test waits for all processes to be gone
+        "SHIMD_LAUNCH_TIMEOUT": str(PATIENCE),
     }
 
 
