@@ -15,7 +15,7 @@ from tests.conformance.suite import FIXTURE, Case
 from tests.e2e import leftovers, trixie
 
 #: Seconds until a guest counts as hanging.
-PATIENCE = 20
+PATIENCE = 60
 #: Guests that run at a time: a run waits as much as it works.
 AT_ONCE = 3
 #: LLVM takes a second for each module: what wasmedge has compiled once is kept.

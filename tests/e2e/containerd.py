@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 LAUNCHERS = Path(sys.executable).parent
 SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
 #: Seconds until a command or a state that tests wait for counts as hanging.
-PATIENCE = int(os.environ.get("SHIMD_TEST_PATIENCE", "60"))
+PATIENCE = int(os.environ.get("SHIMD_TEST_PATIENCE", "180"))
 
 #: A daemon that was killed may take the two seconds that containerd waits for a State, on a busy machine.
 CONFIG = """\

@@ -15,7 +15,7 @@ from pathlib import Path
 
 INSIDE = Path(__file__).with_name("inside.sh")
 CGROUPS = Path("/sys/fs/cgroup")
-PATIENCE = 60
+PATIENCE = 180
 NAMESPACES = ("--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup")
 
 
