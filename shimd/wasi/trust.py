@@ -18,7 +18,7 @@ _USUAL = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n?", re.ASCII)
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----", re.ASCII)
 
 
 class BuiltIn:
@@ -32,7 +32,7 @@ class BuiltIn:
 
 
 class Trust:
-    """An app's. Made anywhere; what it has is asked for inside the container, when TLS is first spoken."""
+    """An app's. Made anywhere; what it has is asked for inside the container, when it is first needed."""
 
     def __init__(self, built_in: BuiltIn, env: Mapping[str, str]) -> None:
         self._built_in, self._env = built_in, env
@@ -40,14 +40,13 @@ class Trust:
     @cached_property
     def pem(self) -> str:
         """The certificates; none: nobody is trusted."""
-        own = self._own()
-        return self._built_in.pem if own is None else own
+        return self._built_in.pem if self._own is None else self._own
 
     @cached_property
     def context(self) -> ssl.SSLContext:
-        own = self._own()
-        return self._built_in.context if own is None else _context(own)
+        return self._built_in.context if self._own is None else _context(self._own)
 
+    @cached_property
     def _own(self) -> str | None:
         """The container's; ``None``: it has none, and does not say that it had."""
         file, directories = self._env.get("SSL_CERT_FILE"), self._env.get("SSL_CERT_DIR")
@@ -78,7 +77,7 @@ def _certificates(file: Path) -> str:
         text = file.read_text(errors="replace") if file.is_file() else ""
     except OSError:
         return ""
-    return "".join(found if found.endswith("\n") else f"{found}\n" for found in _CERTIFICATE.findall(text))
+    return "".join(f"{found}\n" for found in _CERTIFICATE.findall(text))
 
 
 def _context(pem: str) -> ssl.SSLContext:
@@ -89,10 +88,6 @@ def _context(pem: str) -> ssl.SSLContext:
     except ssl.SSLError:  # one of them is none: the others count
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         for one in _CERTIFICATE.findall(pem):
-            _add(context, one)
+            with suppress(ssl.SSLError):
+                context.load_verify_locations(cadata=one)
     return context
-
-
-def _add(context: ssl.SSLContext, certificate: str) -> None:
-    with suppress(ssl.SSLError):
-        context.load_verify_locations(cadata=certificate)

@@ -78,13 +78,12 @@ class OutgoingHandler:
             extensions={"timeout": _timeout(options)},
         )
         exchange = _OutgoingExchange(built, request.sent_body)
-        from_thread.run_sync(self._begin, exchange)
+        from_thread.run_sync(self._begin, exchange, self._trust.context)  # made here: its files may be slow
         return exchange.future
 
-    def _begin(self, exchange: "_OutgoingExchange") -> None:
+    def _begin(self, exchange: "_OutgoingExchange", tls: ssl.SSLContext) -> None:
         if self._pool is None:
-            context = self._trust.context
-            self._pool = httpcore.AsyncConnectionPool(ssl_context=context, max_connections=None, keepalive_expiry=15)
+            self._pool = httpcore.AsyncConnectionPool(ssl_context=tls, max_connections=None, keepalive_expiry=15)
         self._tasks.start_soon(exchange.run, self._pool)
 
 
