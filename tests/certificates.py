@@ -1,5 +1,6 @@
 """A server's certificate by an authority that nobody else knows."""
 
+import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,12 @@ class Certificates:
     authority: Path
     certificate: Path
     key: Path
+
+    def server(self) -> ssl.SSLContext:
+        """The server's context."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
 
 
 def made(directory: Path, name: str) -> Certificates:

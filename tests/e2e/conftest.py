@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import audit, guests, images, leftovers, turns
+from tests.e2e import audit, guests, images, leftovers, turns, upstream
 from tests.e2e.box import RUNTIMES, Box, Runtime
 from tests.e2e.containerd import LAUNCHERS, VERSIONS, Containerd, Version, running
 
@@ -114,3 +114,11 @@ def box(containerd: Containerd, runtime: Runtime, new_box: BoxMaker) -> Box:
 @pytest.fixture
 def own_box(own_containerd: Containerd, runtime: Runtime, new_box: BoxMaker) -> Box:
     return new_box(own_containerd, runtime)
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A server of HTTPS by a private authority: its address, and the authority's certificate."""
+    certificate, context = upstream.authority(tmp_path)
+    with upstream.running(context) as server:
+        yield server.address, certificate

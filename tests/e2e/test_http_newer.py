@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from tests.components.build import both, newer
-from tests.e2e import upstream
 from tests.e2e.box import until
 from tests.e2e.http_app import App, free_port, running, with_one_under_way
 from tests.wasmtimes import native_only
@@ -79,14 +78,6 @@ def test_asking_another_server(app: App) -> None:
     about = json.loads(app.get("/fetch", params={"authority": app.address}).text)
     assert ["x-asked-by", "a component"] in about["headers"]
     assert app.get("/fetch", params={"authority": f"127.0.0.1:{free_port()}"}).status_code == 500
-
-
-@pytest.fixture
-def private(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A server of HTTPS by a private authority: its address, and the authority's certificate."""
-    certificate, context = upstream.authority(tmp_path)
-    with upstream.running(context) as server:
-        yield server.address, certificate
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", "NOTHING"])

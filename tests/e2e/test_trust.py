@@ -3,13 +3,12 @@
 The native host's are in ``test_http_newer.py``.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.components.build import component
-from tests.e2e import http_app, spin_app, upstream
+from tests.e2e import http_app, spin_app
 from tests.e2e.box import Box
 from tests.e2e.spin_app import on_spin, on_the_newest
 from tests.wasmtimes import HOSTS
@@ -24,14 +23,6 @@ component = "it"
 source = "app.wasm"
 allowed_outbound_hosts = ["https://127.0.0.1:*"]
 """
-
-
-@pytest.fixture
-def private(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A server's address, and its authority's certificate."""
-    certificate, context = upstream.authority(tmp_path)
-    with upstream.running(context) as server:
-        yield server.address, certificate
 
 
 @pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "not"])

@@ -8,6 +8,7 @@ combinations: on one containerd for a runtime, on the other for the next. Of thr
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def off_turn(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """What is left out."""
     if os.environ.get("SHIMD_TEST_EVERYWHERE"):
         return []
-    tests: defaultdict[Path, Numbers] = defaultdict(Numbers)
-    values: defaultdict[tuple[Path, str, str], Numbers] = defaultdict(Numbers)
+    tests: defaultdict[Path, dict[str, int]] = defaultdict(_numbers)
+    values: defaultdict[tuple[Path, str, str], dict[str, int]] = defaultdict(_numbers)
     found: list[pytest.Item] = []
     for item in items:
         if item.path.stem.removeprefix("test_") not in MODULES or not isinstance(item, pytest.Function):
@@ -33,17 +34,12 @@ def off_turn(items: Iterable[pytest.Item]) -> list[pytest.Item]:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if _VERSION in parameters:
             test = item.originalname
-            numbers = [values[item.path, test, name].of(str(value)) for name, value in parameters.items()]
-            if (tests[item.path].of(test) + sum(numbers)) % 2:
+            numbers = [values[item.path, test, name][str(value)] for name, value in parameters.items()]
+            if (tests[item.path][test] + sum(numbers)) % 2:
                 found.append(item)
     return found
 
 
-class Numbers:
-    """Numbers for names, in the order in which they come."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def of(self, name: str) -> int:
-        return self._numbers.setdefault(name, len(self._numbers))
+def _numbers() -> dict[str, int]:
+    """A number for each name that is asked for, in the order in which they come."""
+    return defaultdict(count().__next__)

@@ -113,8 +113,7 @@ def authority(directory: Path, protocols: Sequence[str] = ()) -> tuple[Path, ssl
     :returns: the authority's certificate, and the server's context
     """
     files = made(directory, "IP:127.0.0.1")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files.certificate, files.key)
+    context = files.server()
     if protocols:
         context.set_alpn_protocols(list(protocols))
     return files.authority, context

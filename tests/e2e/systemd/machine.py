@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.e2e.containerd import PATIENCE
+
 INSIDE = Path(__file__).with_name("inside.sh")
 CGROUPS = Path("/sys/fs/cgroup")
-PATIENCE = 180
 NAMESPACES = ("--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup")
 
 

@@ -3,6 +3,7 @@
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -100,14 +101,24 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
+@contextmanager
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with serving() as address:
+        yield address
 
 
 def ask(method: str, url: str, env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -149,17 +160,8 @@ def test_too_many_redirections(address: str) -> None:
 
 def test_a_private_authority(tmp_path: Path) -> None:
     files = made(tmp_path, "IP:127.0.0.1")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files.certificate, files.key)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"https://127.0.0.1:{server.server_port}/there"
-        try:
-            assert ask("get", url, {"SSL_CERT_FILE": str(files.authority)})["body"] == b"GET /there it data"
-            with pytest.raises(Err):
-                ask("get", url)
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(files.server()) as address:
+        url = f"{address}/there"
+        assert ask("get", url, {"SSL_CERT_FILE": str(files.authority)})["body"] == b"GET /there it data"
+        with pytest.raises(Err):
+            ask("get", url)

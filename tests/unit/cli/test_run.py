@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 
 import anyio
 import pytest
@@ -30,10 +28,3 @@ async def test_a_signal_to_an_app_that_has_just_ended() -> None:
                 os.kill(os.getpid(), number)
                 await anyio.sleep(0.05)
             tasks.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("unwanted", ["grpclib", "betterproto2", "rich"])
-def test_what_other_commands_need_is_not_loaded(unwanted: str) -> None:
-    """A run is one process more, and each command starts it anew."""
-    program = f"import sys, shimd.cli.commands, shimd.cli.run; sys.exit({unwanted!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
