@@ -1,173 +1,214 @@
-"""HTTP apps beside a native server: requests a second, latency and memory, in one run, as ratios.
+"""HTTP apps beside other servers, in one run: requests a second, latency and memory, as ratios.
 
-``python -m benchmarks.http`` needs Debian's ``wrk``. The peer is a hello of uvicorn, in the same interpreter; the apps
-are hellos made from Python by componentize-py, which is the slowest guest there is, an interpreter, fresh for each
-request; from JavaScript by componentize-js; from Rust; and with spin-sdk from Python and Rust.
+``python -m benchmarks.http`` (root) needs Debian's ``wrk``. ``--shim NAME=PATH`` adds a shim of containerd's, ``--server
+'NAME=COMMAND'`` any other server, with ``{address}`` and ``{program}`` in its command line. All serve the same
+components; who does not serve one is left out there, and it is said why. The servers of a component take turns.
 """
 
 import argparse
-import os
-import re
-import signal
-import subprocess
-import sys
+import json
+import platform
+import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.shims import SPIN_TOML
-from benchmarks.tasks import pss
+from benchmarks import http_report
+from benchmarks.http_servers import DoesNotServe, Server, answered, by_command, by_containerd, inside
+from benchmarks.report import processor
+from benchmarks.wrk import Failed, Load, Work, load
+from shimd.engines.registry import lacking
 from tests.components import javascript, rust
-from tests.components.build import component
-from tests.e2e import http_app, leftovers, spin_app
-from tests.e2e.box import Box, until
-from tests.e2e.containerd import LAUNCHERS, VERSIONS, Containerd, running
+from tests.components.build import component, newer
+from tests.e2e.box import until
+from tests.e2e.containerd import LAUNCHERS, VERSIONS, Version
+from tests.e2e.http_app import answers
 
-#: A socket for each process, as shimd has; asyncio sets TCP_NODELAY only on one that says that it is TCP, which that of
-#: ``uvicorn --workers`` does not: each answer waits 40 ms for an acknowledgement then.
-_NATIVE = """
-import os, socket, sys, uvicorn
+OURS = "shimd"
+CONNECTIONS = (1, 8, 64, 256)
+#: Bodies of this size are streamed in pieces of 4 KiB.
+LARGE = 2**20
+HELLO = Work("hello", "/", answer=10)
+#: Apps whose memory is measured together.
+APPS = 10
+#: What outgoing requests go to. A socket that says that it is TCP: asyncio sets TCP_NODELAY only there.
+_ASKED = """
+import socket, sys, uvicorn
 
 async def app(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-    await send({"type": "http.response.body", "body": b"hello from a component\\n"})
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1024")]})
+    await send({"type": "http.response.body", "body": bytes(1024)})
 
-port, processes = map(int, sys.argv[1:])
-if processes > 1:
-    os.fork()
 listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-listener.bind(("127.0.0.1", port))
+host, port = sys.argv[1].split(":")
+listener.bind((host, int(port)))
 config = uvicorn.Config(app, http="h11", loop="asyncio", lifespan="off", log_level="critical", access_log=False)
 uvicorn.Server(config).run(sockets=[listener])
 """
-CONNECTIONS = (1, 8)
-SECONDS = 5
-
-
-def load(address: str, connections: int) -> tuple[float, float]:
-    """Requests a second, and the median latency in ms."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}", "--latency", f"http://{address}/"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "Non-2xx" not in said, said
-    rate, latency = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"50%\s+([\d.]+)(us|ms|s)", said)
-    assert rate and latency, said
-    return float(rate[1]), float(latency[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[latency[2]]
-
-
-def pss_of_all(pid: int) -> float:
-    """MiB of proportional set size of a process and all below it."""
-    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return pss(pid) + sum(pss_of_all(int(child)) for child in below)
-
-
-@contextmanager
-def native(processes: int) -> Iterator[tuple[str, int]]:
-    """:param processes: 1 or 2"""
-    port = http_app.free_port()
-    command = [sys.executable, "-c", _NATIVE, str(port), str(processes)]
-    with subprocess.Popen(command, process_group=0) as process:
-        try:
-            until(lambda: http_app.answers(f"127.0.0.1:{port}"), "uvicorn to listen")
-            yield f"127.0.0.1:{port}", process.pid
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-
-
-@contextmanager
-def served(program: Path, processes: int, launchers: Path = LAUNCHERS) -> Iterator[tuple[str, int]]:
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        http_app.running(
-            program, Path(directory, "log"), launchers=launchers, patience=120, SHIMD_HTTP_PROCESSES=str(processes)
-        ) as app,
-    ):
-        yield app.address, app.process.pid
-
-
-@contextmanager
-def spin(program: Path, processes: int) -> Iterator[tuple[str, int]]:
-    """An application of spin-sdk, in a container."""
-    with running(VERSIONS[0], Containerd) as containerd:
-        box = Box(containerd, "bench-http", spin_app.SPIN)
-        files = {"/app.wasm": program.read_bytes()}
-        archive = spin_app.image(containerd.directory / "spin.tar", spin_app.SPIN.image, SPIN_TOML, files)
-        containerd.import_image(archive, box.namespace)
-        with spin_app.running(box, SHIMD_HTTP_PROCESSES=str(processes)) as app:
-            yield app.address, int(box.ctr("tasks", "ls").out.splitlines()[1].split()[1])
-        box.close()
-        leftovers.remove_parents(box.namespace)
-
-
-Server = Callable[[int], AbstractContextManager[tuple[str, int]]]
-PEER = "uvicorn, native"
-
-
-def servers(before: Path | None) -> dict[str, Server]:
-    """:param before: the programs of another installation, which serve the components for wasi-http, too"""
-    apps = {
-        "Python": component("proxy", "proxy"),
-        "JavaScript": javascript.component("fetch"),
-        "Rust": rust.component("server"),
-    }
-    found: dict[str, Server] = {PEER: native}
-    for language, program in apps.items():
-        found[f"wasi-http, {language}"] = partial(served, program)
-        if before is not None:
-            found[f"wasi-http, {language}, before"] = partial(served, program, launchers=before)
-    found["Spin, Python"] = partial(spin, component("spin", "spin-all"))
-    found["Spin, Rust"] = partial(spin, rust.component("spin"))
-    return found
 
 
 @dataclass(frozen=True)
-class Row:
-    app: str
-    processes: int
-    pss: float
-    """MiB."""
-    loads: list[tuple[float, float]]
-    """Requests a second and median ms, by :data:`CONNECTIONS`."""
+class Guest:
+    """A component, and what it is asked."""
+
+    name: str
+    program: Path
+    works: Sequence[Work] = (HELLO,)
 
 
-def measure(before: Path | None) -> list[Row]:
-    rows = []
-    for processes in (1, 2):
-        for name, server in servers(before).items():
-            with server(processes) as (address, pid):
-                load(address, 1)
-                time.sleep(0.5)
-                memory = pss_of_all(pid)
-                rows.append(Row(name, processes, memory, [load(address, number) for number in CONNECTIONS]))
-    return rows
+@dataclass(frozen=True)
+class Point:
+    """What was measured of one server."""
+
+    guest: str
+    work: str
+    connections: int
+    server: str
+    loads: list[Load]
+    """By round."""
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(it.rate for it in self.loads)
 
 
-def table(rows: list[Row]) -> str:
-    """Each beside the peer with as many processes."""
-    columns = ["", "processes"]
-    for number in CONNECTIONS:
-        columns += [f"requests/s, {number} connection{'s' if number > 1 else ''}", "to uvicorn's", "median ms"]
-    lines = [columns, ["---"] * (len(columns) + 1)]
-    columns.append("PSS, MiB")
-    for row in rows:
-        peer = next(it for it in rows if it.app == PEER and it.processes == row.processes)
-        cells = [row.app, str(row.processes)]
-        for (rate, latency), (best, _latency) in zip(row.loads, peer.loads, strict=True):
-            cells += [f"{rate:,.0f}", f"{rate / best:.3f}", f"{latency:.2f}"]
-        lines.append([*cells, f"{row.pss:.0f}"])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def guests(asked: str) -> list[Guest]:
+    """
+    :param asked: the address that outgoing requests go to
+    """
+    works = (
+        HELLO,
+        Work("1 KB echoed", "/echo", body=1024, answer=1024),
+        Work("1 MB echoed", "/echo", body=LARGE, answer=LARGE),
+        Work("1 MB streamed", f"/pieces?{LARGE // 4096}", answer=LARGE),
+        Work("asks another", f"/ask?{asked}/", answer=1024),
+    )
+    return [
+        Guest("Rust, WASI 0.2", rust.component("server"), works),
+        Guest("Rust, WASI 0.3", rust.component("newer"), works),
+        Guest("JavaScript", javascript.component("fetch")),
+        Guest("Python", component("proxy", "proxy")),
+        Guest("Python, WASI 0.3", newer()),
+    ]
+
+
+def servers(options: argparse.Namespace, version: Version) -> list[Server]:
+    found = [by_containerd(OURS, "io.containerd.wasmtime.v1", version)]
+    if lacking("wasmtime-py") is None:
+        settings = "--network --env WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}"
+        found.append(by_command("shimd, portable", f"{LAUNCHERS}/shimd run --engine wasmtime-py {settings} {{program}}"))
+    for name, _, path in (item.partition("=") for item in options.shim):
+        found.append(by_containerd(name, path, version))
+    for name, _, command in (item.partition("=") for item in options.server):
+        found.append(by_command(name, command))
+    return found
+
+
+@contextmanager
+def asked(directory: Path) -> Iterator[str]:
+    script = directory / "asked.py"
+    script.write_text(_ASKED)
+    with by_command("uvicorn", f"{LAUNCHERS}/python {script} {{address}}").serve(script, directory) as address:
+        yield address
+
+
+class Run:
+    def __init__(self, directory: Path, seconds: int, rounds: int, connections: Sequence[int]) -> None:
+        self.directory, self.seconds, self.rounds, self.connections = directory, seconds, rounds, connections
+        self.points: list[Point] = []
+        self.left_out: dict[str, str] = {}
+
+    def guest(self, guest: Guest, servers: Sequence[Server]) -> None:
+        """All servers of a component, by turns."""
+        with ExitStack() as stack:
+            there: dict[str, str] = {}
+            for server in servers:
+                try:
+                    there[server.name] = stack.enter_context(server.serve(guest.program, self.directory))
+                except DoesNotServe as error:
+                    self.left_out[f"{server.name}: {guest.name}"] = str(error)
+            for work in guest.works:
+                for connections in self.connections:
+                    self._point(guest, work, connections, there)
+
+    def _point(self, guest: Guest, work: Work, connections: int, there: Mapping[str, str]) -> None:
+        measure = partial(load, work=work, connections=connections, seconds=self.seconds, directory=self.directory)
+        loads: dict[str, list[Load]] = {name: [] for name in there}
+        for _ in range(self.rounds):
+            for name, address in there.items():
+                try:
+                    loads[name].append(measure(address))
+                except Failed as error:
+                    self.left_out[f"{name}: {guest.name}, {work.name}, {connections} connections"] = str(error)
+        for name, found in loads.items():
+            if len(found) == self.rounds:
+                self.points.append(Point(guest.name, work.name, connections, name, found))
+                print(f"{guest.name}, {work.name}, {connections}: {name}: {self.points[-1].rate:,.0f}", flush=True)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """MiB of proportional set size per app, of :data:`APPS`, all processes counted."""
+
+    idle: float
+    """Nobody has asked it."""
+    answered: float
+    """It has answered once."""
+    loaded: float
+    """It has had a second of load."""
+
+
+def memory(server: Server, guest: Guest, version: Version, directory: Path) -> Memory:
+    with inside(version, server.runtime, guest.program) as place:
+        addresses = [place.start(f"app{number}") for number in range(APPS)]
+        for address in addresses:
+            until(partial(answers, address), "an app to listen")
+        idle = place.memory()
+        for address in addresses:
+            answered(address)
+        once = place.memory()
+        for address in addresses:
+            load(address, HELLO, 8, 1, directory)
+        return Memory(*(it / APPS for it in (idle, once, place.memory())))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.http", description=__doc__)
-    parser.add_argument(
-        "--before", type=Path, metavar="BIN", help="the .venv/bin of a checkout of the commit before, to compare with"
-    )
-    print(table(measure(parser.parse_args().before)))
+    parser.add_argument("--shim", action="append", default=[], metavar="NAME=PATH", help="another shim of containerd's")
+    parser.add_argument("--server", action="append", default=[], metavar="NAME=COMMAND", help="another server")
+    parser.add_argument("--only", default="", help="components whose name begins so")
+    parser.add_argument("--seconds", type=int, default=4, help="of each load")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--connections", default=",".join(map(str, CONNECTIONS)))
+    parser.add_argument("--containerd", default="v2", choices=[version.name for version in VERSIONS])
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    options = parser.parse_args()
+    version = next(it for it in VERSIONS if it.name == options.containerd)
+    connections = [int(number) for number in options.connections.split(",")]
+    with tempfile.TemporaryDirectory(prefix="shimd-bench-http-") as name, asked(Path(name)) as address:
+        run = Run(Path(name), options.seconds, options.rounds, connections)
+        there, chosen = servers(options, version), [it for it in guests(address) if it.name.startswith(options.only)]
+        for guest in chosen:
+            run.guest(guest, there)
+        shims = [] if options.no_memory else [it for it in there if it.runtime]
+        memories = {it.name: asdict(memory(it, chosen[0], version, Path(name))) for it in shims}
+    found = {
+        "machine": {"kernel": platform.release(), "python": platform.python_version(), "processor": processor()},
+        "seconds": options.seconds,
+        "rounds": options.rounds,
+        "points": [{**asdict(it), "rate": it.rate} for it in run.points],
+        "memory": memories,
+        "left_out": run.left_out,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "http.json").write_text(json.dumps(found, indent=1) + "\n")
+    (options.out / "http.md").write_text(http_report.table(found))
+    (options.out / "http.svg").write_text(http_report.plot(found))
+    print(http_report.table(found))
 
 
 if __name__ == "__main__":

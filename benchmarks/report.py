@@ -1,6 +1,7 @@
 """Results as tables in Markdown and bars in SVG."""
 
 import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,15 @@ def plot(found: dict[str, Any]) -> str:
         (f"MiB per idle app, {most} apps (less is better)", {name: each[most] for name, each in memory.items()}),
         ("ctr run --rm, median ms (less is better)", {name: statistics.median(v) for name, v in runs.items()}),
     ]
+    return picture(groups, ours=lambda name: name not in (REFERENCE, "crun"))
+
+
+def picture(groups: Sequence[tuple[str, dict[str, float]]], ours: Callable[[str], bool]) -> str:
+    """Bars under titles; those of others are grey."""
     y, parts = 10, []
+    left = max(_LEFT, max((8 * len(name) for _title, values in groups for name in values), default=0))
     for title, values in groups:
-        parts += _group(title, values, y)
+        parts += _group(title, values, y, left, ours)
         y += (len(values) + 2) * _ROW
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{y}" font-family="sans-serif" font-size="13">'
@@ -95,13 +102,13 @@ def plot(found: dict[str, Any]) -> str:
     )
 
 
-def _group(title: str, values: dict[str, float], top: int) -> list[str]:
+def _group(title: str, values: dict[str, float], top: int, left: int, ours: Callable[[str], bool]) -> list[str]:
     longest = max(values.values())
     parts = [f'<text x="10" y="{top + 16}" font-weight="bold">{title}</text>']
     for row, (name, value) in enumerate(values.items(), 1):
         y, width = top + row * _ROW, _BAR * value / longest
-        colour = "#999999" if name in (REFERENCE, "crun") else "#4a7ebb"
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 15}" text-anchor="end">{name}</text>')
-        parts.append(f'<rect x="{_LEFT}" y="{y}" width="{width:.0f}" height="{_ROW - 5}" fill="{colour}"/>')
-        parts.append(f'<text x="{_LEFT + width + 8:.0f}" y="{y + 15}">{value:.1f}</text>')
+        colour = "#4a7ebb" if ours(name) else "#999999"
+        parts.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{name}</text>')
+        parts.append(f'<rect x="{left}" y="{y}" width="{width:.0f}" height="{_ROW - 5}" fill="{colour}"/>')
+        parts.append(f'<text x="{left + width + 8:.0f}" y="{y + 15}">{value:,.1f}</text>')
     return parts

@@ -350,7 +350,8 @@ class TakesLayers(Protocol):
 class TakesSockets(Protocol):
     """An engine whose guests may be given sockets that listen already (:attr:`Invocation.listening`). Optional."""
 
-    takes_sockets: ClassVar[bool]
+    sockets_without_python: ClassVar[bool]
+    """Whether those guests run in workers without Python, too (:class:`RunsWithoutPython`)."""
 
 
 @runtime_checkable

@@ -88,7 +88,7 @@ class WasmtimeProgram:
 
 class WasmtimeEngine:
     name: ClassVar[str] = PORTABLE
-    takes_sockets: ClassVar[bool] = True
+    sockets_without_python: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._engine: wasmtime.Engine

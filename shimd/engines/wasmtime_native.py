@@ -70,7 +70,7 @@ class _Part(ctypes.Structure):
 
 class NativeWasmtime:
     name: ClassVar[str] = "wasmtime"
-    takes_sockets: ClassVar[bool] = True
+    sockets_without_python: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._part: _Part

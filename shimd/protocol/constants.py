@@ -26,7 +26,7 @@ HIGH_FD = 512
 EXIT_FAILED = 70
 
 
-#: BackgroundTask an artefact: the name of the engine that runs it, if that is another than the one that compiled it.
+#: Beside an artefact: the name of the engine that runs it, if that is another than the one that compiled it.
 RUNNER_FILE = "engine"
 
 

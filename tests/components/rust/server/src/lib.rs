@@ -20,6 +20,7 @@ async fn main(request: Request<IncomingBody>, responder: Responder) -> Finished 
         "/echo" => echo(request, responder).await,
         "/count" => count(request, responder).await,
         "/ticks" => ticks(responder).await,
+        "/pieces" => pieces(request, responder).await,
         "/ask" => ask(request, responder).await,
         "/ask-many" => ask_many(request, responder).await,
         "/trailers" => trailers(request, responder).await,
@@ -79,6 +80,19 @@ async fn ticks(responder: Responder) -> Finished {
         }
         body.flush().await.expect("a stream");
         wstd::task::sleep(Duration::from_millis(300)).await;
+    }
+    Finished::finish(body, Ok(()), None)
+}
+
+/// As many times 4 KiB as the query says, one after the other.
+async fn pieces(request: Request<IncomingBody>, responder: Responder) -> Finished {
+    let count = request.uri().query().unwrap_or("1").parse().unwrap_or(1);
+    let mut body = responder.start_response(Response::new(BodyForthcoming));
+    for _ in 0..count {
+        if let Err(error) = body.write_all(&[b'x'; 4096]).await {
+            return Finished::finish(body, Err(error), None);
+        }
+        body.flush().await.expect("a stream");
     }
     Finished::finish(body, Ok(()), None)
 }

@@ -1,0 +1,151 @@
+"""HTTP servers under test, by containerd and without it: who serves a component, and how much memory that takes."""
+
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from benchmarks.shims import processes
+from benchmarks.tasks import pss
+from tests.e2e import images, leftovers
+from tests.e2e.box import Box, Runtime
+from tests.e2e.containerd import Containerd, Version, running
+from tests.e2e.guests import DIRECTORIES
+from tests.e2e.http_app import free_port
+
+#: Seconds until a server must have answered; the largest component compiles that long.
+PATIENCE = 180.0
+#: A server whose component is of a version of WASI that it does not have has ended by then, or answers with errors.
+_ENTRY = "/app.wasm"
+
+
+class DoesNotServe(Exception):
+    """It does not serve this component."""
+
+
+@dataclass(frozen=True)
+class Server:
+    name: str
+    serve: Callable[[Path, Path], AbstractContextManager[str]]
+    """A component, with files in a directory; gives its address."""
+    runtime: str = ""
+    """What ``ctr run --runtime`` takes; empty: it is none of containerd's."""
+
+
+def by_containerd(name: str, runtime: str, version: Version) -> Server:
+    """
+    :param runtime: its name, or a shim's path
+    """
+
+    @contextmanager
+    def serve(program: Path, _directory: Path) -> Iterator[str]:
+        with inside(version, runtime, program) as place, place.app("app") as address:
+            yield address
+
+    return Server(name, serve, runtime)
+
+
+@dataclass
+class Place:
+    """A containerd of its own, with an image of one component."""
+
+    box: Box
+
+    @contextmanager
+    def app(self, id: str) -> Iterator[str]:
+        """:raises DoesNotServe: it ended, or does not answer"""
+        address = self.start(id)
+        try:
+            answered(address, lambda: self.box.status(id) in ("STOPPED", None))
+            yield address
+        finally:
+            self.box.kill(id)
+            self.box.wait_status(id, "STOPPED")
+
+    def start(self, id: str) -> str:
+        """``ctr run -d``; returns where it is to listen."""
+        address = f"127.0.0.1:{free_port()}"
+        self.box.detach(id, flags=("--net-host", "--env", f"WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}"))
+        return address
+
+    def memory(self) -> float:
+        """MiB of proportional set size of all that is there for apps, a moment later."""
+        time.sleep(2)
+        return sum(pss(pid) for pid in self._processes())
+
+    def _processes(self) -> set[int]:
+        """Daemons, shims, fork servers, and the apps."""
+        containerd = self.box.containerd
+        tasks = {pid for pid, _status in self.box.tasks().values()}
+        ours = {pid for pid in processes(containerd.directory) if not _is_containerds(pid)}
+        return ours | tasks
+
+
+def _is_containerds(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() in ("containerd", "ctr")
+    except OSError:
+        return True
+
+
+@contextmanager
+def inside(version: Version, runtime: str, program: Path) -> Iterator[Place]:
+    with running(version, Containerd) as containerd:
+        image = "test.invalid/http:1"
+        box = Box(containerd, "bench", Runtime("http", image, _ENTRY, runtime))
+        archive = containerd.directory / "image.tar"
+        layer = images.layer({_ENTRY: program.read_bytes()}, DIRECTORIES)
+        images.save(archive, [images.image(image, [layer], {"Entrypoint": [_ENTRY], "Env": ["PATH=/"]})])
+        containerd.import_image(archive, box.namespace)
+        yield Place(box)
+        box.close()
+        leftovers.remove_parents(box.namespace)
+
+
+def by_command(name: str, command: str) -> Server:
+    """
+    :param command: a command line with ``{address}`` and ``{program}`` in it
+    """
+
+    @contextmanager
+    def serve(program: Path, directory: Path) -> Iterator[str]:
+        address = f"127.0.0.1:{free_port()}"
+        words = [word.format(address=address, program=program) for word in shlex.split(command)]
+        with open(directory / "server.log", "ab") as log:
+            process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+        try:
+            answered(address, lambda: process.poll() is not None)
+            yield address
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+    return Server(name, serve)
+
+
+def answered(address: str, ended: Callable[[], bool] = lambda: False) -> None:
+    """Wait until a server answers.
+
+    :raises DoesNotServe: it has ended, or answers with an error
+    """
+    deadline, asked = time.monotonic() + PATIENCE, 0
+    while True:
+        try:
+            answer = httpx.get(f"http://{address}/", timeout=PATIENCE, trust_env=False)
+        except httpx.TransportError:
+            asked += 1
+            if time.monotonic() > deadline or (asked % 100 == 0 and ended()):
+                raise DoesNotServe("it does not listen") from None
+            time.sleep(0.005)
+            continue
+        if answer.status_code != 200:
+            raise DoesNotServe(f"it answers {answer.status_code}")
+        return

@@ -1,0 +1,80 @@
+//! A server of WASI 0.3, of a few paths.
+use wasip3::exports::http::handler::Guest;
+use wasip3::http::client;
+use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
+use wasip3::wit_bindgen::{spawn_local, FutureReader, StreamReader};
+use wasip3::{wit_future, wit_stream};
+
+wasip3::http::service::export!(Server);
+
+struct Server;
+
+type Trailers = FutureReader<Result<Option<Fields>, ErrorCode>>;
+
+impl Guest for Server {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let target = request.get_path_with_query().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        match path {
+            "/" => Ok(say(200, "hello from Rust\n")),
+            "/echo" => {
+                let (body, trailers) = Request::consume_body(request, done());
+                Ok(answer(200, &[], Some(body), trailers))
+            }
+            "/pieces" => Ok(pieces(query.parse().unwrap_or(1))),
+            "/ask" => ask(query).await,
+            "/panic" => panic!("on purpose"),
+            _ => Ok(answer(404, &[], None, no_trailers())),
+        }
+    }
+}
+
+fn done() -> FutureReader<Result<(), ErrorCode>> {
+    wit_future::new(|| Ok(())).1
+}
+
+fn no_trailers() -> Trailers {
+    wit_future::new(|| Ok(None)).1
+}
+
+fn answer(status: u16, headers: &[(String, Vec<u8>)], body: Option<StreamReader<u8>>, trailers: Trailers) -> Response {
+    let fields = Fields::from_list(headers).expect("headers that may be sent");
+    let (response, _sent) = Response::new(fields, body, trailers);
+    response.set_status_code(status).expect("a status");
+    response
+}
+
+fn say(status: u16, text: &str) -> Response {
+    let (mut writer, body) = wit_stream::new();
+    let bytes = text.as_bytes().to_vec();
+    spawn_local(async move {
+        writer.write_all(bytes).await;
+    });
+    answer(status, &[("content-type".into(), b"text/plain".to_vec())], Some(body), no_trailers())
+}
+
+/// So many times 4 KiB, one after the other.
+fn pieces(count: usize) -> Response {
+    let (mut writer, body) = wit_stream::new();
+    spawn_local(async move {
+        for _ in 0..count {
+            if !writer.write_all(vec![b'x'; 4096]).await.is_empty() {
+                return; // nobody reads it any more
+            }
+        }
+    });
+    answer(200, &[], Some(body), no_trailers())
+}
+
+/// Asks the server that the query names, and hands its answer on.
+async fn ask(place: &str) -> Result<Response, ErrorCode> {
+    let (authority, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+    let (request, _sent) = Request::new(Fields::new(), None, no_trailers(), None);
+    request.set_scheme(Some(&Scheme::Http)).expect("a scheme");
+    request.set_authority(Some(authority)).expect("an authority");
+    request.set_path_with_query(Some(if path.is_empty() { "/" } else { path })).expect("a path");
+    let asked = client::send(request).await?;
+    let status = asked.get_status_code();
+    let (body, trailers) = Response::consume_body(asked, done());
+    Ok(answer(status, &[], Some(body), trailers))
+}
