@@ -1,8 +1,8 @@
 """HTTP apps beside other servers, in one run: requests a second, latency and memory, as ratios.
 
-``python -m benchmarks.http`` (root) needs Debian's ``wrk``. ``--shim NAME=PATH`` adds a shim of containerd's, ``--server
-'NAME=COMMAND'`` any other server, with ``{address}`` and ``{program}`` in its command line. All serve the same
-components; who does not serve one is left out there, and it is said why. The servers of a component take turns.
+``python -m benchmarks.http`` (root) needs Debian's ``wrk``. ``--shim NAME=PATH`` adds a shim of containerd's,
+``--server 'NAME=COMMAND'`` any other server, with ``{address}`` and ``{program}`` in its command line. All serve the
+same components; who does not serve one is left out there, and it is said why. The servers of a component take turns.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import http_report
+from benchmarks.http_report import OURS
 from benchmarks.http_servers import DoesNotServe, Server, answered, by_command, by_containerd, inside
 from benchmarks.report import processor
 from benchmarks.wrk import Failed, Load, Work, load
@@ -27,7 +28,7 @@ from tests.e2e.box import until
 from tests.e2e.containerd import LAUNCHERS, VERSIONS, Version
 from tests.e2e.http_app import answers
 
-OURS = "shimd"
+PORTABLE = f"{OURS}, portable"
 CONNECTIONS = (1, 8, 64, 256)
 #: Bodies of this size are streamed in pieces of 4 KiB.
 LARGE = 2**20
@@ -98,8 +99,8 @@ def guests(asked: str) -> list[Guest]:
 def servers(options: argparse.Namespace, version: Version) -> list[Server]:
     found = [by_containerd(OURS, "io.containerd.wasmtime.v1", version)]
     if lacking("wasmtime-py") is None:
-        settings = "--network --env WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}"
-        found.append(by_command("shimd, portable", f"{LAUNCHERS}/shimd run --engine wasmtime-py {settings} {{program}}"))
+        run = f"{LAUNCHERS}/shimd run --engine wasmtime-py --network"
+        found.append(by_command(PORTABLE, f"{run} --env WASMTIME_HTTP_PROXY_SOCKET_ADDR={{address}} {{program}}"))
     for name, _, path in (item.partition("=") for item in options.shim):
         found.append(by_containerd(name, path, version))
     for name, _, command in (item.partition("=") for item in options.server):

@@ -13,7 +13,8 @@ _ABOUT = """\
 Made by `python -m benchmarks.http`; the servers of a component take turns in one run, so trust ratios, not times.
 Kernel {kernel}, Python {python}, {processor}.
 Loopback; the load generator (`wrk`, one thread) shares the machine's processors with all.
-Each cell is the median of {rounds} rounds of {seconds} s: requests a second, what shimd's are to that, and latency in ms (median, 99 %)."""
+Each cell: requests a second, the median of {rounds} rounds of {seconds} s; what shimd's are to that; milliseconds of
+the median answer, and of the one of a hundred that takes longest."""
 
 
 def table(found: dict[str, Any]) -> str:
@@ -39,7 +40,8 @@ def _rates(points: list[dict[str, Any]]) -> Iterator[str]:
 def _cell(point: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:
     if point is None:
         return "–"
-    median, _ninety, last = (statistics.median(it) for it in zip(*(one["latencies"] for one in point["loads"]), strict=True))
+    rounds = [load["latencies"] for load in point["loads"]]
+    median, _ninety, last = (statistics.median(values) for values in zip(*rounds, strict=True))
     ratio = f" (× {ours['rate'] / point['rate']:.2f})" if ours and ours is not point else ""
     return f"{point['rate']:,.0f}{ratio}; {median:.2f}, {last:.2f}"
 

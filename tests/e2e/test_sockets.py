@@ -13,6 +13,7 @@ from typing import IO
 
 import pytest
 
+from shimd.engines.wasmtime import NATIVE
 from tests import wasmer
 from tests.clang import CLANG
 from tests.components.build import component
@@ -89,10 +90,13 @@ def listens(pod: Pod, name: str = "server") -> None:
 
 @servers
 def test_a_server_in_a_pod(node: CriContainerd, server: Server, tmp_path: Path) -> None:
-    """From the node at the pod's address, from a native sidecar on localhost; and it ends on TERM."""
+    """From the node at the pod's address, from a native sidecar on localhost; and it ends on TERM. Only workers of the
+    bindings from PyPI have Python in them."""
     pod = run_pod(node, tmp_path / "pod", server.handler, annotations=server.annotations)
     id = pod.start("server", IMAGE, server.program, annotations=server.annotations)
     listens(pod)
+    native = {"wasmer": wasmer.NATIVE, "wasmtime": NATIVE}[server.handler]
+    assert ("python" in Path(f"/proc/{pod.pid('server')}/exe").readlink().name) == (not native)
     assert [fetched(pod, address_of(pod)) for _ in range(5)] == [HELLO] * 5
     assert fetched(pod, "127.0.0.1") == "", "it listens in its pod, not on the node"
     pod.start("sidecar", IMAGE, "/busybox", "sleep", 600)

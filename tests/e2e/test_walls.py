@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from shimd.engines.registry import lacking
+from shimd.engines.wasmtime import NATIVE
 from shimd.isolation import landlock
 from tests import native_code
 from tests.components import rust
@@ -120,7 +121,7 @@ KINDS = [
     Kind("exec", BY_NAME["wasmtime"], further),
     Kind("wasmer", BY_NAME["wasmer"], plain()),
     Kind("wasmer-sdk", WASMER_SDK, plain(), in_python=True),
-    Kind("http", BY_NAME["wasmtime"], serves_http, in_python=True),
+    Kind("http", BY_NAME["wasmtime"], serves_http, in_python=not NATIVE),
     Kind("spin", SPIN, spin, in_python=True),
     Kind("slight", test_slight.SLIGHT, slight, in_python=True),
     *([] if lacking("wasmedge") else [Kind("wasmedge", BY_NAME["wasmedge"], accepts, in_python=True)]),
