@@ -35,6 +35,7 @@ LARGE = 2**20
 HELLO = Work("hello", "/", answer=10)
 #: Apps whose memory is measured together.
 APPS = 10
+STARTS = 11
 #: What outgoing requests go to. A socket that says that it is TCP: asyncio sets TCP_NODELAY only there.
 _ASKED = """
 import socket, sys, uvicorn
@@ -176,6 +177,25 @@ def memory(server: Server, guest: Guest, version: Version, directory: Path) -> M
         return Memory(*(it / APPS for it in (idle, once, place.memory())))
 
 
+@dataclass(frozen=True)
+class Start:
+    """Milliseconds after ``ctr run -d``, medians of :data:`STARTS`."""
+
+    answer: float
+    """To a server's first answer."""
+    words: float
+    """To what a command says."""
+
+
+def start(server: Server, guest: Guest, version: Version) -> Start:
+    with inside(version, server.runtime, guest.program) as place:
+        answers, words = [], []
+        for number in range(STARTS + 1):
+            answers.append(place.first_answer(f"server{number}") * 1000)
+            words.append(place.first_words(f"command{number}") * 1000)
+        return Start(statistics.median(answers[1:]), statistics.median(words[1:]))  # the first compiles
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.http", description=__doc__)
     parser.add_argument("--shim", action="append", default=[], metavar="NAME=PATH", help="another shim of containerd's")
@@ -196,12 +216,14 @@ def main() -> None:
         for guest in chosen:
             run.guest(guest, there)
         shims = [] if options.no_memory else [it for it in there if it.runtime]
+        starts = {it.name: asdict(start(it, chosen[0], version)) for it in shims}
         memories = {it.name: asdict(memory(it, chosen[0], version, Path(name))) for it in shims}
     found = {
         "machine": {"kernel": platform.release(), "python": platform.python_version(), "processor": processor()},
         "seconds": options.seconds,
         "rounds": options.rounds,
         "points": [{**asdict(it), "rate": it.rate} for it in run.points],
+        "starts": starts,
         "memory": memories,
         "left_out": run.left_out,
     }

@@ -19,7 +19,16 @@ the median answer, and of the one of a hundred that takes longest."""
 
 def table(found: dict[str, Any]) -> str:
     about = _ABOUT.format(**found["machine"], rounds=found["rounds"], seconds=found["seconds"])
-    return "\n".join([about, "", *_rates(found["points"]), *_memory(found["memory"]), *_left_out(found["left_out"])])
+    return "\n".join(
+        [
+            about,
+            "",
+            *_rates(found["points"]),
+            *_starts(found["starts"]),
+            *_memory(found["memory"]),
+            *_left_out(found["left_out"]),
+        ]
+    )
 
 
 def _rates(points: list[dict[str, Any]]) -> Iterator[str]:
@@ -44,6 +53,21 @@ def _cell(point: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:
     median, _ninety, last = (statistics.median(values) for values in zip(*rounds, strict=True))
     ratio = f" (× {ours['rate'] / point['rate']:.2f})" if ours and ours is not point else ""
     return f"{point['rate']:,.0f}{ratio}; {median:.2f}, {last:.2f}"
+
+
+def _starts(starts: dict[str, dict[str, float]]) -> Iterator[str]:
+    if not starts:
+        return
+    yield "## Start"
+    yield ""
+    yield "Milliseconds after `ctr run -d`, medians: to the first answer, and to what a command says."
+    yield ""
+    yield "| | first answer | a command's first words | × |"
+    yield "|---|---|---|---|"
+    for name, each in starts.items():
+        ratio = each["answer"] / each["words"]
+        yield f"| {name} | {each['answer']:.0f} | {each['words']:.0f} | {ratio:.2f} |"
+    yield ""
 
 
 def _memory(memory: dict[str, dict[str, float]]) -> Iterator[str]:

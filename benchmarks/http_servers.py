@@ -7,15 +7,16 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
+import wasmtime
 
-from benchmarks.shims import processes
+from benchmarks.shims import HELLO_WAT, processes
 from benchmarks.tasks import pss
 from tests.e2e import images, leftovers
-from tests.e2e.box import Box, Runtime
+from tests.e2e.box import Box, Runtime, content
 from tests.e2e.containerd import Containerd, Version, running
 from tests.e2e.guests import DIRECTORIES
 from tests.e2e.http_app import free_port
@@ -23,7 +24,7 @@ from tests.e2e.http_app import free_port
 #: Seconds until a server must have answered; the largest component compiles that long.
 PATIENCE = 180.0
 #: A server whose component is of a version of WASI that it does not have has ended by then, or answers with errors.
-_ENTRY = "/app.wasm"
+_ENTRY, _COMMAND = "/app.wasm", "/hello.wasm"
 
 
 class DoesNotServe(Exception):
@@ -66,14 +67,38 @@ class Place:
             answered(address, lambda: self.box.status(id) in ("STOPPED", None))
             yield address
         finally:
-            self.box.kill(id)
-            self.box.wait_status(id, "STOPPED")
+            self.end(id)
 
     def start(self, id: str) -> str:
         """``ctr run -d``; returns where it is to listen."""
         address = f"127.0.0.1:{free_port()}"
         self.box.detach(id, flags=("--net-host", "--env", f"WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}"))
         return address
+
+    def first_answer(self, id: str) -> float:
+        """Seconds from ``ctr run -d`` of the server to its first answer."""
+        began = time.perf_counter()
+        answered(self.start(id))
+        took = time.perf_counter() - began
+        self.end(id)
+        return took
+
+    def first_words(self, id: str) -> float:
+        """Seconds from ``ctr run -d`` of a command to what it says."""
+        command = replace(self.box, runtime=replace(self.box.runtime, program=_COMMAND))
+        began = time.perf_counter()
+        output = command.detach(id, "hello")
+        while content(output) != "hello\n":
+            time.sleep(0.001)
+        took = time.perf_counter() - began
+        self.box.wait_status(id, "STOPPED")
+        self.box.remove(id)
+        return took
+
+    def end(self, id: str) -> None:
+        self.box.kill(id)
+        self.box.wait_status(id, "STOPPED")
+        self.box.remove(id)
 
     def memory(self) -> float:
         """MiB of proportional set size of all that is there for apps, a moment later."""
@@ -101,7 +126,8 @@ def inside(version: Version, runtime: str, program: Path) -> Iterator[Place]:
         image = "test.invalid/http:1"
         box = Box(containerd, "bench", Runtime("http", image, _ENTRY, runtime))
         archive = containerd.directory / "image.tar"
-        layer = images.layer({_ENTRY: program.read_bytes()}, DIRECTORIES)
+        files = {_ENTRY: program.read_bytes(), _COMMAND: bytes(wasmtime.wat2wasm(HELLO_WAT))}
+        layer = images.layer(files, DIRECTORIES)
         images.save(archive, [images.image(image, [layer], {"Entrypoint": [_ENTRY], "Env": ["PATH=/"]})])
         containerd.import_image(archive, box.namespace)
         yield Place(box)
@@ -142,9 +168,9 @@ def answered(address: str, ended: Callable[[], bool] = lambda: False) -> None:
             answer = httpx.get(f"http://{address}/", timeout=PATIENCE, trust_env=False)
         except httpx.TransportError:
             asked += 1
-            if time.monotonic() > deadline or (asked % 100 == 0 and ended()):
+            if time.monotonic() > deadline or (asked % 500 == 0 and ended()):
                 raise DoesNotServe("it does not listen") from None
-            time.sleep(0.005)
+            time.sleep(0.001)
             continue
         if answer.status_code != 200:
             raise DoesNotServe(f"it answers {answer.status_code}")
