@@ -7,16 +7,12 @@ import ctypes
 import re
 from collections.abc import Iterable
 from functools import cache
-from typing import TYPE_CHECKING
 
 from shimd.engine import InvalidModule
 from shimd.formats.outline import Outline
 
-if TYPE_CHECKING:
-    import wasmtime
-
 #: How the custom section starts in which wit-bindgen describes the component's type.
-_DESCRIPTION = b"component-type"
+_DESCRIPTION = "component-type"
 #: How interfaces are named; bindings of wit-bindgen 0.2 have functions in words instead, with colons, too.
 INTERFACE = re.compile(r"[\w-]+:[\w-]+/[\w-]+")
 CORE = "the module is the core of a component"
@@ -26,15 +22,9 @@ REMEDY = (
 )
 
 
-def is_core(binary: bytes, module: "wasmtime.Module") -> bool:
+def is_core(program: Outline) -> bool:
     """Returns whether a module uses bindings of the component model: their names are of interfaces, ``a:b/c#d``."""
-    names = (*(item.module for item in module.imports), *(item.name for item in module.exports))
-    return _DESCRIPTION in binary and name_interfaces(names)
-
-
-def is_core_outline(program: Outline) -> bool:
-    """Returns the same as :func:`is_core`, by an outline."""
-    described = any(name.startswith(_DESCRIPTION.decode()) for name in program.sections)
+    described = any(name.startswith(_DESCRIPTION) for name in program.sections)
     return described and name_interfaces((*(module for module, _name in program.imports), *program.exports))
 
 

@@ -48,7 +48,7 @@ def for_wasmtime(program: Outline, runs_on: str, *, newer: bool = False) -> None
         _component(program, runs_on, newer=newer)
         return
     _is_a_program(program, slight=runs_on == "slight")
-    if componentize.is_core_outline(program):
+    if componentize.is_core(program):
         _component_core(program, runs_on, newer=newer)
     elif runs_on == "slight":
         _known(program, {WASI, _ABI, *NAMES, *BEFORE}, "is neither WASI preview 1 nor an interface of Slight's")

@@ -114,7 +114,7 @@ def compile(wasm: bytes, artifact: Path) -> None:
         if kind == GUEST and all(item.module == WASI for item in compiled.imports):  # as any other module
             kind, engine = MODULE, make_engine(parallel=True)
             compiled = wasmtime.Module(engine, binary)
-        is_core = kind == MODULE and componentize.is_core(binary, compiled)
+        is_core = kind == MODULE and componentize.is_core(outline_of(binary))
         if is_core and (made := componentize.component(binary)):
             compile(made, artifact)
             return

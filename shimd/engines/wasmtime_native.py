@@ -105,7 +105,7 @@ class NativeWasmtime:
 
         binary = wasm if wasm.startswith(b"\0asm") else from_text(wasm)
         program = outline_of(binary)
-        if not program.component and componentize.is_core_outline(program):
+        if not program.component and componentize.is_core(program):
             made = componentize.component(binary)
             if made is not None:
                 self.precompile(made, artifact)
@@ -277,7 +277,7 @@ def _problem(program: Outline) -> str | None:
     """Returns why a module cannot run here, for want of an import; ``None``: that is not known."""
     from shimd.engines.foresight import import_problem
 
-    if componentize.is_core_outline(program):
+    if componentize.is_core(program):
         return f"{componentize.CORE}: {componentize.REMEDY}"
     return import_problem(program.imports, {WASI}, "is not WASI preview 1")
 

@@ -60,7 +60,7 @@ fn invalid(error: wasmtime::Error) -> Failure {
 }
 
 fn contains(data: &[u8], part: &[u8]) -> bool {
-    data.windows(part.len()).any(|window| window == part)
+    memchr::memmem::find(data, part).is_some()
 }
 
 fn module(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<(Vec<u8>, Facts)> {
