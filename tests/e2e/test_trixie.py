@@ -10,22 +10,25 @@ import subprocess
 import pytest
 
 from shimd.engines.registry import lacking
+from shimd.engines.wasmtime import NATIVE
 from tests.components import build as components
 from tests.e2e import guests, trixie
 from tests.e2e.containerd import REPOSITORY
 from tests.slight import build as slight
 
 _PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+#: In there wasmtime is the package from PyPI. Where it is not, here, containers run it there.
+_RUNTIMES = "(wasmedge or wasmtime)" if NATIVE else "wasmedge"
 #: Arguments for pytest. What has no bearing on the engine is left to the machines that run all tests.
 SUITES = {
     "contract": ("--shimd-engine=wasmedge",),
     "engine": ("tests/unit/engines/test_wasmedge.py", "-k", "not too_old"),
     "entries": ("tests/unit/engines/test_entries.py", "-k", "wasmedge"),
     "own": ("tests/e2e/test_wasmedge.py",),
-    "run": ("tests/e2e/test_run.py", "-k", "wasmedge and debian and not hundred and not forty"),
-    "files": ("tests/e2e/test_files.py", "-k", "wasmedge and v2"),
-    "links": ("tests/e2e/test_links.py", "-k", "wasmedge and v2"),
-    "walls": ("tests/e2e/test_walls.py", "-k", "wasmedge"),
+    "run": ("tests/e2e/test_run.py", "-k", f"{_RUNTIMES} and debian and not hundred and not forty"),
+    "files": ("tests/e2e/test_files.py", "-k", f"{_RUNTIMES} and v2"),
+    "links": ("tests/e2e/test_links.py", "-k", f"{_RUNTIMES} and v2"),
+    "walls": ("tests/e2e/test_walls.py", "-k", "wasmedge or without-python or http" if NATIVE else "wasmedge"),
     "docker": ("tests/e2e/docker/test_docker.py", "-k", "wasmedge"),
     # Not of the engine: what containerd 1.7 sees of a daemon's death.
     "deaths": ("tests/e2e/test_daemon_death.py", "-k", "debian and wasmtime and KILL and not part"),
