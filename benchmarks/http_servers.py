@@ -124,7 +124,7 @@ def _is_containerds(pid: int) -> bool:
 def inside(version: Version, runtime: str, program: Path) -> Iterator[Place]:
     with running(version, Containerd) as containerd:
         image = "test.invalid/http:1"
-        box = Box(containerd, "bench", Runtime("http", image, _ENTRY, runtime))
+        box = Box(containerd, f"bench-{os.getpid()}", Runtime("http", image, _ENTRY, runtime))
         archive = containerd.directory / "image.tar"
         files = {_ENTRY: program.read_bytes(), _COMMAND: bytes(wasmtime.wat2wasm(HELLO_WAT))}
         layer = images.layer(files, DIRECTORIES)
