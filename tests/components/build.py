@@ -50,20 +50,35 @@ def newer() -> Path:
 @cache
 def both() -> Path:
     """The component of ``tests/components/both/app.py``, which serves HTTP by WASI 0.2 and by 0.3."""
-    source = HERE / "both"
+    return _of_any(HERE / "both", HERE / "both/wit", "shimd:both/both")
+
+
+@cache
+def beside(version: str) -> Path:
+    """The component of ``tests/components/beside``, which serves HTTP, and uses what is beside WASI's worlds.
+
+    :param version: ``older`` (WASI 0.2) or ``newer`` (0.3)
+    """
+    return _of_any(HERE / "beside" / version, HERE / "beside/wit", f"shimd:beside/{version}")
+
+
+def _of_any(source: Path, own: Path, world: str) -> Path:
+    """Of a world that uses packages of WASI 0.2 and of 0.3."""
     with tempfile.TemporaryDirectory() as directory:
         wit = Path(directory)
-        shutil.copytree(HERE / "newer/wit/deps", wit / "deps")
-        shutil.copy(source / "world.wit", wit)
+        shutil.copytree(own, wit, dirs_exist_ok=True)
+        shutil.copytree(HERE / "newer/wit/deps", wit / "deps", dirs_exist_ok=True)
         shutil.copytree(_wit(_tools(), "http"), wit / "deps/older")
         for package in (wit / "deps/older/deps").iterdir():
             shutil.move(package, wit / f"deps/older-{package.name}")
         (wit / "deps/older/deps").rmdir()
-        return _of_newer(source, wit, "shimd:both/both")
+        return _of_newer(source, wit, world)
 
 
 def _of_newer(source: Path, wit: Path, world: str) -> Path:
-    key = hashlib.sha256(repr(NEWER).encode() + (source / "app.py").read_bytes())
+    key = hashlib.sha256(repr((NEWER, world)).encode())
+    for file in (source / "app.py", *sorted(wit.rglob("*.wit"))):
+        key.update(file.read_bytes())
     made = CACHE / f"{source.name}-{key.hexdigest()[:16]}.wasm"
     with alone(CACHE):
         if not made.exists():

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from hyperframe.frame import (
 )
 
 from tests.components import rust
+from tests.e2e.box import until
 from tests.e2e.http_app import App, running
 from tests.wasmtimes import native_only
 
@@ -153,6 +155,48 @@ def test_a_connection_that_is_used_stays(app: App) -> None:
                 more = sock.recv(65536)
                 assert more, "the connection is closed"
                 got += more
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /pieces?1000000 HTTP/1.1\r\nHost: x\r\n\r\n",
+        PREFACE + headers(1, path="/pieces?1000000"),
+        PREFACE + headers(1, path="/pieces?1000000") + headers(3, path="/count", flags=("END_HEADERS",)),
+    ],
+    ids=["1", "2", "2-beside-another"],
+)
+def test_answers_that_are_never_taken(app: App, request_: bytes) -> None:
+    """Their guests wait for room, and others for their guests: until these connections end."""
+    clients = [connect(app) for _ in range(8)]
+    try:
+        for client in clients:
+            client.sendall(request_)
+        serves(app)
+        until(lambda: connections(app) == 0, "their end")
+    finally:
+        for client in clients:
+            client.close()
+    serves(app)
+
+
+def connections(app: App) -> int:
+    """Those that the app has open: what it has closed, and the kernel still has to deliver, is of no file."""
+    port = f":{int(app.address.rpartition(':')[2]):04X}"
+    found = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(it[1].endswith(port) and it[3] != "0A" and it[9] != "0" for it in found)
+
+
+def test_an_answer_that_is_taken_slowly(app: App) -> None:
+    """A piece now and then is enough."""
+    number = 2000
+    with closing(connect(app)) as sock:
+        sock.sendall(f"GET /pieces?{number} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        got = b""
+        while more := sock.recv(400_000):
+            got += more
+            time.sleep(0.1)
+    assert got.count(b"x" * 4096) == number and got.endswith(b"0\r\n\r\n")
 
 
 def test_bodies_that_are_never_finished(app: App) -> None:

@@ -1,10 +1,13 @@
 """A component that serves HTTP by WASI 0.3, which wasmtime's native host runs."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -105,6 +108,30 @@ def test_a_trap_in_the_middle_breaks_the_connection(app: App) -> None:
     assert app.get("/").status_code == 200
 
 
+def test_a_trap_at_any_time_breaks_the_connection(app: App) -> None:
+    """The guest's end may be there before its answer is where it goes."""
+    whole: list[str] = []
+
+    def ask() -> None:
+        with suppress(httpx.RemoteProtocolError):
+            whole.append(app.get("/late-trap").text)
+
+    for _ in range(30):
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert whole == []
+
+
+def test_a_trap_is_of_those_who_share_its_instance(app: App) -> None:
+    """Their answers break off; who comes next has another instance."""
+    with pytest.raises(httpx.RemoteProtocolError):
+        with_one_under_way(app.address, "/ticks?number=100&every=300", lambda: app.get("/trap"))
+    assert app.get("/").status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/spin", "/sleep?ms=60000"])
 def test_a_guest_that_takes_too_long(tmp_path: Path, path: str) -> None:
     with running(newer(), tmp_path / "log", SHIMD_HTTP_TIMEOUT="1") as app:
@@ -126,6 +153,52 @@ def test_an_answer_beside_a_guest_that_takes_too_long(tmp_path: Path) -> None:
 def test_requests_under_way_are_finished(tmp_path: Path) -> None:
     with running(newer(), tmp_path / "log") as app:
         assert app.end_with_one_under_way("/ticks?number=4&every=300") == (["0", "1", "2", "3"], 0)
+
+
+def test_requests_that_have_been_sent_when_it_is_told_to_end(tmp_path: Path) -> None:
+    """On connections that it has not seen yet, and on ones that it has kept: they are answered."""
+    request = b"GET /sleep?ms=100 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with running(newer(), tmp_path / "log") as app, ExitStack() as stack:
+        host, _, port = app.address.rpartition(":")
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
+
+        kept = [connect() for _ in range(8)]
+        for sock in kept:
+            sock.sendall(request)
+            assert b"slept" in heard(sock)
+        stopped = serving(app)
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            new = [connect() for _ in range(24)]
+            for sock in kept + new:
+                sock.sendall(request)
+            os.kill(stopped, signal.SIGTERM)
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        assert all(b"slept" in heard(sock) for sock in kept + new)
+        assert app.process.wait(60) == 0
+
+
+def serving(app: App) -> int:
+    """The process that listens."""
+    port = f":{int(app.address.rpartition(':')[2]):04X}"
+    sockets = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines())
+    listening = next(f"socket:[{it[9]}]" for it in sockets if it[1].endswith(port) and it[3] == "0A")
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(link) == listening:
+                return int(link.parts[2])
+    raise AssertionError("nobody listens")
+
+
+def heard(sock: socket.socket) -> bytes:
+    """An answer of a few words, or what there is of it."""
+    got = b""
+    while not got.endswith(b"0\r\n\r\n") and (more := sock.recv(65536)):
+        got += more
+    return got
 
 
 def test_http2_by_prior_knowledge(app: App) -> None:

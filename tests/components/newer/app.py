@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import componentize_py_async_support
 import wit_world
 from componentize_py_async_support.streams import ByteStreamReader, ByteStreamWriter
-from componentize_py_types import Ok
+from componentize_py_types import Err, Ok
 from wit_world import exports
 from wit_world.imports import client, monotonic_clock
 from wit_world.imports.wasi_http_types import Fields, Request, Response, Scheme_Http, Scheme_Https
@@ -164,6 +164,31 @@ async def late_trap(_request: Request) -> Response:
         os.abort()  # with the stream open
 
     return answer(write)
+
+
+async def leave(_request: Request) -> Response:
+    os._exit(3)
+
+
+async def late_leave(_request: Request, code: str) -> Response:
+    async def write(writer: ByteStreamWriter) -> None:
+        await writer.write_all(b"the beginning")
+        os._exit(int(code))
+
+    return answer(write)
+
+
+async def header(_request: Request, name: str, value: str) -> Response:
+    """Whether it may be sent."""
+    try:
+        Fields().append(name, value.encode())
+    except Err as refused:
+        return text(type(refused.value).__name__)
+
+    async def write(writer: ByteStreamWriter) -> None:
+        await writer.write_all(b"taken")
+
+    return answer(write, 200, None, **{name: value})
 
 
 async def fetch(_request: Request, authority: str, scheme: str = "http", path: str = "/about") -> Response:

@@ -152,6 +152,30 @@ def late_trap(exchange: Exchange) -> None:
     raise RuntimeError("in the middle")
 
 
+def late_leave(exchange: Exchange, code: str) -> None:
+    exchange.start()
+    exchange.write(b"the beginning")
+    os._exit(int(code))
+
+
+def twice(exchange: Exchange) -> None:
+    exchange.start()
+    exchange.write(b"the beginning")
+    exchange.start()
+
+
+def header(exchange: Exchange, name: str, value: str) -> None:
+    """Whether it may be sent."""
+    try:
+        Fields().append(name, value.encode())
+    except Err as refused:
+        exchange.answer(type(refused.value).__name__)
+        return
+    exchange.start(200, **{name: value})
+    exchange.write(b"taken")
+    exchange.finish()
+
+
 def unfinished(exchange: Exchange, drop: str, length: str | None = None) -> None:
     """A body that is left open, or dropped, without an end."""
     exchange.start(200, **({"content_length": length} if length else {}))

@@ -17,13 +17,13 @@ use super::activity::UnderWay;
 #[derive(Default)]
 pub struct Fate {
     answered: AtomicBool,
-    body: Mutex<State>,
+    answer: Mutex<State>,
     ended: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    under_way: bool,
+    awaited: bool,
     /// Its guest trapped: what that has not ended is not whole.
     broken: bool,
     waker: Option<Waker>,
@@ -38,12 +38,18 @@ impl Fate {
         self.answered.load(Ordering::Acquire)
     }
 
-    /// There is a body that the client has not got wholly.
-    pub fn is_under_way(&self) -> bool {
-        self.state().under_way
+    /// Somebody waits for the answer, or for the rest of its body, until what is returned is dropped.
+    pub fn awaited(self: Arc<Self>) -> Awaited {
+        self.state().awaited = true;
+        Awaited(self)
+    }
+
+    pub fn is_awaited(&self) -> bool {
+        self.state().awaited
     }
 
     /// The guest trapped, and still has its resources: its body may end as far as it goes, and breaks off then.
+    /// An answer that is not yet where it goes has a body, too.
     pub async fn break_off(&self) {
         let waker = {
             let mut state = self.state();
@@ -53,47 +59,48 @@ impl Fate {
         if let Some(waker) = waker {
             waker.wake();
         }
-        while self.state().under_way {
+        while self.is_awaited() {
             self.ended.notified().await;
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.body.lock().expect("nobody panics with it")
+        self.answer.lock().expect("nobody panics with it")
+    }
+}
+
+pub struct Awaited(Arc<Fate>);
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.0.state().awaited = false;
+        self.0.ended.notify_one();
     }
 }
 
 /// A guest that returns with a body left open has ended it; one that traps has not.
 pub struct GuestBody {
     body: WasiBody,
-    fate: Arc<Fate>,
+    awaited: Awaited,
     /// Given back at the body's end.
     _permit: Option<OwnedSemaphorePermit>,
-    _under_way: Option<UnderWay>,
+    request: Option<UnderWay>,
 }
 
 impl GuestBody {
-    pub fn new(body: WasiBody, fate: Arc<Fate>, permit: Option<OwnedSemaphorePermit>) -> Self {
-        fate.state().under_way = true;
-        Self { body, fate, _permit: permit, _under_way: None }
+    pub fn new(body: WasiBody, awaited: Awaited, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self { body, awaited, _permit: permit, request: None }
     }
 
     /// A request is under way until its answer's end.
     pub fn of(mut self, request: UnderWay) -> Self {
-        self._under_way = Some(request);
+        self.request = Some(request);
         self
     }
 
     pub fn empty() -> Self {
         let nothing = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
-        Self::new(nothing, Arc::default(), None)
-    }
-}
-
-impl Drop for GuestBody {
-    fn drop(&mut self) {
-        self.fate.state().under_way = false;
-        self.fate.ended.notify_one();
+        Self::new(nothing, Arc::<Fate>::default().awaited(), None)
     }
 }
 
@@ -102,15 +109,22 @@ impl Body for GuestBody {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let ready @ Poll::Ready(_) = Pin::new(&mut self.body).poll_frame(cx) {
-            return ready;
+        if let Some(request) = &mut self.request {
+            request.take();
         }
-        let mut state = self.fate.state();
-        if state.broken {
-            return Poll::Ready(Some(Err(Error::HttpResponseIncomplete)));
+        let broken = {
+            let mut state = self.awaited.0.state();
+            state.waker = Some(cx.waker().clone());
+            state.broken // before the body is asked: of one that has ended by then nothing is missing
+        };
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let (Poll::Ready(Some(Ok(_))), Some(request)) = (&frame, &mut self.request) {
+            request.offer();
         }
-        state.waker = Some(cx.waker().clone());
-        Poll::Pending
+        match frame {
+            Poll::Pending if broken => Poll::Ready(Some(Err(Error::HttpResponseIncomplete))),
+            frame => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -19,6 +19,8 @@ const UNREAD_OF_STREAM: u32 = 256 * 1024;
 const UNREAD: u32 = 1024 * 1024;
 /// Of HTTP/2: bytes of an answer that a client has not taken yet, of a stream.
 const UNSENT: usize = 64 * 1024;
+/// At the app's end: for what a client has sent by then to be read.
+pub const SENT: Duration = Duration::from_millis(100);
 /// For a client to close a connection on which it is told that there will be no more.
 pub const LAST: Duration = Duration::from_secs(5);
 

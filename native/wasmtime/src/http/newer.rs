@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until, timeout};
 use wasmtime::component::GuestTaskId;
 use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi_http::handler::{
@@ -44,9 +44,15 @@ impl Newer {
         permit: OwnedSemaphorePermit,
     ) -> Result<http::Response<GuestBody>, NoAnswer> {
         let fate = Arc::<Fate>::default();
-        let begun = Instant::now();
-        match self.handler.handle(fate.clone(), request).await {
-            Ok(response) => Ok(response.map(|body| GuestBody::new(body, fate, Some(permit)))),
+        let (begun, awaited) = (Instant::now(), fate.clone().awaited());
+        let answer = self.handler.handle(fate, request);
+        let answer = match self.timeout {
+            // Its instance ends it, too, but not before it is in one.
+            Some(most) => timeout(most, answer).await.unwrap_or_else(|_| Err(ExpirationError.into())),
+            None => answer.await,
+        };
+        match answer {
+            Ok(response) => Ok(response.map(|body| GuestBody::new(body, awaited, Some(permit)))),
             Err(error) if error.is::<ExpirationError>() => Err(too_late(self.timeout)),
             Err(error) if error.is::<TrapOrPanicError>() => Err(self.why(begun)), // it is told when the instance ends
             Err(error) => {
@@ -83,14 +89,14 @@ impl HandlerState for Instances {
         let running = self.clock.running();
         let mut store = Store::new(self.pre.engine(), self.world.request());
         store.epoch_deadline_async_yield_and_update(1);
-        let proxy = Proxy::P3(self.pre.instantiate_async(&mut store).await?);
-        let (timeout, given) = (self.timeout.unwrap_or(NEVER), Arc::<Given>::default());
+        let (most, given) = (self.timeout.unwrap_or(NEVER), Arc::<Given>::default());
+        let proxy = Proxy::P3(timeout(most, self.pre.instantiate_async(&mut store)).await??);
         Ok(Instance {
             store,
             proxy,
             view: Host::of_client,
-            expiration: Expiration { timeout, sleep: Box::pin(sleep(NEVER)), given: given.clone() },
-            state: Worker { timeout, reuse: self.reuse, given, _running: running },
+            expiration: Expiration { timeout: most, sleep: Box::pin(sleep(NEVER)), given: given.clone() },
+            state: Worker { timeout: most, reuse: self.reuse, given, _running: running },
         })
     }
 }
@@ -116,7 +122,7 @@ impl Given {
 
     /// There are answers on their way, which the instance is still to write.
     fn is_answering(&self) -> bool {
-        self.fates().iter().any(|fate| fate.is_under_way())
+        self.fates().iter().any(|fate| fate.is_awaited())
     }
 
     /// Of those that somebody waits for, or that are on their way.

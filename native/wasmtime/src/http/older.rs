@@ -107,7 +107,7 @@ impl Older {
         let out = store.data_mut().http().new_response_outparam_from_callback(move |response| {
             answered.answer();
             if let Some(sender) = sender.lock().expect("nobody panics with it").take() {
-                let whole = response.map(|it| it.map(|body| GuestBody::new(body, answered, None)));
+                let whole = response.map(|it| it.map(|body| GuestBody::new(body, answered.awaited(), None)));
                 let _ = sender.send(whole.map_err(|_| NoAnswer::Failed));
             }
         })?;

@@ -92,7 +92,7 @@ impl Server {
             never = accept(&listener, &serving, &ending) => match never {},
             () = signals.next() => {}
         }
-        drop(listener);
+        accept_waiting(listener, settings.backlog, &serving, &ending);
         ending.send_replace(());
         let finished = async {
             ending.closed().await;
@@ -110,13 +110,26 @@ impl Server {
 async fn accept(listener: &TcpListener, serving: &Arc<Serving>, ending: &watch::Sender<()>) -> Infallible {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                let _ = stream.set_nodelay(true);
-                tokio::spawn(serving.clone().connection(stream, peer, ending.subscribe()));
-            }
+            Ok((stream, peer)) => begin(stream, peer, serving, ending),
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await, // descriptors may be short
         }
     }
+}
+
+/// Those that clients have made already: the kernel would break them with the listening socket.
+fn accept_waiting(listener: TcpListener, most: u32, serving: &Arc<Serving>, ending: &watch::Sender<()>) {
+    let Ok(listener) = listener.into_std() else { return };
+    for _ in 0..=most {
+        let Ok((stream, peer)) = listener.accept() else { return };
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            begin(stream, peer, serving, ending);
+        }
+    }
+}
+
+fn begin(stream: TcpStream, peer: SocketAddr, serving: &Arc<Serving>, ending: &watch::Sender<()>) {
+    let _ = stream.set_nodelay(true);
+    tokio::spawn(serving.clone().connection(stream, peer, ending.subscribe()));
 }
 
 /// What answers requests.
@@ -159,11 +172,19 @@ impl Serving {
             _ = connection.as_mut() => return, // a client that goes away is nobody's error
             _ = ending.changed() => {}
             () = activity.none_for(self.idle) => {}
+            () = activity.not_taken_for(self.idle) => return,
+        }
+        if activity.is_none() {
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = tokio::time::sleep(limits::SENT) => {}
+            }
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             _ = connection => {}
             () = activity.none_for(limits::LAST) => {}
+            () = activity.not_taken_for(self.idle) => {}
         }
     }
 

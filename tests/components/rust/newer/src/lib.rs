@@ -24,9 +24,27 @@ impl Guest for Server {
             "/pieces" => Ok(pieces(query.parse().unwrap_or(1))),
             "/ask" => ask(query).await,
             "/panic" => panic!("on purpose"),
+            "/grow" => grow(),
             _ => Ok(answer(404, &[], None, no_trailers())),
         }
     }
+}
+
+/// Before there is an instance.
+#[used]
+#[link_section = ".init_array"]
+static BEGIN: extern "C" fn() = begin;
+
+extern "C" fn begin() {
+    while std::env::var("BEGINS").as_deref() == Ok("never") {
+        std::hint::spin_loop();
+    }
+}
+
+/// Takes all memory that it can have, without a use for it.
+fn grow() -> ! {
+    while core::arch::wasm32::memory_grow::<0>(256) != usize::MAX {}
+    panic!("there is no more memory");
 }
 
 fn done() -> FutureReader<Result<(), ErrorCode>> {

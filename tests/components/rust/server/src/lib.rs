@@ -30,12 +30,30 @@ async fn main(request: Request<IncomingBody>, responder: Responder) -> Finished 
             Err(error) => say(responder, StatusCode::NOT_FOUND, error.to_string()).await,
         },
         "/panic" => panic!("on purpose"),
+        "/grow" => grow(),
         "/broken" => Finished::fail(responder.start_response(Response::new(BodyForthcoming))),
         "/spin" => loop {
             std::hint::spin_loop();
         },
         _ => responder.respond(status(StatusCode::NOT_FOUND).body(empty()).unwrap()).await,
     }
+}
+
+/// Before there is an instance.
+#[used]
+#[link_section = ".init_array"]
+static BEGIN: extern "C" fn() = begin;
+
+extern "C" fn begin() {
+    while std::env::var("BEGINS").as_deref() == Ok("never") {
+        std::hint::spin_loop();
+    }
+}
+
+/// Takes all memory that it can have, without a use for it.
+fn grow() -> ! {
+    while core::arch::wasm32::memory_grow::<0>(256) != usize::MAX {}
+    panic!("there is no more memory");
 }
 
 fn status(code: StatusCode) -> wstd::http::response::Builder {
