@@ -76,7 +76,7 @@ def test_one_that_answers_twice(app: App, kind: tuple[str, str]) -> None:
         pytest.skip("an answer is what its function returns")
     got: list[bytes] = []
     beside_another(app, lambda: got.append(received(app, "/twice")))
-    assert got[0].count(b"HTTP/1.1 ") == 1 and not got[0].endswith(b"0\r\n\r\n"), got[0]
+    assert got[0].count(b"HTTP/1.1 ") <= 1 and not got[0].endswith(b"0\r\n\r\n"), got[0]
 
 
 @each_kind
@@ -125,19 +125,20 @@ def test_headers_that_may_not_be_sent(app: App, name: str, value: str, word: str
 @each_kind
 @pytest.mark.parametrize("length", [3, 100])
 def test_a_length_that_is_not_the_bodys(app: App, length: int) -> None:
-    """Nobody takes it for whole, nor what is too much for another answer."""
+    """What is too little is not whole, and what is too much reaches nobody."""
     got: list[bytes] = []
     beside_another(app, lambda: got.append(received(app, f"/header?name=content-length&value={length}")))
     head, _, body = got[0].partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 500 ") or len(body) < length, got[0]
-    assert got[0].count(b"HTTP/1.1 ") == 1
+    assert head.startswith(b"HTTP/1.1 500 ") or body in (b"", b"taken"[:length]), got[0]
+    assert got[0].count(b"HTTP/1.1 ") <= 1
 
 
 @each_kind
 def test_a_length_that_is_none(app: App) -> None:
+    """It is refused, or breaks the connection."""
     got: list[bytes] = []
     beside_another(app, lambda: got.append(received(app, "/header?name=content-length&value=many")))
-    assert not got[0] or got[0].startswith(b"HTTP/1.1 500 "), got[0]
+    assert not got[0] or b"HeaderError_InvalidSyntax" in got[0], got[0]
 
 
 @each_kind
