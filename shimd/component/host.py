@@ -26,6 +26,9 @@ Providers = Mapping[str, object]
 
 _Function = Callable[..., Any]
 
+#: An epoch that does not come.
+NEVER = 1 << 62
+
 
 class Host:
     """A component, linked to its providers: makes instances of it."""
@@ -62,13 +65,14 @@ class Host:
         """Returns the full name, with its version, of an exported interface; ``name`` is without."""
         return next((export for export in self.exports if self._unversioned(export) == name), None)
 
-    def instantiate(self) -> Guest:
+    def instantiate(self, deadline: int = NEVER) -> Guest:
         """Make a fresh instance; it must not be entered by two threads at once.
 
+        :param deadline: epochs from now; it is the instance's until it is set anew
         :raises wasmtime.WasmtimeError: its start function failed
         """
         guest = Guest(self._engine)
-        guest.store.set_epoch_deadline(1 << 62)
+        guest.store.set_epoch_deadline(deadline)
         if self._memory >= 0:
             guest.store.set_limits(memory_size=self._memory)
         with guest.entered():

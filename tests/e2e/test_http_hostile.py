@@ -187,14 +187,21 @@ def test_one_that_takes_all_memory_that_it_can_have(kind: tuple[str, str], tmp_p
         assert app.get("/").text == "hello from Rust\n"
 
 
+#: Serves by an interface, were its instance ever made.
+BEGINS = """(component
+  (core module $m (func $spin (loop (br 0))) (start $spin) (func (export "handle")))
+  (core instance $i (instantiate $m))
+  (func $handle (canon lift (core func $i "handle")))
+  (instance $handler (export "handle" (func $handle)))
+  (export "%s" (instance $handler)))"""
+
+
 @each_kind
 def test_one_that_never_begins(kind: tuple[str, str], tmp_path: Path) -> None:
-    """Its instances are never made."""
     engine, version = kind
-    program = rust.component("newer" if version == "0.3" else "server")
-    log = tmp_path / "log"
-    with running(
-        program, log, engine=engine, SHIMD_HTTP_TIMEOUT="1", SHIMD_HTTP_CONCURRENCY="2", BEGINS="never"
-    ) as app:
-        assert [app.get("/").status_code for _ in range(3)] == [504] * 3
+    program = tmp_path / "begins.wat"
+    program.write_text(BEGINS % {"0.2": "wasi:http/incoming-handler@0.2.0", "0.3": "wasi:http/handler@0.3.0"}[version])
+    few = tmp_path / "log", "--env=SHIMD_HTTP_CONCURRENCY=2"
+    with running(program, *few, engine=engine, SHIMD_HTTP_TIMEOUT="1") as app:
+        assert [app.get("/").status_code for _ in range(5)] == [504] * 5
         assert app.end() == 0

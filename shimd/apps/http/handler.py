@@ -13,7 +13,7 @@ from shimd.apps.calls import UNLIMITED, closing_guest, report_error
 from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.pool import Pool
 from shimd.component.guest import Guest, current
-from shimd.component.host import Host
+from shimd.component.host import NEVER, Host
 from shimd.component.results import Abandoned, GuestExit
 from shimd.component.values import Err, Ok
 from shimd.wasi.compute_lock import ComputeLock
@@ -26,7 +26,6 @@ AsgiScope = dict[str, Any]
 AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
 AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 INTERFACE = "wasi:http/incoming-handler"
-_NEVER = 1 << 62
 
 
 class Handler:
@@ -47,7 +46,7 @@ class Handler:
         self._name = name
         self._interface = host.export(INTERFACE) or INTERFACE
         self._compute_lock = ComputeLock()
-        self._pool = Pool(host, pool, self._compute_lock)
+        self._pool = Pool(host, pool, self._compute_lock, clock, timeout)
         self._guests = anyio.CapacityLimiter(concurrency)
         self._timeout = timeout
 
@@ -73,8 +72,7 @@ class Handler:
         try:
             guest = await self._pool.acquire()
         except Exception as error:
-            report_error(self._name, str(error))
-            await exchange.fail(500)
+            await exchange.fail(self._failed(error))
             return
         guest.environment["REQUEST_ID"] = str(uuid.uuid4())
         async with anyio.create_task_group() as tasks:
@@ -103,11 +101,15 @@ class Handler:
             if exit.code:
                 report_error(self._name, f"the guest exited with {exit.code}")
         except Exception as error:
-            late = isinstance(error, Abandoned) or "wasm trap: interrupt" in str(error)
-            exchange.status = 504 if late else 500
-            report_error(self._name, f"no answer within {self._timeout:g} s" if late else str(error))
+            exchange.status = self._failed(error)
         finally:
             exchange.ended()
+
+    def _failed(self, error: Exception) -> int:
+        """Tell why there is no answer; returns the status that says it."""
+        late = isinstance(error, Abandoned) or "wasm trap: interrupt" in str(error)
+        report_error(self._name, f"no answer within {self._timeout:g} s" if late else str(error))
+        return 504 if late else 500
 
 
 class _Exchange:
@@ -149,7 +151,7 @@ class _Exchange:
 
     def respond(self, response: Ok | Err) -> None:
         """``response-outparam.set``: from now on the guest may take its time."""
-        current().store.set_epoch_deadline(_NEVER)
+        current().store.set_epoch_deadline(NEVER)
         if isinstance(response, Ok):
             self._response = response.value
         self._loop.call_soon_threadsafe(self.started.set)

@@ -30,17 +30,6 @@ impl Guest for Server {
     }
 }
 
-/// Before there is an instance.
-#[used]
-#[link_section = ".init_array"]
-static BEGIN: extern "C" fn() = begin;
-
-extern "C" fn begin() {
-    while std::env::var("BEGINS").as_deref() == Ok("never") {
-        std::hint::spin_loop();
-    }
-}
-
 /// Takes all memory that it can have, without a use for it.
 fn grow() -> ! {
     while core::arch::wasm32::memory_grow::<0>(256) != usize::MAX {}
