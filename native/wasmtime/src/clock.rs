@@ -1,11 +1,15 @@
-//! Increments an engine's epoch while guests run: then they let others have their thread, and can be ended.
+//! Increments an engine's epoch while guests run: then they let others have their thread, and can be ended. And wakes who
+//! waits for a moment meanwhile: a timer of the runtime's for each request would wake its other threads each time.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use wasmtime::Engine;
+use wasmtime::{Engine, Store};
 
 /// Between two increments. A guest computes for so long, as a rule, before others have a turn.
 const TICK: Duration = Duration::from_millis(10);
@@ -18,7 +22,13 @@ pub struct Clock {
     asleep: AtomicBool,
     lock: Mutex<()>,
     wake: Condvar,
+    alarms: Mutex<Alarms>,
+    /// Those that there have been.
+    alarm: AtomicU64,
 }
+
+/// By their moments and numbers.
+type Alarms = BTreeMap<(Instant, u64), Waker>;
 
 impl Clock {
     pub fn start(engine: &Engine) -> Arc<Self> {
@@ -28,6 +38,8 @@ impl Clock {
             asleep: AtomicBool::new(false),
             lock: Mutex::new(()),
             wake: Condvar::new(),
+            alarms: Mutex::default(),
+            alarm: AtomicU64::new(0),
         });
         let (ours, engine) = (clock.clone(), engine.clone());
         thread::spawn(move || ours.tick(&engine));
@@ -45,6 +57,34 @@ impl Clock {
         Running(self.clone())
     }
 
+    /// Wait until a moment, or up to two ticks longer.
+    pub fn alarm(self: &Arc<Self>, at: Instant) -> Alarm {
+        Alarm { key: (at, self.alarm.fetch_add(1, SeqCst)), set: false, running: self.running() }
+    }
+
+    /// What a future gives; ``None``: it took too long.
+    pub async fn within<T>(self: &Arc<Self>, most: Option<Duration>, what: impl Future<Output = T>) -> Option<T> {
+        let Some(most) = most else { return Some(what.await) };
+        tokio::select! {
+            biased;
+            it = what => Some(it),
+            () = self.alarm(Instant::now() + most) => None,
+        }
+    }
+
+    fn alarms(&self) -> MutexGuard<'_, Alarms> {
+        self.alarms.lock().expect("nobody panics with it")
+    }
+
+    fn ring(&self) {
+        let due = {
+            let mut alarms = self.alarms();
+            let later = alarms.split_off(&(Instant::now(), u64::MAX));
+            std::mem::replace(&mut *alarms, later)
+        };
+        due.into_values().for_each(Waker::wake);
+    }
+
     fn tick(&self, engine: &Engine) {
         let mut seen = 0;
         loop {
@@ -55,6 +95,7 @@ impl Clock {
             seen = self.begun.load(SeqCst);
             thread::sleep(TICK);
             engine.increment_epoch();
+            self.ring();
         }
     }
 
@@ -68,10 +109,65 @@ impl Clock {
     }
 }
 
+/// A guest that computes lets others have its thread with each tick after the next.
+pub fn let_others_run<T: 'static>(store: &mut Store<T>) {
+    store.set_epoch_deadline(1); // of a new one it has passed
+    store.epoch_deadline_async_yield_and_update(1);
+}
+
 pub struct Running(Arc<Clock>);
+
+impl Running {
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.0
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, SeqCst);
+    }
+}
+
+pub struct Alarm {
+    key: (Instant, u64),
+    set: bool,
+    running: Running,
+}
+
+impl Alarm {
+    /// Wait for another moment.
+    pub fn reset(&mut self, at: Instant) {
+        if at != self.key.0 {
+            self.unset();
+            self.key.0 = at;
+        }
+    }
+
+    fn unset(&mut self) {
+        if self.set {
+            self.set = false;
+            self.running.0.alarms().remove(&self.key);
+        }
+    }
+}
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if Instant::now() >= self.key.0 {
+            self.unset();
+            return Poll::Ready(());
+        }
+        self.running.0.alarms().insert(self.key, cx.waker().clone());
+        self.set = true;
+        Poll::Pending
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.unset();
     }
 }

@@ -19,7 +19,7 @@ use crate::extras::Extras;
 use crate::outgoing::{Outgoing, Sending};
 
 /// Of bodies, between a guest and a connection: two of these.
-const CHUNK: usize = 32 * 1024;
+pub const CHUNK: usize = 32 * 1024;
 /// Requests that a guest has under way; more wait.
 const ASKS_AT_A_TIME: usize = 64;
 

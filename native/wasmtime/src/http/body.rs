@@ -1,5 +1,6 @@
 //! What a guest answers, on its way to the client.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,6 +13,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::activity::UnderWay;
+use crate::host::CHUNK;
 
 /// What guest and answer are to know of each other.
 #[derive(Default)]
@@ -82,6 +84,12 @@ impl Drop for Awaited {
 pub struct GuestBody {
     body: WasiBody,
     awaited: Awaited,
+    /// What was there before it was asked for, of so many bytes.
+    first: VecDeque<Result<Frame<Bytes>, Error>>,
+    held: usize,
+    /// There is no more than that.
+    ended: bool,
+    breaks: bool,
     /// Given back at the body's end.
     _permit: Option<OwnedSemaphorePermit>,
     request: Option<UnderWay>,
@@ -89,7 +97,37 @@ pub struct GuestBody {
 
 impl GuestBody {
     pub fn new(body: WasiBody, awaited: Awaited, permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self { body, awaited, _permit: permit, request: None }
+        let first = VecDeque::new();
+        Self { body, awaited, first, held: 0, ended: false, breaks: false, _permit: permit, request: None }
+    }
+
+    /// Take what is there of it, and is not long; returns whether there was something.
+    pub fn begin(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = (self.first.len(), self.ended);
+        while !self.ended && self.held < CHUNK {
+            match self.next(cx) {
+                Poll::Pending => break,
+                Poll::Ready(None) => self.ended = true,
+                Poll::Ready(Some(frame)) => {
+                    self.ended = frame.is_err();
+                    self.held += length(&frame).unwrap_or_default();
+                    self.first.push_back(frame);
+                }
+            }
+        }
+        before != (self.first.len(), self.ended)
+    }
+
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let broken = {
+            let mut state = self.awaited.0.state();
+            state.waker = Some(cx.waker().clone());
+            state.broken // before the body is asked: of one that has ended by then nothing is missing
+        };
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Pending if broken => Poll::Ready(Some(Err(Error::HttpResponseIncomplete))),
+            frame => frame,
+        }
     }
 
     /// A request is under way until its answer's end.
@@ -112,26 +150,39 @@ impl Body for GuestBody {
         if let Some(request) = &mut self.request {
             request.take();
         }
-        let broken = {
-            let mut state = self.awaited.0.state();
-            state.waker = Some(cx.waker().clone());
-            state.broken // before the body is asked: of one that has ended by then nothing is missing
+        if !self.breaks && matches!(self.first.front(), Some(Err(_))) {
+            self.breaks = true; // when what came before it has gone out
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let frame = match self.first.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None if self.ended => Poll::Ready(None),
+            None => self.next(cx),
         };
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let (Poll::Ready(Some(Ok(_))), Some(request)) = (&frame, &mut self.request) {
             request.offer();
         }
-        match frame {
-            Poll::Pending if broken => Poll::Ready(Some(Err(Error::HttpResponseIncomplete))),
-            frame => frame,
-        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.first.is_empty() && (self.ended || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let Some(held) = self.first.iter().map(length).sum::<Option<usize>>() else { return SizeHint::default() };
+        let (held, rest) = (held as u64, if self.ended { SizeHint::with_exact(0) } else { self.body.size_hint() });
+        let mut hint = SizeHint::default();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + held);
+        }
+        hint.set_lower(rest.lower() + held);
+        hint
     }
+}
+
+/// Of data; ``None``: it is none.
+fn length(frame: &Result<Frame<Bytes>, Error>) -> Option<usize> {
+    frame.as_ref().ok().and_then(|frame| frame.data_ref()).map(Bytes::len)
 }

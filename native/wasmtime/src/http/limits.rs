@@ -24,10 +24,10 @@ pub const SENT: Duration = Duration::from_millis(100);
 /// For a client to close a connection on which it is told that there will be no more.
 pub const LAST: Duration = Duration::from_secs(5);
 
-/// :param idle: for how long a connection may have no request
+/// :param idle: for how long a connection of HTTP/2 may say nothing; who sends no whole request is no matter of the wire's
 pub fn wire(idle: Duration, concurrency: usize) -> auto::Builder<TokioExecutor> {
     let mut wire = auto::Builder::new(TokioExecutor::new());
-    wire.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER);
+    wire.http1().header_read_timeout(None).max_buf_size(BUFFER);
     wire.http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(idle)

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Sleep, sleep, sleep_until, timeout};
 use wasmtime::component::GuestTaskId;
 use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi_http::handler::{
@@ -18,7 +17,7 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::body::{Fate, GuestBody};
 use super::{NoAnswer, report, too_late};
-use crate::clock::{Clock, Running};
+use crate::clock::{Alarm, Clock, Running, let_others_run};
 use crate::host::{Host, World};
 
 /// Requests in one instance at a time, as of ``wasmtime serve``.
@@ -30,12 +29,13 @@ const NEVER: Duration = Duration::from_secs(86400 * 365);
 pub struct Newer {
     handler: ProxyHandler<Instances>,
     timeout: Option<Duration>,
+    clock: Arc<Clock>,
 }
 
 impl Newer {
     pub fn new(instances: Instances) -> Self {
-        let timeout = instances.timeout;
-        Self { handler: ProxyHandler::new(instances), timeout }
+        let (timeout, clock) = (instances.timeout, instances.clock.clone());
+        Self { handler: ProxyHandler::new(instances), timeout, clock }
     }
 
     pub async fn answer(
@@ -45,13 +45,9 @@ impl Newer {
     ) -> Result<http::Response<GuestBody>, NoAnswer> {
         let fate = Arc::<Fate>::default();
         let (begun, awaited) = (Instant::now(), fate.clone().awaited());
-        let answer = self.handler.handle(fate, request);
-        let answer = match self.timeout {
-            // Its instance ends it, too, but not before it is in one.
-            Some(most) => timeout(most, answer).await.unwrap_or_else(|_| Err(ExpirationError.into())),
-            None => answer.await,
-        };
-        match answer {
+        // Its instance ends it, too, but not before it is in one.
+        let answer = self.clock.within(self.timeout, self.handler.handle(fate, request)).await;
+        match answer.unwrap_or_else(|| Err(ExpirationError.into())) {
             Ok(response) => Ok(response.map(|body| GuestBody::new(body, awaited, Some(permit)))),
             Err(error) if error.is::<ExpirationError>() => Err(too_late(self.timeout)),
             Err(error) if error.is::<TrapOrPanicError>() => Err(self.why(begun)), // it is told when the instance ends
@@ -88,15 +84,16 @@ impl HandlerState for Instances {
     async fn instantiate(&self) -> wasmtime::Result<Instance<Host, Expiration, Worker>> {
         let running = self.clock.running();
         let mut store = Store::new(self.pre.engine(), self.world.request());
-        store.epoch_deadline_async_yield_and_update(1);
-        let (most, given) = (self.timeout.unwrap_or(NEVER), Arc::<Given>::default());
-        let proxy = Proxy::P3(timeout(most, self.pre.instantiate_async(&mut store)).await??);
+        let_others_run(&mut store);
+        let (timeout, given) = (self.timeout.unwrap_or(NEVER), Arc::<Given>::default());
+        let made = self.clock.within(self.timeout, self.pre.instantiate_async(&mut store)).await;
+        let proxy = Proxy::P3(made.ok_or(ExpirationError)??);
         Ok(Instance {
             store,
             proxy,
             view: Host::of_client,
-            expiration: Expiration { timeout: most, sleep: Box::pin(sleep(NEVER)), given: given.clone() },
-            state: Worker { timeout: most, reuse: self.reuse, given, _running: running },
+            expiration: Expiration { timeout, alarm: self.clock.alarm(Instant::now()), given: given.clone() },
+            state: Worker { timeout, reuse: self.reuse, given, running },
         })
     }
 }
@@ -134,7 +131,7 @@ impl Given {
 /// When an instance ends whose guest does not let it.
 pub struct Expiration {
     timeout: Duration,
-    sleep: Pin<Box<Sleep>>,
+    alarm: Alarm,
     given: Arc<Given>,
 }
 
@@ -146,15 +143,12 @@ impl WorkerExpiration for Expiration {
             WorkerStatus::PostReturn if !self.given.is_late() => return Poll::Pending, // it has answered: it takes its time
             WorkerStatus::PostReturn if !self.given.is_answering() => return Poll::Ready(()),
             WorkerStatus::PostReturn => {
-                self.sleep.as_mut().reset((Instant::now() + IDLE).into());
-                return self.sleep.as_mut().poll(cx);
+                self.alarm.reset(Instant::now() + IDLE);
+                return Pin::new(&mut self.alarm).poll(cx);
             }
         };
-        let deadline = (start + after).into();
-        if deadline != self.sleep.deadline() {
-            self.sleep.as_mut().reset(deadline);
-        }
-        self.sleep.as_mut().poll(cx)
+        self.alarm.reset(start + after);
+        Pin::new(&mut self.alarm).poll(cx)
     }
 }
 
@@ -162,7 +156,7 @@ pub struct Worker {
     timeout: Duration,
     reuse: usize,
     given: Arc<Given>,
-    _running: Running,
+    running: Running,
 }
 
 impl WorkerState for Worker {
@@ -186,9 +180,9 @@ impl WorkerState for Worker {
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
         self.given.add(&fate);
-        let (given, deadline) = (self.given.clone(), Instant::now() + self.timeout);
+        let (given, alarm) = (self.given.clone(), self.running.clock().alarm(Instant::now() + self.timeout));
         Box::pin(async move {
-            sleep_until(deadline.into()).await;
+            alarm.await;
             given.late.store(true, Ordering::Release);
         })
     }

@@ -1,13 +1,14 @@
 //! WASI 0.2: a fresh instance for each request.
 
-use std::future;
+use std::future::{self, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use http::Response;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::Store;
 use wasmtime_wasi_http::WasiHttpView;
@@ -15,9 +16,10 @@ use wasmtime_wasi_http::handler::Request;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 
+use super::bell::Bell;
 use super::body::{Fate, GuestBody};
 use super::{NoAnswer, report, too_late};
-use crate::clock::{Clock, Running};
+use crate::clock::{Clock, Running, let_others_run};
 use crate::host::{Host, World};
 
 pub struct Older {
@@ -27,8 +29,8 @@ pub struct Older {
     pub clock: Arc<Clock>,
 }
 
-/// What a guest does, to its end: by whoever waits for its answer, which needs no other thread to wake up; and from then
-/// on, if it has not ended, by itself.
+/// What a guest does, to its end: by whoever waits for its answer, which needs no other thread to wake up, as far as it
+/// comes without waiting itself, so that a short answer goes out whole; and from then on, if it has not ended, by itself.
 struct Guest(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Guest {
@@ -57,23 +59,34 @@ impl Drop for Guest {
 }
 
 /// Where the answer goes, once.
-type Sender = Arc<Mutex<Option<oneshot::Sender<Result<Response<GuestBody>, NoAnswer>>>>>;
+type Sender = Arc<Mutex<Option<oneshot::Sender<Answer>>>>;
+type Receiver = oneshot::Receiver<Answer>;
+type Answer = Result<Response<GuestBody>, NoAnswer>;
 
 impl Older {
-    pub async fn answer(
-        self: &Arc<Self>,
-        request: Request,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Response<GuestBody>, NoAnswer> {
+    pub async fn answer(self: &Arc<Self>, request: Request, permit: OwnedSemaphorePermit) -> Answer {
         let (sender, mut receiver) = oneshot::channel();
         let fate = Arc::<Fate>::default();
         let mut guest = Guest::of(self.clone().run(request, Arc::new(Mutex::new(Some(sender))), fate, permit));
-        let answer = tokio::select! {
-            biased;
-            () = &mut guest => receiver.await,
-            answer = &mut receiver => answer,
-        };
-        answer.unwrap_or(Err(NoAnswer::Failed))
+        let (bell, mut answer) = (Arc::<Bell>::default(), None);
+        let waker = Waker::from(bell.clone());
+        poll_fn(|cx| {
+            let own = &mut Context::from_waker(&waker);
+            bell.hold();
+            loop {
+                let ended = Pin::new(&mut guest).poll(own).is_ready();
+                let Some(mut response) = answer.take().map_or_else(|| came(&mut receiver), Some) else {
+                    return bell.wait(cx);
+                };
+                bell.hush();
+                let more = response.as_mut().is_ok_and(|it| it.body_mut().begin(own));
+                if ended || !more || !bell.is_rung() {
+                    return Poll::Ready(response);
+                }
+                answer = Some(response); // it waits for no more than that its body is taken
+            }
+        })
+        .await
     }
 
     /// A guest, from its beginning to its end, whoever waits for its answer.
@@ -85,7 +98,13 @@ impl Older {
             () = self.expire(&fate) => Err(None),
         };
         let why = match outcome {
-            Ok(()) => NoAnswer::Failed, // it has not answered
+            Ok(store) => {
+                tokio::spawn(async move {
+                    drop(store); // which takes its time: after the answer is on its way
+                    drop(permit);
+                });
+                NoAnswer::Failed // unless it has answered
+            }
             Err(None) => too_late(self.timeout),
             Err(Some(error)) => {
                 report(&error);
@@ -95,12 +114,11 @@ impl Older {
         if let Some(sender) = sender.lock().expect("nobody panics with it").take() {
             let _ = sender.send(Err(why));
         }
-        drop(permit);
     }
 
-    async fn call(&self, request: Request, sender: Sender, fate: Arc<Fate>) -> wasmtime::Result<()> {
+    async fn call(&self, request: Request, sender: Sender, fate: Arc<Fate>) -> wasmtime::Result<Store<Host>> {
         let mut store = Store::new(self.pre.engine(), self.world.request());
-        store.epoch_deadline_async_yield_and_update(1);
+        let_others_run(&mut store);
         let proxy = self.pre.instantiate_async(&mut store).await?;
         let request = store.data_mut().of_client().new_incoming_request(Scheme::Http, request)?;
         let answered = fate.clone();
@@ -115,16 +133,25 @@ impl Older {
         if result.is_err() {
             fate.break_off().await; // the body would end with the store
         }
-        result
+        result.map(|()| store)
     }
 
     async fn expire(&self, fate: &Fate) {
         if let Some(timeout) = self.timeout {
-            tokio::time::sleep(timeout).await;
+            self.clock.alarm(Instant::now() + timeout).await;
             if !fate.has_answered() {
                 return;
             }
         }
         future::pending().await
+    }
+}
+
+/// The answer; ``None``: not yet.
+fn came(receiver: &mut Receiver) -> Option<Answer> {
+    match receiver.try_recv() {
+        Ok(answer) => Some(answer),
+        Err(TryRecvError::Empty) => None,
+        Err(TryRecvError::Closed) => Some(Err(NoAnswer::Failed)),
     }
 }
