@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import IO, Any
+from typing import Any, Protocol
 
 #: Status and body of what a GET of a path gives.
 _PAGES = {
@@ -24,6 +24,11 @@ _IN_CHUNKS: Mapping[str, tuple[list[str], Mapping[str, str]]] = {
     "/chunks": (["one, ", "two, ", "three"], {}),
     "/trailers": (["one, ", "two"], {"x-sum": "1020", "x-count": "2"}),
 }
+
+
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -79,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def _body(stream: IO[bytes], headers: "Message[str, str]") -> tuple[bytes, Mapping[str, str]]:
+def _body(stream: _Stream, headers: "Message[str, str]") -> tuple[bytes, Mapping[str, str]]:
     """A request's body and trailers, as much of them as comes."""
     if headers.get("Transfer-Encoding", "") != "chunked":
         return stream.read(int(headers.get("Content-Length", 0))), {}

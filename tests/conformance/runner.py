@@ -115,8 +115,8 @@ class Runner:
             process.terminate()  # `shimd run` hands it on
             process.communicate(timeout=PATIENCE)
             return Outcome(case, engine, None)
-        out, err = ((begin + out).decode(errors="replace"), err.decode(errors="replace"))
-        return Outcome(case, engine, process.returncode, out, err, wrong)
+        stdout, stderr = (data.decode(errors="replace") for data in (begin + out, err))
+        return Outcome(case, engine, process.returncode, stdout, stderr, wrong)
 
     def close(self) -> None:
         leftovers.end(list(leftovers.processes_of(self._directory)))

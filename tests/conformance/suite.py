@@ -8,8 +8,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from shimd.engines.wasmtime import NATIVE
 from tests import wasmer
-from tests.wasmtimes import HOSTS, NATIVE
+from tests.wasmtimes import HOSTS
 
 HERE = Path(__file__).parent
 GUESTS = HERE / "guests"
