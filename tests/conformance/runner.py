@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -10,22 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from select import select
-from signal import SIGINT
-from typing import IO
-
-import httpx
 
 from tests.components import rust
 from tests.conformance.endpoints import serving
 from tests.conformance.guests import CACHE, compiled
-from tests.conformance.suite import HERE, Case, Request
+from tests.conformance.suite import HERE, Case
+from tests.conformance.talks import ask, begin, echo
 from tests.e2e import leftovers, trixie
-from tests.e2e.box import happens
-from tests.e2e.http_app import answers, free_port
+from tests.e2e.containerd import PATIENCE
+from tests.e2e.http_app import free_port
 
-#: Seconds until a guest counts as hanging.
-PATIENCE = 60
 #: Guests that run at a time: a run waits as much as it works.
 AT_ONCE = 3
 #: LLVM takes a second for each module: what wasmedge has compiled once is kept.
@@ -104,18 +97,18 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        begin, wrong = _begin(case, process), None
+        printed, wrong = begin(case, process), None
         if case.echo:
-            wrong = _echo(begin, case.echo)
+            wrong = echo(printed, case.echo)
         elif case.requests:
-            wrong = _ask(own, case, process)
+            wrong = ask(own, case, process)
         try:
             out, err = process.communicate(case.stdin.encode() or None, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.terminate()  # `shimd run` hands it on
             process.communicate(timeout=PATIENCE)
             return Outcome(case, engine, None)
-        stdout, stderr = (data.decode(errors="replace") for data in (begin + out, err))
+        stdout, stderr = (data.decode(errors="replace") for data in (printed + out, err))
         return Outcome(case, engine, process.returncode, stdout, stderr, wrong)
 
     def close(self) -> None:
@@ -144,56 +137,6 @@ def _places(own: str, server: str) -> list[str]:
     """What a server is told: where it is, and where others are, or are not."""
     places = {"WASMTIME_HTTP_PROXY_SOCKET_ADDR": own, "SERVER": server, "NOBODY": f"127.0.0.1:{free_port()}"}
     return [f"--env={name}={value}" for name, value in places.items()]
-
-
-def _begin(case: Case, process: "subprocess.Popen[bytes]") -> bytes:
-    """What a guest prints before it is talked to: all of it, or what comes in time."""
-    output: IO[bytes] | None = process.stdout
-    assert output is not None
-    printed = b""
-    while not (printed.endswith(b"\n") if case.echo else len(printed) == len(case.prompt)):
-        there, _, _ = select([output], [], [], PATIENCE)
-        if not (there and (byte := output.read(1))):
-            break
-        printed += byte
-    return printed
-
-
-def _echo(begin: bytes, text: str) -> str | None:
-    """Send it to the address that was printed; how that failed."""
-    host, _, port = begin.decode(errors="replace").strip().partition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
-            connection.sendall(text.encode())
-            with connection.makefile("rb") as stream:
-                back = stream.read(len(text)).decode(errors="replace")
-    except (OSError, ValueError) as error:
-        return f"printed {begin!r}, where nobody answers: {error}"
-    return None if back == text else f"gave back {back!r}, not {text!r}"
-
-
-def _ask(address: str, case: Case, process: "subprocess.Popen[bytes]") -> str | None:
-    """Ask a server all that it is to be asked, and end it; the first answer that is not as it must be."""
-    listening = happens(lambda: answers(address) or process.poll() is not None, PATIENCE)
-    if not listening or process.poll() is not None:
-        return "it does not listen"
-    wrong = (_wrong(address, Request(**request)) for request in case.requests)
-    found = next((text for text in wrong if text), None)
-    process.send_signal(SIGINT)
-    return found
-
-
-def _wrong(address: str, request: Request) -> str | None:
-    url, name = f"http://{address}{request.path}", f"{request.method} {request.path}"
-    try:
-        answer = httpx.request(
-            request.method, url, headers=request.sent, content=request.sent_body, timeout=PATIENCE, trust_env=False
-        )
-    except httpx.HTTPError as error:
-        return f"{name}: {error!r}"
-    headers = {key: answer.headers.get(key) for key in request.headers}
-    got, must = (answer.status_code, headers, answer.text), (request.status, dict(request.headers), request.body)
-    return None if got == must else f"{name} gave {got}, not {must}"
 
 
 @contextmanager
