@@ -1,5 +1,5 @@
-//! A descriptor tells its type, and how it was opened: to read, if nothing was asked for; a file that is created,
-//! to write, too. Nobody reads what was opened to write only.
+//! A descriptor tells its type, and how it was opened: to read, if nothing was asked for; to write alone, if that
+//! was; a file that is created, to write in any case.
 use checks::{gives, ok, same};
 use wasip3::filesystem::types::{Descriptor, DescriptorFlags, DescriptorType, ErrorCode, OpenFlags};
 
