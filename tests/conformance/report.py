@@ -9,22 +9,23 @@ from tests.conformance.suite import ENGINES, Known, known_failures, titles
 from tests.e2e import trixie
 
 INTRODUCTION = """\
-# WASI preview 1 conformance
+# WASI conformance
 
 Made by `python -m tests.conformance`, from the run that it makes; not to be edited.
 
-The tests are those of [wasi-testsuite](https://github.com/WebAssembly/wasi-testsuite) for preview 1 (at commit
-e1f53e0), re-created: for each of its AssemblyScript, C and Rust sources there is one of ours in C, of the same name,
-that checks the same behaviour (`tests/conformance/guests`); nothing is copied. Each runs by `shimd run`, in a worker
+The tests are those of [wasi-testsuite](https://github.com/WebAssembly/wasi-testsuite) (at commit e1f53e0) for preview 1
+and WASI 0.3, re-created; it has none for WASI 0.2. For each of its AssemblyScript, C and Rust sources for preview 1
+there is one of ours in C, of the same name, that checks the same behaviour (`tests/conformance/guests`), for those of
+WASI 0.3 one in Rust (`tests/components/rust/conformance`); nothing is copied. Each runs by `shimd run`, in a worker
 like a container's. Tests with a directory get it as `/`, read-write. "wasmtime" is the native host (`native/wasmtime`)
-if there is a column "wasmtime-py", which is the package from PyPI then. "wasmer" is the native binding
-(`native/wasmer`), "wasmer-sdk" the one from PyPI, which has no host directories, so that its guests see a copy in
-memory. wasmedge runs in a root tree of Debian 13.
+if there is a column "wasmtime-py", which is the package from PyPI then; the native host alone has WASI 0.3. "wasmer" is
+the native binding (`native/wasmer`), "wasmer-sdk" the one from PyPI, which has no host directories, so that its guests
+see a copy in memory. wasmedge runs in a root tree of Debian 13.
 """
-LAST_GROUP = """\
-The last group is the Rust tests that have a directory once more, on wasmer-sdk alone: they find the directory as C
-programs do, by way of wasi-libc. That says more of what an app meets there than the group before it, in which nearly
-all fail at their first step. The native binding gives both the same directory.
+ONCE_MORE = """\
+One group is the Rust tests of preview 1 that have a directory once more, on wasmer-sdk alone: they find the directory
+as C programs do, by way of wasi-libc. That says more of what an app meets there than the group of all of them, in which
+nearly all fail at their first step. The native binding gives both the same directory.
 """
 #: Whether it passed.
 MARKS = {True: "✓", False: "✗"}
@@ -45,7 +46,7 @@ def unexpected(outcomes: Iterable[Outcome]) -> list[str]:
 def render(outcomes: Sequence[Outcome]) -> str:
     """The document."""
     about = f"{versions(ENGINES).rstrip()} Guests: {toolchain()}.\n"
-    parts = [INTRODUCTION, about, _totals(outcomes), LAST_GROUP]
+    parts = [INTRODUCTION, about, _totals(outcomes), ONCE_MORE]
     for engine in ENGINES:
         parts.append("\n".join(_failures(engine, [outcome for outcome in outcomes if outcome.engine == engine])))
     for group in titles():
@@ -71,9 +72,12 @@ def _totals(outcomes: Sequence[Outcome]) -> str:
         f"| tests | number | {' | '.join(f'{engine} passes' for engine in ENGINES)} |",
         "|---" * (2 + len(ENGINES)) + "|",
     ]
+    everywhere = [outcome for outcome in outcomes if len(outcome.case.engines) == len(ENGINES)]
+    last = everywhere[-1].case.group if everywhere else None
     for group, title in titles().items():
         lines.append(_total(title, [outcome for outcome in outcomes if outcome.case.group == group]))
-    lines.insert(-1, _total("**of wasi-testsuite**", [o for o in outcomes if len(o.case.engines) == len(ENGINES)]))
+        if group == last:
+            lines.append(_total("**all of preview 1**", everywhere))
     return "\n".join(lines) + "\n"
 
 
