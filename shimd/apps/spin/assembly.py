@@ -12,12 +12,13 @@ from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
 from shimd.apps.spin import command, cron, files, keyvalue, subscriptions
-from shimd.apps.spin.allowed import AllowedHosts
+from shimd.apps.spin.allowed import AllowedHosts, is_left_out
 from shimd.apps.spin.application import SpinServer
 from shimd.apps.spin.clients import KINDS, Clients, MqttAddress
 from shimd.apps.spin.command import CommandService
 from shimd.apps.spin.cron import Schedule
 from shimd.apps.spin.model import Application, Component
+from shimd.apps.spin.networking import Networking
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.subscriptions import MqttSubscriber, RedisSubscriber
 from shimd.apps.spin.variables import ApplicationVariables
@@ -25,7 +26,7 @@ from shimd.apps.spin.world import SharedState, imports
 from shimd.component.host import Host
 from shimd.engine import InvalidSetting, UnsupportedFeature
 from shimd.engines.http_settings import HttpSettings
-from shimd.wasi.http.outgoing import OutgoingHandler
+from shimd.wasi.http.outgoing import OutgoingHandler, OutgoingRules
 from shimd.wasi.trust import Trust
 from shimd.wasi.versions import unversioned
 
@@ -57,8 +58,9 @@ class Assembly:
         self._engine, self._application, self._settings = engine, application, settings
         self._directories, self._values = directories, values
         allowed = {id: _outbound(component, values) for id, component in application.components.items()}
-        self._clients = Clients(_libraries(application, runtime, list(allowed.values())), trust)
-        self._outgoing = {id: OutgoingHandler(trust, allowed[id]) for id in application.components}
+        networking = runtime.networking
+        self._clients = Clients(_libraries(application, runtime, list(allowed.values())), trust, networking)
+        self._outgoing = {id: OutgoingHandler(trust, allowed[id], _rules(networking, id, trust)) for id in allowed}
         self._preopens = {id: files.SpinPreopens() for id in application.components}
         stores = {label: keyvalue.opener(where, self._clients) for label, where in runtime.stores.items()}
         shared = SharedState(arguments, values, stores, runtime.databases, self._clients)
@@ -174,7 +176,18 @@ class Assembly:
 
 def _outbound(component: Component, values: ApplicationVariables) -> AllowedHosts:
     where = f"{component.where}.allowed_outbound_hosts"
-    return AllowedHosts([values.resolve(entry, where) for entry in component.allowed_outbound_hosts], where)
+    resolved = [(entry, values.resolve(entry, where)) for entry in component.allowed_outbound_hosts]
+    return AllowedHosts([allowed for entry, allowed in resolved if not is_left_out(entry, allowed)], where)
+
+
+def _rules(networking: Networking, component: str, trust: Trust) -> OutgoingRules:
+    limit = networking.limit("http")
+    return OutgoingRules(
+        networking.destinations,
+        networking.contexts(component, trust),
+        limit,
+        keeps=networking.pooling and not limit,  # one that is kept would count
+    )
 
 
 def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Mapping[str, Any], memory: int) -> Host:

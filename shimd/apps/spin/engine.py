@@ -116,7 +116,7 @@ class SpinEngine(CompiledByWasmtime):
         from shimd.apps.spin.variables import ApplicationVariables
 
         self._application = application.retaining(env.get("SPIN_COMPONENTS_TO_RETAIN", ""))
-        self._runtime = Runtime(read, env, application.variables)
+        self._runtime = Runtime(read, env, application.variables, application.components)
         self._values = ApplicationVariables(application, self._runtime.variables)
         for component in self._application.components.values():
             self._values.of(component)
@@ -152,7 +152,7 @@ class SpinEngine(CompiledByWasmtime):
             self._values,
             _settings(invocation.env),
             invocation.args[1:],
-            _memory(invocation.env),
+            _memory(invocation.env, module.runtime.memory),
         )
 
     def signals(self, module: SpinApp) -> Collection[int]:
@@ -163,12 +163,17 @@ class SpinEngine(CompiledByWasmtime):
         return module.assembly.run()
 
 
-def _memory(env: Mapping[str, str]) -> int:
-    """Returns the most memory that an instance may have, bytes; -1: no limit but the container's."""
+def _memory(env: Mapping[str, str], configured: int | None) -> int:
+    """Returns the most memory that an instance may have, bytes; -1: no limit but the container's.
+
+    :param configured: what ``/runtime-config.toml`` says
+    """
     text = env.get("SPIN_MAX_INSTANCE_MEMORY", "")
     if text and not text.isdigit():
         raise InvalidSetting(f"SPIN_MAX_INSTANCE_MEMORY={text} is not a number of bytes")
-    return int(text) if text else -1
+    if text:
+        return int(text)
+    return -1 if configured is None else configured
 
 
 def _settings(env: Mapping[str, str]) -> "HttpSettings":
