@@ -118,6 +118,10 @@ class OutgoingHandler:
         self._tasks.start_soon(exchange.run, self._pools[own], self._rules.limit)
 
 
+class _ConnectProhibited(httpcore.ConnectError):
+    pass
+
+
 class _CheckedBackend(AnyIOBackend):
     """Connects to the addresses of a host that may be connected to, one after the other."""
 
@@ -137,6 +141,8 @@ class _CheckedBackend(AnyIOBackend):
                 return await self._first(await self._destinations.addresses(host, port), port, socket_options)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
+        except Prohibited as error:
+            raise _ConnectProhibited(str(error)) from error
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
 
@@ -232,7 +238,7 @@ def error_code(error: Exception) -> Case:
             return Case("connection-read-timeout")
         case httpcore.WriteTimeout():
             return Case("connection-write-timeout")
-        case httpcore.ConnectError() if isinstance(error.__cause__, Prohibited):
+        case _ConnectProhibited():
             return Case("destination-IP-prohibited")
         case httpcore.ConnectError() if isinstance(_cause(error), ssl.SSLCertVerificationError):
             return Case("TLS-certificate-error")

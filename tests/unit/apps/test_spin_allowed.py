@@ -155,5 +155,5 @@ def test_the_older_list_of_hosts() -> None:
 
 @pytest.mark.parametrize("host", ["", "redis://a", "a.com/path", "*", "http://"])
 def test_older_entries_that_are_none(host: str) -> None:
-    with pytest.raises(InvalidSetting, match="component.c.allowed_http_hosts has"):
+    with pytest.raises(InvalidSetting, match=r"component\.c\.allowed_http_hosts has"):
         http_hosts(host)

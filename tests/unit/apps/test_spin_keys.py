@@ -1,4 +1,4 @@
-"""Keys of ``spin.toml``, locked applications and ``/runtime-config.toml``: applied or refused by name, never dropped."""
+"""Keys of ``spin.toml``, locked applications ``/runtime-config.toml``: applied or refused by name, never dropped."""
 
 import json
 import tomllib
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shimd.apps.spin import fields, keys, locked, manifest
+from shimd.apps.spin import keys, locked, manifest
 from shimd.apps.spin.model import Variable
 from shimd.apps.spin.runtime import Runtime
 from shimd.engine import InvalidSetting, Layer
@@ -209,8 +209,8 @@ def test_what_is_accepted_is_looked_at(
 
         return parsed
 
-    monkeypatch.setattr(fields.tomllib, "loads", noted(tomllib.loads))
-    monkeypatch.setattr(fields.json, "loads", noted(json.loads))
+    monkeypatch.setattr(tomllib, "loads", noted(tomllib.loads))
+    monkeypatch.setattr(json, "loads", noted(json.loads))
     read(text)
     assert set(unseen(whole[0])) == idle
 
@@ -270,9 +270,11 @@ def test_in_a_table_in_place() -> None:
     inline = 'component = { source = "inline.wasm", sources = "x" }'
     with pytest.raises(InvalidSetting, match=r"trigger.http\[1\].component.sources is unknown; source is probably"):
         read_manifest(MANIFEST.replace('component = { source = "inline.wasm" }', inline))
-    with pytest.raises(InvalidSetting, match=r"component.one.files\[1\].dest is unknown; there are destination, source"):
+    with pytest.raises(
+        InvalidSetting, match=r"component.one.files\[1\].dest is unknown; there are destination, source"
+    ):
         read_manifest(MANIFEST.replace('{ source = "b", ', '{ source = "b", dest = "x", '))
-    with pytest.raises(InvalidSetting, match="application.trigger.cron.zone is unknown; there is type"):
+    with pytest.raises(InvalidSetting, match=r"application\.trigger\.cron.zone is unknown; there is type"):
         read_manifest(MANIFEST.replace("trigger.cron = {}", 'trigger.cron = { zone = "UTC" }'))
     with pytest.raises(InvalidSetting, match=r"trigger.http\[0\].executor.kind is unknown"):
         read_manifest(MANIFEST.replace('{ type = "http" }', '{ kind = "x" }'))
@@ -280,7 +282,9 @@ def test_in_a_table_in_place() -> None:
 
 def test_a_trigger_without_a_component() -> None:
     """What it has instead is what is told of."""
-    text = added(MANIFEST, "[[trigger.http]]", 'static_response = { status_code = 301 }\nroute = "/old"\n[[trigger.http]]')
+    text = added(
+        MANIFEST, "[[trigger.http]]", 'static_response = { status_code = 301 }\nroute = "/old"\n[[trigger.http]]'
+    )
     with pytest.raises(InvalidSetting, match=r"trigger.http\[0\].static_response would answer without a component"):
         read_manifest(text)
 
@@ -292,7 +296,8 @@ IDLE = [
     (
         "[component.one]",
         'description = "d"\nbuild = { command = "make", workdir = "x", watch = ["y"] }\ntool.x.y = 1\nai_models = []\n'
-        'targets = []\nprofile.debug.source = "debug.wasm"\ndependencies = {}\ndependencies_inherit_configuration = true',
+        "targets = []\n"
+        'profile.debug.source = "debug.wasm"\ndependencies = {}\ndependencies_inherit_configuration = true',
     ),
 ]
 
@@ -369,7 +374,11 @@ RUNTIME_WRONG = [
     ('"state"', "max_instance_memory = -1", "max_instance_memory is no number, or a negative one"),
     ("[key_value_store.default]", 'paths = "x"', "key_value_store.default.paths is unknown; path is probably meant"),
     ("[key_value_store.cache]", 'path = "x"', "key_value_store.cache.path is unknown; there are type, url"),
-    ("[sqlite_database.default]", "allow_attach = true", "sqlite_database.default.allow_attach is unknown; allow_attach_"),
+    (
+        "[sqlite_database.default]",
+        "allow_attach = true",
+        "sqlite_database.default.allow_attach is unknown; allow_attach_",
+    ),
     ("[[variables_provider]]", "value = {}", "variables_provider[0].value is unknown; values is probably meant"),
     ("[[config_provider]]", 'prefix = "x"', "config_provider[0].prefix is unknown; there are path, type"),
     ("[outbound_networking]", "block_network = []", "outbound_networking.block_network is unknown; block_networks is"),
