@@ -82,11 +82,6 @@ class AllowedHost:
         """Whether requests to the application itself are allowed."""
         return self.host == "*" or self.host in SELF
 
-    @property
-    def is_chaining(self) -> bool:
-        """Whether it names components of the application."""
-        return self.host.endswith(CHAINED)
-
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
@@ -116,7 +111,7 @@ class AllowedHosts:
 
     def __call__(self, scheme: str, authority: str) -> None:
         """:raises Err: ``HTTP-request-denied``"""
-        host, port = _split(scheme, authority)
+        host, port = split(scheme, authority)
         if not self.allows(scheme, host, port):
             raise DENIED
 
@@ -124,20 +119,22 @@ class AllowedHosts:
         host = host.lower()
         return host not in SELF and any(allowed.matches(scheme, host, port) for allowed in self._allowed)
 
-    def allows_self(self, scheme: str) -> bool:
+    def allows_self(self) -> bool:
         """Returns whether requests to the application itself are allowed, whatever its address."""
-        return any(allowed.is_self and allowed.scheme in ("*", scheme) for allowed in self._allowed)
+        return any(allowed.is_self and allowed.scheme in ("*", "http", "https") for allowed in self._allowed)
 
     def may_ever(self, *schemes: str) -> bool:
         """Returns whether any host may be connected to by one of those protocols."""
         return any(allowed.scheme in ("*", *schemes) for allowed in self._allowed)
 
-    def chained(self) -> Collection[AllowedHost]:
-        """Returns the entries that name components of the application."""
-        return [allowed for allowed in self._allowed if allowed.is_chaining]
+    def chained(self) -> Collection[str]:
+        """Returns the components of the application that are named, each by itself."""
+        hosts = [allowed.host for allowed in self._allowed if allowed.host.endswith(CHAINED)]
+        return [host.removesuffix(CHAINED) for host in hosts if not host.startswith("*")]
 
 
-def _split(scheme: str, authority: str) -> tuple[str, int]:
+def split(scheme: str, authority: str) -> tuple[str, int]:
+    """Returns host and port of an address without a scheme."""
     host, colon, port = authority.rpartition(":")
     if colon and port.isdigit():
         return host.lower(), int(port)

@@ -12,12 +12,13 @@ from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
 from shimd.apps.spin import command, cron, files, keyvalue, subscriptions
-from shimd.apps.spin.allowed import AllowedHosts, is_left_out
+from shimd.apps.spin.allowed import CHAINED, AllowedHosts, is_left_out
 from shimd.apps.spin.application import SpinServer
 from shimd.apps.spin.clients import KINDS, Clients, MqttAddress
 from shimd.apps.spin.command import CommandService
 from shimd.apps.spin.cron import Schedule
 from shimd.apps.spin.model import Application, Component
+from shimd.apps.spin.neighbours import Neighbours
 from shimd.apps.spin.networking import Networking
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.subscriptions import MqttSubscriber, RedisSubscriber
@@ -60,7 +61,11 @@ class Assembly:
         allowed = {id: _outbound(component, values) for id, component in application.components.items()}
         networking = runtime.networking
         self._clients = Clients(_libraries(application, runtime, list(allowed.values())), trust, networking)
-        self._outgoing = {id: OutgoingHandler(trust, allowed[id], _rules(networking, id, trust)) for id in allowed}
+        self._neighbours = {id: Neighbours(allowed[id]) for id in allowed}
+        self._outgoing = {
+            id: OutgoingHandler(trust, allowed[id], _rules(networking, id, trust, self._neighbours[id]))
+            for id in allowed
+        }
         self._preopens = {id: files.SpinPreopens() for id in application.components}
         stores = {label: keyvalue.opener(where, self._clients) for label, where in runtime.stores.items()}
         shared = SharedState(arguments, values, stores, runtime.databases, self._clients)
@@ -74,6 +79,7 @@ class Assembly:
             for id, component in application.components.items()
         }
         self._check_exports()
+        self._check_chains(allowed)
         self._calls: dict[str, Invoker] = {}
         self._services: list[serving.Service] = [*self._redis(), *self._cron(), *self._mqtt(), *self._commands()]
 
@@ -91,6 +97,8 @@ class Assembly:
             return anyio.run(serving.serve, self._services, around, self._settings.grace)
         clock = EpochClock(self._engine)
         server = SpinServer(self._application, self._handlers(clock))
+        for one in self._neighbours.values():
+            one.server = server
         return serve(server, self._settings, [*around, clock, server], services=self._services)
 
     def _handlers(self, clock: EpochClock) -> dict[str, Handler]:
@@ -120,6 +128,15 @@ class Assembly:
             if self._hosts[id].export(name) is None:
                 where = self._application.components[id].where
                 raise UnsupportedFeature(f"{where}: it exports no {name}, which its {kind} trigger calls")
+
+    def _check_chains(self, allowed: Mapping[str, AllowedHosts]) -> None:
+        """Check that components that others may call by name are there, and answer requests."""
+        answering = {route.component for route in self._application.triggers.http}
+        for id, hosts in allowed.items():
+            for other in hosts.chained():
+                if other not in answering:
+                    where = f"{self._application.components[id].where}.allowed_outbound_hosts"
+                    raise InvalidSetting(f"{where} names {other}{CHAINED}, which no http trigger calls")
 
     def _call(self, id: str) -> Invoker:
         if id not in self._calls:
@@ -180,13 +197,14 @@ def _outbound(component: Component, values: ApplicationVariables) -> AllowedHost
     return AllowedHosts([allowed for entry, allowed in resolved if not is_left_out(entry, allowed)], where)
 
 
-def _rules(networking: Networking, component: str, trust: Trust) -> OutgoingRules:
+def _rules(networking: Networking, component: str, trust: Trust, neighbours: Neighbours) -> OutgoingRules:
     limit = networking.limit("http")
     return OutgoingRules(
         networking.destinations,
         networking.contexts(component, trust),
         limit,
         keeps=networking.pooling and not limit,  # one that is kept would count
+        neighbour=neighbours,
     )
 
 

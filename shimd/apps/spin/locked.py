@@ -19,6 +19,8 @@ from shimd.engine import Content, Image, Layer
 #: The layer that holds it.
 MEDIA_TYPE = "application/vnd.fermyon.spin.application.v1+config"
 FILE = "the image's locked application"
+#: Requirements of an application that shimd meets.
+_MET = frozenset({"local_service_chaining"})
 _WASM = "application/wasm"
 #: A component alone, as ``wkg`` pushes it.
 PACKAGE = _WASM
@@ -70,7 +72,7 @@ def _check_understood(table: ManifestTable) -> None:
             raise table.wrong("must_understand", f"names {name}, which shimd does not know")
     for owner in (table, *table.tables("components")):
         for name, wanted in owner.table("host_requirements", optional=True).values.items():
-            if wanted != "optional":
+            if wanted != "optional" and name not in _MET:
                 raise owner.wrong(f"host_requirements.{name}", "is required, and shimd does not have it")
 
 

@@ -16,6 +16,7 @@ from shimd.component.values import Case, Err, Ok
 from shimd.wasi.destinations import Destinations, Prohibited
 from shimd.wasi.http.body import Aborted, BodyStream, OutgoingBody
 from shimd.wasi.http.fields import Fields
+from shimd.wasi.http.in_process import AsgiApplication, InProcess
 from shimd.wasi.http.types import (
     FutureIncomingResponse,
     IncomingResponse,
@@ -45,6 +46,10 @@ def nothing(_scheme: str, _authority: str) -> None:
     raise DENIED
 
 
+def _nobody(_scheme: str, _authority: str) -> None:
+    """Have all requests sent to other servers."""
+
+
 @dataclass(frozen=True)
 class OutgoingRules:
     """What holds for requests that the check lets pass."""
@@ -56,6 +61,9 @@ class OutgoingRules:
     """Entered for as long as a request is under way."""
     keeps: bool = True
     """Whether connections are kept for further requests."""
+    neighbour: Callable[[str, str], AsgiApplication | None] = _nobody
+    """Returns what answers requests to a scheme and an authority in this process, if anything does; else they are
+    checked, and sent. Raises ``Err``, an ``error-code``, if it is not to."""
 
 
 class OutgoingHandler:
@@ -86,17 +94,22 @@ class OutgoingHandler:
         if scheme not in ("http", "https"):
             raise Err(Case("HTTP-protocol-error"))
         authority = request.authority() or ""
-        if not authority:
-            raise Err(Case("HTTP-request-URI-invalid"))
-        self._check(scheme, authority)
+        neighbour = self._rules.neighbour(scheme, authority)
+        if neighbour is None:
+            if not authority:
+                raise Err(Case("HTTP-request-URI-invalid"))
+            self._check(scheme, authority)
         built = httpcore.Request(
             method_name(request.method()),
-            f"{scheme}://{authority}{request.path_with_query() or '/'}",
-            headers=[("Host", authority), *_headers(request)],
+            f"{scheme}://{authority or 'self.alt'}{request.path_with_query() or '/'}",
+            headers=[("Host", authority or "self.alt"), *_headers(request)],
             content=request.sent_body.pipe.chunks() if request.sent_body is not None else None,
             extensions={"timeout": _timeout(options)},
         )
         exchange = _OutgoingExchange(built, request.sent_body)
+        if neighbour is not None:
+            from_thread.run_sync(self._pass_on, exchange, neighbour)
+            return exchange.future
         host = built.url.host.decode("ascii").strip("[]").lower()
         own = host if host in self._rules.contexts else ""
         if own not in self._pools:  # the context is made here: its files may be slow
@@ -113,6 +126,9 @@ class OutgoingHandler:
             keepalive_expiry=15,
             network_backend=_CheckedBackend(self._rules.destinations) if self._rules.destinations else None,
         )
+
+    def _pass_on(self, exchange: "_OutgoingExchange", neighbour: AsgiApplication) -> None:
+        self._tasks.start_soon(exchange.run, InProcess(neighbour, self._tasks), nullcontext())
 
     def _begin(self, exchange: "_OutgoingExchange", own: str) -> None:
         self._tasks.start_soon(exchange.run, self._pools[own], self._rules.limit)
@@ -165,7 +181,9 @@ class _OutgoingExchange:
         self._chunks, self._reader = anyio.create_memory_object_stream[bytes](0)
         self.future = FutureIncomingResponse(lambda: self.future.outcome is not None, self._answered.wait)
 
-    async def run(self, pool: httpcore.AsyncConnectionPool, limit: AbstractAsyncContextManager[None]) -> None:
+    async def run(
+        self, pool: httpcore.AsyncConnectionPool | InProcess, limit: AbstractAsyncContextManager[None]
+    ) -> None:
         try:
             async with limit:
                 await self._run(pool)
@@ -174,7 +192,7 @@ class _OutgoingExchange:
                 self._body.pipe.abandon(str(error))
             self._answer(Err(error_code(error)))
 
-    async def _run(self, pool: httpcore.AsyncConnectionPool) -> None:
+    async def _run(self, pool: httpcore.AsyncConnectionPool | InProcess) -> None:
         response = await pool.handle_async_request(self._request)
         async with self._chunks, aclosing(response):
             self._answer(Ok(self._incoming(response)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shimd.apps.spin.allowed import AllowedHost, AllowedHosts, is_left_out, of_http_hosts
+from shimd.apps.spin.allowed import AllowedHosts, is_left_out, of_http_hosts
 from shimd.apps.spin.fields import ManifestTable
 from shimd.component.values import Err
 from shimd.engine import InvalidSetting
@@ -113,18 +113,21 @@ def test_which_libraries_may_be_needed() -> None:
 
 @pytest.mark.parametrize(
     ("entry", "expected"),
-    [("http://self", True), ("http://self.alt", True), ("*://*:*", True), ("https://self", False), ("http://a", False)],
+    [
+        ("http://self", True),
+        ("https://self.alt", True),
+        ("*://*:*", True),
+        ("redis://self", False),
+        ("http://a", False),
+    ],
 )
 def test_requests_to_the_application_itself(entry: str, expected: bool) -> None:
-    assert AllowedHosts([entry], WHERE).allows_self("http") == expected
+    assert AllowedHosts([entry], WHERE).allows_self() == expected
 
 
-@pytest.mark.parametrize(
-    ("entry", "expected"),
-    [("http://one.spin.internal", True), ("http://*.spin.internal", True), ("*://*:*", False), ("http://a", False)],
-)
-def test_entries_that_name_components(entry: str, expected: bool) -> None:
-    assert AllowedHost.parse(entry, WHERE).is_chaining == expected
+def test_components_that_are_named() -> None:
+    entries = ["http://one.spin.internal", "http://*.spin.internal", "*://*:*", "http://a"]
+    assert AllowedHosts(entries, WHERE).chained() == ["one"]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_no_other_file_is_attached(tmp_path: Path) -> None:
     for statement in (f"ATTACH '{tmp_path}/other.db' AS o", f"VACUUM INTO '{tmp_path}/copy.db'"):
         with pytest.raises(Err) as caught:
             connection.execute(statement, [])
-        assert caught.value.value.tag == "io" and "denied" in caught.value.value.payload
+        assert caught.value.value.payload in ("not authorized", "authorization denied"), statement
     for statement in ("ATTACH ':memory:' AS m", "ATTACH '' AS t", "VACUUM"):
         connection.execute(statement, [])
 
