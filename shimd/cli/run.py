@@ -21,6 +21,7 @@ import anyio.abc
 
 from shimd import log
 from shimd.cli import words
+from shimd.cli.application import LocalApplication, Stamps
 from shimd.engine import Preopen
 from shimd.engines.registry import engine_family, engine_reference, engine_version
 from shimd.errors import Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_os
@@ -59,7 +60,9 @@ class RunOptions(NamedTuple):
     program: str
     args: tuple[str, ...]
     listen: tuple[str, ...] = ()
-    """Listening sockets: ``tcp:PORT`` or ``tcp:ADDRESS:PORT``."""
+    """Listening sockets: ``[tcp:]PORT`` or ``[tcp:]ADDRESS:PORT``; of an application one, its address."""
+    watch: bool = False
+    """Whether an application is started anew when a file of it has changed."""
 
 
 @dataclass
@@ -104,6 +107,8 @@ class Run:
     def __init__(self, options: RunOptions) -> None:
         self._options = options
         self._worker: Worker | None = None
+        self._ended = False
+        """Whether somebody has told us to end."""
         self._scope = anyio.CancelScope()
         """Inside the fork server's: what is cancelled cleans up with its help."""
         self.outcome = RunOutcome(options.program, options.engine)
@@ -129,6 +134,12 @@ class Run:
         except InvalidArgument as error:
             raise Internal(str(error)) from None
         preopens = with_cwd([preopen(text) for text in self._options.directories], self._options.cwd)
+        application = LocalApplication.of(self._options.program)
+        if application is None and self._options.watch:
+            raise InvalidArgument(f"--watch is for applications, and {name} is a program")
+        if application is not None:
+            await self._application(application)
+            return
         with ExitStack() as stack:
             wasm = _open(name, stack)
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime())))
@@ -138,6 +149,51 @@ class Run:
                     plan = self._plan(f"{name}#{self._options.entry or entry}", preopens)
                     await self._live(programs, plan, ProgramFile(name, wasm))
 
+    async def _application(self, application: LocalApplication) -> None:
+        self.outcome.engine = application.engine
+        plan = HostApp(
+            id=self._options.program,
+            process=Process(args=["/", *self._options.args], env=self._variables(application), cwd="/"),
+            artifact="",
+            network=True,
+            application=os.path.abspath(application.manifest),
+        )
+        with tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime()) as directory:
+            async with private_fork_servers(Path(directory)) as servers:
+                programs = _Programs(application.engine, servers, self.outcome)
+                with self._scope:
+                    if self._options.watch:
+                        await self._watched(application, programs, plan)
+                    else:
+                        await self._live(programs, plan, None)
+
+    def _variables(self, application: LocalApplication) -> list[str]:
+        if len(self._options.listen) > 1:
+            raise InvalidArgument("--listen: an application has one address")
+        listen = "".join(self._options.listen).removeprefix("tcp:")
+        return [*application.variables(listen), *map(variable, self._options.environment)]
+
+    async def _watched(self, application: LocalApplication, programs: "_Programs", plan: HostApp) -> None:
+        """Run an application again and again: when one of its files has changed, whether it runs by then or not."""
+        while not self._ended:
+            before = await anyio.to_thread.run_sync(application.stamps)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._restart, application, before, tasks.cancel_scope)
+                try:
+                    await self._live(programs, plan, None)
+                except (ShimdError, OSError) as error:
+                    print(f"shimd: {words.printable(str(error))}", file=sys.stderr)
+                if not self._ended:  # it may have ended by itself, and be mended
+                    await application.change(before)
+                tasks.cancel_scope.cancel()
+
+    async def _restart(self, application: LocalApplication, before: Stamps, starting: anyio.CancelScope) -> None:
+        """End an application once it has changed; if it still starts, that is given up."""
+        await application.change(before)
+        if self._worker is None or self._worker.status is not None:
+            starting.cancel()
+        self._signal(signal.SIGTERM)
+
     def _plan(self, program: str, preopens: list[Preopen]) -> HostApp:
         options = self._options
         return HostApp(
@@ -146,14 +202,14 @@ class Run:
             artifact="",
             preopens=preopens,
             network=options.network,
-            listen=[address for text in options.listen for address in listen.parse(text, "--listen")],
+            listen=[address for text in options.listen for address in listen.parse(_with_protocol(text), "--listen")],
         )
 
-    async def _live(self, programs: "_Programs", plan: HostApp, file: ProgramFile) -> None:
+    async def _live(self, programs: "_Programs", plan: HostApp, file: ProgramFile | None) -> None:
         """Start the worker and wait for its end; its exit code is the outcome."""
         calls = memory_file("shimd-calls", of_host().packed())
         try:
-            launch = Launch(programs, "run", file.path, (0, 1, 2))
+            launch = Launch(programs, "run", file.path if file is not None else plan.application, (0, 1, 2))
             worker = await launch.app(plan, [calls], file)
         finally:
             os.close(calls)
@@ -165,6 +221,7 @@ class Run:
             assert worker.status is not None
             self.outcome.exit_status, self.outcome.exited_at = exit_code(worker.status), _time(worker.exited_at)
         finally:
+            self._worker = None
             await worker.forks.end(worker)
 
     async def _forward_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -173,12 +230,13 @@ class Run:
         with anyio.open_signal_receiver(*_FORWARDED) as signals:
             task_status.started()
             async for number in signals:
+                self._ended = self._ended or number != signal.SIGTSTP
                 if number == signal.SIGTSTP:
                     self._pause()
                 elif self._worker is not None and self._worker.status is None:
                     self._signal(number)
                 else:
-                    self.outcome.exit_status = 128 + number
+                    self.outcome.exit_status = 0 if self._options.watch else 128 + number
                     self._scope.cancel()
 
     def _pause(self) -> None:
@@ -256,6 +314,10 @@ def with_cwd(preopens: list[Preopen], cwd: str) -> list[Preopen]:
             here = os.path.join(one.host, os.path.relpath(cwd, one.guest))
             return [*preopens, Preopen(here, ".", one.read_only)]
     raise InvalidArgument(f"--cwd {cwd} is in no directory of --dir")
+
+
+def _with_protocol(address: str) -> str:
+    return address if address.startswith("tcp:") else f"tcp:{address}"
 
 
 def variable(text: str) -> str:

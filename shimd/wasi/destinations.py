@@ -48,7 +48,7 @@ class Destinations:
         addresses = dict.fromkeys(str(where[0]) for *_kind, where in found)
         allowed = [text for text in addresses if not self.blocks(ipaddress.ip_address(text.partition("%")[0]))]
         if not allowed:
-            raise Prohibited(f"{host} is in a network that /runtime-config.toml blocks")
+            raise Prohibited(f"{host} is in a network that the runtime configuration blocks")
         return allowed
 
 

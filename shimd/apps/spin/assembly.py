@@ -50,14 +50,16 @@ class Assembly:
         settings: HttpSettings,
         arguments: Sequence[str] = (),
         memory: int = -1,
+        root: str = "/",
     ) -> None:
         """:param directories: descriptors of the components' files, by component, if they came in layers
         :param memory: the most that an instance may have, bytes
+        :param root: the directory that the components' files are below, if they came in no layers
 
         :raises EngineError: what is wrong with the application, in one sentence
         """
         self._engine, self._application, self._settings = engine, application, settings
-        self._directories, self._values = directories, values
+        self._directories, self._values, self._root = directories, values, root
         allowed = {id: _outbound(component, values) for id, component in application.components.items()}
         networking = runtime.networking
         self._clients = Clients(_libraries(application, runtime, list(allowed.values())), trust, networking)
@@ -91,7 +93,7 @@ class Assembly:
         serving.hold_signals()
         for id, component in self._application.components.items():
             directory = self._directories.get(id)
-            self._preopens[id].root = directory if directory is not None else files.tree(component)
+            self._preopens[id].root = directory if directory is not None else files.tree(component, self._root)
         around: list[Any] = [*self._outgoing.values(), *self._calls.values()]
         if not self._application.triggers.http:
             return anyio.run(serving.serve, self._services, around, self._settings.grace)

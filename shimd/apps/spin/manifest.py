@@ -9,12 +9,15 @@ from shimd.apps.spin.fields import ManifestTable, toml
 from shimd.apps.spin.model import VARIABLE_NAME, Application, Component, FileMount, Variable
 
 PATH = "/spin.toml"
+"""In a container."""
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*\Z")
 
 
-def parse(text: bytes) -> Application:
-    """:raises InvalidSetting: what is wrong, and where"""
-    table = toml(PATH, text)
+def parse(text: bytes, file: str = PATH) -> Application:
+    """:param file: its path, for messages
+
+    :raises InvalidSetting: what is wrong, and where"""
+    table = toml(file, text)
     if table.values.get("spin_manifest_version") != 2:
         raise table.wrong("spin_manifest_version", "must be 2 (spin doctor rewrites a manifest of version 1)")
     application = table.of(keys.MANIFEST).table("application").of(keys.APPLICATION)
@@ -24,7 +27,7 @@ def parse(text: bytes) -> Application:
     kinds = table.table("trigger", optional=True)
     declared = {kind: [_declared(kind, one, components) for one in kinds.tables(kind)] for kind in kinds.values}
     return Application(
-        file=PATH,
+        file=file,
         name=application.text("name"),
         version=application.text("version", "0.0.0"),
         variables={name: _variable(variables, name) for name in variables.values},

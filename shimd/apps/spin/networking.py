@@ -12,12 +12,11 @@ import anyio
 from shimd.apps.spin import keys
 from shimd.apps.spin.fields import ManifestTable
 from shimd.apps.spin.limits import ConnectionLimit
+from shimd.apps.spin.place import Place
 from shimd.linux.memory_file import memory_file
 from shimd.wasi.destinations import Destinations, Network
 from shimd.wasi.trust import Trust
 
-Read = Callable[[str], bytes | None]
-"""A function that reads a file of the container's; ``None``: it is not there."""
 #: The protocols, by the tables that limit their connections.
 KINDS = {
     "outbound_http": "http",
@@ -72,7 +71,7 @@ class Networking:
         return found
 
 
-def networking(table: ManifestTable, read: Read, components: Collection[str]) -> Networking:
+def networking(table: ManifestTable, place: Place, components: Collection[str]) -> Networking:
     """:param components: the application's
 
     :raises InvalidSetting: what is wrong, and where
@@ -82,7 +81,7 @@ def networking(table: ManifestTable, read: Read, components: Collection[str]) ->
     total = _semaphores(own, "max_total_connections")
     return Networking(
         destinations=_destinations(own),
-        tls=[_client_tls(one.of(keys.CLIENT_TLS), read, components) for one in table.tables("client_tls")],
+        tls=[_client_tls(one.of(keys.CLIENT_TLS), place, components) for one in table.tables("client_tls")],
         limits={KINDS[name]: ConnectionLimit(*_own_limit(one), *total) for name, one in tables.items()},
         pooling=tables["outbound_http"].flag("connection_pooling", True),
         payload=tables["outbound_mqtt"].number("max_payload_size_bytes"),
@@ -118,7 +117,7 @@ def _semaphores(table: ManifestTable, name: str) -> list[anyio.Semaphore]:
     return [] if most is None else [anyio.Semaphore(most)]
 
 
-def _client_tls(table: ManifestTable, read: Read, components: Collection[str]) -> ClientTls:
+def _client_tls(table: ManifestTable, place: Place, components: Collection[str]) -> ClientTls:
     for name in ("component_ids", "hosts"):
         if not table.strings(name):
             raise table.wrong(name, "is missing, or empty")
@@ -134,21 +133,21 @@ def _client_tls(table: ManifestTable, read: Read, components: Collection[str]) -
         raise table.wrong("", "trusts nobody: it has no ca_roots_file, and no other certificates are to count")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if roots:
-        _trust(context, table, read)
-    _show(context, table, read)
+        _trust(context, table, place)
+    _show(context, table, place)
     hosts = tuple(host.lower() for host in table.strings("hosts"))
     return ClientTls(table.strings("component_ids"), hosts, context, platform, webpki)
 
 
-def _trust(context: ssl.SSLContext, table: ManifestTable, read: Read) -> None:
-    pem = _file(table, "ca_roots_file", read)
+def _trust(context: ssl.SSLContext, table: ManifestTable, place: Place) -> None:
+    pem = _file(table, "ca_roots_file", place)
     try:
         context.load_verify_locations(cadata=pem.decode("ascii", "replace"))
     except (ssl.SSLError, ValueError):
         raise table.wrong("ca_roots_file", f"names {table.text('ca_roots_file')}, which has no certificates") from None
 
 
-def _show(context: ssl.SSLContext, table: ManifestTable, read: Read) -> None:
+def _show(context: ssl.SSLContext, table: ManifestTable, place: Place) -> None:
     """Have a client certificate shown to servers that ask for one, if there is any."""
     names = ("client_cert_file", "client_private_key_file")
     for name, other in (names, names[::-1]):
@@ -156,7 +155,7 @@ def _show(context: ssl.SSLContext, table: ManifestTable, read: Read) -> None:
             raise table.wrong(other, f"is missing, and {name} is there")
     if names[0] not in table.values:
         return
-    files = [memory_file("shimd-tls", _file(table, name, read)) for name in names]
+    files = [memory_file("shimd-tls", _file(table, name, place)) for name in names]
     try:  # the library reads files only, and the container's are not at their places yet
         certificate, key = (f"/proc/self/fd/{fd}" for fd in files)
         context.load_cert_chain(certificate, key, password=lambda: "")
@@ -168,9 +167,9 @@ def _show(context: ssl.SSLContext, table: ManifestTable, read: Read) -> None:
             os.close(fd)
 
 
-def _file(table: ManifestTable, name: str, read: Read) -> bytes:
+def _file(table: ManifestTable, name: str, place: Place) -> bytes:
     path = table.text(name)
-    data = read(f"/{path.lstrip('/')}")
+    data = place.file(path)
     if data is None:
         raise table.wrong(name, f"names {path}, which does not exist")
     return data

@@ -9,6 +9,7 @@ import pytest
 
 from shimd.apps.spin import keys, locked, manifest
 from shimd.apps.spin.model import Variable
+from shimd.apps.spin.place import Place
 from shimd.apps.spin.runtime import Runtime
 from shimd.engine import InvalidSetting, Layer
 
@@ -146,7 +147,7 @@ def read_locked(text: str) -> None:
 
 def read_runtime(text: str) -> None:
     files = {"/runtime-config.toml": text.encode(), "/values.json": b"{}"}
-    Runtime(files.get, {}, {"word": Variable("w")}, ["one"])
+    Runtime(Place(files.get), {}, {"word": Variable("w")}, ["one"])
 
 
 class Seen(dict[str, Any]):

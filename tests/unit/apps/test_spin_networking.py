@@ -11,6 +11,7 @@ import pytest
 
 from shimd.apps.spin.fields import toml
 from shimd.apps.spin.networking import Networking, networking
+from shimd.apps.spin.place import Place
 from shimd.engine import InvalidSetting
 from shimd.wasi.http.outgoing import OutgoingHandler, OutgoingRules, anything
 from shimd.wasi.trust import BuiltIn, Trust
@@ -37,7 +38,7 @@ def trust() -> Trust:
 
 def configured(text: str, **files: bytes) -> Networking:
     named = {f"/{name.replace('_', '.')}": data for name, data in files.items()}
-    return networking(toml("/runtime-config.toml", text.encode()), named.get, ["one", "two"])
+    return networking(toml("/runtime-config.toml", text.encode()), Place(named.get), ["one", "two"])
 
 
 def test_nothing_is_configured(trust: Trust) -> None:
@@ -200,4 +201,4 @@ def test_what_is_given_up_gives_back_what_it_has() -> None:
 def test_files_are_found_from_the_root(certificates: Certificates) -> None:
     for path in ("/etc/ca.pem", "etc/ca.pem"):
         text = toml("/runtime-config.toml", (TLS + f'ca_roots_file = "{path}"').encode())
-        assert networking(text, {"/etc/ca.pem": certificates.authority.read_bytes()}.get, ["one", "two"]).tls
+        assert networking(text, Place({"/etc/ca.pem": certificates.authority.read_bytes()}.get), ["one", "two"]).tls

@@ -7,6 +7,7 @@ import pytest
 from shimd.apps.spin.database import Database
 from shimd.apps.spin.engine import _memory
 from shimd.apps.spin.model import Application, Triggers, Variable
+from shimd.apps.spin.place import Place
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import ApplicationVariables
 from shimd.engine import InvalidSetting
@@ -20,7 +21,7 @@ def reader(files: Mapping[str, str]) -> Callable[[str], bytes | None]:
 
 def values(files: Mapping[str, str], **environment: str) -> tuple[str, str]:
     """Of the two variables."""
-    runtime = Runtime(reader(files), environment, DECLARED)
+    runtime = Runtime(Place(reader(files)), environment, DECLARED)
     application = Application("/spin.toml", "a", "1", DECLARED, {}, Triggers())
     found = ApplicationVariables(application, runtime.variables)
     return found.resolve("{{ first }}", ""), found.resolve("{{second}}", "")
@@ -89,7 +90,7 @@ def test_stores() -> None:
     type = "redis"
     url = "redis://server"
     """
-    runtime = Runtime(reader(configured(text)), {}, DECLARED)
+    runtime = Runtime(Place(reader(configured(text))), {}, DECLARED)
     assert set(runtime.stores) == {"default", "here", "there"}
     assert runtime.stores["there"] == "redis://server"
     here = runtime.stores["here"]
@@ -130,7 +131,7 @@ def test_what_is_wrong(text: str, words: str) -> None:
     ],
 )
 def test_where_state_is(text: str, expected: tuple[str, str]) -> None:
-    runtime = Runtime(reader(configured(text)), {}, DECLARED)
+    runtime = Runtime(Place(reader(configured(text))), {}, DECLARED)
     store = runtime.stores["default"]
     assert isinstance(store, Database)
     assert (str(store.path), str(runtime.databases["default"].path)) == expected
@@ -138,7 +139,7 @@ def test_where_state_is(text: str, expected: tuple[str, str]) -> None:
 
 def test_what_has_no_path_is_with_the_rest_of_the_state() -> None:
     text = 'state_dir = "/data"\n[key_value_store.a]\ntype = "spin"\n[sqlite_database.b]\ntype = "spin"'
-    runtime = Runtime(reader(configured(text)), {}, DECLARED)
+    runtime = Runtime(Place(reader(configured(text))), {}, DECLARED)
     store = runtime.stores["a"]
     assert isinstance(store, Database)
     assert (str(store.path), str(runtime.databases["b"].path)) == ("/data/a.db", "/data/b.db")
@@ -146,7 +147,7 @@ def test_what_has_no_path_is_with_the_rest_of_the_state() -> None:
 
 def test_state_that_nobody_would_keep() -> None:
     with pytest.raises(InvalidSetting, match="state_dir is empty, which keeps state in memory only: mount a tmpfs"):
-        Runtime(reader(configured('state_dir = ""')), {}, DECLARED)
+        Runtime(Place(reader(configured('state_dir = ""'))), {}, DECLARED)
 
 
 @pytest.mark.parametrize(
@@ -159,4 +160,4 @@ def test_state_that_nobody_would_keep() -> None:
 )
 def test_memory_of_an_instance(text: str, environment: dict[str, str], expected: int) -> None:
     """The variable goes before the file."""
-    assert _memory(environment, Runtime(reader(configured(text)), {}, DECLARED).memory) == expected
+    assert _memory(environment, Runtime(Place(reader(configured(text))), {}, DECLARED).memory) == expected
