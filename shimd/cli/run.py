@@ -107,6 +107,8 @@ class Run:
     def __init__(self, options: RunOptions) -> None:
         self._options = options
         self._worker: Worker | None = None
+        self._manifest = ""
+        """An application's, if its messages name another."""
         self._ended = False
         """Whether somebody has told us to end."""
         self._scope = anyio.CancelScope()
@@ -124,8 +126,12 @@ class Run:
 
     def _failed(self, error: ShimdError | OSError) -> None:
         plain = from_os(error) if isinstance(error, OSError) else error
-        self.outcome.error = str(plain)
+        self.outcome.error = self._told(plain)
         self.outcome.exit_status = _exit_status(plain)
+
+    def _told(self, error: Exception) -> str:
+        """Returns an error's sentence, with the manifest that there is instead of a container's."""
+        return str(error).replace("/slightfile.toml", self._manifest) if self._manifest else str(error)
 
     async def _attempt(self) -> None:
         name, entry = split_entry(self._options.program)
@@ -151,6 +157,7 @@ class Run:
 
     async def _application(self, application: LocalApplication) -> None:
         self.outcome.engine = application.engine
+        self._manifest = os.path.abspath(application.manifest) if application.engine == "slight" else ""
         plan = HostApp(
             id=self._options.program,
             process=Process(args=["/", *self._options.args], env=self._variables(application), cwd="/"),
@@ -182,7 +189,7 @@ class Run:
                 try:
                     await self._live(programs, plan, None)
                 except (ShimdError, OSError) as error:
-                    print(f"shimd: {words.printable(str(error))}", file=sys.stderr)
+                    print(f"shimd: {words.printable(self._told(error))}", file=sys.stderr)
                 if not self._ended:  # it may have ended by itself, and be mended
                     await application.change(before)
                 tasks.cancel_scope.cancel()
