@@ -31,8 +31,8 @@ class LocalApplication:
     manifest: str
 
     @classmethod
-    def of(cls, path: str) -> "LocalApplication | None":
-        """Returns what a path names; ``None``: a program.
+    def of(cls, path: str) -> "LocalApplication":
+        """Returns the application of a directory, or of a manifest.
 
         :raises InvalidArgument: it is neither
         """
@@ -41,8 +41,6 @@ class LocalApplication:
                 if os.path.exists(manifest := os.path.join(path, name)):
                     return cls(engine, manifest)
             raise InvalidArgument(f"{path} is a directory without a {' or a '.join(_NAMES.values())}")
-        if not path.endswith(".toml"):
-            return None
         table = _table(path)
         for engine, keys in _KEYS.items():
             if any(key in table for key in keys):

@@ -14,14 +14,13 @@ import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import anyio.abc
 
 from shimd import log
 from shimd.cli import words
-from shimd.cli.application import LocalApplication, Stamps
 from shimd.engine import Preopen
 from shimd.engines.registry import engine_family, engine_reference, engine_version
 from shimd.errors import Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_os
@@ -42,6 +41,9 @@ from shimd.supervisor.workers.launch import Launch, ProgramFile
 from shimd.supervisor.workers.private_fork_servers import PrivateForkServers, private_fork_servers
 from shimd.supervisor.workers.programs import Image, Program
 from shimd.timestamp import timestamp
+
+if TYPE_CHECKING:
+    from shimd.cli.application import LocalApplication, Stamps
 
 #: Exit codes of shimd's own failures, as of ``docker run``.
 NOT_FOUND, NOT_RUNNABLE, FAILED = 127, 126, 125
@@ -140,12 +142,13 @@ class Run:
         except InvalidArgument as error:
             raise Internal(str(error)) from None
         preopens = with_cwd([preopen(text) for text in self._options.directories], self._options.cwd)
-        application = LocalApplication.of(self._options.program)
-        if application is None and self._options.watch:
-            raise InvalidArgument(f"--watch is for applications, and {name} is a program")
-        if application is not None:
-            await self._application(application)
+        if os.path.isdir(self._options.program) or name.endswith(".toml"):
+            from shimd.cli.application import LocalApplication
+
+            await self._application(LocalApplication.of(self._options.program))
             return
+        if self._options.watch:
+            raise InvalidArgument(f"--watch is for applications, and {name} is a program")
         with ExitStack() as stack:
             wasm = _open(name, stack)
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime())))
@@ -155,7 +158,7 @@ class Run:
                     plan = self._plan(f"{name}#{self._options.entry or entry}", preopens)
                     await self._live(programs, plan, ProgramFile(name, wasm))
 
-    async def _application(self, application: LocalApplication) -> None:
+    async def _application(self, application: "LocalApplication") -> None:
         self.outcome.engine = application.engine
         self._manifest = os.path.abspath(application.manifest) if application.engine == "slight" else ""
         plan = HostApp(
@@ -174,13 +177,13 @@ class Run:
                     else:
                         await self._live(programs, plan, None)
 
-    def _variables(self, application: LocalApplication) -> list[str]:
+    def _variables(self, application: "LocalApplication") -> list[str]:
         if len(self._options.listen) > 1:
             raise InvalidArgument("--listen: an application has one address")
         listen = "".join(self._options.listen).removeprefix("tcp:")
         return [*application.variables(listen), *map(variable, self._options.environment)]
 
-    async def _watched(self, application: LocalApplication, programs: "_Programs", plan: HostApp) -> None:
+    async def _watched(self, application: "LocalApplication", programs: "_Programs", plan: HostApp) -> None:
         """Run an application again and again: when one of its files has changed, whether it runs by then or not."""
         while not self._ended:
             before = await anyio.to_thread.run_sync(application.stamps)
@@ -194,7 +197,7 @@ class Run:
                     await application.change(before)
                 tasks.cancel_scope.cancel()
 
-    async def _restart(self, application: LocalApplication, before: Stamps, starting: anyio.CancelScope) -> None:
+    async def _restart(self, application: "LocalApplication", before: "Stamps", starting: anyio.CancelScope) -> None:
         """End an application once it has changed; if it still starts, that is given up."""
         await application.change(before)
         if self._worker is None or self._worker.status is not None:

@@ -119,7 +119,7 @@ def running(tmp_path: Path, environment: dict[str, str], *words: object) -> Iter
         finally:
             if process.poll() is None:
                 process.kill()
-    leftovers.end(leftovers.processes_of(tmp_path))
+    leftovers.end([*leftovers.processes_of(tmp_path)])
 
 
 def refused(tmp_path: Path, environment: dict[str, str], *words: object) -> tuple[int, str]:

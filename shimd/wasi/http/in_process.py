@@ -27,6 +27,7 @@ class InProcess:
         self._tasks.start_soon(call.run, self._application)
         await call.begun.wait()
         if call.status is None:
+            await call.aclose()
             raise httpcore.RemoteProtocolError("the application gave no answer")
         return httpcore.Response(call.status, headers=call.headers, content=call)
 
@@ -46,8 +47,8 @@ class _Call:
     async def run(self, application: AsgiApplication) -> None:
         try:
             await application(self._scope(), self._receive, self._send)
-        except (ConnectionError, anyio.BrokenResourceError):
-            pass  # the guest reads no further, or the other has ended in the middle of its answer
+        except Exception:
+            pass  # the guest reads no further, or the other has ended, of which its handler tells: we all go on
         finally:
             self._chunks.close()
             self.begun.set()
