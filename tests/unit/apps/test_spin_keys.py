@@ -396,3 +396,15 @@ def test_runtime_configurations(after: str, line: str, words: str) -> None:
     with pytest.raises(InvalidSetting) as caught:
         read_runtime(text)
     assert str(caught.value).startswith(f"/runtime-config.toml: {words}")
+
+
+def test_the_older_list_of_hosts_is_added_to_the_newer() -> None:
+    expected = ("http://a", "http://b:81", "https://b:81")
+    assert manifest.parse(MANIFEST.encode()).components["one"].allowed_outbound_hosts == expected
+    found = locked.parse(json.dumps(LOCKED).encode(), [MODULE]).components["one"]
+    assert found.allowed_outbound_hosts == ("http://a", "http://b", "https://b")
+
+
+def test_a_requirement_that_is_met() -> None:
+    """Of components that call each other."""
+    read_locked(changed(components__0__host_requirements={"local_service_chaining": "required"}))

@@ -9,7 +9,10 @@ import anyio
 import httpcore
 import pytest
 
+from shimd.apps.spin.allowed import AllowedHosts
+from shimd.apps.spin.assembly import _rules
 from shimd.apps.spin.fields import toml
+from shimd.apps.spin.neighbours import Neighbours
 from shimd.apps.spin.networking import Networking, networking
 from shimd.apps.spin.place import Place
 from shimd.engine import InvalidSetting
@@ -154,6 +157,21 @@ async def get(trust: Trust, context: ssl.SSLContext, port: int) -> bytes:
     handler = OutgoingHandler(trust, anything, OutgoingRules())
     async with handler._made(context) as pool:
         return (await pool.request("GET", f"https://127.0.0.1:{port}/")).content
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", True),
+        ("[outbound_http]\nconnection_pooling = false", False),
+        ("[outbound_http]\nmax_connections = 1", False),
+        ("[outbound_networking]\nmax_total_connections = 1", False),
+        ("[outbound_redis]\nmax_connections = 1", True),
+    ],
+)
+def test_whether_connections_are_kept(trust: Trust, text: str, expected: bool) -> None:
+    """One that is kept would count."""
+    assert _rules(configured(text), "one", trust, Neighbours(AllowedHosts([], ""))).keeps == expected
 
 
 def test_limits() -> None:

@@ -109,6 +109,18 @@ async def _get(url: str) -> list[str]:
     return found
 
 
+def test_a_redirect_is_an_answer() -> None:
+    """Whoever follows it sends a request, which is checked."""
+    port = _listen("127.0.0.1", b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+
+    async def get() -> int:
+        trust = Trust(BuiltIn(), {})
+        async with OutgoingHandler(trust)._made(trust.context) as pool:
+            return (await pool.request("GET", f"http://127.0.0.1:{port}/")).status
+
+    assert anyio.run(get) == 302
+
+
 def _listen(address: str, answer: bytes) -> int:
     """A server that answers everybody at once, on a thread; returns its port."""
     import threading
