@@ -141,7 +141,6 @@ class Run:
             engine_reference(self._options.engine)
         except InvalidArgument as error:
             raise Internal(str(error)) from None
-        preopens = with_cwd([preopen(text) for text in self._options.directories], self._options.cwd)
         if os.path.isdir(self._options.program) or name.endswith(".toml"):
             from shimd.cli.application import LocalApplication
 
@@ -149,6 +148,7 @@ class Run:
             return
         if self._options.watch:
             raise InvalidArgument(f"--watch is for applications, and {name} is a program")
+        preopens = with_cwd([preopen(text) for text in self._options.directories], self._options.cwd)
         with ExitStack() as stack:
             wasm = _open(name, stack)
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime())))
@@ -159,6 +159,7 @@ class Run:
                     await self._live(programs, plan, ProgramFile(name, wasm))
 
     async def _application(self, application: "LocalApplication") -> None:
+        self._refuse_programs_options(application)
         self.outcome.engine = application.engine
         self._manifest = os.path.abspath(application.manifest) if application.engine == "slight" else ""
         plan = HostApp(
@@ -176,6 +177,14 @@ class Run:
                         await self._watched(application, programs, plan)
                     else:
                         await self._live(programs, plan, None)
+
+    def _refuse_programs_options(self, application: "LocalApplication") -> None:
+        options = self._options
+        given = {"--dir": options.directories, "--invoke": options.entry, "--cwd": options.cwd.strip("/")}
+        for name in (name for name, value in given.items() if value):
+            raise InvalidArgument(f"{name} is for programs: what an application sees is in {application.manifest}")
+        if options.engine not in ("wasmtime", application.engine):
+            raise InvalidArgument(f"--engine {options.engine}: {application.manifest} is run by {application.engine}")
 
     def _variables(self, application: "LocalApplication") -> list[str]:
         if len(self._options.listen) > 1:

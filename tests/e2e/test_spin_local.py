@@ -113,7 +113,8 @@ def running(tmp_path: Path, environment: dict[str, str], *words: object) -> Iter
         subprocess.Popen(command(*words), stdout=log, stderr=log, text=True, env=environment, cwd=tmp_path) as process,
     ):
         try:
-            until(lambda: answers(address) or process.poll() is not None, "the application to listen")
+            told = f"serving on http://{address}\n"
+            until(lambda: told in output.read_text() or process.poll() is not None, "the application to listen")
             assert process.poll() is None, output.read_text()
             yield Running(process, address, output)
         finally:
@@ -135,7 +136,6 @@ def test_an_application(tmp_path: Path, environment: dict[str, str], shop: Path,
     (shop / "runtime-config.toml").write_text('[sqlite_database.default]\ntype = "spin"\npath = "data/sql.db"\n')
     for round, number in ((1, signal.SIGTERM), (2, signal.SIGINT)):
         with running(tmp_path, environment, what) as app:
-            assert app.said() == f"serving on http://{app.address}\n"
             assert app.value("/counter") == round
             assert len(app.value(f"/people/number{round}")["rows"]) == round
             assert app.value("/read/assets/deep/a.txt") == "deep"
@@ -182,9 +182,7 @@ def test_an_end_while_it_waits_for_a_change(tmp_path: Path, environment: dict[st
         output.open("w") as log,
         subprocess.Popen(command("--watch", "shop"), stderr=log, env=environment, cwd=tmp_path) as process,
     ):
-        until(
-            lambda: "spin.toml: application is missing" in output.read_text() or process.poll() is not None, "why not"
-        )
+        until(lambda: "spin.toml: x is unknown" in output.read_text() or process.poll() is not None, "why not")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, output.read_text()
 
@@ -206,6 +204,13 @@ def test_what_is_wrong(tmp_path: Path, environment: dict[str, str], shop: Path) 
     code, said = refused(tmp_path, environment, "broken.toml")
     assert code == 126 and said.startswith("shimd: broken.toml is not TOML: ")
     assert refused(tmp_path, environment, "none.toml") == (127, "shimd: none.toml: no such file or directory\n")
+    for option, value in (("--dir", "."), ("--cwd", "/x"), ("--invoke", "f")):
+        words = f"shimd: {option} is for programs: what an application sees is in shop/spin.toml\n"
+        assert refused(tmp_path, environment, option, value, "shop") == (126, words)
+    words = "shimd: --engine wasmedge: shop/spin.toml is run by spin\n"
+    assert refused(tmp_path, environment, "--engine", "wasmedge", "shop") == (126, words)
+    words = "shimd: --listen: an application has one address\n"
+    assert refused(tmp_path, environment, "-p", "1", "-p", "2", "shop") == (126, words)
     words = "shimd: --watch is for applications, and shop/build/app.wasm is a program\n"
     assert refused(tmp_path, environment, "--watch", "shop/build/app.wasm") == (126, words)
 
@@ -217,7 +222,6 @@ def test_an_application_of_slight(tmp_path: Path, environment: dict[str, str], w
     (directory / "slightfile.toml").write_text(SLIGHTFILE)
     (directory / "app.wasm").write_bytes(guest("app").read_bytes())
     with running(tmp_path, environment, "--env", "APP_ADDRESS=127.0.0.1:1", what) as app:
-        assert app.said() == f"serving on http://{app.address}\n"
         assert httpx.put(f"http://{app.address}/kv/files/key", content=b"value", trust_env=False).status_code in (
             200,
             204,
