@@ -5,8 +5,7 @@ So no name leads into a blocked network, whatever its server answers the second 
 
 import ipaddress
 import socket
-from collections.abc import Collection
-from itertools import chain
+from collections.abc import Collection, Iterator
 
 import anyio
 
@@ -34,7 +33,7 @@ class Destinations:
             return True
         if any(address in network for network in self._networks):
             return True
-        return isinstance(address, ipaddress.IPv6Address) and any(map(self.blocks, _within(address)))
+        return any(map(self.blocks, _behind(address)))
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """Returns the addresses of a host that may be connected to; where nothing is blocked, the host as it is.
@@ -52,7 +51,12 @@ class Destinations:
         return allowed
 
 
-def _within(address: ipaddress.IPv6Address) -> chain[ipaddress.IPv4Address]:
-    """Iterate over the addresses of IPv4 that one of IPv6 leads to, or may."""
-    last = (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) for network in _LAST_BITS if address in network)
-    return chain(last, filter(None, (address.sixtofour,)))
+def _behind(address: Address) -> Iterator[Address]:
+    """Yield the addresses that one leads to, or may: that of none is loopback's, one of IPv6 may have one of IPv4."""
+    if address.is_unspecified:
+        yield ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    if isinstance(address, ipaddress.IPv6Address):
+        if any(address in network for network in _LAST_BITS):
+            yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if address.sixtofour is not None:
+            yield address.sixtofour

@@ -126,12 +126,16 @@ C = TypeVar("C", bound=ssl.SSLContext)
 
 def _context(pem: str, kind: type[C]) -> C:
     context = kind(ssl.PROTOCOL_TLS_CLIENT)
+    add(context, pem)
+    return context
+
+
+def add(context: ssl.SSLContext, pem: str) -> None:
+    """Have a context trust certificates, besides those that it does."""
     try:
         if pem:
             context.load_verify_locations(cadata=pem)
     except ssl.SSLError:  # one of them is none: the others count
-        context = kind(ssl.PROTOCOL_TLS_CLIENT)
         for one in _CERTIFICATE.findall(pem):
             with suppress(ssl.SSLError):
                 context.load_verify_locations(cadata=one)
-    return context

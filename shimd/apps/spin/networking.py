@@ -15,7 +15,7 @@ from shimd.apps.spin.limits import ConnectionLimit
 from shimd.apps.spin.place import Place
 from shimd.linux.memory_file import memory_file
 from shimd.wasi.destinations import Destinations, Network
-from shimd.wasi.trust import Trust
+from shimd.wasi.trust import Trust, add
 
 #: The protocols, by the tables that limit their connections.
 KINDS = {
@@ -43,8 +43,8 @@ class ClientTls:
     def context(self, trust: Trust) -> ssl.SSLContext:
         """Called inside the container; as often as somebody likes."""
         for wanted, pem in ((self.platform, trust.pem), (self.webpki, trust.built_in)):
-            if wanted and pem:
-                self.given.load_verify_locations(cadata=pem)
+            if wanted:
+                add(self.given, pem)
         return self.given
 
 

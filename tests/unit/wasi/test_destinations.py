@@ -58,6 +58,14 @@ def test_networks(address: str, expected: bool) -> None:
     assert blocking("8.8.0.0/16", "fd00::/8").blocks(ipaddress.ip_address(address)) == expected
 
 
+@pytest.mark.parametrize(
+    ("address", "network"), [("0.0.0.0", "127.0.0.0/8"), ("::", "::1/128"), ("::", "127.0.0.1/32")]
+)
+def test_the_address_of_none_is_loopbacks(address: str, network: str) -> None:
+    """So the kernel has it, where one connects to it."""
+    assert blocking(network).blocks(ipaddress.ip_address(address))
+
+
 def test_where_nothing_is_blocked_nothing_is_looked_up() -> None:
     assert anyio.run(Destinations().addresses, "no.such.name.invalid", 1) == ["no.such.name.invalid"]
 

@@ -32,7 +32,7 @@ class Postgres:
             server = PostgresServer.parse(address)
         except ValueError as error:
             raise Err(Case("connection-failed", str(error))) from None
-        if not self._allowed.allows("postgres", server.host, server.port):
+        if not any(self._allowed.allows(scheme, server.host, server.port) for scheme in ("postgres", "postgresql")):
             raise Err(Case("connection-failed", f"address postgres://{server.host}:{server.port} is not permitted"))
         limit = self._clients.networking.limit("postgres")
         try:
