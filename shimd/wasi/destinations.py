@@ -35,6 +35,13 @@ class Destinations:
             return True
         return any(map(self.blocks, _behind(address)))
 
+    def refuses(self, host: str) -> bool:
+        """Returns whether a host is an address that is blocked, which takes no look-up."""
+        try:
+            return bool(self) and self.blocks(ipaddress.ip_address(host))
+        except ValueError:
+            return False
+
     async def addresses(self, host: str, port: int) -> list[str]:
         """Returns the addresses of a host that may be connected to; where nothing is blocked, the host as it is.
 

@@ -30,6 +30,7 @@ from shimd.wasi.trust import Trust
 #: Seconds, unless the guest says otherwise (wasmtime's own, too).
 _TIMEOUT = 600.0
 DENIED = Err(Case("HTTP-request-denied"))
+_PROHIBITED = Case("destination-IP-prohibited")
 Check = Callable[[str, str], None]
 """A check of the scheme and the authority: whether a guest may send requests there.
 
@@ -111,6 +112,8 @@ class OutgoingHandler:
             from_thread.run_sync(self._pass_on, exchange, neighbour)
             return exchange.future
         host = built.url.host.decode("ascii").strip("[]").lower()
+        if self._rules.destinations.refuses(host):
+            raise Err(_PROHIBITED)
         own = host if host in self._rules.contexts else ""
         if own not in self._pools:  # the context is made here: its files may be slow
             context = self._rules.contexts[own]() if own else self._trust.context
@@ -257,7 +260,7 @@ def error_code(error: Exception) -> Case:
         case httpcore.WriteTimeout():
             return Case("connection-write-timeout")
         case _ConnectProhibited():
-            return Case("destination-IP-prohibited")
+            return _PROHIBITED
         case httpcore.ConnectError() if isinstance(_cause(error), ssl.SSLCertVerificationError):
             return Case("TLS-certificate-error")
         case httpcore.ConnectError() if "Name or service" in text or "name resolution" in text or "No address" in text:

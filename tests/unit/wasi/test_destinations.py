@@ -76,6 +76,15 @@ def test_addresses_however_they_are_written(host: str) -> None:
         anyio.run(blocking(private=True).addresses, host, 80)
 
 
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("::1", True), ("8.8.8.8", False), ("localhost", False), ("127.1", False)],
+)
+def test_what_takes_no_look_up(host: str, expected: bool) -> None:
+    assert blocking(private=True).refuses(host) == expected
+    assert not Destinations().refuses(host)
+
+
 def test_what_is_blocked_is_left_out_of_an_answer() -> None:
     def look(_names: NameServer) -> object:
         return anyio.run(blocking("127.0.0.1/32").addresses, "both.test", 80)
