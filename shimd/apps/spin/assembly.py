@@ -81,7 +81,7 @@ class Assembly:
             for id, component in application.components.items()
         }
         self._check_exports()
-        self._check_chains(allowed)
+        check_chains(application, allowed)
         self._calls: dict[str, Invoker] = {}
         self._services: list[serving.Service] = [*self._redis(), *self._cron(), *self._mqtt(), *self._commands()]
 
@@ -130,15 +130,6 @@ class Assembly:
             if self._hosts[id].export(name) is None:
                 where = self._application.components[id].where
                 raise UnsupportedFeature(f"{where}: it exports no {name}, which its {kind} trigger calls")
-
-    def _check_chains(self, allowed: Mapping[str, AllowedHosts]) -> None:
-        """Check that components that others may call by name are there, and answer requests."""
-        answering = {route.component for route in self._application.triggers.http}
-        for id, hosts in allowed.items():
-            for other in hosts.chained():
-                if other not in answering:
-                    where = f"{self._application.components[id].where}.allowed_outbound_hosts"
-                    raise InvalidSetting(f"{where} names {other}{CHAINED}, which no http trigger calls")
 
     def _call(self, id: str) -> Invoker:
         if id not in self._calls:
@@ -197,6 +188,19 @@ def _outbound(component: Component, values: ApplicationVariables) -> AllowedHost
     where = f"{component.where}.allowed_outbound_hosts"
     resolved = [(entry, values.resolve(entry, where)) for entry in component.allowed_outbound_hosts]
     return AllowedHosts([allowed for entry, allowed in resolved if not is_left_out(entry, allowed)], where)
+
+
+def check_chains(application: Application, allowed: Mapping[str, AllowedHosts]) -> None:
+    """Check that components that others may call by name are there, and answer requests.
+
+    :raises InvalidSetting: one does not
+    """
+    answering = {route.component for route in application.triggers.http}
+    for id, hosts in allowed.items():
+        for other in hosts.chained():
+            if other not in answering:
+                where = f"{application.components[id].where}.allowed_outbound_hosts"
+                raise InvalidSetting(f"{where} names {other}{CHAINED}, which no http trigger calls")
 
 
 def _rules(networking: Networking, component: str, trust: Trust, neighbours: Neighbours) -> OutgoingRules:
