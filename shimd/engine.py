@@ -279,6 +279,17 @@ class RunsApplications(Protocol[ModuleT_co]):
 
 
 @runtime_checkable
+class RunsLocally(RunsApplications[ModuleT_co], Protocol[ModuleT_co]):
+    """An engine whose applications are run where they are made, too, by ``shimd run``. Optional."""
+
+    def take(self, manifest: str) -> None:
+        """Have the application be the one that this file describes, and its files be beside it, rather than at the
+        root of a container. Called before :meth:`RunsApplications.programs`, which may read any file then.
+        """
+        ...
+
+
+@runtime_checkable
 class RunsArtifacts(RunsApplications[ModuleT_co], Protocol[ModuleT_co]):
     """An engine whose applications also come as artifacts: layers of an image instead of files. Optional."""
 

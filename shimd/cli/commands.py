@@ -131,7 +131,14 @@ def logs(id: str, follow: bool, tail: int, namespace: str, as_json: bool) -> Non
 @click.option("--env", "environment", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or hand ours on.")
 @click.option("--cwd", default="/", show_default=True, metavar="GUEST", help="Its working directory.")
 @click.option("--network", is_flag=True, help="Let it use this machine's network, where the engine has sockets.")
-@click.option("--listen", multiple=True, metavar="tcp:[ADDRESS:]PORT", help="Give a module a listening socket.")
+@click.option(
+    "-p",
+    "--listen",
+    multiple=True,
+    metavar="[tcp:][ADDRESS:]PORT",
+    help="Give a module a listening socket, an application its address.",
+)
+@click.option("--watch", is_flag=True, help="Start an application anew when one of its files has changed.")
 @click.option("--invoke", default="", metavar="FUNC", help="Call this exported function instead of _start.")
 @click.option("--json", "as_json", is_flag=True, help="At the end, print how it went as JSON on stderr.")
 @click.argument("program", type=click.Path())
@@ -143,21 +150,28 @@ def run(
     cwd: str,
     network: bool,
     listen: tuple[str, ...],
+    watch: bool,
     invoke: str,
     as_json: bool,
     program: str,
     args: tuple[str, ...],
 ) -> None:
-    """Run a WebAssembly program, without containerd and without the daemon.
+    """Run a WebAssembly program or an application, without containerd and without the daemon.
 
-    It sees its arguments, the variables of --env and the directories of --dir, and nothing else of this machine.
+    An application is a spin.toml, a slightfile.toml, or the directory of one; paths in it are relative to it, and what
+    it keeps is in .spin beside it. TERM and INT end it, and the exit code is 0.
+
+    A program sees its arguments, the variables of --env and the directories of --dir, and nothing else of this machine.
     Exits with the program's exit code, 128 + n if signal n ended it; 127 if there is no such program, 126 if it is not
     WebAssembly or does not compile, 125 if anything else failed.
     """
     from shimd.cli import run
 
     raise SystemExit(
-        run.main(run.RunOptions(engine, directories, environment, cwd, network, invoke, program, args, listen), as_json)
+        run.main(
+            run.RunOptions(engine, directories, environment, cwd, network, invoke, program, args, listen, watch),
+            as_json,
+        )
     )
 
 

@@ -14,7 +14,7 @@ import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import anyio.abc
@@ -42,6 +42,9 @@ from shimd.supervisor.workers.private_fork_servers import PrivateForkServers, pr
 from shimd.supervisor.workers.programs import Image, Program
 from shimd.timestamp import timestamp
 
+if TYPE_CHECKING:
+    from shimd.cli.application import LocalApplication, Stamps
+
 #: Exit codes of shimd's own failures, as of ``docker run``.
 NOT_FOUND, NOT_RUNNABLE, FAILED = 127, 126, 125
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
@@ -59,7 +62,9 @@ class RunOptions(NamedTuple):
     program: str
     args: tuple[str, ...]
     listen: tuple[str, ...] = ()
-    """Listening sockets: ``tcp:PORT`` or ``tcp:ADDRESS:PORT``."""
+    """Listening sockets: ``[tcp:]PORT`` or ``[tcp:]ADDRESS:PORT``; of an application one, its address."""
+    watch: bool = False
+    """Whether an application is started anew when a file of it has changed."""
 
 
 @dataclass
@@ -104,6 +109,10 @@ class Run:
     def __init__(self, options: RunOptions) -> None:
         self._options = options
         self._worker: Worker | None = None
+        self._manifest = ""
+        """An application's, if its messages name another."""
+        self._ended = False
+        """Whether somebody has told us to end."""
         self._scope = anyio.CancelScope()
         """Inside the fork server's: what is cancelled cleans up with its help."""
         self.outcome = RunOutcome(options.program, options.engine)
@@ -119,8 +128,12 @@ class Run:
 
     def _failed(self, error: ShimdError | OSError) -> None:
         plain = from_os(error) if isinstance(error, OSError) else error
-        self.outcome.error = str(plain)
+        self.outcome.error = self._told(plain)
         self.outcome.exit_status = _exit_status(plain)
+
+    def _told(self, error: Exception) -> str:
+        """Returns an error's sentence, with the manifest that there is instead of a container's."""
+        return str(error).replace("/slightfile.toml", self._manifest) if self._manifest else str(error)
 
     async def _attempt(self) -> None:
         name, entry = split_entry(self._options.program)
@@ -128,6 +141,13 @@ class Run:
             engine_reference(self._options.engine)
         except InvalidArgument as error:
             raise Internal(str(error)) from None
+        if os.path.isdir(self._options.program) or name.endswith(".toml"):
+            from shimd.cli.application import LocalApplication
+
+            await self._application(LocalApplication.of(self._options.program))
+            return
+        if self._options.watch:
+            raise InvalidArgument(f"--watch is for applications, and {name} is a program")
         preopens = with_cwd([preopen(text) for text in self._options.directories], self._options.cwd)
         with ExitStack() as stack:
             wasm = _open(name, stack)
@@ -138,6 +158,61 @@ class Run:
                     plan = self._plan(f"{name}#{self._options.entry or entry}", preopens)
                     await self._live(programs, plan, ProgramFile(name, wasm))
 
+    async def _application(self, application: "LocalApplication") -> None:
+        self._refuse_programs_options(application)
+        self.outcome.engine = application.engine
+        self._manifest = os.path.abspath(application.manifest) if application.engine == "slight" else ""
+        plan = HostApp(
+            id=self._options.program,
+            process=Process(args=["/", *self._options.args], env=self._variables(application), cwd="/"),
+            artifact="",
+            network=True,
+            application=os.path.abspath(application.manifest),
+        )
+        with tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime()) as directory:
+            async with private_fork_servers(Path(directory)) as servers:
+                programs = _Programs(application.engine, servers, self.outcome)
+                with self._scope:
+                    if self._options.watch:
+                        await self._watched(application, programs, plan)
+                    else:
+                        await self._live(programs, plan, None)
+
+    def _refuse_programs_options(self, application: "LocalApplication") -> None:
+        options = self._options
+        given = {"--dir": options.directories, "--invoke": options.entry, "--cwd": options.cwd.strip("/")}
+        for name in (name for name, value in given.items() if value):
+            raise InvalidArgument(f"{name} is for programs: what an application sees is in {application.manifest}")
+        if options.engine not in ("wasmtime", application.engine):
+            raise InvalidArgument(f"--engine {options.engine}: {application.manifest} is run by {application.engine}")
+
+    def _variables(self, application: "LocalApplication") -> list[str]:
+        if len(self._options.listen) > 1:
+            raise InvalidArgument("--listen: an application has one address")
+        listen = "".join(self._options.listen).removeprefix("tcp:")
+        return [*application.variables(listen), *map(variable, self._options.environment)]
+
+    async def _watched(self, application: "LocalApplication", programs: "_Programs", plan: HostApp) -> None:
+        """Run an application again and again: when one of its files has changed, whether it runs by then or not."""
+        while not self._ended:
+            before = await anyio.to_thread.run_sync(application.stamps)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._restart, application, before, tasks.cancel_scope)
+                try:
+                    await self._live(programs, plan, None)
+                except (ShimdError, OSError) as error:
+                    print(f"shimd: {words.printable(self._told(error))}", file=sys.stderr)
+                if not self._ended:  # it may have ended by itself, and be mended
+                    await application.change(before)
+                tasks.cancel_scope.cancel()
+
+    async def _restart(self, application: "LocalApplication", before: "Stamps", starting: anyio.CancelScope) -> None:
+        """End an application once it has changed; if it still starts, that is given up."""
+        await application.change(before)
+        if self._worker is None or self._worker.status is not None:
+            starting.cancel()
+        self._signal(signal.SIGTERM)
+
     def _plan(self, program: str, preopens: list[Preopen]) -> HostApp:
         options = self._options
         return HostApp(
@@ -146,14 +221,14 @@ class Run:
             artifact="",
             preopens=preopens,
             network=options.network,
-            listen=[address for text in options.listen for address in listen.parse(text, "--listen")],
+            listen=[address for text in options.listen for address in listen.parse(_with_protocol(text), "--listen")],
         )
 
-    async def _live(self, programs: "_Programs", plan: HostApp, file: ProgramFile) -> None:
+    async def _live(self, programs: "_Programs", plan: HostApp, file: ProgramFile | None) -> None:
         """Start the worker and wait for its end; its exit code is the outcome."""
         calls = memory_file("shimd-calls", of_host().packed())
         try:
-            launch = Launch(programs, "run", file.path, (0, 1, 2))
+            launch = Launch(programs, "run", file.path if file is not None else plan.application, (0, 1, 2))
             worker = await launch.app(plan, [calls], file)
         finally:
             os.close(calls)
@@ -165,6 +240,7 @@ class Run:
             assert worker.status is not None
             self.outcome.exit_status, self.outcome.exited_at = exit_code(worker.status), _time(worker.exited_at)
         finally:
+            self._worker = None
             await worker.forks.end(worker)
 
     async def _forward_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -173,12 +249,13 @@ class Run:
         with anyio.open_signal_receiver(*_FORWARDED) as signals:
             task_status.started()
             async for number in signals:
+                self._ended = self._ended or number != signal.SIGTSTP
                 if number == signal.SIGTSTP:
                     self._pause()
                 elif self._worker is not None and self._worker.status is None:
                     self._signal(number)
                 else:
-                    self.outcome.exit_status = 128 + number
+                    self.outcome.exit_status = 0 if self._options.watch else 128 + number
                     self._scope.cancel()
 
     def _pause(self) -> None:
@@ -256,6 +333,10 @@ def with_cwd(preopens: list[Preopen], cwd: str) -> list[Preopen]:
             here = os.path.join(one.host, os.path.relpath(cwd, one.guest))
             return [*preopens, Preopen(here, ".", one.read_only)]
     raise InvalidArgument(f"--cwd {cwd} is in no directory of --dir")
+
+
+def _with_protocol(address: str) -> str:
+    return address if address.startswith("tcp:") else f"tcp:{address}"
 
 
 def variable(text: str) -> str:

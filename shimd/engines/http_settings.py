@@ -33,6 +33,8 @@ class HttpSettings:
     access_log: bool = False
     reuse: int = 128
     """Requests that an instance of WASI 0.3 has; 1: a fresh one for each."""
+    announced: bool = False
+    """Whether the address is told of on stderr, for somebody who sits before it."""
     idle: float = 75.0
     """Seconds for which a connection may have no request under way; the native host has one read within them, too."""
 

@@ -89,6 +89,8 @@ class HostApp:
     network: bool = False
     """Whether the guest may use this machine's network."""
     listen: Sequence[Address] = field(default=(), metadata={ITEMS: Address})
+    application: str = ""
+    """The manifest of an application; empty: it is a program."""
 
 
 App: TypeAlias = ContainerApp | HostApp

@@ -4,11 +4,13 @@ As of the native host (``native/wasmtime/src/trust.rs``).
 """
 
 import re
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 #: Of Debian, Alpine and what SpinKube mounts; Red Hat; SUSE; Alpine, again.
 _USUAL = (
@@ -28,7 +30,7 @@ class BuiltIn:
         import certifi
 
         self.pem = certifi.contents()
-        self.context = _context(self.pem)
+        self.context = _context(self.pem, ssl.SSLContext)
 
 
 class Trust:
@@ -44,7 +46,18 @@ class Trust:
 
     @cached_property
     def context(self) -> ssl.SSLContext:
-        return self._built_in.context if self._own is None else _context(self._own)
+        return self._built_in.context if self._own is None else _context(self._own, ssl.SSLContext)
+
+    @property
+    def built_in(self) -> str:
+        """Mozilla's certificates, whatever the container has."""
+        return self._built_in.pem
+
+    def named(self, host: str) -> ssl.SSLContext:
+        """A context for a connection to an address, where the certificate has to be that of ``host``."""
+        context = _context(self.pem, _Named)
+        context.host = host
+        return context
 
     @cached_property
     def _own(self) -> str | None:
@@ -80,14 +93,49 @@ def _certificates(file: Path) -> str:
     return "".join(f"{found}\n" for found in _CERTIFICATE.findall(text))
 
 
-def _context(pem: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+class _Named(ssl.SSLContext):
+    """For libraries that take the address that they connect to for the name in the certificate."""
+
+    host: str
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        return super().wrap_bio(incoming, outgoing, server_side, self.host, session)
+
+    def wrap_socket(
+        self,
+        sock: socket.socket,
+        server_side: bool = False,
+        do_handshake_on_connect: bool = True,
+        suppress_ragged_eofs: bool = True,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLSocket:
+        how = (server_side, do_handshake_on_connect, suppress_ragged_eofs)
+        return super().wrap_socket(sock, *how, self.host, session)
+
+
+C = TypeVar("C", bound=ssl.SSLContext)
+
+
+def _context(pem: str, kind: type[C]) -> C:
+    context = kind(ssl.PROTOCOL_TLS_CLIENT)
+    add(context, pem)
+    return context
+
+
+def add(context: ssl.SSLContext, pem: str) -> None:
+    """Have a context trust certificates, besides those that it does."""
     try:
         if pem:
             context.load_verify_locations(cadata=pem)
     except ssl.SSLError:  # one of them is none: the others count
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         for one in _CERTIFICATE.findall(pem):
             with suppress(ssl.SSLError):
                 context.load_verify_locations(cadata=one)
-    return context

@@ -306,11 +306,17 @@ def _load(
     engine: Engine[object], plan: App, entry: Entry, control: socket.socket, directories: ProgramDirectories
 ) -> object:
     process = plan.process
+    if isinstance(plan, HostApp) and plan.application:
+        from shimd.worker import local
+
+        return local.load(engine, plan, control, directories)
     first = isinstance(plan, ContainerApp) and plan.first
     if isinstance(engine, RunsApplications) and first:
         programs = engine.programs(lambda path: _read(entry, path), environment(process))
         if programs is not None:
-            return engine.load_all({name: _fetch(entry, path, control, directories) for name, path in programs.items()})
+            return engine.load_all(
+                {name: fetch(entry.open, path, control, directories) for name, path in programs.items()}
+            )
     if isinstance(engine, RunsArtifacts) and first and (missing := _missing(process)):
         from shimd.worker import image
 
@@ -344,12 +350,12 @@ def _fetch_own(process: Process, control: socket.socket, directories: ProgramDir
     return compiled(control, directories)
 
 
-def _fetch(entry: Entry, path: str, control: socket.socket, directories: ProgramDirectories) -> Path:
+def fetch(open: Callable[[str], int], path: str, control: socket.socket, directories: ProgramDirectories) -> Path:
     """The compiled form of a module that an application names.
 
     :raises NotFound: there is none
     """
-    fd = entry.open(path)
+    fd = open(path)
     send(control, AskProgram(path), [fd])
     os.close(fd)
     return compiled(control, directories)

@@ -170,7 +170,7 @@ def test_programs_that_do_not_run(rig: Rig, engine: str) -> None:
     text.write_text("(module")
     for program, code, words in (
         ("nowhere.wasm", 127, "nowhere.wasm: no such file or directory"),
-        (".", 126, ". is not a file"),
+        (".", 126, ". is a directory without a spin.toml or a slightfile.toml"),
         (native, 126, "native (ELF) program"),
         (bad, 126, "not valid WebAssembly"),
         (text, 126, "not valid WebAssembly"),

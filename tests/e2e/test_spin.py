@@ -237,6 +237,14 @@ WRONG = {
         {'route = "/other/..."': 'route = "/other/..."\nexecutor = { type = "wagi" }'},
         "trigger.http[2].executor is one that shimd does not have",
     ),
+    "key": (
+        {"[component.hidden]": "[component.hidden]\nenviroment = {}"},
+        "/spin.toml: component.hidden.enviroment is unknown; environment is probably meant",
+    ),
+    "middleware": (
+        {'route = "/other/..."': 'route = "/other/..."\nmiddleware = ["auth"]'},
+        "/spin.toml: trigger.http[2].middleware would be called around the component",
+    ),
     "trigger": (
         {'[[trigger.http]]\nroute = "/other/..."': '[[trigger.sqs]]\nroute = "/other/..."'},
         "trigger.sqs[0] is a sqs trigger; shimd runs http, redis, cron, mqtt, command",

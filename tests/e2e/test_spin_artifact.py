@@ -200,7 +200,7 @@ WRONG: Mapping[str, tuple[Change, str]] = {
     "clash": (put("/...", "triggers", 1, "trigger_config", "route"), "gives the route /... to other; main has it"),
     "path": (put("../etc/passwd", "components", 0, "files", 1, "path"), 'files[1].path is "../etc/passwd"'),
     "inline": (put("?", "components", 0, "files", 0, "inline"), "files[0].inline is not base64"),
-    "needed": (put({"local_service_chaining": "required"}, "host_requirements"), "local_service_chaining is required"),
+    "needed": (put({"middleware": "required"}, "host_requirements"), "host_requirements.middleware is required"),
     "file": (put("sha256:" + "1" * 64, "components", 0, "files", 1, "digest"), "no layer with the file deep/large.txt"),
 }
 

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
@@ -61,6 +62,8 @@ def serve(
     listeners = [listener] if listener else [listen(settings) for _ in range(settings.processes)]
     if settings.access_log:
         _log_to_stdout()
+    if settings.announced:
+        _announce(*listeners[0].getsockname()[:2])
     servers = [HttpServer(application, settings, listener) for listener in listeners]
     groups = [[server, *(services if server is servers[0] else ())] for server in servers]
     return processes.run([partial(anyio.run, serving.serve, group, around, settings.grace) for group in groups])
@@ -99,6 +102,10 @@ def configuration(application: Any, settings: HttpSettings) -> uvicorn.Config:
     config.load()
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the handler reports an app's failures
     return config
+
+
+def _announce(host: str, port: int) -> None:
+    print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}", file=sys.stderr, flush=True)
 
 
 def _log_to_stdout() -> None:

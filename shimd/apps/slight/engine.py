@@ -4,6 +4,7 @@ Modules are compiled by wasmtime's engine (``family``). A container without a sl
 runs is handed over.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from shimd.wit.guest import ModuleGuest
     from shimd.wit.host import ModuleHost
 
-_PROGRAM, _INIT = "/app.wasm", "on-server-init"
+_PROGRAM, _INIT = "app.wasm", "on-server-init"
 _ADDRESS = "SLIGHT_HTTP_LISTEN_ADDR"
 #: What libraries load at first use (redis): in a container it is out of sight.
 _LAZY = ("hmac", "secrets")
@@ -63,6 +64,7 @@ class SlightEngine(CompiledByWasmtime):
         self._built_in: BuiltIn
         self._slightfile: Slightfile
         self._stores: SecretStores
+        self._manifest = "/slightfile.toml"
 
     def warm(self) -> None:
         import anyio
@@ -78,6 +80,9 @@ class SlightEngine(CompiledByWasmtime):
         self._interruptible, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
         self._built_in = BuiltIn()
 
+    def take(self, manifest: str) -> None:
+        self._manifest = manifest
+
     def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
         """The module's path; ``None``: it is no application.
 
@@ -85,14 +90,15 @@ class SlightEngine(CompiledByWasmtime):
         """
         from shimd.apps.slight import secrets, slightfile
 
-        text = read(slightfile.PATH)
+        program = os.path.join(os.path.dirname(self._manifest), _PROGRAM)
+        text = read(self._manifest)
         if text is None:
-            _refuse_guest(read(_PROGRAM))
+            _refuse_guest(read(program))
             return None
         parsed = slightfile.parse(text)
         self._stores = secrets.SecretStores(parsed, env, read)
         self._slightfile = secrets.resolved(parsed, self._stores)
-        return {"app": _PROGRAM}
+        return {"app": program}
 
     def load_all(self, artifacts: Mapping[str, Path]) -> SlightApp:
         """:raises UnsupportedFeature: a library that the slightfile asks for is not installed"""
@@ -121,7 +127,9 @@ class SlightEngine(CompiledByWasmtime):
         exports = {export.name for export in module.module.exports}
         _check_entry(exports, serves=module.slightfile.serves)
         settings = HttpSettings.of({**invocation.env, "WASMTIME_HTTP_PROXY_SOCKET_ADDR": ""})
-        module.server = HttpServerProvider(replace(settings, processes=1), _address(invocation.env), exports)
+        module.server = HttpServerProvider(
+            replace(settings, processes=1, announced=not invocation.contained), _address(invocation.env), exports
+        )
         trust = Trust(self._built_in, invocation.env)
         provided = world.provided(module.slightfile, module.stores, module.server, trust, directory(invocation.env))
         _check_imports(module.module, provided)

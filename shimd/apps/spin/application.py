@@ -8,6 +8,7 @@ from typing import Any
 from shimd.apps.http.handler import AsgiReceive, AsgiScope, AsgiSend, Handler
 from shimd.apps.spin import routes
 from shimd.apps.spin.model import Application
+from shimd.apps.spin.routes import SpinMatch, SpinRoute
 
 _HEALTH, _INFO = "/.well-known/spin/health", "/.well-known/spin/info"
 
@@ -38,12 +39,24 @@ class SpinServer:
             about = {"name": self._application.name, "version": self._application.version}
             await _answer(send, 200, json.dumps(about).encode(), b"application/json")
         elif match := routes.find(self._application.triggers.http, path):
-            told = routes.headers(match, _url(scope), _client(scope))
-            names = {name for name, _value in told}
-            sent = [(name, value) for name, value in scope["headers"] if name not in names]
-            await self._handlers[match.route.component](scope | {"headers": [*sent, *told]}, receive, send)
+            await self._call(match, scope, receive, send)
         else:
             await _answer(send, 404, b"", b"text/plain")
+
+    def has(self, id: str) -> bool:
+        """Returns whether a component answers requests."""
+        return id in self._handlers
+
+    async def call(self, id: str, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
+        """Have a component answer, whatever the path."""
+        match = SpinMatch(SpinRoute("/...", id), scope["raw_path"].decode("latin-1"))
+        await self._call(match, scope, receive, send)
+
+    async def _call(self, match: SpinMatch, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
+        told = routes.headers(match, _url(scope), _client(scope))
+        names = {name for name, _value in told}
+        sent = [(name, value) for name, value in scope["headers"] if name not in names]
+        await self._handlers[match.route.component](scope | {"headers": [*sent, *told]}, receive, send)
 
 
 def _url(scope: AsgiScope) -> str:

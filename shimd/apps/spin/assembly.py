@@ -12,12 +12,14 @@ from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
 from shimd.apps.spin import command, cron, files, keyvalue, subscriptions
-from shimd.apps.spin.allowed import AllowedHosts
+from shimd.apps.spin.allowed import CHAINED, AllowedHosts, is_left_out
 from shimd.apps.spin.application import SpinServer
 from shimd.apps.spin.clients import KINDS, Clients, MqttAddress
 from shimd.apps.spin.command import CommandService
 from shimd.apps.spin.cron import Schedule
 from shimd.apps.spin.model import Application, Component
+from shimd.apps.spin.neighbours import Neighbours
+from shimd.apps.spin.networking import Networking
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.subscriptions import MqttSubscriber, RedisSubscriber
 from shimd.apps.spin.variables import ApplicationVariables
@@ -25,7 +27,7 @@ from shimd.apps.spin.world import SharedState, imports
 from shimd.component.host import Host
 from shimd.engine import InvalidSetting, UnsupportedFeature
 from shimd.engines.http_settings import HttpSettings
-from shimd.wasi.http.outgoing import OutgoingHandler
+from shimd.wasi.http.outgoing import OutgoingHandler, OutgoingRules
 from shimd.wasi.trust import Trust
 from shimd.wasi.versions import unversioned
 
@@ -48,17 +50,24 @@ class Assembly:
         settings: HttpSettings,
         arguments: Sequence[str] = (),
         memory: int = -1,
+        root: str = "/",
     ) -> None:
         """:param directories: descriptors of the components' files, by component, if they came in layers
         :param memory: the most that an instance may have, bytes
+        :param root: the directory that the components' files are below, if they came in no layers
 
         :raises EngineError: what is wrong with the application, in one sentence
         """
         self._engine, self._application, self._settings = engine, application, settings
-        self._directories, self._values = directories, values
+        self._directories, self._values, self._root = directories, values, root
         allowed = {id: _outbound(component, values) for id, component in application.components.items()}
-        self._clients = Clients(_libraries(application, runtime, list(allowed.values())), trust)
-        self._outgoing = {id: OutgoingHandler(trust, allowed[id]) for id in application.components}
+        networking = runtime.networking
+        self._clients = Clients(_libraries(application, runtime, list(allowed.values())), trust, networking)
+        self._neighbours = {id: Neighbours(allowed[id]) for id in allowed}
+        self._outgoing = {
+            id: OutgoingHandler(trust, allowed[id], _rules(networking, id, trust, self._neighbours[id]))
+            for id in allowed
+        }
         self._preopens = {id: files.SpinPreopens() for id in application.components}
         stores = {label: keyvalue.opener(where, self._clients) for label, where in runtime.stores.items()}
         shared = SharedState(arguments, values, stores, runtime.databases, self._clients)
@@ -72,6 +81,7 @@ class Assembly:
             for id, component in application.components.items()
         }
         self._check_exports()
+        check_chains(application, allowed)
         self._calls: dict[str, Invoker] = {}
         self._services: list[serving.Service] = [*self._redis(), *self._cron(), *self._mqtt(), *self._commands()]
 
@@ -83,12 +93,14 @@ class Assembly:
         serving.hold_signals()
         for id, component in self._application.components.items():
             directory = self._directories.get(id)
-            self._preopens[id].root = directory if directory is not None else files.tree(component)
+            self._preopens[id].root = directory if directory is not None else files.tree(component, self._root)
         around: list[Any] = [*self._outgoing.values(), *self._calls.values()]
         if not self._application.triggers.http:
             return anyio.run(serving.serve, self._services, around, self._settings.grace)
         clock = EpochClock(self._engine)
         server = SpinServer(self._application, self._handlers(clock))
+        for one in self._neighbours.values():
+            one.server = server
         return serve(server, self._settings, [*around, clock, server], services=self._services)
 
     def _handlers(self, clock: EpochClock) -> dict[str, Handler]:
@@ -174,7 +186,32 @@ class Assembly:
 
 def _outbound(component: Component, values: ApplicationVariables) -> AllowedHosts:
     where = f"{component.where}.allowed_outbound_hosts"
-    return AllowedHosts([values.resolve(entry, where) for entry in component.allowed_outbound_hosts], where)
+    resolved = [(entry, values.resolve(entry, where)) for entry in component.allowed_outbound_hosts]
+    return AllowedHosts([allowed for entry, allowed in resolved if not is_left_out(entry, allowed)], where)
+
+
+def check_chains(application: Application, allowed: Mapping[str, AllowedHosts]) -> None:
+    """Check that components that others may call by name are there, and answer requests.
+
+    :raises InvalidSetting: one does not
+    """
+    answering = {route.component for route in application.triggers.http}
+    for id, hosts in allowed.items():
+        for other in hosts.chained():
+            if other not in answering:
+                where = f"{application.components[id].where}.allowed_outbound_hosts"
+                raise InvalidSetting(f"{where} names {other}{CHAINED}, which no http trigger calls")
+
+
+def _rules(networking: Networking, component: str, trust: Trust, neighbours: Neighbours) -> OutgoingRules:
+    limit = networking.limit("http")
+    return OutgoingRules(
+        networking.destinations,
+        networking.contexts(component, trust),
+        limit,
+        keeps=networking.pooling and not limit,  # one that is kept would count
+        neighbour=neighbours,
+    )
 
 
 def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Mapping[str, Any], memory: int) -> Host:

@@ -1,12 +1,16 @@
 """Clients of the servers that applications use, made by libraries that only such applications load."""
 
-from collections.abc import Collection
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from shimd.apps.spin.networking import Networking
 from shimd.wasi.trust import Trust
 
 #: By the protocol: the library, and what it would load at first use.
@@ -17,24 +21,45 @@ _LIBRARIES = {
     "mysql": ("pymysql",),
 }
 KINDS = frozenset(_LIBRARIES)
+#: What they raise, besides OSError, where nobody answers.
+_UNREACHABLE = (("redis.exceptions", "ConnectionError", "TimeoutError"), ("aiomqtt", "MqttError"))
 #: Seconds in which a server must take a connection.
 CONNECT = 10
 
+T = TypeVar("T")
+
 
 class Clients:
-    """Makes clients. Made itself before the container is entered: libraries are out of sight then."""
+    """Makes clients. Made itself before the container is entered: libraries are out of sight then.
 
-    def __init__(self, kinds: Collection[str], trust: Trust) -> None:
+    :param networking: what guests' clients, which take addresses from :meth:`reach`, are held to
+    """
+
+    def __init__(self, kinds: Collection[str], trust: Trust, networking: Networking | None = None) -> None:
         for module in (module for kind in kinds for module in _LIBRARIES[kind]):
             import_module(module)
         self._trust = trust
+        self.networking = networking or Networking()
 
-    def redis(self, address: str, *, single: bool = False) -> Any:
+    async def reach(self, host: str, port: int, connect: Callable[[str], Awaitable[T]]) -> T:
+        """Have a server connected to at the first of its addresses that can be reached, and is not blocked.
+
+        :raises OSError: there is none; or whatever ``connect`` raises at the last of them
+        """
+        addresses = await self.networking.destinations.addresses(host, port)
+        for address in addresses[:-1]:
+            try:
+                return await connect(address)
+            except _unreachable():
+                continue
+        return await connect(addresses[-1])
+
+    def redis(self, address: str, *, at: str = "") -> Any:
         """Make a client of a redis URL (``redis``, ``rediss``); it connects at its first command.
 
         A URL's query would be settings of the library, another host among them: it is left out.
 
-        :param single: one connection, and no second try: for a guest, which sees the error itself
+        :param at: for a guest, which sees errors itself: one connection to this address, and no second try
         :raises ValueError: it is no such URL
         """
         from redis.asyncio import Redis
@@ -45,51 +70,64 @@ class Clients:
         if parts.scheme not in ("redis", "rediss") or not parts.hostname:
             raise ValueError("it is not redis://HOST[:PORT]")
 
-        more: dict[str, Any] = {"single_connection_client": True, "retry": Retry(NoBackoff(), 0)} if single else {}
+        more: dict[str, Any] = {"single_connection_client": True, "retry": Retry(NoBackoff(), 0)} if at else {}
         if address.startswith("rediss:"):
             more["ssl_ca_data"] = self._trust.pem
         plain = parts._replace(query="", fragment="").geturl()
-        return Redis.from_url(plain, protocol=2, socket_timeout=None, socket_connect_timeout=CONNECT, **more)
+        client = Redis.from_url(plain, protocol=2, socket_timeout=None, socket_connect_timeout=CONNECT, **more)
+        if at:
+            client.connection_pool.connection_kwargs["host"] = at
+            if address.startswith("rediss:"):
+                client.connection_pool.connection_class = _named_redis(parts.hostname)
+        return client
 
-    def mqtt(self, address: "MqttAddress") -> AbstractAsyncContextManager[Any]:
-        """Returns a connection that is made on entering. Called in the event loop."""
+    def mqtt(self, address: "MqttAddress", at: str = "") -> AbstractAsyncContextManager[Any]:
+        """Returns a connection that is made on entering. Called in the event loop.
+
+        :param at: the address to connect to, rather than look for the host
+        """
         from aiomqtt import Client
 
+        named = at and at != address.host
         return Client(
-            address.host,
+            at or address.host,
             address.port,
             username=address.username or None,
             password=address.password or None,
             keepalive=address.keep_alive,
             timeout=CONNECT,
-            tls_context=self._trust.context if address.tls else None,
+            tls_context=self._context(address.host, named=bool(named)) if address.tls else None,
         )
 
     async def postgres(
-        self, *, host: str, port: int, user: str, password: str | None, database: str | None, tls: str
+        self, *, host: str, at: str, port: int, user: str, password: str | None, database: str | None, tls: str
     ) -> Any:
         """Connect to a PostgreSQL server.
 
+        :param at: the host's address
         :param tls: ``sslmode``
         """
         import asyncpg
 
         return await asyncpg.connect(
-            host=host,
+            host=at,
             port=port,
             user=user,
             password=password,
             database=database,
-            ssl=tls if tls in ("disable", "allow", "prefer") else self._trust.context,
+            ssl=tls if tls in ("disable", "allow", "prefer") else self._context(host, named=at != host),
             timeout=CONNECT,
             statement_cache_size=0,  # a connection lives as long as one instance
         )
 
-    def mysql(self, *, host: str, port: int, user: str, password: str, database: str | None, tls: bool) -> Any:
-        """Connect to a MySQL server; each statement is committed at once. Blocks, as do the connection's methods."""
+    def mysql(self, *, host: str, at: str, port: int, user: str, password: str, database: str | None, tls: bool) -> Any:
+        """Connect to a MySQL server; each statement is committed at once. Blocks, as do the connection's methods.
+
+        :param at: the host's address
+        """
         import pymysql
 
-        return pymysql.connect(
+        connection = pymysql.connect(
             host=host,
             port=port,
             user=user,
@@ -99,7 +137,37 @@ class Clients:
             connect_timeout=CONNECT,
             autocommit=True,
             charset="utf8mb4",
+            defer_connect=True,
         )
+        stream = socket.create_connection((at, port), CONNECT)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.connect(stream)
+        return connection
+
+    def _context(self, host: str, *, named: bool) -> ssl.SSLContext:
+        """:param named: whether it is the address that the library is told, and not the host"""
+        return self._trust.named(host) if named else self._trust.context
+
+
+def _named_redis(host: str) -> type[Any]:
+    """Make a class of connections for a server whose certificate has to be that of ``host``."""
+    from redis.asyncio.connection import SSLConnection
+
+    class Named(SSLConnection):
+        def _connection_arguments(self) -> dict[str, Any]:
+            return {**super()._connection_arguments(), "server_hostname": host}
+
+    return Named
+
+
+def _unreachable() -> tuple[type[Exception], ...]:
+    """Errors where nobody answers: also those of the libraries that are loaded."""
+    found: list[type[Exception]] = [OSError]
+    for module, *names in _UNREACHABLE:
+        if module in sys.modules:
+            found += [getattr(sys.modules[module], name) for name in names]
+    return tuple(found)
 
 
 def redis_errors() -> tuple[type[Exception], ...]:

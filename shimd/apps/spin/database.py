@@ -18,9 +18,10 @@ class QueryResult:
 class Database:
     """One file; used from many threads, by one at a time."""
 
-    def __init__(self, path: Path, setup: str = "") -> None:
+    def __init__(self, path: Path, setup: str = "", *, attaches: bool = False) -> None:
+        """:param attaches: whether statements may attach other files, which may be another component's"""
         self.path = path
-        self._setup = setup
+        self._setup, self._attaches = setup, attaches
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
 
@@ -42,5 +43,13 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             if self._setup:
                 connection.execute(self._setup)
+            if not self._attaches:
+                connection.set_authorizer(_without_files)
             self._connection = connection
         return self._connection
+
+
+def _without_files(action: int, name: str | None, *_more: object) -> int:
+    """Allow all but attaching a file; an empty name is a temporary one."""
+    attaches = action == sqlite3.SQLITE_ATTACH and name not in ("", ":memory:")
+    return sqlite3.SQLITE_DENY if attaches else sqlite3.SQLITE_OK

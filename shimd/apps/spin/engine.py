@@ -4,9 +4,10 @@ A container's program is not a module here but the application; its components a
 engine (``family``). A container without a manifest is an ordinary one: what it runs is handed over.
 """
 
+import os
 import signal
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 
     from shimd.apps.spin.assembly import Assembly
     from shimd.apps.spin.model import Application
+    from shimd.apps.spin.place import Place
     from shimd.apps.spin.runtime import Runtime
     from shimd.apps.spin.variables import ApplicationVariables
     from shimd.engines.http_settings import HttpSettings
     from shimd.wasi.trust import BuiltIn
 
-_SPIN = ("assembly", "locked", "manifest")
+_SPIN = ("assembly", "locked", "manifest", "place")
 
 
 @dataclass
@@ -62,6 +64,7 @@ class SpinEngine(CompiledByWasmtime):
         self._runtime: Runtime
         self._values: ApplicationVariables
         self._directories: Mapping[str, int] = {}
+        self._manifest = "/spin.toml"
 
     def warm(self) -> None:
         import anyio
@@ -74,6 +77,9 @@ class SpinEngine(CompiledByWasmtime):
         self._engine, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
         self._built_in = BuiltIn()
 
+    def take(self, manifest: str) -> None:
+        self._manifest = manifest
+
     def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
         """Returns the path of each component's module in the container; ``None``: it is no application of files.
 
@@ -81,12 +87,17 @@ class SpinEngine(CompiledByWasmtime):
         """
         from shimd.apps.spin import manifest
 
-        text = read(manifest.PATH)
+        text = read(self._manifest)
         if text is None:
             return None
-        application = self._take(manifest.parse(text), read, env)
-        sources = {id: str(component.source) for id, component in application.components.items()}
-        return {id: f"/{source.lstrip('/')}" for id, source in sources.items()}
+        place = self._place(read)
+        application = self._take(manifest.parse(text, self._manifest), place, env)
+        return {id: place.path(str(component.source)) for id, component in application.components.items()}
+
+    def _place(self, read: Callable[[str], bytes | None]) -> "Place":
+        from shimd.apps.spin.place import Place
+
+        return Place(read, os.path.dirname(self._manifest))
 
     def artifact(
         self, image: Image, read: Callable[[str], bytes | None], env: Mapping[str, str]
@@ -104,19 +115,17 @@ class SpinEngine(CompiledByWasmtime):
                 return None
             there_is_none = f"the container has neither {manifest.PATH} nor the program that its command names"
             raise NoApplication(f"{there_is_none}, and its image is no Spin application")
-        components = self._take(described, read, env).components
+        components = self._take(described, self._place(read), env).components
         self._directories = {id: image.files(one.contents) for id, one in components.items() if one.contents}
         return {id: one.source for id, one in components.items() if isinstance(one.source, Layer)}
 
-    def _take(
-        self, application: "Application", read: Callable[[str], bytes | None], env: Mapping[str, str]
-    ) -> "Application":
+    def _take(self, application: "Application", place: "Place", env: Mapping[str, str]) -> "Application":
         """Keep an application, once all is checked that can be before anything is compiled, which takes a while."""
         from shimd.apps.spin.runtime import Runtime
         from shimd.apps.spin.variables import ApplicationVariables
 
         self._application = application.retaining(env.get("SPIN_COMPONENTS_TO_RETAIN", ""))
-        self._runtime = Runtime(read, env, application.variables)
+        self._runtime = Runtime(place, env, application.variables, application.components)
         self._values = ApplicationVariables(application, self._runtime.variables)
         for component in self._application.components.values():
             self._values.of(component)
@@ -150,9 +159,10 @@ class SpinEngine(CompiledByWasmtime):
             module.directories,
             module.runtime,
             self._values,
-            _settings(invocation.env),
+            replace(_settings(invocation.env), announced=not invocation.contained),
             invocation.args[1:],
-            _memory(invocation.env),
+            _memory(invocation.env, module.runtime.memory),
+            os.path.dirname(self._manifest),
         )
 
     def signals(self, module: SpinApp) -> Collection[int]:
@@ -163,12 +173,17 @@ class SpinEngine(CompiledByWasmtime):
         return module.assembly.run()
 
 
-def _memory(env: Mapping[str, str]) -> int:
-    """Returns the most memory that an instance may have, bytes; -1: no limit but the container's."""
+def _memory(env: Mapping[str, str], configured: int | None) -> int:
+    """Returns the most memory that an instance may have, bytes; -1: no limit but the container's.
+
+    :param configured: what ``/runtime-config.toml`` says
+    """
     text = env.get("SPIN_MAX_INSTANCE_MEMORY", "")
     if text and not text.isdigit():
         raise InvalidSetting(f"SPIN_MAX_INSTANCE_MEMORY={text} is not a number of bytes")
-    return int(text) if text else -1
+    if text:
+        return int(text)
+    return -1 if configured is None else configured
 
 
 def _settings(env: Mapping[str, str]) -> "HttpSettings":

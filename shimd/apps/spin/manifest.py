@@ -3,27 +3,31 @@
 import re
 from typing import Any
 
-from shimd.apps.spin import triggers
+from shimd.apps.spin import keys, triggers
+from shimd.apps.spin.allowed import of_http_hosts
 from shimd.apps.spin.fields import ManifestTable, toml
 from shimd.apps.spin.model import VARIABLE_NAME, Application, Component, FileMount, Variable
 
 PATH = "/spin.toml"
+"""In a container."""
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*\Z")
 
 
-def parse(text: bytes) -> Application:
-    """:raises InvalidSetting: what is wrong, and where"""
-    table = toml(PATH, text)
+def parse(text: bytes, file: str = PATH) -> Application:
+    """:param file: its path, for messages
+
+    :raises InvalidSetting: what is wrong, and where"""
+    table = toml(file, text)
     if table.values.get("spin_manifest_version") != 2:
         raise table.wrong("spin_manifest_version", "must be 2 (spin doctor rewrites a manifest of version 1)")
-    application = table.table("application")
+    application = table.of(keys.MANIFEST).table("application").of(keys.APPLICATION)
     variables = table.table("variables", optional=True)
     described = table.table("component", optional=True)
     components = {id: _component(id, described.table(id)) for id in described.values}
     kinds = table.table("trigger", optional=True)
-    declared = {kind: [_declared(one, components) for one in kinds.tables(kind)] for kind in kinds.values}
+    declared = {kind: [_declared(kind, one, components) for one in kinds.tables(kind)] for kind in kinds.values}
     return Application(
-        file=PATH,
+        file=file,
         name=application.text("name"),
         version=application.text("version", "0.0.0"),
         variables={name: _variable(variables, name) for name in variables.values},
@@ -32,7 +36,8 @@ def parse(text: bytes) -> Application:
     )
 
 
-def _declared(table: ManifestTable, components: dict[str, Component]) -> triggers.Declared:
+def _declared(kind: str, table: ManifestTable, components: dict[str, Component]) -> triggers.Declared:
+    triggers.checked(kind, table)
     if isinstance(table.values.get("component"), dict):  # defined in place
         id = f"inline-{table.where}"
         components[id] = _component(id, table.table("component"), named=False)
@@ -43,43 +48,43 @@ def _declared(table: ManifestTable, components: dict[str, Component]) -> trigger
 def _variable(variables: ManifestTable, name: str) -> Variable:
     if not VARIABLE_NAME.match(name):
         raise variables.wrong(name, "is not a name of lowercase letters, digits and single underscores")
-    table = variables.table(name)
-    default, required = table.values.get("default"), table.values.get("required", False)
+    table = variables.table(name).of(keys.VARIABLE)
+    default, required = table.values.get("default"), table.flag("required")
     if default is not None and not isinstance(default, str):
         raise table.wrong("default", "is not a string")
     if default is None and not required:
         raise table.wrong("", "has no default, and is not required")
+    if default is not None and required:
+        raise table.wrong("", "has a default, and is required: it is one of both")
     return Variable(default)
 
 
 def _component(id: str, table: ManifestTable, *, named: bool = True) -> Component:
     if named and not _ID.match(id):
         raise table.wrong("", "is not a name of letters, digits, hyphens and underscores")
-    source = table.values.get("source")
+    source = table.of(keys.COMPONENT).values.get("source")
     if isinstance(source, dict):
         raise table.wrong("source", "is to be fetched from elsewhere; an image has to bring it along as a file")
     if not isinstance(source, str):
         raise table.wrong("source", "is missing, or not a path")
-    if table.values.get("dependencies"):
-        raise table.wrong("dependencies", "have to be composed: push with spin registry push, which does so")
     return Component(
         id=id,
         where=table.place(),
         source=source,
         environment=table.texts("environment"),
         variables=table.texts("variables"),
-        allowed_outbound_hosts=table.strings("allowed_outbound_hosts"),
+        allowed_outbound_hosts=(*table.strings("allowed_outbound_hosts"), *of_http_hosts(table)),
         key_value_stores=table.strings("key_value_stores"),
         sqlite_databases=table.strings("sqlite_databases"),
-        files=tuple(_mount(table, item) for item in table.list("files")),
+        files=tuple(_mount(table, index, item) for index, item in enumerate(table.list("files"))),
         exclude_files=table.strings("exclude_files"),
     )
 
 
-def _mount(table: ManifestTable, value: Any) -> FileMount:
-    match value:
-        case str():
-            return FileMount(value)
-        case {"source": str(source), "destination": str(destination)}:
-            return FileMount(source, destination)
-    raise table.wrong("files", "holds something that is neither a pattern nor { source, destination }")
+def _mount(table: ManifestTable, index: int, value: Any) -> FileMount:
+    if isinstance(value, str):
+        return FileMount(value)
+    if not isinstance(value, dict):
+        raise table.wrong(f"files[{index}]", "is neither a pattern nor { source, destination }")
+    mount = table.inner(f"files[{index}]", value).of(keys.FILES)
+    return FileMount(mount.text("source"), mount.text("destination"))

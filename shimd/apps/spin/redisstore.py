@@ -25,7 +25,7 @@ class RedisStore:
         try:
             self._client: Any = clients.redis(address)
         except ValueError as error:
-            raise InvalidSetting(f"/runtime-config.toml: a key_value_store's url is wrong: {error}") from None
+            raise InvalidSetting(f"runtime-config.toml: a key_value_store's url is wrong: {error}") from None
         self._shown = shown(address)
 
     def _ask(self, command: Callable[..., Awaitable[Any]], *arguments: Any, **more: Any) -> Any:

@@ -2,42 +2,49 @@
 
 import json
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from shimd.apps.spin import keyvalue
+from shimd.apps.spin import keys, keyvalue
 from shimd.apps.spin.database import Database
 from shimd.apps.spin.fields import ManifestTable, toml
+from shimd.apps.spin.networking import networking
+from shimd.apps.spin.place import Place
 from shimd.engine import InvalidSetting
 
-PATH = "/runtime-config.toml"
-#: Relative to the working directory, which is ``/``.
-STATE = Path("/.spin")
-_DOTENV = "/.env"
+NAME = "runtime-config.toml"
+_STATE = ".spin"
+_DOTENV = ".env"
 _PREFIX = "SPIN_VARIABLE"
-Read = Callable[[str], bytes | None]
-"""A function that reads a file of the container's; ``None``: it is not there."""
 
 
 class Runtime:
     """The stores, databases and variables of ``/runtime-config.toml``, and the defaults."""
 
-    def __init__(self, read: Read, environment: Mapping[str, str], declared: Collection[str]) -> None:
+    def __init__(
+        self, place: Place, environment: Mapping[str, str], declared: Collection[str], components: Collection[str] = ()
+    ) -> None:
         """:param declared: the application's variables
+        :param components: all that it has
 
         :raises InvalidSetting: what is wrong, and where
         """
-        table = toml(PATH, read(PATH) or b"")
-        default = Database(STATE / "sqlite_key_value.db", keyvalue.TABLE)
-        self.stores: dict[str, Database | str] = {"default": default, **_stores(table)}
+        table = toml(place.path(NAME), place.file(NAME) or b"").of(keys.RUNTIME)
+        state = _state(table, place)
+        default = Database(state / "sqlite_key_value.db", keyvalue.TABLE)
+        self.stores: dict[str, Database | str] = {"default": default, **_stores(table, place, state)}
         """Each a file, or the address of a redis."""
-        self.databases = {"default": Database(STATE / "sqlite_db.db"), **_databases(table)}
-        environment = _with_plain(environment, declared)
+        self.databases = {"default": Database(state / "sqlite_db.db"), **_databases(table, place, state)}
+        self.networking = networking(table, place, components)
+        self.memory = table.number("max_instance_memory")
+        """The most that an instance may have, bytes; ``None``: it does not say."""
+        if place.root == "/":  # our own variables are for all that we run
+            environment = _with_plain(environment, declared)
         providers = [*table.tables("variables_provider"), *table.tables("config_provider")]
         self.variables = [
-            *(_provided(one, read, environment, declared) for one in providers),
+            *(_provided(one, place, environment, declared) for one in providers),
             _environment(environment, declared),  # the last, as in Spin
-            _environment(_dotenv(read(_DOTENV)), declared),
+            _environment(_dotenv(place.file(_DOTENV)), declared),
         ]
 
     @property
@@ -45,61 +52,74 @@ class Runtime:
         return any(isinstance(store, str) for store in self.stores.values())
 
 
-def _stores(table: ManifestTable) -> dict[str, Database | str]:
+def _state(table: ManifestTable, place: Place) -> Path:
+    """Returns the directory of the files that have no other place."""
+    directory = table.text("state_dir", _STATE)
+    if not directory:
+        raise table.wrong("state_dir", "is empty, which keeps state in memory only: mount a tmpfs, and name it")
+    return Path(place.path(directory))
+
+
+def _stores(table: ManifestTable, place: Place, state: Path) -> dict[str, Database | str]:
     found: dict[str, Database | str] = {}
     kinds = table.table("key_value_store", optional=True)
     for label in kinds.values:
         settings = kinds.table(label)
         match settings.values.get("type"):
             case "spin":
-                found[label] = Database(_path(settings, label), keyvalue.TABLE)
+                path = _path(settings.of(keys.STORES["spin"]), place, state / f"{label}.db")
+                found[label] = Database(path, keyvalue.TABLE)
             case "redis":
+                settings.of(keys.STORES["redis"])
                 found[label] = settings.text("url")
             case kind:
                 raise settings.wrong("type", f'is {kind!r}; shimd has "spin" (SQLite in a file) and "redis"')
     return found
 
 
-def _databases(table: ManifestTable) -> dict[str, Database]:
+def _databases(table: ManifestTable, place: Place, state: Path) -> dict[str, Database]:
     found = {}
     kinds = table.table("sqlite_database", optional=True)
     for label in kinds.values:
         settings = kinds.table(label)
         if (kind := settings.values.get("type")) != "spin":
             raise settings.wrong("type", f'is {kind!r}; shimd has "spin", which is SQLite in a file')
-        found[label] = Database(_path(settings, label))
+        attaches = settings.of(keys.DATABASES["spin"]).flag("allow_attach_file")
+        found[label] = Database(_path(settings, place, state / f"{label}.db"), attaches=attaches)
     return found
 
 
-def _path(settings: ManifestTable, label: str) -> Path:
-    return Path("/", settings.text("path", f".spin/{label}.db"))
+def _path(settings: ManifestTable, place: Place, default: Path) -> Path:
+    return Path(place.path(settings.text("path"))) if "path" in settings.values else default
 
 
 def _provided(
-    settings: ManifestTable, read: Read, environment: Mapping[str, str], declared: Collection[str]
+    settings: ManifestTable, place: Place, environment: Mapping[str, str], declared: Collection[str]
 ) -> Mapping[str, str]:
     """Returns a provider's values of the declared variables."""
-    match settings.values.get("type"):
+    kind = settings.values.get("type")
+    if isinstance(kind, str) and kind in keys.PROVIDERS:
+        settings.of(keys.PROVIDERS[kind])
+    match kind:
         case "static":
             return settings.texts("values")
         case "env":
             prefix = settings.text("prefix", _PREFIX)
-            own = _dotenv(read(f"/{path.lstrip('/')}")) if (path := settings.text("dotenv_path", "")) else {}
+            own = _dotenv(place.file(path)) if (path := settings.text("dotenv_path", "")) else {}
             return _environment({**own, **environment}, declared, prefix)
         case "file":
-            return _files(settings, read, declared)
-        case kind:
-            raise settings.wrong(
-                "type", f'is {kind!r}; shimd has "static" (values in place), "env" (with a prefix) and "file"'
-            )
+            return _files(settings, place, declared)
+        case _:
+            known = '"static" (values in place), "env" (with a prefix) and "file"'
+            raise settings.wrong("type", f"is {kind!r}; shimd has {known}: mount its secrets as files")
 
 
-def _files(settings: ManifestTable, read: Read, declared: Collection[str]) -> Mapping[str, str]:
+def _files(settings: ManifestTable, place: Place, declared: Collection[str]) -> Mapping[str, str]:
     """Read values from a TOML or JSON file, or from a directory with a file for each, as Kubernetes mounts a Secret."""
-    path = f"/{settings.text('path').strip('/')}"
-    text = read(path)
+    path = place.path(settings.text("path").rstrip("/"))
+    text = place.read(path)
     if text is None:
-        each = {name: read(f"{path}/{name}") for name in declared}
+        each = {name: place.read(f"{path}/{name}") for name in declared}
         return {name: _decoded(path, value).rstrip("\n") for name, value in each.items() if value is not None}
     try:
         values = json.loads(text) if path.endswith(".json") else tomllib.loads(_decoded(path, text))

@@ -7,7 +7,7 @@ of Spin's (``trigger-cron``, ``trigger-mqtt``, ``trigger-command``).
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from shimd.apps.spin import cron
+from shimd.apps.spin import cron, keys
 from shimd.apps.spin.fields import ManifestTable
 from shimd.apps.spin.model import CommandTrigger, CronTrigger, MqttServer, MqttTrigger, RedisTrigger, Triggers
 from shimd.apps.spin.routes import SpinRoute
@@ -18,25 +18,36 @@ Declared = tuple[ManifestTable, str]
 """A trigger's settings, and the id of its component."""
 
 
+def checked(kind: str, table: ManifestTable) -> ManifestTable:
+    """Returns a trigger's settings, which have no keys but those of its kind.
+
+    :raises InvalidSetting: they have, or shimd has no such kind
+    """
+    if kind not in KINDS:
+        raise table.wrong("", f"is a {kind} trigger; shimd runs {', '.join(KINDS)}")
+    return table.of(keys.TRIGGERS[kind])
+
+
 def make(declared: Mapping[str, Sequence[Declared]], settings: ManifestTable, ids: Collection[str]) -> Triggers:
     """Returns the triggers, sorted by kind.
 
     :param settings: the settings of whole kinds: ``application.trigger``
     :raises InvalidSetting: what is wrong, and where
     """
-    for kind, ones in declared.items():
-        if kind not in KINDS and ones:
-            raise ones[0][0].wrong("", f"is a {kind} trigger; shimd runs {', '.join(KINDS)}")
+    for kind in settings.values:
+        if kind not in KINDS:
+            raise settings.unknown(kind, KINDS)
     for table, component in (one for ones in declared.values() for one in ones):
         if component not in ids:
             raise table.wrong("component", f"names {component!r}, which is no component")
+    of_kinds = {kind: settings.table(kind, optional=True).of(keys.SETTINGS[kind]) for kind in KINDS}
     found = Triggers(
-        http=_routes(declared.get("http", ()), settings.table("http", optional=True)),
-        redis=_each(_redis(settings.table("redis", optional=True)), declared.get("redis", ())),
+        http=_routes(declared.get("http", ()), of_kinds["http"]),
+        redis=_each(_redis(of_kinds["redis"]), declared.get("redis", ())),
         cron=_each(_cron, declared.get("cron", ())),
         mqtt=_each(_mqtt, declared.get("mqtt", ())),
         command=tuple(CommandTrigger(table.place(), id) for table, id in declared.get("command", ())),
-        mqtt_server=_mqtt_server(settings.table("mqtt", optional=True)) if declared.get("mqtt") else None,
+        mqtt_server=_mqtt_server(of_kinds["mqtt"]) if declared.get("mqtt") else None,
     )
     if not any(declared.values()):
         raise InvalidSetting(f"{settings.file} has no trigger ({', '.join(KINDS)}): no component would ever run")
@@ -62,9 +73,10 @@ def _routes(ones: Sequence[Declared], settings: ManifestTable) -> tuple[SpinRout
 
 
 def _route(table: ManifestTable, component: str) -> SpinRoute:
-    path, executor = table.values.get("route"), table.values.get("executor", {})
-    if not isinstance(executor, dict) or executor.get("type", "http") not in ("http", "spin"):
+    path, executor = table.values.get("route"), table.table("executor", optional=True)
+    if executor.values.get("type", "http") not in ("http", "spin"):
         raise table.wrong("executor", "is one that shimd does not have: components export wasi:http/incoming-handler")
+    executor.of(keys.EXECUTOR)
     if path == {"private": True}:
         return SpinRoute(None, component)
     if not isinstance(path, str) or not path.startswith("/"):

@@ -1,18 +1,22 @@
 """``wasi:http/outgoing-handler``: requests of guests to other servers, by httpcore."""
 
 import ssl
-from collections.abc import Callable
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 import httpcore
 from anyio import from_thread
 from anyio.abc import TaskGroup
+from httpcore import AnyIOBackend
 
 from shimd.component.values import Case, Err, Ok
+from shimd.wasi.destinations import Destinations, Prohibited
 from shimd.wasi.http.body import Aborted, BodyStream, OutgoingBody
 from shimd.wasi.http.fields import Fields
+from shimd.wasi.http.in_process import AsgiApplication, InProcess
 from shimd.wasi.http.types import (
     FutureIncomingResponse,
     IncomingResponse,
@@ -26,6 +30,7 @@ from shimd.wasi.trust import Trust
 #: Seconds, unless the guest says otherwise (wasmtime's own, too).
 _TIMEOUT = 600.0
 DENIED = Err(Case("HTTP-request-denied"))
+_PROHIBITED = Case("destination-IP-prohibited")
 Check = Callable[[str, str], None]
 """A check of the scheme and the authority: whether a guest may send requests there.
 
@@ -42,13 +47,36 @@ def nothing(_scheme: str, _authority: str) -> None:
     raise DENIED
 
 
-class OutgoingHandler:
-    """``wasi:http/outgoing-handler``, for all guests of an app; entered in the event loop before the first is run."""
+def _nobody(_scheme: str, _authority: str) -> None:
+    """Have all requests sent to other servers."""
 
-    def __init__(self, trust: Trust, check: Check = anything) -> None:
-        self._trust, self._check = trust, check
-        self._pool: httpcore.AsyncConnectionPool | None = None
-        """``None`` until something is asked."""
+
+@dataclass(frozen=True)
+class OutgoingRules:
+    """What holds for requests that the check lets pass."""
+
+    destinations: Destinations = field(default_factory=Destinations)
+    contexts: Mapping[str, Callable[[], ssl.SSLContext]] = field(default_factory=dict)
+    """By host: what makes its TLS context, if it is not the usual one."""
+    limit: AbstractAsyncContextManager[None] = field(default_factory=nullcontext)
+    """Entered for as long as a request is under way."""
+    keeps: bool = True
+    """Whether connections are kept for further requests."""
+    neighbour: Callable[[str, str], AsgiApplication | None] = _nobody
+    """Returns what answers requests to a scheme and an authority in this process, if anything does; else they are
+    checked, and sent. Raises ``Err``, an ``error-code``, if it is not to."""
+
+
+class OutgoingHandler:
+    """``wasi:http/outgoing-handler``, for all guests of an app; entered in the event loop before the first is run.
+
+    Redirects are answers like any: a guest that follows one sends a request, which is checked.
+    """
+
+    def __init__(self, trust: Trust, check: Check = anything, rules: OutgoingRules | None = None) -> None:
+        self._trust, self._check, self._rules = trust, check, rules or OutgoingRules()
+        self._pools: dict[str, httpcore.AsyncConnectionPool] = {}
+        """By the host that has a TLS context of its own, empty for all others; made when something is asked."""
         self._tasks: TaskGroup
 
     async def __aenter__(self) -> "OutgoingHandler":
@@ -59,32 +87,91 @@ class OutgoingHandler:
     async def __aexit__(self, *exception: Any) -> None:
         self._tasks.cancel_scope.cancel()
         await self._tasks.__aexit__(*exception)
-        if self._pool is not None:
-            await self._pool.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
 
     def handle(self, request: OutgoingRequest, options: RequestOptions | None) -> FutureIncomingResponse:
         scheme = scheme_name(request.scheme() or Case("HTTPS"))
         if scheme not in ("http", "https"):
             raise Err(Case("HTTP-protocol-error"))
         authority = request.authority() or ""
-        if not authority:
-            raise Err(Case("HTTP-request-URI-invalid"))
-        self._check(scheme, authority)
+        neighbour = self._rules.neighbour(scheme, authority)
+        if neighbour is None:
+            if not authority:
+                raise Err(Case("HTTP-request-URI-invalid"))
+            self._check(scheme, authority)
         built = httpcore.Request(
             method_name(request.method()),
-            f"{scheme}://{authority}{request.path_with_query() or '/'}",
-            headers=[("Host", authority), *_headers(request)],
+            f"{scheme}://{authority or 'self.alt'}{request.path_with_query() or '/'}",
+            headers=[("Host", authority or "self.alt"), *_headers(request)],
             content=request.sent_body.pipe.chunks() if request.sent_body is not None else None,
             extensions={"timeout": _timeout(options)},
         )
         exchange = _OutgoingExchange(built, request.sent_body)
-        from_thread.run_sync(self._begin, exchange, self._trust.context)  # made here: its files may be slow
+        if neighbour is not None:
+            from_thread.run_sync(self._pass_on, exchange, neighbour)
+            return exchange.future
+        host = built.url.host.decode("ascii").strip("[]").lower()
+        if self._rules.destinations.refuses(host):
+            raise Err(_PROHIBITED)
+        own = host if host in self._rules.contexts else ""
+        if own not in self._pools:  # the context is made here: its files may be slow
+            context = self._rules.contexts[own]() if own else self._trust.context
+            from_thread.run_sync(self._pools.setdefault, own, self._made(context))
+        from_thread.run_sync(self._begin, exchange, own)
         return exchange.future
 
-    def _begin(self, exchange: "_OutgoingExchange", tls: ssl.SSLContext) -> None:
-        if self._pool is None:
-            self._pool = httpcore.AsyncConnectionPool(ssl_context=tls, max_connections=None, keepalive_expiry=15)
-        self._tasks.start_soon(exchange.run, self._pool)
+    def _made(self, context: ssl.SSLContext) -> httpcore.AsyncConnectionPool:
+        return httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            max_connections=None,
+            max_keepalive_connections=None if self._rules.keeps else 0,
+            keepalive_expiry=15,
+            network_backend=_CheckedBackend(self._rules.destinations) if self._rules.destinations else None,
+        )
+
+    def _pass_on(self, exchange: "_OutgoingExchange", neighbour: AsgiApplication) -> None:
+        self._tasks.start_soon(exchange.run, InProcess(neighbour, self._tasks), nullcontext())
+
+    def _begin(self, exchange: "_OutgoingExchange", own: str) -> None:
+        self._tasks.start_soon(exchange.run, self._pools[own], self._rules.limit)
+
+
+class _ConnectProhibited(httpcore.ConnectError):
+    pass
+
+
+class _CheckedBackend(AnyIOBackend):
+    """Connects to the addresses of a host that may be connected to, one after the other."""
+
+    def __init__(self, destinations: Destinations) -> None:
+        self._destinations = destinations
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 the interface's
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            with anyio.fail_after(timeout):
+                return await self._first(await self._destinations.addresses(host, port), port, socket_options)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except Prohibited as error:
+            raise _ConnectProhibited(str(error)) from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+
+    async def _first(
+        self, addresses: list[str], port: int, options: Iterable[httpcore.SOCKET_OPTION] | None
+    ) -> httpcore.AsyncNetworkStream:
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError):
+                return await super().connect_tcp(address, port, socket_options=options)
+        return await super().connect_tcp(addresses[-1], port, socket_options=options)
 
 
 class _OutgoingExchange:
@@ -97,18 +184,24 @@ class _OutgoingExchange:
         self._chunks, self._reader = anyio.create_memory_object_stream[bytes](0)
         self.future = FutureIncomingResponse(lambda: self.future.outcome is not None, self._answered.wait)
 
-    async def run(self, pool: httpcore.AsyncConnectionPool) -> None:
+    async def run(
+        self, pool: httpcore.AsyncConnectionPool | InProcess, limit: AbstractAsyncContextManager[None]
+    ) -> None:
         try:
-            response = await pool.handle_async_request(self._request)
-            async with self._chunks, aclosing(response):
-                self._answer(Ok(self._incoming(response)))
-                with suppress(anyio.BrokenResourceError):  # the guest reads no further
-                    async for chunk in response.aiter_stream():
-                        await self._chunks.send(chunk)
+            async with limit:
+                await self._run(pool)
         except (*_ERRORS, Aborted) as error:
             if self._body is not None:
                 self._body.pipe.abandon(str(error))
             self._answer(Err(error_code(error)))
+
+    async def _run(self, pool: httpcore.AsyncConnectionPool | InProcess) -> None:
+        response = await pool.handle_async_request(self._request)
+        async with self._chunks, aclosing(response):
+            self._answer(Ok(self._incoming(response)))
+            with suppress(anyio.BrokenResourceError):  # the guest reads no further
+                async for chunk in response.aiter_stream():
+                    await self._chunks.send(chunk)
 
     def _answer(self, outcome: Ok | Err) -> None:
         if self.future.outcome is None:
@@ -166,6 +259,8 @@ def error_code(error: Exception) -> Case:
             return Case("connection-read-timeout")
         case httpcore.WriteTimeout():
             return Case("connection-write-timeout")
+        case _ConnectProhibited():
+            return _PROHIBITED
         case httpcore.ConnectError() if isinstance(_cause(error), ssl.SSLCertVerificationError):
             return Case("TLS-certificate-error")
         case httpcore.ConnectError() if "Name or service" in text or "name resolution" in text or "No address" in text:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from shimd.apps.spin.database import Database
+from shimd.apps.spin.engine import _memory
 from shimd.apps.spin.model import Application, Triggers, Variable
+from shimd.apps.spin.place import Place
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import ApplicationVariables
 from shimd.engine import InvalidSetting
@@ -19,7 +21,7 @@ def reader(files: Mapping[str, str]) -> Callable[[str], bytes | None]:
 
 def values(files: Mapping[str, str], **environment: str) -> tuple[str, str]:
     """Of the two variables."""
-    runtime = Runtime(reader(files), environment, DECLARED)
+    runtime = Runtime(Place(reader(files)), environment, DECLARED)
     application = Application("/spin.toml", "a", "1", DECLARED, {}, Triggers())
     found = ApplicationVariables(application, runtime.variables)
     return found.resolve("{{ first }}", ""), found.resolve("{{second}}", "")
@@ -88,7 +90,7 @@ def test_stores() -> None:
     type = "redis"
     url = "redis://server"
     """
-    runtime = Runtime(reader(configured(text)), {}, DECLARED)
+    runtime = Runtime(Place(reader(configured(text))), {}, DECLARED)
     assert set(runtime.stores) == {"default", "here", "there"}
     assert runtime.stores["there"] == "redis://server"
     here = runtime.stores["here"]
@@ -118,3 +120,44 @@ def test_stores() -> None:
 def test_what_is_wrong(text: str, words: str) -> None:
     with pytest.raises(InvalidSetting, match=words):
         values(configured(text, **{"bad.toml": "= ="}))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ("/.spin/sqlite_key_value.db", "/.spin/sqlite_db.db")),
+        ('state_dir = "data/state"', ("/data/state/sqlite_key_value.db", "/data/state/sqlite_db.db")),
+        ('state_dir = "/data"', ("/data/sqlite_key_value.db", "/data/sqlite_db.db")),
+    ],
+)
+def test_where_state_is(text: str, expected: tuple[str, str]) -> None:
+    runtime = Runtime(Place(reader(configured(text))), {}, DECLARED)
+    store = runtime.stores["default"]
+    assert isinstance(store, Database)
+    assert (str(store.path), str(runtime.databases["default"].path)) == expected
+
+
+def test_what_has_no_path_is_with_the_rest_of_the_state() -> None:
+    text = 'state_dir = "/data"\n[key_value_store.a]\ntype = "spin"\n[sqlite_database.b]\ntype = "spin"'
+    runtime = Runtime(Place(reader(configured(text))), {}, DECLARED)
+    store = runtime.stores["a"]
+    assert isinstance(store, Database)
+    assert (str(store.path), str(runtime.databases["b"].path)) == ("/data/a.db", "/data/b.db")
+
+
+def test_state_that_nobody_would_keep() -> None:
+    with pytest.raises(InvalidSetting, match="state_dir is empty, which keeps state in memory only: mount a tmpfs"):
+        Runtime(Place(reader(configured('state_dir = ""'))), {}, DECLARED)
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "expected"),
+    [
+        ("", {}, -1),
+        ("max_instance_memory = 7", {}, 7),
+        ("max_instance_memory = 7", {"SPIN_MAX_INSTANCE_MEMORY": "9"}, 9),
+    ],
+)
+def test_memory_of_an_instance(text: str, environment: dict[str, str], expected: int) -> None:
+    """The variable goes before the file."""
+    assert _memory(environment, Runtime(Place(reader(configured(text))), {}, DECLARED).memory) == expected

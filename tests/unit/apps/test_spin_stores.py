@@ -93,3 +93,23 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE t (x)", [])
     connection.execute("INSERT INTO t VALUES (1), (2)", [])
     assert (connection.changes(), connection.last_insert_rowid()) == (2, 2)
+
+
+def test_no_other_file_is_attached(tmp_path: Path) -> None:
+    """It may be another component's; temporary ones may be, and VACUUM makes one."""
+    Database(tmp_path / "other.db").execute("CREATE TABLE secrets (x)")
+    connection = Databases({"default": Database(tmp_path / "sql.db")}, ["default"]).open("default")
+    for statement in (f"ATTACH '{tmp_path}/other.db' AS o", f"VACUUM INTO '{tmp_path}/copy.db'"):
+        with pytest.raises(Err) as caught:
+            connection.execute(statement, [])
+        assert caught.value.value.payload in ("not authorized", "authorization denied"), statement
+    for statement in ("ATTACH ':memory:' AS m", "ATTACH '' AS t", "VACUUM"):
+        connection.execute(statement, [])
+
+
+def test_files_are_attached_where_that_is_configured(tmp_path: Path) -> None:
+    Database(tmp_path / "other.db").execute("CREATE TABLE secrets (x)")
+    database = Database(tmp_path / "sql.db", attaches=True)
+    connection = Databases({"default": database}, ["default"]).open("default")
+    connection.execute(f"ATTACH '{tmp_path}/other.db' AS o", [])
+    assert connection.execute("SELECT name FROM o.sqlite_master", [])["rows"] == [{"values": [Case("text", "secrets")]}]

@@ -7,6 +7,7 @@ from anyio import from_thread
 
 from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.clients import Clients, MqttAddress, mqtt_errors
+from shimd.apps.spin.limits import ConnectionLimit
 from shimd.component.values import Case, Err
 from shimd.wasi.waiting import wait_for
 
@@ -28,25 +29,36 @@ class Mqtt:
             raise Err(Case("invalid-address")) from None
         if not self._allowed.allows("mqtts" if server.tls else "mqtt", server.host, server.port):
             raise Err(Case("connection-failed", f"address {server.shown} is not permitted"))
+        networking = self._clients.networking
+        limit = networking.limit("mqtt")
         try:
-            return MqttConnection(wait_for(self._connect, server))
+            with limit.opening():
+                return MqttConnection(wait_for(self._connect, server), limit, networking.payload)
         except mqtt_errors() as error:
             raise Err(Case("connection-failed", str(error))) from None
 
     async def _connect(self, server: MqttAddress) -> Any:
-        return await self._clients.mqtt(server).__aenter__()
+        return await self._clients.reach(
+            server.host, server.port, lambda at: self._clients.mqtt(server, at).__aenter__()
+        )
 
 
 class MqttConnection:
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, limit: ConnectionLimit, most: int | None) -> None:
         self._client = client
+        self._limit, self._most = limit, most
 
     def close(self) -> None:
-        with suppress(*mqtt_errors()):  # it was lost before
-            from_thread.run(self._client.__aexit__, None, None, None)
+        try:
+            with suppress(*mqtt_errors()):  # it was lost before
+                from_thread.run(self._client.__aexit__, None, None, None)
+        finally:
+            self._limit.closed()
 
     def publish(self, topic: str, payload: bytes, qos: str) -> None:
         """Returns once the server has it, as far as its quality of service says so."""
+        if self._most is not None and len(payload) > self._most:
+            raise Err(Case("other", f"a message has at most {self._most} bytes, and this one has {len(payload)}"))
         try:
             wait_for(self._client.publish, topic, payload, _QOS[qos])
         except mqtt_errors() as error:

@@ -1,7 +1,7 @@
 """MySQL and MariaDB for components: ``fermyon:spin/mysql@2.0.0``, by PyMySQL, which blocks a thread of its own."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from anyio import to_thread
 from shimd.apps.calls import UNLIMITED
 from shimd.apps.spin.allowed import PORTS, AllowedHosts
 from shimd.apps.spin.clients import Clients, mysql_errors
+from shimd.apps.spin.limits import ConnectionLimit
 from shimd.component.values import Case, Err
 from shimd.wasi.waiting import wait_for
 
@@ -58,10 +59,21 @@ class Mysql:
             database=unquote(parts.path.lstrip("/")) or None,
             tls=mode.lower() != "disabled",
         )
+        limit = self._clients.networking.limit("mysql")
         try:
-            return MysqlConnection(_apart(connect))
+            with limit.opening():
+                return MysqlConnection(wait_for(self._clients.reach, host, port, _blocking(connect)), limit)
         except mysql_errors() as error:
             raise Err(Case("connection-failed", _text(error))) from None
+
+
+def _blocking(connect: Callable[..., Any]) -> Callable[[str], Awaitable[Any]]:
+    """Make a function that connects to an address on another thread."""
+
+    async def connected(address: str) -> Any:
+        return await to_thread.run_sync(partial(connect, at=address), abandon_on_cancel=True, limiter=UNLIMITED)
+
+    return connected
 
 
 def _apart(function: Callable[[], T]) -> T:
@@ -70,12 +82,15 @@ def _apart(function: Callable[[], T]) -> T:
 
 
 class MysqlConnection:
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    def __init__(self, connection: Any, limit: ConnectionLimit) -> None:
+        self._connection, self._limit = connection, limit
 
     def close(self) -> None:
-        with suppress(*mysql_errors()):  # it was lost before
-            self._connection.close()
+        try:
+            with suppress(*mysql_errors()):  # it was lost before
+                self._connection.close()
+        finally:
+            self._limit.closed()
 
     def query(self, statement: str, parameters: list[Case]) -> dict[str, object]:
         fields, rows = self._run(statement, parameters)

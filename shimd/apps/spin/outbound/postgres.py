@@ -6,6 +6,7 @@ Parameters are of the types that the statement has, as in Spin: nothing is conve
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -13,6 +14,7 @@ from anyio import from_thread
 
 from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.clients import Clients, postgres_errors
+from shimd.apps.spin.limits import ConnectionLimit
 from shimd.apps.spin.outbound.pgtypes import InterfaceVersion, encode_interval, lower, parameter
 from shimd.component.values import Case, Err
 from shimd.wasi.waiting import wait_for
@@ -30,15 +32,18 @@ class Postgres:
             server = PostgresServer.parse(address)
         except ValueError as error:
             raise Err(Case("connection-failed", str(error))) from None
-        if not self._allowed.allows("postgres", server.host, server.port):
+        if not any(self._allowed.allows(scheme, server.host, server.port) for scheme in ("postgres", "postgresql")):
             raise Err(Case("connection-failed", f"address postgres://{server.host}:{server.port} is not permitted"))
+        limit = self._clients.networking.limit("postgres")
         try:
-            return PostgresConnection(wait_for(self._connect, server), self._version)
+            with limit.opening():
+                return PostgresConnection(wait_for(self._connect, server), self._version, limit)
         except postgres_errors() as error:
             raise Err(Case("connection-failed", str(error) or type(error).__name__)) from None
 
     async def _connect(self, server: "PostgresServer") -> Any:
-        return await self._clients.postgres(
+        connect = partial(
+            self._clients.postgres,
             host=server.host,
             port=server.port,
             user=server.user,
@@ -46,6 +51,7 @@ class Postgres:
             database=server.database,
             tls=server.tls,
         )
+        return await self._clients.reach(server.host, server.port, lambda at: connect(at=at))
 
 
 @dataclass(frozen=True)
@@ -100,12 +106,16 @@ def _of_pairs(address: str) -> Mapping[str, str]:
 
 
 class PostgresConnection:
-    def __init__(self, connection: Any, version: InterfaceVersion) -> None:
+    def __init__(self, connection: Any, version: InterfaceVersion, limit: ConnectionLimit) -> None:
         self._connection = connection
         self._version = version
+        self._limit = limit
 
     def close(self) -> None:
-        from_thread.run_sync(self._connection.terminate)
+        try:
+            from_thread.run_sync(self._connection.terminate)
+        finally:
+            self._limit.closed()
 
     def query(self, statement: str, parameters: list[Case]) -> dict[str, object]:
         try:

@@ -2,14 +2,18 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import anyio
 from anyio import from_thread
 
 from shimd.apps.spin.allowed import PORTS, AllowedHosts
 from shimd.apps.spin.clients import Clients, redis_errors
+from shimd.apps.spin.limits import ConnectionLimit
 from shimd.component.values import Case, Err
+from shimd.wasi.destinations import Prohibited
 from shimd.wasi.waiting import wait_for
 
 #: Commands whose reply is a status, which the library gives as any text (https://redis.io/docs/latest/commands/).
@@ -29,31 +33,43 @@ class Redis:
         self.Connection = self
 
     def open(self, address: str) -> "RedisConnection":
-        if not self._may(address):
-            raise Err(Case("invalid-address"))
-        try:
-            client = self._clients.redis(address, single=True)
-        except ValueError:
-            raise Err(Case("invalid-address")) from None
-        connection = RedisConnection(client)
-        connection.ask(client.initialize)
-        return connection
-
-    def _may(self, address: str) -> bool:
         try:
             parts = urlsplit(address)
-            return self._allowed.allows(parts.scheme, unquote(parts.hostname or ""), parts.port or PORTS["redis"])
+            host, port = unquote(parts.hostname or ""), parts.port or PORTS["redis"]
         except ValueError:
-            return False
+            raise Err(Case("invalid-address")) from None
+        if not self._allowed.allows(parts.scheme, host, port):
+            raise Err(Case("invalid-address"))
+        limit, connect = self._clients.networking.limit("redis"), partial(self._connect, address)
+        try:
+            with limit.opening():
+                return RedisConnection(wait_for(self._clients.reach, host, port, connect), limit)
+        except (ValueError, Prohibited):
+            raise Err(Case("invalid-address")) from None
+        except redis_errors() as error:
+            raise Err(Case("other", str(error))) from None
+
+    async def _connect(self, address: str, at: str) -> Any:
+        """:raises ValueError: it is no URL of redis"""
+        client = self._clients.redis(address, at=at)
+        try:
+            return await client.initialize()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await client.aclose()
+            raise
 
 
 class RedisConnection:
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, limit: ConnectionLimit) -> None:
+        self._client, self._limit = client, limit
 
     def close(self) -> None:
-        with suppress(*redis_errors()):  # it was lost before
-            from_thread.run(self._client.aclose)
+        try:
+            with suppress(*redis_errors()):  # it was lost before
+                from_thread.run(self._client.aclose)
+        finally:
+            self._limit.closed()
 
     def ask(self, command: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         """Await a command of the client.

@@ -1,0 +1,69 @@
+"""The addresses that guests may connect to: a name is looked up once, and what is connected to is what was checked.
+
+So no name leads into a blocked network, whatever its server answers the second time it is asked.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Collection, Iterator
+
+import anyio
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+#: Where an address of IPv6 has one of IPv4 in its last bits: mapped, compatible, NAT64 (RFC 4291, RFC 6052).
+_LAST_BITS = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96")))
+
+
+class Prohibited(OSError):
+    """A destination is in a blocked network."""
+
+
+class Destinations:
+    def __init__(self, networks: Collection[Network] = (), *, private: bool = False) -> None:
+        """:param private: whether all networks that are not global are blocked, loopback among them"""
+        self._networks, self._private = networks, private
+
+    def __bool__(self) -> bool:
+        """Whether anything is blocked."""
+        return bool(self._networks) or self._private
+
+    def blocks(self, address: Address) -> bool:
+        if self._private and (not address.is_global or address.is_multicast):
+            return True
+        if any(address in network for network in self._networks):
+            return True
+        return any(map(self.blocks, _behind(address)))
+
+    def refuses(self, host: str) -> bool:
+        """Returns whether a host is an address that is blocked, which takes no look-up."""
+        try:
+            return bool(self) and self.blocks(ipaddress.ip_address(host))
+        except ValueError:
+            return False
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """Returns the addresses of a host that may be connected to; where nothing is blocked, the host as it is.
+
+        :raises Prohibited: it has no others
+        :raises OSError: it is not known
+        """
+        if not self:
+            return [host]
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = dict.fromkeys(str(where[0]) for *_kind, where in found)
+        allowed = [text for text in addresses if not self.blocks(ipaddress.ip_address(text.partition("%")[0]))]
+        if not allowed:
+            raise Prohibited(f"{host} is in a network that the runtime configuration blocks")
+        return allowed
+
+
+def _behind(address: Address) -> Iterator[Address]:
+    """Yield the addresses that one leads to, or may: that of none is loopback's, one of IPv6 may have one of IPv4."""
+    if address.is_unspecified:
+        yield ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    if isinstance(address, ipaddress.IPv6Address):
+        if any(address in network for network in _LAST_BITS):
+            yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if address.sixtofour is not None:
+            yield address.sixtofour
