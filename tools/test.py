@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[1]
 WHOLE = ["tests"]
 #: Of tests/e2e itself, what the second and the third process run; all else is the first's.
 SECOND = (
-    "control", "cri", "daemon", "events", "few_descriptors", "files", "hooks", "images", "isolation", "links",
-    "logs", "native", "oci", "restart", "run", "rust", "slight", "slight_pod", "terminal", "words",
+    "control", "cri", "daemon", "daemon_death", "events", "few_descriptors", "files", "hooks", "images", "isolation",
+    "links", "logs", "native", "oci", "restart", "run", "rust", "slight", "slight_pod", "terminal", "words",
 )  # fmt: skip
 THIRD = (
-    "bad_input", "benchmarks", "chaos", "cli", "cli_run", "daemon_death", "http", "http_bad_clients", "http_js",
-    "http_newer", "http_outgoing", "http_pod", "http_trailers", "places", "sockets", "spin", "spin_artifact",
+    "bad_input", "benchmarks", "chaos", "cli", "cli_run", "http", "http_bad_clients", "http_beside", "http_hostile",
+    "http_js", "http_newer", "http_outgoing", "http_pod", "http_trailers", "places", "sockets", "spin", "spin_artifact",
     "spin_local", "spin_network", "spin_outbound", "spin_pod", "spin_triggers", "stranger", "trust", "upgrade", "walls",
     "wasi_tls",
 )  # fmt: skip
