@@ -36,7 +36,7 @@ class HttpSettings:
     announced: bool = False
     """Whether the address is told of on stderr, for somebody who sits before it."""
     idle: float = 75.0
-    """Seconds for which a connection may have no request under way; the native host has one read within them, too."""
+    """Seconds for which a connection may have no request under way; the native host has one read within two of them."""
 
     @classmethod
     def of(cls, environment: Mapping[str, str], default_address: str = "0.0.0.0:8080") -> "HttpSettings":

@@ -142,7 +142,7 @@ unsafe fn settings(packed: &PackedSettings) -> Settings {
         host: unsafe { text(packed.host) },
         port: packed.port as u16,
         backlog: packed.backlog as u32,
-        timeout: (packed.timeout > 0).then(|| Duration::from_secs(packed.timeout)),
+        timeout: (packed.timeout > 0).then(|| Duration::from_secs(packed.timeout.min(86400 * 365))),
         concurrency: packed.concurrency as usize,
         grace: Duration::from_secs(packed.grace),
         access_log: packed.access_log != 0,

@@ -1,8 +1,6 @@
 //! The compiler: a program's machine code, and what is to be known of it before it starts.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use wasmtime::component::{Component, types};
 use wasmtime::{Engine, ExternType, Module};
 
@@ -24,7 +22,13 @@ pub struct Facts {
     /// Why a component is no command.
     no_command: Option<String>,
     /// A module's exports, each with why it is no entry.
-    exports: BTreeMap<String, Option<&'static str>>,
+    #[serde(serialize_with = "in_order")]
+    exports: Vec<(String, Option<&'static str>)>,
+}
+
+/// An object, whose names are in the order that the module has them in.
+fn in_order<S: Serializer>(names: &[(String, Option<&'static str>)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(names.iter().map(|(name, reason)| (name, reason)))
 }
 
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";

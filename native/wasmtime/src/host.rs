@@ -18,7 +18,7 @@ use crate::abi::Block;
 use crate::extras::Extras;
 use crate::outgoing::{Outgoing, Sending};
 
-/// Of bodies, between a guest and a connection: two of these.
+/// Of bodies, between a guest and a connection: two of these; and two that an answer of WASI 0.2 may begin with.
 pub const CHUNK: usize = 32 * 1024;
 /// Requests that a guest has under way; more wait.
 const ASKS_AT_A_TIME: usize = 64;

@@ -48,7 +48,8 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.rung.store(true, SeqCst);
-        if let Some(waker) = self.waker().take() {
+        let waker = self.waker().take(); // the lock is let go of before it wakes
+        if let Some(waker) = waker {
             waker.wake();
         }
     }

@@ -90,6 +90,8 @@ pub struct GuestBody {
     /// There is no more than that.
     ended: bool,
     breaks: bool,
+    /// Its length is said in its headers: hyper checks it, as long as it knows no other.
+    said: bool,
     /// Given back at the body's end.
     _permit: Option<OwnedSemaphorePermit>,
     request: Option<UnderWay>,
@@ -98,7 +100,7 @@ pub struct GuestBody {
 impl GuestBody {
     pub fn new(body: WasiBody, awaited: Awaited, permit: Option<OwnedSemaphorePermit>) -> Self {
         let first = VecDeque::new();
-        Self { body, awaited, first, held: 0, ended: false, breaks: false, _permit: permit, request: None }
+        Self { body, awaited, first, held: 0, ended: false, breaks: false, said: false, _permit: permit, request: None }
     }
 
     /// Take what is there of it, and is not long; returns whether there was something.
@@ -128,6 +130,12 @@ impl GuestBody {
             Poll::Pending if broken => Poll::Ready(Some(Err(Error::HttpResponseIncomplete))),
             frame => frame,
         }
+    }
+
+    /// Its headers have a length, which a guest that leaves it open need not have written.
+    pub fn said(mut self, said: bool) -> Self {
+        self.said = said;
+        self
     }
 
     /// A request is under way until its answer's end.
@@ -167,10 +175,13 @@ impl Body for GuestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_empty() && (self.ended || self.body.is_end_stream())
+        self.first.is_empty() && (self.ended && !(self.said && self.held == 0) || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.said {
+            return self.body.size_hint();
+        }
         let Some(held) = self.first.iter().map(length).sum::<Option<usize>>() else { return SizeHint::default() };
         let (held, rest) = (held as u64, if self.ended { SizeHint::with_exact(0) } else { self.body.size_hint() });
         let mut hint = SizeHint::default();

@@ -10,8 +10,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::GuestTaskId;
 use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi_http::handler::{
-    ExpirationError, HandlerState, Instance, Proxy, ProxyHandler, Request, ShouldAccept, TrapOrPanicError,
-    WorkerExpiration, WorkerState, WorkerStatus,
+    ExpirationError, HandlerState, Instance, InstantiationError, Proxy, ProxyHandler, Request, ShouldAccept,
+    TrapOrPanicError, WorkerExpiration, WorkerState, WorkerStatus,
 };
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
@@ -49,7 +49,7 @@ impl Newer {
         let answer = self.clock.within(self.timeout, self.handler.handle(fate, request)).await;
         match answer.unwrap_or_else(|| Err(ExpirationError.into())) {
             Ok(response) => Ok(response.map(|body| GuestBody::new(body, awaited, Some(permit)))),
-            Err(error) if error.is::<ExpirationError>() => Err(too_late(self.timeout)),
+            Err(error) if is_late(&error) => Err(too_late(self.timeout)),
             Err(error) if error.is::<TrapOrPanicError>() => Err(self.why(begun)), // it is told when the instance ends
             Err(error) => {
                 report(&error);
@@ -65,6 +65,12 @@ impl Newer {
             _ => NoAnswer::Failed,
         }
     }
+}
+
+/// It was not answered in time, or its instance was not made in time: both end with the same tick.
+fn is_late(error: &wasmtime::Error) -> bool {
+    let making = error.downcast_ref::<InstantiationError<Arc<Fate>>>();
+    error.is::<ExpirationError>() || making.is_some_and(|it| it.error.is::<ExpirationError>())
 }
 
 pub struct Instances {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use http::Response;
+use http::header::CONTENT_LENGTH;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -125,7 +126,10 @@ impl Older {
         let out = store.data_mut().http().new_response_outparam_from_callback(move |response| {
             answered.answer();
             if let Some(sender) = sender.lock().expect("nobody panics with it").take() {
-                let whole = response.map(|it| it.map(|body| GuestBody::new(body, answered.awaited(), None)));
+                let whole = response.map(|it| {
+                    let said = it.headers().contains_key(CONTENT_LENGTH);
+                    it.map(|body| GuestBody::new(body, answered.awaited(), None).said(said))
+                });
                 let _ = sender.send(whole.map_err(|_| NoAnswer::Failed));
             }
         })?;
