@@ -17,6 +17,7 @@ from shimd.wasi.http.outgoing import OutgoingHandler, OutgoingRules, anything
 from shimd.wasi.http.types import FutureIncomingResponse, OutgoingRequest
 from shimd.wasi.trust import BuiltIn, Trust
 
+
 def outgoing(authority: str, path: str | None = "/") -> OutgoingRequest:
     request = OutgoingRequest(Fields())
     request.set_scheme(Case("HTTP"))
