@@ -107,23 +107,27 @@ def test_what_is_no_host_and_port(authority: str) -> None:
     assert found.value.tag == "HTTP-request-URI-invalid"
 
 
+async def answered(future: FutureIncomingResponse) -> None:
+    await future.subscribe().wait()
+
+
 def drop_before_the_answer(future: FutureIncomingResponse) -> None:
     future.close()
 
 
 def drop_the_answer_unseen(future: FutureIncomingResponse) -> None:
-    from_thread.run(future.subscribe().wait)
+    from_thread.run(answered, future)
     future.close()
 
 
 def drop_the_response(future: FutureIncomingResponse) -> None:
-    from_thread.run(future.subscribe().wait)
+    from_thread.run(answered, future)
     future.get().value.value.close()
     future.close()
 
 
 def drop_the_body(future: FutureIncomingResponse) -> None:
-    from_thread.run(future.subscribe().wait)
+    from_thread.run(answered, future)
     response = future.get().value.value
     body = response.consume()
     response.close()
