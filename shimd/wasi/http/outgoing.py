@@ -195,9 +195,7 @@ class _OutgoingExchange:
         self._body = body
         self._answered = anyio.Event()
         self._chunks, self._reader = anyio.create_memory_object_stream[bytes](0)
-        self.future = FutureIncomingResponse(
-            lambda: self.future.outcome is not None, self._answered.wait, lambda: from_thread.run_sync(self._give_up)
-        )
+        self.future = FutureIncomingResponse(lambda: self.future.outcome is not None, self._answered.wait, self._stop)
 
     async def run(
         self, pool: httpcore.AsyncConnectionPool | InProcess, limit: AbstractAsyncContextManager[None]
@@ -236,7 +234,8 @@ class _OutgoingExchange:
         return IncomingResponse(response.status, headers, BodyStream(self._receive, self._stop))
 
     def _stop(self) -> None:
-        from_thread.run_sync(self._reader.close)
+        """Called on the guest's thread, when it wants no more: not even the server's next bytes are waited for."""
+        from_thread.run_sync(self._give_up)
 
     async def _receive(self) -> bytes | None:
         try:

@@ -135,7 +135,21 @@ def drop_the_body(future: FutureIncomingResponse) -> None:
     future.close()
 
 
-@pytest.mark.parametrize("drop", [drop_before_the_answer, drop_the_answer_unseen, drop_the_response, drop_the_body])
+def drop_the_body_half_read(future: FutureIncomingResponse) -> None:
+    from_thread.run(answered, future)
+    body = future.get().value.value.consume()
+    stream = body.stream()
+    from_thread.run(stream.wait)
+    assert stream.read_available(100) == b"first"
+    stream.close()
+    body.close()
+    future.close()
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [drop_before_the_answer, drop_the_answer_unseen, drop_the_response, drop_the_body, drop_the_body_half_read],
+)
 def test_what_a_guest_drops_is_given_back(drop: Callable[[FutureIncomingResponse], None]) -> None:
     """The connection, and its place among those that there may be."""
     closed = threading.Event()
