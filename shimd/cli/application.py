@@ -19,6 +19,8 @@ _KEYS = {"spin": ("spin_manifest_version", "spin_version"), "slight": ("specvers
 _LISTENS = {"spin": ("SPIN_HTTP_LISTEN_ADDR", "127.0.0.1:3000"), "slight": ("SLIGHT_HTTP_LISTEN_ADDR", "")}
 #: Beside a manifest, and read with it.
 _BESIDE = ("runtime-config.toml", ".env")
+#: Where Spin's keep what they store, unless they are told otherwise.
+_STATE = ".spin"
 #: Seconds between two looks at files.
 _PAUSE = 0.5
 
@@ -116,11 +118,17 @@ def _components(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _files(component: dict[str, Any], root: str) -> Iterator[str]:
     if isinstance(source := component.get("source"), str):
         yield os.path.join(root, source)
-    for mount in component.get("files", ()):
+    mounts = component.get("files")
+    for mount in mounts if isinstance(mounts, list) else ():
         source = mount.get("source") if isinstance(mount, dict) else mount
         if isinstance(source, str):
             for path in glob.iglob(os.path.join(glob.escape(root), source), recursive=True):
-                yield path
-                for directory, _directories, names in os.walk(path):
-                    yield directory
-                    yield from (os.path.join(directory, name) for name in names)
+                yield from _beneath(path) if os.path.isdir(path) else (path,)
+
+
+def _beneath(path: str) -> Iterator[str]:
+    """Yield the files of a directory, but not what the application itself keeps there: it would be started for ever."""
+    for directory, directories, names in os.walk(path):
+        if _STATE in directories:
+            directories.remove(_STATE)
+        yield from (os.path.join(directory, name) for name in names)

@@ -11,8 +11,10 @@ import anyio
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-#: Where an address of IPv6 has one of IPv4 in its last bits: mapped, compatible, NAT64 (RFC 4291, RFC 6052).
-_LAST_BITS = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96")))
+#: Where an address of IPv6 has one of IPv4 in its last bits: mapped, compatible (RFC 4291), NAT64, also with a prefix
+#: of one's own (RFC 6052, RFC 8215), and translated (RFC 2765).
+_EMBEDDING = ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")
+_LAST_BITS = tuple(map(ipaddress.IPv6Network, _EMBEDDING))
 
 
 class Prohibited(OSError):
@@ -29,7 +31,7 @@ class Destinations:
         return bool(self._networks) or self._private
 
     def blocks(self, address: Address) -> bool:
-        if self._private and (not address.is_global or address.is_multicast):
+        if self._private and not _is_public(address):
             return True
         if any(address in network for network in self._networks):
             return True
@@ -56,6 +58,12 @@ class Destinations:
         if not allowed:
             raise Prohibited(f"{host} is in a network that the runtime configuration blocks")
         return allowed
+
+
+def _is_public(address: Address) -> bool:
+    """Returns whether an address is for everybody: one of a site (fec0::/10) is not, though it is deprecated."""
+    site = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+    return address.is_global and not address.is_multicast and not site
 
 
 def _behind(address: Address) -> Iterator[Address]:

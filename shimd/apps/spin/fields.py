@@ -48,8 +48,10 @@ class ManifestTable:
         return self.wrong(name, f"is unknown; {meant[0]} is probably meant" if meant else _instead(known))
 
     def table(self, name: str, *, optional: bool = False) -> "ManifestTable":
-        """:raises InvalidSetting: it is none, or not there (and not ``optional``)"""
-        value = self.values.get(name, {} if optional else None)
+        """:raises InvalidSetting: it is none, or not there (and not ``optional``: then JSON's null is none, too)"""
+        value = self.values.get(name)
+        if value is None and optional:
+            value = {}
         if not isinstance(value, dict):
             raise self.wrong(name, "is missing, or not a table")
         return self.inner(name, value)

@@ -25,7 +25,11 @@ class InProcess:
         """:raises httpcore.RemoteProtocolError: the application gave no answer"""
         call = _Call(request)
         self._tasks.start_soon(call.run, self._application)
-        await call.begun.wait()
+        try:
+            await call.begun.wait()
+        except BaseException:  # given up: what it writes has nobody to read it
+            await call.aclose()
+            raise
         if call.status is None:
             await call.aclose()
             raise httpcore.RemoteProtocolError("the application gave no answer")

@@ -1,5 +1,6 @@
 """``wasi:http/outgoing-handler``: requests of guests to other servers, by httpcore."""
 
+import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
@@ -31,6 +32,10 @@ from shimd.wasi.trust import Trust
 _TIMEOUT = 600.0
 DENIED = Err(Case("HTTP-request-denied"))
 _PROHIBITED = Case("destination-IP-prohibited")
+#: ``HOST[:PORT]``: nothing that one reader takes for a part of the host, and another for something before or behind it.
+_AUTHORITY = re.compile(r"(\[[^\[\]@]+\]|[^\[\]:@]+)(?::(\d{1,5}))?\Z")
+_NO_AUTHORITY = "self.alt"
+"""What requests without one are told by: only this application answers them."""
 Check = Callable[[str, str], None]
 """A check of the scheme and the authority: whether a guest may send requests there.
 
@@ -95,6 +100,7 @@ class OutgoingHandler:
         if scheme not in ("http", "https"):
             raise Err(Case("HTTP-protocol-error"))
         authority = request.authority() or ""
+        url = _url(scheme, authority or _NO_AUTHORITY, request.path_with_query() or "/")
         neighbour = self._rules.neighbour(scheme, authority)
         if neighbour is None:
             if not authority:
@@ -102,23 +108,33 @@ class OutgoingHandler:
             self._check(scheme, authority)
         built = httpcore.Request(
             method_name(request.method()),
-            f"{scheme}://{authority or 'self.alt'}{request.path_with_query() or '/'}",
-            headers=[("Host", authority or "self.alt"), *_headers(request)],
+            url,
+            headers=[("Host", authority or _NO_AUTHORITY), *_headers(request)],
             content=request.sent_body.pipe.chunks() if request.sent_body is not None else None,
             extensions={"timeout": _timeout(options)},
         )
-        exchange = _OutgoingExchange(built, request.sent_body)
-        if neighbour is not None:
-            from_thread.run_sync(self._pass_on, exchange, neighbour)
-            return exchange.future
-        host = built.url.host.decode("ascii").strip("[]").lower()
+        pool = self._pool(url.host.decode("ascii")) if neighbour is None else InProcess(neighbour, self._tasks)
+        limit = self._rules.limit if neighbour is None else nullcontext()
+        return from_thread.run_sync(self._begin, _OutgoingExchange(built, request.sent_body), pool, limit)
+
+    def _pool(self, host: str) -> httpcore.AsyncConnectionPool:
+        """:raises Err: the host is an address that is blocked"""
         if self._rules.destinations.refuses(host):
             raise Err(_PROHIBITED)
         own = host if host in self._rules.contexts else ""
         if own not in self._pools:  # the context is made here: its files may be slow
             context = self._rules.contexts[own]() if own else self._trust.context
             from_thread.run_sync(self._pools.setdefault, own, self._made(context))
-        from_thread.run_sync(self._begin, exchange, own)
+        return self._pools[own]
+
+    def _begin(
+        self,
+        exchange: "_OutgoingExchange",
+        pool: httpcore.AsyncConnectionPool | InProcess,
+        limit: AbstractAsyncContextManager[None],
+    ) -> FutureIncomingResponse:
+        exchange.scope = anyio.CancelScope()
+        self._tasks.start_soon(exchange.run, pool, limit)
         return exchange.future
 
     def _made(self, context: ssl.SSLContext) -> httpcore.AsyncConnectionPool:
@@ -129,12 +145,6 @@ class OutgoingHandler:
             keepalive_expiry=15,
             network_backend=_CheckedBackend(self._rules.destinations) if self._rules.destinations else None,
         )
-
-    def _pass_on(self, exchange: "_OutgoingExchange", neighbour: AsgiApplication) -> None:
-        self._tasks.start_soon(exchange.run, InProcess(neighbour, self._tasks), nullcontext())
-
-    def _begin(self, exchange: "_OutgoingExchange", own: str) -> None:
-        self._tasks.start_soon(exchange.run, self._pools[own], self._rules.limit)
 
 
 class _ConnectProhibited(httpcore.ConnectError):
@@ -177,31 +187,42 @@ class _CheckedBackend(AnyIOBackend):
 class _OutgoingExchange:
     """One request and its response, whose body is passed on as the guest reads it."""
 
+    scope: anyio.CancelScope
+    """Cancelled when the guest gives the answer up."""
+
     def __init__(self, request: httpcore.Request, body: OutgoingBody | None) -> None:
         self._request = request
         self._body = body
         self._answered = anyio.Event()
         self._chunks, self._reader = anyio.create_memory_object_stream[bytes](0)
-        self.future = FutureIncomingResponse(lambda: self.future.outcome is not None, self._answered.wait)
+        self.future = FutureIncomingResponse(lambda: self.future.outcome is not None, self._answered.wait, self._stop)
 
     async def run(
         self, pool: httpcore.AsyncConnectionPool | InProcess, limit: AbstractAsyncContextManager[None]
     ) -> None:
-        try:
-            async with limit:
-                await self._run(pool)
-        except (*_ERRORS, Aborted) as error:
-            if self._body is not None:
-                self._body.pipe.abandon(str(error))
-            self._answer(Err(error_code(error)))
+        with self._chunks, self.scope:
+            try:
+                async with limit:
+                    await self._run(pool)
+            except (*_ERRORS, Aborted) as error:
+                self._reader.close()
+                if self._body is not None:
+                    self._body.pipe.abandon(str(error))
+                self._answer(Err(error_code(error)))
 
     async def _run(self, pool: httpcore.AsyncConnectionPool | InProcess) -> None:
         response = await pool.handle_async_request(self._request)
-        async with self._chunks, aclosing(response):
+        async with aclosing(response):
             self._answer(Ok(self._incoming(response)))
             with suppress(anyio.BrokenResourceError):  # the guest reads no further
                 async for chunk in response.aiter_stream():
                     await self._chunks.send(chunk)
+
+    def _give_up(self) -> None:
+        self.scope.cancel()
+        self._reader.close()
+        if self._body is not None:
+            self._body.pipe.abandon("nobody waits for the answer")
 
     def _answer(self, outcome: Ok | Err) -> None:
         if self.future.outcome is None:
@@ -213,7 +234,8 @@ class _OutgoingExchange:
         return IncomingResponse(response.status, headers, BodyStream(self._receive, self._stop))
 
     def _stop(self) -> None:
-        from_thread.run_sync(self._reader.close)
+        """Called on the guest's thread, when it wants no more: not even the server's next bytes are waited for."""
+        from_thread.run_sync(self._give_up)
 
     async def _receive(self) -> bytes | None:
         try:
@@ -230,6 +252,21 @@ _ERRORS = (
     httpcore.TimeoutException,
     httpcore.UnsupportedProtocol,
 )
+
+
+def _url(scheme: str, authority: str, path: str) -> httpcore.URL:
+    """Put a URL together of its parts, each of which stays what it is: a path that begins with ``@`` is no host.
+
+    :raises Err: the authority is not ``HOST[:PORT]``
+    """
+    found = _AUTHORITY.match(authority) if authority.isascii() else None
+    port = int(found[2]) if found and found[2] else None
+    if found is None or (port is not None and not 0 < port < 1 << 16):
+        raise Err(Case("HTTP-request-URI-invalid"))
+    target = path.partition("#")[0]
+    if target != "*" and not target.startswith("/"):
+        target = f"/{target}"
+    return httpcore.URL(scheme=scheme, host=found[1].strip("[]").lower(), port=port, target=target.encode())
 
 
 def _headers(request: OutgoingRequest) -> list[tuple[bytes, bytes]]:

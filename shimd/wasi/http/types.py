@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from shimd.component.guest import close
 from shimd.component.values import Case, Err, Ok
 from shimd.wasi.http import body, fields
 from shimd.wasi.http.body import IncomingBody, OutgoingBody
@@ -37,6 +38,10 @@ class _IncomingMessage:
     def __init__(self, headers: Fields, stream: InputStream) -> None:
         self._headers = headers
         self._body: IncomingBody | None = IncomingBody(stream)
+
+    def close(self) -> None:
+        """Drop the message; nobody will read its body, unless that was taken before."""
+        close(self._body)
 
     def headers(self) -> Fields:
         return self._headers.frozen()
@@ -213,10 +218,15 @@ class IncomingResponse(_IncomingMessage):
 class FutureIncomingResponse:
     """``future-incoming-response``."""
 
-    def __init__(self, ready: Callable[[], bool], wait: Callable[[], Any]) -> None:
-        self._pollable = Pollable(ready, wait)
+    def __init__(self, ready: Callable[[], bool], wait: Callable[[], Any], give_up: Callable[[], None]) -> None:
+        """:param give_up: called on the guest's thread, when it drops this without a look at the answer"""
+        self._pollable, self._give_up = Pollable(ready, wait), give_up
         self.outcome: Ok | Err | None = None
         self._taken = False
+
+    def close(self) -> None:
+        if not self._taken:
+            self._give_up()
 
     def subscribe(self) -> Pollable:
         return self._pollable

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shimd.apps.spin import locked
+from shimd.apps.spin.routes import SpinRoute
 from shimd.engine import Content, InvalidSetting, Layer
 
 MODULE = Layer("sha256:" + "a" * 64, "application/vnd.wasm.content.layer.v1+wasm", 10)
@@ -38,6 +39,15 @@ def test_what_is_left_out_has_its_default() -> None:
     assert (found.name, found.version, found.variables) == ("application", "0.0.0", {})
     component = found.components["one"]
     assert (component.source, component.contents, component.key_value_stores) == (MODULE, {}, ())
+
+
+def test_an_executor_of_null() -> None:
+    """So versions of Spin before 2 write one that the manifest does not name."""
+    trigger = {"component": "one", "route": "/...", "executor": None}
+    found = locked.parse(
+        application(triggers=[{"id": "t", "trigger_type": "http", "trigger_config": trigger}]), [MODULE]
+    )
+    assert found.triggers.http == (SpinRoute("/...", "one"),)
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"ab", b"abc", b"\xff" * 128])

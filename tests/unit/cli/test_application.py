@@ -1,5 +1,6 @@
 """Which applications ``shimd run`` is given, what they are told, and what they are made of."""
 
+import os
 from pathlib import Path
 
 import anyio
@@ -93,14 +94,16 @@ def test_what_it_is_made_of(tmp_path: Path) -> None:
         "one.wasm",
         "inline.wasm",
         "assets/a.txt",
-        "mounted",
         "mounted/note",
         "mounted/deep",
     }
     assert found == expected
 
 
-@pytest.mark.parametrize("text", ["= =", "component = 1\ntrigger = 2", "[component]\na = 1\n[trigger]\nhttp = [1]"])
+@pytest.mark.parametrize(
+    "text",
+    ["= =", "component = 1\ntrigger = 2", "[component]\na = 1\n[trigger]\nhttp = [1]", "[component.a]\nfiles = 1"],
+)
 def test_a_manifest_that_is_wrong_is_watched(tmp_path: Path, text: str) -> None:
     write(tmp_path, spin_toml=text)
     assert list(LocalApplication.of(str(tmp_path)).stamps()) == [f"{tmp_path}/spin.toml"]
@@ -120,3 +123,15 @@ def test_a_change(tmp_path: Path, change: str) -> None:
         case "removed":
             (tmp_path / "assets" / "a.txt").unlink()
     anyio.run(application.change, before)
+
+
+@pytest.mark.parametrize("files", ['[{ source = ".", destination = "/" }]', '["**"]', '["."]'])
+def test_what_it_keeps_itself_is_no_change(tmp_path: Path, files: str) -> None:
+    """It would be started again and again, by what it writes."""
+    write(tmp_path, spin_toml=f"spin_manifest_version = 2\n[component.a]\nsource = 'a.wasm'\nfiles = {files}", a_txt="")
+    application = LocalApplication.of(str(tmp_path))
+    before = application.stamps()
+    assert f"{tmp_path}/a.txt" in {os.path.normpath(path) for path in before}
+    (tmp_path / ".spin").mkdir()
+    (tmp_path / ".spin" / "sqlite_key_value.db-wal").touch()
+    assert application.stamps() == before

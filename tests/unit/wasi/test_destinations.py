@@ -33,10 +33,13 @@ def blocking(*networks: str, private: bool = False) -> Destinations:
         "::1",
         "fc00::1",
         "fe80::1",
+        "fec0::1",
         "ff02::1",
         "::ffff:10.1.2.3",
         "::10.1.2.3",
         "64:ff9b::10.1.2.3",
+        "64:ff9b:1::10.1.2.3",
+        "::ffff:0:10.1.2.3",
         "2002:0a01:0203::1",
     ],
 )
@@ -52,7 +55,15 @@ def test_public_networks(address: str) -> None:
 
 @pytest.mark.parametrize(
     ("address", "expected"),
-    [("8.8.8.8", True), ("8.9.8.8", False), ("::ffff:8.8.8.8", True), ("64:ff9b::8.8.8.8", True), ("fd00::1", True)],
+    [
+        ("8.8.8.8", True),
+        ("8.9.8.8", False),
+        ("::ffff:8.8.8.8", True),
+        ("64:ff9b::8.8.8.8", True),
+        ("64:ff9b:1::8.8.8.8", True),
+        ("::ffff:0:8.8.8.8", True),
+        ("fd00::1", True),
+    ],
 )
 def test_networks(address: str, expected: bool) -> None:
     assert blocking("8.8.0.0/16", "fd00::/8").blocks(ipaddress.ip_address(address)) == expected
