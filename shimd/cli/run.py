@@ -336,7 +336,7 @@ def with_cwd(preopens: list[Preopen], cwd: str) -> list[Preopen]:
 
 
 def _with_protocol(address: str) -> str:
-    return address if address.startswith("tcp:") else f"tcp:{address}"
+    return address if address.partition(":")[0].isalpha() else f"tcp:{address}"
 
 
 def variable(text: str) -> str:

@@ -126,9 +126,10 @@ class Endpoint:
         server = GrpcServer([GrpcService(self.service, _ALIASES)])
         try:
             self._grpc_path.unlink(missing_ok=True)
-            await server.start(path=str(self._grpc_path))
+            with anyio.fail_after(_PAUSE, shield=True):  # else a socket that listens already would be nobody's
+                await server.start(path=str(self._grpc_path))
+                self._grpc = server
             self._grpc_path.chmod(0o600)
-            self._grpc = server
         except OSError as error:
             _log.error("%s is not served for now: %s", self._grpc_path, from_os(error))
 

@@ -28,7 +28,7 @@ SUITES = {
     "run": ("tests/e2e/test_run.py", "-k", f"{_RUNTIMES} and debian and not hundred and not forty"),
     "files": ("tests/e2e/test_files.py", "-k", f"{_RUNTIMES} and v2"),
     "links": ("tests/e2e/test_links.py", "-k", f"{_RUNTIMES} and v2"),
-    "walls": ("tests/e2e/test_walls.py", "-k", "wasmedge or without-python or http" if NATIVE else "wasmedge"),
+    "walls": ("tests/e2e/test_walls.py", "-k", "wasmedge or without-python" if NATIVE else "wasmedge"),
     "docker": ("tests/e2e/docker/test_docker.py", "-k", "wasmedge"),
     # Not of the engine: what containerd 1.7 sees of a daemon's death.
     "deaths": ("tests/e2e/test_daemon_death.py", "-k", "debian and wasmtime and KILL and not part"),

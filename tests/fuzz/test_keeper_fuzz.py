@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shimd.keeper import program
 from shimd.protocol.keeper import MAX_SIZE, VERSION, Kind, Packet, encode, encode_command
 from tests.unit.keeper.rig import Process, until
 
-BOUNDED = settings(max_examples=200, deadline=None)
+BOUNDED = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 #: It ends by that, rightly.
 QUIT = encode(Packet(Kind.QUIT))[:4]
 NUMBERS = st.sampled_from([0, 1, VERSION, 2, 255, -1, (1 << 63) - 1])

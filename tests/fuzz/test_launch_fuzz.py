@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import anyio
 from anyio.abc import UNIXSocketStream
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from shimd.protocol.journal import EndpointRecord
@@ -25,7 +25,7 @@ class Supervisor:
         return SimpleNamespace(path="/run/socket", connections=announced, service=SimpleNamespace(containers={}))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(REQUESTS).flatmap(torn) | st.binary(max_size=200))
 @example(REQUESTS[0])
 @example(REQUESTS[1])

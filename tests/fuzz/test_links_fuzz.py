@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shimd.engines import contained
@@ -15,7 +15,7 @@ from shimd.errors import InvalidArgument
 from shimd.isolation.tree import Tree
 from shimd.wasi.filesystem import leads_out
 
-BOUNDED = settings(max_examples=100, deadline=None)
+BOUNDED = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PARTS = st.sampled_from(["a", "b", "c", "d", "..", ".", "", "proc", "secret"])
 PATHS = st.builds(
     lambda start, parts: start + "/".join(parts), st.sampled_from(["", "/", "../../"]), st.lists(PARTS, max_size=6)

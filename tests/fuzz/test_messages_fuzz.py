@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.shims import specification
@@ -27,7 +27,7 @@ from tests.fuzz.values import JSON, changed, torn
 from tests.unit.supervisor.in_memory import MemoryCgroup, Points, running
 from tests.unit.supervisor.test_journal import ENDPOINT, TASK
 
-BOUNDED = settings(max_examples=100, deadline=None)
+BOUNDED = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SPEC = specification(Path("rootfs"), ["/app"], "/space/app")
 EXEC = json.dumps(SPEC["process"]).encode()
 LAYER = {"mediaType": "application/wasm", "digest": "sha256:00", "size": 3, "annotations": {"title": "app.wasm"}}

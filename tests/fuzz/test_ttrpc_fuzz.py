@@ -17,7 +17,9 @@ from shimd.ttrpc.frames import Frame, FrameReader, OversizedFrame
 from shimd.ttrpc.server_connection import ServerConnection
 from shimd.ttrpc.testing import memory_pair
 
-BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+BOUNDED = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 IDS = st.sampled_from([0, 1, 2, 3, 5, 7, 0xFFFFFFFF])
 METHODS = st.sampled_from(["Echo", "Count", "Total", "Double", "Nope"])

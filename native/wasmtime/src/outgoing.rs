@@ -134,7 +134,7 @@ fn why(error: legacy::Error) -> Error {
         if let Some(error) = found.downcast_ref::<rustls::Error>() {
             return of_tls(error);
         }
-        if let Some(error) = found.downcast_ref::<io::Error>() {
+        if let Some(error) = found.downcast_ref::<io::Error>().map(innermost) {
             if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 return of_tls(error);
             }
@@ -151,6 +151,11 @@ fn why(error: legacy::Error) -> Error {
         cause = found.source();
     }
     if error.is_connect() { Error::ConnectionRefused } else { Error::HttpProtocolError }
+}
+
+/// Connectors put errors of the system's kind into others.
+fn innermost(error: &io::Error) -> &io::Error {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>()).map_or(error, innermost)
 }
 
 fn of_tls(error: &rustls::Error) -> Error {

@@ -37,8 +37,11 @@ def test_what_a_command_line_says(line: str, kind: Kind) -> None:
 FORKER = """
 import os, sys, time
 sys.stdout.flush()
+read, write = os.pipe()  # which the child closes by becoming another program
 if os.fork() == 0:
     os.execv("/bin/sleep", ["an app", "60"])
+os.close(write)
+os.read(read, 1)
 print("forked", flush=True)
 time.sleep(60)
 """
