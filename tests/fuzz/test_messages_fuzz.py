@@ -27,7 +27,9 @@ from tests.fuzz.values import JSON, changed, torn
 from tests.unit.supervisor.in_memory import MemoryCgroup, Points, running
 from tests.unit.supervisor.test_journal import ENDPOINT, TASK
 
-BOUNDED = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BOUNDED = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 SPEC = specification(Path("rootfs"), ["/app"], "/space/app")
 EXEC = json.dumps(SPEC["process"]).encode()
 LAYER = {"mediaType": "application/wasm", "digest": "sha256:00", "size": 3, "annotations": {"title": "app.wasm"}}
