@@ -6,14 +6,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e import leftovers
+from tests.e2e import http_app, leftovers, spin_app
 from tests.e2e.box import until
 from tests.e2e.containerd import LAUNCHERS, PATIENCE
 from tests.e2e.http_app import answers, free_port
@@ -48,26 +46,8 @@ name = "files"
 """
 
 
-@dataclass
-class Running:
-    process: "subprocess.Popen[str]"
-    address: str
-    output: Path
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://{self.address}{path}", timeout=30, trust_env=False)
-
-    def value(self, path: str) -> Any:
-        answer = self.get(path)
-        assert answer.status_code == 200, answer.text + self.said()
-        return answer.json()
-
-    def said(self) -> str:
-        return self.output.read_text()
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
+class Running(http_app.App, spin_app.App):
+    """An application that is run by ``shimd run``."""
 
 
 @pytest.fixture(scope="module")
