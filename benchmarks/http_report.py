@@ -55,7 +55,7 @@ def _cell(point: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:
     return f"{point['rate']:,.0f}{ratio}; {median:.2f}, {last:.2f}"
 
 
-def _starts(starts: dict[str, dict[str, float]]) -> Iterator[str]:
+def _starts(starts: dict[str, dict[str, Any]]) -> Iterator[str]:
     if not starts:
         return
     yield "## Start"
@@ -65,8 +65,9 @@ def _starts(starts: dict[str, dict[str, float]]) -> Iterator[str]:
     yield "| | first answer | a command's first words | × |"
     yield "|---|---|---|---|"
     for name, each in starts.items():
-        ratio = each["answer"] / each["words"]
-        yield f"| {name} | {each['answer']:.0f} | {each['words']:.0f} | {ratio:.2f} |"
+        words = each["words"]
+        said, ratio = ("–", "–") if words is None else (f"{words:.0f}", f"{each['answer'] / words:.2f}")
+        yield f"| {name} | {each['answer']:.0f} | {said} | {ratio} |"
     yield ""
 
 
