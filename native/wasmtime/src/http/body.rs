@@ -13,7 +13,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::activity::UnderWay;
-use crate::host::CHUNK;
+
+/// What an answer may begin with before anybody has asked for its body, and one part more.
+const SHORT: usize = 32 * 1024;
 
 /// What guest and answer are to know of each other.
 #[derive(Default)]
@@ -106,7 +108,7 @@ impl GuestBody {
     /// Take what is there of it, and is not long; returns whether there was something.
     pub fn begin(&mut self, cx: &mut Context<'_>) -> bool {
         let before = (self.first.len(), self.ended);
-        while !self.ended && self.held < CHUNK {
+        while !self.ended && self.held < SHORT {
             match self.next(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.ended = true,
