@@ -122,5 +122,5 @@ def test_a_rust_that_is_too_old() -> None:
     with machine_of("bookworm") as machine:
         machine.clone("/root/shimd")
         done = machine.run("cd shimd; make wasmtime-native; dpkg-query -W rustc-web")
-    words = r"^tools/setup: wasmtime-native needs .*: apt's lists have 1\.[\d.]+ rustc-web; .* bookworm-security, section main"
+    words = r"^tools/setup: wasmtime-native .*: apt's lists have 1\.[\d.]+ rustc-web; .* bookworm-security"
     assert re.search(words, done.stdout, re.M) and "no packages found" in done.stdout, done.stdout
