@@ -7,7 +7,7 @@ CHAOS_SEED ?= 0
 # Of make fuzz, for each target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo setup dev test test-kubernetes test-programs chaos fuzz wasmer-native wasmtime-native componentize-native check lint sanitize proto headers bench soak clean
+.PHONY: demo setup dev test test-kubernetes test-programs test-bare-natives chaos fuzz wasmer-native wasmtime-native componentize-native check lint sanitize proto headers bench soak clean
 
 demo:
 	@tools/setup demo
@@ -31,6 +31,10 @@ test-kubernetes: setup
 test-programs: setup
 	tools/setup programs
 	SHIMD_TEST_PROGRAMS=1 $(PYTHON) -m pytest tests/programs
+
+# The wheels of native/ by Debian's own toolchain, on bare machines: half an hour of two processors, for each Debian.
+test-bare-natives: setup
+	SHIMD_TEST_BARE_NATIVES=1 $(PYTHON) -m pytest tests/e2e/test_bare_natives.py
 
 # Parts of shimd are killed, stopped and starved while apps live; each plan's first line is the command that repeats it.
 chaos: setup

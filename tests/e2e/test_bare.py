@@ -1,14 +1,11 @@
 """``make demo`` as a new user's first command: on bare machines, wherever the clone is; who may not is told why."""
 
 import re
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.bare import SUITES, TREES, Machine
+from tests.e2e.bare import SUITES, TREES, Machine, machine_of
 
 #: After the command itself: what still runs, and which cgroups are left.
 _LEFT = """
@@ -20,14 +17,6 @@ exit $code
 #: Those of the Makefile's targets that need root for more than packages.
 _ROOTS = ("demo", "setup", "test", "test-kubernetes", "bench")
 _ALICE = "setpriv --reuid=1000 --regid=1000 --clear-groups"
-
-
-@contextmanager
-def machine_of(suite: str) -> Iterator[Machine]:
-    if not (TREES / suite).exists():
-        pytest.skip("there are no bare root trees: run tools/setup")
-    with tempfile.TemporaryDirectory(prefix="shimd-bare-") as directory:
-        yield Machine(suite, Path(directory))
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +115,12 @@ def test_without_a_way_to_packages(bookworm: Machine) -> None:
         "cd /srv/shimd; mv /etc/apt/sources.list /etc/apt/off; make demo; mv /etc/apt/off /etc/apt/sources.list"
     )
     assert "\ntools/setup: apt-get could not install all of: python3 python3-venv\n" in done.stdout
+
+
+def test_a_rust_that_is_too_old() -> None:
+    """Debian 12 has a newer one in its security updates, which debootstrap does not make a source."""
+    with machine_of("bookworm") as machine:
+        machine.clone("/root/shimd")
+        done = machine.run("cd shimd; make wasmtime-native; dpkg-query -W rustc-web")
+    words = r"^tools/setup: wasmtime-native .*: apt's lists have 1\.[\d.]+ rustc-web; .* bookworm-security"
+    assert re.search(words, done.stdout, re.M) and "no packages found" in done.stdout, done.stdout
