@@ -5,8 +5,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +90,18 @@ def answers(address: str) -> bool:
         return sock.connect_ex((host, int(port))) == 0
 
 
+def serving(app: App) -> int:
+    """The process that listens."""
+    port = f":{int(app.address.rpartition(':')[2]):04X}"
+    sockets = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines())
+    listening = next(f"socket:[{it[9]}]" for it in sockets if it[1].endswith(port) and it[3] == "0A")
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(link) == listening:
+                return int(link.parts[2])
+    raise AssertionError("nobody listens")
+
+
 @contextmanager
 def running(
     program: Path,
@@ -99,12 +111,14 @@ def running(
     network: bool = True,
     launchers: Path = LAUNCHERS,
     patience: float = PATIENCE,
+    by: Sequence[str] = (),
     **environment: str,
 ) -> Iterator[App]:
     """
     :param engine: :data:`host`, if none is named
     :param launchers: where ``shimd`` is
     :param patience: seconds until it listens
+    :param by: a command that starts it
     :param environment: the app's
     """
     address = f"127.0.0.1:{free_port()}"
@@ -113,7 +127,7 @@ def running(
     command = [str(launchers / "shimd"), "run", "--engine", engine or host[0], *env, *flags, str(program)]
     if network:
         command.insert(2, "--network")
-    with output.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, text=True) as process:
+    with output.open("w") as log, subprocess.Popen([*by, *command], stdout=log, stderr=log, text=True) as process:
         try:
             assert happens(lambda: answers(address) or process.poll() is not None, patience), "it does not listen"
             assert process.poll() is None, output.read_text()

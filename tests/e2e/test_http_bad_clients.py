@@ -12,7 +12,6 @@ from hpack import Encoder
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
-    Frame,
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
@@ -23,11 +22,11 @@ from hyperframe.frame import (
 from tests.components import rust
 from tests.e2e.box import until
 from tests.e2e.http_app import App, running
+from tests.e2e.http_wire import PREFACE, answer, connect, frames, headers, rest
 from tests.wasmtimes import native_only
 
 pytestmark = native_only
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize()
 REFUSED, CALM = 7, 11
 #: What a flood may make a server grow by.
 BOUND = 32 * 1024 * 1024
@@ -41,40 +40,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
         yield app
 
 
-def connect(app: App) -> socket.socket:
-    host, _, port = app.address.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=30)
-
-
-def rest(sock: socket.socket) -> bytes:
-    """What comes until the server closes it."""
-    got = b""
-    with suppress(ConnectionError):
-        while more := sock.recv(65536):
-            got += more
-    return got
-
-
 def serves(app: App) -> None:
     assert app.get("/").text == "hello from Rust\n"
-
-
-def headers(stream: int, *more: tuple[str, str], path: str = "/", flags: tuple[str, ...] = ()) -> bytes:
-    about = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", path), *more]
-    frame = HeadersFrame(stream, Encoder().encode(about, huffman=False))
-    for flag in flags or ("END_HEADERS", "END_STREAM"):
-        frame.flags.add(flag)
-    return frame.serialize()
-
-
-def frames(data: bytes) -> list[Frame]:
-    found = []
-    while len(data) >= 9:
-        frame, length = Frame.parse_frame_header(memoryview(data[:9]))
-        frame.parse_body(memoryview(data[9 : 9 + length]))
-        found.append(frame)
-        data = data[9 + length :]
-    return found
 
 
 def memory(app: App) -> int:
@@ -123,7 +90,9 @@ def test_requests_that_are_never_finished(app: App, beginning: bytes) -> None:
     ],
     ids=["headers", "pings", "settings"],
 )
-def test_what_trickles_is_no_request(app: App, beginning: bytes, piece: bytes) -> None:
+@pytest.mark.parametrize("before", [0, 2])
+def test_what_trickles_is_no_request(app: App, beginning: bytes, piece: bytes, before: int) -> None:
+    """Nor if there were some before it."""
     done = threading.Event()
 
     def trickle(sock: socket.socket) -> None:
@@ -131,7 +100,13 @@ def test_what_trickles_is_no_request(app: App, beginning: bytes, piece: bytes) -
             while not done.wait(0.05):
                 sock.sendall(piece)
 
-    with closing(connect(app)) as sock:
+    with closing(connect(app)) as sock, sock.makefile("rb") as file:
+        for number in range(before):
+            if beginning.startswith(PREFACE):
+                beginning += headers(2 * number + 1)
+            else:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert answer(file).body == b"hello from Rust\n"
         sock.sendall(beginning)
         thread = threading.Thread(target=trickle, args=(sock,))
         thread.start()

@@ -4,6 +4,7 @@ Of both hosts, by WASI 0.2 and 0.3, where each request has an instance of its ow
 are in ``test_http_outgoing.py``, those that share an instance in ``test_http_newer.py``.
 """
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +17,8 @@ from shimd.engines.wasmtime import NATIVE
 from tests.components import rust
 from tests.components.build import component, newer
 from tests.e2e.box import until
-from tests.e2e.http_app import App, running, with_one_under_way
-from tests.wasmtimes import HOSTS
+from tests.e2e.http_app import App, running, serving, with_one_under_way
+from tests.wasmtimes import HOSTS, native_only
 
 #: An engine, and the version of WASI.
 KINDS = [(host, "0.2") for host in HOSTS] + ([("wasmtime", "0.3")] if NATIVE else [])
@@ -100,6 +101,31 @@ def test_one_that_never_answers(app: App, path: str) -> None:
         thread.join()
     assert codes == [504] * 4
     until(lambda: app.said().count("no answer within 5 s") >= 4, "each to be told")
+
+
+@native_only
+@pytest.mark.parametrize("version", ["0.2", "0.3"])
+@pytest.mark.parametrize("path", ["/spin", "/sleep?ms=60000"])
+def test_one_that_never_answers_on_one_processor(tmp_path: Path, version: str, path: str) -> None:
+    """Guests, clients and the end share one thread then."""
+    program = newer() if version == "0.3" else component("proxy", "proxy")
+    processor = min(os.sched_getaffinity(0))
+    by = ["taskset", "-c", str(processor)]
+    with running(program, tmp_path / "log", by=by, SHIMD_HTTP_TIMEOUT="5", SHIMD_HTTP_REUSE="1") as app:
+        assert os.sched_getaffinity(serving(app)) == {processor}
+        codes: list[int] = []
+        threads = [threading.Thread(target=lambda: codes.append(app.get(path).status_code)) for _ in range(3)]
+
+        def begin() -> None:
+            for thread in threads:
+                thread.start()
+            assert [app.get("/").status_code for _ in range(5)] == [200] * 5
+
+        beside_another(app, begin)
+        for thread in threads:
+            thread.join()
+        assert codes == [504] * 3
+        assert app.end_with_one_under_way("/ticks?number=3&every=200") == (["0", "1", "2"], 0)
 
 
 @each_kind

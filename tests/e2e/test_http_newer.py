@@ -15,7 +15,7 @@ import pytest
 
 from tests.components.build import both, newer
 from tests.e2e.box import until
-from tests.e2e.http_app import App, free_port, running, with_one_under_way
+from tests.e2e.http_app import App, free_port, running, serving, with_one_under_way
 from tests.wasmtimes import native_only
 
 pytestmark = native_only
@@ -182,18 +182,6 @@ def test_requests_that_have_been_sent_when_it_is_told_to_end(tmp_path: Path) -> 
             os.kill(stopped, signal.SIGCONT)
         assert all(b"slept" in heard(sock) for sock in kept + new)
         assert app.process.wait(60) == 0
-
-
-def serving(app: App) -> int:
-    """The process that listens."""
-    port = f":{int(app.address.rpartition(':')[2]):04X}"
-    sockets = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines())
-    listening = next(f"socket:[{it[9]}]" for it in sockets if it[1].endswith(port) and it[3] == "0A")
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            if os.readlink(link) == listening:
-                return int(link.parts[2])
-    raise AssertionError("nobody listens")
 
 
 def heard(sock: socket.socket) -> bytes:

@@ -33,11 +33,13 @@ def answer(
     write: Callable[[ByteStreamWriter], Awaitable[None]],
     status: int = 200,
     end: list[tuple[str, bytes]] | None = None,
+    then: Callable[[], Awaitable[None]] | None = None,
     **headers: str,
 ) -> Response:
     """A response whose body is written while it is on its way.
 
     :param end: its trailers
+    :param then: what is done after its end
     """
     writer, reader = wit_world.byte_stream()
     last, trailers = wit_world.result_option_wasi_http_types_fields_wasi_http_types_error_code_future(lambda: Ok(None))
@@ -50,16 +52,25 @@ def answer(
             await write(writer)
         if end is not None:
             await last.write(Ok(Fields.from_list(end)))
+        if then is not None:
+            await then()
 
     componentize_py_async_support.spawn(body())
     return response
 
 
-def text(words: str) -> Response:
+def text(words: str, then: Callable[[], Awaitable[None]] | None = None) -> Response:
     async def write(writer: ByteStreamWriter) -> None:
         await writer.write_all(words.encode())
 
-    return answer(write, content_type="text/plain")
+    return answer(write, then=then, content_type="text/plain")
+
+
+async def status(_request: Request, code: str, text: str = "") -> Response:
+    async def write(writer: ByteStreamWriter) -> None:
+        await writer.write_all(text.encode())
+
+    return answer(write, int(code), x_header="one")
 
 
 def consumed(message: "Request | Response") -> ByteStreamReader:
@@ -154,6 +165,28 @@ async def spin(_request: Request) -> Response:
         pass
 
 
+async def wait_and_spin(_request: Request, ms: str) -> Response:
+    await monotonic_clock.wait_for(int(ms) * 1_000_000)
+    while True:
+        pass
+
+
+async def late_spin(_request: Request) -> Response:
+    async def spin() -> None:
+        while True:
+            pass
+
+    return text("answered", spin)
+
+
+async def late_sleep(_request: Request, ms: str) -> Response:
+    async def sleep() -> None:
+        await monotonic_clock.wait_for(int(ms) * 1_000_000)
+        print("slept afterwards", flush=True)
+
+    return text("answered", sleep)
+
+
 async def trap(_request: Request) -> Response:
     raise RuntimeError("on purpose")
 
@@ -188,7 +221,7 @@ async def header(_request: Request, name: str, value: str) -> Response:
     async def write(writer: ByteStreamWriter) -> None:
         await writer.write_all(b"taken")
 
-    return answer(write, 200, None, **{name: value})
+    return answer(write, 200, None, None, **{name: value})
 
 
 async def fetch(_request: Request, authority: str, scheme: str = "http", path: str = "/about") -> Response:

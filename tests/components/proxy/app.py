@@ -109,8 +109,8 @@ def count(exchange: Exchange) -> None:
     exchange.answer(str(sum(len(chunk) for chunk in exchange.chunks())))
 
 
-def status(exchange: Exchange, code: str) -> None:
-    exchange.answer("", int(code), x_header="one")
+def status(exchange: Exchange, code: str, text: str = "") -> None:
+    exchange.answer(text, int(code), x_header="one")
 
 
 def zeros(exchange: Exchange, size: str) -> None:
@@ -134,6 +134,18 @@ def sleep(exchange: Exchange, ms: str) -> None:
 def spin(exchange: Exchange) -> None:
     while True:
         pass
+
+
+def late_spin(exchange: Exchange) -> None:
+    exchange.answer("answered")
+    while True:
+        pass
+
+
+def late_sleep(exchange: Exchange, ms: str) -> None:
+    exchange.answer("answered")
+    monotonic_clock.subscribe_duration(int(ms) * 1_000_000).block()
+    print("slept afterwards", flush=True)
 
 
 def wait_for_two(exchange: Exchange) -> None:

@@ -160,15 +160,19 @@ impl Body for GuestBody {
         if let Some(request) = &mut self.request {
             request.take();
         }
-        if !self.breaks && matches!(self.first.front(), Some(Err(_))) {
-            self.breaks = true; // when what came before it has gone out
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         let frame = match self.first.pop_front() {
             Some(frame) => Poll::Ready(Some(frame)),
             None if self.ended => Poll::Ready(None),
             None => self.next(cx),
+        };
+        let frame = match frame {
+            Poll::Ready(Some(Err(error))) if !self.breaks => {
+                self.breaks = true; // when what came before it has gone out
+                self.first.push_front(Err(error));
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            frame => frame,
         };
         if let (Poll::Ready(Some(Ok(_))), Some(request)) = (&frame, &mut self.request) {
             request.offer();
