@@ -41,7 +41,7 @@ class Answer:
 def answer(file: BinaryIO, method: str = "GET") -> Answer:
     """Read one, by the letter of RFC 9112, and no more than that: what comes next begins where it ends."""
     version, status, _reason = _line(file).split(" ", 2)
-    assert version == "HTTP/1.1"
+    assert version in ("HTTP/1.0", "HTTP/1.1")
     headers: dict[str, str] = {}
     while line := _line(file):
         name, _, value = line.partition(":")

@@ -230,6 +230,62 @@ def test_what_is_refused(app: App, request_: bytes) -> None:
     serves(app)
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /about HTTP/1.1\r\n\r\n",
+        b"GET http://x/about HTTP/1.1\r\n\r\n",
+        b"GET /about HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+        b"GET /about HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET /about HTTP/1.1\r\nHost: a b\r\n\r\n",
+        b"GET /about HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        b"GET /about HTTP/1.1\r\nHost: a:b\r\n\r\n",
+        b"GET /about HTTP/1.1\r\nHost: :80\r\n\r\n",
+        b"GET /about HTTP/1.1\r\nHost: somebody@x\r\n\r\n",
+        b"GET /about HTTP/1.1\r\nHost: \xff\r\n\r\n",
+        b"GET http://somebody@x/about HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /about HTTP/1.0\r\nHost: a b\r\n\r\n",
+    ],
+    ids=["none", "target", "same", "two", "space", "path", "port", "empty", "user", "byte", "target-user", "old"],
+)
+def test_hosts_that_are_none(app: App, request_: bytes) -> None:
+    """RFC 9112, section 3.2."""
+    with closing(connect(app)) as sock, sock.makefile("rb") as file:
+        sock.sendall(request_)
+        assert answer(file).status == 400
+
+
+@pytest.mark.parametrize(
+    ("request_", "host"),
+    [
+        ("GET /about HTTP/1.1\r\nHost: x:8080", "x:8080"),
+        ("GET /about HTTP/1.1\r\nHost: [::1]:80", "[::1]:80"),
+        ("GET /about HTTP/1.1\r\nHost: x:", "x:"),
+        ("GET http://y:81/about HTTP/1.1\r\nHost: x", "y:81"),
+        ("GET /about HTTP/1.1\r\nHost:", "{here}"),
+        ("GET /about HTTP/1.0\r\nConnection: close", "{here}"),
+    ],
+    ids=["port", "address", "no-port", "target", "empty", "old"],
+)
+def test_whose_request_it_is(app: App, request_: str, host: str) -> None:
+    with closing(connect(app)) as sock, sock.makefile("rb") as file:
+        sock.sendall(f"{request_}\r\n\r\n".encode())
+        lines = (rest(sock) if "1.0" in request_ else answer(file).body).decode().splitlines()
+    host = host.format(here=app.address)
+    assert [line for line in lines if line.startswith(("uri ", "header host"))] == [
+        f"uri http://{host}/about",
+        f"header host: {host}",
+    ]
+
+
+def test_whose_request_it_is_by_http_2(app: App) -> None:
+    """Its own name for it holds."""
+    with closing(connect(app)) as sock:
+        sock.sendall(PREFACE + headers(1, ("host", "y"), path="/about"))
+        text = b"".join(it.data for it in frames(rest(sock)) if isinstance(it, DataFrame)).decode()
+    assert "uri http://x/about\n" in text and "header host: x\n" in text and "host: y" not in text
+
+
 @pytest.mark.parametrize("chunk", [b"zz\r\n", b"-1\r\n", b"1\n", b"10000000000000000000\r\n", b"1;" + b"x" * 20_000])
 def test_chunks_that_are_none(app: App, chunk: bytes) -> None:
     with closing(connect(app)) as sock:

@@ -25,6 +25,8 @@ pub use signals::ENDING;
 pub enum NoAnswer {
     Failed,
     TooLate,
+    /// It was no request of which it is clear to whom.
+    Refused,
 }
 
 impl NoAnswer {
@@ -32,6 +34,7 @@ impl NoAnswer {
         match self {
             Self::Failed => ::http::StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooLate => ::http::StatusCode::GATEWAY_TIMEOUT,
+            Self::Refused => ::http::StatusCode::BAD_REQUEST,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
-use http::{Response, Uri};
+use http::{Response, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -197,7 +197,11 @@ impl Serving {
     ) -> Result<Response<GuestBody>, Infallible> {
         let under_way = activity.request();
         let entry = self.access_log.then(|| Entry::of(peer, &request));
-        let response = self.answer(named(request, here)).await.unwrap_or_else(|why| {
+        let answer = match named(request, here) {
+            Ok(request) => self.answer(request).await,
+            Err(why) => Err(why),
+        };
+        let response = answer.unwrap_or_else(|why| {
             let mut response = Response::new(GuestBody::empty());
             *response.status_mut() = why.status();
             response
@@ -218,23 +222,51 @@ impl Serving {
     }
 }
 
-/// A request without a host, as HTTP/1.0 and HTTP/2 have it, is one to its authority, or to where it came.
-fn named(mut request: http::Request<Incoming>, here: SocketAddr) -> http::Request<Incoming> {
-    if !request.headers().contains_key(HOST) {
-        let authority = request.uri().authority().map_or_else(|| here.to_string(), |it| it.to_string());
-        if let Ok(value) = HeaderValue::try_from(authority) {
-            request.headers_mut().insert(HOST, value);
-        }
+/// A request of one host: its target's, else its header's, else, as HTTP/1.0 and HTTP/2 need not name one, where it came.
+fn named(mut request: http::Request<Incoming>, here: SocketAddr) -> Result<http::Request<Incoming>, NoAnswer> {
+    let host = host(&request)?;
+    let target = request.uri().authority();
+    if !target.is_none_or(names_a_host) {
+        return Err(NoAnswer::Refused);
+    }
+    let Some(authority) = target.or(host.as_ref()).cloned().or_else(|| here.to_string().parse().ok()) else {
+        return Err(NoAnswer::Refused);
+    };
+    if host.as_ref() != Some(&authority)
+        && let Ok(value) = HeaderValue::try_from(authority.as_str())
+    {
+        request.headers_mut().insert(HOST, value);
     }
     if request.uri().authority().is_none() {
         let mut parts = request.uri().clone().into_parts();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = request.headers().get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        (parts.scheme, parts.authority) = (Some(Scheme::HTTP), Some(authority));
         if let Ok(uri) = Uri::from_parts(parts) {
             *request.uri_mut() = uri;
         }
     }
-    request
+    Ok(request)
+}
+
+/// What the header says, as RFC 9112, section 3.2, has it.
+fn host(request: &http::Request<Incoming>) -> Result<Option<Authority>, NoAnswer> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == Version::HTTP_11 => Err(NoAnswer::Refused),
+        (None, _) => Ok(None),
+        (Some(host), None) if host.is_empty() => Ok(None),
+        (Some(host), None) => match Authority::try_from(host.as_bytes()) {
+            Ok(authority) if names_a_host(&authority) => Ok(Some(authority)),
+            _ => Err(NoAnswer::Refused),
+        },
+        (Some(_), Some(_)) => Err(NoAnswer::Refused),
+    }
+}
+
+/// And a port at the most, but no user.
+fn names_a_host(authority: &Authority) -> bool {
+    let port = authority.as_str().strip_prefix(authority.host());
+    let digits = |port: &str| port.strip_prefix(':').is_some_and(|it| it.bytes().all(|byte| byte.is_ascii_digit()));
+    !authority.host().is_empty() && port.is_some_and(|port| port.is_empty() || digits(port))
 }
 
 /// As many threads as this process may have processors, by its affinity and its cgroups' quota.
