@@ -16,8 +16,8 @@ from tests.wasmtimes import native_only
 
 pytestmark = native_only
 
-#: Of ``native/wasmtime/src``: requests of a guest, and connections to one place that nobody uses.
-AT_A_TIME, KEPT = 64, 16
+#: Of ``native/wasmtime/src``: requests of a guest, and connections that nobody uses, to one place and to all.
+AT_A_TIME, KEPT, KEPT_OF_ALL = 64, 16, 128
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,30 @@ def test_how_many_are_kept(app: App) -> None:
         assert other.most == number
         until(lambda: other.open <= KEPT, "the others to be closed")
         assert ask(app, other)[0] == "1.1" and other.connections == number
+
+
+def test_how_many_are_kept_to_many_places(tmp_path: Path) -> None:
+    """Those that came first: the others' places are connected to once more."""
+    number = KEPT_OF_ALL + 16
+    log = tmp_path / "log"
+    with (
+        upstream.running(host="0.0.0.0") as other,
+        running(rust.component("server"), log, SHIMD_HTTP_CONCURRENCY=str(number)) as app,
+    ):
+        port, codes = other.address.rpartition(":")[2], []
+        other.party = number
+
+        def ask_one(place: int) -> None:
+            codes.append(app.get(f"/ask?127.0.0.{place}:{port}/together").status_code)
+
+        for _ in range(2):
+            threads = [threading.Thread(target=ask_one, args=(place,)) for place in range(1, number + 1)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert codes == [200] * 2 * number
+        assert other.connections >= number + 16
 
 
 @pytest.mark.parametrize("version", ["0.2", "0.3"])

@@ -81,13 +81,13 @@ class Upstream:
 
 
 @contextmanager
-def running(context: ssl.SSLContext | None = None) -> Iterator[Upstream]:
+def running(context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[Upstream]:
     upstream, started = Upstream(), threading.Event()
     loop = asyncio.new_event_loop()
     ended = asyncio.Event()
 
     async def serve() -> None:
-        async with await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=context, backlog=1024) as server:
+        async with await asyncio.start_server(upstream.serve, host, 0, ssl=context, backlog=1024) as server:
             upstream.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
             started.set()
             await ended.wait()

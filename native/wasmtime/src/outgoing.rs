@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, timeout};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
-use crate::connect::{self, Timed};
+use crate::connect::{self, Limited};
 use crate::trust;
 
 type Exchange = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
@@ -28,13 +28,14 @@ pub type Sending = Box<dyn Future<Output = Result<Exchange, Error>> + Send>;
 
 /// As in wasmtime's host.
 const LIMIT: Duration = Duration::from_secs(600);
-/// Connections that nobody uses: for how long they are kept, and how many to one place.
+/// Connections that nobody uses: for how long they are kept, how many to one place, and to all.
 const IDLE: Duration = Duration::from_secs(30);
 const MOST_IDLE: usize = 16;
+const MOST: usize = 128;
 
 /// What all guests of a process ask others by.
 pub struct Outgoing {
-    client: OnceLock<Client<Timed<HttpsConnector<HttpConnector>>, WasiBody>>,
+    client: OnceLock<Client<Limited<HttpsConnector<HttpConnector>>, WasiBody>>,
     tls: OnceLock<Arc<ClientConfig>>,
     trust: trust::Places,
 }
@@ -72,7 +73,7 @@ impl Outgoing {
         self.tls.get_or_init(|| Arc::new(self.trust.config())).clone()
     }
 
-    fn client(&self) -> &Client<Timed<HttpsConnector<HttpConnector>>, WasiBody> {
+    fn client(&self) -> &Client<Limited<HttpsConnector<HttpConnector>>, WasiBody> {
         self.client.get_or_init(|| {
             let mut tcp = HttpConnector::new();
             tcp.enforce_http(false);
@@ -84,7 +85,7 @@ impl Outgoing {
                 .timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(MOST_IDLE)
-                .build(Timed(connector))
+                .build(Limited::new(connector, MOST))
         })
     }
 }
