@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -187,6 +187,34 @@ def test_bodies_that_are_never_finished(app: App) -> None:
         for client in clients:
             client.close()
     serves(app)
+
+
+@pytest.mark.parametrize("program", ["server", "newer"])
+@pytest.mark.parametrize("http2", [False, True], ids=["1.1", "2"])
+def test_bodies_that_are_never_finished_of_guests_that_have_answered(tmp_path: Path, program: str, http2: bool) -> None:
+    """They wait for them as long as a connection may be idle; a client that sends the rest slowly gets all of it."""
+    log = tmp_path / "log"
+    with (
+        running(rust.component(program), log, SHIMD_HTTP_IDLE="1", SHIMD_HTTP_CONCURRENCY="4") as app,
+        ExitStack() as stack,
+    ):
+        for _ in range(4):
+            client = stack.enter_context(closing(connect(app)))
+            if http2:
+                beginning = headers(1, path="/echo", flags=("END_HEADERS",)) + DataFrame(1, b"some of it").serialize()
+                client.sendall(PREFACE + beginning)
+            else:
+                client.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\nsome of it")
+            got = b""
+            while b"some of it" not in got:
+                got += client.recv(65536)
+        serves(app)
+        with closing(connect(app)) as slow:
+            slow.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\nConnection: close\r\n\r\n")
+            for _ in range(8):
+                time.sleep(0.5)
+                slow.sendall(b"y")
+            assert rest(slow).count(b"y") == 8
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ mod newer;
 mod older;
 mod server;
 mod signals;
+mod upload;
 
 use std::time::Duration;
 

@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::GuestTaskId;
 use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi_http::handler::{
-    ExpirationError, HandlerState, Instance, InstantiationError, Proxy, ProxyHandler, Request, ShouldAccept,
-    TrapOrPanicError, WorkerExpiration, WorkerState, WorkerStatus,
+    ExpirationError, HandlerState, Instance, InstantiationError, Proxy, ProxyHandler, ShouldAccept, TrapOrPanicError,
+    WorkerExpiration, WorkerState, WorkerStatus,
 };
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::body::{Fate, GuestBody};
+use super::upload::limited;
 use super::{NoAnswer, report, too_late};
 use crate::clock::{Alarm, Clock, Running, let_others_run};
 use crate::host::{Host, World};
@@ -29,26 +31,31 @@ const NEVER: Duration = Duration::from_secs(86400 * 365);
 pub struct Newer {
     handler: ProxyHandler<Instances>,
     timeout: Option<Duration>,
+    idle: Duration,
     clock: Arc<Clock>,
 }
 
 impl Newer {
-    pub fn new(instances: Instances) -> Self {
+    pub fn new(instances: Instances, idle: Duration) -> Self {
         let (timeout, clock) = (instances.timeout, instances.clock.clone());
-        Self { handler: ProxyHandler::new(instances), timeout, clock }
+        Self { handler: ProxyHandler::new(instances), timeout, idle, clock }
     }
 
     pub async fn answer(
         &self,
-        request: Request,
+        request: http::Request<Incoming>,
         permit: OwnedSemaphorePermit,
     ) -> Result<http::Response<GuestBody>, NoAnswer> {
         let fate = Arc::<Fate>::default();
+        let request = limited(request, &fate, &self.clock, self.idle);
         let (begun, awaited) = (Instant::now(), fate.clone().awaited());
         // Its instance ends it, too, but not before it is in one.
-        let answer = self.clock.within(self.timeout, self.handler.handle(fate, request)).await;
+        let answer = self.clock.within(self.timeout, self.handler.handle(fate.clone(), request)).await;
         match answer.unwrap_or_else(|| Err(ExpirationError.into())) {
-            Ok(response) => Ok(response.map(|body| GuestBody::new(body, awaited, Some(permit)))),
+            Ok(response) => {
+                fate.answer();
+                Ok(response.map(|body| GuestBody::new(body, awaited, Some(permit))))
+            }
             Err(error) if is_late(&error) => Err(too_late(self.timeout)),
             Err(error) if error.is::<TrapOrPanicError>() => Err(self.why(begun)), // it is told when the instance ends
             Err(error) => {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::Response;
 use http::header::CONTENT_LENGTH;
+use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -19,6 +20,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 
 use super::bell::Bell;
 use super::body::{Fate, GuestBody};
+use super::upload::limited;
 use super::{NoAnswer, report, too_late};
 use crate::clock::{Clock, Running, let_others_run};
 use crate::host::{Host, World};
@@ -27,6 +29,7 @@ pub struct Older {
     pub pre: ProxyPre<Host>,
     pub world: World,
     pub timeout: Option<Duration>,
+    pub idle: Duration,
     pub clock: Arc<Clock>,
 }
 
@@ -65,9 +68,10 @@ type Receiver = oneshot::Receiver<Answer>;
 type Answer = Result<Response<GuestBody>, NoAnswer>;
 
 impl Older {
-    pub async fn answer(self: &Arc<Self>, request: Request, permit: OwnedSemaphorePermit) -> Answer {
+    pub async fn answer(self: &Arc<Self>, request: http::Request<Incoming>, permit: OwnedSemaphorePermit) -> Answer {
         let (sender, mut receiver) = oneshot::channel();
         let fate = Arc::<Fate>::default();
+        let request = limited(request, &fate, &self.clock, self.idle);
         let mut guest = Guest::of(self.clone().run(request, Arc::new(Mutex::new(Some(sender))), fate, permit));
         let (bell, mut answer) = (Arc::<Bell>::default(), None);
         let waker = Waker::from(bell.clone());

@@ -11,7 +11,6 @@ use std::time::Duration;
 use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Response, Uri, Version};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -21,8 +20,6 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre};
-use wasmtime_wasi_http::Error;
-use wasmtime_wasi_http::handler::Request;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
@@ -149,15 +146,15 @@ enum App {
 impl Serving {
     fn new(server: Server) -> wasmtime::Result<Self> {
         let Server { kind, pre, world, settings } = server;
-        let (timeout, clock) = (settings.timeout, Clock::start(pre.engine()));
+        let (timeout, idle, clock) = (settings.timeout, settings.idle, Clock::start(pre.engine()));
         let app = if kind == Kind::Server2 {
-            App::Older(Arc::new(Older { pre: ProxyPre::new(pre)?, world, timeout, clock }))
+            App::Older(Arc::new(Older { pre: ProxyPre::new(pre)?, world, timeout, idle, clock }))
         } else {
             let instances = Instances { pre: ServicePre::new(pre)?, world, timeout, reuse: settings.reuse, clock };
-            App::Newer(Box::new(Newer::new(instances)))
+            App::Newer(Box::new(Newer::new(instances, idle)))
         };
         let guests = Arc::new(Semaphore::new(settings.concurrency));
-        let (wire, idle) = (limits::wire(settings.idle, settings.concurrency), settings.idle);
+        let wire = limits::wire(idle, settings.concurrency);
         Ok(Self { app, guests, access_log: settings.access_log, wire, idle })
     }
 
@@ -214,7 +211,6 @@ impl Serving {
 
     async fn answer(&self, request: http::Request<Incoming>) -> Result<Response<GuestBody>, NoAnswer> {
         let permit = self.guests.clone().acquire_owned().await.map_err(|_| NoAnswer::Failed)?;
-        let request: Request = request.map(|body| body.map_err(Error::from).boxed_unsync());
         match &self.app {
             App::Older(app) => app.answer(request, permit).await,
             App::Newer(app) => app.answer(request, permit).await,
