@@ -105,6 +105,32 @@ def test_one_that_never_answers(app: App, path: str) -> None:
 
 @native_only
 @pytest.mark.parametrize("version", ["0.2", "0.3"])
+def test_one_that_computes_after_its_answer(tmp_path: Path, version: str) -> None:
+    """It is ended some time after; one that waits is not."""
+    program = newer() if version == "0.3" else component("proxy", "proxy")
+    few = tmp_path / "log", "--env=SHIMD_HTTP_CONCURRENCY=3"
+    with running(program, *few, SHIMD_HTTP_TIMEOUT="2", SHIMD_HTTP_REUSE="1") as app:
+        assert app.get("/late-sleep?ms=5000").text == "answered"
+        assert [app.get("/late-spin").text for _ in range(4)] == ["answered"] * 4
+        until(lambda: app.said().count("the guest computed for 2 s after its answer") == 4, "their end")
+        until(lambda: "slept afterwards" in app.said(), "the end of the other")
+        assert app.get("/").status_code == 200
+        assert app.end() == 0
+
+
+@native_only
+@pytest.mark.parametrize("version", ["0.2", "0.3"])
+def test_what_is_done_after_an_answer_is_finished(tmp_path: Path, version: str) -> None:
+    """The app ends after it."""
+    program = newer() if version == "0.3" else component("proxy", "proxy")
+    with running(program, tmp_path / "log") as app:
+        assert app.get("/late-sleep?ms=2000").text == "answered"
+        assert app.end() == 0
+        assert "slept afterwards" in app.said()
+
+
+@native_only
+@pytest.mark.parametrize("version", ["0.2", "0.3"])
 @pytest.mark.parametrize("path", ["/spin", "/sleep?ms=60000"])
 def test_one_that_never_answers_on_one_processor(tmp_path: Path, version: str, path: str) -> None:
     """Guests, clients and the end share one thread then."""

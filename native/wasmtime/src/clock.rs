@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wasmtime::{Engine, Store};
+use wasmtime::{Engine, Store, UpdateDeadline};
 
 /// Between two increments. A guest computes for so long, as a rule, before others have a turn.
 const TICK: Duration = Duration::from_millis(10);
@@ -110,9 +113,39 @@ impl Clock {
 }
 
 /// A guest that computes lets others have its thread with each tick after the next.
-pub fn let_others_run<T: 'static>(store: &mut Store<T>) {
+pub fn let_others_run<T: 'static>(store: &mut Store<T>, computing: &Computing) {
+    let turns = computing.turns.clone();
     store.set_epoch_deadline(1); // of a new one it has passed
-    store.epoch_deadline_async_yield_and_update(1);
+    store.epoch_deadline_callback(move |_| {
+        turns.fetch_add(1, Relaxed);
+        Ok(UpdateDeadline::Yield(1))
+    });
+}
+
+/// Whether a guest computes all the time: then it is polled, and has given others a turn.
+#[derive(Default)]
+pub struct Computing {
+    turns: Arc<AtomicU64>,
+    seen: u64,
+    since: Option<Instant>,
+}
+
+impl Computing {
+    /// For one that has the same guest, and looks at another place.
+    pub fn another(&self) -> Self {
+        Self { turns: self.turns.clone(), seen: self.turns.load(Relaxed), since: None }
+    }
+
+    /// To be asked each time that the guest is pending: for how long it has not been so for want of something.
+    pub fn time(&mut self) -> Duration {
+        let turns = self.turns.load(Relaxed);
+        if turns == self.seen {
+            self.since = None;
+            return Duration::ZERO;
+        }
+        self.seen = turns;
+        self.since.get_or_insert_with(Instant::now).elapsed()
+    }
 }
 
 pub struct Running(Arc<Clock>);

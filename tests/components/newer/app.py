@@ -50,8 +50,8 @@ def answer(
     async def body() -> None:
         with writer:
             await write(writer)
-        if end is not None:
-            await last.write(Ok(Fields.from_list(end)))
+        if end is not None or then is not None:
+            await last.write(Ok(Fields.from_list(end) if end else None))
         if then is not None:
             await then()
 

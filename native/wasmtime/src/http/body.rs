@@ -52,6 +52,11 @@ impl Fate {
         self.state().awaited
     }
 
+    /// It has been answered, and nobody waits for the rest.
+    pub fn is_over(&self) -> bool {
+        self.has_answered() && !self.is_awaited()
+    }
+
     /// The guest trapped, and still has its resources: its body may end as far as it goes, and breaks off then.
     /// An answer that is not yet where it goes has a body, too.
     pub async fn break_off(&self) {

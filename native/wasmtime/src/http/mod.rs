@@ -46,6 +46,11 @@ fn too_late(timeout: Option<Duration>) -> NoAnswer {
     NoAnswer::TooLate
 }
 
+/// Tell of a guest that has answered, and went on to compute.
+fn computes(time: Duration) {
+    tell(&format!("shimd: the guest computed for {} s after its answer: it is ended", time.as_secs()));
+}
+
 /// Tell why a guest failed; an exit with 0 is no failure.
 fn report(error: &wasmtime::Error) {
     match error.downcast_ref::<I32Exit>() {

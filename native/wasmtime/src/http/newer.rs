@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use wasmtime::component::GuestTaskId;
 use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi_http::handler::{
@@ -18,8 +18,8 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::body::{Fate, GuestBody};
 use super::upload::limited;
-use super::{NoAnswer, report, too_late};
-use crate::clock::{Alarm, Clock, Running, let_others_run};
+use super::{NoAnswer, computes, report, too_late};
+use crate::clock::{Alarm, Clock, Computing, Running, let_others_run};
 use crate::host::{Host, World};
 
 /// Requests in one instance at a time, as of ``wasmtime serve``.
@@ -65,6 +65,11 @@ impl Newer {
         }
     }
 
+    /// Wait until no guest has anything to do.
+    pub async fn ended(&self) {
+        self.handler.state().working.closed().await;
+    }
+
     /// Why there is no answer of an instance that has ended.
     fn why(&self, begun: Instant) -> NoAnswer {
         match self.timeout {
@@ -87,6 +92,8 @@ pub struct Instances {
     /// Requests that an instance has, one after the other.
     pub reuse: usize,
     pub clock: Arc<Clock>,
+    /// Its receivers: instances that have something to do.
+    pub working: watch::Sender<()>,
 }
 
 impl HandlerState for Instances {
@@ -95,9 +102,9 @@ impl HandlerState for Instances {
     type WorkerState = Worker;
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<Host, Expiration, Worker>> {
-        let running = self.clock.running();
+        let (running, computing) = (self.clock.running(), Computing::default());
         let mut store = Store::new(self.pre.engine(), self.world.request());
-        let_others_run(&mut store);
+        let_others_run(&mut store, &computing);
         let (timeout, given) = (self.timeout.unwrap_or(NEVER), Arc::<Given>::default());
         let made = self.clock.within(self.timeout, self.pre.instantiate_async(&mut store)).await;
         let proxy = Proxy::P3(made.ok_or(ExpirationError)??);
@@ -105,8 +112,13 @@ impl HandlerState for Instances {
             store,
             proxy,
             view: Host::of_client,
-            expiration: Expiration { timeout, alarm: self.clock.alarm(Instant::now()), given: given.clone() },
-            state: Worker { timeout, reuse: self.reuse, given, running },
+            expiration: Expiration {
+                timeout,
+                alarm: self.clock.alarm(Instant::now()),
+                given: given.clone(),
+                computing,
+            },
+            state: Worker { timeout, reuse: self.reuse, given, running, working: self.working.clone() },
         })
     }
 }
@@ -117,6 +129,8 @@ struct Given {
     /// One has not been answered in time: the instance gets no more.
     late: AtomicBool,
     fates: Mutex<Vec<Weak<Fate>>>,
+    /// They have not all ended, whether or not they are answered.
+    working: Mutex<Option<watch::Receiver<()>>>,
 }
 
 impl Given {
@@ -124,6 +138,10 @@ impl Given {
         let mut fates = self.fates.lock().expect("nobody panics with it");
         fates.retain(|fate| fate.strong_count() > 0);
         fates.push(Arc::downgrade(fate));
+    }
+
+    fn works(&self, working: Option<watch::Receiver<()>>) {
+        *self.working.lock().expect("nobody panics with it") = working;
     }
 
     fn is_late(&self) -> bool {
@@ -146,14 +164,34 @@ pub struct Expiration {
     timeout: Duration,
     alarm: Alarm,
     given: Arc<Given>,
+    computing: Computing,
+}
+
+impl Expiration {
+    /// It goes on without an end, and nobody waits for it: neither does it wait for anything.
+    fn is_lost(&self, computed: Duration) -> bool {
+        let lost = computed >= self.timeout && !self.given.is_answering();
+        if lost {
+            computes(self.timeout);
+            self.given.late.store(true, Ordering::Release); // it is told
+        }
+        lost
+    }
 }
 
 impl WorkerExpiration for Expiration {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, status: WorkerStatus, start: Instant) -> Poll<()> {
+        let computed = self.computing.time();
         let after = match status {
-            WorkerStatus::Idle => IDLE,
+            WorkerStatus::Idle => {
+                self.given.works(None);
+                IDLE
+            }
             WorkerStatus::Requests => self.timeout,
-            WorkerStatus::PostReturn if !self.given.is_late() => return Poll::Pending, // it has answered: it takes its time
+            WorkerStatus::PostReturn if !self.given.is_late() => {
+                // It has answered: it takes its time.
+                return if self.is_lost(computed) { Poll::Ready(()) } else { Poll::Pending };
+            }
             WorkerStatus::PostReturn if !self.given.is_answering() => return Poll::Ready(()),
             WorkerStatus::PostReturn => {
                 self.alarm.reset(Instant::now() + IDLE);
@@ -170,6 +208,7 @@ pub struct Worker {
     reuse: usize,
     given: Arc<Given>,
     running: Running,
+    working: watch::Sender<()>,
 }
 
 impl WorkerState for Worker {
@@ -193,6 +232,7 @@ impl WorkerState for Worker {
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
         self.given.add(&fate);
+        self.given.works(Some(self.working.subscribe()));
         let (given, alarm) = (self.given.clone(), self.running.clock().alarm(Instant::now() + self.timeout));
         Box::pin(async move {
             alarm.await;

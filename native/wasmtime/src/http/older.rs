@@ -1,7 +1,7 @@
 //! WASI 0.2: a fresh instance for each request.
 
 use std::future::{self, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
@@ -21,8 +21,8 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use super::bell::Bell;
 use super::body::{Fate, GuestBody};
 use super::upload::limited;
-use super::{NoAnswer, report, too_late};
-use crate::clock::{Clock, Running, let_others_run};
+use super::{NoAnswer, computes, report, too_late};
+use crate::clock::{Clock, Computing, Running, let_others_run};
 use crate::host::{Host, World};
 
 pub struct Older {
@@ -62,6 +62,14 @@ impl Drop for Guest {
     }
 }
 
+/// Why a guest has not come to its end.
+enum Ended {
+    Failed(wasmtime::Error),
+    Late,
+    /// Without an end, after its answer.
+    Computes,
+}
+
 /// Where the answer goes, once.
 type Sender = Arc<Mutex<Option<oneshot::Sender<Answer>>>>;
 type Receiver = oneshot::Receiver<Answer>;
@@ -97,10 +105,18 @@ impl Older {
     /// A guest, from its beginning to its end, whoever waits for its answer.
     async fn run(self: Arc<Self>, request: Request, sender: Sender, fate: Arc<Fate>, permit: OwnedSemaphorePermit) {
         let _running: Running = self.clock.running();
+        let mut computing = Computing::default();
+        let mut call = pin!(self.call(request, sender.clone(), fate.clone(), computing.another()));
+        let call = poll_fn(|cx| match call.as_mut().poll(cx) {
+            Poll::Pending if self.timeout.is_some_and(|most| computing.time() >= most) && fate.is_over() => {
+                Poll::Ready(Err(Ended::Computes))
+            }
+            result => result.map_err(Ended::Failed),
+        });
         let outcome = tokio::select! {
             biased;
-            result = self.call(request, sender.clone(), fate.clone()) => result.map_err(Some),
-            () = self.expire(&fate) => Err(None),
+            result = call => result,
+            () = self.expire(&fate) => Err(Ended::Late),
         };
         let why = match outcome {
             Ok(store) => {
@@ -110,8 +126,12 @@ impl Older {
                 });
                 NoAnswer::Failed // unless it has answered
             }
-            Err(None) => too_late(self.timeout),
-            Err(Some(error)) => {
+            Err(Ended::Late) => too_late(self.timeout),
+            Err(Ended::Computes) => {
+                computes(self.timeout.unwrap_or_default());
+                NoAnswer::Failed // nobody waits for it
+            }
+            Err(Ended::Failed(error)) => {
                 report(&error);
                 NoAnswer::Failed
             }
@@ -121,9 +141,15 @@ impl Older {
         }
     }
 
-    async fn call(&self, request: Request, sender: Sender, fate: Arc<Fate>) -> wasmtime::Result<Store<Host>> {
+    async fn call(
+        &self,
+        request: Request,
+        sender: Sender,
+        fate: Arc<Fate>,
+        computing: Computing,
+    ) -> wasmtime::Result<Store<Host>> {
         let mut store = Store::new(self.pre.engine(), self.world.request());
-        let_others_run(&mut store);
+        let_others_run(&mut store, &computing);
         let proxy = self.pre.instantiate_async(&mut store).await?;
         let request = store.data_mut().of_client().new_incoming_request(Scheme::Http, request)?;
         let answered = fate.clone();

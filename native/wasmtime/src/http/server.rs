@@ -94,6 +94,9 @@ impl Server {
         let finished = async {
             ending.closed().await;
             let _ = serving.guests.acquire_many(settings.concurrency as u32).await;
+            if let App::Newer(app) = &serving.app {
+                app.ended().await; // what they do after their answers
+            }
         };
         tokio::select! {
             () = finished => {}
@@ -150,7 +153,8 @@ impl Serving {
         let app = if kind == Kind::Server2 {
             App::Older(Arc::new(Older { pre: ProxyPre::new(pre)?, world, timeout, idle, clock }))
         } else {
-            let instances = Instances { pre: ServicePre::new(pre)?, world, timeout, reuse: settings.reuse, clock };
+            let (pre, working) = (ServicePre::new(pre)?, watch::Sender::default());
+            let instances = Instances { pre, world, timeout, reuse: settings.reuse, clock, working };
             App::Newer(Box::new(Newer::new(instances, idle)))
         };
         let guests = Arc::new(Semaphore::new(settings.concurrency));
