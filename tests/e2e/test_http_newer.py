@@ -143,6 +143,39 @@ def test_a_guest_that_takes_too_long(tmp_path: Path, path: str) -> None:
         assert app.get("/").status_code == 200
 
 
+def test_one_that_computes_holds_up_no_others(tmp_path: Path) -> None:
+    """It has waited before, and its instance would have taken more requests: they go to another."""
+    with running(newer(), tmp_path / "log", SHIMD_HTTP_TIMEOUT="6") as app:
+        codes: list[int] = []
+        spins = threading.Thread(target=lambda: codes.append(app.get("/wait-and-spin?ms=500").status_code))
+        spins.start()
+        until(lambda: "it spins" in app.said(), "it to spin")
+        others = [app.get("/").text for _ in range(20)]
+        assert others == ["hello from WASI 0.3\n"] * 20 and not codes
+        spins.join()
+        assert codes == [504]
+
+
+def test_requests_that_come_while_one_begins_to_compute(tmp_path: Path) -> None:
+    """Those that its instance has taken end with it; nobody else waits."""
+    with running(newer(), tmp_path / "log", SHIMD_HTTP_TIMEOUT="6") as app:
+        codes: list[int] = []
+
+        def ask() -> None:
+            for _ in range(40):
+                codes.append(app.get("/count").status_code)
+
+        spins = [threading.Thread(target=lambda: app.get("/wait-and-spin?ms=700")) for _ in range(2)]
+        asks = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in spins + asks:
+            thread.start()
+        for thread in spins + asks:
+            thread.join()
+        assert len(codes) == 160 and set(codes) <= {200, 500, 504}
+        assert app.get("/").status_code == 200
+        assert app.end() == 0
+
+
 def test_an_answer_beside_a_guest_that_takes_too_long(tmp_path: Path) -> None:
     """Of the same instance: it is whole before the instance ends."""
     with running(newer(), tmp_path / "log", SHIMD_HTTP_TIMEOUT="1") as app:

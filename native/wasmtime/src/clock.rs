@@ -136,25 +136,19 @@ impl Computing {
         Self { turns: self.turns.clone(), seen: self.turns.load(Relaxed), since: None }
     }
 
-    /// To be asked each time that the guest is pending: for how long it has not been so for want of something.
-    pub fn time(&mut self) -> Duration {
+    /// To be asked each time that the guest is pending: for how long it computes; ``None``: it waits for something.
+    pub fn time(&mut self) -> Option<Duration> {
         let turns = self.turns.load(Relaxed);
         if turns == self.seen {
             self.since = None;
-            return Duration::ZERO;
+            return None;
         }
         self.seen = turns;
-        self.since.get_or_insert_with(Instant::now).elapsed()
+        Some(self.since.get_or_insert_with(Instant::now).elapsed())
     }
 }
 
 pub struct Running(Arc<Clock>);
-
-impl Running {
-    pub fn clock(&self) -> &Arc<Clock> {
-        &self.0
-    }
-}
 
 impl Drop for Running {
     fn drop(&mut self) {

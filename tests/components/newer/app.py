@@ -167,6 +167,7 @@ async def spin(_request: Request) -> Response:
 
 async def wait_and_spin(_request: Request, ms: str) -> Response:
     await monotonic_clock.wait_for(int(ms) * 1_000_000)
+    print("it spins", flush=True)
     while True:
         pass
 

@@ -1,25 +1,26 @@
-//! WASI 0.3: instances are used again, and by several requests at a time, as ``wasmtime serve`` does.
+//! WASI 0.3: instances are used again, and by several requests at a time, as ``wasmtime serve`` does. But one that computes
+//! gets no more: they would wait for it.
 
-use std::pin::Pin;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use wasmtime::component::GuestTaskId;
-use wasmtime::{Store, StoreContextMut};
-use wasmtime_wasi_http::handler::{
-    ExpirationError, HandlerState, Instance, InstantiationError, Proxy, ProxyHandler, ShouldAccept, TrapOrPanicError,
-    WorkerExpiration, WorkerState, WorkerStatus,
-};
-use wasmtime_wasi_http::p3::bindings::ServicePre;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot, watch};
+use wasmtime::component::Accessor;
+use wasmtime::{Store, format_err};
+use wasmtime_wasi_http::handler::{Request, Response};
+use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
+use wasmtime_wasi_http::{Error, p3};
 
 use super::body::{Fate, GuestBody};
 use super::upload::limited;
 use super::{NoAnswer, computes, report, too_late};
-use crate::clock::{Alarm, Clock, Computing, Running, let_others_run};
+use crate::clock::{Alarm, Clock, Computing, let_others_run};
 use crate::host::{Host, World};
 
 /// Requests in one instance at a time, as of ``wasmtime serve``.
@@ -29,16 +30,13 @@ const IDLE: Duration = Duration::from_secs(1);
 const NEVER: Duration = Duration::from_secs(86400 * 365);
 
 pub struct Newer {
-    handler: ProxyHandler<Instances>,
-    timeout: Option<Duration>,
+    instances: Arc<Instances>,
     idle: Duration,
-    clock: Arc<Clock>,
 }
 
 impl Newer {
     pub fn new(instances: Instances, idle: Duration) -> Self {
-        let (timeout, clock) = (instances.timeout, instances.clock.clone());
-        Self { handler: ProxyHandler::new(instances), timeout, idle, clock }
+        Self { instances: Arc::new(instances), idle }
     }
 
     pub async fn answer(
@@ -46,80 +44,304 @@ impl Newer {
         request: http::Request<Incoming>,
         permit: OwnedSemaphorePermit,
     ) -> Result<http::Response<GuestBody>, NoAnswer> {
+        let Instances { clock, timeout, .. } = &*self.instances;
         let fate = Arc::<Fate>::default();
-        let request = limited(request, &fate, &self.clock, self.idle);
+        let request = limited(request, &fate, clock, self.idle);
         let (begun, awaited) = (Instant::now(), fate.clone().awaited());
+        let (sender, receiver) = oneshot::channel();
+        self.instances.ask(Asked { request, fate: fate.clone(), sender });
         // Its instance ends it, too, but not before it is in one.
-        let answer = self.clock.within(self.timeout, self.handler.handle(fate.clone(), request)).await;
-        match answer.unwrap_or_else(|| Err(ExpirationError.into())) {
-            Ok(response) => {
+        match clock.within(*timeout, receiver).await {
+            Some(Ok(Ok(response))) => {
                 fate.answer();
                 Ok(response.map(|body| GuestBody::new(body, awaited, Some(permit))))
             }
-            Err(error) if is_late(&error) => Err(too_late(self.timeout)),
-            Err(error) if error.is::<TrapOrPanicError>() => Err(self.why(begun)), // it is told when the instance ends
-            Err(error) => {
+            Some(Ok(Err(error))) => {
                 report(&error);
                 Err(NoAnswer::Failed)
             }
+            // Its instance has ended, and tells why.
+            Some(Err(_)) if timeout.is_none_or(|timeout| begun.elapsed() < timeout) => Err(NoAnswer::Failed),
+            Some(Err(_)) | None => Err(too_late(*timeout)),
         }
     }
 
     /// Wait until no guest has anything to do.
     pub async fn ended(&self) {
-        self.handler.state().working.closed().await;
+        self.instances.working.closed().await;
+    }
+}
+
+/// A request, and where its answer goes.
+struct Asked {
+    request: Request,
+    fate: Arc<Fate>,
+    sender: oneshot::Sender<wasmtime::Result<Response>>,
+}
+
+pub struct Instances {
+    pre: ServicePre<Host>,
+    world: World,
+    timeout: Option<Duration>,
+    /// Requests that an instance has, one after the other.
+    reuse: usize,
+    clock: Arc<Clock>,
+    /// Its receivers: instances that have something to do.
+    working: watch::Sender<()>,
+    waiting: Mutex<Waiting>,
+    came: Notify,
+}
+
+/// Requests that nobody has taken yet; there are none while there is nobody to.
+#[derive(Default)]
+struct Waiting {
+    asked: VecDeque<Asked>,
+    /// Instances that would take one.
+    free: usize,
+}
+
+impl Instances {
+    pub fn new(
+        pre: ServicePre<Host>,
+        world: World,
+        timeout: Option<Duration>,
+        reuse: usize,
+        clock: Arc<Clock>,
+    ) -> Self {
+        let (working, waiting, came) = (watch::Sender::default(), Mutex::default(), Notify::new());
+        Self { pre, world, timeout, reuse, clock, working, waiting, came }
     }
 
-    /// Why there is no answer of an instance that has ended.
-    fn why(&self, begun: Instant) -> NoAnswer {
-        match self.timeout {
-            Some(timeout) if begun.elapsed() >= timeout => too_late(self.timeout),
-            _ => NoAnswer::Failed,
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("nobody panics with it")
+    }
+
+    fn ask(self: &Arc<Self>, asked: Asked) {
+        let mut waiting = self.waiting();
+        waiting.asked.push_back(asked);
+        self.hand_out(&mut waiting);
+    }
+
+    /// To those that are free, or to new ones.
+    fn hand_out(self: &Arc<Self>, waiting: &mut Waiting) {
+        if waiting.free > 0 {
+            self.came.notify_waiters();
+            return;
+        }
+        for asked in waiting.asked.drain(..) {
+            tokio::spawn(self.clone().run(asked));
+        }
+    }
+
+    /// An instance, from its first request to its end.
+    async fn run(self: Arc<Self>, first: Asked) {
+        let (_running, computing) = (self.clock.running(), Computing::default());
+        let mut store = Store::new(self.pre.engine(), self.world.request());
+        let_others_run(&mut store, &computing);
+        let service = match self.clock.within(self.timeout, self.pre.instantiate_async(&mut store)).await {
+            Some(Ok(service)) => service,
+            Some(Err(error)) => {
+                let _ = first.sender.send(Err(error));
+                return;
+            }
+            None => return, // its first request has not been answered in time
+        };
+        let instance = Instance {
+            seat: Seat { of: self.clone(), free: AtomicBool::new(false) },
+            given: Arc::default(),
+            calm: AtomicBool::new(true),
+            status: Mutex::new((Status::Idle, Instant::now())),
+        };
+        let result = instance.run(&mut store, &service, first, computing).await;
+        instance.seat.set_free(false);
+        if let Err(error) = result {
+            if !instance.given.is_late() {
+                report(&error); // else it is told
+            }
+            for fate in instance.given.fates() {
+                fate.break_off().await; // their bodies would end with the store
+            }
         }
     }
 }
 
-/// It was not answered in time, or its instance was not made in time: both end with the same tick.
-fn is_late(error: &wasmtime::Error) -> bool {
-    let making = error.downcast_ref::<InstantiationError<Arc<Fate>>>();
-    error.is::<ExpirationError>() || making.is_some_and(|it| it.error.is::<ExpirationError>())
+/// An instance's among those that take requests.
+struct Seat {
+    of: Arc<Instances>,
+    free: AtomicBool,
 }
 
-pub struct Instances {
-    pub pre: ServicePre<Host>,
-    pub world: World,
-    pub timeout: Option<Duration>,
-    /// Requests that an instance has, one after the other.
-    pub reuse: usize,
-    pub clock: Arc<Clock>,
-    /// Its receivers: instances that have something to do.
-    pub working: watch::Sender<()>,
+impl Seat {
+    fn set_free(&self, free: bool) {
+        if self.free.swap(free, Ordering::AcqRel) == free {
+            return;
+        }
+        let mut waiting = self.of.waiting();
+        if free {
+            waiting.free += 1;
+        } else {
+            waiting.free -= 1;
+            self.of.hand_out(&mut waiting);
+        }
+    }
+
+    fn take(&self) -> Option<Asked> {
+        if self.free.load(Ordering::Acquire) { self.of.waiting().asked.pop_front() } else { None }
+    }
 }
 
-impl HandlerState for Instances {
-    type StoreData = Host;
-    type WorkerExpiration = Expiration;
-    type WorkerState = Worker;
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.set_free(false);
+    }
+}
 
-    async fn instantiate(&self) -> wasmtime::Result<Instance<Host, Expiration, Worker>> {
-        let (running, computing) = (self.clock.running(), Computing::default());
-        let mut store = Store::new(self.pre.engine(), self.world.request());
-        let_others_run(&mut store, &computing);
-        let (timeout, given) = (self.timeout.unwrap_or(NEVER), Arc::<Given>::default());
-        let made = self.clock.within(self.timeout, self.pre.instantiate_async(&mut store)).await;
-        let proxy = Proxy::P3(made.ok_or(ExpirationError)??);
-        Ok(Instance {
-            store,
-            proxy,
-            view: Host::of_client,
-            expiration: Expiration {
-                timeout,
-                alarm: self.clock.alarm(Instant::now()),
-                given: given.clone(),
-                computing,
-            },
-            state: Worker { timeout, reuse: self.reuse, given, running, working: self.working.clone() },
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Idle,
+    /// There are some that it has not answered.
+    Asked,
+    /// It has answered all, and goes on.
+    Answered,
+}
+
+struct Instance {
+    seat: Seat,
+    given: Arc<Given>,
+    /// All that it has been given waits for something else.
+    calm: AtomicBool,
+    /// And since when, or when the last request came that it has not answered.
+    status: Mutex<(Status, Instant)>,
+}
+
+impl Instance {
+    async fn run(
+        &self,
+        store: &mut Store<Host>,
+        service: &Service,
+        first: Asked,
+        mut computing: Computing,
+    ) -> wasmtime::Result<()> {
+        let Instances { clock, timeout, .. } = &*self.seat.of;
+        let (timeout, alarm) = (timeout.unwrap_or(NEVER), clock.alarm(Instant::now()));
+        let mut expiration = Expiration { timeout, alarm, given: self.given.clone() };
+        let mut serve = pin!(store.run_concurrent(async |accessor| self.serve(accessor, service, first).await));
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = serve.as_mut().poll(cx) {
+                    return Poll::Ready(result.flatten());
+                }
+                // A guest that computes has all of the instance, whose other requests are not looked at meanwhile.
+                let computed = computing.time();
+                let calm = computed.is_none();
+                if !calm {
+                    self.seat.set_free(false);
+                }
+                let (status, since) = *self.status();
+                if expiration.poll(cx, status, since, computed.unwrap_or_default()).is_ready() {
+                    let idle = status == Status::Idle;
+                    return Poll::Ready(if idle { Ok(()) } else { Err(format_err!("guest timed out")) });
+                }
+                if self.calm.swap(calm, Ordering::AcqRel) || !calm {
+                    return Poll::Pending;
+                }
+            } // it may take more now
         })
+        .await
+    }
+
+    async fn serve(&self, accessor: &Accessor<Host>, service: &Service, first: Asked) -> wasmtime::Result<()> {
+        type Call<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<bool>> + Send + 'a>>;
+        let instances = &self.seat.of;
+        let function = *service.wasi_http_handler().func_handle().func();
+        let mut calls: Vec<(Instant, Call<'_>)> = Vec::new();
+        let (mut next, mut number, mut more) = (Some(first), 0, true);
+        let mut came = pin!(instances.came.notified());
+        poll_fn(|cx| {
+            loop {
+                if let Some(asked) = next.take() {
+                    number += 1;
+                    more &= number < instances.reuse;
+                    self.calm.store(false, Ordering::Release); // it may compute, for all that is known
+                    self.given.add(&asked.fate, instances.working.subscribe());
+                    calls.push((Instant::now(), Box::pin(self.call(accessor, service, asked))));
+                }
+                let mut at = 0;
+                while let Some((_, call)) = calls.get_mut(at) {
+                    match call.as_mut().poll(cx) {
+                        Poll::Pending => at += 1,
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Ready(Ok(in_time)) => {
+                            more &= in_time;
+                            drop(calls.swap_remove(at));
+                        }
+                    }
+                }
+                let ready = accessor.poll_ready_for_concurrent_call(function, cx).is_ready();
+                let calm = calls.is_empty() || self.calm.load(Ordering::Acquire);
+                self.seat.set_free(more && ready && calm && calls.len() < AT_A_TIME);
+                if came.as_mut().poll(cx).is_ready() {
+                    came.set(instances.came.notified());
+                    continue;
+                }
+                next = self.seat.take();
+                if next.is_some() {
+                    continue;
+                }
+                if let Some(last) = calls.iter().map(|(begun, _)| *begun).max() {
+                    *self.status() = (Status::Asked, last);
+                    return Poll::Pending;
+                }
+                let works = accessor.poll_no_interesting_tasks(cx).is_pending();
+                if !(works || more && ready) {
+                    return Poll::Ready(Ok(()));
+                }
+                self.is(if works { Status::Answered } else { Status::Idle });
+                return Poll::Pending;
+            }
+        })
+        .await
+    }
+
+    /// Returns whether it was answered in time.
+    async fn call(&self, accessor: &Accessor<Host>, service: &Service, asked: Asked) -> wasmtime::Result<bool> {
+        let Instances { clock, timeout, .. } = &*self.seat.of;
+        let late = clock.alarm(Instant::now() + timeout.unwrap_or(NEVER));
+        let answer = async {
+            let (request, sent) = accessor.with(|mut store| {
+                let view = store.get().of_client();
+                let (request, sent) = p3::Request::from_http(view.hooks, asked.request);
+                let sent: Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> = Box::pin(sent);
+                wasmtime::error::Ok((view.table.push(request)?, sent))
+            })?;
+            let response = service.wasi_http_handler().call_handle(accessor, request).await??;
+            accessor.with(|mut store| {
+                let response = store.get().of_client().table.delete(response)?;
+                response.into_http_with_getter(&mut store, sent, Host::of_client)
+            })
+        };
+        tokio::select! {
+            biased;
+            result = answer => {
+                let _ = asked.sender.send(result);
+                Ok(true)
+            }
+            () = late => {
+                self.given.late.store(true, Ordering::Release);
+                Ok(false)
+            }
+        }
+    }
+
+    fn status(&self) -> MutexGuard<'_, (Status, Instant)> {
+        self.status.lock().expect("nobody panics with it")
+    }
+
+    fn is(&self, status: Status) {
+        let mut before = self.status();
+        if before.0 != status {
+            *before = (status, Instant::now());
+        }
     }
 }
 
@@ -134,7 +356,8 @@ struct Given {
 }
 
 impl Given {
-    fn add(&self, fate: &Arc<Fate>) {
+    fn add(&self, fate: &Arc<Fate>, working: watch::Receiver<()>) {
+        self.works(Some(working));
         let mut fates = self.fates.lock().expect("nobody panics with it");
         fates.retain(|fate| fate.strong_count() > 0);
         fates.push(Arc::downgrade(fate));
@@ -160,11 +383,10 @@ impl Given {
 }
 
 /// When an instance ends whose guest does not let it.
-pub struct Expiration {
+struct Expiration {
     timeout: Duration,
     alarm: Alarm,
     given: Arc<Given>,
-    computing: Computing,
 }
 
 impl Expiration {
@@ -177,81 +399,24 @@ impl Expiration {
         }
         lost
     }
-}
 
-impl WorkerExpiration for Expiration {
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, status: WorkerStatus, start: Instant) -> Poll<()> {
-        let computed = self.computing.time();
-        let after = match status {
-            WorkerStatus::Idle => {
+    /// :param since: when it came to be so
+    /// :param computed: for how long it has waited for nothing
+    fn poll(&mut self, cx: &mut Context<'_>, status: Status, since: Instant, computed: Duration) -> Poll<()> {
+        let at = match status {
+            Status::Idle => {
                 self.given.works(None);
-                IDLE
+                since + IDLE
             }
-            WorkerStatus::Requests => self.timeout,
-            WorkerStatus::PostReturn if !self.given.is_late() => {
-                // It has answered: it takes its time.
+            Status::Asked => since + self.timeout,
+            // It takes its time.
+            Status::Answered if !self.given.is_late() => {
                 return if self.is_lost(computed) { Poll::Ready(()) } else { Poll::Pending };
             }
-            WorkerStatus::PostReturn if !self.given.is_answering() => return Poll::Ready(()),
-            WorkerStatus::PostReturn => {
-                self.alarm.reset(Instant::now() + IDLE);
-                return Pin::new(&mut self.alarm).poll(cx);
-            }
+            Status::Answered if !self.given.is_answering() => return Poll::Ready(()),
+            Status::Answered => Instant::now() + IDLE,
         };
-        self.alarm.reset(start + after);
+        self.alarm.reset(at);
         Pin::new(&mut self.alarm).poll(cx)
-    }
-}
-
-pub struct Worker {
-    timeout: Duration,
-    reuse: usize,
-    given: Arc<Given>,
-    running: Running,
-    working: watch::Sender<()>,
-}
-
-impl WorkerState for Worker {
-    type StoreData = Host;
-    type RequestData = Arc<Fate>;
-
-    fn should_accept_request(&self, concurrent_count: usize, total_count: usize) -> ShouldAccept {
-        if total_count >= self.reuse {
-            ShouldAccept::Never
-        } else if concurrent_count >= AT_A_TIME {
-            ShouldAccept::No
-        } else {
-            ShouldAccept::Yes
-        }
-    }
-
-    fn on_request_start(
-        &self,
-        _store: StoreContextMut<'_, Host>,
-        fate: Arc<Fate>,
-        _task: GuestTaskId,
-    ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
-        self.given.add(&fate);
-        self.given.works(Some(self.working.subscribe()));
-        let (given, alarm) = (self.given.clone(), self.running.clock().alarm(Instant::now() + self.timeout));
-        Box::pin(async move {
-            alarm.await;
-            given.late.store(true, Ordering::Release);
-        })
-    }
-
-    fn drop(&self, store: Store<Host>, result: wasmtime::Result<()>) {
-        if let Err(error) = result {
-            if !self.given.is_late() {
-                report(&error); // else it is told
-            }
-            let fates = self.given.fates();
-            tokio::spawn(async move {
-                for fate in fates {
-                    fate.break_off().await;
-                }
-                drop(store); // their bodies would end with it
-            });
-        }
     }
 }

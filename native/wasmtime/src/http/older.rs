@@ -108,9 +108,7 @@ impl Older {
         let mut computing = Computing::default();
         let mut call = pin!(self.call(request, sender.clone(), fate.clone(), computing.another()));
         let call = poll_fn(|cx| match call.as_mut().poll(cx) {
-            Poll::Pending if self.timeout.is_some_and(|most| computing.time() >= most) && fate.is_over() => {
-                Poll::Ready(Err(Ended::Computes))
-            }
+            Poll::Pending if self.computes(computing.time()) && fate.is_over() => Poll::Ready(Err(Ended::Computes)),
             result => result.map_err(Ended::Failed),
         });
         let outcome = tokio::select! {
@@ -168,6 +166,11 @@ impl Older {
             fate.break_off().await; // the body would end with the store
         }
         result.map(|()| store)
+    }
+
+    /// For too long, where nobody waits for it.
+    fn computes(&self, time: Option<Duration>) -> bool {
+        time.is_some_and(|time| self.timeout.is_some_and(|most| time >= most))
     }
 
     async fn expire(&self, fate: &Fate) {

@@ -153,8 +153,7 @@ impl Serving {
         let app = if kind == Kind::Server2 {
             App::Older(Arc::new(Older { pre: ProxyPre::new(pre)?, world, timeout, idle, clock }))
         } else {
-            let (pre, working) = (ServicePre::new(pre)?, watch::Sender::default());
-            let instances = Instances { pre, world, timeout, reuse: settings.reuse, clock, working };
+            let instances = Instances::new(ServicePre::new(pre)?, world, timeout, settings.reuse, clock);
             App::Newer(Box::new(Newer::new(instances, idle)))
         };
         let guests = Arc::new(Semaphore::new(settings.concurrency));
