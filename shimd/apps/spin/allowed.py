@@ -133,6 +133,13 @@ class AllowedHosts:
         return [host.removesuffix(CHAINED) for host in hosts if not host.startswith("*")]
 
 
+def neighbour(entry: str) -> str:
+    """Returns the component that an entry names by itself, ``*`` for all; empty: none, or a template says which."""
+    found = _ENTRY.match(entry.strip())
+    host = found["host"].lower() if found else ""
+    return host.removesuffix(CHAINED) if host.endswith(CHAINED) else ""
+
+
 def split(scheme: str, authority: str) -> tuple[str, int]:
     """Returns host and port of an address without a scheme."""
     host, colon, port = authority.rpartition(":")

@@ -114,13 +114,13 @@ class Assembly:
                 timeout=self._settings.timeout,
                 name=id,
             )
-            for id in dict.fromkeys(route.component for route in self._application.triggers.http)
+            for id in self._application.triggers.answering
         }
 
     def _check_exports(self) -> None:
         triggers = self._application.triggers
         needed = [
-            *((route.component, "http", INTERFACE) for route in triggers.http),
+            *((id, "http", INTERFACE) for id in triggers.answering),
             *((trigger.component, "redis", subscriptions.REDIS) for trigger in triggers.redis),
             *((trigger.component, "cron", cron.FUNCTION) for trigger in triggers.cron),
             *((trigger.component, "mqtt", subscriptions.MQTT_FUNCTION) for trigger in triggers.mqtt),
@@ -195,10 +195,9 @@ def check_chains(application: Application, allowed: Mapping[str, AllowedHosts]) 
 
     :raises InvalidSetting: one does not
     """
-    answering = {route.component for route in application.triggers.http}
     for id, hosts in allowed.items():
         for other in hosts.chained():
-            if other not in answering:
+            if other not in application.triggers.answering:
                 where = f"{application.components[id].where}.allowed_outbound_hosts"
                 raise InvalidSetting(f"{where} names {other}{CHAINED}, which no http trigger calls")
 

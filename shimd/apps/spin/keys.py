@@ -51,15 +51,13 @@ COMPONENT = _keys(
 )
 FILES = _keys("source destination")
 
+STATIC_RESPONSE = _keys("status_code headers body")
+
 _TRIGGER = {"id": "it is a name for messages; shimd's name the field"}
 _ELSE = {"components": _NO_MIDDLEWARE, "dependencies": _NO_MIDDLEWARE, "middleware": _NO_MIDDLEWARE}
 #: A trigger's, by its kind.
 TRIGGERS = {
-    "http": _keys(
-        "component route executor",
-        _TRIGGER,
-        {**_ELSE, "static_response": "would answer without a component: have one answer"},
-    ),
+    "http": _keys("component static_response route executor", _TRIGGER, _ELSE),
     "redis": _keys("component channel address", _TRIGGER, _ELSE),
     "cron": _keys("component cron_expression", _TRIGGER, _ELSE),
     "mqtt": _keys("component topic qos", _TRIGGER, _ELSE),

@@ -92,7 +92,7 @@ def _triggers(table: ManifestTable, settings: ManifestTable, ids: Sequence[str])
     for trigger in table.tables("triggers"):
         kind = trigger.of(keys.LOCKED_TRIGGER).text("trigger_type")
         config = triggers.checked(kind, trigger.table("trigger_config"))
-        declared.setdefault(kind, []).append((config, config.text("component")))
+        declared.setdefault(kind, []).append((config, triggers.component_of(kind, config)))
     return triggers.make(declared, settings, ids)
 
 

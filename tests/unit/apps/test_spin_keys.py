@@ -34,6 +34,9 @@ executor = { type = "http" }
 [[trigger.http]]
 route = "/inline"
 component = { source = "inline.wasm" }
+[[trigger.http]]
+route = "/old"
+static_response = { status_code = 301, headers = { location = "/new" }, body = "moved" }
 [[trigger.redis]]
 component = "one"
 channel = "c"
@@ -252,7 +255,11 @@ REFUSED = [
     ("[[trigger.http]]", 'dependencies.middleware = [{path = "auth.wasm"}]', "trigger.http[0].dependencies would be"),
     ("[[trigger.http]]", 'middleware = ["auth"]', "trigger.http[0].middleware would be called around the component"),
     ("[[trigger.redis]]", 'components.x = "one"', "trigger.redis[0].components would be called around the component"),
-    ("[[trigger.http]]", 'static_response = {body = "x"}', "trigger.http[0].static_response would answer without"),
+    (
+        "[[trigger.http]]",
+        'static_response = {body = "x"}',
+        "trigger.http[0].static_response answers without a component",
+    ),
     ("[component.one]", 'dependencies = {"a:b" = "1"}', "component.one.dependencies have to be composed"),
     ("[component.one]", 'ai_models = ["llama2-chat"]', "component.one.ai_models grants models, and shimd has none"),
     ("[variables]", 'x = {default = "", required = true}', "variables.x has a default, and is required"),
@@ -279,15 +286,6 @@ def test_in_a_table_in_place() -> None:
         read_manifest(MANIFEST.replace("trigger.cron = {}", 'trigger.cron = { zone = "UTC" }'))
     with pytest.raises(InvalidSetting, match=r"trigger.http\[0\].executor.kind is unknown"):
         read_manifest(MANIFEST.replace('{ type = "http" }', '{ kind = "x" }'))
-
-
-def test_a_trigger_without_a_component() -> None:
-    """What it has instead is what is told of."""
-    text = added(
-        MANIFEST, "[[trigger.http]]", 'static_response = { status_code = 301 }\nroute = "/old"\n[[trigger.http]]'
-    )
-    with pytest.raises(InvalidSetting, match=r"trigger.http\[0\].static_response would answer without a component"):
-        read_manifest(text)
 
 
 IDLE = [
