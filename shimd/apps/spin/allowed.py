@@ -107,7 +107,16 @@ class AllowedHosts:
     """The check of outgoing requests of one component."""
 
     def __init__(self, entries: Sequence[str], where: str) -> None:
-        self._allowed = [AllowedHost.parse(entry, where) for entry in entries]
+        self._where = where
+        self._allowed: list[AllowedHost] = []
+        self.add(entries)
+
+    def add(self, entries: Sequence[str]) -> None:
+        """Allow more.
+
+        :raises InvalidSetting: one is no such entry
+        """
+        self._allowed += [AllowedHost.parse(entry, self._where) for entry in entries]
 
     def __call__(self, scheme: str, authority: str) -> None:
         """:raises Err: ``HTTP-request-denied``"""

@@ -112,6 +112,7 @@ def _component(table: ManifestTable, known: Mapping[str, Layer]) -> Component:
         allowed_outbound_hosts=(*metadata.strings("allowed_outbound_hosts"), *of_http_hosts(metadata)),
         key_value_stores=metadata.strings("key_value_stores"),
         sqlite_databases=metadata.strings("databases"),
+        ai_models=metadata.strings("ai_models"),
         contents=dict(_content(one) for one in table.tables("files")),
     )
 

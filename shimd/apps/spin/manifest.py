@@ -76,6 +76,7 @@ def _component(id: str, table: ManifestTable, *, named: bool = True) -> Componen
         allowed_outbound_hosts=(*table.strings("allowed_outbound_hosts"), *of_http_hosts(table)),
         key_value_stores=table.strings("key_value_stores"),
         sqlite_databases=table.strings("sqlite_databases"),
+        ai_models=table.strings("ai_models"),
         files=tuple(_mount(table, index, item) for index, item in enumerate(table.list("files"))),
         exclude_files=table.strings("exclude_files"),
     )

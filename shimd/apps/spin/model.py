@@ -40,6 +40,7 @@ class Component:
     allowed_outbound_hosts: tuple[str, ...] = ()
     key_value_stores: tuple[str, ...] = ()
     sqlite_databases: tuple[str, ...] = ()
+    ai_models: tuple[str, ...] = ()
     files: tuple[FileMount, ...] = ()
     exclude_files: tuple[str, ...] = ()
     contents: Mapping[str, Content] = field(default_factory=dict)
@@ -111,6 +112,14 @@ class Triggers:
             mqtt_server=self.mqtt_server if mqtt else None,
             command=tuple(trigger for trigger in self.command if trigger.component in ids),
         )
+
+    @property
+    def templates(self) -> list[str]:
+        """All that variables are put into before anything listens."""
+        found = [text for trigger in self.redis for text in (trigger.address, trigger.channel)]
+        if self.mqtt_server is not None:
+            found += [self.mqtt_server.address, self.mqtt_server.username, self.mqtt_server.password]
+        return [*found, *(trigger.topic for trigger in self.mqtt)]
 
     @property
     def answering(self) -> list[str]:
