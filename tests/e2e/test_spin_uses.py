@@ -12,7 +12,9 @@ import httpx
 import pytest
 
 from tests import servers
-from tests.e2e.spin_app import program
+from tests.e2e import spin_app
+from tests.e2e.box import Box
+from tests.e2e.spin_app import image, on_spin, on_the_newest, program
 from tests.e2e.test_spin_local import Running, refused, running
 
 STATIC = """
@@ -324,3 +326,23 @@ def test_the_last_row_is_ones_own(tmp_path: Path, environment: dict[str, str]) -
     with configured(tmp_path, environment, "") as app:
         assert app.value(f"/sql/default/{create}/{insert}/SELECT 1") == [[], [], [[["Integer", "1"]]], 2, 2]
         assert app.value("/sql/default/SELECT 1/UPDATE t SET v = 3 WHERE id = 1") == [[[["Integer", "1"]]], [], 0, 1]
+
+
+@on_spin
+@on_the_newest
+def test_all_of_it_in_a_container(box: Box, tmp_path: Path, vault: tuple[str, str]) -> None:
+    """Where nothing can be loaded any more, since the node's files are out of sight."""
+    with models() as (url, _asked), servers.turso() as database:
+        port = url.rpartition(":")[2].removesuffix("/ignored")
+        keep(vault, "boxed/port", value=port)
+        keep(vault, "boxed/word", value="boxed")
+        model = f'[llm_compute]\ntype = "remote_http"\nurl = "{url}"\nauth_token = "t"\n'
+        runtime = VAULT % (*vault, 'prefix = "boxed"') + DATABASES % database + model
+        name = "test.invalid/uses:1"
+        path = image(tmp_path / "uses.tar", name, MANIFEST, {"/runtime-config.toml": runtime.encode()})
+        box.ctr("images", "import", str(path))
+        with spin_app.running(box, name, SPIN_VARIABLE_NEEDED="x") as app:
+            assert app.value("/variable/word") == "<boxed>"
+            assert app.value(f"/fetch/127.0.0.1:{port}/x")[0] == 501
+            assert app.value("/infer/small/hello") == ["HELLO", 1, 2]
+            assert app.value("/sql/default/SELECT 1 AS one")[0] == [[["Integer", "1"]]]

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import httpcore
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from shimd.wasi.trust import Trust
@@ -62,7 +63,7 @@ class Services:
         timeout = {"connect": _CONNECT, "read": patience, "write": patience, "pool": patience}
         found = bytearray()
         try:
-            async with self._made().stream(
+            async with (await self._made()).stream(
                 method, url, headers=list(headers.items()), content=body or None, extensions={"timeout": timeout}
             ) as response:
                 async for chunk in response.aiter_stream():
@@ -73,11 +74,11 @@ class Services:
             raise ServiceError(f"{shown(url)}: {str(error) or _words(error)}") from None
         return response.status, bytes(found)
 
-    def _made(self) -> httpcore.AsyncConnectionPool:
-        if self._pool is None:  # the container's certificates are read here: its files are in sight now
-            self._pool = httpcore.AsyncConnectionPool(
-                ssl_context=self._trust.context, max_connections=None, keepalive_expiry=15
-            )
+    async def _made(self) -> httpcore.AsyncConnectionPool:
+        if self._pool is None:  # the container's files, which may be slow, are in sight now
+            context = await to_thread.run_sync(lambda: self._trust.context)
+            made = httpcore.AsyncConnectionPool(ssl_context=context, max_connections=None, keepalive_expiry=15)
+            self._pool = self._pool or made
         return self._pool
 
 

@@ -304,6 +304,18 @@ def test_in_a_table_in_place() -> None:
         read_manifest(MANIFEST.replace('{ type = "http" }', '{ kind = "x" }'))
 
 
+@pytest.mark.parametrize("kind", ["sqs", "kinesis", "wagi"])
+def test_triggers_that_are_not_there(kind: str) -> None:
+    """What is there is told, by both forms of an application."""
+    words = f"is a {kind} trigger; shimd runs http, redis, cron, mqtt, command"
+    with pytest.raises(InvalidSetting) as caught:
+        read_manifest(f'{MANIFEST}\n[[trigger.{kind}]]\ncomponent = "one"\nqueue_url = "https://q"\n')
+    assert str(caught.value) == f"/spin.toml: trigger.{kind}[0] {words}"
+    with pytest.raises(InvalidSetting) as caught:
+        read_locked(changed(triggers__0__trigger_type=kind))
+    assert str(caught.value) == f"the image's locked application: triggers[0].trigger_config {words}"
+
+
 IDLE = [
     ("[application]", 'description = "d"\nauthors = ["a"]\ntargets = ["spin-up:3"]\ntool.x = { y = 1 }'),
     ("[variables]", 'secret = { default = "s", secret = true, description = "d" }'),

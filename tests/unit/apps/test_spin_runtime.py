@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from shimd.apps.spin.database import Database
-from shimd.apps.spin.engine import _memory
+from shimd.apps.spin.engine import _memory, _settings
 from shimd.apps.spin.model import Application, Triggers, Variable
 from shimd.apps.spin.place import Place
 from shimd.apps.spin.runtime import Runtime
@@ -195,3 +195,18 @@ def test_state_that_nobody_would_keep() -> None:
 def test_memory_of_an_instance(text: str, environment: dict[str, str], expected: int) -> None:
     """The variable goes before the file."""
     assert _memory(environment, Runtime(Place(reader(configured(text))), {}, DECLARED).memory) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", ("0.0.0.0", 80)), ("127.0.0.1:3000", ("127.0.0.1", 3000)), ("[::]:80", ("::", 80)), ("[::1]:0", ("::1", 0))],
+)
+def test_where_an_application_listens(text: str, expected: tuple[str, int]) -> None:
+    found = _settings({"SPIN_HTTP_LISTEN_ADDR": text})
+    assert (found.host, found.port) == expected
+
+
+@pytest.mark.parametrize("text", ["3000", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:65536"])
+def test_where_no_application_can_listen(text: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"^SPIN_HTTP_LISTEN_ADDR={text} is not HOST:PORT$"):
+        _settings({"SPIN_HTTP_LISTEN_ADDR": text})
