@@ -259,11 +259,12 @@ def test_variables_from_a_vault(tmp_path: Path, environment: dict[str, str], vau
 
 
 def test_hosts_from_a_vault(tmp_path: Path, environment: dict[str, str], vault: tuple[str, str]) -> None:
-    """Where a component may connect to is asked for once, before it serves."""
+    """Where a component may connect to is asked for once, before it serves; for all of its processes."""
     with models() as (url, _asked):
         port = url.rpartition(":")[2].removesuffix("/ignored")
         keep(vault, "port", value=port)
-        with configured(tmp_path, environment, VAULT % (*vault, "")) as app:
+        several = environment | {"SHIMD_HTTP_PROCESSES": "2"}
+        with configured(tmp_path, several, VAULT % (*vault, "")) as app:
             assert app.value(f"/fetch/127.0.0.1:{port}/x")[0] == 501, "it has POST only"
             assert app.get(f"/fetch/{app.address}/").json() == "ErrorCode_HttpRequestDenied"
 

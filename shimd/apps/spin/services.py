@@ -21,6 +21,7 @@ _ERRORS = (
     httpcore.ProtocolError,
     httpcore.TimeoutException,
     httpcore.UnsupportedProtocol,
+    UnicodeError,  # a name that no name server could have
 )
 
 
