@@ -58,7 +58,7 @@ def make(declared: Mapping[str, Sequence[Declared]], settings: ManifestTable, id
         if kind not in KINDS:
             raise settings.unknown(kind, KINDS)
     for table, component in (one for ones in declared.values() for one in ones):
-        if component and component not in ids:
+        if component not in ids and table.values.get("static_response") is None:
             raise table.wrong("component", f"names {component!r}, which is no component")
     of_kinds = {kind: settings.table(kind, optional=True).of(keys.SETTINGS[kind]) for kind in KINDS}
     found = Triggers(
@@ -118,7 +118,8 @@ def _response(table: ManifestTable) -> StaticResponse:
         if name.lower() in _FRAMING:
             raise table.wrong(f"headers.{name}", "is for the server to write: leave it out")
     body = table.text("body", "") if table.values.get("body") is not None else ""
-    return StaticResponse(200 if status is None else status, tuple(headers.items()), body.encode())
+    plain = tuple((name, value.strip(" \t")) for name, value in headers.items())
+    return StaticResponse(200 if status is None else status, plain, body.encode())
 
 
 def _redis(settings: ManifestTable) -> Callable[[ManifestTable, str], RedisTrigger]:

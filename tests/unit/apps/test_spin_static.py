@@ -24,7 +24,7 @@ def routes(settings: str) -> tuple[SpinRoute, ...]:
         ("static_response = {}", StaticResponse(200, (), b"")),
         ('static_response = { body = "ü" }', StaticResponse(200, (), "ü".encode())),
         (
-            'static_response = { status_code = 302, headers = { Location = "/b", x = "" } }',
+            'static_response = { status_code = 302, headers = { Location = " /b\\t", x = "" } }',
             StaticResponse(302, (("Location", "/b"), ("x", "")), b""),
         ),
     ],
@@ -46,6 +46,7 @@ def test_a_locked_application_with_nulls() -> None:
     ("settings", "words"),
     [
         ("", "component is missing, and static_response, too"),
+        ('component = ""', "component names '', which is no component"),
         ('component = "a"\nstatic_response = {}', "static_response answers without a component, and there is one"),
         (
             'component = { source = "a" }\nstatic_response = {}',
