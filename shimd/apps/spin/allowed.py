@@ -107,7 +107,16 @@ class AllowedHosts:
     """The check of outgoing requests of one component."""
 
     def __init__(self, entries: Sequence[str], where: str) -> None:
-        self._allowed = [AllowedHost.parse(entry, where) for entry in entries]
+        self._where = where
+        self._allowed: list[AllowedHost] = []
+        self.add(entries)
+
+    def add(self, entries: Sequence[str]) -> None:
+        """Allow more.
+
+        :raises InvalidSetting: one is no such entry
+        """
+        self._allowed += [AllowedHost.parse(entry, self._where) for entry in entries]
 
     def __call__(self, scheme: str, authority: str) -> None:
         """:raises Err: ``HTTP-request-denied``"""
@@ -131,6 +140,13 @@ class AllowedHosts:
         """Returns the components of the application that are named, each by itself."""
         hosts = [allowed.host for allowed in self._allowed if allowed.host.endswith(CHAINED)]
         return [host.removesuffix(CHAINED) for host in hosts if not host.startswith("*")]
+
+
+def neighbour(entry: str) -> str:
+    """Returns the component that an entry names by itself, ``*`` for all; empty: none, or a template says which."""
+    found = _ENTRY.match(entry.strip())
+    host = found["host"].lower() if found else ""
+    return host.removesuffix(CHAINED) if host.endswith(CHAINED) else ""
 
 
 def split(scheme: str, authority: str) -> tuple[str, int]:

@@ -8,8 +8,10 @@ from typing import Any
 from shimd.apps.http.handler import AsgiReceive, AsgiScope, AsgiSend, Handler
 from shimd.apps.spin import routes
 from shimd.apps.spin.model import Application
-from shimd.apps.spin.routes import SpinMatch, SpinRoute
+from shimd.apps.spin.routes import SpinMatch, SpinRoute, StaticResponse
 
+#: No content, and not modified: answers with these have no body.
+_BODILESS = (204, 304)
 _HEALTH, _INFO = "/.well-known/spin/health", "/.well-known/spin/info"
 
 
@@ -39,7 +41,10 @@ class SpinServer:
             about = {"name": self._application.name, "version": self._application.version}
             await _answer(send, 200, json.dumps(about).encode(), b"application/json")
         elif match := routes.find(self._application.triggers.http, path):
-            await self._call(match, scope, receive, send)
+            if match.route.response is not None:
+                await _answer_with(send, match.route.response)
+            else:
+                await self._call(match, scope, receive, send)
         else:
             await _answer(send, 404, b"", b"text/plain")
 
@@ -69,6 +74,15 @@ def _url(scope: AsgiScope) -> str:
 def _client(scope: AsgiScope) -> str:
     client = scope.get("client")
     return f"{client[0]}:{client[1]}" if client else ""
+
+
+async def _answer_with(send: AsgiSend, response: StaticResponse) -> None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
+    body = b"" if response.status in _BODILESS else response.body
+    if response.status not in _BODILESS:
+        headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _answer(send: AsgiSend, status: int, body: bytes, kind: bytes) -> None:

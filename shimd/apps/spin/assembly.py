@@ -1,6 +1,6 @@
 """An application put together: its components linked, its triggers connected to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -11,7 +11,7 @@ from shimd.apps.calls import Invoker
 from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
-from shimd.apps.spin import command, cron, files, keyvalue, subscriptions
+from shimd.apps.spin import command, cron, files, keyvalue, sqlite, subscriptions
 from shimd.apps.spin.allowed import CHAINED, AllowedHosts, is_left_out
 from shimd.apps.spin.application import SpinServer
 from shimd.apps.spin.clients import KINDS, Clients, MqttAddress
@@ -21,11 +21,13 @@ from shimd.apps.spin.model import Application, Component
 from shimd.apps.spin.neighbours import Neighbours
 from shimd.apps.spin.networking import Networking
 from shimd.apps.spin.runtime import Runtime
+from shimd.apps.spin.services import ServiceError, Services
 from shimd.apps.spin.subscriptions import MqttSubscriber, RedisSubscriber
 from shimd.apps.spin.variables import ApplicationVariables
+from shimd.apps.spin.vault import Secrets
 from shimd.apps.spin.world import SharedState, imports
 from shimd.component.host import Host
-from shimd.engine import InvalidSetting, UnsupportedFeature
+from shimd.engine import EngineError, InvalidSetting, UnsupportedFeature
 from shimd.engines.http_settings import HttpSettings
 from shimd.wasi.http.outgoing import OutgoingHandler, OutgoingRules
 from shimd.wasi.trust import Trust
@@ -59,10 +61,12 @@ class Assembly:
         :raises EngineError: what is wrong with the application, in one sentence
         """
         self._engine, self._application, self._settings = engine, application, settings
-        self._directories, self._values, self._root = directories, values, root
-        allowed = {id: _outbound(component, values) for id, component in application.components.items()}
+        self._directories, self._values, self._root, self._trust = directories, values, root, trust
+        self._late = {id: list(filter(values.asks, one.allowed_outbound_hosts)) for id, one in _components(application)}
+        """Hosts that are not known before servers are asked for variables."""
+        self._allowed = allowed = {id: _outbound(one, values) for id, one in _components(application)}
         networking = runtime.networking
-        self._clients = Clients(_libraries(application, runtime, list(allowed.values())), trust, networking)
+        self._clients = Clients(_libraries(application, runtime, allowed, self._late), trust, networking)
         self._neighbours = {id: Neighbours(allowed[id]) for id in allowed}
         self._outgoing = {
             id: OutgoingHandler(trust, allowed[id], _rules(networking, id, trust, self._neighbours[id]))
@@ -70,7 +74,9 @@ class Assembly:
         }
         self._preopens = {id: files.SpinPreopens() for id in application.components}
         stores = {label: keyvalue.opener(where, self._clients) for label, where in runtime.stores.items()}
-        shared = SharedState(arguments, values, stores, runtime.databases, self._clients)
+        self._backends = Services(trust)
+        databases = {label: sqlite.opener(where, self._backends) for label, where in runtime.databases.items()}
+        shared = SharedState(arguments, values, stores, databases, self._clients, self._backends, runtime.models)
         self._hosts = {
             id: _link(
                 *programs[id],
@@ -81,9 +87,10 @@ class Assembly:
             for id, component in application.components.items()
         }
         self._check_exports()
-        check_chains(application, allowed)
         self._calls: dict[str, Invoker] = {}
-        self._services: list[serving.Service] = [*self._redis(), *self._cron(), *self._mqtt(), *self._commands()]
+        self._services: list[serving.Service] = []
+        if not self._unknown:
+            self._connect()
 
     def run(self) -> int:
         """Run the application, inside the container; returns the exit code.
@@ -91,10 +98,12 @@ class Assembly:
         :raises EngineError: a file is not there, the address is taken, a trigger has ended
         """
         serving.hold_signals()
+        if self._unknown:
+            self._ask()
         for id, component in self._application.components.items():
             directory = self._directories.get(id)
             self._preopens[id].root = directory if directory is not None else files.tree(component, self._root)
-        around: list[Any] = [*self._outgoing.values(), *self._calls.values()]
+        around: list[Any] = [self._backends, *self._outgoing.values(), *self._calls.values()]
         if not self._application.triggers.http:
             return anyio.run(serving.serve, self._services, around, self._settings.grace)
         clock = EpochClock(self._engine)
@@ -102,6 +111,34 @@ class Assembly:
         for one in self._neighbours.values():
             one.server = server
         return serve(server, self._settings, [*around, clock, server], services=self._services)
+
+    @property
+    def _unknown(self) -> list[str]:
+        """The templates that have to be known before the application starts, and are not before servers are asked."""
+        hosts = [entry for entries in self._late.values() for entry in entries]
+        return [*hosts, *filter(self._values.asks, self._application.triggers.templates)]
+
+    def _ask(self) -> None:
+        """Ask for the variables that the application needs to start.
+
+        :raises EngineError: a server does not give one, or what it gives is none that could be there
+        """
+        try:
+            self._values = anyio.run(self._asked, self._unknown)
+        except ServiceError as error:
+            raise EngineError(f"the application cannot start: {error}") from None
+        for id, entries in self._late.items():
+            self._allowed[id].add(_resolved(self._application.components[id], entries, self._values))
+        self._connect()
+
+    async def _asked(self, templates: Sequence[str]) -> ApplicationVariables:
+        async with Services(self._trust) as services:
+            return await self._values.now(templates, Secrets(services).read)
+
+    def _connect(self) -> None:
+        """Connect triggers and components, now that all that they need is known."""
+        check_chains(self._application, self._allowed)
+        self._services = [*self._redis(), *self._cron(), *self._mqtt(), *self._commands()]
 
     def _handlers(self, clock: EpochClock) -> dict[str, Handler]:
         """Returns the handlers of the components that answer requests."""
@@ -114,13 +151,13 @@ class Assembly:
                 timeout=self._settings.timeout,
                 name=id,
             )
-            for id in dict.fromkeys(route.component for route in self._application.triggers.http)
+            for id in self._application.triggers.answering
         }
 
     def _check_exports(self) -> None:
         triggers = self._application.triggers
         needed = [
-            *((route.component, "http", INTERFACE) for route in triggers.http),
+            *((id, "http", INTERFACE) for id in triggers.answering),
             *((trigger.component, "redis", subscriptions.REDIS) for trigger in triggers.redis),
             *((trigger.component, "cron", cron.FUNCTION) for trigger in triggers.cron),
             *((trigger.component, "mqtt", subscriptions.MQTT_FUNCTION) for trigger in triggers.mqtt),
@@ -184,10 +221,21 @@ class Assembly:
         ]
 
 
+def _components(application: Application) -> Iterable[tuple[str, Component]]:
+    return application.components.items()
+
+
 def _outbound(component: Component, values: ApplicationVariables) -> AllowedHosts:
-    where = f"{component.where}.allowed_outbound_hosts"
-    resolved = [(entry, values.resolve(entry, where)) for entry in component.allowed_outbound_hosts]
-    return AllowedHosts([allowed for entry, allowed in resolved if not is_left_out(entry, allowed)], where)
+    """Returns the hosts that a component may connect to, as far as they are known."""
+    for entry in component.allowed_outbound_hosts:
+        values.check(entry, f"{component.where}.allowed_outbound_hosts")
+    entries = [entry for entry in component.allowed_outbound_hosts if not values.asks(entry)]
+    return AllowedHosts(_resolved(component, entries, values), f"{component.where}.allowed_outbound_hosts")
+
+
+def _resolved(component: Component, entries: Sequence[str], values: ApplicationVariables) -> list[str]:
+    resolved = [(entry, values.resolve(entry, f"{component.where}.allowed_outbound_hosts")) for entry in entries]
+    return [allowed for entry, allowed in resolved if not is_left_out(entry, allowed)]
 
 
 def check_chains(application: Application, allowed: Mapping[str, AllowedHosts]) -> None:
@@ -195,10 +243,9 @@ def check_chains(application: Application, allowed: Mapping[str, AllowedHosts]) 
 
     :raises InvalidSetting: one does not
     """
-    answering = {route.component for route in application.triggers.http}
     for id, hosts in allowed.items():
         for other in hosts.chained():
-            if other not in answering:
+            if other not in application.triggers.answering:
                 where = f"{application.components[id].where}.allowed_outbound_hosts"
                 raise InvalidSetting(f"{where} names {other}{CHAINED}, which no http trigger calls")
 
@@ -221,9 +268,15 @@ def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Ma
         raise UnsupportedFeature(f"{component.where}: {error}") from None
 
 
-def _libraries(application: Application, runtime: Runtime, allowed: Sequence[AllowedHosts]) -> set[str]:
+def _libraries(
+    application: Application, runtime: Runtime, allowed: Mapping[str, AllowedHosts], late: Mapping[str, Sequence[str]]
+) -> set[str]:
     """Returns the kinds of servers that this application connects to: of :data:`KINDS`."""
-    found = {kind for kind in KINDS if any(outbound.may_ever(kind, f"{kind}s") for outbound in allowed)}
+    found = {kind for kind in KINDS if any(one.may_ever(kind, f"{kind}s") for one in allowed.values())}
+    schemes = {entry.partition("://")[0].lower() for entries in late.values() for entry in entries}
+    if any("{" in scheme or scheme == "*" for scheme in schemes):
+        return set(KINDS)
+    found |= {kind for kind in KINDS if schemes & {kind, f"{kind}s"}}
     if application.triggers.redis or runtime.uses_redis:
         found.add("redis")
     if application.triggers.mqtt:

@@ -1,9 +1,13 @@
 """SQLite, for guests and for key-value stores: files, opened once per process, shared by all requests."""
 
+import re
 import sqlite3
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+
+#: Statements that change rows, and insert none: the last row inserted is told after these, too, whoever did so.
+_OTHER = re.compile(r"\s*(?:update|delete)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -11,8 +15,9 @@ class QueryResult:
     columns: list[str]
     rows: list[tuple[object, ...]]
     changes: int
-    """-1 for a statement that changes nothing."""
-    last_row: int
+    """-1: the statement is none that changes rows."""
+    last_row: int | None
+    """``None``: it has inserted none."""
 
 
 class Database:
@@ -34,7 +39,9 @@ class Database:
         with self._lock:
             cursor = self._open().execute(statement, parameters)
             columns = [column[0] for column in cursor.description or ()]
-            return QueryResult(columns, cursor.fetchall(), cursor.rowcount, cursor.lastrowid or 0)
+            rows = cursor.fetchall()  # before it is known how many rows have changed
+            inserted = cursor.rowcount > 0 and not _OTHER.match(statement)
+            return QueryResult(columns, rows, cursor.rowcount, cursor.lastrowid if inserted else None)
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:

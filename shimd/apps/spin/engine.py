@@ -128,7 +128,8 @@ class SpinEngine(CompiledByWasmtime):
         self._runtime = Runtime(place, env, application.variables, application.components)
         self._values = ApplicationVariables(application, self._runtime.variables)
         for component in self._application.components.values():
-            self._values.of(component)
+            for name, template in component.variables.items():
+                self._values.check(template, f"{component.where}.variables.{name}")
         return self._application
 
     def load_all(self, artifacts: Mapping[str, Path]) -> SpinApp:

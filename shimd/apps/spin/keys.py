@@ -30,7 +30,6 @@ _TOOLS = {
     "targets": "it is checked when the application is built",
     "tool": "it is for tools and plugins: Spin itself ignores it",
 }
-_NO_MODELS = {"ai_models": "grants models, and shimd has none: call one by outbound HTTP"}
 _COMPOSED = {"dependencies": "have to be composed: spin registry push does so, unless told not to"}
 _NO_MIDDLEWARE = "would be called around the component, which shimd does not do: compose both into one (wac plug)"
 
@@ -39,7 +38,7 @@ APPLICATION = _keys("name version trigger", {**_ABOUT, **_TOOLS, "authors": "it 
 VARIABLE = _keys("default required", {**_ABOUT, "secret": "shimd writes the values of variables nowhere"})
 COMPONENT = _keys(
     "source variables environment files exclude_files allowed_outbound_hosts key_value_stores sqlite_databases "
-    "allowed_http_hosts",
+    "allowed_http_hosts ai_models",
     {
         **_ABOUT,
         **_TOOLS,
@@ -47,19 +46,17 @@ COMPONENT = _keys(
         "dependencies_inherit_configuration": "it is about dependencies, of which there are none",
         "profile": "it is for spin build and spin up --profile; the default profile is what runs",
     },
-    {**_NO_MODELS, **_COMPOSED},
+    _COMPOSED,
 )
 FILES = _keys("source destination")
+
+STATIC_RESPONSE = _keys("status_code headers body")
 
 _TRIGGER = {"id": "it is a name for messages; shimd's name the field"}
 _ELSE = {"components": _NO_MIDDLEWARE, "dependencies": _NO_MIDDLEWARE, "middleware": _NO_MIDDLEWARE}
 #: A trigger's, by its kind.
 TRIGGERS = {
-    "http": _keys(
-        "component route executor",
-        _TRIGGER,
-        {**_ELSE, "static_response": "would answer without a component: have one answer"},
-    ),
+    "http": _keys("component static_response route executor", _TRIGGER, _ELSE),
     "redis": _keys("component channel address", _TRIGGER, _ELSE),
     "cron": _keys("component cron_expression", _TRIGGER, _ELSE),
     "mqtt": _keys("component topic qos", _TRIGGER, _ELSE),
@@ -93,13 +90,12 @@ LOCKED_COMPONENT = _keys(
     refused={**_COMPOSED, "trigger_dependencies": _NO_MIDDLEWARE},
 )
 LOCKED_COMPONENT_METADATA = _keys(
-    "allowed_outbound_hosts allowed_http_hosts key_value_stores databases",
+    "allowed_outbound_hosts allowed_http_hosts key_value_stores databases ai_models",
     {
         **_ABOUT,
         "build": "the component has been built",
         "resolve-trigger-dependencies-using": "it is about trigger_dependencies, which are refused",
     },
-    _NO_MODELS,
 )
 _WHERE_IT_WAS = {"source": "it is where the content was when it was pushed"}
 LOCKED_SOURCE = _keys("content_type digest", _WHERE_IT_WAS, {"inline": "is a module that stands in the manifest"})
@@ -107,16 +103,21 @@ LOCKED_FILE = _keys("path digest inline", _WHERE_IT_WAS)
 
 RUNTIME = _keys(
     "state_dir max_instance_memory key_value_store sqlite_database variables_provider config_provider "
-    "outbound_networking client_tls outbound_http outbound_redis outbound_pg outbound_mysql outbound_mqtt",
+    "llm_compute outbound_networking client_tls outbound_http outbound_redis outbound_pg outbound_mysql outbound_mqtt",
     refused={
         "log_dir": "is not where shimd writes: what components write is the container's stdout and stderr",
-        "llm_compute": "is about models, and shimd has none: call one by outbound HTTP",
     },
 )
 #: By ``type``.
 STORES = {"spin": _keys("type path"), "redis": _keys("type url")}
-DATABASES = {"spin": _keys("type path allow_attach_file")}
-PROVIDERS = {"static": _keys("type values"), "env": _keys("type prefix dotenv_path"), "file": _keys("type path")}
+DATABASES = {"spin": _keys("type path allow_attach_file"), "libsql": _keys("type url token")}
+PROVIDERS = {
+    "static": _keys("type values"),
+    "env": _keys("type prefix dotenv_path"),
+    "file": _keys("type path"),
+    "vault": _keys("type url token mount prefix"),
+}
+LLM = _keys("type url auth_token api_type")
 OUTBOUND_NETWORKING = _keys(
     "block_networks max_total_connections",
     {"max_socket_connections": "components are given no sockets"},

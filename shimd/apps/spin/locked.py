@@ -92,7 +92,7 @@ def _triggers(table: ManifestTable, settings: ManifestTable, ids: Sequence[str])
     for trigger in table.tables("triggers"):
         kind = trigger.of(keys.LOCKED_TRIGGER).text("trigger_type")
         config = triggers.checked(kind, trigger.table("trigger_config"))
-        declared.setdefault(kind, []).append((config, config.text("component")))
+        declared.setdefault(kind, []).append((config, triggers.component_of(kind, config)))
     return triggers.make(declared, settings, ids)
 
 
@@ -112,6 +112,7 @@ def _component(table: ManifestTable, known: Mapping[str, Layer]) -> Component:
         allowed_outbound_hosts=(*metadata.strings("allowed_outbound_hosts"), *of_http_hosts(metadata)),
         key_value_stores=metadata.strings("key_value_stores"),
         sqlite_databases=metadata.strings("databases"),
+        ai_models=metadata.strings("ai_models"),
         contents=dict(_content(one) for one in table.tables("files")),
     )
 

@@ -38,11 +38,11 @@ def parse(text: bytes, file: str = PATH) -> Application:
 
 def _declared(kind: str, table: ManifestTable, components: dict[str, Component]) -> triggers.Declared:
     triggers.checked(kind, table)
-    if isinstance(table.values.get("component"), dict):  # defined in place
+    if isinstance(table.values.get("component"), dict) and "static_response" not in table.values:  # defined in place
         id = f"inline-{table.where}"
         components[id] = _component(id, table.table("component"), named=False)
         return table, id
-    return table, table.text("component")
+    return table, triggers.component_of(kind, table)
 
 
 def _variable(variables: ManifestTable, name: str) -> Variable:
@@ -76,6 +76,7 @@ def _component(id: str, table: ManifestTable, *, named: bool = True) -> Componen
         allowed_outbound_hosts=(*table.strings("allowed_outbound_hosts"), *of_http_hosts(table)),
         key_value_stores=table.strings("key_value_stores"),
         sqlite_databases=table.strings("sqlite_databases"),
+        ai_models=table.strings("ai_models"),
         files=tuple(_mount(table, index, item) for index, item in enumerate(table.list("files"))),
         exclude_files=table.strings("exclude_files"),
     )

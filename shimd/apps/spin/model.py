@@ -1,9 +1,11 @@
 """A Spin application, whichever manifest describes it: ``spin.toml`` or a locked application of an image."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
+from shimd.apps.spin.allowed import CHAINED, neighbour
 from shimd.apps.spin.routes import SpinRoute
 from shimd.engine import Content, InvalidSetting, Layer
 
@@ -38,6 +40,7 @@ class Component:
     allowed_outbound_hosts: tuple[str, ...] = ()
     key_value_stores: tuple[str, ...] = ()
     sqlite_databases: tuple[str, ...] = ()
+    ai_models: tuple[str, ...] = ()
     files: tuple[FileMount, ...] = ()
     exclude_files: tuple[str, ...] = ()
     contents: Mapping[str, Content] = field(default_factory=dict)
@@ -99,14 +102,36 @@ class Triggers:
 
     def retaining(self, ids: frozenset[str]) -> "Triggers":
         """Returns only the triggers that call the components ``ids``."""
+        mqtt = tuple(trigger for trigger in self.mqtt if trigger.component in ids)
         return replace(
             self,
             http=tuple(route for route in self.http if route.component in ids),
             redis=tuple(trigger for trigger in self.redis if trigger.component in ids),
             cron=tuple(trigger for trigger in self.cron if trigger.component in ids),
-            mqtt=tuple(trigger for trigger in self.mqtt if trigger.component in ids),
+            mqtt=mqtt,
+            mqtt_server=self.mqtt_server if mqtt else None,
             command=tuple(trigger for trigger in self.command if trigger.component in ids),
         )
+
+    @property
+    def templates(self) -> list[str]:
+        """All that variables are put into before anything listens."""
+        found = [text for trigger in self.redis for text in (trigger.address, trigger.channel)]
+        if self.mqtt_server is not None:
+            found += [self.mqtt_server.address, self.mqtt_server.username, self.mqtt_server.password]
+        return [*found, *(trigger.topic for trigger in self.mqtt)]
+
+    @property
+    def answering(self) -> list[str]:
+        """The components that HTTP triggers call."""
+        return list(dict.fromkeys(route.component for route in self.http if route.component))
+
+    @property
+    def called(self) -> frozenset[str]:
+        """All components that triggers call."""
+        others: Iterable[RedisTrigger | CronTrigger | MqttTrigger | CommandTrigger]
+        others = chain(self.redis, self.cron, self.mqtt, self.command)
+        return frozenset((*self.answering, *(trigger.component for trigger in others)))
 
 
 @dataclass(frozen=True)
@@ -121,15 +146,30 @@ class Application:
 
     def retaining(self, ids: str) -> "Application":
         """Returns the application with those components only (``SPIN_COMPONENTS_TO_RETAIN``, comma-separated; empty:
-        all).
+        all), and with none that no trigger calls: such a one would never run, and may be for others only.
 
-        :raises InvalidSetting: there is none of a name
+        :raises InvalidSetting: there is none of a name, nothing is left, or what is left calls what is not
         """
         chosen = frozenset(id.strip() for id in ids.split(",") if id.strip())
         for id in sorted(chosen):
             if id not in self.components:
                 raise InvalidSetting(f"SPIN_COMPONENTS_TO_RETAIN names {id}, which {self.file} has not")
-        if not chosen:
-            return self
-        kept = {id: component for id, component in self.components.items() if id in chosen}
-        return replace(self, components=kept, triggers=self.triggers.retaining(chosen))
+        kept = replace(self, triggers=self.triggers.retaining(chosen)) if chosen else self
+        called = kept.triggers.called
+        if chosen and not called:
+            raise InvalidSetting(f"SPIN_COMPONENTS_TO_RETAIN={ids}: no trigger of {self.file} calls what it names")
+        found = {id: component for id, component in self.components.items() if id in called}
+        if chosen:
+            _check_neighbours(found, chosen)
+        return replace(kept, components=found)
+
+
+def _check_neighbours(components: Mapping[str, Component], kept: frozenset[str]) -> None:
+    """Check that none of the components calls another that is left out; as Spin, by entries that are no templates."""
+    for component in components.values():
+        for other in filter(None, map(neighbour, component.allowed_outbound_hosts)):
+            where = f"{component.where}.allowed_outbound_hosts names {other}{CHAINED}"
+            if other == "*":
+                raise InvalidSetting(f"{where}, and SPIN_COMPONENTS_TO_RETAIN may leave some of them out: name each")
+            if other not in kept:
+                raise InvalidSetting(f"{where}, which SPIN_COMPONENTS_TO_RETAIN leaves out")

@@ -10,10 +10,21 @@ _WILDCARD = "..."
 
 
 @dataclass(frozen=True)
+class StaticResponse:
+    """An answer that takes no component."""
+
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
 class SpinRoute:
     path: str | None
     """``None``: private, nobody outside reaches it."""
     component: str
+    """Empty: ``response`` answers."""
+    response: StaticResponse | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from shimd.apps.spin import keys, keyvalue
+from shimd.apps.spin import backends, keys, keyvalue
+from shimd.apps.spin.backends import Libsql, Vault
 from shimd.apps.spin.database import Database
 from shimd.apps.spin.fields import ManifestTable, toml
 from shimd.apps.spin.networking import networking
@@ -34,14 +35,17 @@ class Runtime:
         default = Database(state / "sqlite_key_value.db", keyvalue.TABLE)
         self.stores: dict[str, Database | str] = {"default": default, **_stores(table, place, state)}
         """Each a file, or the address of a redis."""
-        self.databases = {"default": Database(state / "sqlite_db.db"), **_databases(table, place, state)}
+        default = Database(state / "sqlite_db.db")
+        self.databases: dict[str, Database | Libsql] = {"default": default, **_databases(table, place, state)}
+        self.models = backends.models(table)
+        """The server of language models; ``None``: there is none."""
         self.networking = networking(table, place, components)
         self.memory = table.number("max_instance_memory")
         """The most that an instance may have, bytes; ``None``: it does not say."""
         if place.root == "/":  # our own variables are for all that we run
             environment = _with_plain(environment, declared)
         providers = [*table.tables("variables_provider"), *table.tables("config_provider")]
-        self.variables = [
+        self.variables: list[Mapping[str, str] | Vault] = [
             *(_provided(one, place, environment, declared) for one in providers),
             _environment(environment, declared),  # the last, as in Spin
             _environment(_dotenv(place.file(_DOTENV)), declared),
@@ -77,15 +81,19 @@ def _stores(table: ManifestTable, place: Place, state: Path) -> dict[str, Databa
     return found
 
 
-def _databases(table: ManifestTable, place: Place, state: Path) -> dict[str, Database]:
-    found = {}
+def _databases(table: ManifestTable, place: Place, state: Path) -> dict[str, Database | Libsql]:
+    found: dict[str, Database | Libsql] = {}
     kinds = table.table("sqlite_database", optional=True)
     for label in kinds.values:
         settings = kinds.table(label)
-        if (kind := settings.values.get("type")) != "spin":
-            raise settings.wrong("type", f'is {kind!r}; shimd has "spin", which is SQLite in a file')
-        attaches = settings.of(keys.DATABASES["spin"]).flag("allow_attach_file")
-        found[label] = Database(_path(settings, place, state / f"{label}.db"), attaches=attaches)
+        match settings.values.get("type"):
+            case "spin":
+                attaches = settings.of(keys.DATABASES["spin"]).flag("allow_attach_file")
+                found[label] = Database(_path(settings, place, state / f"{label}.db"), attaches=attaches)
+            case "libsql":
+                found[label] = backends.libsql(settings.of(keys.DATABASES["libsql"]))
+            case kind:
+                raise settings.wrong("type", f'is {kind!r}; shimd has "spin" (SQLite in a file) and "libsql"')
     return found
 
 
@@ -95,8 +103,8 @@ def _path(settings: ManifestTable, place: Place, default: Path) -> Path:
 
 def _provided(
     settings: ManifestTable, place: Place, environment: Mapping[str, str], declared: Collection[str]
-) -> Mapping[str, str]:
-    """Returns a provider's values of the declared variables."""
+) -> Mapping[str, str] | Vault:
+    """Returns a provider's values of the declared variables, or a server to be asked for them."""
     kind = settings.values.get("type")
     if isinstance(kind, str) and kind in keys.PROVIDERS:
         settings.of(keys.PROVIDERS[kind])
@@ -109,8 +117,10 @@ def _provided(
             return _environment({**own, **environment}, declared, prefix)
         case "file":
             return _files(settings, place, declared)
+        case "vault":
+            return backends.vault(settings)
         case _:
-            known = '"static" (values in place), "env" (with a prefix) and "file"'
+            known = '"static" (values in place), "env" (with a prefix), "vault" and "file"'
             raise settings.wrong("type", f"is {kind!r}; shimd has {known}: mount its secrets as files")
 
 

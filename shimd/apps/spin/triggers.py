@@ -4,18 +4,23 @@ http: https://spinframework.dev/http-trigger, redis: https://spinframework.dev/r
 of Spin's (``trigger-cron``, ``trigger-mqtt``, ``trigger-command``).
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from shimd.apps.spin import cron, keys
 from shimd.apps.spin.fields import ManifestTable
 from shimd.apps.spin.model import CommandTrigger, CronTrigger, MqttServer, MqttTrigger, RedisTrigger, Triggers
-from shimd.apps.spin.routes import SpinRoute
+from shimd.apps.spin.routes import SpinRoute, StaticResponse
 from shimd.engine import InvalidSetting
 
 KINDS = ("http", "redis", "cron", "mqtt", "command")
 Declared = tuple[ManifestTable, str]
-"""A trigger's settings, and the id of its component."""
+"""A trigger's settings, and the id of its component; empty: it calls none."""
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*\Z")
+#: Headers that the server writes.
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
 
 
 def checked(kind: str, table: ManifestTable) -> ManifestTable:
@@ -28,6 +33,21 @@ def checked(kind: str, table: ManifestTable) -> ManifestTable:
     return table.of(keys.TRIGGERS[kind])
 
 
+def component_of(kind: str, table: ManifestTable) -> str:
+    """Returns the id of the component that a trigger calls; empty: a static response stands in its place.
+
+    :raises InvalidSetting: it has neither, or both
+    """
+    there = [name for name in ("component", "static_response") if table.values.get(name) is not None]
+    if kind != "http" or there == ["component"]:
+        return table.text("component")
+    if not there:
+        raise table.wrong("component", "is missing, and static_response, too")
+    if len(there) > 1:
+        raise table.wrong("static_response", "answers without a component, and there is one: leave one of them out")
+    return ""
+
+
 def make(declared: Mapping[str, Sequence[Declared]], settings: ManifestTable, ids: Collection[str]) -> Triggers:
     """Returns the triggers, sorted by kind.
 
@@ -38,7 +58,7 @@ def make(declared: Mapping[str, Sequence[Declared]], settings: ManifestTable, id
         if kind not in KINDS:
             raise settings.unknown(kind, KINDS)
     for table, component in (one for ones in declared.values() for one in ones):
-        if component not in ids:
+        if component not in ids and table.values.get("static_response") is None:
             raise table.wrong("component", f"names {component!r}, which is no component")
     of_kinds = {kind: settings.table(kind, optional=True).of(keys.SETTINGS[kind]) for kind in KINDS}
     found = Triggers(
@@ -67,8 +87,9 @@ def _routes(ones: Sequence[Declared], settings: ManifestTable) -> tuple[SpinRout
         if route.path is None:
             continue
         if route.path in seen:
-            raise table.wrong("route", f"gives the route {route.path} to {route.component}; {seen[route.path]} has it")
-        seen[route.path] = route.component
+            owner = route.component or "its static_response"
+            raise table.wrong("route", f"gives the route {route.path} to {owner}; {seen[route.path]} has it")
+        seen[route.path] = route.component or "a static_response"
     return tuple(routes)
 
 
@@ -77,13 +98,28 @@ def _route(table: ManifestTable, component: str) -> SpinRoute:
     if executor.values.get("type", "http") not in ("http", "spin"):
         raise table.wrong("executor", "is one that shimd does not have: components export wasi:http/incoming-handler")
     executor.of(keys.EXECUTOR)
+    response = None if component else _response(table.table("static_response").of(keys.STATIC_RESPONSE))
     if path == {"private": True}:
-        return SpinRoute(None, component)
+        return SpinRoute(None, component, response)
     if not isinstance(path, str) or not path.startswith("/"):
         raise table.wrong("route", 'must be a path that starts with "/", or { private = true }')
     if "..." in path and not path.endswith("/..."):
         raise table.wrong("route", f'"{path}": a wildcard (/...) can only come last')
-    return SpinRoute(path, component)
+    return SpinRoute(path, component, response)
+
+
+def _response(table: ManifestTable) -> StaticResponse:
+    status, headers = table.number("status_code"), table.texts("headers")
+    if status is not None and not 200 <= status <= 999:
+        raise table.wrong("status_code", f"is {status}, which is no answer's: those are 200 to 999")
+    for name, value in headers.items():
+        if not _HEADER.match(name) or not _VALUE.match(value):
+            raise table.wrong(f"headers.{name}", "is no header")
+        if name.lower() in _FRAMING:
+            raise table.wrong(f"headers.{name}", "is for the server to write: leave it out")
+    body = table.text("body", "") if table.values.get("body") is not None else ""
+    plain = tuple((name, value.strip(" \t")) for name, value in headers.items())
+    return StaticResponse(200 if status is None else status, plain, body.encode())
 
 
 def _redis(settings: ManifestTable) -> Callable[[ManifestTable, str], RedisTrigger]:

@@ -1,80 +1,194 @@
-"""Application variables (https://spinframework.dev/variables): declared in the manifest, given by providers."""
+"""Application variables (https://spinframework.dev/variables): declared in the manifest, given by providers.
+
+What a file or the environment gives is read once, and what a server gives each time that a guest asks.
+"""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
 
+from shimd.apps.spin.backends import Vault
 from shimd.apps.spin.model import VARIABLE_NAME, Application, Component
+from shimd.apps.spin.services import ServiceError
 from shimd.component.values import Case, Err
 from shimd.engine import InvalidSetting
+from shimd.wasi.waiting import wait_for
 
 _TEMPLATE = re.compile(r"\{\{\s*([^}\s]*)\s*\}\}")
+
+Provider = Mapping[str, str] | Vault
+Read = Callable[[Vault, str], Awaitable[str | None]]
+"""Asks a server for a variable; ``None``: it has none of that name.
+
+:raises ServiceError: it cannot be asked
+"""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A variable that servers are asked for, one after the other."""
+
+    servers: Sequence[Vault]
+    otherwise: str | None
+    """The value if none of them has one; ``None``: then it is an error."""
 
 
 class ApplicationVariables:
     """The variables of one application."""
 
-    def __init__(self, application: Application, providers: Sequence[Mapping[str, str]]) -> None:
-        """Ask the providers in their order for each variable.
+    def __init__(self, application: Application, providers: Sequence[Provider]) -> None:
+        """Look into the providers in their order for each variable; no server is asked yet.
 
         :raises InvalidSetting: a required one is given by none
         """
-        self._values: dict[str, str] = {}
+        self._known: dict[str, str] = {}
+        self._asked: dict[str, _Asked] = {}
         for name, variable in application.variables.items():
-            given = next((provider[name] for provider in providers if name in provider), variable.default)
-            if given is None:
+            servers, given = _first(name, providers)
+            value = variable.default if given is None else given
+            if servers:
+                self._asked[name] = _Asked(servers, value)
+            elif value is None:
                 way_out = f"set SPIN_VARIABLE_{name.upper()}, or give it in a variable provider"
                 raise InvalidSetting(f"the variable {name} is required: {way_out}")
-            self._values[name] = given
+            else:
+                self._known[name] = value
+
+    def asks(self, template: str) -> bool:
+        """Returns whether a server has to be asked for a template's values."""
+        return any(name in self._asked for name in _TEMPLATE.findall(template))
 
     def resolve(self, template: str, where: str) -> str:
-        """Returns a template with the values in their places.
+        """Returns a template with the values in their places; no server has to be asked for them.
 
         :param where: manifest and field, for messages
         :raises InvalidSetting: it uses one that is not declared
         """
+        self.check(template, where)
+        return _TEMPLATE.sub(lambda match: self._known[match[1]], template)
 
-        def value(match: re.Match[str]) -> str:
-            if match[1] not in self._values:
-                raise InvalidSetting(f"{where} uses the variable {match[1]}, which is not declared")
-            return self._values[match[1]]
+    def check(self, template: str, where: str) -> None:
+        """:raises InvalidSetting: a template uses a variable that is not declared"""
+        for name in _TEMPLATE.findall(template):
+            if name not in self._known and name not in self._asked:
+                raise InvalidSetting(f"{where} uses the variable {name}, which is not declared")
 
-        return _TEMPLATE.sub(value, template)
+    async def ask(self, template: str, read: Read) -> str:
+        """Returns a template with the values that they have now.
 
-    def of(self, component: Component) -> dict[str, str]:
-        """Returns the variables that a component may read."""
-        return {
-            name: self.resolve(template, f"{component.where}.variables.{name}")
-            for name, template in component.variables.items()
-        }
+        :raises ServiceError: one cannot be had
+        """
+        now = await self.now([template], read)
+        return _TEMPLATE.sub(lambda match: now._known[match[1]], template)
+
+    async def now(self, templates: Iterable[str], read: Read) -> "ApplicationVariables":
+        """Returns these variables with the values that those in some templates have now.
+
+        :raises ServiceError: one cannot be had
+        """
+        found = copy(self)
+        found._known, found._asked = dict(self._known), dict(self._asked)
+        for name in dict.fromkeys(name for template in templates for name in _TEMPLATE.findall(template)):
+            if name in self._asked:
+                found._known[name] = await self._value(name, read)
+                del found._asked[name]
+        return found
+
+    async def _value(self, name: str, read: Read) -> str:
+        asked = self._asked[name]
+        for server in asked.servers:
+            try:
+                value = await read(server, name)
+            except ServiceError as error:
+                raise ServiceError(f"the variable {name}: {error}") from None
+            if value is not None:
+                return value
+        if asked.otherwise is None:
+            raise ServiceError(f"the variable {name}, which is required, is given by no provider")
+        return asked.otherwise
+
+
+def _first(name: str, providers: Sequence[Provider]) -> tuple[list[Vault], str | None]:
+    """Returns the servers to be asked for a variable, and what is given without one, if they have none."""
+    servers: list[Vault] = []
+    for provider in providers:
+        if isinstance(provider, Vault):
+            servers.append(provider)
+        elif name in provider:
+            return servers, provider[name]
+    return servers, None
+
+
+class ComponentVariables:
+    """What one component may read."""
+
+    def __init__(self, values: ApplicationVariables, component: Component, read: Read) -> None:
+        """:raises InvalidSetting: it is given a variable that is not declared"""
+        self._values, self._read = values, read
+        self._known: dict[str, str] = {}
+        self._asked: dict[str, str] = {}
+        """Templates."""
+        for name, template in component.variables.items():
+            where = f"{component.where}.variables.{name}"
+            if values.asks(template):
+                values.check(template, where)
+                self._asked[name] = template
+            else:
+                self._known[name] = values.resolve(template, where)
+
+    def get(self, name: str) -> str | None:
+        """Called on a guest's thread. ``None``: the component is given no such variable.
+
+        :raises ServiceError: its value cannot be had now
+        """
+        if name in self._asked:
+            return wait_for(self._values.ask, self._asked[name], self._read)
+        return self._known.get(name)
+
+    def all(self) -> dict[str, str]:
+        """Called on a guest's thread.
+
+        :raises ServiceError: a value cannot be had now
+        """
+        return {**self._known, **(wait_for(self._all) if self._asked else {})}
+
+    async def _all(self) -> dict[str, str]:
+        return {name: await self._values.ask(template, self._read) for name, template in self._asked.items()}
 
 
 class Variables:
     """``fermyon:spin/variables@2.0.0``."""
 
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
+    def __init__(self, given: ComponentVariables) -> None:
+        self._given = given
 
     def get(self, name: str) -> str:
         if not VARIABLE_NAME.match(name):
             raise Err(Case("invalid-name", name))
-        if name not in self._values:
-            _undefined(name)
-        return self._values[name]
-
-
-def _undefined(name: str) -> NoReturn:
-    raise Err(Case("undefined", f"no variable for {name!r} is given to this component"))
+        try:
+            value = self._given.get(name)
+        except ServiceError as error:
+            raise Err(Case("provider", str(error))) from None
+        if value is None:
+            raise Err(Case("undefined", f"no variable for {name!r} is given to this component"))
+        return value
 
 
 class ConfigStore:
     """``wasi:config/store``, its draft of 2024-09-27: the same values."""
 
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
+    def __init__(self, given: ComponentVariables) -> None:
+        self._given = given
 
     def get(self, key: str) -> str | None:
-        return self._values.get(key)
+        try:
+            return self._given.get(key)
+        except ServiceError as error:
+            raise Err(Case("upstream", str(error))) from None
 
     def get_all(self) -> list[tuple[str, str]]:
-        return list(self._values.items())
+        try:
+            return list(self._given.all().items())
+        except ServiceError as error:
+            raise Err(Case("upstream", str(error))) from None

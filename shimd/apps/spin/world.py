@@ -5,23 +5,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from shimd.apps.spin.allowed import AllowedHosts
+from shimd.apps.spin.backends import Models
 from shimd.apps.spin.clients import Clients
-from shimd.apps.spin.database import Database
 from shimd.apps.spin.files import SpinPreopens
 from shimd.apps.spin.keyvalue import Atomics, Batch, KeyValueStores, OpenStore
+from shimd.apps.spin.llm import Llm
 from shimd.apps.spin.model import Component
 from shimd.apps.spin.outbound.mqtt import Mqtt
 from shimd.apps.spin.outbound.mysql import Mysql
 from shimd.apps.spin.outbound.pgtypes import V2, V3, V4
 from shimd.apps.spin.outbound.postgres import Postgres
 from shimd.apps.spin.outbound.redis import Redis
-from shimd.apps.spin.sqlite import Databases
-from shimd.apps.spin.variables import ApplicationVariables, ConfigStore, Variables
+from shimd.apps.spin.services import Services
+from shimd.apps.spin.sqlite import Databases, OpenDatabase
+from shimd.apps.spin.variables import ApplicationVariables, ComponentVariables, ConfigStore, Variables
+from shimd.apps.spin.vault import Secrets
 from shimd.engine import Invocation
 from shimd.wasi.world import TypesOnly, providers
 
-#: A component may import it, and is told so if it calls it.
-_NOT_THERE = ("fermyon:spin/llm@2.0.0",)
 #: Interfaces of types only, besides WASI's.
 _TYPES = (
     "fermyon:spin/rdbms-types@2.0.0",
@@ -38,15 +39,18 @@ class SharedState:
     arguments: Sequence[str]
     values: ApplicationVariables
     stores: Mapping[str, OpenStore]
-    databases: Mapping[str, Database]
+    databases: Mapping[str, OpenDatabase]
     clients: Clients
+    services: Services
+    models: Models | None
 
 
 def imports(
     component: Component, shared: SharedState, allowed: AllowedHosts, outgoing: object, preopens: SpinPreopens
 ) -> Mapping[str, Any]:
     """Returns the providers of one component, by interface."""
-    given, clients = shared.values.of(component), shared.clients
+    clients = shared.clients
+    given = ComponentVariables(shared.values, component, Secrets(shared.services).read)
     own_stores = KeyValueStores(shared.stores, component.key_value_stores)
     own_databases = Databases(shared.databases, component.sqlite_databases)
     return {
@@ -60,11 +64,12 @@ def imports(
         "wasi:keyvalue/batch@0.2.0-draft2": Batch(),
         "fermyon:spin/sqlite@2.0.0": own_databases,
         "spin:sqlite/sqlite@3.0.0": own_databases,
+        "fermyon:spin/llm@2.0.0": Llm(shared.services, shared.models, component.ai_models),
         "fermyon:spin/redis@2.0.0": Redis(clients, allowed),
         "fermyon:spin/mqtt@2.0.0": Mqtt(clients, allowed),
         "fermyon:spin/mysql@2.0.0": Mysql(clients, allowed),
         "fermyon:spin/postgres@2.0.0": Postgres(clients, allowed, V2),
         "spin:postgres/postgres@3.0.0": Postgres(clients, allowed, V3),
         "spin:postgres/postgres@4.0.0": Postgres(clients, allowed, V4),
-        **{name: TypesOnly() for name in (*_TYPES, *_NOT_THERE)},
+        **{name: TypesOnly() for name in _TYPES},
     }

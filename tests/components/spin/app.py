@@ -3,6 +3,7 @@
 import json
 import os
 from typing import Any
+from urllib.parse import unquote
 
 import wit_world
 from spin_sdk import http, key_value, llm, mqtt, mysql, postgres, variables
@@ -10,11 +11,19 @@ from spin_sdk import redis as redis_client
 from spin_sdk.http import Request, Response
 from spin_sdk.wit import exports
 from spin_sdk.wit.imports import atomics, rdbms_types, wasi_config_store, wasi_keyvalue_store
+from spin_sdk.wit.imports import llm as wit_llm
 from spin_sdk.wit.imports import spin_postgres_postgres_3_0_0 as postgres3
 from spin_sdk.wit.imports import spin_postgres_postgres_4_0_0 as postgres4
 from spin_sdk.wit.imports.mqtt import Qos
 from spin_sdk.wit.imports.redis import RedisParameter_Binary, RedisParameter_Int64
-from spin_sdk.wit.imports.spin_sqlite_sqlite import Connection, Value_Integer, Value_Text
+from spin_sdk.wit.imports.spin_sqlite_sqlite import (
+    Connection,
+    Value_Blob,
+    Value_Integer,
+    Value_Null,
+    Value_Real,
+    Value_Text,
+)
 from spin_sdk.wit.types import Err
 
 
@@ -160,8 +169,55 @@ def swap(_request: Request) -> object:
     return None
 
 
-def infer(_request: Request) -> object:
-    return llm.infer("llama", "hello").text
+def infer(_request: Request, model: str = "llama", prompt: str = "hello") -> object:
+    """As the interface has it, where a guest says no parameters: the SDK always does."""
+    found = wit_llm.infer(model, prompt, None)
+    return [found.text, found.usage.prompt_token_count, found.usage.generated_token_count]
+
+
+def infer_with_options(_request: Request, model: str, prompt: str) -> object:
+    return llm.infer_with_options(model, prompt, llm.InferencingParams(7, 1.5, 5, 0.25, 3, 0.5)).text
+
+
+def embeddings(_request: Request, model: str, *texts: str) -> object:
+    found = llm.generate_embeddings(model, list(texts))
+    return [found.embeddings, found.usage.prompt_token_count]
+
+
+def said(request: Request, name: str, *arguments: str) -> object:
+    """What an error of another path's says."""
+    try:
+        return globals()[name.replace("-", "_")](request, *arguments)
+    except Err as error:
+        return [type(error.value).__name__, getattr(error.value, "value", None)]
+
+
+def sql(_request: Request, database: str, *statements: str) -> object:
+    """Of one connection: the rows of each statement, then the last row that was inserted, and what was changed."""
+    with Connection.open(database) as opened:
+        found: list[object] = []
+        for statement in statements:
+            rows = opened.execute(unquote(statement), []).rows
+            found.append([[_shown(value) for value in row.values] for row in rows])
+        return [*found, opened.last_insert_rowid(), opened.changes()]
+
+
+def sql_kinds(_request: Request, database: str) -> object:
+    """Values of all types, there and back."""
+    with Connection.open(database) as opened:
+        opened.execute("CREATE TABLE IF NOT EXISTS kinds (id INTEGER PRIMARY KEY, i, r, t, b, n)", [])
+        parameters = [
+            Value_Integer(-(1 << 63)),
+            Value_Real(0.1),
+            Value_Text("ü'?"),
+            Value_Blob(b"\0\xff"),
+            Value_Null(),
+        ]
+        opened.execute("INSERT INTO kinds (i, r, t, b, n) VALUES (?, ?, ?, ?, ?)", parameters)
+        inserted = [opened.last_insert_rowid(), opened.changes()]
+        found = opened.execute("SELECT i, r, t, b, n, 1 AS one FROM kinds ORDER BY id DESC LIMIT 1", [])
+        row = [_shown(value) for value in found.rows[0].values]
+        return {"columns": found.columns, "row": row, "inserted": inserted}
 
 
 def redis(_request: Request, address: str) -> object:

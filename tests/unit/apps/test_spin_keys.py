@@ -34,6 +34,9 @@ executor = { type = "http" }
 [[trigger.http]]
 route = "/inline"
 component = { source = "inline.wasm" }
+[[trigger.http]]
+route = "/old"
+static_response = { status_code = 301, headers = { location = "/new" }, body = "moved" }
 [[trigger.redis]]
 component = "one"
 channel = "c"
@@ -57,6 +60,7 @@ allowed_outbound_hosts = ["http://a"]
 allowed_http_hosts = ["b:81"]
 key_value_stores = ["default"]
 sqlite_databases = ["default"]
+ai_models = ["small"]
 """
 MODULE = Layer("sha256:" + "a" * 64, "application/vnd.wasm.content.layer.v1+wasm", 10)
 LOCKED: dict[str, Any] = {
@@ -82,6 +86,7 @@ LOCKED: dict[str, Any] = {
                 "allowed_http_hosts": ["b"],
                 "key_value_stores": ["default"],
                 "databases": ["default"],
+                "ai_models": ["small"],
             },
             "source": {"content_type": "application/wasm", "digest": MODULE.digest},
             "env": {"COLOUR": "green"},
@@ -104,6 +109,15 @@ url = "redis://a"
 type = "spin"
 path = "sql.db"
 allow_attach_file = true
+[sqlite_database.elsewhere]
+type = "libsql"
+url = "http://a"
+token = "t"
+[llm_compute]
+type = "remote_http"
+url = "http://a"
+auth_token = "t"
+api_type = "open_ai"
 [[variables_provider]]
 type = "static"
 values = { word = "x" }
@@ -111,6 +125,12 @@ values = { word = "x" }
 type = "env"
 prefix = "OWN"
 dotenv_path = "own.env"
+[[variables_provider]]
+type = "vault"
+url = "http://a"
+token = "t"
+mount = "m"
+prefix = "p"
 [[config_provider]]
 type = "file"
 path = "values.json"
@@ -252,9 +272,12 @@ REFUSED = [
     ("[[trigger.http]]", 'dependencies.middleware = [{path = "auth.wasm"}]', "trigger.http[0].dependencies would be"),
     ("[[trigger.http]]", 'middleware = ["auth"]', "trigger.http[0].middleware would be called around the component"),
     ("[[trigger.redis]]", 'components.x = "one"', "trigger.redis[0].components would be called around the component"),
-    ("[[trigger.http]]", 'static_response = {body = "x"}', "trigger.http[0].static_response would answer without"),
+    (
+        "[[trigger.http]]",
+        'static_response = {body = "x"}',
+        "trigger.http[0].static_response answers without a component",
+    ),
     ("[component.one]", 'dependencies = {"a:b" = "1"}', "component.one.dependencies have to be composed"),
-    ("[component.one]", 'ai_models = ["llama2-chat"]', "component.one.ai_models grants models, and shimd has none"),
     ("[variables]", 'x = {default = "", required = true}', "variables.x has a default, and is required"),
     ("[variables]", "x = {required = 1}", "variables.x.required is neither true nor false"),
 ]
@@ -281,13 +304,16 @@ def test_in_a_table_in_place() -> None:
         read_manifest(MANIFEST.replace('{ type = "http" }', '{ kind = "x" }'))
 
 
-def test_a_trigger_without_a_component() -> None:
-    """What it has instead is what is told of."""
-    text = added(
-        MANIFEST, "[[trigger.http]]", 'static_response = { status_code = 301 }\nroute = "/old"\n[[trigger.http]]'
-    )
-    with pytest.raises(InvalidSetting, match=r"trigger.http\[0\].static_response would answer without a component"):
-        read_manifest(text)
+@pytest.mark.parametrize("kind", ["sqs", "kinesis", "wagi"])
+def test_triggers_that_are_not_there(kind: str) -> None:
+    """What is there is told, by both forms of an application."""
+    words = f"is a {kind} trigger; shimd runs http, redis, cron, mqtt, command"
+    with pytest.raises(InvalidSetting) as caught:
+        read_manifest(f'{MANIFEST}\n[[trigger.{kind}]]\ncomponent = "one"\nqueue_url = "https://q"\n')
+    assert str(caught.value) == f"/spin.toml: trigger.{kind}[0] {words}"
+    with pytest.raises(InvalidSetting) as caught:
+        read_locked(changed(triggers__0__trigger_type=kind))
+    assert str(caught.value) == f"the image's locked application: triggers[0].trigger_config {words}"
 
 
 IDLE = [
@@ -296,7 +322,7 @@ IDLE = [
     ("[[trigger.http]]", 'id = "first"\ncomponents = {}\ndependencies = {}'),
     (
         "[component.one]",
-        'description = "d"\nbuild = { command = "make", workdir = "x", watch = ["y"] }\ntool.x.y = 1\nai_models = []\n'
+        'description = "d"\nbuild = { command = "make", workdir = "x", watch = ["y"] }\ntool.x.y = 1\n'
         "targets = []\n"
         'profile.debug.source = "debug.wasm"\ndependencies = {}\ndependencies_inherit_configuration = true',
     ),
@@ -346,7 +372,7 @@ LOCKED_WRONG = [
     ),
     ({"components__0__dependencies": {"a:b/c": {}}}, "components[0].dependencies have to be composed"),
     ({"components__0__envs": {}}, "components[0].envs is unknown; env is probably meant"),
-    ({"components__0__metadata__ai_models": ["x"]}, "components[0].metadata.ai_models grants models"),
+    ({"components__0__metadata__ai_model": ["x"]}, "components[0].metadata.ai_model is unknown; ai_models is probably"),
     ({"components__0__metadata__database": []}, "components[0].metadata.database is unknown; databases is probably"),
     ({"components__0__source__digests": ""}, "components[0].source.digests is unknown; digest is probably meant"),
     ({"components__0__source__content_type": "x/y"}, "components[0].source.content_type is x/y, and components are"),
@@ -371,7 +397,7 @@ def test_settings_of_a_locked_application_before_spin_2() -> None:
 RUNTIME_WRONG = [
     ('"state"', "stat_dir = 1", "stat_dir is unknown; state_dir is probably meant"),
     ('"state"', 'log_dir = "/logs"', "log_dir is not where shimd writes"),
-    ('"state"', 'llm_compute = { type = "spin" }', "llm_compute is about models, and shimd has none"),
+    ("[llm_compute]", 'token = "t"', "llm_compute.token is unknown; auth_token is probably meant"),
     ('"state"', "max_instance_memory = -1", "max_instance_memory is no number, or a negative one"),
     ("[key_value_store.default]", 'paths = "x"', "key_value_store.default.paths is unknown; path is probably meant"),
     ("[key_value_store.cache]", 'path = "x"', "key_value_store.cache.path is unknown; there are type, url"),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from shimd.apps.spin.database import Database
-from shimd.apps.spin.engine import _memory
+from shimd.apps.spin.engine import _memory, _settings
 from shimd.apps.spin.model import Application, Triggers, Variable
 from shimd.apps.spin.place import Place
 from shimd.apps.spin.runtime import Runtime
@@ -103,10 +103,40 @@ def test_stores() -> None:
     ("text", "words"),
     [
         ("x", "/runtime-config.toml is not TOML"),
-        ('[key_value_store.a]\ntype = "azure_cosmos"', "key_value_store.a.type is 'azure_cosmos'; shimd has"),
+        ('[key_value_store.a]\ntype = "azure_cosmos"', "key_value_store.a.type is 'azure_cosmos'; shimd has \"spin\" "),
+        ('[key_value_store.a]\ntype = "aws_dynamo"', "key_value_store.a.type is 'aws_dynamo'; shimd has \"spin\" "),
         ('[key_value_store.a]\ntype = "redis"', "key_value_store.a.url is missing"),
-        ('[sqlite_database.a]\ntype = "libsql"', "sqlite_database.a.type is 'libsql'"),
-        ('[[variables_provider]]\ntype = "vault"', r"variables_provider\[0\].type is 'vault'; shimd has"),
+        ('[sqlite_database.a]\ntype = "mysql"', "sqlite_database.a.type is 'mysql'; shimd has \"spin\""),
+        ('[sqlite_database.a]\ntype = "libsql"', "sqlite_database.a.url is missing"),
+        (
+            '[sqlite_database.a]\ntype = "libsql"\nurl = "libsql://db"\ntoken = "t"',
+            'sqlite_database.a.url is "libsql://db", which is not http://HOST',
+        ),
+        ('[sqlite_database.a]\ntype = "libsql"\nurl = "http://db"', "sqlite_database.a.token is missing"),
+        (
+            '[sqlite_database.a]\ntype = "libsql"\nurl = "http://db"\ntoken = "a\\n"',
+            "sqlite_database.a.token has what no header can hold",
+        ),
+        (
+            '[[variables_provider]]\ntype = "azure_key_vault"',
+            r"variables_provider\[0\].type is 'azure_key_vault'; shimd has .* mount its secrets as files",
+        ),
+        ('[[variables_provider]]\ntype = "vault"', r"variables_provider\[0\].url is missing"),
+        (
+            '[[variables_provider]]\ntype = "vault"\nurl = "http://v"\ntoken = "t"',
+            r"variables_provider\[0\].mount is missing",
+        ),
+        (
+            '[llm_compute]\ntype = "spin"',
+            "llm_compute.type is 'spin'; shimd runs no models, but asks for \"remote_http\"",
+        ),
+        ('[llm_compute]\nurl = "http://a"', "llm_compute.type is None; shimd runs no models"),
+        ('[llm_compute]\ntype = "remote_http"\nurl = "a:b"\nauth_token = ""', 'llm_compute.url is "a:b", which is not'),
+        ('[llm_compute]\ntype = "remote_http"\nurl = "http://a"', "llm_compute.auth_token is missing"),
+        (
+            '[llm_compute]\ntype = "remote_http"\nurl = "http://a"\nauth_token = ""\napi_type = "x"',
+            'llm_compute.api_type is "x", and is "default" or "open_ai"',
+        ),
         (
             '[[variables_provider]]\ntype = "static"\nvalues = { a = 1 }',
             r"values.a is not a string",
@@ -134,7 +164,9 @@ def test_where_state_is(text: str, expected: tuple[str, str]) -> None:
     runtime = Runtime(Place(reader(configured(text))), {}, DECLARED)
     store = runtime.stores["default"]
     assert isinstance(store, Database)
-    assert (str(store.path), str(runtime.databases["default"].path)) == expected
+    database = runtime.databases["default"]
+    assert isinstance(database, Database)
+    assert (str(store.path), str(database.path)) == expected
 
 
 def test_what_has_no_path_is_with_the_rest_of_the_state() -> None:
@@ -142,7 +174,9 @@ def test_what_has_no_path_is_with_the_rest_of_the_state() -> None:
     runtime = Runtime(Place(reader(configured(text))), {}, DECLARED)
     store = runtime.stores["a"]
     assert isinstance(store, Database)
-    assert (str(store.path), str(runtime.databases["b"].path)) == ("/data/a.db", "/data/b.db")
+    database = runtime.databases["b"]
+    assert isinstance(database, Database)
+    assert (str(store.path), str(database.path)) == ("/data/a.db", "/data/b.db")
 
 
 def test_state_that_nobody_would_keep() -> None:
@@ -161,3 +195,18 @@ def test_state_that_nobody_would_keep() -> None:
 def test_memory_of_an_instance(text: str, environment: dict[str, str], expected: int) -> None:
     """The variable goes before the file."""
     assert _memory(environment, Runtime(Place(reader(configured(text))), {}, DECLARED).memory) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", ("0.0.0.0", 80)), ("127.0.0.1:3000", ("127.0.0.1", 3000)), ("[::]:80", ("::", 80)), ("[::1]:0", ("::1", 0))],
+)
+def test_where_an_application_listens(text: str, expected: tuple[str, int]) -> None:
+    found = _settings({"SPIN_HTTP_LISTEN_ADDR": text})
+    assert (found.host, found.port) == expected
+
+
+@pytest.mark.parametrize("text", ["3000", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:65536"])
+def test_where_no_application_can_listen(text: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"^SPIN_HTTP_LISTEN_ADDR={text} is not HOST:PORT$"):
+        _settings({"SPIN_HTTP_LISTEN_ADDR": text})

@@ -8,8 +8,16 @@ import pytest
 from shimd.apps.spin import keyvalue
 from shimd.apps.spin.database import Database
 from shimd.apps.spin.keyvalue import Atomics, Batch, Cas, KeyValueStores, OpenStore, SqliteStore, Store
-from shimd.apps.spin.sqlite import Databases
+from shimd.apps.spin.services import Services
+from shimd.apps.spin.sqlite import Databases, SqliteConnection
+from shimd.apps.spin.sqlite import opener as database_opener
 from shimd.component.values import Case, Err
+from shimd.wasi.trust import BuiltIn, Trust
+
+
+def connected(database: Database) -> SqliteConnection:
+    where = database_opener(database, Services(Trust(BuiltIn(), {})))
+    return Databases({"default": where}, ["default"]).open("default")
 
 
 def opener(path: Path) -> OpenStore:
@@ -86,7 +94,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_value(tmp_path: Path) -> None:
-    connection = Databases({"default": Database(tmp_path / "sql.db")}, ["default"]).open("default")
+    connection = connected(Database(tmp_path / "sql.db"))
     values = [Case("integer", 1 << 40), Case("real", 0.5), Case("text", "ü"), Case("blob", b"\0"), Case("null")]
     result = connection.execute("SELECT ?, ?, ?, ?, ?", values)
     assert result["rows"] == [{"values": values}]
@@ -95,10 +103,26 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
     assert (connection.changes(), connection.last_insert_rowid()) == (2, 2)
 
 
+def test_what_a_connection_has_inserted_and_changed(tmp_path: Path) -> None:
+    """It stays what it was while others insert, and while it reads; an UPDATE inserts nothing."""
+    database = Database(tmp_path / "sql.db")
+    own, other = connected(database), connected(database)
+    own.execute("CREATE TABLE t (x)", [])
+    own.execute("INSERT INTO t VALUES (1), (2), (3)", [])
+    other.execute("REPLACE INTO t VALUES (4)", [])
+    own.execute("SELECT 1", [])
+    assert (own.last_insert_rowid(), own.changes()) == (3, 3)
+    own.execute(" update t SET x = 1 WHERE x < 3", [])
+    assert (own.last_insert_rowid(), own.changes()) == (3, 2)
+    assert (other.last_insert_rowid(), other.changes()) == (4, 1)
+    assert own.execute("INSERT INTO t VALUES (5) RETURNING x", [])["rows"] == [{"values": [Case("integer", 5)]}]
+    assert (own.last_insert_rowid(), own.changes()) == (5, 1)
+
+
 def test_no_other_file_is_attached(tmp_path: Path) -> None:
     """It may be another component's; temporary ones may be, and VACUUM makes one."""
     Database(tmp_path / "other.db").execute("CREATE TABLE secrets (x)")
-    connection = Databases({"default": Database(tmp_path / "sql.db")}, ["default"]).open("default")
+    connection = connected(Database(tmp_path / "sql.db"))
     for statement in (f"ATTACH '{tmp_path}/other.db' AS o", f"VACUUM INTO '{tmp_path}/copy.db'"):
         with pytest.raises(Err) as caught:
             connection.execute(statement, [])
@@ -110,6 +134,6 @@ def test_no_other_file_is_attached(tmp_path: Path) -> None:
 def test_files_are_attached_where_that_is_configured(tmp_path: Path) -> None:
     Database(tmp_path / "other.db").execute("CREATE TABLE secrets (x)")
     database = Database(tmp_path / "sql.db", attaches=True)
-    connection = Databases({"default": database}, ["default"]).open("default")
+    connection = connected(database)
     connection.execute(f"ATTACH '{tmp_path}/other.db' AS o", [])
     assert connection.execute("SELECT name FROM o.sqlite_master", [])["rows"] == [{"values": [Case("text", "secrets")]}]
