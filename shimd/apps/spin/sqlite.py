@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Collection, Mapping
 
 from shimd.apps.spin.database import Database
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 
 
 class SqliteConnection:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from shimd.apps.spin.model import VARIABLE_NAME, Application, Component
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.engine import InvalidSetting
 
 _TEMPLATE = re.compile(r"\{\{\s*([^}\s]*)\s*\}\}")
