@@ -9,8 +9,9 @@ conformance suite. shimd's own engines use nothing else.
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from shimd.component.results import Case, Err, Ok
 from shimd.engine import (
     EXIT_ENGINE,
     EXIT_TRAP,
@@ -43,6 +44,9 @@ from shimd.engine import (
 from shimd.formats.outline import Outline
 from shimd.linux.packed import Packable, pack
 
+if TYPE_CHECKING:
+    from shimd.engines.native_components import NativeComponents
+
 #: Where ``engine.h`` is, which says what a part in C (``RunsWithoutPython``) looks like.
 INCLUDE = Path(__file__).with_name("engines")
 
@@ -51,10 +55,12 @@ __all__ = [
     "EXIT_TRAP",
     "INCLUDE",
     "BrokenArtifact",
+    "Case",
     "ChoosesEngine",
     "Content",
     "Engine",
     "EngineError",
+    "Err",
     "Foresees",
     "GuestTrap",
     "HandlesSignals",
@@ -66,7 +72,9 @@ __all__ = [
     "LoadsCompiler",
     "LoadsInside",
     "MissingRuntime",
+    "NativeComponents",
     "OfFamily",
+    "Ok",
     "OtherEngine",
     "Outline",
     "Packable",
@@ -80,6 +88,15 @@ __all__ = [
     "launch",
     "pack",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what only some engines are made of, and what that needs, for those."""
+    if name != "NativeComponents":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from shimd.engines.native_components import NativeComponents
+
+    return NativeComponents
 
 
 def launch() -> NoReturn:

@@ -11,8 +11,7 @@ from anyio import to_thread
 from shimd.apps.http.pool import Pool
 from shimd.component.guest import Guest
 from shimd.component.host import Host
-from shimd.component.results import GuestExit
-from shimd.component.values import Err
+from shimd.component.results import Err, GuestExit
 from shimd.wasi.compute_lock import ComputeLock
 
 #: Threads are as many as calls are let in.

@@ -1,14 +1,7 @@
-"""From interfaces in Python to a component that runs: linking, instantiating, calling.
-
-An interface is given by an object (a *provider*), named by the interface, as ``a:b/streams``. Its functions are
-found by name: ``get-random-bytes`` is the provider's ``get_random_bytes``; a resource's class is the provider's
-attribute of its name (``input-stream``: ``InputStream``), for its constructor and static functions; a method is the
-object's own.
-"""
+"""From interfaces in Python to a component that runs: linking, instantiating, calling."""
 
 import ctypes
-from collections.abc import Callable, Mapping
-from keyword import iskeyword
+from collections.abc import Callable
 from typing import Any
 
 import wasmtime
@@ -17,14 +10,11 @@ from wasmtime import component
 from wasmtime.component import _types as types
 
 from shimd.component.guest import Guest, current
+from shimd.component.providers import Function, Providers, implementation
 from shimd.component.resources import Resources
-from shimd.component.values import Codec, Err, codec
+from shimd.component.results import Err
+from shimd.component.values import Codec, codec
 from shimd.engine import UnsupportedFeature
-
-Providers = Mapping[str, object]
-"""Providers by the interface's name: with its version, or without, which serves all versions that are compatible."""
-
-_Function = Callable[..., Any]
 
 #: An epoch that does not come.
 NEVER = 1 << 62
@@ -153,8 +143,8 @@ class Host:
     def _add_function(
         self, instance: component.LinkerInstance, interface: str, name: str, kind: types.FuncType, provider: object
     ) -> None:
-        implementation = _implementation(provider, name) or _missing(f"{interface}#{name}")
-        callback = c.wasmtime_component_func_callback_t(self._callback(implementation, kind))
+        function = implementation(provider, name) or _missing(f"{interface}#{name}")
+        callback = c.wasmtime_component_func_callback_t(self._callback(function, kind))
         self._kept.append(callback)
         text = name.encode()
         error = c.wasmtime_component_linker_instance_add_func(
@@ -163,7 +153,7 @@ class Host:
         if error:
             raise wasmtime.WasmtimeError._from_ptr(error)
 
-    def _callback(self, implementation: _Function, kind: types.FuncType) -> Callable[..., int]:
+    def _callback(self, implementation: Function, kind: types.FuncType) -> Callable[..., int]:
         codecs: tuple[list[Codec], Codec | None] | None = None
 
         def call(_data: Any, _context: Any, _type: Any, values: Any, count: int, results: Any, _results: int) -> int:
@@ -206,51 +196,8 @@ def _as_error(error: BaseException) -> int:
     return ctypes.cast(pointer, ctypes.c_void_p).value or 0
 
 
-def _missing(name: str) -> _Function:
+def _missing(name: str) -> Function:
     def fail(*_arguments: Any) -> None:
         raise UnsupportedFeature(f"the component calls {name}, which is not provided")
 
     return fail
-
-
-def _implementation(provider: object, name: str) -> _Function | None:
-    """Returns the Python callable for a function of an interface."""
-    kind, _, rest = name.rpartition("]")
-    resource, _, function = rest.rpartition(".")
-    match kind:
-        case "":
-            return _attribute(provider, name)
-        case "[method":
-            return _method(_python(function))
-        case "[static":
-            return _attribute(getattr(provider, _class(resource), None), function)
-        case "[constructor":
-            constructor: _Function | None = getattr(provider, _class(rest), None)
-            return constructor
-    return None
-
-
-def _attribute(owner: object, name: str) -> _Function | None:
-    found: _Function | None = getattr(owner, _python(name), None)
-    return found
-
-
-def _method(name: str) -> _Function:
-    def call(self: Any, *arguments: Any) -> Any:
-        method = getattr(self, name, None)
-        if method is None:
-            raise UnsupportedFeature(f"{type(self).__name__} has no {name} here")
-        return method(*arguments)
-
-    return call
-
-
-def _python(name: str) -> str:
-    """Returns a function's name in Python: ``del-many`` is ``del_many``; a keyword gets an underscore more:
-    ``del_``."""
-    plain = name.replace("-", "_")
-    return f"{plain}_" if iskeyword(plain) else plain
-
-
-def _class(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("-"))

@@ -9,7 +9,7 @@ PyPI, and run by that (:mod:`.wasmtime`).
 import ctypes
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,10 +38,12 @@ from shimd.formats.outline import Outline
 from shimd.linux.packed import Block, pack
 
 #: Bumped when something changes that a compiled artefact depends on, besides the crates: settings, files.
-_LAYOUT = 2
+_LAYOUT = 3
 _PROGRAM, _FACTS = "native", "native.json"
 #: What ``shimd_wasmtime_compile`` returns.
 _DONE, _INVALID = 0, -2
+#: No descriptor: nothing is asked of anybody.
+NOBODY = 0
 #: Kinds of programs, as the library numbers them: servers are the last.
 _MODULE, _SERVER = 0, 3
 
@@ -56,6 +58,8 @@ class NativeProgram:
     handled: Collection[int] = ()
     """Signals, once it is loaded."""
     block: Block | None = None
+    begin: Callable[[], None] = lambda: None
+    """Called before it is run."""
 
 
 class _Part(ctypes.Structure):
@@ -110,13 +114,15 @@ class NativeWasmtime:
             if made is not None:
                 self.precompile(made, artifact)
                 return
-        if _is_portables(program):
+        if is_portables(program):
             WasmtimeEngine().precompile(binary, artifact)
             return
-        code, facts = self._compiled(binary)
+        bridged = self._bridged(program)
+        code, facts = self._compiled(binary, bridged)
         if facts["kind"] == _MODULE:
             facts["problem"] = _problem(program) or facts["problem"]
         facts["accepts"] = _may_accept(program)
+        facts["bridged"] = bridged
         artifact.mkdir(exist_ok=True)
         facts["size"] = len(code)
         (artifact / _FACTS).write_text(json.dumps(facts))
@@ -140,7 +146,8 @@ class NativeWasmtime:
         assert module.invocation is not None
         if not _is_whole(module.facts, artifact):
             raise BrokenArtifact("the compiled module does not load: it is not whole")
-        module.block = Block(_packed(module.facts, f"{artifact}/{_PROGRAM}", module.invocation))
+        ask = self._ask(module) if module.facts["bridged"] else NOBODY
+        module.block = Block(_packed(module.facts, f"{artifact}/{_PROGRAM}", module.invocation, ask))
         code, sentence = ctypes.c_int(), ctypes.create_string_buffer(4096)
         loaded = self._part.load(None, module.block.root, ctypes.byref(code), sentence, len(sentence))
         if not loaded:
@@ -169,6 +176,7 @@ class NativeWasmtime:
         return module.handled
 
     def run(self, module: NativeProgram, _invocation: Invocation) -> int:
+        module.begin()
         return int(self._part.run(module.loaded))
 
     def library(self) -> list[str] | None:
@@ -179,20 +187,29 @@ class NativeWasmtime:
             facts = known_facts(f"{artifact}/{_FACTS}")
         except (OSError, ValueError):
             return None
-        if not _is_whole(facts, artifact):
+        if not _is_whole(facts, artifact) or facts["bridged"]:
             return None
         self.check(NativeProgram(facts), invocation)
         return _packed(facts, f"{artifact.name}/{_PROGRAM}", invocation)
 
+    def _bridged(self, _program: Outline) -> list[str]:
+        """Returns the interfaces, of a component, that Python objects give it (``docs/bridge.md``)."""
+        return []
+
+    def _ask(self, _module: NativeProgram) -> int:
+        """Returns the descriptor that connections to them are asked for over."""
+        return NOBODY
+
     def _library(self) -> list[str]:
         return [str(shimd_wasmtime_native.LIBRARY), str(contained.LIBRARY) if contained.LIBRARY.is_file() else ""]
 
-    def _compiled(self, binary: bytes) -> tuple[bytes, dict[str, Any]]:
+    def _compiled(self, binary: bytes, bridged: list[str]) -> tuple[bytes, dict[str, Any]]:
         """:raises InvalidModule: it is no program"""
         library = _opened()
         made, size, text = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_void_p()
+        names = "\n".join(bridged).encode()
         code: int = library.shimd_wasmtime_compile(
-            binary, ctypes.c_size_t(len(binary)), ctypes.byref(made), ctypes.byref(size), ctypes.byref(text)
+            binary, ctypes.c_size_t(len(binary)), names, ctypes.byref(made), ctypes.byref(size), ctypes.byref(text)
         )
         try:
             said = ctypes.string_at(text.value or 0).decode(errors="replace")
@@ -210,8 +227,11 @@ def _opened() -> ctypes.CDLL:
     return ctypes.CDLL(str(shimd_wasmtime_native.LIBRARY))
 
 
-def _packed(facts: dict[str, Any], program: str, invocation: Invocation) -> bytes:
-    """Returns the block that ``native/wasmtime/src/abi.rs`` reads."""
+def _packed(facts: dict[str, Any], program: str, invocation: Invocation, ask: int = NOBODY) -> bytes:
+    """Returns the block that ``native/wasmtime/src/abi.rs`` reads.
+
+    :param ask: a descriptor, which is the library's then
+    """
     serves = facts["kind"] >= _SERVER
     variables = environment(invocation)
     env = list((for_guest(variables) if serves else variables).items())
@@ -234,6 +254,9 @@ def _packed(facts: dict[str, Any], program: str, invocation: Invocation) -> byte
             [_settings(invocation)] if serves else [],
             len(invocation.listening),
             list(invocation.listening),
+            len(facts["bridged"]),
+            [name.encode() for name in facts["bridged"]],
+            ask,
         )
     )
 
@@ -253,7 +276,7 @@ def _settings(invocation: Invocation) -> tuple[bytes | int, ...]:
     )
 
 
-def _is_portables(program: Outline) -> bool:
+def is_portables(program: Outline) -> bool:
     """Returns whether the package from PyPI is to run it: what is served by Python."""
     if program.component:
         return any(name.startswith(TRIGGERS) for name in program.exports)
@@ -266,7 +289,7 @@ def _may_be_portables(file: int) -> bool:
         program = outline.read(file)
     except OSError:  # no file that can be read from the middle
         return True
-    return program is None or _is_portables(program)
+    return program is None or is_portables(program)
 
 
 def _may_accept(program: Outline) -> bool:

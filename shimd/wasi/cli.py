@@ -4,8 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from shimd.component.guest import current
-from shimd.component.results import GuestExit
-from shimd.component.values import Err, Ok
+from shimd.component.results import Err, GuestExit, Ok
 from shimd.wasi.io import FileInput, FileOutput, InputStream, OutputStream
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.engine import Preopen
 from shimd.linux import libc
 from shimd.wasi.clocks import datetime

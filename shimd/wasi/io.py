@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.waiting import first, wait_for
 
 #: Most that a guest may write at once after ``check-write``, bytes.

@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from shimd.component.values import Err
+from shimd.component.results import Err
 
 
 class Network:

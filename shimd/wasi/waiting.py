@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio import from_thread
 
-from shimd.component.guest import Guest, current
+from shimd.component.caller import Caller, caller
 from shimd.component.results import Abandoned
 
 T = TypeVar("T")
@@ -15,9 +15,9 @@ T = TypeVar("T")
 def wait_for(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     """Run an async function in the event loop, on behalf of the guest of this (worker) thread.
 
-    :raises Abandoned: :func:`abandon` was called
+    :raises Abandoned: nobody needs the answer any more
     """
-    guest = current()
+    guest = caller()
     if guest.lease is not None:
         guest.lease.release()
     try:
@@ -27,7 +27,7 @@ def wait_for(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
             guest.lease.acquire()
 
 
-async def _wait(guest: Guest, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:
+async def _wait(guest: Caller, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:
     with anyio.CancelScope() as scope:
         guest.waiting = scope
         if guest.abandoned:
@@ -36,13 +36,6 @@ async def _wait(guest: Guest, function: Callable[..., Awaitable[T]], arguments: 
         guest.waiting = None
         return result
     raise Abandoned("the guest was abandoned while it waited")
-
-
-def abandon(guest: Guest) -> None:
-    """End a guest's waiting, now and later; called in the event loop."""
-    guest.abandoned = True
-    if guest.waiting is not None:
-        guest.waiting.cancel()
 
 
 async def first(waits: list[Callable[[], Awaitable[None]]]) -> None:

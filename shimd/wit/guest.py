@@ -12,8 +12,8 @@ from typing import Any
 import wasmtime
 from wasmtime import _bindings as c
 
+from shimd.component.caller import ComputeLease
 from shimd.component.current import Current
-from shimd.component.guest import ComputeLease
 from shimd.wit.memory import Fault, Handles
 from shimd.wit.resolve import ResolvedFunction
 from shimd.wit.types import Number

@@ -25,6 +25,9 @@ _PROGRAMS = {
     "newer": "reactor",
     "server": "reactor",
     "spin": "reactor",
+    "things-command": "command",
+    "things-redis": "command",
+    "things-server": "reactor",
 }
 _TARGET = "wasm32-wasip1"
 #: What cargo has compiled: kept, so that a change costs what has changed.
@@ -45,7 +48,7 @@ def module(name: str) -> Path:
 @cache
 def _built() -> Path:
     key = hashlib.sha256(PACKAGE.encode())
-    for file in sorted(it for it in SOURCE.rglob("*") if it.suffix in (".rs", ".toml", ".lock")):
+    for file in sorted(it for it in SOURCE.rglob("*") if it.suffix in (".rs", ".toml", ".lock", ".wit")):
         key.update(file.read_bytes())
     made = CACHE / f"rust-{key.hexdigest()[:16]}"
     with alone(CACHE):

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::slice;
 use std::time::Duration;
 
+use crate::bridge::Bridged;
 use crate::host::Preopen;
 use crate::http::Settings;
 
@@ -53,6 +54,9 @@ struct Packed {
     server: *const PackedSettings,
     listeners: u64,
     listener: *const u64,
+    interfaces: u64,
+    interface: *const *const c_char,
+    ask: u64,
 }
 
 /// Of a server.
@@ -99,6 +103,7 @@ pub struct Block {
     pub server: Option<Settings>,
     /// The process's descriptors of sockets that a module is given.
     pub listening: Vec<c_int>,
+    pub bridged: Bridged,
 }
 
 impl Block {
@@ -133,6 +138,10 @@ impl Block {
             contained: packed.contained != 0,
             server: unsafe { items(packed.server, packed.servers) }.first().map(|it| unsafe { settings(it) }),
             listening: unsafe { items(packed.listener, packed.listeners) }.iter().map(|fd| *fd as c_int).collect(),
+            bridged: Bridged {
+                interfaces: unsafe { texts(packed.interface, packed.interfaces) },
+                ask: packed.ask as c_int,
+            },
         }
     }
 }

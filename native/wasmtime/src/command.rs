@@ -1,5 +1,6 @@
 //! Programs that run once: core modules, and what exports ``wasi:cli/run``.
 
+use std::borrow::Cow;
 use std::ffi::c_int;
 
 use tokio::runtime::{Builder, Runtime};
@@ -39,10 +40,15 @@ pub fn run_component(warm: &Warm, block: &Block, component: &Component) -> Resul
     let mut store = Store::new(component.engine(), Host::new(world(block)?.build(), outgoing(block)));
     let call = async {
         if block.kind == Kind::Command2 {
-            let command = p2::bindings::Command::instantiate_async(&mut store, component, &warm.components).await?;
+            let mut linker = Cow::Borrowed(&warm.components);
+            if !block.bridged.is_empty() {
+                block.bridged.link(linker.to_mut(), component)?;
+            }
+            let command = p2::bindings::Command::instantiate_async(&mut store, component, &linker).await?;
             return command.wasi_cli_run().call_run(&mut store).await;
         }
-        let linker = Flavour::of(block.kind).linker(component.engine())?;
+        let mut linker = Flavour::of(block.kind).linker(component.engine())?;
+        block.bridged.link(&mut linker, component)?;
         let command = p3::bindings::Command::instantiate_async(&mut store, component, &linker).await?;
         store.run_concurrent(async move |accessor| command.wasi_cli_run().call_run(accessor).await).await?
     };

@@ -1,10 +1,13 @@
 //! The compiler: a program's machine code, and what is to be known of it before it starts.
 
+use std::sync::Arc;
+
 use serde::{Serialize, Serializer};
 use wasmtime::component::{Component, types};
 use wasmtime::{Engine, ExternType, Module};
 
 use crate::abi::Kind;
+use crate::bridge::{self, Bridge};
 use crate::engine::{self, Flavour};
 
 pub enum Failure {
@@ -44,9 +47,10 @@ const STARTS: [(&str, Kind); 4] = [
 ];
 const NO_COMMAND: &str = "exports no wasi:cli/run, so there is nothing to run (Spin runs its own by their /spin.toml)";
 
-pub fn compile(wasm: &[u8]) -> Result<(Vec<u8>, String), Failure> {
+/// :param bridged: names of interfaces that it may import, besides those that are here
+pub fn compile(wasm: &[u8], bridged: &[String]) -> Result<(Vec<u8>, String), Failure> {
     let (code, facts) = if wasm.starts_with(COMPONENT) {
-        component(wasm)?
+        component(wasm, bridged)?
     } else {
         module(&compiler(Flavour::COMMANDS)?, wasm).map_err(invalid)?
     };
@@ -87,20 +91,26 @@ fn no_entry(kind: &ExternType) -> Option<&'static str> {
 }
 
 /// A component is what it exports. Its bytes have the name, which may stand there for something else.
-fn component(wasm: &[u8]) -> Result<(Vec<u8>, Facts), Failure> {
+fn component(wasm: &[u8], bridged: &[String]) -> Result<(Vec<u8>, Facts), Failure> {
     for (prefix, kind) in STARTS {
         if contains(wasm, prefix.as_bytes())
-            && let Some(made) = compiled(wasm, kind, Some(prefix))?
+            && let Some(made) = compiled(wasm, kind, Some(prefix), bridged)?
         {
             return Ok(made);
         }
     }
-    compiled(wasm, Kind::Command2, None)?.ok_or_else(|| Failure::Invalid("it is none that wasmtime runs".into()))
+    compiled(wasm, Kind::Command2, None, bridged)?
+        .ok_or_else(|| Failure::Invalid("it is none that wasmtime runs".into()))
 }
 
 /// :param prefix: of what it is to export; ``None``: it may be none that is run
 /// :returns: ``None``: it does not
-fn compiled(wasm: &[u8], kind: Kind, prefix: Option<&str>) -> Result<Option<(Vec<u8>, Facts)>, Failure> {
+fn compiled(
+    wasm: &[u8],
+    kind: Kind,
+    prefix: Option<&str>,
+    bridged: &[String],
+) -> Result<Option<(Vec<u8>, Facts)>, Failure> {
     let flavour = Flavour::of(kind);
     let engine = &compiler(flavour)?;
     let component = match Component::new(engine, wasm) {
@@ -112,10 +122,15 @@ fn compiled(wasm: &[u8], kind: Kind, prefix: Option<&str>) -> Result<Option<(Vec
     if prefix.is_some_and(|prefix| !of.exports(engine).any(|(name, _)| name.starts_with(prefix))) {
         return Ok(None);
     }
-    let linker = flavour.linker(engine).map_err(invalid)?;
+    let mut linker = flavour.linker(engine).map_err(invalid)?;
+    let nowhere = Arc::new(Bridge::new("", None));
+    let linked = bridge::link(&mut linker, &component, bridged, &nowhere);
     let facts = Facts {
         kind: kind as u64,
-        problem: linker.instantiate_pre(&component).err().map(|error| missing(&of, engine, &error)),
+        problem: linked
+            .and_then(|()| linker.instantiate_pre(&component).map(|_| ()))
+            .err()
+            .map(|error| missing(&of, engine, &error)),
         no_command: prefix.is_none().then(|| NO_COMMAND.to_string()),
         ..Facts::default()
     };

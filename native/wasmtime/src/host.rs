@@ -15,6 +15,7 @@ use wasmtime_wasi_http::{
 };
 
 use crate::abi::Block;
+use crate::bridge::Caller;
 use crate::extras::Extras;
 use crate::outgoing::{Outgoing, Sending};
 
@@ -38,6 +39,7 @@ pub struct Host {
     hooks: Hooks,
     of_client: Hooks,
     extras: Extras,
+    caller: Caller,
 }
 
 impl Host {
@@ -45,7 +47,11 @@ impl Host {
         let hooks = Hooks { outgoing, slots: None, all_headers: false };
         let of_client = Hooks { outgoing: None, slots: None, all_headers: true };
         let (table, http, extras) = (ResourceTable::new(), WasiHttpCtx::new(), Extras::default());
-        Self { wasi, table, http, hooks, of_client, extras }
+        Self { wasi, table, http, hooks, of_client, extras, caller: Caller::default() }
+    }
+
+    pub fn caller(&mut self) -> &mut Caller {
+        &mut self.caller
     }
 
     pub fn extras(&mut self) -> (&mut Extras, &mut ResourceTable, Option<Arc<Outgoing>>) {

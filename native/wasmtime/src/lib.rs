@@ -5,6 +5,7 @@
 //! Panics end here, as failures.
 
 mod abi;
+mod bridge;
 mod clock;
 mod command;
 mod compile;
@@ -93,21 +94,25 @@ unsafe extern "C" fn run(program: *mut c_void) -> c_int {
 
 /// Compile a program of ``length`` bytes at ``wasm``: a module or a component, in the binary format.
 ///
+/// :param bridged: names of interfaces that it may import over a bridge, a line each
+///
 /// :returns: ``DONE``, the compiled form, and its facts as JSON (``compile::Facts``); ``INVALID`` or ``FAILED``, and why.
 /// Both are the caller's, who returns them with ``shimd_wasmtime_free``.
 ///
 /// # Safety
-/// There are ``length`` bytes at ``wasm``, and the others may be written to.
+/// There are ``length`` bytes at ``wasm``, ``bridged`` ends with NUL, and the others may be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shimd_wasmtime_compile(
     wasm: *const u8,
     length: usize,
+    bridged: *const c_char,
     made: *mut *mut u8,
     size: *mut usize,
     text: *mut *mut c_char,
 ) -> c_int {
     let wasm = unsafe { slice::from_raw_parts(wasm, length) };
-    let result = catch_unwind(AssertUnwindSafe(|| compile::compile(wasm)))
+    let bridged = unsafe { abi::text(bridged) }.lines().map(str::to_string).collect::<Vec<_>>();
+    let result = catch_unwind(AssertUnwindSafe(|| compile::compile(wasm, &bridged)))
         .unwrap_or_else(|panic| Err(compile::Failure::Engine(said(&*panic))));
     let (code, bytes, message) = match result {
         Ok((bytes, facts)) => (DONE, bytes, facts),

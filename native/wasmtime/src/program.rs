@@ -42,8 +42,7 @@ impl Program {
             }
             Kind::Server2 | Kind::Server3 => {
                 let settings = block.server.clone().ok_or("a server has settings")?;
-                let server =
-                    Server::load(&block.artifact, block.kind, World::new(&block)?, settings).map_err(broken)?;
+                let server = Server::load(&block, World::new(&block)?, settings).map_err(broken)?;
                 Code::Server(Box::new(server))
             }
         };

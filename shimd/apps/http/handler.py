@@ -14,13 +14,11 @@ from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.pool import Pool
 from shimd.component.guest import Guest, current
 from shimd.component.host import NEVER, Host
-from shimd.component.results import Abandoned, GuestExit
-from shimd.component.values import Err, Ok
+from shimd.component.results import Abandoned, Err, GuestExit, Ok
 from shimd.wasi.compute_lock import ComputeLock
 from shimd.wasi.http.body import Aborted, BodyStream, OutgoingBody
 from shimd.wasi.http.fields import Fields
 from shimd.wasi.http.types import IncomingRequest, OutgoingResponse, ResponseOutparam
-from shimd.wasi.waiting import abandon
 
 AsgiScope = dict[str, Any]
 AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
@@ -88,7 +86,7 @@ class Handler:
         with anyio.move_on_after(self._timeout):
             await exchange.started.wait()
             return
-        abandon(guest)
+        guest.abandon()
 
     def _run(self, guest: Guest, exchange: "_Exchange") -> None:
         """Run the guest, on a thread of its own, from the request's first byte to the response's last."""

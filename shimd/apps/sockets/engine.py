@@ -87,8 +87,7 @@ async def _run(host: "Host") -> int:
 def _command(host: "Host") -> int:
     import wasmtime
 
-    from shimd.component.results import GuestExit
-    from shimd.component.values import Err
+    from shimd.component.results import Err, GuestExit
 
     guest = host.instantiate()
     try:

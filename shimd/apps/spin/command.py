@@ -5,8 +5,7 @@ from anyio import to_thread
 from shimd.apps.calls import UNLIMITED, closing_guest, report_error
 from shimd.apps.serving import StopScope
 from shimd.component.host import Host
-from shimd.component.results import GuestExit
-from shimd.component.values import Err
+from shimd.component.results import Err, GuestExit
 from shimd.engine import EXIT_TRAP
 
 INTERFACE = "wasi:cli/run"

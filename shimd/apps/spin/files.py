@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from shimd.apps.spin.model import Component, FileMount
-from shimd.component.values import Err
+from shimd.component.results import Err
 from shimd.engine import InvalidSetting
 from shimd.wasi.filesystem import Descriptor, DirectoryEntries, open_beneath, os_errors
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from shimd.apps.spin.clients import Clients
 from shimd.apps.spin.database import Database
 from shimd.apps.spin.redisstore import RedisStore
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 
 TABLE = """CREATE TABLE IF NOT EXISTS spin_key_value (
     store TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (store, key)

@@ -13,7 +13,7 @@ from anyio import from_thread
 from shimd.apps.spin.backends import Libsql
 from shimd.apps.spin.database import QueryResult
 from shimd.apps.spin.services import ServiceError, Services, shown
-from shimd.component.values import Case
+from shimd.component.results import Case
 from shimd.wasi.waiting import wait_for
 
 #: Seconds: a statement takes as long as it takes.

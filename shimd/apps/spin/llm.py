@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 
 from shimd.apps.spin.backends import Models
 from shimd.apps.spin.services import ServiceError, Services, shown
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.waiting import wait_for
 
 #: What holds for a guest that does not say, as in Spin.

@@ -5,7 +5,7 @@ from functools import partial
 
 from shimd.apps.spin.allowed import CHAINED, AllowedHosts, split
 from shimd.apps.spin.application import SpinServer
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.http.in_process import AsgiApplication
 from shimd.wasi.http.outgoing import DENIED
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from shimd.apps.spin.clients import Clients, redis_errors, shown
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.engine import InvalidSetting
 from shimd.wasi.waiting import wait_for
 

@@ -11,7 +11,7 @@ from shimd.apps.spin.backends import Libsql
 from shimd.apps.spin.database import Database, QueryResult
 from shimd.apps.spin.libsql import LibsqlConnection
 from shimd.apps.spin.services import ServiceError, Services
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 
 
 class Statements(Protocol):

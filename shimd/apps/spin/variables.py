@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from shimd.apps.spin.backends import Vault
 from shimd.apps.spin.model import VARIABLE_NAME, Application, Component
 from shimd.apps.spin.services import ServiceError
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.engine import InvalidSetting
 from shimd.wasi.waiting import wait_for
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import anyio
 
-from shimd.component.guest import close
-from shimd.component.values import Case, Err, Ok
+from shimd.component.objects import close
+from shimd.component.results import Case, Err, Ok
 from shimd.wasi.http.fields import Fields
 from shimd.wasi.io import WRITABLE, InputStream, OutputStream, Pollable, always_ready, closed, failed
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import NoReturn
 
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 
 #: Of the connection, not of the message: a guest has no say in them (as in wasmtime's host).
 _FORBIDDEN = frozenset(

@@ -13,7 +13,7 @@ from anyio import from_thread
 from anyio.abc import TaskGroup
 from httpcore import AnyIOBackend
 
-from shimd.component.values import Case, Err, Ok
+from shimd.component.results import Case, Err, Ok
 from shimd.wasi.destinations import Destinations, Prohibited
 from shimd.wasi.http.body import Aborted, BodyStream, OutgoingBody
 from shimd.wasi.http.fields import Fields

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from shimd.component.guest import close
-from shimd.component.values import Case, Err, Ok
+from shimd.component.objects import close
+from shimd.component.results import Case, Err, Ok
 from shimd.wasi.http import body, fields
 from shimd.wasi.http.body import IncomingBody, OutgoingBody
 from shimd.wasi.http.fields import Fields

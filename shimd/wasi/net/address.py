@@ -5,7 +5,7 @@ import ipaddress
 import socket
 from typing import Any
 
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 _NAMES = {family: name for name, family in FAMILIES.items()}

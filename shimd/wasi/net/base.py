@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import anyio
 
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.io import Pollable
 from shimd.wasi.net import address
 

@@ -4,7 +4,7 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.io import Pollable, always_ready
 from shimd.wasi.net import address
 

@@ -4,7 +4,7 @@ import select
 import socket
 from contextlib import suppress
 
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.io import WRITABLE, InputStream, OutputStream, Pollable, closed, failed
 from shimd.wasi.net import address
 from shimd.wasi.net.base import Socket, is_ready, pollable, socket_errors, wait_for_event

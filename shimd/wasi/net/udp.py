@@ -5,7 +5,7 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.io import Pollable
 from shimd.wasi.net import address
 from shimd.wasi.net.base import Socket, is_ready, pollable, socket_errors

@@ -4,7 +4,7 @@ import pytest
 
 from shimd.apps.spin.allowed import AllowedHosts, is_left_out, of_http_hosts
 from shimd.apps.spin.fields import ManifestTable
-from shimd.component.values import Err
+from shimd.component.results import Err
 from shimd.engine import InvalidSetting
 
 WHERE = "/spin.toml: component.c.allowed_outbound_hosts"

@@ -22,7 +22,7 @@ from shimd.apps.spin.backends import Libsql
 from shimd.apps.spin.services import Services
 from shimd.apps.spin.sqlite import Databases, SqliteConnection, opener
 from shimd.component.guest import Guest, current
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.trust import BuiltIn, Trust
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from shimd.apps.spin.assembly import check_chains
 from shimd.apps.spin.model import Application, Component, Triggers
 from shimd.apps.spin.neighbours import Neighbours
 from shimd.apps.spin.routes import SpinRoute
-from shimd.component.values import Err
+from shimd.component.results import Err
 from shimd.engine import InvalidSetting
 
 COMPONENTS = {id: Component(id, f"/spin.toml: component.{id}", "app.wasm") for id in ("one", "two")}

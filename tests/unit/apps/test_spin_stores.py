@@ -11,7 +11,7 @@ from shimd.apps.spin.keyvalue import Atomics, Batch, Cas, KeyValueStores, OpenSt
 from shimd.apps.spin.services import Services
 from shimd.apps.spin.sqlite import Databases, SqliteConnection
 from shimd.apps.spin.sqlite import opener as database_opener
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.trust import BuiltIn, Trust
 
 

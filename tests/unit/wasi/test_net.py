@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.io import WRITABLE
 from shimd.wasi.net import NameLookup, TcpCreateSocket, UdpCreateSocket
 from shimd.wasi.net.base import is_ready

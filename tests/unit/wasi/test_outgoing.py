@@ -10,7 +10,7 @@ import pytest
 from anyio import from_thread, to_thread
 
 from shimd.apps.spin.limits import ConnectionLimit
-from shimd.component.values import Case, Err, Ok
+from shimd.component.results import Case, Err, Ok
 from shimd.wasi.http.fields import Fields
 from shimd.wasi.http.in_process import AsgiApplication
 from shimd.wasi.http.outgoing import OutgoingHandler, OutgoingRules, anything

@@ -31,7 +31,7 @@ use super::log::Entry;
 use super::newer::{Instances, Newer};
 use super::older::Older;
 use super::signals::{self, Signals};
-use crate::abi::{Kind, failed};
+use crate::abi::{Block, Kind, failed};
 use crate::clock::Clock;
 use crate::engine::{self, Flavour};
 use crate::host::{Host, World};
@@ -58,14 +58,16 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn load(artifact: &str, kind: Kind, world: World, settings: Settings) -> wasmtime::Result<Self> {
-        let flavour = Flavour::of(kind);
-        let map = |engine: &Engine| unsafe { Component::deserialize_file(engine, artifact) };
+    pub fn load(block: &Block, world: World, settings: Settings) -> wasmtime::Result<Self> {
+        let (kind, flavour) = (block.kind, Flavour::of(block.kind));
+        let map = |engine: &Engine| unsafe { Component::deserialize_file(engine, &block.artifact) };
         let component = match engine::pooling(flavour, settings.concurrency).and_then(|engine| map(&engine)) {
             Ok(component) => component,
             Err(_) => map(&Engine::new(&flavour.config())?)?, // it needs larger places than a pool has, say
         };
-        let pre = flavour.linker(component.engine())?.instantiate_pre(&component)?;
+        let mut linker = flavour.linker(component.engine())?;
+        block.bridged.link(&mut linker, &component)?;
+        let pre = linker.instantiate_pre(&component)?;
         signals::hold();
         Ok(Self { kind, pre, world, settings })
     }

@@ -8,7 +8,7 @@ from anyio import from_thread
 from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.clients import Clients, MqttAddress, mqtt_errors
 from shimd.apps.spin.limits import ConnectionLimit
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.waiting import wait_for
 
 _QOS = {"at-most-once": 0, "at-least-once": 1, "exactly-once": 2}

@@ -13,7 +13,7 @@ from shimd.apps.calls import UNLIMITED
 from shimd.apps.spin.allowed import PORTS, AllowedHosts
 from shimd.apps.spin.clients import Clients, mysql_errors
 from shimd.apps.spin.limits import ConnectionLimit
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.waiting import wait_for
 
 #: ``FIELD_TYPE`` of the protocol: the type of a column, without a sign and with.

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from shimd.component.values import Case
+from shimd.component.results import Case
 
 Plain = Callable[[Any], Any]
 

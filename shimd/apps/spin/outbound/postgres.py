@@ -16,7 +16,7 @@ from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.clients import Clients, postgres_errors
 from shimd.apps.spin.limits import ConnectionLimit
 from shimd.apps.spin.outbound.pgtypes import InterfaceVersion, encode_interval, lower, parameter
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.waiting import wait_for
 
 

@@ -12,7 +12,7 @@ from anyio import from_thread
 from shimd.apps.spin.allowed import PORTS, AllowedHosts
 from shimd.apps.spin.clients import Clients, redis_errors
 from shimd.apps.spin.limits import ConnectionLimit
-from shimd.component.values import Case, Err
+from shimd.component.results import Case, Err
 from shimd.wasi.destinations import Prohibited
 from shimd.wasi.waiting import wait_for
 

@@ -1,0 +1,104 @@
+"""What the tests ask for besides: all of the interface, faults, and Redis as Spin gives it."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import anyio
+
+from shimd.apps.spin.allowed import AllowedHosts
+from shimd.apps.spin.clients import Clients
+from shimd.apps.spin.outbound.redis import Redis
+from shimd.shim import Case, Err, Invocation
+from shimd.wasi.trust import BuiltIn, Trust
+
+from . import Book, Shelf, ThingsEngine
+
+
+class CountedBook(Book):
+    lost_ = 0
+
+    def close(self) -> None:
+        CountedBook.lost_ += 1
+
+    @classmethod
+    def lost(cls) -> int:
+        return cls.lost_
+
+
+class MoreShelf(Shelf):
+    def __init__(self, invocation: Invocation) -> None:
+        super().__init__(invocation)
+        self.Book = CountedBook
+
+    def longer(self, one: Book, other: Book) -> str | None:
+        first, second = len(one.text()), len(other.text())
+        return None if first == second else (one if first > second else other).title()
+
+    def same(self, entries: list[Any]) -> list[Any]:
+        return entries
+
+    def back(self, data: bytes) -> bytes:
+        return data
+
+    def fail(self) -> None:
+        raise RuntimeError("the shelf is gone")
+
+    def end(self) -> None:
+        os._exit(3)
+
+    def wait(self) -> None:
+        time.sleep(3600)
+
+    def take(self, title: str) -> Any:
+        """A book, or what is none."""
+        return _WRONG[title] if title in _WRONG else super().take(title)
+
+
+_WRONG: dict[str, Any] = {
+    "number": 5,
+    "nothing": None,
+    "text": "Emma",
+    "case": Err(Case("lent")),
+    "payload": Err(Case("unknown", 5)),
+    "set": Err({"full"}),
+}
+
+
+class Later:
+    """The interface ``acme:things/later``: two ask, and both are answered once they have."""
+
+    def __init__(self, _invocation: Invocation) -> None:
+        self._asked: list[str] = []
+        self._both = anyio.Event()
+
+    async def greet(self, name: str) -> str:
+        self._asked.append(name)
+        if len(self._asked) == 2:
+            self._both.set()
+        await self._both.wait()
+        if not name:
+            raise Err("nobody")
+        return f"hello, {name}"
+
+
+def _redis(_invocation: Invocation) -> Redis:
+    assert _CLIENTS
+    return Redis(_CLIENTS[0], AllowedHosts(["redis://127.0.0.1:*"], "here"))
+
+
+_CLIENTS: list[Clients] = []
+
+
+class MoreThingsEngine(ThingsEngine):
+    name: ClassVar[str] = "more-things"
+    provides: ClassVar[Mapping[str, Callable[[Invocation], object]]] = {
+        "acme:things/shelf@1.2.0": MoreShelf,
+        "acme:things/later": Later,
+        "fermyon:spin/redis@2.0.0": _redis,
+    }
+
+    def warm(self) -> None:
+        _CLIENTS.append(Clients(["redis"], Trust(BuiltIn(), {})))
+        super().warm()
