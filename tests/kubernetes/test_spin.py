@@ -60,8 +60,8 @@ server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()
 """
 ASK = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=30).read().decode(), end='')"
-#: Until its input ends, each request on a connection of its own: how often each answer came, and each error. Each is told
-#: when it comes for the first time.
+#: Until its input ends, each request on a connection of its own: how often each answer came, and each error. Those that
+#: are new are told at once.
 ASK_ON = """
 import collections, json, sys, threading, urllib.request
 seen, ended = collections.Counter(), threading.Event()
