@@ -250,6 +250,13 @@ def test_an_artifact(cluster: Cluster) -> None:
     assert answer(cluster, address, "/counter") == "1"
 
 
+def test_a_secret_that_is_not_there(cluster: Cluster) -> None:
+    """The operator mounts an optional one, and the kubelet a directory instead."""
+    app = spin_application("lost", ONE, runtimeConfig={"loadFromSecret": "nowhere"})
+    cluster.apply(*made_of(app, executor(cluster)))
+    until(lambda: "/runtime-config.toml is a directory" in json.dumps(pods(cluster)), "the sentence", cluster)
+
+
 def test_the_example_is_rolled_out_and_no_request_is_lost(cluster: Cluster) -> None:
     """Two replicas, strict security contexts, and a client that asks on and on."""
     example = (CONTRIB / "examples/spin.yaml").read_text()
