@@ -266,7 +266,7 @@ class RunsApplications(Protocol[ModuleT_co]):
         """Returns the paths of the modules in the container, by names of the engine's choice; called in the worker,
         which is root and not yet confined.
 
-        :param read: a file of the container's; ``None`` if it is not there
+        :param read: a file of the container's; ``None`` if it is not there, IsADirectoryError if it is a directory
         :param env: the container's environment
         :returns: ``None`` if the container is no application: then it is run as any other
         :raises EngineError: what is wrong with the description

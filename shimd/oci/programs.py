@@ -21,6 +21,10 @@ _OVERRIDE = {"CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"}
 _NONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)
 
 
+class IsDirectory(NotFound):
+    """What is there is no file."""
+
+
 class Program(NamedTuple):
     """The program that ``args[0]`` names."""
 
@@ -73,7 +77,8 @@ def open_file(root: int, path: str, user: User | None = None) -> int:
     except OSError as error:
         if error.errno not in _NONE:
             raise
-        raise NotFound(f"{path}: {reason(error)}") from None
+        kind = IsDirectory if error.errno == errno.EISDIR else NotFound
+        raise kind(f"{path}: {reason(error)}") from None
     try:
         return os.open(_name(fd), os.O_RDONLY | os.O_CLOEXEC)
     finally:

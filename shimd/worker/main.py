@@ -37,7 +37,7 @@ from shimd.errors import (
 from shimd.linux.memory_file import read_file
 from shimd.linux.spawn import reset_c_librarys
 from shimd.oci import Process
-from shimd.oci.programs import find_program, open_file
+from shimd.oci.programs import IsDirectory, find_program, open_file
 from shimd.protocol.constants import CONTROL_FD, EXIT_FAILED, JAIL_FD
 from shimd.protocol.faults import describe, sentence
 from shimd.protocol.invocation import environment, invocation_of
@@ -335,6 +335,8 @@ def _read(entry: Entry, path: str) -> bytes | None:
     try:
         with open(entry.open(path), "rb") as file:
             return file.read()
+    except IsDirectory as error:
+        raise IsADirectoryError(str(error)) from None
     except NotFound:
         return None
 

@@ -12,7 +12,7 @@ from tests.e2e import guests, images
 from tests.e2e.box import RUNTIMES, Box, until
 from tests.e2e.containerd import Containerd
 from tests.e2e.http_app import answers, free_port
-from tests.e2e.spin_app import NO_PROGRAM, SPIN, App, image, on_spin, running
+from tests.e2e.spin_app import NO_PROGRAM, SPIN, App, image, on_spin, on_the_newest, running
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -261,6 +261,17 @@ def test_manifests_that_are_wrong(box: Box, tmp_path: Path, what: str) -> None:
     done = box.run("wrong", image=name, flags=("--rm", "--env", "SPIN_VARIABLE_SECRET=x"))
     assert done.code != 0
     assert words in done.err, done.err
+
+
+@on_the_newest
+@on_spin
+def test_a_configuration_that_is_a_directory(box: Box, tmp_path: Path) -> None:
+    """As Kubernetes mounts a file of a Secret that is not there: no application goes on without what it should say."""
+    files = {"/app.wasm": NO_PROGRAM, "/runtime-config.toml/none": b""}
+    box.ctr("images", "import", str(image(tmp_path / "wrong.tar", "test.invalid/wrong:1", MANIFEST, files)))
+    done = box.run("wrong", image="test.invalid/wrong:1", flags=("--rm", "--env", "SPIN_VARIABLE_SECRET=x"))
+    assert done.code != 0
+    assert "/runtime-config.toml is a directory: Kubernetes makes one" in done.err, done.err
 
 
 ONE = """

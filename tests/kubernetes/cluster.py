@@ -23,6 +23,8 @@ from tests.e2e.cri import CriContainerd
 PROGRAMS = REPOSITORY / ".cache/kubernetes"
 #: Of the bridge that is the node's own address; pods are on another (``cri.py``).
 ADDRESS = "10.89.0.1"
+#: Where pods' addresses are from (``cri.py``); each reaches the first of them, which is the node's.
+PODS, GATEWAY = "10.88.0.0/16", "10.88.0.1"
 TOKEN = "test-admin"
 PATIENCE = 120
 #: What a kubelet writes at its start (k8s.io/kubernetes, pkg/kubelet/cm, setupKernelTunables).
@@ -113,6 +115,7 @@ class Cluster:
         until(lambda: self.kubectl("get", "--raw", "/readyz", check=False).out == "ok", "the API server", self)
         self.start_kubelet()
         until(lambda: "True" in self.kubectl("get", "nodes", "-o", _READY, check=False).out, "the node", self)
+        self.start_proxy()
         until(lambda: self.kubectl("get", "sa", "default", check=False).code == 0, "the service account", self)
 
     def down(self) -> None:
@@ -166,6 +169,19 @@ class Cluster:
             f"--cert-dir={self.directory}/kubelet-certificates",
             f"--node-ip={ADDRESS}",
             "--hostname-override=node",
+        )
+
+    def start_proxy(self) -> None:
+        """By which the node reaches Services, with iptables of its own network."""
+        self.start(
+            "kube-proxy",
+            f"--kubeconfig={self.kubeconfig}",
+            "--hostname-override=node",
+            "--proxy-mode=iptables",
+            f"--cluster-cidr={PODS}",
+            "--iptables-localhost-nodeports=false",
+            "--conntrack-max-per-core=0",  # the machine's own stays
+            "--metrics-bind-address=127.0.0.1:10249",
         )
 
     # The client

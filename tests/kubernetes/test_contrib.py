@@ -45,13 +45,16 @@ def test_examples(cluster: Cluster, example: Path) -> None:
 
 
 @pytest.mark.usefixtures("namespace")
-@pytest.mark.parametrize("flags", [[], ["--set", "runtimes={wasmtime}"], ["--set", "installer.enabled=false"]])
+@pytest.mark.parametrize(
+    "flags", [[], ["--set", "runtimes={wasmtime,wasmtime-spin-v2}"], ["--set", "installer.enabled=false"]]
+)
 def test_helm(cluster: Cluster, flags: list[str]) -> None:
     command = [str(PROGRAMS / "helm"), "template", "shimd", str(CONTRIB / "chart/shimd"), "-n", NAMESPACE, *flags]
     made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     said = cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=made).out
     assert ("daemonset" in said) == ("installer.enabled=false" not in flags)
-    assert ("runtimeclass.node.k8s.io/wasmer" in said) == ("runtimes={wasmtime}" not in flags)
+    assert ("runtimeclass.node.k8s.io/wasmer" in said) == (not any("runtimes=" in flag for flag in flags))
+    assert "runtimeclass.node.k8s.io/wasmtime-spin-v2" in said, "with the handler of the base: it cannot be changed"
 
 
 @pytest.mark.usefixtures("namespace")

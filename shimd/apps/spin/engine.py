@@ -87,10 +87,10 @@ class SpinEngine(CompiledByWasmtime):
         """
         from shimd.apps.spin import manifest
 
-        text = read(self._manifest)
+        place = self._place(read)
+        text = place.file(os.path.basename(self._manifest))
         if text is None:
             return None
-        place = self._place(read)
         application = self._take(manifest.parse(text, self._manifest), place, env)
         return {id: place.path(str(component.source)) for id, component in application.components.items()}
 

@@ -127,9 +127,9 @@ def _provided(
 def _files(settings: ManifestTable, place: Place, declared: Collection[str]) -> Mapping[str, str]:
     """Read values from a TOML or JSON file, or from a directory with a file for each, as Kubernetes mounts a Secret."""
     path = place.path(settings.text("path").rstrip("/"))
-    text = place.read(path)
+    text = place.contents(path)
     if text is None:
-        each = {name: place.read(f"{path}/{name}") for name in declared}
+        each = {name: place.contents(f"{path}/{name}") for name in declared}
         return {name: _decoded(path, value).rstrip("\n") for name, value in each.items() if value is not None}
     try:
         values = json.loads(text) if path.endswith(".json") else tomllib.loads(_decoded(path, text))

@@ -76,6 +76,31 @@ def test_files(path: str, files: Mapping[str, str]) -> None:
     assert values(configured(text, **files)) == ("value", "other")
 
 
+def test_a_directory_in_the_place_of_the_file() -> None:
+    """As Kubernetes mounts a file of a Secret that is not there."""
+
+    def read(path: str) -> bytes | None:
+        if path == "/runtime-config.toml":
+            raise IsADirectoryError
+        return None
+
+    with pytest.raises(InvalidSetting, match=r"/runtime-config\.toml is a directory"):
+        Runtime(Place(read), {}, DECLARED)
+
+
+def test_a_directory_of_variables() -> None:
+    """Whose files are read one by one."""
+    text = '[[variables_provider]]\ntype = "file"\npath = "/secrets"'
+    files = configured(text, **{"secrets/first": "one"})
+
+    def read(path: str) -> bytes | None:
+        if path == "/secrets":
+            raise IsADirectoryError
+        return reader(files)(path)
+
+    assert Runtime(Place(read), {}, DECLARED).variables[0] == {"first": "one"}
+
+
 def test_a_required_variable_that_nobody_gives() -> None:
     with pytest.raises(InvalidSetting, match="the variable first is required: set SPIN_VARIABLE_FIRST"):
         values({})

@@ -16,7 +16,8 @@ fn handle(request: Request) -> Result<impl IntoResponse> {
     router.get("/read/*", |_: Request, params: Params| {
         text(std::fs::read_to_string(format!("/{}", params.wildcard().unwrap()))?)
     });
-    router.get_async("/fetch/*", fetch);
+    router.get_async("/fetch/*", |_: Request, params: Params| fetch("http", params));
+    router.get_async("/fetch-safely/*", |_: Request, params: Params| fetch("https", params));
     router.post("/shout", |request: Request, _: Params| text(String::from_utf8(request.into_body())?.to_uppercase()));
     router.any("/about", |request: Request, _: Params| {
         let headers: Vec<_> =
@@ -47,8 +48,8 @@ fn people(_: Request, params: Params) -> Result<Response> {
     text(found.rows().filter_map(|row| row.get::<&str>("name").map(str::to_owned)).collect::<Vec<_>>().join(" "))
 }
 
-async fn fetch(_: Request, params: Params) -> Result<Response> {
-    let asked = Request::get(format!("http://{}", params.wildcard().unwrap())).build();
+async fn fetch(scheme: &str, params: Params) -> Result<Response> {
+    let asked = Request::get(format!("{scheme}://{}", params.wildcard().unwrap())).build();
     Ok(match spin_sdk::http::send::<_, Response>(asked).await {
         Ok(answer) => Response::builder().status(*answer.status()).body(answer.into_body()).build(),
         Err(error) => Response::builder().status(502).body(error.to_string()).build(),
