@@ -70,6 +70,7 @@ def test_every_app_goes_on(linked: Linked, box: Box, trees: tuple[Tree, Tree]) -
     reads.stdin.write("one\n")
     reads.stdin.flush()
     assert reads.stdout.readline() == "one\n"
+    box.wait_status("reads", "RUNNING")  # a native program may speak before its start is answered
     before, was = box.tasks(), status(linked, old)
     assert was["old"] == []
     assert was["release"].encode() not in Path(f"/proc/{box.pid('stays')}/environ").read_bytes()  # a guest may see it

@@ -57,18 +57,21 @@ REQUESTS: list[Any] = [
 ASKED = st.sampled_from(REQUESTS).flatmap(lambda it: st.tuples(st.just(type(it)), st.just(bytes(it)) | torn(bytes(it))))
 
 
+@BOUNDED
 @given(st.sampled_from(DECODERS), st.sampled_from(MESSAGES).map(encode).flatmap(torn))
 def test_torn_messages(decode: Decoder[Any], data: bytes) -> None:
     with suppress(NotAMessage):
         decode(data)
 
 
+@BOUNDED
 @given(st.sampled_from(DECODERS), st.sampled_from(MESSAGES).map(encode).map(json.loads).flatmap(changed))
 def test_changed_messages(decode: Decoder[Any], value: Any) -> None:
     with suppress(NotAMessage):
         decode(json.dumps(value).encode())
 
 
+@BOUNDED
 @given(st.sampled_from([TASK, ENDPOINT]).map(encode).map(json.loads).flatmap(changed), st.binary(max_size=9))
 def test_records_that_another_version_has_written(value: Any, more: bytes) -> None:
     """Whole by their checksums, of which one is of this version."""
@@ -80,12 +83,14 @@ def test_records_that_another_version_has_written(value: Any, more: bytes) -> No
         assert ENDPOINT in list(Journal(Path(directory)).read())
 
 
+@BOUNDED
 @given(st.binary(max_size=400) | torn(keeper.encode(keeper.Packet(keeper.Kind.KEPT, 1, (2, 3), "name"))))
 def test_packets_of_a_keeper(data: bytes) -> None:
     with suppress(keeper.NotAPacket):
         keeper.decode(data)
 
 
+@BOUNDED
 @given(changed(MANIFEST))
 def test_image_manifests(value: Any) -> None:
     with suppress(ShimdError):
@@ -93,6 +98,7 @@ def test_image_manifests(value: Any) -> None:
             assert choose(layers, "app.wasm") in layers
 
 
+@BOUNDED
 @given(changed(SPEC) | JSON)
 def test_configurations(value: Any) -> None:
     with tempfile.TemporaryDirectory() as directory:
