@@ -51,7 +51,9 @@ def load(address: str, work: Work, connections: int, seconds: int, directory: Pa
     script = directory / f"{work.name.replace(' ', '-')}.lua"
     script.write_text(work.script())
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "20", "--latency", "-s", str(script)]
-    done = subprocess.run([*command, f"http://{address}{work.path}"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, f"http://{address}{work.path}"], capture_output=True, text=True)
+    if done.returncode:
+        raise Failed(f"it does not take connections: {done.stderr or done.stdout}")
     return _read(done.stdout, work)
 
 
