@@ -1,5 +1,6 @@
 """HTTP servers under test, by containerd and without it: who serves a component, and how much memory that takes."""
 
+import itertools
 import os
 import shlex
 import signal
@@ -27,6 +28,7 @@ PATIENCE = 180.0
 _SAID = 10.0
 #: Made once: it reads certificates, which takes longer than an app to start.
 _CLIENT = httpx.Client(timeout=PATIENCE, trust_env=False, verify=False)
+_places = itertools.count()
 #: A server whose component is of a version of WASI that it does not have has ended by then, or answers with errors.
 _ENTRY, _COMMAND = "/app.wasm", "/hello.wasm"
 
@@ -134,7 +136,9 @@ def inside(version: Version, runtime: str, program: Path) -> Iterator[Place]:
     try:
         with running(version, Containerd) as containerd:
             image = "test.invalid/http:1"
-            box = Box(containerd, f"bench-{os.getpid()}", Runtime("http", image, _ENTRY, runtime))
+            # Of its own: containers of the same names would share their cgroups, and one's end be the other's.
+            namespace = f"bench-{os.getpid()}-{next(_places)}"
+            box = Box(containerd, namespace, Runtime("http", image, _ENTRY, runtime))
             archive = containerd.directory / "image.tar"
             files = {_ENTRY: program.read_bytes(), _COMMAND: bytes(wasmtime.wat2wasm(HELLO_WAT))}
             layer = images.layer(files, DIRECTORIES)

@@ -61,7 +61,14 @@ def _read(said: str, work: Work) -> Load:
     rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
     count = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m), ([\d.]+)(B|KB|MB|GB) read", said)
     latencies = [re.search(rf"\b{percentile}%\s+([\d.]+)(us|ms|s|m)", said) for percentile in PERCENTILES]
-    if "Non-2xx" in said or "Socket errors" in said or rate is None or count is None or not all(latencies):
+    if (
+        "Non-2xx" in said
+        or "Socket errors" in said
+        or rate is None
+        or count is None
+        or not all(latencies)
+        or count[1] == "0"
+    ):
         raise Failed(said)
     read = float(count[4]) * 1024 ** ("B", "KB", "MB", "GB").index(count[5])
     if read < int(count[1]) * work.answer * 0.99:  # it is told in three digits
