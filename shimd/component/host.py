@@ -10,7 +10,7 @@ from wasmtime import component
 from wasmtime.component import _types as types
 
 from shimd.component.guest import Guest, current
-from shimd.component.providers import Function, Providers, implementation
+from shimd.component.providers import Function, Providers, find, implementation
 from shimd.component.resources import Resources
 from shimd.component.results import Err
 from shimd.component.values import Codec, codec
@@ -123,7 +123,7 @@ class Host:
                 kind = item.ty
                 if not isinstance(kind, types.ComponentInstanceType):
                     raise UnsupportedFeature(f"the component imports {name}, which is not an interface")
-                provider = providers.get(name, providers.get(self._unversioned(name)))
+                provider = find(providers, name, self._unversioned)
                 if provider is None:
                     raise UnsupportedFeature(f"the component imports {name}, which is not provided")
                 with root.add_instance(name) as instance:

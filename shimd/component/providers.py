@@ -7,7 +7,7 @@ An interface is given by an object, named by the interface, as ``a:b/streams``. 
 
 from collections.abc import Callable, Mapping
 from keyword import iskeyword
-from typing import Any
+from typing import Any, TypeVar
 
 from shimd.engine import UnsupportedFeature
 
@@ -15,6 +15,20 @@ Providers = Mapping[str, object]
 """Providers by the interface's name: with its version, or without, which serves all versions that are compatible."""
 
 Function = Callable[..., Any]
+T = TypeVar("T")
+
+
+def unversioned(interface: str) -> str:
+    """Returns an interface's name without its version."""
+    return interface.partition("@")[0]
+
+
+def find(providers: Mapping[str, T], interface: str, plain: Callable[[str], str] = unversioned) -> T | None:
+    """Returns what an interface is given by; ``None``: nothing.
+
+    :param plain: makes one name of those of an interface's compatible versions
+    """
+    return providers.get(interface, providers.get(plain(interface)))
 
 
 def implementation(provider: object, name: str) -> Function | None:

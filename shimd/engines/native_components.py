@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from shimd.component.providers import Providers
+from shimd.component.providers import Providers, find
 from shimd.engine import Invocation, UnsupportedFeature
 from shimd.engines.wasmtime_artifact import outline_of
 from shimd.engines.wasmtime_native import NativeProgram, NativeWasmtime, is_portables
@@ -46,7 +46,7 @@ class NativeComponents(NativeWasmtime):
     def _bridged(self, program: Outline) -> list[str]:
         if not program.component:
             return []
-        return [name for name, _ in program.imports if name in self.provides or name.partition("@")[0] in self.provides]
+        return [name for name, _ in program.imports if find(self.provides, name) is not None]
 
     def _ask(self, module: NativeProgram) -> int:
         from shimd.component.bridge.process import Process

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.components.build import component
+from tests.components.build import component, newer
 from tests.e2e import images
 from tests.e2e.box import RUNTIMES, happens
 from tests.e2e.containerd import LAUNCHERS, PATIENCE
@@ -100,6 +100,11 @@ def serving(app: App) -> int:
             if os.readlink(link) == listening:
                 return int(link.parts[2])
     raise AssertionError("nobody listens")
+
+
+def guest(version: str) -> Path:
+    """The same server in Python, of a version of WASI."""
+    return newer() if version == "0.3" else component("proxy", "proxy")
 
 
 @contextmanager

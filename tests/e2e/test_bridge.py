@@ -1,6 +1,5 @@
 """Interfaces that Python objects give to components that run natively: ``docs/shims.md``'s example, and its faults."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,12 +10,11 @@ import pytest
 
 from tests import servers
 from tests.components import rust
-from tests.e2e import guests, http_app, leftovers
+from tests.e2e import http_app
 from tests.e2e.box import Box, Runtime, until
-from tests.e2e.containerd import REPOSITORY, Version, running
+from tests.e2e.containerd import REPOSITORY, Version
 from tests.e2e.http_app import App
-from tests.e2e.images import image, layer, save
-from tests.e2e.test_stranger import StrangersContainerd, environment  # noqa: F401
+from tests.e2e.test_stranger import environment, strangers_box  # noqa: F401
 from tests.wasmtimes import native_only
 
 pytestmark = native_only
@@ -242,16 +240,9 @@ def _below(process: int) -> list[int]:
 
 @pytest.fixture
 def box(version: Version, launchers: Path, command: Path, tmp_path: Path) -> Iterator[Box]:
-    StrangersContainerd.programs = launchers
-    contents = [layer({"/things.wasm": command.read_bytes()}, guests.DIRECTORIES)]
-    save(tmp_path / "things.tar", [image(IMAGE, contents, {"Entrypoint": ["/things.wasm"], "Env": ["PATH=/"]})])
-    with running(version, StrangersContainerd) as containerd:
-        namespace = f"e2e-{os.getpid()}-things"
-        containerd.import_image(tmp_path / "things.tar", namespace)
-        box = Box(containerd, namespace, Runtime("things", IMAGE, "/things.wasm", "io.containerd.more-things.v1"))
+    runtime = Runtime("things", IMAGE, "/things.wasm", "io.containerd.more-things.v1")
+    with strangers_box(version, launchers, runtime, command.read_bytes(), tmp_path) as box:
         yield box
-        box.close()
-        leftovers.remove_parents(namespace)
 
 
 def test_a_container(box: Box) -> None:

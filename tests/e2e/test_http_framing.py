@@ -9,8 +9,7 @@ import pytest
 from hyperframe.frame import DataFrame, Frame, RstStreamFrame
 
 from tests.components import rust
-from tests.components.build import component, newer
-from tests.e2e.http_app import App, running
+from tests.e2e.http_app import App, guest, running
 from tests.e2e.http_wire import PREFACE, answer, connect, frames, headers, rest
 from tests.wasmtimes import native_only
 
@@ -29,8 +28,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def app(version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    program = component("proxy", "proxy") if version == "0.2" else newer()
-    with running(program, tmp_path_factory.mktemp("app") / "log", SHIMD_HTTP_REUSE="1") as app:
+    with running(guest(version), tmp_path_factory.mktemp("app") / "log", SHIMD_HTTP_REUSE="1") as app:
         yield app
 
 

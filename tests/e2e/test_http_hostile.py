@@ -15,9 +15,8 @@ import pytest
 
 from shimd.engines.wasmtime import NATIVE
 from tests.components import rust
-from tests.components.build import component, newer
 from tests.e2e.box import until
-from tests.e2e.http_app import App, running, serving, with_one_under_way
+from tests.e2e.http_app import App, guest, running, serving, with_one_under_way
 from tests.wasmtimes import HOSTS, native_only
 
 #: An engine, and the version of WASI.
@@ -30,9 +29,8 @@ BEGINNING = b"the beginning"
 @pytest.fixture(scope="module")
 def app(kind: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     engine, version = kind
-    program = newer() if version == "0.3" else component("proxy", "proxy")
     log = tmp_path_factory.mktemp("app") / "log"
-    with running(program, log, engine=engine, SHIMD_HTTP_TIMEOUT="5", SHIMD_HTTP_REUSE="1") as app:
+    with running(guest(version), log, engine=engine, SHIMD_HTTP_TIMEOUT="5", SHIMD_HTTP_REUSE="1") as app:
         yield app
 
 
@@ -41,6 +39,22 @@ def beside_another(app: App, hostile: Callable[[], object]) -> None:
     lines = with_one_under_way(app.address, "/ticks?number=5&every=200", hostile)
     assert lines == [str(number) for number in range(5)]
     assert app.get("/").status_code == 200
+
+
+def never_answered(app: App, path: str, number: int) -> None:
+    """So many ask for it at a time, and each gets a 504; others are answered meanwhile."""
+    codes: list[int] = []
+    threads = [threading.Thread(target=lambda: codes.append(app.get(path).status_code)) for _ in range(number)]
+
+    def begin() -> None:
+        for thread in threads:
+            thread.start()
+        assert [app.get("/").status_code for _ in range(5)] == [200] * 5
+
+    beside_another(app, begin)
+    for thread in threads:
+        thread.join()
+    assert codes == [504] * number
 
 
 def received(app: App, path: str) -> bytes:
@@ -84,22 +98,7 @@ def test_one_that_answers_twice(app: App, kind: tuple[str, str]) -> None:
 @each_kind
 @pytest.mark.parametrize("path", ["/spin", "/sleep?ms=60000"])
 def test_one_that_never_answers(app: App, path: str) -> None:
-    codes: list[int] = []
-
-    def ask() -> None:
-        codes.append(app.get(path).status_code)
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-
-    def begin() -> None:
-        for thread in threads:
-            thread.start()
-        assert [app.get("/").status_code for _ in range(5)] == [200] * 5
-
-    beside_another(app, begin)
-    for thread in threads:
-        thread.join()
-    assert codes == [504] * 4
+    never_answered(app, path, 4)
     until(lambda: app.said().count("no answer within 5 s") >= 4, "each to be told")
 
 
@@ -107,9 +106,8 @@ def test_one_that_never_answers(app: App, path: str) -> None:
 @pytest.mark.parametrize("version", ["0.2", "0.3"])
 def test_one_that_computes_after_its_answer(tmp_path: Path, version: str) -> None:
     """It is ended some time after; one that waits is not."""
-    program = newer() if version == "0.3" else component("proxy", "proxy")
     few = tmp_path / "log", "--env=SHIMD_HTTP_CONCURRENCY=3"
-    with running(program, *few, SHIMD_HTTP_TIMEOUT="2", SHIMD_HTTP_REUSE="1") as app:
+    with running(guest(version), *few, SHIMD_HTTP_TIMEOUT="2", SHIMD_HTTP_REUSE="1") as app:
         assert app.get("/late-sleep?ms=5000").text == "answered"
         assert [app.get("/late-spin").text for _ in range(4)] == ["answered"] * 4
         until(lambda: app.said().count("the guest computed for 2 s after its answer") == 4, "their end")
@@ -122,8 +120,7 @@ def test_one_that_computes_after_its_answer(tmp_path: Path, version: str) -> Non
 @pytest.mark.parametrize("version", ["0.2", "0.3"])
 def test_what_is_done_after_an_answer_is_finished(tmp_path: Path, version: str) -> None:
     """The app ends after it."""
-    program = newer() if version == "0.3" else component("proxy", "proxy")
-    with running(program, tmp_path / "log") as app:
+    with running(guest(version), tmp_path / "log") as app:
         assert app.get("/late-sleep?ms=2000").text == "answered"
         assert app.end() == 0
         assert "slept afterwards" in app.said()
@@ -134,23 +131,11 @@ def test_what_is_done_after_an_answer_is_finished(tmp_path: Path, version: str) 
 @pytest.mark.parametrize("path", ["/spin", "/sleep?ms=60000"])
 def test_one_that_never_answers_on_one_processor(tmp_path: Path, version: str, path: str) -> None:
     """Guests, clients and the end share one thread then."""
-    program = newer() if version == "0.3" else component("proxy", "proxy")
     processor = min(os.sched_getaffinity(0))
     by = ["taskset", "-c", str(processor)]
-    with running(program, tmp_path / "log", by=by, SHIMD_HTTP_TIMEOUT="5", SHIMD_HTTP_REUSE="1") as app:
+    with running(guest(version), tmp_path / "log", by=by, SHIMD_HTTP_TIMEOUT="5", SHIMD_HTTP_REUSE="1") as app:
         assert os.sched_getaffinity(serving(app)) == {processor}
-        codes: list[int] = []
-        threads = [threading.Thread(target=lambda: codes.append(app.get(path).status_code)) for _ in range(3)]
-
-        def begin() -> None:
-            for thread in threads:
-                thread.start()
-            assert [app.get("/").status_code for _ in range(5)] == [200] * 5
-
-        beside_another(app, begin)
-        for thread in threads:
-            thread.join()
-        assert codes == [504] * 3
+        never_answered(app, path, 3)
         assert app.end_with_one_under_way("/ticks?number=3&every=200") == (["0", "1", "2"], 0)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -169,18 +170,32 @@ class StrangersContainerd(Containerd):
         self.env["PATH"] = f"{self.programs}:{version.programs}:{SYSTEM}"
 
 
-@pytest.fixture
-def box(version: Version, output: dict[str, str], environment: Path, hello: bytes, tmp_path: Path) -> Iterator[Box]:
-    StrangersContainerd.programs = environment / "bin"
-    contents = [layer({"/hello.wasm": hello}, guests.DIRECTORIES)]
-    save(tmp_path / "hello.tar", [image(IMAGE, contents, {"Entrypoint": ["/hello.wasm"], "Env": ["PATH=/"]})])
+@contextmanager
+def strangers_box(
+    version: Version, launchers: Path, runtime: Runtime, program: bytes, directory: Path
+) -> Iterator[Box]:
+    """
+    :param launchers: where the runtime's is
+    :param program: what is the runtime's in its image
+    :param directory: for the image
+    """
+    StrangersContainerd.programs = launchers
+    contents = [layer({runtime.program: program}, guests.DIRECTORIES)]
+    save(directory / "app.tar", [image(runtime.image, contents, {"Entrypoint": [runtime.program], "Env": ["PATH=/"]})])
     with running(version, StrangersContainerd) as containerd:
-        namespace = f"e2e-{os.getpid()}-stranger"
-        containerd.import_image(tmp_path / "hello.tar", namespace)
-        box = Box(containerd, namespace, Runtime("pywasm", IMAGE, "/hello.wasm", "io.containerd.pywasm.v1"))
+        namespace = f"e2e-{os.getpid()}-{runtime.name}"
+        containerd.import_image(directory / "app.tar", namespace)
+        box = Box(containerd, namespace, runtime)
         yield box
         box.close()
         leftovers.remove_parents(namespace)
+
+
+@pytest.fixture
+def box(version: Version, output: dict[str, str], environment: Path, hello: bytes, tmp_path: Path) -> Iterator[Box]:
+    runtime = Runtime("pywasm", IMAGE, "/hello.wasm", "io.containerd.pywasm.v1")
+    with strangers_box(version, environment / "bin", runtime, hello, tmp_path) as box:
+        yield box
 
 
 def test_a_container(box: Box) -> None:

@@ -107,7 +107,8 @@ class AllowedHosts:
     """The check of outgoing requests of one component."""
 
     def __init__(self, entries: Sequence[str], where: str) -> None:
-        self._where = where
+        self.where = where
+        """Manifest and field, for messages."""
         self._allowed: list[AllowedHost] = []
         self.add(entries)
 
@@ -116,7 +117,7 @@ class AllowedHosts:
 
         :raises InvalidSetting: one is no such entry
         """
-        self._allowed += [AllowedHost.parse(entry, self._where) for entry in entries]
+        self._allowed += [AllowedHost.parse(entry, self.where) for entry in entries]
 
     def __call__(self, scheme: str, authority: str) -> None:
         """:raises Err: ``HTTP-request-denied``"""

@@ -36,17 +36,17 @@ class SpinServer:
             return
         path = scope["raw_path"].decode("latin-1")
         if path == _HEALTH:
-            await _answer(send, 200, b"OK", b"text/plain")
+            await _answer(send, _plain(200, b"OK", "text/plain"))
         elif path == _INFO:
             about = {"name": self._application.name, "version": self._application.version}
-            await _answer(send, 200, json.dumps(about).encode(), b"application/json")
+            await _answer(send, _plain(200, json.dumps(about).encode(), "application/json"))
         elif match := routes.find(self._application.triggers.http, path):
             if match.route.response is not None:
-                await _answer_with(send, match.route.response)
+                await _answer(send, match.route.response)
             else:
                 await self._call(match, scope, receive, send)
         else:
-            await _answer(send, 404, b"", b"text/plain")
+            await _answer(send, _plain(404, b"", "text/plain"))
 
     def has(self, id: str) -> bool:
         """Returns whether a component answers requests."""
@@ -76,16 +76,14 @@ def _client(scope: AsgiScope) -> str:
     return f"{client[0]}:{client[1]}" if client else ""
 
 
-async def _answer_with(send: AsgiSend, response: StaticResponse) -> None:
+def _plain(status: int, body: bytes, kind: str) -> StaticResponse:
+    return StaticResponse(status, (("content-type", kind),), body)
+
+
+async def _answer(send: AsgiSend, response: StaticResponse) -> None:
     headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
     body = b"" if response.status in _BODILESS else response.body
     if response.status not in _BODILESS:
         headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _answer(send: AsgiSend, status: int, body: bytes, kind: bytes) -> None:
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

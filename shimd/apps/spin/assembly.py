@@ -1,6 +1,6 @@
 """An application put together: its components linked, its triggers connected to them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -62,9 +62,10 @@ class Assembly:
         """
         self._engine, self._application, self._settings = engine, application, settings
         self._directories, self._values, self._root, self._trust = directories, values, root, trust
-        self._late = {id: list(filter(values.asks, one.allowed_outbound_hosts)) for id, one in _components(application)}
+        components = application.components
+        self._late = {id: list(filter(values.asks, one.allowed_outbound_hosts)) for id, one in components.items()}
         """Hosts that are not known before servers are asked for variables."""
-        self._allowed = allowed = {id: _outbound(one, values) for id, one in _components(application)}
+        self._allowed = allowed = {id: _outbound(one, values) for id, one in components.items()}
         networking = runtime.networking
         self._clients = Clients(_libraries(application, runtime, allowed, self._late), trust, networking)
         self._neighbours = {id: Neighbours(allowed[id]) for id in allowed}
@@ -128,7 +129,8 @@ class Assembly:
         except ServiceError as error:
             raise EngineError(f"the application cannot start: {error}") from None
         for id, entries in self._late.items():
-            self._allowed[id].add(_resolved(self._application.components[id], entries, self._values))
+            allowed = self._allowed[id]
+            allowed.add(_resolved(entries, self._values, allowed.where))
         self._connect()
 
     async def _asked(self, templates: Sequence[str]) -> ApplicationVariables:
@@ -221,20 +223,17 @@ class Assembly:
         ]
 
 
-def _components(application: Application) -> Iterable[tuple[str, Component]]:
-    return application.components.items()
-
-
 def _outbound(component: Component, values: ApplicationVariables) -> AllowedHosts:
     """Returns the hosts that a component may connect to, as far as they are known."""
+    where = f"{component.where}.allowed_outbound_hosts"
     for entry in component.allowed_outbound_hosts:
-        values.check(entry, f"{component.where}.allowed_outbound_hosts")
+        values.check(entry, where)
     entries = [entry for entry in component.allowed_outbound_hosts if not values.asks(entry)]
-    return AllowedHosts(_resolved(component, entries, values), f"{component.where}.allowed_outbound_hosts")
+    return AllowedHosts(_resolved(entries, values, where), where)
 
 
-def _resolved(component: Component, entries: Sequence[str], values: ApplicationVariables) -> list[str]:
-    resolved = [(entry, values.resolve(entry, f"{component.where}.allowed_outbound_hosts")) for entry in entries]
+def _resolved(entries: Sequence[str], values: ApplicationVariables, where: str) -> list[str]:
+    resolved = [(entry, values.resolve(entry, where)) for entry in entries]
     return [allowed for entry, allowed in resolved if not is_left_out(entry, allowed)]
 
 
@@ -243,11 +242,11 @@ def check_chains(application: Application, allowed: Mapping[str, AllowedHosts]) 
 
     :raises InvalidSetting: one does not
     """
-    for id, hosts in allowed.items():
+    answering = application.triggers.answering
+    for hosts in allowed.values():
         for other in hosts.chained():
-            if other not in application.triggers.answering:
-                where = f"{application.components[id].where}.allowed_outbound_hosts"
-                raise InvalidSetting(f"{where} names {other}{CHAINED}, which no http trigger calls")
+            if other not in answering:
+                raise InvalidSetting(f"{hosts.where} names {other}{CHAINED}, which no http trigger calls")
 
 
 def _rules(networking: Networking, component: str, trust: Trust, neighbours: Neighbours) -> OutgoingRules:

@@ -61,37 +61,6 @@ def _asked(question: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         raise Err(Case("runtime-error", str(error))) from None
 
 
-class _DefaultServer:
-    """Spin's own protocol."""
-
-    def __init__(self, services: Services, models: Models) -> None:
-        self._server = _Server(services, models)
-
-    async def infer(self, model: str, prompt: str, parameters: Mapping[str, float]) -> dict[str, object]:
-        options = {_camel(name): value for name, value in parameters.items()}
-        return await self._server.ask("/infer", {"model": model, "prompt": prompt, "options": options}, _inferred)
-
-    async def embed(self, model: str, texts: list[str]) -> dict[str, object]:
-        return await self._server.ask("/embed", {"model": model, "input": texts}, _embedded)
-
-
-class _OpenAiServer:
-    def __init__(self, services: Services, models: Models) -> None:
-        self._server = _Server(services, models)
-
-    async def infer(self, model: str, prompt: str, parameters: Mapping[str, float]) -> dict[str, object]:
-        question = {
-            "model": model,
-            "messages": [{"role": "user", "content": prompt}],
-            "max_completion_tokens": parameters["max-tokens"],
-            "frequency_penalty": parameters["repeat-penalty"],
-        }
-        return await self._server.ask("/v1/chat/completions", question, _completed)
-
-    async def embed(self, model: str, texts: list[str]) -> dict[str, object]:
-        return await self._server.ask("/v1/embeddings", {"model": model, "input": texts}, _listed)
-
-
 class _Server:
     def __init__(self, services: Services, models: Models) -> None:
         self._services, self._models = services, models
@@ -112,6 +81,31 @@ class _Server:
             return read(found)
         except (ValueError, TypeError, LookupError):
             raise ServiceError(f"{shown(url)} answers POST {path} with {status}, and with no such result") from None
+
+
+class _DefaultServer(_Server):
+    """Spin's own protocol."""
+
+    async def infer(self, model: str, prompt: str, parameters: Mapping[str, float]) -> dict[str, object]:
+        options = {_camel(name): value for name, value in parameters.items()}
+        return await self.ask("/infer", {"model": model, "prompt": prompt, "options": options}, _inferred)
+
+    async def embed(self, model: str, texts: list[str]) -> dict[str, object]:
+        return await self.ask("/embed", {"model": model, "input": texts}, _embedded)
+
+
+class _OpenAiServer(_Server):
+    async def infer(self, model: str, prompt: str, parameters: Mapping[str, float]) -> dict[str, object]:
+        question = {
+            "model": model,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_completion_tokens": parameters["max-tokens"],
+            "frequency_penalty": parameters["repeat-penalty"],
+        }
+        return await self.ask("/v1/chat/completions", question, _completed)
+
+    async def embed(self, model: str, texts: list[str]) -> dict[str, object]:
+        return await self.ask("/v1/embeddings", {"model": model, "input": texts}, _listed)
 
 
 def _error(found: Any) -> str | None:

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from enum import IntEnum
 from functools import partial
 from inspect import iscoroutinefunction
 from struct import Struct, error
@@ -21,7 +22,7 @@ from anyio.abc import TaskGroup
 from shimd.component.bridge.values import pack, unpack
 from shimd.component.caller import Caller
 from shimd.component.objects import Objects
-from shimd.component.providers import Function, Method, Providers, implementation
+from shimd.component.providers import Function, Method, Providers, find, implementation
 from shimd.component.results import Abandoned, Err
 from shimd.linux.passed import receive_with_descriptors
 
@@ -33,13 +34,28 @@ VERSION = 1
 LARGEST = 16 << 20
 #: Calls of one connection at a time; its other end lets no more come.
 _AT_A_TIME = 256
-_HELLO, _CALL, _DROP, _CANCEL, _END = range(5)
-_DONE, _FAILED = range(2)
 _HEAD = Struct(">IBI")
 _CALLED, _DROPPED = Struct(">IH"), Struct(">II")
 _NOTHING = b"\xc0"
 #: Bytes that are read ahead.
 _AHEAD = 1 << 18
+
+
+class Asks(IntEnum):
+    """What a frame from the worker is."""
+
+    HELLO = 0
+    CALL = 1
+    DROP = 2
+    CANCEL = 3
+    END = 4
+
+
+class Tells(IntEnum):
+    """What a frame to it is."""
+
+    DONE = 0
+    FAILED = 1
 
 
 class Unusable(Exception):
@@ -163,22 +179,22 @@ class _Connection:
         """:raises ValueError: it cannot be
         :raises error: it is too short
         """
-        if (kind == _HELLO) != (self._providers is None):
+        if (kind == Asks.HELLO) != (self._providers is None):
             raise ValueError("the first one says which version the wire has, and no other")
         match kind:
-            case 0:  # _HELLO
+            case Asks.HELLO:
                 if number != VERSION:
                     raise ValueError(f"the wire has version {VERSION} here, and {number} there")
                 self._providers = self._provided(payload.decode())
-            case 1:  # _CALL
+            case Asks.CALL:
                 self._begin(tasks, number, payload)
-            case 2:  # _DROP
+            case Asks.DROP:
                 guest, resource = _DROPPED.unpack(payload)
                 tasks.start_soon(self._drop, number, self._guest(guest), resource)
-            case 3:  # _CANCEL
+            case Asks.CANCEL:
                 if call := self._calls.get(number):
                     call.abandon()
-            case 4:  # _END
+            case Asks.END:
                 if guest := self._guests.pop(number, None):
                     guest.ended = True
                     if not guest.calls:
@@ -219,9 +235,9 @@ class _Connection:
         return self._guests.get(number) or self._guests.setdefault(number, _Guest())
 
     async def _answer(self, number: int, call: _Call, name: bytes, arguments: list[Any]) -> None:
-        kind, payload = _FAILED, b""
+        kind, payload = Tells.FAILED, b""
         try:
-            kind, payload = _DONE, await self._carry_out(call, name, arguments)
+            kind, payload = Tells.DONE, await self._carry_out(call, name, arguments)
         except Exception as failure:  # whatever a provider raises ends its guest, and nobody else
             payload = f"{type(failure).__name__}: {failure}".encode(errors="replace")
         self._calls.pop(number)
@@ -257,8 +273,7 @@ class _Connection:
         """:raises LookupError: nobody provides it"""
         interface, _, function = name.partition("#")
         assert self._providers is not None
-        provider = self._providers.get(interface, self._providers.get(interface.partition("@")[0]))
-        found = implementation(provider, function)
+        found = implementation(find(self._providers, interface), function)
         if found is None:
             raise LookupError("it is not provided")
         return found
@@ -273,7 +288,7 @@ class _Connection:
             await self._apart(partial(guest.drop, resource))
         else:
             guest.drop(resource)
-        await self._write(_DONE, number, _NOTHING)
+        await self._write(Tells.DONE, number, _NOTHING)
 
     async def _close(self, guest: _Guest) -> None:
         if any(hasattr(thing, "close") for thing in guest.table.values()):
@@ -295,7 +310,7 @@ class _Connection:
     async def _write(self, kind: int, number: int, payload: bytes) -> None:
         length = len(payload) + _HEAD.size - 4
         if length > LARGEST:
-            kind, payload = _FAILED, f"its answer has {len(payload)} bytes, which is too much for a call".encode()
+            kind, payload = Tells.FAILED, f"its answer has {len(payload)} bytes, which is too much for a call".encode()
             length = len(payload) + _HEAD.size - 4
         self._writer.write(_HEAD.pack(length, kind, number) + payload)
         await self._writer.drain()

@@ -1,6 +1,7 @@
 """Values of the component model as MessagePack, and as Python has them (:mod:`shimd.component.values`)."""
 
 from collections.abc import Callable, Set
+from enum import IntEnum
 from typing import Any
 
 from msgpack import ExtType, packb, unpackb
@@ -8,8 +9,17 @@ from msgpack import ExtType, packb, unpackb
 from shimd.component.objects import Objects
 from shimd.component.results import Case, Err, Ok
 
-#: Types of MessagePack's extensions, as ``native/wasmtime/src/bridge/values.rs`` has them.
-_TUPLE, _CASE, _OK, _ERR, _FLAGS, _OWN, _BORROW = range(1, 8)
+
+class Extension(IntEnum):
+    """Types of MessagePack's extensions, as ``native/wasmtime/src/bridge/values.rs`` has them."""
+
+    TUPLE = 1
+    CASE = 2
+    OK = 3
+    ERR = 4
+    FLAGS = 5
+    OWN = 6
+    BORROW = 7
 
 
 def unpack(data: bytes | memoryview, objects: Objects) -> Any:
@@ -21,19 +31,19 @@ def unpack(data: bytes | memoryview, objects: Objects) -> Any:
 
     def extension(kind: int, inner: bytes) -> Any:
         match kind:
-            case 1:  # _TUPLE
+            case Extension.TUPLE:
                 return tuple(read(inner))
-            case 2:  # _CASE
+            case Extension.CASE:
                 return Case(*read(inner))
-            case 3:  # _OK
+            case Extension.OK:
                 return Ok(read(inner))
-            case 4:  # _ERR
+            case Extension.ERR:
                 return Err(read(inner))
-            case 5:  # _FLAGS
+            case Extension.FLAGS:
                 return frozenset(read(inner))
-            case 6:  # _OWN
+            case Extension.OWN:
                 return objects.remove(int.from_bytes(inner))
-            case 7:  # _BORROW
+            case Extension.BORROW:
                 return objects.table[int.from_bytes(inner)]
         raise ValueError(f"there is no extension {kind}")
 
@@ -58,16 +68,16 @@ def pack(value: Any, add: Callable[[Any], int]) -> bytes:
     def other(value: Any) -> Any:
         match value:
             case Case():
-                return ExtType(_CASE, write([value.tag, value.payload]))
+                return ExtType(Extension.CASE, write([value.tag, value.payload]))
             case Ok():
-                return ExtType(_OK, write(value.value))
+                return ExtType(Extension.OK, write(value.value))
             case Err():
-                return ExtType(_ERR, write(value.value))
+                return ExtType(Extension.ERR, write(value.value))
             case tuple() | Set():
                 return list(value)
             case _ if (plain := _plain(value)) is not None:
                 return plain(value)
-        return ExtType(_OWN, add(value).to_bytes(4))
+        return ExtType(Extension.OWN, add(value).to_bytes(4))
 
     def write(value: Any) -> bytes:
         packed: bytes = packb(value, default=other, strict_types=True)
