@@ -243,10 +243,11 @@ def check_chains(application: Application, allowed: Mapping[str, AllowedHosts]) 
     :raises InvalidSetting: one does not
     """
     answering = application.triggers.answering
-    for hosts in allowed.values():
+    for id, hosts in allowed.items():
         for other in hosts.chained():
             if other not in answering:
-                raise InvalidSetting(f"{hosts.where} names {other}{CHAINED}, which no http trigger calls")
+                where = f"{application.components[id].where}.allowed_outbound_hosts"
+                raise InvalidSetting(f"{where} names {other}{CHAINED}, which no http trigger calls")
 
 
 def _rules(networking: Networking, component: str, trust: Trust, neighbours: Neighbours) -> OutgoingRules:
