@@ -26,6 +26,8 @@ def at_signals(*numbers: int) -> None:
 
 def begin() -> None:
     """From now on there is a limit."""
+    if signal.getitimer(signal.ITIMER_REAL)[0]:
+        return  # there is
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, LIMIT + _GRACE)
     with suppress(RuntimeError):  # no thread can be started: then the alarm

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NoReturn
@@ -39,6 +39,8 @@ _log = log.logger(__name__)
 _PATIENCE, _PAUSE = 5.0, 0.05
 #: Exit status that systemd does not answer with another start (RestartPreventExitStatus=).
 EXIT_RUNS_ALREADY = 3
+#: Either ends it, and others that follow change nothing.
+_STOPS = signal.SIGTERM, signal.SIGINT
 
 
 def main() -> int:
@@ -155,42 +157,48 @@ async def serve() -> None:
     """Serve until TERM or INT."""
     # Workers whose fork server dies become our children where no keeper is, so that their exit statuses are not lost.
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
-    async with anyio.create_task_group() as outer:
-        keeper = await Keeper.open(Background(outer))
-        Background(outer).start_soon(bury_strays)
-        async with anyio.create_task_group() as tasks:
-            supervisor = Supervisor(tasks, outer, keeper)
-            listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
-            await recover(supervisor)
-            tasks.start_soon(LaunchServer(supervisor).serve, listener)
-            await tasks.start(StatusServer(supervisor).serve)
-            tasks.start_soon(_watchdog)
-            _log.info("serving in %s, pid %d", paths.runtime_dir(), os.getpid())
-            notify.ready()
-            await _stop_signal()
-            notify.notify(STOPPING="1")
-            if supervisor.is_needed and keeper.available:
-                await keeper.told()
-                _leave()
-            _log.info("stopping")
-            supervisor.fork_servers.leave()
-            keeper.quit()
-            tasks.cancel_scope.cancel()
-            supervisor.jailers.close()
-        outer.cancel_scope.cancel()
+    with _stop_signals() as signals:
+        async with anyio.create_task_group() as outer:
+            keeper = await Keeper.open(Background(outer))
+            Background(outer).start_soon(bury_strays)
+            async with anyio.create_task_group() as tasks:
+                supervisor = Supervisor(tasks, outer, keeper)
+                listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
+                await recover(supervisor)
+                tasks.start_soon(LaunchServer(supervisor).serve, listener)
+                await tasks.start(StatusServer(supervisor).serve)
+                tasks.start_soon(_watchdog)
+                _log.info("serving in %s, pid %d", paths.runtime_dir(), os.getpid())
+                notify.ready()
+                await anext(signals)
+                notify.notify(STOPPING="1")
+                if supervisor.is_needed and keeper.available:
+                    await keeper.told()
+                    _leave()
+                _log.info("stopping")
+                supervisor.fork_servers.leave()
+                keeper.quit()
+                tasks.cancel_scope.cancel()
+                supervisor.jailers.close()
+            outer.cancel_scope.cancel()
 
 
 def _leave() -> NoReturn:
     """End at once: what is under way is the next daemon's, as after a KILL."""
     _log.info("stopping; the tasks go on, and are the next daemon's")
+    with _only_told():
+        paths.pid_file().unlink(missing_ok=True)
     os._exit(0)
 
 
-async def _stop_signal() -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        ending.at_signals(signal.SIGTERM, signal.SIGINT)
-        async for _number in signals:
-            return
+@contextmanager
+def _stop_signals() -> Iterator[AsyncIterator[signal.Signals]]:
+    try:
+        with anyio.open_signal_receiver(*_STOPS) as signals:
+            ending.at_signals(*_STOPS)
+            yield signals
+    finally:
+        ending.at_signals(*_STOPS)  # what the receiver has left would end us in the middle of what is still to be done
 
 
 async def _watchdog() -> None:

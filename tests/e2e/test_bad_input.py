@@ -188,8 +188,13 @@ def test_full_disk(own_containerd: Containerd, runtime: Runtime, new_box: BoxMak
         assert box.run("app2").out == "hello from app\n"
     finally:
         box.close()
-        own_containerd.stop_daemon()
-        until(lambda: subprocess.run(["umount", cache], capture_output=True).returncode == 0, "the cache to be free")
+        until(lambda: unmounted(cache, own_containerd), "the cache to be free")
+
+
+def unmounted(cache: Path, user: Containerd) -> bool:
+    """The daemon is asked to stop each time: one that is still needed is followed by the next."""
+    user.stop_daemon()
+    return subprocess.run(["umount", cache], capture_output=True).returncode == 0
 
 
 def test_no_room_for_the_journal(own_containerd: Containerd, runtime: Runtime, new_box: BoxMaker) -> None:
