@@ -1,15 +1,17 @@
 """Where answers begin, end and break off on the wire, by WASI 0.2 and 0.3. Of the native host."""
 
 import socket
-from collections.abc import Iterator
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 import httpx
 import pytest
 from hyperframe.frame import DataFrame, Frame, RstStreamFrame
 
 from tests.components import rust
-from tests.e2e.http_app import App, guest, running
+from tests.e2e.http_app import App, guest, running, serving
 from tests.e2e.http_wire import PREFACE, answer, connect, frames, headers, rest
 from tests.wasmtimes import native_only
 
@@ -78,6 +80,43 @@ def test_bodies_about_a_chunk(app: App, rusty: App, size: int, http2: bool) -> N
                 got = client.post(f"http://{where.address}/echo", content=sent)
                 assert got.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
                 assert got.content == data
+
+
+def test_pieces_that_nobody_takes_yet(rusty: App) -> None:
+    """The guest waits: a client that takes its time costs no memory. And what it takes in the end is whole, whichever
+    of the two has waited for the other."""
+    number, clients, pid = 5000, 8, serving(rusty)
+    assert len(rusty.get(f"/pieces?{number}").content) == number * 4096
+    before = memory(pid)
+    with ExitStack() as stack:
+        socks = [stack.enter_context(closing(connect(rusty))) for _ in range(clients)]
+        for sock in socks:
+            sock.sendall(f"GET /pieces?{number} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        settles(lambda: memory(pid))
+        assert memory(pid) - before < clients * (1 << 20), "of some 20 MB each"
+        for taken in (1 << 12, 1 << 20):
+            got = b""
+            while more := socks[-1].recv(taken):
+                got += more
+                if len(got) < 1 << 20:
+                    time.sleep(0.001)
+            assert got.count(b"x" * 4096) == number and got.endswith(b"\r\n0\r\n\r\n")
+            socks.pop()
+    assert len(rusty.get(f"/pieces?{number}").content) == number * 4096
+
+
+def memory(pid: int) -> int:
+    """Bytes of its own, which are no file's."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(status.partition("RssAnon:")[2].split()[0])
+
+
+def settles(look: Callable[[], int]) -> None:
+    """Wait until it does not change any more."""
+    before = -1
+    while (now := look()) != before:
+        before = now
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("path", ["/late-trap", "/late-leave?code=0"])
