@@ -227,7 +227,8 @@ impl Instance {
         let (timeout, alarm) = (timeout.unwrap_or(NEVER), clock.alarm(Instant::now()));
         let mut expiration = Expiration { timeout, alarm, given: self.given.clone() };
         let bodies = Bodies::default();
-        let mut serve = pin!(store.run_concurrent(async |accessor| self.serve(accessor, service, &bodies, first).await));
+        let mut serve =
+            pin!(store.run_concurrent(async |accessor| self.serve(accessor, service, &bodies, first).await));
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(result) = serve.as_mut().poll(cx) {
