@@ -1,4 +1,5 @@
 //! A server of WASI 0.3, of a few paths.
+use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wasip3::exports::http::handler::Guest;
 use wasip3::http::client;
 use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
+use wasip3::sockets::types as sockets;
+use wasip3::sockets::types::{IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket, UdpSocket};
 use wasip3::wit_bindgen::{spawn_local, FutureReader, StreamReader};
 use wasip3::{wit_future, wit_stream};
 
@@ -33,6 +36,9 @@ impl Guest for Server {
             "/specks" => Ok(specks(query.parse().unwrap_or(1))),
             "/written" => Ok(say(200, &WRITTEN.load(Ordering::Relaxed).to_string())),
             "/ask" => ask(query).await,
+            "/tcp" => Ok(became(socket().connect(address(query)).await)),
+            "/udp" => Ok(became(udp(address(query)).await)),
+            "/bind" => Ok(became(socket().bind(address(query)))),
             "/panic" => panic!("on purpose"),
             "/grow" => grow(),
             _ => Ok(answer(404, &[], None, no_trailers())),
@@ -116,6 +122,26 @@ fn specks(count: usize) -> Response {
         }
     });
     answer(200, &[], Some(body), no_trailers())
+}
+
+fn socket() -> TcpSocket {
+    TcpSocket::create(IpAddressFamily::Ipv4).expect("a socket")
+}
+
+/// Sends a datagram.
+async fn udp(to: IpSocketAddress) -> Result<(), sockets::ErrorCode> {
+    let socket = UdpSocket::create(IpAddressFamily::Ipv4).expect("a socket");
+    socket.send(b"a datagram".to_vec(), Some(to)).await
+}
+
+fn address(text: &str) -> IpSocketAddress {
+    let it: SocketAddrV4 = text.parse().expect("an address of IPv4 and a port");
+    let [a, b, c, d] = it.ip().octets();
+    IpSocketAddress::Ipv4(Ipv4SocketAddress { port: it.port(), address: (a, b, c, d) })
+}
+
+fn became(result: Result<(), sockets::ErrorCode>) -> Response {
+    say(200, &result.map_or_else(|error| format!("{error:?}"), |()| "done".to_owned()))
 }
 
 /// Asks the server that the query names, and hands its answer on.
