@@ -53,6 +53,7 @@ struct Packed {
     server: *const PackedSettings,
     listeners: u64,
     listener: *const u64,
+    application: *const c_char,
 }
 
 /// Of a server.
@@ -84,6 +85,7 @@ pub enum Kind {
     Command3,
     Server2,
     Server3,
+    Spin,
 }
 
 /// What is to be run.
@@ -99,6 +101,8 @@ pub struct Block {
     pub server: Option<Settings>,
     /// The process's descriptors of sockets that a module is given.
     pub listening: Vec<c_int>,
+    /// Of Spin: what ``spin/application.rs`` reads; else empty.
+    pub application: String,
 }
 
 impl Block {
@@ -116,7 +120,8 @@ impl Block {
                 1 => Kind::Command2,
                 2 => Kind::Command3,
                 3 => Kind::Server2,
-                _ => Kind::Server3,
+                4 => Kind::Server3,
+                _ => Kind::Spin,
             },
             entry: unsafe { text(packed.entry) },
             args: unsafe { texts(packed.argv, packed.argc) },
@@ -133,6 +138,7 @@ impl Block {
             contained: packed.contained != 0,
             server: unsafe { items(packed.server, packed.servers) }.first().map(|it| unsafe { settings(it) }),
             listening: unsafe { items(packed.listener, packed.listeners) }.iter().map(|fd| *fd as c_int).collect(),
+            application: unsafe { text(packed.application) },
         }
     }
 }

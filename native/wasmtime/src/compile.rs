@@ -6,6 +6,7 @@ use wasmtime::{Engine, ExternType, Module};
 
 use crate::abi::Kind;
 use crate::engine::{self, Flavour};
+use crate::spin;
 
 pub enum Failure {
     /// It is no program.
@@ -19,6 +20,10 @@ pub struct Facts {
     kind: u64,
     /// Why it does not run here.
     problem: Option<String>,
+    /// Why it is no component of Spin's native host.
+    spin: Option<String>,
+    /// What it imports, as one, of interfaces that refuse all.
+    absent: Vec<String>,
     /// Why a component is no command.
     no_command: Option<String>,
     /// A module's exports, each with why it is no entry.
@@ -115,6 +120,8 @@ fn compiled(wasm: &[u8], kind: Kind, prefix: Option<&str>) -> Result<Option<(Vec
     let linker = flavour.linker(engine).map_err(invalid)?;
     let facts = Facts {
         kind: kind as u64,
+        absent: spin::absent_names(&component),
+        spin: spin::problem(kind, &component).map(|error| missing(&of, engine, &error)),
         problem: linker.instantiate_pre(&component).err().map(|error| missing(&of, engine, &error)),
         no_command: prefix.is_none().then(|| NO_COMMAND.to_string()),
         ..Facts::default()

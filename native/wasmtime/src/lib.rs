@@ -10,6 +10,7 @@ mod command;
 mod compile;
 mod connect;
 mod contained;
+mod destinations;
 mod engine;
 mod extras;
 mod host;
@@ -19,6 +20,7 @@ mod poll;
 mod preview1;
 mod program;
 mod sockets;
+mod spin;
 mod trust;
 
 use std::ffi::{CString, c_char, c_int, c_void};

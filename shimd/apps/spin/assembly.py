@@ -12,11 +12,11 @@ from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
 from shimd.apps.spin import command, cron, files, keyvalue, subscriptions
-from shimd.apps.spin.allowed import CHAINED, AllowedHosts, is_left_out
 from shimd.apps.spin.application import SpinServer
-from shimd.apps.spin.clients import KINDS, Clients, MqttAddress
+from shimd.apps.spin.clients import Clients, MqttAddress
 from shimd.apps.spin.command import CommandService
 from shimd.apps.spin.cron import Schedule
+from shimd.apps.spin.granted import check_chains, libraries, outbound
 from shimd.apps.spin.model import Application, Component
 from shimd.apps.spin.neighbours import Neighbours
 from shimd.apps.spin.networking import Networking
@@ -60,9 +60,9 @@ class Assembly:
         """
         self._engine, self._application, self._settings = engine, application, settings
         self._directories, self._values, self._root = directories, values, root
-        allowed = {id: _outbound(component, values) for id, component in application.components.items()}
+        allowed = {id: outbound(component, values) for id, component in application.components.items()}
         networking = runtime.networking
-        self._clients = Clients(_libraries(application, runtime, list(allowed.values())), trust, networking)
+        self._clients = Clients(libraries(application, runtime, list(allowed.values())), trust, networking)
         self._neighbours = {id: Neighbours(allowed[id]) for id in allowed}
         self._outgoing = {
             id: OutgoingHandler(trust, allowed[id], _rules(networking, id, trust, self._neighbours[id]))
@@ -184,25 +184,6 @@ class Assembly:
         ]
 
 
-def _outbound(component: Component, values: ApplicationVariables) -> AllowedHosts:
-    where = f"{component.where}.allowed_outbound_hosts"
-    resolved = [(entry, values.resolve(entry, where)) for entry in component.allowed_outbound_hosts]
-    return AllowedHosts([allowed for entry, allowed in resolved if not is_left_out(entry, allowed)], where)
-
-
-def check_chains(application: Application, allowed: Mapping[str, AllowedHosts]) -> None:
-    """Check that components that others may call by name are there, and answer requests.
-
-    :raises InvalidSetting: one does not
-    """
-    answering = {route.component for route in application.triggers.http}
-    for id, hosts in allowed.items():
-        for other in hosts.chained():
-            if other not in answering:
-                where = f"{application.components[id].where}.allowed_outbound_hosts"
-                raise InvalidSetting(f"{where} names {other}{CHAINED}, which no http trigger calls")
-
-
 def _rules(networking: Networking, component: str, trust: Trust, neighbours: Neighbours) -> OutgoingRules:
     limit = networking.limit("http")
     return OutgoingRules(
@@ -219,13 +200,3 @@ def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Ma
         return Host(engine, program, given, unversioned, memory)
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{component.where}: {error}") from None
-
-
-def _libraries(application: Application, runtime: Runtime, allowed: Sequence[AllowedHosts]) -> set[str]:
-    """Returns the kinds of servers that this application connects to: of :data:`KINDS`."""
-    found = {kind for kind in KINDS if any(outbound.may_ever(kind, f"{kind}s") for outbound in allowed)}
-    if application.triggers.redis or runtime.uses_redis:
-        found.add("redis")
-    if application.triggers.mqtt:
-        found.add("mqtt")
-    return found

@@ -28,6 +28,7 @@ const NEVER: Duration = Duration::from_secs(86400 * 365);
 
 pub struct Newer {
     handler: ProxyHandler<Instances>,
+    name: Arc<str>,
     timeout: Option<Duration>,
     clock: Arc<Clock>,
 }
@@ -35,7 +36,8 @@ pub struct Newer {
 impl Newer {
     pub fn new(instances: Instances) -> Self {
         let (timeout, clock) = (instances.timeout, instances.clock.clone());
-        Self { handler: ProxyHandler::new(instances), timeout, clock }
+        let name = instances.world.name.as_str().into();
+        Self { handler: ProxyHandler::new(instances), name, timeout, clock }
     }
 
     pub async fn answer(
@@ -49,10 +51,10 @@ impl Newer {
         let answer = self.clock.within(self.timeout, self.handler.handle(fate, request)).await;
         match answer.unwrap_or_else(|| Err(ExpirationError.into())) {
             Ok(response) => Ok(response.map(|body| GuestBody::new(body, awaited, Some(permit)))),
-            Err(error) if is_late(&error) => Err(too_late(self.timeout)),
+            Err(error) if is_late(&error) => Err(too_late(&self.name, self.timeout)),
             Err(error) if error.is::<TrapOrPanicError>() => Err(self.why(begun)), // it is told when the instance ends
             Err(error) => {
-                report(&error);
+                report(&self.name, &error);
                 Err(NoAnswer::Failed)
             }
         }
@@ -61,7 +63,7 @@ impl Newer {
     /// Why there is no answer of an instance that has ended.
     fn why(&self, begun: Instant) -> NoAnswer {
         match self.timeout {
-            Some(timeout) if begun.elapsed() >= timeout => too_late(self.timeout),
+            Some(timeout) if begun.elapsed() >= timeout => too_late(&self.name, self.timeout),
             _ => NoAnswer::Failed,
         }
     }
@@ -89,7 +91,7 @@ impl HandlerState for Instances {
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<Host, Expiration, Worker>> {
         let running = self.clock.running();
-        let mut store = Store::new(self.pre.engine(), self.world.request());
+        let mut store = self.world.store(self.pre.engine());
         let_others_run(&mut store);
         let (timeout, given) = (self.timeout.unwrap_or(NEVER), Arc::<Given>::default());
         let made = self.clock.within(self.timeout, self.pre.instantiate_async(&mut store)).await;
@@ -99,7 +101,7 @@ impl HandlerState for Instances {
             proxy,
             view: Host::of_client,
             expiration: Expiration { timeout, alarm: self.clock.alarm(Instant::now()), given: given.clone() },
-            state: Worker { timeout, reuse: self.reuse, given, running },
+            state: Worker { name: self.world.name.clone(), timeout, reuse: self.reuse, given, running },
         })
     }
 }
@@ -159,6 +161,7 @@ impl WorkerExpiration for Expiration {
 }
 
 pub struct Worker {
+    name: String,
     timeout: Duration,
     reuse: usize,
     given: Arc<Given>,
@@ -196,7 +199,7 @@ impl WorkerState for Worker {
     fn drop(&self, store: Store<Host>, result: wasmtime::Result<()>) {
         if let Err(error) = result {
             if !self.given.is_late() {
-                report(&error); // else it is told
+                report(&self.name, &error); // else it is told
             }
             let fates = self.given.fates();
             tokio::spawn(async move {

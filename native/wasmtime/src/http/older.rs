@@ -106,9 +106,9 @@ impl Older {
                 });
                 NoAnswer::Failed // unless it has answered
             }
-            Err(None) => too_late(self.timeout),
+            Err(None) => too_late(&self.world.name, self.timeout),
             Err(Some(error)) => {
-                report(&error);
+                report(&self.world.name, &error);
                 NoAnswer::Failed
             }
         };
@@ -118,7 +118,7 @@ impl Older {
     }
 
     async fn call(&self, request: Request, sender: Sender, fate: Arc<Fate>) -> wasmtime::Result<Store<Host>> {
-        let mut store = Store::new(self.pre.engine(), self.world.request());
+        let mut store = self.world.store(self.pre.engine());
         let_others_run(&mut store);
         let proxy = self.pre.instantiate_async(&mut store).await?;
         let request = store.data_mut().of_client().new_incoming_request(Scheme::Http, request)?;
