@@ -18,7 +18,7 @@ use wasmtime_wasi_http::{
 use crate::abi::Block;
 use crate::extras::Extras;
 use crate::outgoing::{Ask, Outgoing, Sending};
-use crate::spin::Given;
+use crate::spin::{Given, Trees};
 
 /// Of bodies, between a guest and a connection: two of these; and two that an answer of WASI 0.2 may begin with.
 pub const CHUNK: usize = 32 * 1024;
@@ -41,6 +41,7 @@ pub struct Host {
     extras: Extras,
     /// To a component of Spin's.
     pub spin: Option<Arc<Given>>,
+    pub trees: Trees,
     pub limits: StoreLimits,
 }
 
@@ -49,7 +50,17 @@ impl Host {
         let hooks = Hooks { outgoing, slots: None, all_headers: false };
         let of_client = Hooks { outgoing: None, slots: None, all_headers: true };
         let (table, http, extras) = (ResourceTable::new(), WasiHttpCtx::new(), Extras::default());
-        Self { wasi, table, http, hooks, of_client, extras, spin: None, limits: StoreLimits::default() }
+        Self {
+            wasi,
+            table,
+            http,
+            hooks,
+            of_client,
+            extras,
+            spin: None,
+            trees: Trees::default(),
+            limits: StoreLimits::default(),
+        }
     }
 
     pub fn extras(&mut self) -> (&mut Extras, &mut ResourceTable, Option<Arc<dyn Ask>>) {
@@ -204,7 +215,10 @@ impl World {
         *wasi.filesystem() = self.filesystem.clone();
         *wasi.sockets() = self.sockets.clone();
         let mut host = Host::new(wasi, self.outgoing.clone());
-        host.spin = self.spin.clone();
+        if let Some(spin) = &self.spin {
+            host.trees = spin.trees();
+            host.spin = Some(spin.clone());
+        }
         if let Some(memory) = self.memory {
             host.limits = StoreLimitsBuilder::new().memory_size(memory).build();
         }

@@ -282,6 +282,7 @@ class NativeSpin(_Applications):
             invocation.args[1:],
             invocation.env,
             _memory(invocation.env, self._runtime.memory),
+            os.path.dirname(self._manifest),
             announced=not invocation.contained,
         )
         packed = packed_application(described.json(), _settings(invocation.env), contained=invocation.contained)

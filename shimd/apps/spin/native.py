@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from shimd.apps.spin.allowed import AllowedHost, AllowedHosts
 from shimd.apps.spin.database import Database
 from shimd.apps.spin.granted import check_chains, outbound
-from shimd.apps.spin.model import Application, Component
+from shimd.apps.spin.model import Application, Component, FileMount
 from shimd.apps.spin.networking import ClientTls, Networking
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import ApplicationVariables
@@ -67,7 +67,11 @@ class DescribedComponent:
     """By their labels the indices of files; ``None``: there is no such one."""
     databases: Sequence[tuple[str, int | None]]
     directory: int | None
-    """A descriptor of its directory of files."""
+    """A descriptor of its directory of files; else what there is of the container's."""
+    mounts: Sequence[FileMount]
+    excluded: Sequence[str]
+    manifest: str
+    """The manifest and the field that describe it, for messages."""
     tls: Sequence[tuple[str, int]]
     """By hosts the indices of TLS configurations."""
 
@@ -80,6 +84,8 @@ class DescribedApplication:
     memory: int | None
     env: Sequence[tuple[str, str]]
     components: Sequence[DescribedComponent]
+    root: str
+    """What the files of components are below, if they have no directories."""
     routes: Sequence[tuple[str, int]]
     files: Sequence[DescribedFile]
     network: DescribedNetwork
@@ -97,11 +103,10 @@ class NativePart:
 
 
 def lacks(application: Application, runtime: Runtime) -> bool:
-    """Returns whether it needs what the native host has not: another trigger than HTTP's, files, stores in redis."""
+    """Returns whether it needs what the native host has not: another trigger than HTTP's, stores in redis."""
     triggers = application.triggers
     others = triggers.redis or triggers.cron or triggers.mqtt or triggers.command
-    files = any(component.files for component in application.components.values())
-    return bool(others) or runtime.uses_redis or files
+    return bool(others) or runtime.uses_redis
 
 
 def describe(
@@ -113,12 +118,14 @@ def describe(
     arguments: Sequence[str],
     env: Mapping[str, str],
     memory: int,
+    root: str,
     *,
     announced: bool,
 ) -> DescribedApplication:
     """:param directories: descriptors of the components' files, by component
     :param env: the container's
     :param memory: the most that an instance may have, bytes; -1: no limit
+    :param root: what the components' files are below, if they came in no layers
 
     :raises InvalidSetting: what is wrong with what components may connect to
     """
@@ -142,6 +149,9 @@ def describe(
             [(label, numbers.get(f"{label}/")) for label in component.key_value_stores],
             [(label, numbers.get(label)) for label in component.sqlite_databases],
             directories.get(id),
+            component.files,
+            component.exclude_files,
+            component.where,
             _own_tls(id, network.tls),
         )
 
@@ -152,6 +162,7 @@ def describe(
         None if memory < 0 else memory,
         list(env.items()),
         [described(application.components[id]) for id in answering],
+        root,
         [(route.path, answering.index(route.component)) for route in application.triggers.http if route.path],
         [_file(name, where) for name, where in files.items() if isinstance(where, Database)],
         _network(network),

@@ -90,6 +90,8 @@ pub struct Description {
     /// Of the container: where its certificates are.
     pub env: Vec<(String, String)>,
     pub components: Vec<Described>,
+    /// What the files of components are below, if they have no directories.
+    pub root: String,
     /// Paths, each with the component's index.
     pub routes: Vec<(String, usize)>,
     pub files: Vec<File>,
@@ -110,10 +112,21 @@ pub struct Described {
     /// By their labels the indices of files; ``None``: there is no such one.
     pub stores: Vec<(String, Option<usize>)>,
     pub databases: Vec<(String, Option<usize>)>,
-    /// A descriptor of its directory of files.
+    /// A descriptor of its directory of files; else what there is of the container's.
     pub directory: Option<i32>,
+    pub mounts: Vec<Mount>,
+    pub excluded: Vec<String>,
+    /// The manifest and the field that describe it, for messages.
+    pub manifest: String,
     /// Of its own TLS configurations the indices, by hosts.
     pub tls: Vec<(String, usize)>,
+}
+
+/// Files that a component sees: those that a pattern finds, or one directory, or file, at a place of its own.
+#[derive(Deserialize)]
+pub struct Mount {
+    pub source: String,
+    pub destination: Option<String>,
 }
 
 /// A file of SQLite's.

@@ -2,7 +2,7 @@
 
 use wasmtime::component::{Component, InstancePre};
 
-use super::{absent, keyvalue, own, sqlite, variables};
+use super::{absent, keyvalue, own, sqlite, tree, variables};
 use crate::abi::Kind;
 use crate::engine::Flavour;
 use crate::extras;
@@ -18,6 +18,7 @@ pub fn link(kind: Kind, component: &Component) -> wasmtime::Result<InstancePre<H
     sqlite::link(&mut linker, flavour.newer)?;
     linker.allow_shadowing(true);
     own::link(&mut linker, flavour.newer)?;
+    tree::link(&mut linker, flavour.newer)?;
     linker.allow_shadowing(false);
     // What else it imports: here is where it is known, and whoever has more to give begins.
     absent::link(&mut linker, component)?;

@@ -8,11 +8,14 @@ mod allowed;
 mod application;
 mod asks;
 mod database;
+mod files;
+mod glob;
 mod keyvalue;
 mod linker;
 mod own;
 mod routes;
 mod sqlite;
+mod tree;
 mod variables;
 
 use std::collections::BTreeMap;
@@ -22,7 +25,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{self, InstancePre};
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
@@ -40,7 +42,9 @@ pub use application::Application;
 use application::{Described, Description};
 use asks::Asks;
 use database::Database;
+use files::Tree;
 use routes::Routes;
+pub use tree::Trees;
 
 /// What a component has of Spin's.
 pub struct Given {
@@ -48,6 +52,14 @@ pub struct Given {
     /// By labels; ``None``: there is no such one.
     stores: BTreeMap<String, Option<Arc<Database>>>,
     databases: BTreeMap<String, Option<Arc<Database>>>,
+    tree: Option<Arc<Tree>>,
+}
+
+impl Given {
+    /// For a guest.
+    pub fn trees(&self) -> Trees {
+        Trees::new(self.tree.clone())
+    }
 }
 
 /// An application, before it serves.
@@ -146,6 +158,7 @@ struct Shared {
     rules: Rules,
     tls: Vec<Arc<ClientTls>>,
     env: Vec<(String, String)>,
+    root: String,
     application: Arc<OnceLock<Weak<Application>>>,
 }
 
@@ -164,12 +177,13 @@ impl Shared {
             rules,
             tls: network.tls.iter().cloned().map(|it| Arc::new(it.into())).collect(),
             env: description.env.clone(),
+            root: description.root.clone(),
             application: Arc::default(),
         }
     }
 
     fn world(&self, described: Described, memory: Option<usize>) -> Result<World, String> {
-        let wasi = files(described.directory).map_err(|error| format!("component.{}: {error}", described.id))?;
+        let (wasi, tree) = files::world(&described, &self.root)?;
         let outgoing =
             |tls: Option<Arc<ClientTls>>| Arc::new(Outgoing::under(Rules { tls, ..self.rules.clone() }, &self.env));
         let own = described.tls.into_iter().map(|(host, at)| (host, outgoing(Some(self.tls[at].clone()))));
@@ -181,19 +195,10 @@ impl Shared {
             variables: described.variables.into_iter().collect(),
             stores: named(described.stores),
             databases: named(described.databases),
+            tree: tree.map(Arc::new),
         };
         Ok(World::of_spin(Arc::new(given), wasi, Arc::new(asks), described.args, described.env, memory))
     }
-}
-
-/// A world with a component's files, and no others.
-fn files(directory: Option<i32>) -> Result<WasiCtx, String> {
-    let mut wasi = WasiCtxBuilder::new();
-    if let Some(directory) = directory {
-        wasi.preopened_dir(format!("/proc/self/fd/{directory}"), "/", FsPerms::ReadOnly)
-            .map_err(|error| format!("its files cannot be had: {error:#}"))?;
-    }
-    Ok(wasi.build())
 }
 
 impl From<application::Tls> for ClientTls {
