@@ -54,7 +54,7 @@ impl Asks {
         }
         let host = authority.host().to_ascii_lowercase();
         let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-        if host == NO_AUTHORITY {
+        if host == NO_AUTHORITY || host.is_empty() {
             let found = if allows_self(&self.allowed) { self.found() } else { Err(Error::HttpRequestDenied) };
             return found.map(Way::Routed);
         }
