@@ -45,7 +45,7 @@ _HTTP = ("wasi:http/incoming-handler@0.2.", "wasi:http/handler@0.3.")
 #: What ``shimd_wasmtime_compile`` returns.
 _DONE, _INVALID = 0, -2
 #: Kinds of programs, as the library numbers them: servers, and an application of such, are the last.
-_MODULE, _SERVER, SERVER_NEWER, _SPIN = 0, 3, 4, 5
+_MODULE, SERVER, SERVER_NEWER, _SPIN = 0, 3, 4, 5
 
 
 @dataclass
@@ -163,7 +163,7 @@ class NativeWasmtime:
         if module.facts["kind"] == _MODULE:
             check_entry(module.facts, invocation.entry)
             return
-        serves = module.facts["kind"] >= _SERVER
+        serves = module.facts["kind"] >= SERVER
         if invocation.entry != "_start" and serves:
             raise UnsupportedFeature(f"a component that serves HTTP has no function {invocation.entry}")
         check_command_entry(invocation.entry)
@@ -219,7 +219,7 @@ def _opened() -> ctypes.CDLL:
 
 def _packed(facts: dict[str, Any], program: str, invocation: Invocation) -> bytes:
     """Returns the block that ``native/wasmtime/src/abi.rs`` reads."""
-    serves = facts["kind"] >= _SERVER
+    serves = facts["kind"] >= SERVER
     variables = environment(invocation)
     env = list((for_guest(variables) if serves else variables).items())
     preopens = top_preopens(invocation)

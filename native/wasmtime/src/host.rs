@@ -3,6 +3,7 @@
 use std::iter::repeat_n;
 use std::sync::Arc;
 
+use http::Uri;
 use http::uri::Scheme;
 use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
@@ -65,6 +66,11 @@ impl Host {
 
     pub fn extras(&mut self) -> (&mut Extras, &mut ResourceTable, Option<Arc<dyn Ask>>) {
         (&mut self.extras, &mut self.table, self.hooks.outgoing.clone())
+    }
+
+    /// Why a request is not sent in any case, as far as that is known by its target.
+    pub fn refuses(&self, target: &Uri) -> Option<Error> {
+        self.hooks.outgoing.as_ref().map_or(Some(Error::HttpRequestDenied), |it| it.refuses(target))
     }
 
     pub fn table(&mut self) -> &mut ResourceTable {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Uri;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -36,6 +37,9 @@ pub trait Ask: Send + Sync {
         options: RequestOptions,
         slots: Arc<Semaphore>,
     ) -> Sending;
+
+    /// Why a request is not sent in any case, as far as that is known by its target; ``None``: it may be.
+    fn refuses(&self, target: &Uri) -> Option<Error>;
 
     /// Whom they trust.
     fn tls(&self) -> Arc<ClientConfig>;
@@ -83,9 +87,8 @@ impl Outgoing {
         slots: Arc<Semaphore>,
     ) -> Result<Exchange, Error> {
         let permit = slots.acquire_owned().await.map_err(|_| Error::ConnectionLimitReached)?;
-        let Some(host) = request.uri().host() else { return Err(Error::HttpRequestUriInvalid) };
-        if self.rules.destinations.refuses(host) {
-            return Err(Error::DestinationIpProhibited);
+        if let Some(error) = self.refuses(request.uri()) {
+            return Err(error);
         }
         let counted = match &self.rules.limit {
             Some(limit) => Some(limit.clone().acquire_owned().await.map_err(|_| Error::ConnectionLimitReached)?),
@@ -133,6 +136,13 @@ impl Ask for Outgoing {
         slots: Arc<Semaphore>,
     ) -> Sending {
         Box::new(self.ask(request, options, slots))
+    }
+
+    fn refuses(&self, target: &Uri) -> Option<Error> {
+        match target.host() {
+            None => Some(Error::HttpRequestUriInvalid),
+            Some(host) => self.rules.destinations.refuses(host).then_some(Error::DestinationIpProhibited),
+        }
     }
 
     fn tls(&self) -> Arc<ClientConfig> {

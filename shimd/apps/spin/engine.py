@@ -234,7 +234,7 @@ class NativeSpin(_Applications):
     def _part(self, id: str, artifact: Path) -> "NativePart":
         """:raises OtherEngine: it imports what is not there"""
         from shimd.apps.spin.native import NativePart
-        from shimd.engines.wasmtime_native import FACTS, PROGRAM, SERVER_NEWER
+        from shimd.engines.wasmtime_native import FACTS, PROGRAM, SERVER, SERVER_NEWER
 
         if not (artifact / FACTS).exists():
             raise OtherEngine(PORTABLE)
@@ -242,17 +242,17 @@ class NativeSpin(_Applications):
             facts = read_facts(f"{artifact}/{FACTS}")
         except (OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module does not load: {error}") from None
-        problem = facts.get("spin", "")
-        if problem and facts["kind"] == SERVER_NEWER:  # the other host has none of this kind
+        kind, problem = facts["kind"], facts["spin"]
+        if problem and kind == SERVER_NEWER:  # the other host has none of this kind
             raise UnsupportedFeature(f"{self._application.components[id].where}: it {problem}")
-        if problem is not None:
+        if problem or kind < SERVER:
             raise OtherEngine(PORTABLE)
-        for kind in self._servers(id, facts["absent"]):
-            if facts["kind"] != SERVER_NEWER:
+        for server in self._servers(id, facts["absent"]):
+            if kind != SERVER_NEWER:
                 raise OtherEngine(PORTABLE)
-            where = self._application.components[id].where
-            raise UnsupportedFeature(f"{where}: it may connect to {kind}, which components of WASI 0.3 cannot here yet")
-        return NativePart(f"{artifact}/{PROGRAM}", facts["kind"])
+            where, who = self._application.components[id].where, "which components of WASI 0.3 cannot here yet"
+            raise UnsupportedFeature(f"{where}: it may connect to {server}, {who}")
+        return NativePart(f"{artifact}/{PROGRAM}", kind)
 
     def _servers(self, id: str, absent: Collection[str]) -> Collection[str]:
         """Returns the kinds of servers that a component has an interface for, and may connect to.

@@ -132,4 +132,4 @@ def test_what_is_the_portable_hosts(trigger: str, runtime: str) -> None:
     configured = Runtime(Place({"/runtime-config.toml": runtime.encode()}.get), {}, application.variables)
     assert lacks(application, configured)
     plain = manifest.parse(MANIFEST.encode())
-    assert not lacks(plain, Runtime(Place({}.get), {}, plain.variables))
+    assert not lacks(plain, Runtime(Place(lambda _path: None), {}, plain.variables))

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 
+use http::Uri;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use http_body_util::BodyExt;
 use rustls::ClientConfig;
@@ -45,8 +46,7 @@ impl Asks {
         Self { allowed, others, own, application }
     }
 
-    fn way(&self, request: &http::Request<WasiBody>) -> Result<Way, Error> {
-        let uri = request.uri();
+    fn way(&self, uri: &Uri) -> Result<Way, Error> {
         let scheme = uri.scheme_str().unwrap_or("https");
         let authority = uri.authority().ok_or(Error::HttpRequestUriInvalid)?;
         if authority.as_str().contains('@') || uri.port_u16() == Some(0) {
@@ -82,7 +82,7 @@ impl Ask for Asks {
         options: RequestOptions,
         slots: Arc<Semaphore>,
     ) -> Sending {
-        match self.way(&request) {
+        match self.way(request.uri()) {
             Err(error) => Box::new(async { Err(error) }),
             Ok(Way::Sent(outgoing)) => outgoing.send(request, options, slots),
             Ok(Way::Routed(application)) => Box::new(async move {
@@ -93,6 +93,14 @@ impl Ask for Asks {
                 let request = local(request);
                 answered(application.called(component, request, CLIENT).await)
             }),
+        }
+    }
+
+    fn refuses(&self, target: &Uri) -> Option<Error> {
+        match self.way(target) {
+            Ok(Way::Sent(outgoing)) => outgoing.refuses(target),
+            Ok(_) => None,
+            Err(error) => Some(error),
         }
     }
 

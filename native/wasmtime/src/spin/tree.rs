@@ -138,7 +138,7 @@ fn link_older(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
                 let changes = open.contains(OpenFlags::CREATE)
                     || open.contains(OpenFlags::TRUNCATE)
                     || !(DescriptorFlags::READ).contains(flags);
-                if changes && host.trees.tree.is_some() {
+                if changes {
                     return Ok((Err(ErrorCode::ReadOnly),));
                 }
                 Ok((match host.trees.at(&this, path) {
@@ -253,7 +253,7 @@ fn link_newer(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
                 let changes = open.contains(OpenFlags::CREATE)
                     || open.contains(OpenFlags::TRUNCATE)
                     || !(DescriptorFlags::READ).contains(flags);
-                if changes && accessor.with(|mut it| it.get().trees.tree.is_some()) {
+                if changes {
                     return Ok((Err(ErrorCode::ReadOnly),));
                 }
                 let opened = match at(accessor, &this, path) {
