@@ -282,24 +282,25 @@ class _Programs:
     async def forks(self, engine: str | None = None) -> ForkClient:
         return await self._servers.get(engine or self.engine)
 
-    async def program(self, container: str, name: str, fd: int | None, digest: str = "") -> Program:
+    async def program(self, container: str, name: str, fd: int | None, digest: str = "", engine: str = "") -> Program:
         if fd is None:
             raise NotFound(f"{name}: no such file or directory")
         reject_native(name, fd)
-        family = engine_family(self.engine)
+        engine = engine or self.engine
+        family = engine_family(engine)
 
         async def compile(program: Source, artifact: Path) -> None:
             started = time.monotonic()
             with _progress(name, os.fstat(program.fd).st_size, family):
                 forks = await self.forks(family)
-                await compile_in_worker(forks, name, program, artifact, worker_filter({}), self.engine)
+                await compile_in_worker(forks, name, program, artifact, worker_filter({}), engine)
             self._outcome.compile_seconds = round(time.monotonic() - started, 3)
 
         program = await source(name, fd, digest=digest)
         version = engine_version(family)
-        return compiled_program(await self._cache.artifact(family, version, program, compile, self.engine))
+        return compiled_program(await self._cache.artifact(family, version, program, compile, engine))
 
-    async def image(self, container: str) -> Image:
+    async def image(self, container: str, engine: str = "") -> Image:
         raise NotFound("a program that is run alone has no image")
 
     def view(self, artifact: Path) -> int:

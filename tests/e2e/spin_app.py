@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from shimd.apps.spin.engine import PORTABLE
+from shimd.engines.wasmtime import NATIVE
 from tests.components.build import component
 from tests.e2e import guests, images
 from tests.e2e.box import Box, Runtime, until
@@ -16,7 +18,12 @@ from tests.e2e.containerd import VERSIONS
 from tests.e2e.http_app import answers, free_port
 
 SPIN = Runtime("spin", "test.invalid/spin:1", "/", "io.containerd.spin.v2")
-on_spin = pytest.mark.parametrize("runtime", [SPIN], ids=["spin"], indirect=True)
+#: By the portable host, whichever others there are.
+PORTABLE_SPIN = replace(SPIN, name=PORTABLE, type=f"io.containerd.{PORTABLE}.v2")
+_HOSTS = [SPIN, PORTABLE_SPIN] if NATIVE else [SPIN]
+on_spin = pytest.mark.parametrize("runtime", _HOSTS, ids=lambda it: it.name, indirect=True)
+#: For what is served by one host, wherever there are two.
+on_one_spin = pytest.mark.parametrize("runtime", [SPIN], ids=["spin"], indirect=True)
 #: For what containerd has no part in.
 on_the_newest = pytest.mark.parametrize("version", VERSIONS[-1:], ids=lambda version: version.name, indirect=True)
 

@@ -4,18 +4,16 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.e2e import http_app, leftovers, spin_app
 from tests.e2e.box import until
-from tests.e2e.containerd import LAUNCHERS, PATIENCE
-from tests.e2e.http_app import answers, free_port
+from tests.e2e.containerd import PATIENCE
+from tests.e2e.http_app import answers
 from tests.e2e.spin_app import program
+from tests.e2e.spin_local import command, running
 from tests.slight.build import guest
 
 MANIFEST = """
@@ -46,10 +44,6 @@ name = "files"
 """
 
 
-class Running(http_app.App, spin_app.App):
-    """An application that is run by ``shimd run``."""
-
-
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """One cache for all: a module of that size takes a while to compile."""
@@ -78,29 +72,6 @@ def shop(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     return tmp_path / "shop"
-
-
-def command(*words: object) -> list[str]:
-    return [str(LAUNCHERS / "shimd"), "run", *map(str, words)]
-
-
-@contextmanager
-def running(tmp_path: Path, environment: dict[str, str], *words: object) -> Iterator[Running]:
-    address, output = f"127.0.0.1:{free_port()}", tmp_path / "output"
-    words = ("-p", address.rpartition(":")[2], *words)
-    with (
-        output.open("w") as log,
-        subprocess.Popen(command(*words), stdout=log, stderr=log, text=True, env=environment, cwd=tmp_path) as process,
-    ):
-        try:
-            told = f"serving on http://{address}\n"
-            until(lambda: told in output.read_text() or process.poll() is not None, "the application to listen")
-            assert process.poll() is None, output.read_text()
-            yield Running(process, address, output)
-        finally:
-            if process.poll() is None:
-                process.kill()
-    leftovers.end([*leftovers.processes_of(tmp_path)])
 
 
 def refused(tmp_path: Path, environment: dict[str, str], *words: object) -> tuple[int, str]:

@@ -43,6 +43,8 @@ allowed_outbound_hosts = ["https://127.0.0.1:*"]
 source = "app.wasm"
 environment = { COLOUR = "hidden" }
 """
+#: Of an application that the native host can serve, too: it connects to no other servers.
+HTTP = MANIFEST.replace("*://*:*", 'http://*:*", "https://*:*')
 RUNTIME = """
 max_instance_memory = 200000000
 state_dir = "/data"
@@ -75,8 +77,10 @@ def certificates(tmp_path: Path) -> tuple[Certificates, Certificates]:
     return made(tmp_path / "server", "IP:127.0.0.1"), made(tmp_path / "client", "DNS:client.test")
 
 
-@pytest.fixture
-def app(box: Box, tmp_path: Path, certificates: tuple[Certificates, Certificates]) -> Iterator[App]:
+@pytest.fixture(params=[MANIFEST], ids=["all"])
+def app(
+    box: Box, tmp_path: Path, certificates: tuple[Certificates, Certificates], request: pytest.FixtureRequest
+) -> Iterator[App]:
     server, client = certificates
     files = {
         "/runtime-config.toml": RUNTIME.encode(),
@@ -84,7 +88,7 @@ def app(box: Box, tmp_path: Path, certificates: tuple[Certificates, Certificates
         "/tls/client.pem": client.certificate.read_bytes(),
         "/tls/client.key": client.key.read_bytes(),
     }
-    box.ctr("images", "import", str(image(tmp_path / "network.tar", SPIN.image, MANIFEST, files)))
+    box.ctr("images", "import", str(image(tmp_path / "network.tar", SPIN.image, request.param, files)))
     with spin_app.running(box) as app:
         yield app
 
@@ -102,6 +106,13 @@ def test_the_network(app: App, certificates: tuple[Certificates, Certificates]) 
         check_databases(app, "postgres-values", urlsplit(address).netloc)
     with servers.mariadb() as address:
         check_databases(app, "mysql-values", urlsplit(address).netloc)
+
+
+@pytest.mark.parametrize("app", [HTTP], ids=["http"], indirect=True)
+def test_the_network_of_http(app: App, certificates: tuple[Certificates, Certificates]) -> None:
+    check_neighbours(app)
+    check_http(app)
+    check_certificates(app, *certificates)
 
 
 def check_neighbours(app: App) -> None:
