@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import wasmtime
 
+from benchmarks.share import share
 from benchmarks.shims import HELLO_WAT, processes
 from benchmarks.tasks import pss
 from tests.e2e import images, leftovers
@@ -162,15 +163,16 @@ def by_command(name: str, command: str) -> Server:
     def serve(program: Path, directory: Path) -> Iterator[str]:
         address = f"127.0.0.1:{free_port()}"
         words = [word.format(address=address, program=program) for word in shlex.split(command)]
-        with open(directory / "server.log", "ab") as log:
-            process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-        try:
-            answered(address, lambda: process.poll() is not None)
-            yield address
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+        with share() as prefix:
+            with open(directory / "server.log", "ab") as log:
+                process = subprocess.Popen([*prefix, *words], stdout=log, stderr=log, start_new_session=True)
+            try:
+                answered(address, lambda: process.poll() is not None)
+                yield address
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGTERM)
+                process.wait(30)
 
     return Server(name, serve)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.share import share
+
 #: Of latencies.
 PERCENTILES = ("50", "90", "99")
 _MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
@@ -51,7 +53,8 @@ def load(address: str, work: Work, connections: int, seconds: int, directory: Pa
     script = directory / f"{work.name.replace(' ', '-')}.lua"
     script.write_text(work.script())
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "20", "--latency", "-s", str(script)]
-    done = subprocess.run([*command, f"http://{address}{work.path}"], capture_output=True, text=True)
+    with share() as prefix:
+        done = subprocess.run([*prefix, *command, f"http://{address}{work.path}"], capture_output=True, text=True)
     if done.returncode:
         raise Failed("it takes no connections")
     return _read(done.stdout, work)

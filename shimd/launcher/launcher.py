@@ -16,6 +16,8 @@ import sys
 VERSION = "unknown"  # set by build.py
 #: Seconds that ``delete`` grants the daemon, and then the kernel: containerd kills a ``delete`` after five.
 DELETE_TIMEOUT = 2
+#: Of a daemon that found another one (``serve.py``).
+EXIT_RUNS_ALREADY = 3
 FLAGS = ("namespace", "address", "publish-binary", "id", "bundle", "socket", "debug-socket")
 SWITCHES = ("debug", "v", "version", "info")
 FEATURES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
@@ -170,28 +172,31 @@ def exchange(request: bytes, timeout: int) -> bytes:
 
 
 def start_and_exchange(request: bytes, timeout: int) -> bytes:
+    """As often as daemons end over the request, for as long as one may take to answer it."""
     from fcntl import LOCK_EX, flock
+    from time import monotonic
 
+    deadline = monotonic() + timeout
     make_directory(runtime_file("")[:-1], 0o700)
     lock = posix.open(runtime_file("launch.lock"), posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
     flock(lock, LOCK_EX)  # held until exit
-    reply = exchange(request, timeout)
-    if reply:  # another launcher was faster
-        return reply
-    trouble = start_daemon(3 * timeout)
-    reply = exchange(request, timeout)
-    if not reply:
-        raise Failure(trouble or "shimd closed the connection without an answer")
-    return reply
+    trouble, lasts = "", False
+    while True:
+        reply = exchange(request, timeout)
+        if reply:  # another launcher was faster, say
+            return reply
+        if lasts or monotonic() > deadline:
+            raise Failure(trouble or "shimd closed the connection without an answer")
+        trouble, lasts = start_daemon(3 * timeout)
 
 
-def start_daemon(timeout: int) -> str:
-    """Start ``shimd serve`` and wait until it is ready; a sentence if that failed."""
+def start_daemon(timeout: int) -> "tuple[str, bool]":
+    """Start ``shimd serve`` and wait until it is ready; a sentence if that failed, and if it would fail again."""
     from time import monotonic
 
     program, log, address = beside("shimd"), runtime_file("shimd.log"), runtime_file("notify.sock")
     if not posix.access(program, posix.X_OK):
-        return f"shimd does not run, and there is no {program} to start it"
+        return f"shimd does not run, and there is no {program} to start it", True
     unlink(address)
     notify = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
     notify.bind(address)
@@ -204,15 +209,17 @@ def start_daemon(timeout: int) -> str:
     pid = posix.fork()
     if pid == 0:
         become_daemon(program, log, address)
-    trouble = ""
+    trouble, lasts = "", False
     while not trouble and not is_ready(notify):
-        if posix.waitpid(pid, posix.WNOHANG)[0] == pid:
+        ended, status = posix.waitpid(pid, posix.WNOHANG)
+        if ended:
             trouble = f"shimd ended while starting: {last_line(log)}"
+            lasts = posix.WIFEXITED(status) and posix.WEXITSTATUS(status) not in (0, EXIT_RUNS_ALREADY)
         elif monotonic() > deadline:
             posix.kill(-pid, 9)
-            trouble = f"shimd was not ready within {timeout} s (its log is {log})"
+            trouble, lasts = f"shimd was not ready within {timeout} s (its log is {log})", True
     unlink(address)
-    return trouble
+    return trouble, lasts
 
 
 def is_ready(notify: _socket.socket) -> bool:

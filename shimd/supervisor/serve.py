@@ -90,8 +90,7 @@ def _only_one() -> Iterator[None]:
         try:
             yield
         finally:
-            with _only_told():
-                path.unlink(missing_ok=True)
+            _remove_pid()
 
 
 def _make_directories() -> None:
@@ -116,6 +115,11 @@ def _write_pid(path: Path) -> None:
         os.pwrite(fd, f"{os.getpid():<10}\n".encode(), 0)
     finally:
         os.close(fd)
+
+
+def _remove_pid() -> None:
+    with _only_told():
+        paths.pid_file().unlink(missing_ok=True)
 
 
 @contextmanager
@@ -158,36 +162,39 @@ async def serve() -> None:
     # Workers whose fork server dies become our children where no keeper is, so that their exit statuses are not lost.
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     with _stop_signals() as signals:
-        async with anyio.create_task_group() as outer:
-            keeper = await Keeper.open(Background(outer))
-            Background(outer).start_soon(bury_strays)
-            async with anyio.create_task_group() as tasks:
-                supervisor = Supervisor(tasks, outer, keeper)
-                listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
-                await recover(supervisor)
-                tasks.start_soon(LaunchServer(supervisor).serve, listener)
-                await tasks.start(StatusServer(supervisor).serve)
-                tasks.start_soon(_watchdog)
-                _log.info("serving in %s, pid %d", paths.runtime_dir(), os.getpid())
-                notify.ready()
-                await anext(signals)
-                notify.notify(STOPPING="1")
-                if supervisor.is_needed and keeper.available:
-                    await keeper.told()
-                    _leave()
-                _log.info("stopping")
-                supervisor.fork_servers.leave()
-                keeper.quit()
-                tasks.cancel_scope.cancel()
-                supervisor.jailers.close()
-            outer.cancel_scope.cancel()
+        await _serve(signals)
+
+
+async def _serve(signals: AsyncIterator[signal.Signals]) -> None:
+    async with anyio.create_task_group() as outer:
+        keeper = await Keeper.open(Background(outer))
+        Background(outer).start_soon(bury_strays)
+        async with anyio.create_task_group() as tasks:
+            supervisor = Supervisor(tasks, outer, keeper)
+            listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
+            await recover(supervisor)
+            tasks.start_soon(LaunchServer(supervisor).serve, listener)
+            await tasks.start(StatusServer(supervisor).serve)
+            tasks.start_soon(_watchdog)
+            _log.info("serving in %s, pid %d", paths.runtime_dir(), os.getpid())
+            notify.ready()
+            await anext(signals)
+            notify.notify(STOPPING="1")
+            if supervisor.is_needed and keeper.available:
+                await keeper.told()
+                _leave()
+            _log.info("stopping")
+            supervisor.fork_servers.leave()
+            keeper.quit()
+            tasks.cancel_scope.cancel()
+            supervisor.jailers.close()
+        outer.cancel_scope.cancel()
 
 
 def _leave() -> NoReturn:
     """End at once: what is under way is the next daemon's, as after a KILL."""
     _log.info("stopping; the tasks go on, and are the next daemon's")
-    with _only_told():
-        paths.pid_file().unlink(missing_ok=True)
+    _remove_pid()
     os._exit(0)
 
 

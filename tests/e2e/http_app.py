@@ -102,6 +102,22 @@ def serving(app: App) -> int:
     raise AssertionError("nobody listens")
 
 
+def memory(app: App, kind: str = "Pss") -> int:
+    """Of the app's processes, in bytes.
+
+    :param kind: as proc_pid_smaps(5) has it; of ``Pss_Anon`` nobody else has a share, who would come and go
+    """
+    pids, size = [app.process.pid], 0
+    while pids:
+        pid = pids.pop()
+        with suppress(OSError):
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            size += next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith(f"{kind}:"))
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                pids += map(int, (task / "children").read_text().split())
+    return size
+
+
 def guest(version: str) -> Path:
     """The same server in Python, of a version of WASI."""
     return newer() if version == "0.3" else component("proxy", "proxy")

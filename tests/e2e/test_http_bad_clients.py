@@ -21,7 +21,7 @@ from hyperframe.frame import (
 
 from tests.components import rust
 from tests.e2e.box import until
-from tests.e2e.http_app import App, running
+from tests.e2e.http_app import App, memory, running
 from tests.e2e.http_wire import PREFACE, answer, connect, frames, headers, rest
 from tests.wasmtimes import native_only
 
@@ -42,19 +42,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 def serves(app: App) -> None:
     assert app.get("/").text == "hello from Rust\n"
-
-
-def memory(app: App) -> int:
-    """Of the app's processes, in bytes."""
-    pids, size = [app.process.pid], 0
-    while pids:
-        pid = pids.pop()
-        with suppress(OSError):
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            size += next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                pids += map(int, (task / "children").read_text().split())
-    return size
 
 
 @pytest.mark.parametrize(

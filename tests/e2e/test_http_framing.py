@@ -4,14 +4,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from pathlib import Path
 
 import httpx
 import pytest
 from hyperframe.frame import DataFrame, Frame, RstStreamFrame
 
 from tests.components import rust
-from tests.e2e.http_app import App, guest, running, serving
+from tests.e2e.http_app import App, guest, memory, running
 from tests.e2e.http_wire import PREFACE, answer, connect, frames, headers, rest
 from tests.wasmtimes import native_only
 
@@ -85,15 +84,15 @@ def test_bodies_about_a_chunk(app: App, rusty: App, size: int, http2: bool) -> N
 def test_pieces_that_nobody_takes_yet(rusty: App) -> None:
     """The guest waits: a client that takes its time costs no memory. And what it takes in the end is whole, whichever
     of the two has waited for the other."""
-    number, clients, pid = 5000, 8, serving(rusty)
+    number, clients = 5000, 8
     assert len(rusty.get(f"/pieces?{number}").content) == number * 4096
-    before = memory(pid)
+    before = memory(rusty, "Pss_Anon")
     with ExitStack() as stack:
         socks = [stack.enter_context(closing(connect(rusty))) for _ in range(clients)]
         for sock in socks:
             sock.sendall(f"GET /pieces?{number} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        settles(lambda: memory(pid))
-        assert memory(pid) - before < clients * (1 << 20), "of some 20 MB each"
+        settles(lambda: memory(rusty, "Pss_Anon"))
+        assert memory(rusty, "Pss_Anon") - before < clients * (1 << 20), "of some 20 MB each"
         for taken in (1 << 12, 1 << 20):
             got = b""
             while more := socks[-1].recv(taken):
@@ -103,12 +102,6 @@ def test_pieces_that_nobody_takes_yet(rusty: App) -> None:
             assert got.count(b"x" * 4096) == number and got.endswith(b"\r\n0\r\n\r\n")
             socks.pop()
     assert len(rusty.get(f"/pieces?{number}").content) == number * 4096
-
-
-def memory(pid: int) -> int:
-    """Bytes of its own, which are no file's."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
 
 def settles(look: Callable[[], int]) -> None:

@@ -20,9 +20,9 @@ def main() -> None:
         file.write(f"{os.getpid()}\n")
     if MODE == "die":
         print("Traceback (most recent call last):\nboom: no such engine\n", file=sys.stderr)
-        raise SystemExit(3)
+        raise SystemExit(1)
     if MODE == "die silently":
-        raise SystemExit(3)
+        raise SystemExit(1)
     if MODE == "never ready":
         time.sleep(60)
     describe()
@@ -74,6 +74,8 @@ def answer(client: socket.socket) -> None:
         client.sendall(b"what?")
     elif MODE == "no answer":
         pass
+    elif MODE == "die over three requests" and len((RUNTIME / "starts").read_text().split()) < 4:
+        raise SystemExit
     elif fields[0] == b"start":
         client.sendall(b"ok unix:///run/shimd/s/" + fields[1] + b".sock")
     else:

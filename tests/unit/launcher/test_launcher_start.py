@@ -12,6 +12,8 @@ from threading import Thread
 
 import pytest
 
+from shimd.launcher import launcher as in_python
+from shimd.supervisor import serve
 from tests.unit.launcher.launcher_rig import FLAGS, Launcher, install_standin, wait_dead
 
 ADDRESS = b"unix:///run/shimd/s/wasmer.sock"
@@ -227,7 +229,7 @@ def test_daemon_with_a_full_backlog(launcher: Launcher) -> None:
     ],
 )
 def test_answers_that_are_not_an_address(launcher: Launcher, mode: str, sentence: str) -> None:
-    launcher.env = {"SHIMD_STANDIN": mode}
+    launcher.env = {"SHIMD_STANDIN": mode, "SHIMD_LAUNCH_TIMEOUT": "1"}
     assert failure(launcher.start()) == sentence
     assert not (launcher.bundle / "address").exists()
 
@@ -237,6 +239,16 @@ def test_daemon_that_dies_over_the_request_is_replaced(launcher: Launcher) -> No
     with dying_daemon(launcher.runtime / "launch.sock"):
         assert launcher.start().stdout == ADDRESS
     assert len(launcher.daemons()) == 1
+
+
+def test_daemons_that_die_over_the_request_again_and_again(launcher: Launcher) -> None:
+    launcher.env = {"SHIMD_STANDIN": "die over three requests"}
+    assert launcher.start().stdout == ADDRESS
+    assert len(launcher.daemons()) == 4
+
+
+def test_exit_status_of_a_daemon_that_found_another() -> None:
+    assert in_python.EXIT_RUNS_ALREADY == serve.EXIT_RUNS_ALREADY
 
 
 def test_runtime_directory_with_a_long_name(launcher: Launcher) -> None:

@@ -16,7 +16,6 @@ use wasmtime_wasi_http::handler::{Request, Response};
 use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 use wasmtime_wasi_http::{Error, p3};
 
-use super::ahead::{Ahead, halves};
 use super::body::{Fate, GuestBody};
 use super::upload::limited;
 use super::{NoAnswer, computes, report, too_late};
@@ -252,11 +251,10 @@ impl Instance {
     }
 
     async fn serve(&self, accessor: &Accessor<Host>, service: &Service, first: Asked) -> wasmtime::Result<()> {
-        type Call<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<(bool, Option<Ahead>)>> + Send + 'a>>;
+        type Call<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<bool>> + Send + 'a>>;
         let instances = &self.seat.of;
         let function = *service.wasi_http_handler().func_handle().func();
         let mut calls: Vec<(Instant, Call<'_>)> = Vec::new();
-        let mut bodies: Vec<Ahead> = Vec::new();
         let (mut next, mut number, mut more) = (Some(first), 0, true);
         let mut came = pin!(instances.came.notified());
         poll_fn(|cx| {
@@ -273,14 +271,12 @@ impl Instance {
                     match call.as_mut().poll(cx) {
                         Poll::Pending => at += 1,
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                        Poll::Ready(Ok((in_time, body))) => {
+                        Poll::Ready(Ok(in_time)) => {
                             more &= in_time;
-                            bodies.extend(body);
                             drop(calls.swap_remove(at));
                         }
                     }
                 }
-                bodies.retain(|body| body.poll(cx).is_pending());
                 let ready = accessor.poll_ready_for_concurrent_call(function, cx).is_ready();
                 let calm = calls.is_empty() || self.calm.load(Ordering::Acquire);
                 self.seat.set_free(more && ready && calm && calls.len() < AT_A_TIME);
@@ -307,13 +303,8 @@ impl Instance {
         .await
     }
 
-    /// Returns whether it was answered in time, and the instance's half of the answer's body.
-    async fn call(
-        &self,
-        accessor: &Accessor<Host>,
-        service: &Service,
-        asked: Asked,
-    ) -> wasmtime::Result<(bool, Option<Ahead>)> {
+    /// Returns whether it was answered in time.
+    async fn call(&self, accessor: &Accessor<Host>, service: &Service, asked: Asked) -> wasmtime::Result<bool> {
         let Instances { clock, timeout, .. } = &*self.seat.of;
         let late = clock.alarm(Instant::now() + timeout.unwrap_or(NEVER));
         let answer = async {
@@ -332,19 +323,12 @@ impl Instance {
         tokio::select! {
             biased;
             result = answer => {
-                let mut ahead = None;
-                let _ = asked.sender.send(result.map(|response| {
-                    response.map(|body| {
-                        let (ours, theirs) = halves(body);
-                        ahead = Some(ours);
-                        theirs
-                    })
-                }));
-                Ok((true, ahead))
+                let _ = asked.sender.send(result);
+                Ok(true)
             }
             () = late => {
                 self.given.late.store(true, Ordering::Release);
-                Ok((false, None))
+                Ok(false)
             }
         }
     }
