@@ -13,7 +13,8 @@ _ABOUT = """\
 Made by `python -m benchmarks.http`; the servers of a component take turns in one run, so trust ratios, not times.
 Kernel {kernel}, Python {python}, {processor}.
 Loopback; the load generator (`wrk`, one thread) shares the machine's processors with all.
-Each server, and the generator, has a cgroup with the processors' time that a container has: in the root cgroup it would have more.
+Each server, and the generator, has a cgroup with the processors' time of a container: in the root cgroup it would have
+more.
 Each cell: requests a second, the median of {rounds} rounds of {seconds} s; what shimd's are to that; milliseconds of
 the median answer, and of the one of a hundred that takes longest."""
 

@@ -118,6 +118,14 @@ def memory(app: App, kind: str = "Pss") -> int:
     return size
 
 
+def settles(look: Callable[[], int]) -> None:
+    """Wait until it does not change any more."""
+    before = -1
+    while (now := look()) != before:
+        before = now
+        time.sleep(0.2)
+
+
 def guest(version: str) -> Path:
     """The same server in Python, of a version of WASI."""
     return newer() if version == "0.3" else component("proxy", "proxy")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from hpack import Encoder
-from hyperframe.frame import Frame, HeadersFrame, SettingsFrame
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
 
 from tests.e2e.http_app import App
 
@@ -99,3 +99,20 @@ def frames(data: bytes) -> list[Frame]:
         found.append(frame)
         data = data[9 + length :]
     return found
+
+
+def until_ended(sock: socket.socket, *streams: int) -> list[Frame]:
+    """What comes until these have ended, or broken."""
+    got = b""
+    while True:
+        more = sock.recv(65536)
+        assert more, "the connection is closed"
+        got += more
+        came = frames(got)
+        ends = {it.stream_id for it in came if isinstance(it, RstStreamFrame) or "END_STREAM" in it.flags}
+        if ends.issuperset(streams):
+            return came
+
+
+def body(came: list[Frame], stream: int) -> bytes:
+    return b"".join(it.data for it in came if isinstance(it, DataFrame) and it.stream_id == stream)

@@ -1,17 +1,16 @@
 """Where answers begin, end and break off on the wire, by WASI 0.2 and 0.3. Of the native host."""
 
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import httpx
 import pytest
-from hyperframe.frame import DataFrame, Frame, RstStreamFrame
+from hyperframe.frame import RstStreamFrame
 
 from tests.components import rust
-from tests.e2e.http_app import App, guest, memory, running
-from tests.e2e.http_wire import PREFACE, answer, connect, frames, headers, rest
+from tests.e2e.http_app import App, guest, memory, running, settles
+from tests.e2e.http_wire import PREFACE, answer, body, connect, headers, rest, until_ended
 from tests.wasmtimes import native_only
 
 pytestmark = native_only
@@ -104,14 +103,6 @@ def test_pieces_that_nobody_takes_yet(rusty: App) -> None:
     assert len(rusty.get(f"/pieces?{number}").content) == number * 4096
 
 
-def settles(look: Callable[[], int]) -> None:
-    """Wait until it does not change any more."""
-    before = -1
-    while (now := look()) != before:
-        before = now
-        time.sleep(0.2)
-
-
 @pytest.mark.parametrize("path", ["/late-trap", "/late-leave?code=0"])
 def test_what_comes_before_a_trap(app: App, path: str) -> None:
     """It arrives, and is not whole."""
@@ -121,23 +112,6 @@ def test_what_comes_before_a_trap(app: App, path: str) -> None:
             got = rest(sock)
         assert got.startswith(b"HTTP/1.1 200 OK\r\n") and b"the beginning" in got, got
         assert not got.endswith(b"0\r\n\r\n"), got
-
-
-def until_ended(sock: socket.socket, *streams: int) -> list[Frame]:
-    """What comes until these have ended, or broken."""
-    got = b""
-    while True:
-        more = sock.recv(65536)
-        assert more, "the connection is closed"
-        got += more
-        came = frames(got)
-        ends = {it.stream_id for it in came if isinstance(it, RstStreamFrame) or "END_STREAM" in it.flags}
-        if ends.issuperset(streams):
-            return came
-
-
-def body(came: list[Frame], stream: int) -> bytes:
-    return b"".join(it.data for it in came if isinstance(it, DataFrame) and it.stream_id == stream)
 
 
 def test_a_body_that_breaks_is_its_streams_alone(app: App, version: str) -> None:

@@ -2,6 +2,7 @@
 //! for shimd's host in Python, is in docs/http.md.
 
 mod activity;
+mod ahead;
 mod bell;
 mod body;
 mod component;

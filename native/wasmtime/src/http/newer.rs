@@ -16,6 +16,7 @@ use wasmtime_wasi_http::handler::{Request, Response};
 use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 use wasmtime_wasi_http::{Error, p3};
 
+use super::ahead::Bodies;
 use super::body::{Fate, GuestBody};
 use super::upload::limited;
 use super::{NoAnswer, computes, report, too_late};
@@ -225,12 +226,14 @@ impl Instance {
         let (timeout, alarm) = (timeout.unwrap_or(NEVER), clock.alarm(Instant::now()));
         let mut expiration =
             Expiration { name: self.seat.of.world.name.clone(), timeout, alarm, given: self.given.clone() };
-        let mut serve = pin!(store.run_concurrent(async |accessor| self.serve(accessor, service, first).await));
+        let bodies = Bodies::default();
+        let mut serve = pin!(store.run_concurrent(async |accessor| self.serve(accessor, service, &bodies, first).await));
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(result) = serve.as_mut().poll(cx) {
                     return Poll::Ready(result.flatten());
                 }
+                bodies.poll_else(cx);
                 // A guest that computes has all of the instance, whose other requests are not looked at meanwhile.
                 let computed = computing.time();
                 let calm = computed.is_none();
@@ -250,7 +253,13 @@ impl Instance {
         .await
     }
 
-    async fn serve(&self, accessor: &Accessor<Host>, service: &Service, first: Asked) -> wasmtime::Result<()> {
+    async fn serve(
+        &self,
+        accessor: &Accessor<Host>,
+        service: &Service,
+        bodies: &Bodies,
+        first: Asked,
+    ) -> wasmtime::Result<()> {
         type Call<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<bool>> + Send + 'a>>;
         let instances = &self.seat.of;
         let function = *service.wasi_http_handler().func_handle().func();
@@ -264,7 +273,7 @@ impl Instance {
                     more &= number < instances.reuse;
                     self.calm.store(false, Ordering::Release); // it may compute, for all that is known
                     self.given.add(&asked.fate, instances.working.subscribe());
-                    calls.push((Instant::now(), Box::pin(self.call(accessor, service, asked))));
+                    calls.push((Instant::now(), Box::pin(self.call(accessor, service, bodies, asked))));
                 }
                 let mut at = 0;
                 while let Some((_, call)) = calls.get_mut(at) {
@@ -277,6 +286,7 @@ impl Instance {
                         }
                     }
                 }
+                bodies.poll(cx);
                 let ready = accessor.poll_ready_for_concurrent_call(function, cx).is_ready();
                 let calm = calls.is_empty() || self.calm.load(Ordering::Acquire);
                 self.seat.set_free(more && ready && calm && calls.len() < AT_A_TIME);
@@ -304,7 +314,13 @@ impl Instance {
     }
 
     /// Returns whether it was answered in time.
-    async fn call(&self, accessor: &Accessor<Host>, service: &Service, asked: Asked) -> wasmtime::Result<bool> {
+    async fn call(
+        &self,
+        accessor: &Accessor<Host>,
+        service: &Service,
+        bodies: &Bodies,
+        asked: Asked,
+    ) -> wasmtime::Result<bool> {
         let Instances { clock, timeout, .. } = &*self.seat.of;
         let late = clock.alarm(Instant::now() + timeout.unwrap_or(NEVER));
         let answer = async {
@@ -323,7 +339,7 @@ impl Instance {
         tokio::select! {
             biased;
             result = answer => {
-                let _ = asked.sender.send(result);
+                let _ = asked.sender.send(result.map(|response| response.map(|body| bodies.share(body))));
                 Ok(true)
             }
             () = late => {

@@ -1,4 +1,8 @@
 //! A server of WASI 0.3, of a few paths.
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
 use wasip3::exports::http::handler::Guest;
 use wasip3::http::client;
 use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
@@ -8,6 +12,9 @@ use wasip3::{wit_future, wit_stream};
 wasip3::http::service::export!(Server);
 
 struct Server;
+
+/// Specks that have been taken, by all requests to this instance.
+static WRITTEN: AtomicUsize = AtomicUsize::new(0);
 
 type Trailers = FutureReader<Result<Option<Fields>, ErrorCode>>;
 
@@ -22,6 +29,9 @@ impl Guest for Server {
                 Ok(answer(200, &[], Some(body), trailers))
             }
             "/pieces" => Ok(pieces(query.parse().unwrap_or(1))),
+            "/times" => Ok(times(query)),
+            "/specks" => Ok(specks(query.parse().unwrap_or(1))),
+            "/written" => Ok(say(200, &WRITTEN.load(Ordering::Relaxed).to_string())),
             "/ask" => ask(query).await,
             "/panic" => panic!("on purpose"),
             "/grow" => grow(),
@@ -69,6 +79,40 @@ fn pieces(count: usize) -> Response {
             if !writer.write_all(vec![b'x'; 4096]).await.is_empty() {
                 return; // nobody reads it any more
             }
+        }
+    });
+    answer(200, &[], Some(body), no_trailers())
+}
+
+/// When each of four lines was written, in nanoseconds. After each it is busy for a second, as the query says.
+fn times(busy: &str) -> Response {
+    let (mut writer, body) = wit_stream::new();
+    let computes = busy == "computes";
+    spawn_local(async move {
+        for _ in 0..4 {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_nanos();
+            writer.write_all(format!("{now}\n").into_bytes()).await;
+            let second = Duration::from_secs(1);
+            if computes {
+                let begun = Instant::now();
+                while begun.elapsed() < second {}
+            } else {
+                sleep(second); // a call of WASI 0.2
+            }
+        }
+    });
+    answer(200, &[], Some(body), no_trailers())
+}
+
+/// So many times one byte.
+fn specks(count: usize) -> Response {
+    let (mut writer, body) = wit_stream::new();
+    spawn_local(async move {
+        for _ in 0..count {
+            if !writer.write_all(vec![b'.']).await.is_empty() {
+                return;
+            }
+            WRITTEN.fetch_add(1, Ordering::Relaxed);
         }
     });
     answer(200, &[], Some(body), no_trailers())
