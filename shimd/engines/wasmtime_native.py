@@ -38,7 +38,7 @@ from shimd.formats.outline import Outline
 from shimd.linux.packed import Block, Packable, pack
 
 #: Bumped when something changes that a compiled artefact depends on, besides the crates: settings, files.
-_LAYOUT = 3
+_LAYOUT = 4
 PROGRAM, FACTS = "native", "native.json"
 #: What a component exports that serves HTTP.
 _HTTP = ("wasi:http/incoming-handler@0.2.", "wasi:http/handler@0.3.")

@@ -10,6 +10,7 @@ from shimd.apps.spin.database import Database
 from shimd.apps.spin.granted import check_chains, outbound
 from shimd.apps.spin.model import Application, Component, FileMount
 from shimd.apps.spin.networking import ClientTls, Networking
+from shimd.apps.spin.routes import SpinRoute
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import ApplicationVariables
 
@@ -77,6 +78,15 @@ class DescribedComponent:
 
 
 @dataclass(frozen=True)
+class DescribedAnswer:
+    """One that no component gives."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: str
+
+
+@dataclass(frozen=True)
 class DescribedApplication:
     name: str
     version: str
@@ -86,7 +96,8 @@ class DescribedApplication:
     components: Sequence[DescribedComponent]
     root: str
     """What the files of components are below, if they have no directories."""
-    routes: Sequence[tuple[str, int]]
+    routes: Sequence[tuple[str, int | DescribedAnswer]]
+    """Each to a component, by its index, or to an answer."""
     files: Sequence[DescribedFile]
     network: DescribedNetwork
 
@@ -103,14 +114,13 @@ class NativePart:
 
 
 def lacks(application: Application, runtime: Runtime) -> bool:
-    """Returns whether it needs what the native host has not: another trigger than HTTP's, an answer that no component
-    gives, variables, stores or databases of servers, models."""
+    """Returns whether it needs what the native host has not: another trigger than HTTP's, variables, stores or databases
+    of servers, models."""
     triggers = application.triggers
     others = triggers.redis or triggers.cron or triggers.mqtt or triggers.command
-    fixed = not all(route.component for route in triggers.http)
     variables = any(not isinstance(provider, Mapping) for provider in runtime.variables)
     databases = any(not isinstance(where, Database) for where in runtime.databases.values())
-    return bool(others) or fixed or variables or runtime.uses_redis or databases or runtime.models is not None
+    return bool(others) or variables or runtime.uses_redis or databases or runtime.models is not None
 
 
 def describe(
@@ -167,10 +177,16 @@ def describe(
         list(env.items()),
         [described(application.components[id]) for id in answering],
         root,
-        [(route.path, answering.index(route.component)) for route in application.triggers.http if route.path],
+        [(route.path, _target(route, answering)) for route in application.triggers.http if route.path],
         [_file(name, where) for name, where in files.items() if isinstance(where, Database)],
         _network(network),
     )
+
+
+def _target(route: SpinRoute, answering: Sequence[str]) -> int | DescribedAnswer:
+    if route.response is None:
+        return answering.index(route.component)
+    return DescribedAnswer(route.response.status, route.response.headers, route.response.body.decode())
 
 
 def _hosts(allowed: AllowedHosts) -> list[DescribedHost]:

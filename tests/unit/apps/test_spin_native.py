@@ -119,17 +119,63 @@ def test_a_chain_that_leads_nowhere() -> None:
         described(MANIFEST.replace("http://self", "http://other.spin.internal"))
 
 
-@pytest.mark.parametrize(
-    ("trigger", "runtime"),
-    [
-        ('[[trigger.cron]]\ncomponent = "shop"\ncron_expression = "* * * * * *"\n', ""),
-        ('[[trigger.redis]]\ncomponent = "shop"\nchannel = "c"\naddress = "redis://a"\n', ""),
-        ("", '[key_value_store.cache]\ntype = "redis"\nurl = "redis://a"\n'),
-    ],
-)
-def test_what_is_the_portable_hosts(trigger: str, runtime: str) -> None:
-    application = manifest.parse((MANIFEST + trigger).encode())
-    configured = Runtime(Place({"/runtime-config.toml": runtime.encode()}.get), {}, application.variables)
-    assert lacks(application, configured)
-    plain = manifest.parse(MANIFEST.encode())
-    assert not lacks(plain, Runtime(Place(lambda _path: None), {}, plain.variables))
+def test_answers_that_no_component_gives() -> None:
+    fixed = 'static_response = { status_code = 302, headers = { Location = "/ü" }, body = "gone" }'
+    found = described(f'{MANIFEST}[[trigger.http]]\nroute = "/old"\n{fixed}\n')
+    assert found["routes"] == [
+        ["/shop/...", 0],
+        ["/old", {"status": 302, "headers": [["Location", "/ü"]], "body": "gone"}],
+    ]
+
+
+def lacking(more: str = "", runtime: str = "", env: dict[str, str] | None = None) -> bool:
+    application = manifest.parse((MANIFEST + more).encode())
+    place = Place({"/runtime-config.toml": runtime.encode()}.get)
+    return lacks(application, Runtime(place, env or {}, application.variables, application.components))
+
+
+TRIGGERS = {
+    "cron": 'cron_expression = "* * * * * *"',
+    "redis": 'channel = "c"\naddress = "redis://a"',
+    "mqtt": 'topic = "t"\nqos = "1"',
+    "command": "",
+}
+MQTT = 'trigger = { mqtt = { address = "mqtt://a", keep_alive_interval = "30" } }'
+
+
+@pytest.mark.parametrize("kind", TRIGGERS)
+def test_another_trigger_is_the_portable_hosts(kind: str) -> None:
+    """Also beside those of HTTP; and no longer, once none of its components is retained."""
+    others = f'[[trigger.{kind}]]\ncomponent = "other"\n{TRIGGERS[kind]}\n[component.other]\nsource = "o.wasm"\n'
+    text = MANIFEST.replace('version = "1.2.3"', MQTT)
+    application = manifest.parse((text + others).encode())
+    runtime = Runtime(Place(lambda _path: None), {}, application.variables, application.components)
+    assert lacks(application, runtime)
+    assert not lacks(application.retaining("shop,hidden"), runtime)
+
+
+SERVERS = {
+    "a store in redis": '[key_value_store.cache]\ntype = "redis"\nurl = "redis://a"\n',
+    "a database of libSQL": '[sqlite_database.other]\ntype = "libsql"\nurl = "http://a"\ntoken = "t"\n',
+    "variables of Vault": '[[variables_provider]]\ntype = "vault"\nurl = "http://a"\ntoken = "t"\nmount = "m"\n',
+    "models": '[llm_compute]\ntype = "remote_http"\nurl = "http://a"\nauth_token = "t"\n',
+}
+
+
+@pytest.mark.parametrize("what", SERVERS)
+def test_a_server_behind_it_is_the_portable_hosts(what: str) -> None:
+    assert lacking(runtime=SERVERS[what])
+
+
+HERE = {
+    "nothing": ("", ""),
+    "fixed answers": ('[[trigger.http]]\nroute = "/old"\nstatic_response = { body = "gone" }\n', ""),
+    "files": ("", RUNTIME + '[key_value_store.other]\ntype = "spin"\npath = "o.db"\n'),
+    "values": ("", '[[variables_provider]]\ntype = "static"\nvalues = { host = "a" }\n[[variables_provider]]\ntype = "env"\n'),
+}
+
+
+@pytest.mark.parametrize("what", HERE)
+def test_what_the_native_host_has(what: str) -> None:
+    more, runtime = HERE[what]
+    assert not lacking(more, runtime, {"SPIN_VARIABLE_HOST": "b"})

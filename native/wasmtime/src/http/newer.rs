@@ -227,7 +227,8 @@ impl Instance {
         let mut expiration =
             Expiration { name: self.seat.of.world.name.clone(), timeout, alarm, given: self.given.clone() };
         let bodies = Bodies::default();
-        let mut serve = pin!(store.run_concurrent(async |accessor| self.serve(accessor, service, &bodies, first).await));
+        let mut serve =
+            pin!(store.run_concurrent(async |accessor| self.serve(accessor, service, &bodies, first).await));
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(result) = serve.as_mut().poll(cx) {

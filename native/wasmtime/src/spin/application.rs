@@ -2,14 +2,12 @@
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
-use http_body_util::{BodyExt, Full};
 use serde::Deserialize;
 use wasmtime_wasi_http::handler::Request;
 
-use super::routes::{Match, Routes};
+use super::fixed::plain;
+use super::routes::{Found, Match, Routes, Target};
 use crate::http::{Component, GuestBody, NoAnswer};
 
 const HEALTH: &str = "/.well-known/spin/health";
@@ -33,11 +31,12 @@ impl Application {
     /// :param client: its address
     pub async fn routed(&self, request: Request, client: &str) -> Answer {
         match request.uri().path() {
-            HEALTH => Ok(text(StatusCode::OK, "OK".into(), "text/plain")),
-            INFO => Ok(text(StatusCode::OK, self.about.clone(), "application/json")),
+            HEALTH => Ok(plain(StatusCode::OK, "OK", "text/plain")),
+            INFO => Ok(plain(StatusCode::OK, &self.about, "application/json")),
             path => match self.routes.find(path) {
-                Some(found) => self.told(found, request, client).await,
-                None => Ok(text(StatusCode::NOT_FOUND, String::new(), "text/plain")),
+                Some(Found::Component(found)) => self.told(found, request, client).await,
+                Some(Found::Fixed(fixed)) => Ok(fixed.answer()),
+                None => Ok(plain(StatusCode::NOT_FOUND, "", "text/plain")),
             },
         }
     }
@@ -68,16 +67,6 @@ impl Application {
     }
 }
 
-fn text(status: StatusCode, body: String, kind: &'static str) -> Response<GuestBody> {
-    let length = body.len();
-    let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(GuestBody::whole(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-    response
-}
-
 /// What ``shimd/apps/spin/native.py`` makes of a manifest.
 #[derive(Deserialize)]
 pub struct Description {
@@ -92,8 +81,7 @@ pub struct Description {
     pub components: Vec<Described>,
     /// What the files of components are below, if they have no directories.
     pub root: String,
-    /// Paths, each with the component's index.
-    pub routes: Vec<(String, usize)>,
+    pub routes: Vec<(String, Target)>,
     pub files: Vec<File>,
     pub network: Network,
 }

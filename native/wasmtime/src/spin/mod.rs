@@ -9,6 +9,7 @@ mod application;
 mod asks;
 mod database;
 mod files;
+mod fixed;
 mod glob;
 mod keyvalue;
 mod linker;

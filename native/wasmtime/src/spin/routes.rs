@@ -1,17 +1,29 @@
-//! Routes from paths to components: exact, ``:name`` segments, ``/...`` last. The most specific wins: segment by segment, a
+//! Routes from paths to components, and to fixed answers: exact, ``:name`` segments, ``/...`` last. The most specific wins: segment by segment, a
 //! literal goes before ``:name``, which goes before ``...``. ``shimd/apps/spin/routes.py`` has the same.
 
 use std::cmp::Reverse;
 
 use http::header::{HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
+use serde::Deserialize;
+
+use super::fixed::Fixed;
 
 const WILDCARD: &str = "...";
 
-pub struct Route {
+struct Route {
     path: String,
     segments: Vec<Segment>,
-    pub component: usize,
+    target: Target,
+}
+
+/// What a route leads to.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub enum Target {
+    /// By its index.
+    Component(usize),
+    Fixed(Fixed),
 }
 
 /// The less, the more specific. A route's end goes before a wildcard.
@@ -32,7 +44,13 @@ impl Segment {
     }
 }
 
-/// Where a request goes, and why.
+/// What is to answer a request.
+pub enum Found<'a> {
+    Component(Match<'a>),
+    Fixed(&'a Fixed),
+}
+
+/// The component that a request goes to, and why.
 pub struct Match<'a> {
     pub component: usize,
     route: &'a str,
@@ -84,9 +102,9 @@ fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 pub struct Routes(Vec<Route>);
 
 impl Routes {
-    /// :param routes: each with the component that it leads to
-    pub fn new(routes: impl Iterator<Item = (String, usize)>) -> Self {
-        let mut routes: Vec<Route> = routes.map(|(path, component)| Route::new(path, component)).collect();
+    /// :param routes: each with what it leads to
+    pub fn new(routes: impl Iterator<Item = (String, Target)>) -> Self {
+        let mut routes: Vec<Route> = routes.map(|(path, target)| Route::new(path, target)).collect();
         routes.sort_by_cached_key(|route| {
             let ranks = route.segments.iter().map(Segment::rank);
             Reverse(ranks.chain([1]).collect::<Vec<_>>())
@@ -94,22 +112,22 @@ impl Routes {
         Self(routes)
     }
 
-    pub fn find(&self, path: &str) -> Option<Match<'_>> {
+    pub fn find(&self, path: &str) -> Option<Found<'_>> {
         self.0.iter().find_map(|route| route.matched(path))
     }
 }
 
 impl Route {
-    fn new(path: String, component: usize) -> Self {
+    fn new(path: String, target: Target) -> Self {
         let segments = split(&path).map(|it| match it.strip_prefix(':') {
             Some(name) => Segment::Name(name.to_ascii_lowercase()),
             None if it == WILDCARD => Segment::Wildcard,
             None => Segment::Literal(it.to_string()),
         });
-        Self { segments: segments.collect(), path, component }
+        Self { segments: segments.collect(), path, target }
     }
 
-    fn matched(&self, path: &str) -> Option<Match<'_>> {
+    fn matched(&self, path: &str) -> Option<Found<'_>> {
         let open = self.segments.last() == Some(&Segment::Wildcard);
         let fixed = &self.segments[..self.segments.len() - usize::from(open)];
         let mut given = split(path);
@@ -125,12 +143,16 @@ impl Route {
         if !rest.is_empty() && !open {
             return None;
         }
+        let component = match &self.target {
+            Target::Component(component) => *component,
+            Target::Fixed(fixed) => return Some(Found::Fixed(fixed)),
+        };
         let path_info = match rest.is_empty() {
             false => format!("/{}", rest.join("/")),
             true if open && path.ends_with('/') => "/".to_string(),
             true => String::new(),
         };
-        Some(Match { component: self.component, route: &self.path, path_info, named })
+        Some(Found::Component(Match { component, route: &self.path, path_info, named }))
     }
 }
 
