@@ -160,7 +160,7 @@ class Run:
 
     async def _application(self, application: "LocalApplication") -> None:
         self._refuse_programs_options(application)
-        self.outcome.engine = application.engine
+        engine = self.outcome.engine = self._engine(application)
         self._manifest = os.path.abspath(application.manifest) if application.engine == "slight" else ""
         plan = HostApp(
             id=self._options.program,
@@ -171,7 +171,7 @@ class Run:
         )
         with tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime()) as directory:
             async with private_fork_servers(Path(directory)) as servers:
-                programs = _Programs(application.engine, servers, self.outcome)
+                programs = _Programs(engine, servers, self.outcome)
                 with self._scope:
                     if self._options.watch:
                         await self._watched(application, programs, plan)
@@ -183,8 +183,15 @@ class Run:
         given = {"--dir": options.directories, "--invoke": options.entry, "--cwd": options.cwd.strip("/")}
         for name in (name for name, value in given.items() if value):
             raise InvalidArgument(f"{name} is for programs: what an application sees is in {application.manifest}")
-        if options.engine not in ("wasmtime", application.engine):
-            raise InvalidArgument(f"--engine {options.engine}: {application.manifest} is run by {application.engine}")
+
+    def _engine(self, application: "LocalApplication") -> str:
+        """Returns who runs an application: if that is asked for, the portable one of its hosts."""
+        chosen = self._options.engine
+        if chosen == f"{application.engine}-py":
+            return chosen
+        if chosen not in ("wasmtime", application.engine):
+            raise InvalidArgument(f"--engine {chosen}: {application.manifest} is run by {application.engine}")
+        return application.engine
 
     def _variables(self, application: "LocalApplication") -> list[str]:
         if len(self._options.listen) > 1:

@@ -69,11 +69,18 @@ def image(
 
 
 @contextmanager
-def running(box: Box, name: str = SPIN.image, **environment: str) -> Iterator[App]:
-    """An application in a container, which answers; ended with TERM and the exit code 0."""
+def running(
+    box: Box, name: str = SPIN.image, mounted: Mapping[str, Path] | None = None, /, **environment: str
+) -> Iterator[App]:
+    """An application in a container, which answers; ended with TERM and the exit code 0.
+
+    :param mounted: files of this machine, by the container's paths
+    """
     address = f"127.0.0.1:{free_port()}"
     variables = {"SPIN_HTTP_LISTEN_ADDR": address, "SPIN_VARIABLE_SECRET": "s3cret", **environment}
     flags = ["--net-host", *(item for key, value in variables.items() for item in ("--env", f"{key}={value}"))]
+    mounts = [f"type=bind,src={file},dst={path},options=rbind:ro" for path, file in (mounted or {}).items()]
+    flags += [item for mount in mounts for item in ("--mount", mount)]
     output = box.detach("app", flags=tuple(flags), image=name)
     until(lambda: answers(address) or box.status("app") == "STOPPED", "the application to listen")
     assert box.status("app") == "RUNNING", output.read_text()
@@ -81,3 +88,8 @@ def running(box: Box, name: str = SPIN.image, **environment: str) -> Iterator[Ap
     box.kill("app", "SIGTERM")
     box.wait_status("app", "STOPPED")
     assert box.delete("app") == 0
+
+
+def is_native(box: Box) -> bool:
+    """Whether the application of :func:`running` is served by wasmtime's native host."""
+    return "libshimd_wasmtime.so" in Path(f"/proc/{box.pid('app')}/maps").read_text()

@@ -5,10 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from shimd.engines.wasmtime import NATIVE
 from tests.e2e import http_app, leftovers, spin_app
 from tests.e2e.box import until
-from tests.e2e.containerd import LAUNCHERS
+from tests.e2e.containerd import LAUNCHERS, PATIENCE
 from tests.e2e.http_app import free_port
+from tests.e2e.spin_app import PORTABLE_SPIN, SPIN
+
+on_hosts = pytest.mark.parametrize("engine", [SPIN.name, PORTABLE_SPIN.name] if NATIVE else [SPIN.name])
 
 
 class Running(http_app.App, spin_app.App):
@@ -36,3 +42,10 @@ def running(tmp_path: Path, environment: dict[str, str], *words: object) -> Iter
             if process.poll() is None:
                 process.kill()
     leftovers.end([*leftovers.processes_of(tmp_path)])
+
+
+def refused(tmp_path: Path, environment: dict[str, str], *words: object) -> tuple[int, str]:
+    done = subprocess.run(
+        command(*words), env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
+    )
+    return done.returncode, done.stderr

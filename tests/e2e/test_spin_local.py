@@ -10,10 +10,9 @@ import httpx
 import pytest
 
 from tests.e2e.box import until
-from tests.e2e.containerd import PATIENCE
 from tests.e2e.http_app import answers
 from tests.e2e.spin_app import program
-from tests.e2e.spin_local import command, running
+from tests.e2e.spin_local import command, refused, running
 from tests.slight.build import guest
 
 MANIFEST = """
@@ -72,13 +71,6 @@ def shop(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     return tmp_path / "shop"
-
-
-def refused(tmp_path: Path, environment: dict[str, str], *words: object) -> tuple[int, str]:
-    done = subprocess.run(
-        command(*words), env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
-    )
-    return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("what", ["shop", "shop/spin.toml"])

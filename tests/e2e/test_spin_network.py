@@ -2,16 +2,18 @@
 
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from shimd.engines.wasmtime import NATIVE
 from tests import servers
 from tests.certificates import Certificates, made
 from tests.e2e import spin_app, upstream
 from tests.e2e.box import Box
-from tests.e2e.spin_app import SPIN, App, image, on_spin, on_the_newest
+from tests.e2e.spin_app import SPIN, App, image, is_native, on_spin, on_the_newest
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -66,6 +68,10 @@ client_private_key_file = "tls/client.key"
 """
 #: One of an address that is not blocked; and two ways to write one that is, the first not for a list of hosts.
 FREE, BLOCKED = "localhost", ("127.2", "127.0.0.2")
+#: Once a name has been looked up; the second where a guest is still writing.
+LATE = ("ErrorCode_DestinationIpProhibited", "StreamError_LastOperationFailed")
+#: Of names that lead to a blocked address, the second to another, too.
+HOSTS = "127.0.0.1 localhost\n127.0.0.2 blocked.test\n127.0.0.2 both.test\n127.0.0.1 both.test\n"
 pytestmark = [on_spin, on_the_newest]
 
 
@@ -89,7 +95,9 @@ def app(
         "/tls/client.key": client.key.read_bytes(),
     }
     box.ctr("images", "import", str(image(tmp_path / "network.tar", SPIN.image, request.param, files)))
-    with spin_app.running(box) as app:
+    hosts = tmp_path / "hosts"
+    hosts.write_text(HOSTS)
+    with spin_app.running(box, SPIN.image, {"/etc/hosts": hosts}) as app:
         yield app
 
 
@@ -109,9 +117,12 @@ def test_the_network(app: App, certificates: tuple[Certificates, Certificates]) 
 
 
 @pytest.mark.parametrize("app", [HTTP], ids=["http"], indirect=True)
-def test_the_network_of_http(app: App, certificates: tuple[Certificates, Certificates]) -> None:
+def test_the_network_of_http(app: App, certificates: tuple[Certificates, Certificates], box: Box) -> None:
+    assert is_native(box) == (NATIVE and box.runtime == SPIN)
     check_neighbours(app)
     check_http(app)
+    check_names(app)
+    check_limits(app)
     check_certificates(app, *certificates)
 
 
@@ -134,10 +145,27 @@ def check_http(app: App) -> None:
         assert app.value(f"/bound/fetch/127.0.0.1:{port}/")[0] == 200
     for blocked in ("127.0.0.2", "10.1.2.3", "[::1]", "[::ffff:10.1.2.3]"):
         assert app.get(f"/fetch/{blocked}:{port}/").json() == "ErrorCode_DestinationIpProhibited", blocked
-    late = app.get(f"/fetch/{BLOCKED[0]}:{port}/").json()
-    assert late in ("ErrorCode_DestinationIpProhibited", "StreamError_LastOperationFailed"), "it may still be writing"
+    assert app.get(f"/fetch/{BLOCKED[0]}:{port}/").json() in LATE
     assert app.get(f"/bound/fetch/127.0.0.2:{port}/").json() == "ErrorCode_DestinationIpProhibited"
     assert app.get(f"/bound/fetch/{FREE}:{port}/").json() == "ErrorCode_HttpRequestDenied"
+
+
+def check_names(app: App) -> None:
+    """What counts is where a name leads to."""
+    with upstream.running() as other:
+        port = other.address.partition(":")[2]
+        assert app.get(f"/fetch/blocked.test:{port}/").json() in LATE
+        assert app.value(f"/fetch/both.test:{port}/")[0] == 200, "by its other address"
+        assert other.connections == 1
+
+
+def check_limits(app: App) -> None:
+    """Two requests at a time, however many are made."""
+    with upstream.running() as other, ThreadPoolExecutor(6) as threads:
+        other.party = 2
+        answers = list(threads.map(app.value, [f"/fetch/{other.address}/crowd"] * 6))
+        assert [status for status, _body in answers] == [200] * 6
+        assert other.crowd == 2
 
 
 def check_certificates(app: App, server: Certificates, client: Certificates) -> None:

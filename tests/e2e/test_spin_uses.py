@@ -15,7 +15,7 @@ from tests import servers
 from tests.e2e import spin_app
 from tests.e2e.box import Box
 from tests.e2e.spin_app import image, on_spin, on_the_newest, program
-from tests.e2e.test_spin_local import Running, refused, running
+from tests.e2e.spin_local import Running, on_hosts, refused, running
 
 STATIC = """
 spin_manifest_version = 2
@@ -29,6 +29,9 @@ static_response = { status_code = 302, headers = { Location = "/new" } }
 [[trigger.http]]
 route = "/empty"
 static_response = { status_code = 204 }
+[[trigger.http]]
+route = "/odd"
+static_response = { status_code = 999, headers = { X-Name = "ü" }, body = "ü" }
 """
 
 
@@ -73,15 +76,19 @@ def application(tmp_path: Path, manifest: str, files: dict[str, bytes] | None = 
     return directory
 
 
-def test_an_application_of_fixed_answers(tmp_path: Path, environment: dict[str, str]) -> None:
+@on_hosts
+def test_an_application_of_fixed_answers(tmp_path: Path, environment: dict[str, str], engine: str) -> None:
     """It has no component at all."""
-    with running(tmp_path, environment, application(tmp_path, STATIC)) as app:
+    with running(tmp_path, environment, "--engine", engine, application(tmp_path, STATIC)) as app:
         found = app.get("/any/where")
         assert (found.status_code, found.text, found.headers["content-length"]) == (404, "not found", "9")
         assert "content-type" not in found.headers
         moved = app.get("/old/thing")
         assert (moved.status_code, moved.headers["location"], moved.content) == (302, "/new", b"")
-        assert app.get("/empty").status_code == 204
+        empty = app.get("/empty")
+        assert (empty.status_code, "content-length" in empty.headers) == (204, False)
+        odd = app.get("/odd")
+        assert (odd.status_code, odd.headers["x-name"], odd.content) == (999, "ü", "ü".encode())
         asked = httpx.head(f"http://{app.address}/x", trust_env=False)
         assert (asked.status_code, asked.content, asked.headers["content-length"]) == (404, b"", "9")
         assert app.end() == 0, app.said()

@@ -67,6 +67,8 @@ class DescribedComponent:
     stores: Sequence[tuple[str, int | None]]
     """By their labels the indices of files; ``None``: there is no such one."""
     databases: Sequence[tuple[str, int | None]]
+    models: Sequence[str]
+    """That it is granted; none is there."""
     directory: int | None
     """A descriptor of its directory of files; else what there is of the container's."""
     mounts: Sequence[FileMount]
@@ -114,8 +116,8 @@ class NativePart:
 
 
 def lacks(application: Application, runtime: Runtime) -> bool:
-    """Returns whether it needs what the native host has not: another trigger than HTTP's, variables, stores or databases
-    of servers, models."""
+    """Returns whether it needs what the native host has not: another trigger than HTTP's, variables, stores or
+    databases of servers, models."""
     triggers = application.triggers
     others = triggers.redis or triggers.cron or triggers.mqtt or triggers.command
     variables = any(not isinstance(provider, Mapping) for provider in runtime.variables)
@@ -162,6 +164,7 @@ def describe(
             _hosts(allowed[id]),
             [(label, numbers.get(f"{label}/")) for label in component.key_value_stores],
             [(label, numbers.get(label)) for label in component.sqlite_databases],
+            component.ai_models,
             directories.get(id),
             component.files,
             component.exclude_files,

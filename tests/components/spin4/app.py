@@ -62,12 +62,17 @@ async def people(_request: Request, name: str) -> object:
 
 async def bad_sql(_request: Request) -> object:
     with await sqlite.Connection.open("default") as database:
-        await database.execute("SELEKT", [])
+        return await database.execute("SELEKT", [])
 
 
-async def fetch(_request: Request, *parts: str) -> object:
-    answer = await http.send(Request("GET", "http://" + "/".join(parts), {}, None))
+async def fetch(_request: Request, *parts: str, scheme: str = "http") -> object:
+    answer = await http.send(Request("GET", f"{scheme}://" + "/".join(parts), {}, None))
     return [answer.status, (answer.body or b"").decode()]
+
+
+async def fetch_safely(request: Request, *parts: str) -> object:
+    """By TLS."""
+    return await fetch(request, *parts, scheme="https")
 
 
 async def own(_request: Request, *parts: str) -> object:

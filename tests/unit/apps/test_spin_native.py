@@ -167,11 +167,12 @@ def test_a_server_behind_it_is_the_portable_hosts(what: str) -> None:
     assert lacking(runtime=SERVERS[what])
 
 
+VALUES = '[[variables_provider]]\ntype = "static"\nvalues = { host = "a" }\n[[variables_provider]]\ntype = "env"\n'
 HERE = {
     "nothing": ("", ""),
     "fixed answers": ('[[trigger.http]]\nroute = "/old"\nstatic_response = { body = "gone" }\n', ""),
     "files": ("", RUNTIME + '[key_value_store.other]\ntype = "spin"\npath = "o.db"\n'),
-    "values": ("", '[[variables_provider]]\ntype = "static"\nvalues = { host = "a" }\n[[variables_provider]]\ntype = "env"\n'),
+    "values": ("", VALUES),
 }
 
 

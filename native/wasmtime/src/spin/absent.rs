@@ -6,13 +6,11 @@ use wasmtime::component::{Component, Linker, LinkerInstance, ResourceType, Val};
 
 use crate::host::Host;
 
-/// Of servers, and of models.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 8] = [
     "fermyon:spin/redis@",
     "fermyon:spin/mysql@",
     "fermyon:spin/postgres@",
     "fermyon:spin/mqtt@",
-    "fermyon:spin/llm@",
     "spin:redis/",
     "spin:mysql/",
     "spin:postgres/",

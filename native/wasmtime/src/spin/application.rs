@@ -100,6 +100,8 @@ pub struct Described {
     /// By their labels the indices of files; ``None``: there is no such one.
     pub stores: Vec<(String, Option<usize>)>,
     pub databases: Vec<(String, Option<usize>)>,
+    /// That it is granted.
+    pub models: Vec<String>,
     /// A descriptor of its directory of files; else what there is of the container's.
     pub directory: Option<i32>,
     pub mounts: Vec<Mount>,

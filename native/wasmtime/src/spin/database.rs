@@ -18,8 +18,8 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS spin_key_value (
 )";
 /// For others that hold the file's lock.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Statements by which Python counts what has changed.
-const CHANGING: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "REPLACE"];
+/// Statements by which Python counts what has changed: those that insert, first.
+const CHANGING: [&str; 4] = ["INSERT", "REPLACE", "UPDATE", "DELETE"];
 
 /// One file; used by one guest at a time.
 pub struct Database {
@@ -43,8 +43,10 @@ pub type Done<T> = Result<T, Failure>;
 pub struct Rows {
     pub columns: Vec<String>,
     pub rows: Vec<Vec<Value>>,
-    pub changes: u64,
-    pub last_row: i64,
+    /// ``None``: the statement is none that changes rows.
+    pub changes: Option<u64>,
+    /// ``None``: it has inserted none.
+    pub last_row: Option<i64>,
 }
 
 impl Database {
@@ -122,16 +124,29 @@ fn without_files(context: AuthContext<'_>) -> Authorization {
 
 fn execute(connection: &Connection, statement: &str, parameters: &[Value]) -> Done<Rows> {
     let mut prepared = match connection.prepare_cached(statement) {
-        Err(rusqlite::Error::Empty) => return Ok(Rows { columns: vec![], rows: vec![], changes: 0, last_row: 0 }),
+        Err(rusqlite::Error::Empty) => {
+            return Ok(Rows { columns: vec![], rows: vec![], changes: None, last_row: None });
+        }
         prepared => prepared?,
     };
     let columns: Vec<String> = prepared.column_names().map(str::to_string).collect();
     let values = |row: &Row| (0..columns.len()).map(|at| value(row.get_ref(at)?)).collect();
     let rows = prepared.query_and_then(rusqlite::params_from_iter(parameters), values)?.collect::<Done<Vec<_>>>()?;
-    let word = statement.trim_start().split(|it: char| !it.is_ascii_alphabetic()).next().unwrap_or_default();
-    let counts = CHANGING.iter().any(|it| word.eq_ignore_ascii_case(it));
-    let changes = if counts { connection.changes() } else { 0 };
-    Ok(Rows { columns, rows, changes, last_row: connection.last_insert_rowid() })
+    let kind = CHANGING.iter().position(|it| first_word(statement).eq_ignore_ascii_case(it));
+    let changes = kind.map(|_| connection.changes());
+    let inserted = kind.is_some_and(|kind| kind < 2) && changes > Some(0);
+    Ok(Rows { columns, rows, changes, last_row: inserted.then(|| connection.last_insert_rowid()) })
+}
+
+/// Of a statement, after its comments.
+fn first_word(statement: &str) -> &str {
+    let rest = statement.trim_start();
+    let comment =
+        [("--", "\n"), ("/*", "*/")].into_iter().find_map(|(start, end)| Some((rest.strip_prefix(start)?, end)));
+    match comment {
+        Some((comment, end)) => first_word(comment.split_once(end).map_or("", |(_, rest)| rest)),
+        None => rest.split(|it: char| !it.is_ascii_alphabetic()).next().unwrap_or_default(),
+    }
 }
 
 fn value(found: ValueRef) -> Done<Value> {

@@ -2,7 +2,7 @@
 
 use wasmtime::component::{Component, InstancePre};
 
-use super::{absent, keyvalue, own, sqlite, tree, variables};
+use super::{absent, keyvalue, models, own, sqlite, tree, variables};
 use crate::abi::Kind;
 use crate::engine::Flavour;
 use crate::extras;
@@ -21,6 +21,7 @@ pub fn link(kind: Kind, component: &Component) -> wasmtime::Result<InstancePre<H
     tree::link(&mut linker, flavour.newer)?;
     linker.allow_shadowing(false);
     // What else it imports: here is where it is known, and whoever has more to give begins.
+    models::link(&mut linker, component)?;
     absent::link(&mut linker, component)?;
     linker.instantiate_pre(component)
 }

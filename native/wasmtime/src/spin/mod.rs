@@ -13,6 +13,7 @@ mod fixed;
 mod glob;
 mod keyvalue;
 mod linker;
+mod models;
 mod own;
 mod routes;
 mod sqlite;
@@ -53,6 +54,8 @@ pub struct Given {
     /// By labels; ``None``: there is no such one.
     stores: BTreeMap<String, Option<Arc<Database>>>,
     databases: BTreeMap<String, Option<Arc<Database>>>,
+    /// That it is granted.
+    models: Vec<String>,
     tree: Option<Arc<Tree>>,
 }
 
@@ -196,6 +199,7 @@ impl Shared {
             variables: described.variables.into_iter().collect(),
             stores: named(described.stores),
             databases: named(described.databases),
+            models: described.models,
             tree: tree.map(Arc::new),
         };
         Ok(World::of_spin(Arc::new(given), wasi, Arc::new(asks), described.args, described.env, memory))

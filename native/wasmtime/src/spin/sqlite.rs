@@ -189,7 +189,8 @@ async fn execute(database: Arc<Database>, statement: String, parameters: Vec<Val
 /// The rows of a result, of which its connection keeps the rest.
 fn kept(host: &mut Host, this: &Own, found: Rows) -> wasmtime::Result<(Vec<String>, Vec<RowResult>)> {
     let connection = host.table().get_mut(this)?;
-    (connection.last_row, connection.changes) = (found.last_row, found.changes);
+    connection.last_row = found.last_row.unwrap_or(connection.last_row);
+    connection.changes = found.changes.unwrap_or(connection.changes);
     let rows = found.rows.into_iter().map(|row| RowResult { values: row.into_iter().map(Into::into).collect() });
     Ok((found.columns, rows.collect()))
 }
