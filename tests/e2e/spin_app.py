@@ -1,5 +1,6 @@
 """Spin applications in containers: the component of ``tests/components/spin``, described in one way or another."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -78,8 +79,12 @@ def running(
     """
     address = f"127.0.0.1:{free_port()}"
     variables = {"SPIN_HTTP_LISTEN_ADDR": address, "SPIN_VARIABLE_SECRET": "s3cret", **environment}
-    flags = ["--net-host", *(item for key, value in variables.items() for item in ("--env", f"{key}={value}"))]
-    mounts = [f"type=bind,src={file},dst={path},options=rbind:ro" for path, file in (mounted or {}).items()]
+    mounted = mounted or {}
+    # The usual one mounts this machine's hosts over ours.
+    own = f"network:/proc/{os.getpid()}/ns/net"
+    flags = ["--with-ns", own] if "/etc/hosts" in mounted else ["--net-host"]
+    flags += [item for key, value in variables.items() for item in ("--env", f"{key}={value}")]
+    mounts = [f"type=bind,src={file},dst={path},options=rbind:ro" for path, file in mounted.items()]
     flags += [item for mount in mounts for item in ("--mount", mount)]
     output = box.detach("app", flags=tuple(flags), image=name)
     until(lambda: answers(address) or box.status("app") == "STOPPED", "the application to listen")

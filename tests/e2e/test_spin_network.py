@@ -71,7 +71,7 @@ FREE, BLOCKED = "localhost", ("127.2", "127.0.0.2")
 #: Once a name has been looked up; the second where a guest is still writing.
 LATE = ("ErrorCode_DestinationIpProhibited", "StreamError_LastOperationFailed")
 #: Of names that lead to a blocked address, the second to another, too.
-HOSTS = "127.0.0.1 localhost\n127.0.0.2 blocked.test\n127.0.0.2 both.test\n127.0.0.1 both.test\n"
+HOSTS = "127.0.0.1 localhost\n127.0.0.2 blocked.test\n::1 both.test\n127.0.0.1 both.test\n"
 pytestmark = [on_spin, on_the_newest]
 
 
@@ -90,6 +90,7 @@ def app(
     server, client = certificates
     files = {
         "/runtime-config.toml": RUNTIME.encode(),
+        "/etc/host.conf": b"multi on\n",
         "/tls/ca.pem": server.authority.read_bytes(),
         "/tls/client.pem": client.certificate.read_bytes(),
         "/tls/client.key": client.key.read_bytes(),
