@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Statements that change rows, and insert none: the last row inserted is told after these, too, whoever did so.
-_OTHER = re.compile(r"\s*(?:update|delete)\b", re.IGNORECASE)
+_OTHER = re.compile(r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:update|delete)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
