@@ -17,6 +17,8 @@ const MOST: usize = 64 * 1024;
 const MOST_PARTS: usize = 64;
 /// Parts that the connection has of the body itself: a short answer is not for two to take.
 const FIRST: usize = 2;
+/// Bytes; what is as long as that is worth a wake, and goes straight to the connection.
+const LONG: usize = 16 * 1024;
 
 type Part = Result<Frame<Bytes>, Error>;
 
@@ -35,6 +37,7 @@ impl Bodies {
             parts: VecDeque::new(),
             held: 0,
             given: 0,
+            last: 0,
             ended: false,
             instance: true,
             taker: None,
@@ -94,6 +97,8 @@ struct State {
     held: usize,
     /// How many the connection has had.
     given: usize,
+    /// Bytes of the last one.
+    last: usize,
     ended: bool,
     /// It is there.
     instance: bool,
@@ -106,7 +111,7 @@ struct State {
 impl State {
     /// The instance is to take them, and the connection does not ask for them itself: one waker is all that a body has.
     fn ahead(&self) -> bool {
-        self.instance && self.given >= FIRST
+        self.instance && self.given >= FIRST && self.last < LONG
     }
 
     fn has_room(&self) -> bool {
@@ -212,7 +217,10 @@ impl Body for Taken {
             None => Pin::new(&mut state.body).poll_frame(cx),
         };
         match &part {
-            Poll::Ready(Some(Ok(_))) => state.given += 1,
+            Poll::Ready(Some(part @ Ok(_))) => {
+                state.given += 1;
+                state.last = length(part);
+            }
             Poll::Ready(_) if state.parts.is_empty() => state.ended = true,
             _ => {}
         }
