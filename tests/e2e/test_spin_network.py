@@ -1,4 +1,4 @@
-"""What ``/runtime-config.toml`` says of the network, and requests between components of one application."""
+"""What ``/runtime-config.toml`` says of network and memory, and requests between components of one application."""
 
 import ssl
 from collections.abc import Iterator
@@ -125,6 +125,7 @@ def test_the_network_of_http(app: App, certificates: tuple[Certificates, Certifi
     check_names(app)
     check_limits(app)
     check_certificates(app, *certificates)
+    check_memory(app)
 
 
 def check_neighbours(app: App) -> None:
@@ -177,6 +178,11 @@ def check_certificates(app: App, server: Certificates, client: Certificates) -> 
     with upstream.running(context) as other:
         assert app.value(f"/fetch_safely/{other.address}/")[0] == 200
         assert app.value(f"/tls/fetch_safely/{other.address}/")[0] == 0, "it does not trust the server"
+
+
+def check_memory(app: App) -> None:
+    """A guest that wants more than its instance may have is told so, and goes on."""
+    assert [app.value(f"/grow/{megabytes}") for megabytes in (50, 300, 50)] == [50, "no memory", 50]
 
 
 def check_redis(app: App, port: int) -> None:
