@@ -160,7 +160,7 @@ class Run:
 
     async def _application(self, application: "LocalApplication") -> None:
         self._refuse_programs_options(application)
-        self.outcome.engine = application.engine
+        engine = self.outcome.engine = self._engine(application)
         self._manifest = os.path.abspath(application.manifest) if application.engine == "slight" else ""
         plan = HostApp(
             id=self._options.program,
@@ -171,7 +171,7 @@ class Run:
         )
         with tempfile.TemporaryDirectory(prefix="shimd-", dir=_runtime()) as directory:
             async with private_fork_servers(Path(directory)) as servers:
-                programs = _Programs(application.engine, servers, self.outcome)
+                programs = _Programs(engine, servers, self.outcome)
                 with self._scope:
                     if self._options.watch:
                         await self._watched(application, programs, plan)
@@ -183,8 +183,15 @@ class Run:
         given = {"--dir": options.directories, "--invoke": options.entry, "--cwd": options.cwd.strip("/")}
         for name in (name for name, value in given.items() if value):
             raise InvalidArgument(f"{name} is for programs: what an application sees is in {application.manifest}")
-        if options.engine not in ("wasmtime", application.engine):
-            raise InvalidArgument(f"--engine {options.engine}: {application.manifest} is run by {application.engine}")
+
+    def _engine(self, application: "LocalApplication") -> str:
+        """Returns who runs an application: if that is asked for, the portable one of its hosts."""
+        chosen = self._options.engine
+        if chosen == f"{application.engine}-py":
+            return chosen
+        if chosen not in ("wasmtime", application.engine):
+            raise InvalidArgument(f"--engine {chosen}: {application.manifest} is run by {application.engine}")
+        return application.engine
 
     def _variables(self, application: "LocalApplication") -> list[str]:
         if len(self._options.listen) > 1:
@@ -282,24 +289,25 @@ class _Programs:
     async def forks(self, engine: str | None = None) -> ForkClient:
         return await self._servers.get(engine or self.engine)
 
-    async def program(self, container: str, name: str, fd: int | None, digest: str = "") -> Program:
+    async def program(self, container: str, name: str, fd: int | None, digest: str = "", engine: str = "") -> Program:
         if fd is None:
             raise NotFound(f"{name}: no such file or directory")
         reject_native(name, fd)
-        family = engine_family(self.engine)
+        engine = engine or self.engine
+        family = engine_family(engine)
 
         async def compile(program: Source, artifact: Path) -> None:
             started = time.monotonic()
             with _progress(name, os.fstat(program.fd).st_size, family):
                 forks = await self.forks(family)
-                await compile_in_worker(forks, name, program, artifact, worker_filter({}), self.engine)
+                await compile_in_worker(forks, name, program, artifact, worker_filter({}), engine)
             self._outcome.compile_seconds = round(time.monotonic() - started, 3)
 
         program = await source(name, fd, digest=digest)
         version = engine_version(family)
-        return compiled_program(await self._cache.artifact(family, version, program, compile, self.engine))
+        return compiled_program(await self._cache.artifact(family, version, program, compile, engine))
 
-    async def image(self, container: str) -> Image:
+    async def image(self, container: str, engine: str = "") -> Image:
         raise NotFound("a program that is run alone has no image")
 
     def view(self, artifact: Path) -> int:

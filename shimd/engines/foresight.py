@@ -41,7 +41,7 @@ def for_wasmtime(program: Outline, runs_on: str, *, newer: bool = False) -> None
 
     :raises UnsupportedFeature: it cannot run there
     """
-    runs_on = "wasmtime" if runs_on == "wasmtime-py" else runs_on
+    runs_on = runs_on.removesuffix("-py")
     if runs_on not in ("wasmtime", "spin", "slight"):
         return
     if program.component:

@@ -35,24 +35,27 @@ from shimd.engines.wasmtime import PORTABLE, WasmtimeEngine
 from shimd.engines.wasmtime_artifact import REALLOC, TRIGGERS, outline_of
 from shimd.formats import outline
 from shimd.formats.outline import Outline
-from shimd.linux.packed import Block, pack
+from shimd.linux.packed import Block, Packable, pack
 
 #: Bumped when something changes that a compiled artefact depends on, besides the crates: settings, files.
-_LAYOUT = 3
-_PROGRAM, _FACTS = "native", "native.json"
+_LAYOUT = 4
+PROGRAM, FACTS = "native", "native.json"
+#: What a component exports that serves HTTP.
+_HTTP = ("wasi:http/incoming-handler@0.2.", "wasi:http/handler@0.3.")
 #: What ``shimd_wasmtime_compile`` returns.
 _DONE, _INVALID = 0, -2
 #: No descriptor: nothing is asked of anybody.
 NOBODY = 0
-#: Kinds of programs, as the library numbers them: servers are the last.
-_MODULE, _SERVER = 0, 3
+#: Kinds of programs, as the library numbers them: servers, and an application of such, are the last.
+_MODULE, SERVER, SERVER_NEWER, _SPIN = 0, 3, 4, 5
 
 
 @dataclass
 class NativeProgram:
     facts: dict[str, Any]
     """``kind``; ``problem``, why it cannot run here, or null; of a module ``exports``, each with why it is no entry, or
-    null; of a component ``no_command``, why it is none."""
+    null; of a component ``no_command``, why it is none, ``spin``, why it is no part of a Spin application here, or
+    null, and ``absent``, the interfaces that it imports of those that refuse all, as part of one."""
     invocation: Invocation | None = None
     loaded: ctypes.c_void_p | None = None
     handled: Collection[int] = ()
@@ -125,20 +128,20 @@ class NativeWasmtime:
         facts["bridged"] = bridged
         artifact.mkdir(exist_ok=True)
         facts["size"] = len(code)
-        (artifact / _FACTS).write_text(json.dumps(facts))
-        (artifact / _PROGRAM).write_bytes(code)
+        (artifact / FACTS).write_text(json.dumps(facts))
+        (artifact / PROGRAM).write_bytes(code)
 
     def runner(self, artifact: Path) -> str:
-        if (artifact / _FACTS).exists():
+        if (artifact / FACTS).exists():
             return ""
         return WasmtimeEngine().runner(artifact) or PORTABLE
 
     def load(self, artifact: Path) -> NativeProgram:
         """:raises OtherEngine: it is for the package from PyPI"""
-        if not os.path.exists(f"{artifact}/{_FACTS}"):
+        if not os.path.exists(f"{artifact}/{FACTS}"):
             raise OtherEngine(self.runner(artifact))
         try:
-            return NativeProgram(read_facts(f"{artifact}/{_FACTS}"))
+            return NativeProgram(read_facts(f"{artifact}/{FACTS}"))
         except (OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module does not load: {error}") from None
 
@@ -147,7 +150,11 @@ class NativeWasmtime:
         if not _is_whole(module.facts, artifact):
             raise BrokenArtifact("the compiled module does not load: it is not whole")
         ask = self._ask(module) if module.facts["bridged"] else NOBODY
-        module.block = Block(_packed(module.facts, f"{artifact}/{_PROGRAM}", module.invocation, ask))
+        self.load_packed(module, _packed(module.facts, f"{artifact}/{PROGRAM}", module.invocation, ask))
+
+    def load_packed(self, module: NativeProgram, packed: bytes) -> None:
+        """:raises BrokenArtifact: it does not load"""
+        module.block = Block(packed)
         code, sentence = ctypes.c_int(), ctypes.create_string_buffer(4096)
         loaded = self._part.load(None, module.block.root, ctypes.byref(code), sentence, len(sentence))
         if not loaded:
@@ -163,7 +170,7 @@ class NativeWasmtime:
         if module.facts["kind"] == _MODULE:
             check_entry(module.facts, invocation.entry)
             return
-        serves = module.facts["kind"] >= _SERVER
+        serves = module.facts["kind"] >= SERVER
         if invocation.entry != "_start" and serves:
             raise UnsupportedFeature(f"a component that serves HTTP has no function {invocation.entry}")
         check_command_entry(invocation.entry)
@@ -184,13 +191,13 @@ class NativeWasmtime:
 
     def pack(self, artifact: Path, invocation: Invocation) -> bytes | None:
         try:
-            facts = known_facts(f"{artifact}/{_FACTS}")
+            facts = known_facts(f"{artifact}/{FACTS}")
         except (OSError, ValueError):
             return None
         if not _is_whole(facts, artifact) or facts["bridged"]:
             return None
         self.check(NativeProgram(facts), invocation)
-        return _packed(facts, f"{artifact.name}/{_PROGRAM}", invocation)
+        return _packed(facts, f"{artifact.name}/{PROGRAM}", invocation)
 
     def _bridged(self, _program: Outline) -> list[str]:
         """Returns the interfaces, of a component, that Python objects give it (``docs/bridge.md``)."""
@@ -232,7 +239,7 @@ def _packed(facts: dict[str, Any], program: str, invocation: Invocation, ask: in
 
     :param ask: a descriptor, which is the library's then
     """
-    serves = facts["kind"] >= _SERVER
+    serves = facts["kind"] >= SERVER
     variables = environment(invocation)
     env = list((for_guest(variables) if serves else variables).items())
     preopens = top_preopens(invocation)
@@ -251,18 +258,29 @@ def _packed(facts: dict[str, Any], program: str, invocation: Invocation, ask: in
             invocation.network,
             invocation.contained,
             int(serves),
-            [_settings(invocation)] if serves else [],
+            [_settings(HttpSettings.of(invocation.env))] if serves else [],
             len(invocation.listening),
             list(invocation.listening),
             len(facts["bridged"]),
             [name.encode() for name in facts["bridged"]],
             ask,
+            b"",
         )
     )
 
 
-def _settings(invocation: Invocation) -> tuple[bytes | int, ...]:
-    settings = HttpSettings.of(invocation.env)
+def packed_application(description: str, settings: HttpSettings, *, contained: bool) -> bytes:
+    """Returns the block of an application of Spin's.
+
+    :param description: JSON, as ``spin/application.rs`` reads it
+    """
+    server: list[Packable] = [_settings(settings)]
+    return pack(
+        (b"", _SPIN, b"", 0, [], 0, [], [], 0, [], 0, contained, 1, server, 0, [], 0, [], NOBODY, description.encode())
+    )
+
+
+def _settings(settings: HttpSettings) -> tuple[bytes | int, ...]:
     return (
         settings.host.encode(),
         settings.port,
@@ -279,7 +297,8 @@ def _settings(invocation: Invocation) -> tuple[bytes | int, ...]:
 def is_portables(program: Outline) -> bool:
     """Returns whether the package from PyPI is to run it: what is served by Python."""
     if program.component:
-        return any(name.startswith(TRIGGERS) for name in program.exports)
+        serves = any(name.startswith(_HTTP) for name in program.exports)
+        return not serves and any(name.startswith(TRIGGERS) for name in program.exports)
     return REALLOC in program.exports and any(module != WASI for module, _name in program.imports)
 
 
@@ -307,6 +326,6 @@ def _problem(program: Outline) -> str | None:
 
 def _is_whole(facts: dict[str, Any], artifact: Path) -> bool:
     try:
-        return os.stat(f"{artifact}/{_PROGRAM}").st_size == facts.get("size")
+        return os.stat(f"{artifact}/{PROGRAM}").st_size == facts.get("size")
     except OSError:
         return False

@@ -139,8 +139,8 @@ class Endpoint:
     async def jail(self, plan: JailPlan, terminal: int | None, during: During) -> Jail:
         return await self._parts.jailers.make(plan, terminal, during)
 
-    async def program(self, container: str, name: str, fd: int | None, digest: str = "") -> Program:
-        waiter = Waiter(self.namespace, container, self.engine)
+    async def program(self, container: str, name: str, fd: int | None, digest: str = "", engine: str = "") -> Program:
+        waiter = Waiter(self.namespace, container, engine or self.engine)
         if fd is not None:
             return await self._parts.modules.compiled(waiter, name, fd, digest)
         fd = await wasm_layer(self._content, container, name, engine_layers(self.engine))
@@ -149,8 +149,8 @@ class Endpoint:
         finally:
             os.close(fd)
 
-    async def image(self, container: str) -> ImageLayers:
-        waiter = Waiter(self.namespace, container, self.engine)
+    async def image(self, container: str, engine: str = "") -> ImageLayers:
+        waiter = Waiter(self.namespace, container, engine or self.engine)
         return ImageLayers(waiter, self._content, self._parts.modules, await self._content.layers(container))
 
     def view(self, artifact: Path) -> int:

@@ -24,16 +24,16 @@ class Prohibited(OSError):
 class Destinations:
     def __init__(self, networks: Collection[Network] = (), *, private: bool = False) -> None:
         """:param private: whether all networks that are not global are blocked, loopback among them"""
-        self._networks, self._private = networks, private
+        self.networks, self.private = networks, private
 
     def __bool__(self) -> bool:
         """Whether anything is blocked."""
-        return bool(self._networks) or self._private
+        return bool(self.networks) or self.private
 
     def blocks(self, address: Address) -> bool:
-        if self._private and not _is_public(address):
+        if self.private and not _is_public(address):
             return True
-        if any(address in network for network in self._networks):
+        if any(address in network for network in self.networks):
             return True
         return any(map(self.blocks, _behind(address)))
 

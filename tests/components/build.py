@@ -18,6 +18,8 @@ CACHE = HERE.parents[1] / ".cache/components"
 PACKAGES = ("componentize-py==0.17.2", "spin-sdk==3.4.1")
 #: For WASI 0.3.
 NEWER = ("componentize-py==0.25.1",)
+#: And Spin 4.
+SPIN_4 = (*NEWER, "spin-sdk==5.0.0")
 #: The packages of WASI 0.2.0 that have a world of their own, and those that they use.
 _WORLDS = {"proxy": "http", "command": "cli"}
 _USED = ("cli", "clocks", "filesystem", "io", "random", "sockets")
@@ -45,6 +47,24 @@ def newer() -> Path:
     """The component of ``tests/components/newer/app.py``, which serves HTTP by WASI 0.3."""
     source = HERE / "newer"
     return _of_newer(source, source / "wit", "wasi:http/service@0.3.0")
+
+
+@cache
+def spin_4() -> Path:
+    """The component of ``tests/components/spin4/app.py``, of Spin's HTTP trigger by WASI 0.3."""
+    source, world = HERE / "spin4", "spin:up/http-trigger@4.1.0"
+    key = hashlib.sha256(repr((SPIN_4, world)).encode() + (source / "app.py").read_bytes())
+    made = CACHE / f"spin4-{key.hexdigest()[:16]}.wasm"
+    with alone(CACHE):
+        if not made.exists():
+            tools = _tools(SPIN_4)
+            partial = made.with_suffix(f".{os.getpid()}")
+            command = [*_componentize(tools), "-w", world, "componentize", "app", "-o", str(partial)]
+            env = {**os.environ, "VIRTUAL_ENV": str(tools), "PATH": f"{tools}/bin:{os.environ['PATH']}"}
+            done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, done.stdout + done.stderr
+            partial.rename(made)
+    return made
 
 
 @cache

@@ -29,10 +29,11 @@ def root() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def wasmer_sdk_launcher() -> None:
-    """The engine of that name has no launcher of its own: it is for those who choose the binding themselves."""
-    with suppress(FileExistsError):
-        (LAUNCHERS / "containerd-shim-wasmer-sdk-v1").symlink_to("containerd-shim-wasmer-v1")
+def other_launchers() -> None:
+    """The engines of these names have no launchers of their own: they are for those who choose them themselves."""
+    for name, launcher in (("wasmer-sdk-v1", "wasmer-v1"), ("spin-py-v2", "spin-v2")):
+        with suppress(FileExistsError):
+            (LAUNCHERS / f"containerd-shim-{name}").symlink_to(f"containerd-shim-{launcher}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,14 +1,17 @@
 """Spin applications in containers: the component of ``tests/components/spin``, described in one way or another."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from shimd.apps.spin.engine import PORTABLE
+from shimd.engines.wasmtime import NATIVE
 from tests.components.build import component
 from tests.e2e import guests, images
 from tests.e2e.box import Box, Runtime, until
@@ -16,7 +19,12 @@ from tests.e2e.containerd import VERSIONS
 from tests.e2e.http_app import answers, free_port
 
 SPIN = Runtime("spin", "test.invalid/spin:1", "/", "io.containerd.spin.v2")
-on_spin = pytest.mark.parametrize("runtime", [SPIN], ids=["spin"], indirect=True)
+#: By the portable host, whichever others there are.
+PORTABLE_SPIN = replace(SPIN, name=PORTABLE, type=f"io.containerd.{PORTABLE}.v2")
+_HOSTS = [SPIN, PORTABLE_SPIN] if NATIVE else [SPIN]
+on_spin = pytest.mark.parametrize("runtime", _HOSTS, ids=lambda it: it.name, indirect=True)
+#: For what is served by one host, wherever there are two.
+on_one_spin = pytest.mark.parametrize("runtime", [SPIN], ids=["spin"], indirect=True)
 #: For what containerd has no part in.
 on_the_newest = pytest.mark.parametrize("version", VERSIONS[-1:], ids=lambda version: version.name, indirect=True)
 
@@ -62,11 +70,22 @@ def image(
 
 
 @contextmanager
-def running(box: Box, name: str = SPIN.image, **environment: str) -> Iterator[App]:
-    """An application in a container, which answers; ended with TERM and the exit code 0."""
+def running(
+    box: Box, name: str = SPIN.image, mounted: Mapping[str, Path] | None = None, /, **environment: str
+) -> Iterator[App]:
+    """An application in a container, which answers; ended with TERM and the exit code 0.
+
+    :param mounted: files of this machine, by the container's paths
+    """
     address = f"127.0.0.1:{free_port()}"
     variables = {"SPIN_HTTP_LISTEN_ADDR": address, "SPIN_VARIABLE_SECRET": "s3cret", **environment}
-    flags = ["--net-host", *(item for key, value in variables.items() for item in ("--env", f"{key}={value}"))]
+    mounted = mounted or {}
+    # The usual one mounts this machine's hosts over ours.
+    own = f"network:/proc/{os.getpid()}/ns/net"
+    flags = ["--with-ns", own] if "/etc/hosts" in mounted else ["--net-host"]
+    flags += [item for key, value in variables.items() for item in ("--env", f"{key}={value}")]
+    mounts = [f"type=bind,src={file},dst={path},options=rbind:ro" for path, file in mounted.items()]
+    flags += [item for mount in mounts for item in ("--mount", mount)]
     output = box.detach("app", flags=tuple(flags), image=name)
     until(lambda: answers(address) or box.status("app") == "STOPPED", "the application to listen")
     assert box.status("app") == "RUNNING", output.read_text()
@@ -74,3 +93,8 @@ def running(box: Box, name: str = SPIN.image, **environment: str) -> Iterator[Ap
     box.kill("app", "SIGTERM")
     box.wait_status("app", "STOPPED")
     assert box.delete("app") == 0
+
+
+def is_native(box: Box) -> bool:
+    """Whether the application of :func:`running` is served by wasmtime's native host."""
+    return "libshimd_wasmtime.so" in Path(f"/proc/{box.pid('app')}/maps").read_text()

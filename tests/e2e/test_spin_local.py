@@ -4,18 +4,15 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.e2e import http_app, leftovers, spin_app
 from tests.e2e.box import until
-from tests.e2e.containerd import LAUNCHERS, PATIENCE
-from tests.e2e.http_app import answers, free_port
+from tests.e2e.http_app import answers
 from tests.e2e.spin_app import program
+from tests.e2e.spin_local import command, on_hosts, refused, running
 from tests.slight.build import guest
 
 MANIFEST = """
@@ -44,10 +41,6 @@ name = "my-rest-api"
 resource = "keyvalue.filesystem"
 name = "files"
 """
-
-
-class Running(http_app.App, spin_app.App):
-    """An application that is run by ``shimd run``."""
 
 
 @pytest.fixture(scope="module")
@@ -80,36 +73,6 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path / "shop"
 
 
-def command(*words: object) -> list[str]:
-    return [str(LAUNCHERS / "shimd"), "run", *map(str, words)]
-
-
-@contextmanager
-def running(tmp_path: Path, environment: dict[str, str], *words: object) -> Iterator[Running]:
-    address, output = f"127.0.0.1:{free_port()}", tmp_path / "output"
-    words = ("-p", address.rpartition(":")[2], *words)
-    with (
-        output.open("w") as log,
-        subprocess.Popen(command(*words), stdout=log, stderr=log, text=True, env=environment, cwd=tmp_path) as process,
-    ):
-        try:
-            told = f"serving on http://{address}\n"
-            until(lambda: told in output.read_text() or process.poll() is not None, "the application to listen")
-            assert process.poll() is None, output.read_text()
-            yield Running(process, address, output)
-        finally:
-            if process.poll() is None:
-                process.kill()
-    leftovers.end([*leftovers.processes_of(tmp_path)])
-
-
-def refused(tmp_path: Path, environment: dict[str, str], *words: object) -> tuple[int, str]:
-    done = subprocess.run(
-        command(*words), env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
-    )
-    return done.returncode, done.stderr
-
-
 @pytest.mark.parametrize("what", ["shop", "shop/spin.toml"])
 def test_an_application(tmp_path: Path, environment: dict[str, str], shop: Path, what: str) -> None:
     """Its paths are relative to its directory, and so is its state, which outlives it."""
@@ -128,6 +91,45 @@ def test_an_application(tmp_path: Path, environment: dict[str, str], shop: Path,
     assert (shop / ".spin" / "sqlite_key_value.db").exists() and (shop / "data" / "sql.db").exists()
     assert not Path("/.spin").exists()
     assert list(Path(environment["TMPDIR"]).iterdir()) == []
+
+
+PATTERNS = """
+spin_manifest_version = 2
+application = { name = "patterns" }
+[[trigger.http]]
+route = "/..."
+component = "it"
+[component.it]
+source = "app.wasm"
+files = [%s]
+"""
+#: By patterns what they find, of the same names in each directory.
+FOUND = {
+    "set/[a-b]1": ["a1", "b1"],
+    "not/[!a-b]1": ["-1", "]1", "c1", "ü1"],
+    "same/[a-a]1": ["a1"],
+    "last/[a-]1": ["-1", "a1"],
+    "closing/[]]1": ["]1"],
+    "any/?1": ["-1", "]1", "a1", "b1", "c1", "ü1"],
+    "star/*1": ["-1", "]1", "a1", "b1", "c1", "ü1"],
+    "dot/.*": [".d1"],
+    "deep/**/c1": ["c1", "sub"],
+}
+
+
+@on_hosts
+def test_patterns_of_files(tmp_path: Path, environment: dict[str, str], engine: str) -> None:
+    for pattern in FOUND:
+        for name in ("-1", "]1", "a1", "b1", "c1", "ü1", ".d1", "sub/c1", ".hidden/c1"):
+            path = tmp_path / "app" / pattern.partition("/")[0] / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    (tmp_path / "app/spin.toml").write_text(PATTERNS % ", ".join(f'"{pattern}"' for pattern in FOUND))
+    (tmp_path / "app/app.wasm").write_bytes(program())
+    with running(tmp_path, environment, "--engine", engine, "app") as app:
+        for pattern, names in FOUND.items():
+            assert app.value(f"/listing/{pattern.partition('/')[0]}") == names, pattern
+        assert app.end() == 0, app.said()
 
 
 def test_variables_and_how_it_went(tmp_path: Path, environment: dict[str, str], shop: Path) -> None:

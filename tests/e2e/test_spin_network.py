@@ -1,17 +1,19 @@
-"""What ``/runtime-config.toml`` says of the network, and requests between components of one application."""
+"""What ``/runtime-config.toml`` says of network and memory, and requests between components of one application."""
 
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from shimd.engines.wasmtime import NATIVE
 from tests import servers
 from tests.certificates import Certificates, made
 from tests.e2e import spin_app, upstream
 from tests.e2e.box import Box
-from tests.e2e.spin_app import SPIN, App, image, on_spin, on_the_newest
+from tests.e2e.spin_app import SPIN, App, image, is_native, on_spin, on_the_newest
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -43,6 +45,8 @@ allowed_outbound_hosts = ["https://127.0.0.1:*"]
 source = "app.wasm"
 environment = { COLOUR = "hidden" }
 """
+#: Of an application that the native host can serve, too: it connects to no other servers.
+HTTP = MANIFEST.replace("*://*:*", 'http://*:*", "https://*:*')
 RUNTIME = """
 max_instance_memory = 200000000
 state_dir = "/data"
@@ -64,6 +68,10 @@ client_private_key_file = "tls/client.key"
 """
 #: One of an address that is not blocked; and two ways to write one that is, the first not for a list of hosts.
 FREE, BLOCKED = "localhost", ("127.2", "127.0.0.2")
+#: Once a name has been looked up; the second where a guest is still writing.
+LATE = ("ErrorCode_DestinationIpProhibited", "StreamError_LastOperationFailed")
+#: Of names that lead to a blocked address, the second to another, too.
+HOSTS = "127.0.0.1 localhost\n127.0.0.2 blocked.test\n::1 both.test\n127.0.0.1 both.test\n"
 pytestmark = [on_spin, on_the_newest]
 
 
@@ -75,17 +83,22 @@ def certificates(tmp_path: Path) -> tuple[Certificates, Certificates]:
     return made(tmp_path / "server", "IP:127.0.0.1"), made(tmp_path / "client", "DNS:client.test")
 
 
-@pytest.fixture
-def app(box: Box, tmp_path: Path, certificates: tuple[Certificates, Certificates]) -> Iterator[App]:
+@pytest.fixture(params=[MANIFEST], ids=["all"])
+def app(
+    box: Box, tmp_path: Path, certificates: tuple[Certificates, Certificates], request: pytest.FixtureRequest
+) -> Iterator[App]:
     server, client = certificates
     files = {
         "/runtime-config.toml": RUNTIME.encode(),
+        "/etc/host.conf": b"multi on\n",
         "/tls/ca.pem": server.authority.read_bytes(),
         "/tls/client.pem": client.certificate.read_bytes(),
         "/tls/client.key": client.key.read_bytes(),
     }
-    box.ctr("images", "import", str(image(tmp_path / "network.tar", SPIN.image, MANIFEST, files)))
-    with spin_app.running(box) as app:
+    box.ctr("images", "import", str(image(tmp_path / "network.tar", SPIN.image, request.param, files)))
+    hosts = tmp_path / "hosts"
+    hosts.write_text(HOSTS)
+    with spin_app.running(box, SPIN.image, {"/etc/hosts": hosts}) as app:
         yield app
 
 
@@ -102,6 +115,17 @@ def test_the_network(app: App, certificates: tuple[Certificates, Certificates]) 
         check_databases(app, "postgres-values", urlsplit(address).netloc)
     with servers.mariadb() as address:
         check_databases(app, "mysql-values", urlsplit(address).netloc)
+
+
+@pytest.mark.parametrize("app", [HTTP], ids=["http"], indirect=True)
+def test_the_network_of_http(app: App, certificates: tuple[Certificates, Certificates], box: Box) -> None:
+    assert is_native(box) == (NATIVE and box.runtime == SPIN)
+    check_neighbours(app)
+    check_http(app)
+    check_names(app)
+    check_limits(app)
+    check_certificates(app, *certificates)
+    check_memory(app)
 
 
 def check_neighbours(app: App) -> None:
@@ -123,10 +147,27 @@ def check_http(app: App) -> None:
         assert app.value(f"/bound/fetch/127.0.0.1:{port}/")[0] == 200
     for blocked in ("127.0.0.2", "10.1.2.3", "[::1]", "[::ffff:10.1.2.3]"):
         assert app.get(f"/fetch/{blocked}:{port}/").json() == "ErrorCode_DestinationIpProhibited", blocked
-    late = app.get(f"/fetch/{BLOCKED[0]}:{port}/").json()
-    assert late in ("ErrorCode_DestinationIpProhibited", "StreamError_LastOperationFailed"), "it may still be writing"
+    assert app.get(f"/fetch/{BLOCKED[0]}:{port}/").json() in LATE
     assert app.get(f"/bound/fetch/127.0.0.2:{port}/").json() == "ErrorCode_DestinationIpProhibited"
     assert app.get(f"/bound/fetch/{FREE}:{port}/").json() == "ErrorCode_HttpRequestDenied"
+
+
+def check_names(app: App) -> None:
+    """What counts is where a name leads to."""
+    with upstream.running() as other:
+        port = other.address.partition(":")[2]
+        assert app.get(f"/fetch/blocked.test:{port}/").json() in LATE
+        assert app.value(f"/fetch/both.test:{port}/")[0] == 200, "by its other address"
+        assert other.connections == 1
+
+
+def check_limits(app: App) -> None:
+    """Two requests at a time, however many are made."""
+    with upstream.running() as other, ThreadPoolExecutor(6) as threads:
+        other.party = 2
+        answers = list(threads.map(app.value, [f"/fetch/{other.address}/crowd"] * 6))
+        assert [status for status, _body in answers] == [200] * 6
+        assert other.crowd == 2
 
 
 def check_certificates(app: App, server: Certificates, client: Certificates) -> None:
@@ -137,6 +178,11 @@ def check_certificates(app: App, server: Certificates, client: Certificates) -> 
     with upstream.running(context) as other:
         assert app.value(f"/fetch_safely/{other.address}/")[0] == 200
         assert app.value(f"/tls/fetch_safely/{other.address}/")[0] == 0, "it does not trust the server"
+
+
+def check_memory(app: App) -> None:
+    """A guest that wants more than its instance may have is told so, and goes on."""
+    assert [app.value(f"/grow/{megabytes}") for megabytes in (50, 300, 50)] == [50, "no memory", 50]
 
 
 def check_redis(app: App, port: int) -> None:

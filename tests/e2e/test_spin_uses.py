@@ -14,8 +14,8 @@ import pytest
 from tests import servers
 from tests.e2e import spin_app
 from tests.e2e.box import Box
-from tests.e2e.spin_app import image, on_spin, on_the_newest, program
-from tests.e2e.test_spin_local import Running, refused, running
+from tests.e2e.spin_app import SPIN, image, on_spin, on_the_newest, program
+from tests.e2e.spin_local import Running, on_hosts, refused, running
 
 STATIC = """
 spin_manifest_version = 2
@@ -29,6 +29,9 @@ static_response = { status_code = 302, headers = { Location = "/new" } }
 [[trigger.http]]
 route = "/empty"
 static_response = { status_code = 204 }
+[[trigger.http]]
+route = "/odd"
+static_response = { status_code = 999, headers = { X-Name = "ü" }, body = "ü" }
 """
 
 
@@ -73,15 +76,19 @@ def application(tmp_path: Path, manifest: str, files: dict[str, bytes] | None = 
     return directory
 
 
-def test_an_application_of_fixed_answers(tmp_path: Path, environment: dict[str, str]) -> None:
+@on_hosts
+def test_an_application_of_fixed_answers(tmp_path: Path, environment: dict[str, str], engine: str) -> None:
     """It has no component at all."""
-    with running(tmp_path, environment, application(tmp_path, STATIC)) as app:
+    with running(tmp_path, environment, "--engine", engine, application(tmp_path, STATIC)) as app:
         found = app.get("/any/where")
         assert (found.status_code, found.text, found.headers["content-length"]) == (404, "not found", "9")
         assert "content-type" not in found.headers
         moved = app.get("/old/thing")
         assert (moved.status_code, moved.headers["location"], moved.content) == (302, "/new", b"")
-        assert app.get("/empty").status_code == 204
+        empty = app.get("/empty")
+        assert (empty.status_code, "content-length" in empty.headers) == (204, False)
+        odd = app.get("/odd")
+        assert (odd.status_code, odd.headers["x-name"], odd.content) == (999, "ü", "ü".encode())
         asked = httpx.head(f"http://{app.address}/x", trust_env=False)
         assert (asked.status_code, asked.content, asked.headers["content-length"]) == (404, b"", "9")
         assert app.end() == 0, app.said()
@@ -146,10 +153,12 @@ def _answer(path: str, question: Any) -> tuple[int, Any]:
 
 
 @contextmanager
-def configured(tmp_path: Path, environment: dict[str, str], runtime: str, **variables: str) -> Iterator[Running]:
+def configured(
+    tmp_path: Path, environment: dict[str, str], runtime: str, engine: str = SPIN.name, **variables: str
+) -> Iterator[Running]:
     files = {"app.wasm": program(), "runtime-config.toml": runtime.encode()}
     given = {"SPIN_VARIABLE_NEEDED": "shell", **{f"SPIN_VARIABLE_{name}": value for name, value in variables.items()}}
-    with running(tmp_path, environment | given, application(tmp_path, MANIFEST, files)) as app:
+    with running(tmp_path, environment | given, "--engine", engine, application(tmp_path, MANIFEST, files)) as app:
         yield app
         assert app.end() == 0, app.said()
 
@@ -201,13 +210,19 @@ def test_models_by_the_protocol_of_openai(tmp_path: Path, environment: dict[str,
             assert app.value("/said/infer/none") == ["Error_RuntimeError", "no model of that name"]
 
 
-def test_models_that_are_not_there(tmp_path: Path, environment: dict[str, str]) -> None:
+@on_hosts
+def test_models_that_are_not_there(tmp_path: Path, environment: dict[str, str], engine: str) -> None:
     """An application that may use some starts all the same, as in Spin."""
-    with configured(tmp_path, environment, "") as app:
-        assert app.value("/said/infer/small") == [
-            "Error_RuntimeError",
-            "no model is there: runtime-config.toml has no llm_compute",
-        ]
+    with configured(tmp_path, environment, "", engine) as app:
+        for asked in ("infer", "infer-with-options", "embeddings"):
+            assert app.value(f"/said/{asked}/small/hello") == [
+                "Error_RuntimeError",
+                "no model is there: runtime-config.toml has no llm_compute",
+            ]
+            assert app.value(f"/said/{asked}/large/hello") == [
+                "Error_InvalidInput",
+                "the component may not use 'large': its ai_models does not name it",
+            ]
 
 
 @pytest.fixture(scope="module")
@@ -321,12 +336,17 @@ def test_a_database_of_libsql(tmp_path: Path, environment: dict[str, str]) -> No
     assert not (tmp_path / "app/.spin/sqlite_db.db").exists()
 
 
-def test_the_last_row_is_ones_own(tmp_path: Path, environment: dict[str, str]) -> None:
+@on_hosts
+def test_the_last_row_is_ones_own(tmp_path: Path, environment: dict[str, str], engine: str) -> None:
     """Of a file, too, which all connections share."""
     create, insert = "CREATE TABLE t (id INTEGER PRIMARY KEY, v)", "INSERT INTO t (v) VALUES (1), (2)"
-    with configured(tmp_path, environment, "") as app:
+    update = "UPDATE t SET v = 3 WHERE id = 1"
+    with configured(tmp_path, environment, "", engine) as app:
         assert app.value(f"/sql/default/{create}/{insert}/SELECT 1") == [[], [], [[["Integer", "1"]]], 2, 2]
-        assert app.value("/sql/default/SELECT 1/UPDATE t SET v = 3 WHERE id = 1") == [[[["Integer", "1"]]], [], 0, 1]
+        assert app.value(f"/sql/default/SELECT 1/{update}") == [[[["Integer", "1"]]], [], 0, 1]
+        assert app.value(f"/sql/default/{insert}/{update}") == [[], [], 4, 1]
+        assert app.value(f"/sql/default/-- a comment%0A {update}") == [[], 0, 1]
+        assert app.value(f"/sql/default/-- a comment%0A {insert}") == [[], 6, 2]
 
 
 @on_spin

@@ -18,7 +18,7 @@ from tests.certificates import made
 @dataclass
 class Upstream:
     """Answers with a request's version, and the number of its connection; at ``/hold`` of HTTP/1.1 never, at
-    ``/together`` when :attr:`party` requests are there."""
+    ``/together`` when :attr:`party` requests are there, at ``/crowd`` a while later."""
 
     address: str = ""
     party: int = 1
@@ -26,6 +26,9 @@ class Upstream:
     open: int = 0
     most: int = 0
     """Connections that were open at a time."""
+    crowd: int = 0
+    """The most requests that were there at a time, at ``/crowd``."""
+    _there: int = 0
     _waiting: int = 0
     _together: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -73,11 +76,17 @@ class Upstream:
             writer.write(connection.data_to_send())
 
     async def _wait(self, path: str) -> None:
-        if path == "/together":
+        if path == "/crowd":
+            self._there += 1
+            self.crowd = max(self.crowd, self._there)
+        if path in ("/together", "/crowd"):
             self._waiting += 1
             if self._waiting >= self.party:
                 self._together.set()
             await self._together.wait()
+        if path == "/crowd":
+            await asyncio.sleep(0.5)  # for more to come, if they may
+            self._there -= 1
 
 
 @contextmanager

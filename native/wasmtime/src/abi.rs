@@ -57,6 +57,7 @@ struct Packed {
     interfaces: u64,
     interface: *const *const c_char,
     ask: u64,
+    application: *const c_char,
 }
 
 /// Of a server.
@@ -88,6 +89,7 @@ pub enum Kind {
     Command3,
     Server2,
     Server3,
+    Spin,
 }
 
 /// What is to be run.
@@ -104,6 +106,8 @@ pub struct Block {
     /// The process's descriptors of sockets that a module is given.
     pub listening: Vec<c_int>,
     pub bridged: Bridged,
+    /// Of Spin: what ``spin/application.rs`` reads; else empty.
+    pub application: String,
 }
 
 impl Block {
@@ -121,7 +125,8 @@ impl Block {
                 1 => Kind::Command2,
                 2 => Kind::Command3,
                 3 => Kind::Server2,
-                _ => Kind::Server3,
+                4 => Kind::Server3,
+                _ => Kind::Spin,
             },
             entry: unsafe { text(packed.entry) },
             args: unsafe { texts(packed.argv, packed.argc) },
@@ -142,6 +147,7 @@ impl Block {
                 interfaces: unsafe { texts(packed.interface, packed.interfaces) },
                 ask: packed.ask as c_int,
             },
+            application: unsafe { text(packed.application) },
         }
     }
 }

@@ -9,6 +9,7 @@ use wasmtime::{Engine, ExternType, Module};
 use crate::abi::Kind;
 use crate::bridge::{self, Bridge};
 use crate::engine::{self, Flavour};
+use crate::spin;
 
 pub enum Failure {
     /// It is no program.
@@ -22,6 +23,10 @@ pub struct Facts {
     kind: u64,
     /// Why it does not run here.
     problem: Option<String>,
+    /// Why it is no component of Spin's native host.
+    spin: Option<String>,
+    /// What it imports, as one, of interfaces that refuse all.
+    absent: Vec<String>,
     /// Why a component is no command.
     no_command: Option<String>,
     /// A module's exports, each with why it is no entry.
@@ -127,6 +132,8 @@ fn compiled(
     let linked = bridge::link(&mut linker, &component, bridged, &nowhere);
     let facts = Facts {
         kind: kind as u64,
+        absent: spin::absent_names(&component),
+        spin: spin::problem(kind, &component).map(|error| missing(&of, engine, &error)),
         problem: linked
             .and_then(|()| linker.instantiate_pre(&component).map(|_| ()))
             .err()

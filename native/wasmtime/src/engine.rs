@@ -40,10 +40,16 @@ impl Flavour {
 
     /// WASI 0.2, and 0.3, and what is beside them.
     pub fn linker(self, engine: &Engine) -> wasmtime::Result<component::Linker<Host>> {
+        let mut linker = self.worlds(engine)?;
+        extras::add_to_linker(&mut linker, self.newer)?;
+        Ok(linker)
+    }
+
+    /// WASI 0.2, and 0.3.
+    pub fn worlds(self, engine: &Engine) -> wasmtime::Result<component::Linker<Host>> {
         let mut linker = component::Linker::new(engine);
         p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-        extras::add_to_linker(&mut linker, self.newer)?;
         if self.newer {
             p3::add_to_linker(&mut linker)?;
             wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;

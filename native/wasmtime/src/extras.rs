@@ -16,10 +16,10 @@ use wasmtime_wasi_tls::{
 
 use crate::abi::tell;
 use crate::host::Host;
-use crate::outgoing::Outgoing;
+use crate::outgoing::Ask;
 
 /// Versions that toolchains have. They are all the same here.
-const CONFIG: [&str; 2] = ["wasi:config/store@0.2.0-rc.1", "wasi:config/store@0.2.0-draft-2024-09-27"];
+pub const CONFIG: [&str; 2] = ["wasi:config/store@0.2.0-rc.1", "wasi:config/store@0.2.0-draft-2024-09-27"];
 const LOGGING: [&str; 2] = ["wasi:logging/logging", "wasi:logging/logging@0.1.0-draft"];
 
 /// A guest's.
@@ -36,7 +36,7 @@ impl Default for Extras {
 }
 
 impl Extras {
-    fn tls(&mut self, outgoing: Option<Arc<Outgoing>>) -> &mut WasiTlsCtx {
+    fn tls(&mut self, outgoing: Option<Arc<dyn Ask>>) -> &mut WasiTlsCtx {
         self.tls.get_or_insert_with(|| WasiTlsCtxBuilder::new().provider(Box::new(Tls(outgoing))).build())
     }
 
@@ -47,12 +47,18 @@ impl Extras {
 
 /// :param newer: with what WASI 0.3 has
 pub fn add_to_linker(linker: &mut Linker<Host>, newer: bool) -> wasmtime::Result<()> {
-    CONFIG.iter().try_for_each(|name| add_config(linker, name))?;
-    LOGGING.iter().try_for_each(|name| add_logging(linker, name))?;
+    // A guest's configuration is its environment: what a pod's has from config maps, secrets and the like.
+    CONFIG.iter().try_for_each(|name| add_config(linker, name, |host| host.cli().get_environment()))?;
     wasmtime_wasi_keyvalue::add_to_linker(linker, |host: &mut Host| {
         let (extras, table, _) = host.extras();
         extras.keyvalue(table)
     })?;
+    add_stateless(linker, newer)
+}
+
+/// Logging and TLS, which are the same for all.
+pub fn add_stateless(linker: &mut Linker<Host>, newer: bool) -> wasmtime::Result<()> {
+    LOGGING.iter().try_for_each(|name| add_logging(linker, name))?;
     let mut options = wasmtime_wasi_tls::p2::LinkOptions::default();
     wasmtime_wasi_tls::p2::add_to_linker(linker, options.tls(true))?;
     if newer {
@@ -72,18 +78,21 @@ enum ConfigError {
     Io(String),
 }
 
+type Pairs = Vec<(String, String)>;
 type Configured<T> = wasmtime::Result<(Result<T, ConfigError>,)>;
 
-/// A guest's configuration is its environment: what a pod's has from config maps, secrets and the like.
-fn add_config(linker: &mut Linker<Host>, name: &str) -> wasmtime::Result<()> {
+/// :param all: a guest's configuration
+pub fn add_config(
+    linker: &mut Linker<Host>,
+    name: &str,
+    all: fn(&mut Host) -> wasmtime::Result<Pairs>,
+) -> wasmtime::Result<()> {
     let mut interface = linker.instance(name)?;
-    interface.func_wrap("get", |mut store, (key,): (String,)| -> Configured<Option<String>> {
-        let found = store.data_mut().cli().get_environment()?.into_iter().find(|(name, _)| *name == key);
+    interface.func_wrap("get", move |mut store, (key,): (String,)| -> Configured<Option<String>> {
+        let found = all(store.data_mut())?.into_iter().find(|(name, _)| *name == key);
         Ok((Ok(found.map(|(_, value)| value)),))
     })?;
-    interface.func_wrap("get-all", |mut store, (): ()| -> Configured<Vec<(String, String)>> {
-        Ok((Ok(store.data_mut().cli().get_environment()?),))
-    })
+    interface.func_wrap("get-all", move |mut store, (): ()| -> Configured<Pairs> { Ok((Ok(all(store.data_mut())?),)) })
 }
 
 #[derive(Clone, Copy, Debug, ComponentType, Lift)]
@@ -122,7 +131,7 @@ impl WasiTlsView for Host {
 }
 
 /// Who trusts what outgoing requests do; ``None``: it may ask nobody.
-struct Tls(Option<Arc<Outgoing>>);
+struct Tls(Option<Arc<dyn Ask>>);
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Box<dyn TlsStream>, Error>> + Send>>;
 

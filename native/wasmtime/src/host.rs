@@ -3,9 +3,11 @@
 use std::iter::repeat_n;
 use std::sync::Arc;
 
+use http::Uri;
 use http::uri::Scheme;
 use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::sockets::WasiSocketsCtx;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -17,7 +19,8 @@ use wasmtime_wasi_http::{
 use crate::abi::Block;
 use crate::bridge::Caller;
 use crate::extras::Extras;
-use crate::outgoing::{Outgoing, Sending};
+use crate::outgoing::{Ask, Outgoing, Sending};
+use crate::spin::{Given, Trees};
 
 /// The most of a body that goes on at a time. With 32 KiB, 1 MB echoed takes up to a third more time outside the kernel;
 /// with 256 KiB no less.
@@ -43,22 +46,46 @@ pub struct Host {
     of_client: Hooks,
     extras: Extras,
     caller: Caller,
+    /// To a component of Spin's.
+    pub spin: Option<Arc<Given>>,
+    pub trees: Trees,
+    pub limits: StoreLimits,
 }
 
 impl Host {
-    pub fn new(wasi: WasiCtx, outgoing: Option<Arc<Outgoing>>) -> Self {
+    pub fn new(wasi: WasiCtx, outgoing: Option<Arc<dyn Ask>>) -> Self {
         let hooks = Hooks { outgoing, slots: None, all_headers: false };
         let of_client = Hooks { outgoing: None, slots: None, all_headers: true };
         let (table, http, extras) = (ResourceTable::new(), WasiHttpCtx::new(), Extras::default());
-        Self { wasi, table, http, hooks, of_client, extras, caller: Caller::default() }
+        Self {
+            wasi,
+            table,
+            http,
+            hooks,
+            of_client,
+            extras,
+            caller: Caller::default(),
+            spin: None,
+            trees: Trees::default(),
+            limits: StoreLimits::default(),
+        }
     }
 
     pub fn caller(&mut self) -> &mut Caller {
         &mut self.caller
     }
 
-    pub fn extras(&mut self) -> (&mut Extras, &mut ResourceTable, Option<Arc<Outgoing>>) {
+    pub fn extras(&mut self) -> (&mut Extras, &mut ResourceTable, Option<Arc<dyn Ask>>) {
         (&mut self.extras, &mut self.table, self.hooks.outgoing.clone())
+    }
+
+    /// Why a request is not sent in any case, as far as that is known by its target.
+    pub fn refuses(&self, target: &Uri) -> Option<Error> {
+        self.hooks.outgoing.as_ref().map_or(Some(Error::HttpRequestDenied), |it| it.refuses(target))
+    }
+
+    pub fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
     }
 
     /// For what clients send, whatever a guest may not send itself.
@@ -81,7 +108,7 @@ impl WasiHttpView for Host {
 
 struct Hooks {
     /// ``None``: it may ask nobody.
-    outgoing: Option<Arc<Outgoing>>,
+    outgoing: Option<Arc<dyn Ask>>,
     slots: Option<Arc<Semaphore>>,
     all_headers: bool,
 }
@@ -108,7 +135,7 @@ impl WasiHttpHooks for Hooks {
     ) -> Sending {
         let slots = self.slots.get_or_insert_with(|| Arc::new(Semaphore::new(ASKS_AT_A_TIME))).clone();
         match self.outgoing.clone() {
-            Some(outgoing) => Box::new(outgoing.send(request, options.unwrap_or_default(), slots)),
+            Some(outgoing) => outgoing.send(request, options.unwrap_or_default(), slots),
             None => Box::new(async { Err(Error::HttpRequestDenied) }),
         }
     }
@@ -145,8 +172,8 @@ pub fn wasi(block: &Block) -> Result<WasiCtxBuilder, String> {
     Ok(builder)
 }
 
-pub fn outgoing(block: &Block) -> Option<Arc<Outgoing>> {
-    block.network.then(|| Arc::new(Outgoing::new(&block.env)))
+pub fn outgoing(block: &Block) -> Option<Arc<dyn Ask>> {
+    block.network.then(|| Arc::new(Outgoing::new(&block.env)) as Arc<dyn Ask>)
 }
 
 /// The world of a server's guests, who have it one after the other.
@@ -155,7 +182,12 @@ pub struct World {
     env: Vec<(String, String)>,
     filesystem: WasiFilesystemCtx,
     sockets: WasiSocketsCtx,
-    outgoing: Option<Arc<Outgoing>>,
+    outgoing: Option<Arc<dyn Ask>>,
+    spin: Option<Arc<Given>>,
+    /// Bytes of a memory; ``None``: as many as there are.
+    memory: Option<usize>,
+    /// What stands before what is told of a guest.
+    pub name: String,
 }
 
 impl World {
@@ -167,17 +199,51 @@ impl World {
             filesystem: wasi.filesystem().clone(),
             sockets: wasi.sockets().clone(),
             outgoing: outgoing(block),
+            spin: None,
+            memory: None,
+            name: String::new(),
         })
     }
 
+    /// Of a component of Spin's.
+    pub fn of_spin(
+        given: Arc<Given>,
+        mut wasi: WasiCtx,
+        outgoing: Arc<dyn Ask>,
+        args: Vec<String>,
+        env: Vec<(String, String)>,
+        memory: Option<usize>,
+    ) -> Self {
+        let name = format!("{}: ", args[0]);
+        let (filesystem, sockets) = (wasi.filesystem().clone(), wasi.sockets().clone());
+        Self { args, env, filesystem, sockets, outgoing: Some(outgoing), spin: Some(given), memory, name }
+    }
+
+    /// A guest's own.
+    pub fn store(&self, engine: &Engine) -> Store<Host> {
+        let mut store = Store::new(engine, self.request());
+        if self.memory.is_some() {
+            store.limiter(|host| &mut host.limits);
+        }
+        store
+    }
+
     /// A guest's, with a number of its own.
-    pub fn request(&self) -> Host {
+    fn request(&self) -> Host {
         let mut builder = WasiCtxBuilder::new();
         builder.inherit_stdio().args(&self.args).envs(&self.env).env("REQUEST_ID", unique());
         let mut wasi = builder.build();
         *wasi.filesystem() = self.filesystem.clone();
         *wasi.sockets() = self.sockets.clone();
-        Host::new(wasi, self.outgoing.clone())
+        let mut host = Host::new(wasi, self.outgoing.clone());
+        if let Some(spin) = &self.spin {
+            host.trees = spin.trees();
+            host.spin = Some(spin.clone());
+        }
+        if let Some(memory) = self.memory {
+            host.limits = StoreLimitsBuilder::new().memory_size(memory).build();
+        }
+        host
     }
 }
 

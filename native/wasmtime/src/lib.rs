@@ -11,6 +11,7 @@ mod command;
 mod compile;
 mod connect;
 mod contained;
+mod destinations;
 mod engine;
 mod extras;
 mod host;
@@ -20,6 +21,7 @@ mod poll;
 mod preview1;
 mod program;
 mod sockets;
+mod spin;
 mod trust;
 
 use std::ffi::{CString, c_char, c_int, c_void};

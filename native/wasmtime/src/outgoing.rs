@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Uri;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -21,10 +22,28 @@ use tokio::time::{Instant, Sleep, timeout};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use crate::connect::{self, Limited};
-use crate::trust;
+use crate::destinations::{Checked, Destinations, Prohibited};
+use crate::trust::{self, ClientTls};
 
-type Exchange = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+pub type Exchange = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 pub type Sending = Box<dyn Future<Output = Result<Exchange, Error>> + Send>;
+
+/// Who sends guests' requests.
+pub trait Ask: Send + Sync {
+    /// :param slots: of the guest; one is taken until the answer's end
+    fn send(
+        self: Arc<Self>,
+        request: http::Request<WasiBody>,
+        options: RequestOptions,
+        slots: Arc<Semaphore>,
+    ) -> Sending;
+
+    /// Why a request is not sent in any case, as far as that is known by its target; ``None``: it may be.
+    fn refuses(&self, target: &Uri) -> Option<Error>;
+
+    /// Whom they trust.
+    fn tls(&self) -> Arc<ClientConfig>;
+}
 
 /// As in wasmtime's host.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -35,27 +54,47 @@ const MOST: usize = 128;
 
 /// What all guests of a process ask others by.
 pub struct Outgoing {
-    client: OnceLock<Client<Limited<HttpsConnector<HttpConnector>>, WasiBody>>,
+    client: OnceLock<Client<Limited<HttpsConnector<HttpConnector<Checked>>>, WasiBody>>,
     tls: OnceLock<Arc<ClientConfig>>,
     trust: trust::Places,
+    rules: Rules,
+}
+
+/// What an operator says of them.
+#[derive(Clone, Default)]
+pub struct Rules {
+    pub destinations: Arc<Destinations>,
+    /// A connection is for one request.
+    pub once: bool,
+    /// Another trust than the container's, and a certificate to show.
+    pub tls: Option<Arc<ClientTls>>,
+    /// Of requests under way, of all guests.
+    pub limit: Option<Arc<Semaphore>>,
 }
 
 impl Outgoing {
     pub fn new(env: &[(String, String)]) -> Self {
-        Self { client: OnceLock::new(), tls: OnceLock::new(), trust: trust::Places::of(env) }
+        Self::under(Rules::default(), env)
     }
 
-    /// :param slots: of the guest; one is taken until the answer's end
-    pub async fn send(
+    pub fn under(rules: Rules, env: &[(String, String)]) -> Self {
+        Self { client: OnceLock::new(), tls: OnceLock::new(), trust: trust::Places::of(env), rules }
+    }
+
+    async fn ask(
         self: Arc<Self>,
         request: http::Request<WasiBody>,
         options: RequestOptions,
         slots: Arc<Semaphore>,
     ) -> Result<Exchange, Error> {
         let permit = slots.acquire_owned().await.map_err(|_| Error::ConnectionLimitReached)?;
-        if request.uri().authority().is_none() {
-            return Err(Error::HttpRequestUriInvalid);
+        if let Some(error) = self.refuses(request.uri()) {
+            return Err(error);
         }
+        let counted = match &self.rules.limit {
+            Some(limit) => Some(limit.clone().acquire_owned().await.map_err(|_| Error::ConnectionLimitReached)?),
+            None => None,
+        };
         let (connecting, answering) =
             (options.connect_timeout.unwrap_or(LIMIT), options.first_byte_timeout.unwrap_or(LIMIT));
         let asked = connect::LIMIT.scope(connecting, self.client().request(request));
@@ -64,29 +103,51 @@ impl Outgoing {
             .map_err(|_| Error::ConnectionReadTimeout)?
             .map_err(why)?;
         let between = options.between_bytes_timeout.unwrap_or(LIMIT);
-        let body = |incoming| Answer { incoming, between, sleep: None, _permit: permit }.boxed_unsync();
+        let body = |incoming| Answer { incoming, between, sleep: None, _permits: (permit, counted) }.boxed_unsync();
         Ok((response.map(body), Box::new(async { Ok(()) })))
     }
 
-    /// Whom they trust.
-    pub fn tls(&self) -> Arc<ClientConfig> {
-        self.tls.get_or_init(|| Arc::new(self.trust.config())).clone()
+    fn config(&self) -> Arc<ClientConfig> {
+        let make = || self.rules.tls.as_ref().map_or_else(|| self.trust.config(), |own| own.config(&self.trust));
+        self.tls.get_or_init(|| Arc::new(make())).clone()
     }
 
-    fn client(&self) -> &Client<Limited<HttpsConnector<HttpConnector>>, WasiBody> {
+    fn client(&self) -> &Client<Limited<HttpsConnector<HttpConnector<Checked>>>, WasiBody> {
         self.client.get_or_init(|| {
-            let mut tcp = HttpConnector::new();
+            let mut tcp = HttpConnector::new_with_resolver(Checked::new(self.rules.destinations.clone()));
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
-            let tls = HttpsConnectorBuilder::new().with_tls_config((*self.tls()).clone());
+            let tls = HttpsConnectorBuilder::new().with_tls_config((*self.config()).clone());
             let connector = tls.https_or_http().enable_all_versions().wrap_connector(tcp);
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(MOST_IDLE)
+                .pool_max_idle_per_host(if self.rules.once { 0 } else { MOST_IDLE })
                 .build(Limited::new(connector, MOST))
         })
+    }
+}
+
+impl Ask for Outgoing {
+    fn send(
+        self: Arc<Self>,
+        request: http::Request<WasiBody>,
+        options: RequestOptions,
+        slots: Arc<Semaphore>,
+    ) -> Sending {
+        Box::new(self.ask(request, options, slots))
+    }
+
+    fn refuses(&self, target: &Uri) -> Option<Error> {
+        match target.host() {
+            None => Some(Error::HttpRequestUriInvalid),
+            Some(host) => self.rules.destinations.refuses(host).then_some(Error::DestinationIpProhibited),
+        }
+    }
+
+    fn tls(&self) -> Arc<ClientConfig> {
+        self.config()
     }
 }
 
@@ -95,7 +156,7 @@ struct Answer {
     incoming: Incoming,
     between: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
-    _permit: OwnedSemaphorePermit,
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
 
 impl Body for Answer {
@@ -124,6 +185,9 @@ impl Body for Answer {
 
 /// What a guest is told of a failure, by the causes that it has.
 fn why(error: legacy::Error) -> Error {
+    if is_prohibited(&error) {
+        return Error::DestinationIpProhibited;
+    }
     let mut cause = error.source();
     while let Some(found) = cause {
         if found.is::<connect::TooLate>() {
@@ -152,6 +216,12 @@ fn why(error: legacy::Error) -> Error {
         cause = found.source();
     }
     if error.is_connect() { Error::ConnectionRefused } else { Error::HttpProtocolError }
+}
+
+/// Also where it is the inner one of an error of the system's, which gives it not as its source.
+fn is_prohibited(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<Prohibited>() || inner.map_or_else(|| error.source(), |it| Some(it as _)).is_some_and(is_prohibited)
 }
 
 /// Connectors put errors of the system's kind into others.

@@ -10,6 +10,7 @@ use crate::command;
 use crate::engine::{Flavour, Warm};
 use crate::host::World;
 use crate::http::{ENDING, Server};
+use crate::spin::Spin;
 
 pub struct Program {
     block: Block,
@@ -20,13 +21,14 @@ enum Code {
     Module(Module),
     Command(Component),
     Server(Box<Server>),
+    Spin(Box<Spin>),
 }
 
 impl Program {
     /// Map what was compiled on this node, which is trusted, and must not change while it is used.
     pub fn load(warm: &Warm, block: Block) -> Result<Self, Failure> {
         let broken = |error: wasmtime::Error| format!("the compiled module does not load: {error:#}");
-        if block.contained {
+        if block.contained && block.kind != Kind::Spin {
             warm.contained.enter();
         }
         let code = match block.kind {
@@ -45,6 +47,10 @@ impl Program {
                 let server = Server::load(&block, World::new(&block)?, settings).map_err(broken)?;
                 Code::Server(Box::new(server))
             }
+            Kind::Spin => {
+                let settings = block.server.clone().ok_or("a server has settings")?;
+                Code::Spin(Box::new(Spin::load(&block.application, settings)?))
+            }
         };
         Ok(Self { block, code })
     }
@@ -52,7 +58,7 @@ impl Program {
     /// The signals that it handles, as bits.
     pub fn signals(&self) -> c_int {
         match self.code {
-            Code::Server(_) => ENDING.iter().map(|number| 1 << (number - 1)).sum(),
+            Code::Server(_) | Code::Spin(_) => ENDING.iter().map(|number| 1 << (number - 1)).sum(),
             _ => 0,
         }
     }
@@ -63,6 +69,12 @@ impl Program {
             Code::Module(module) => command::run_module(warm, &block, &module),
             Code::Command(component) => command::run_component(warm, &block, &component),
             Code::Server(server) => Ok(server.run()),
+            Code::Spin(spin) => {
+                if block.contained {
+                    warm.contained.enter();
+                }
+                spin.run()
+            }
         };
         result.unwrap_or_else(|reason| failed(&reason))
     }

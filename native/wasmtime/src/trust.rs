@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 /// Of Debian, Alpine and what SpinKube mounts; Red Hat; SUSE; Alpine, again.
 const USUAL: [&str; 5] = [
@@ -24,6 +24,12 @@ pub struct Places {
     directories: Vec<PathBuf>,
 }
 
+fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+}
+
 impl Places {
     pub fn of(env: &[(String, String)]) -> Self {
         let value = |name: &str| env.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, it)| it);
@@ -34,11 +40,7 @@ impl Places {
     }
 
     pub fn config(&self) -> ClientConfig {
-        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring has them")
-            .with_root_certificates(self.roots())
-            .with_no_client_auth()
+        builder().with_root_certificates(self.roots()).with_no_client_auth()
     }
 
     fn roots(&self) -> RootCertStore {
@@ -61,6 +63,41 @@ impl Places {
             }
         }
         RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() }
+    }
+}
+
+/// What an operator says for some hosts.
+pub struct ClientTls {
+    /// Certificates to trust, in PEM.
+    pub roots: String,
+    /// Whether the container's count, too; whether browsers' do.
+    pub platform: bool,
+    pub webpki: bool,
+    /// A certificate to show, with its key, in PEM; empty: none.
+    pub certificate: String,
+    pub key: String,
+}
+
+impl ClientTls {
+    pub fn config(&self, places: &Places) -> ClientConfig {
+        let mut roots = if self.platform { places.roots() } else { RootCertStore::empty() };
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(self.roots.as_bytes()).flatten());
+        if self.webpki {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        let builder = builder().with_root_certificates(roots);
+        match self.shown() {
+            Some((chain, key)) => match builder.clone().with_client_auth_cert(chain, key) {
+                Ok(config) => config,
+                Err(_) => builder.with_no_client_auth(), // of a kind that only OpenSSL knows
+            },
+            None => builder.with_no_client_auth(),
+        }
+    }
+
+    fn shown(&self) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).ok()?;
+        Some((CertificateDer::pem_slice_iter(self.certificate.as_bytes()).flatten().collect(), key))
     }
 }
 

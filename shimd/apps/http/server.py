@@ -11,11 +11,15 @@ from typing import Any
 
 import anyio
 import uvicorn
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES
 
 from shimd.apps import processes, serving
 from shimd.apps.serving import Service
 from shimd.engine import EngineError
 from shimd.engines.http_settings import HttpSettings
+
+for _status in range(600, 1000):  # which an app may answer with, too: uvicorn breaks the connection off
+    STATUS_PHRASES.setdefault(_status, b"")
 
 
 class _Server(uvicorn.Server):

@@ -109,7 +109,7 @@ class AllowedHosts:
     def __init__(self, entries: Sequence[str], where: str) -> None:
         self.where = where
         """Manifest and field, for messages."""
-        self._allowed: list[AllowedHost] = []
+        self.entries: list[AllowedHost] = []
         self.add(entries)
 
     def add(self, entries: Sequence[str]) -> None:
@@ -117,7 +117,7 @@ class AllowedHosts:
 
         :raises InvalidSetting: one is no such entry
         """
-        self._allowed += [AllowedHost.parse(entry, self.where) for entry in entries]
+        self.entries += [AllowedHost.parse(entry, self.where) for entry in entries]
 
     def __call__(self, scheme: str, authority: str) -> None:
         """:raises Err: ``HTTP-request-denied``"""
@@ -127,19 +127,19 @@ class AllowedHosts:
 
     def allows(self, scheme: str, host: str, port: int) -> bool:
         host = host.lower()
-        return host not in SELF and any(allowed.matches(scheme, host, port) for allowed in self._allowed)
+        return host not in SELF and any(allowed.matches(scheme, host, port) for allowed in self.entries)
 
     def allows_self(self) -> bool:
         """Returns whether requests to the application itself are allowed, whatever its address."""
-        return any(allowed.is_self and allowed.scheme in ("*", "http", "https") for allowed in self._allowed)
+        return any(allowed.is_self and allowed.scheme in ("*", "http", "https") for allowed in self.entries)
 
     def may_ever(self, *schemes: str) -> bool:
         """Returns whether any host may be connected to by one of those protocols."""
-        return any(allowed.scheme in ("*", *schemes) for allowed in self._allowed)
+        return any(allowed.scheme in ("*", *schemes) for allowed in self.entries)
 
     def chained(self) -> Collection[str]:
         """Returns the components of the application that are named, each by itself."""
-        hosts = [allowed.host for allowed in self._allowed if allowed.host.endswith(CHAINED)]
+        hosts = [allowed.host for allowed in self.entries if allowed.host.endswith(CHAINED)]
         return [host.removesuffix(CHAINED) for host in hosts if not host.startswith("*")]
 
 

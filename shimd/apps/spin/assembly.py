@@ -12,11 +12,11 @@ from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
 from shimd.apps.spin import command, cron, files, keyvalue, sqlite, subscriptions
-from shimd.apps.spin.allowed import CHAINED, AllowedHosts, is_left_out
 from shimd.apps.spin.application import SpinServer
-from shimd.apps.spin.clients import KINDS, Clients, MqttAddress
+from shimd.apps.spin.clients import Clients, MqttAddress
 from shimd.apps.spin.command import CommandService
 from shimd.apps.spin.cron import Schedule
+from shimd.apps.spin.granted import check_chains, libraries, outbound, resolved
 from shimd.apps.spin.model import Application, Component
 from shimd.apps.spin.neighbours import Neighbours
 from shimd.apps.spin.networking import Networking
@@ -65,9 +65,9 @@ class Assembly:
         components = application.components
         self._late = {id: list(filter(values.asks, one.allowed_outbound_hosts)) for id, one in components.items()}
         """Hosts that are not known before servers are asked for variables."""
-        self._allowed = allowed = {id: _outbound(one, values) for id, one in components.items()}
+        self._allowed = allowed = {id: outbound(one, values) for id, one in components.items()}
         networking = runtime.networking
-        self._clients = Clients(_libraries(application, runtime, allowed, self._late), trust, networking)
+        self._clients = Clients(libraries(application, runtime, allowed, self._late), trust, networking)
         self._neighbours = {id: Neighbours(allowed[id]) for id in allowed}
         self._outgoing = {
             id: OutgoingHandler(trust, allowed[id], _rules(networking, id, trust, self._neighbours[id]))
@@ -130,7 +130,7 @@ class Assembly:
             raise EngineError(f"the application cannot start: {error}") from None
         for id, entries in self._late.items():
             allowed = self._allowed[id]
-            allowed.add(_resolved(entries, self._values, allowed.where))
+            allowed.add(resolved(entries, self._values, allowed.where))
         self._connect()
 
     async def _asked(self, templates: Sequence[str]) -> ApplicationVariables:
@@ -223,33 +223,6 @@ class Assembly:
         ]
 
 
-def _outbound(component: Component, values: ApplicationVariables) -> AllowedHosts:
-    """Returns the hosts that a component may connect to, as far as they are known."""
-    where = f"{component.where}.allowed_outbound_hosts"
-    for entry in component.allowed_outbound_hosts:
-        values.check(entry, where)
-    entries = [entry for entry in component.allowed_outbound_hosts if not values.asks(entry)]
-    return AllowedHosts(_resolved(entries, values, where), where)
-
-
-def _resolved(entries: Sequence[str], values: ApplicationVariables, where: str) -> list[str]:
-    resolved = [(entry, values.resolve(entry, where)) for entry in entries]
-    return [allowed for entry, allowed in resolved if not is_left_out(entry, allowed)]
-
-
-def check_chains(application: Application, allowed: Mapping[str, AllowedHosts]) -> None:
-    """Check that components that others may call by name are there, and answer requests.
-
-    :raises InvalidSetting: one does not
-    """
-    answering = application.triggers.answering
-    for id, hosts in allowed.items():
-        for other in hosts.chained():
-            if other not in answering:
-                where = f"{application.components[id].where}.allowed_outbound_hosts"
-                raise InvalidSetting(f"{where} names {other}{CHAINED}, which no http trigger calls")
-
-
 def _rules(networking: Networking, component: str, trust: Trust, neighbours: Neighbours) -> OutgoingRules:
     limit = networking.limit("http")
     return OutgoingRules(
@@ -266,19 +239,3 @@ def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Ma
         return Host(engine, program, given, unversioned, memory)
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{component.where}: {error}") from None
-
-
-def _libraries(
-    application: Application, runtime: Runtime, allowed: Mapping[str, AllowedHosts], late: Mapping[str, Sequence[str]]
-) -> set[str]:
-    """Returns the kinds of servers that this application connects to: of :data:`KINDS`."""
-    found = {kind for kind in KINDS if any(one.may_ever(kind, f"{kind}s") for one in allowed.values())}
-    schemes = {entry.partition("://")[0].lower() for entries in late.values() for entry in entries}
-    if any("{" in scheme or scheme == "*" for scheme in schemes):
-        return set(KINDS)
-    found |= {kind for kind in KINDS if schemes & {kind, f"{kind}s"}}
-    if application.triggers.redis or runtime.uses_redis:
-        found.add("redis")
-    if application.triggers.mqtt:
-        found.add("mqtt")
-    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Statements that change rows, and insert none: the last row inserted is told after these, too, whoever did so.
-_OTHER = re.compile(r"\s*(?:update|delete)\b", re.IGNORECASE)
+_OTHER = re.compile(r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:update|delete)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Database:
     def __init__(self, path: Path, setup: str = "", *, attaches: bool = False) -> None:
         """:param attaches: whether statements may attach other files, which may be another component's"""
         self.path = path
-        self._setup, self._attaches = setup, attaches
+        self._setup, self.attaches = setup, attaches
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
 
@@ -50,7 +50,7 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             if self._setup:
                 connection.execute(self._setup)
-            if not self._attaches:
+            if not self.attaches:
                 connection.set_authorizer(_without_files)
             self._connection = connection
         return self._connection

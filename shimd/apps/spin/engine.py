@@ -1,4 +1,7 @@
-"""spin: applications of ``/spin.toml``, or of an image's layers, on wasmtime with our own WASI 0.2 host.
+"""spin: applications of ``/spin.toml``, or of an image's layers, on wasmtime.
+
+Where ``shimd-wasmtime-native`` is installed, HTTP applications are served by that (:class:`NativeSpin`), as far as it
+has what they import; all others by our own WASI 0.2 host (:class:`SpinEngine`).
 
 A container's program is not a module here but the application; its components are compiled one by one, by wasmtime's
 engine (``family``). A container without a manifest is an ordinary one: what it runs is handed over.
@@ -13,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from shimd.apps.http.engine import LOADED, OPTIONAL, rehearse
 from shimd.engine import (
+    BrokenArtifact,
+    Engine,
     Image,
     InvalidSetting,
     Invocation,
@@ -21,8 +26,9 @@ from shimd.engine import (
     OtherEngine,
     UnsupportedFeature,
 )
+from shimd.engines.core import read_facts
 from shimd.engines.loading import load, load_if_there
-from shimd.engines.wasmtime import CompiledByWasmtime
+from shimd.engines.wasmtime import NATIVE, CompiledByWasmtime
 from shimd.engines.wasmtime_artifact import is_server, load_command, load_server, make_engine
 
 if TYPE_CHECKING:
@@ -30,13 +36,18 @@ if TYPE_CHECKING:
 
     from shimd.apps.spin.assembly import Assembly
     from shimd.apps.spin.model import Application
+    from shimd.apps.spin.native import NativePart
     from shimd.apps.spin.place import Place
     from shimd.apps.spin.runtime import Runtime
     from shimd.apps.spin.variables import ApplicationVariables
     from shimd.engines.http_settings import HttpSettings
+    from shimd.engines.wasmtime_native import NativeProgram
     from shimd.wasi.trust import BuiltIn
 
-_SPIN = ("assembly", "locked", "manifest", "place")
+_DESCRIBED = ("locked", "manifest", "native", "place", "runtime", "variables")
+_SPIN = ("assembly", *_DESCRIBED)
+#: The name of the one in Python.
+PORTABLE = "spin-py" if NATIVE else "spin"
 
 
 @dataclass
@@ -52,30 +63,15 @@ class SpinApp:
     """``None`` until the application is checked."""
 
 
-class SpinEngine(CompiledByWasmtime):
-    name: ClassVar[str] = "spin"
+class _Applications:
+    """What an application is, whoever runs it."""
 
     def __init__(self) -> None:
-        self._engine: wasmtime.Engine
-        self._plain: wasmtime.Engine
-        """The engine for commands, which nobody interrupts."""
-        self._built_in: BuiltIn
         self._application: Application
         self._runtime: Runtime
         self._values: ApplicationVariables
         self._directories: Mapping[str, int] = {}
         self._manifest = "/spin.toml"
-
-    def warm(self) -> None:
-        import anyio
-
-        from shimd.wasi.trust import BuiltIn
-
-        load((*LOADED, *(f"shimd.apps.spin.{name}" for name in _SPIN)))
-        load_if_there(OPTIONAL)
-        anyio.run(rehearse)
-        self._engine, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
-        self._built_in = BuiltIn()
 
     def take(self, manifest: str) -> None:
         self._manifest = manifest
@@ -132,6 +128,28 @@ class SpinEngine(CompiledByWasmtime):
                 self._values.check(template, f"{component.where}.variables.{name}")
         return self._application
 
+
+class SpinEngine(_Applications, CompiledByWasmtime):
+    name: ClassVar[str] = PORTABLE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._engine: wasmtime.Engine
+        self._plain: wasmtime.Engine
+        """The engine for commands, which nobody interrupts."""
+        self._built_in: BuiltIn
+
+    def warm(self) -> None:
+        import anyio
+
+        from shimd.wasi.trust import BuiltIn
+
+        load((*LOADED, *(f"shimd.apps.spin.{name}" for name in _SPIN)))
+        load_if_there(OPTIONAL)
+        anyio.run(rehearse)
+        self._engine, self._plain = make_engine(parallel=False, epochs=True), make_engine(parallel=False)
+        self._built_in = BuiltIn()
+
     def load_all(self, artifacts: Mapping[str, Path]) -> SpinApp:
         programs = {id: self._load(id, artifact) for id, artifact in artifacts.items()}
         return SpinApp(self._application, self._runtime, programs, self._directories)
@@ -172,6 +190,115 @@ class SpinEngine(CompiledByWasmtime):
     def run(self, module: SpinApp, invocation: Invocation) -> int:
         assert module.assembly is not None
         return module.assembly.run()
+
+
+@dataclass
+class NativeApp:
+    parts: Mapping[str, "NativePart"]
+    program: "NativeProgram"
+    """All of it, once it is checked."""
+
+
+class NativeSpin(_Applications):
+    name: ClassVar[str] = "spin"
+    family: ClassVar[str] = "wasmtime"
+
+    def __init__(self) -> None:
+        super().__init__()
+        from shimd.engines.wasmtime_native import NativeWasmtime
+
+        self._native = NativeWasmtime()
+
+    def version(self) -> str:
+        return self._native.version()
+
+    def precompile(self, wasm: bytes, artifact: Path) -> None:
+        self._native.precompile(wasm, artifact)
+
+    def warm(self) -> None:
+        load(f"shimd.apps.spin.{name}" for name in _DESCRIBED)
+        self._native.warm()
+
+    def _take(self, application: "Application", place: "Place", env: Mapping[str, str]) -> "Application":
+        from shimd.apps.spin import native
+
+        taken = super()._take(application, place, env)
+        if native.lacks(taken, self._runtime):
+            raise OtherEngine(PORTABLE)
+        return taken
+
+    def load_all(self, artifacts: Mapping[str, Path]) -> NativeApp:
+        from shimd.engines.wasmtime_native import NativeProgram
+
+        return NativeApp({id: self._part(id, artifact) for id, artifact in artifacts.items()}, NativeProgram({}))
+
+    def _part(self, id: str, artifact: Path) -> "NativePart":
+        """:raises OtherEngine: it imports what is not there"""
+        from shimd.apps.spin.native import NativePart
+        from shimd.engines.wasmtime_native import FACTS, PROGRAM, SERVER, SERVER_NEWER
+
+        if not (artifact / FACTS).exists():
+            raise OtherEngine(PORTABLE)
+        try:
+            facts = read_facts(f"{artifact}/{FACTS}")
+        except (OSError, ValueError) as error:
+            raise BrokenArtifact(f"the compiled module does not load: {error}") from None
+        kind, problem = facts["kind"], facts["spin"]
+        if problem and kind == SERVER_NEWER:  # the other host has none of this kind
+            raise UnsupportedFeature(f"{self._application.components[id].where}: it {problem}")
+        if problem or kind < SERVER:
+            raise OtherEngine(PORTABLE)
+        for server in self._servers(id, facts["absent"]):
+            if kind != SERVER_NEWER:
+                raise OtherEngine(PORTABLE)
+            where, who = self._application.components[id].where, "which components of WASI 0.3 cannot here yet"
+            raise UnsupportedFeature(f"{where}: it may connect to {server}, {who}")
+        return NativePart(f"{artifact}/{PROGRAM}", kind)
+
+    def _servers(self, id: str, absent: Collection[str]) -> Collection[str]:
+        """Returns the kinds of servers that a component has an interface for, and may connect to.
+
+        :param absent: interfaces that it imports
+        """
+        from shimd.apps.spin.clients import KINDS
+        from shimd.apps.spin.granted import outbound
+
+        allowed = outbound(self._application.components[id], self._values)
+        kinds = {name.partition("/")[2].partition("@")[0] for name in absent} & KINDS
+        return [kind for kind in sorted(kinds) if allowed.may_ever(kind, f"{kind}s")]
+
+    def load(self, artifact: Path) -> NoReturn:
+        raise OtherEngine(self.family)
+
+    def check(self, module: NativeApp, invocation: Invocation) -> None:
+        from shimd.apps.spin.native import describe
+        from shimd.engines.wasmtime_native import packed_application
+
+        described = describe(
+            self._application,
+            module.parts,
+            self._directories,
+            self._runtime,
+            self._values,
+            invocation.args[1:],
+            invocation.env,
+            _memory(invocation.env, self._runtime.memory),
+            os.path.dirname(self._manifest),
+            announced=not invocation.contained,
+        )
+        packed = packed_application(described.json(), _settings(invocation.env), contained=invocation.contained)
+        self._native.load_packed(module.program, packed)
+
+    def signals(self, module: NativeApp) -> Collection[int]:
+        return module.program.handled
+
+    def run(self, module: NativeApp, invocation: Invocation) -> int:
+        return self._native.run(module.program, invocation)
+
+
+def engine() -> Engine[Any]:
+    """Returns Spin by the native wheel if that is installed, else by the package from PyPI."""
+    return NativeSpin() if NATIVE else SpinEngine()
 
 
 def _memory(env: Mapping[str, str], configured: int | None) -> int:

@@ -15,6 +15,11 @@ class ConnectionLimit:
     def __init__(self, *limits: anyio.Semaphore) -> None:
         self._limits = limits
 
+    @property
+    def most(self) -> int | None:
+        """The most that may be open, as long as none is; ``None``: any number."""
+        return min((limit.value for limit in self._limits), default=None)
+
     def __bool__(self) -> bool:
         return bool(self._limits)
 

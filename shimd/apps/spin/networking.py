@@ -39,6 +39,10 @@ class ClientTls:
     """Whether the container's certificates are trusted, too."""
     webpki: bool
     """Whether those of browsers are."""
+    roots: bytes = b""
+    """Certificates to trust, in PEM; and one to show, with its key."""
+    certificate: bytes = b""
+    key: bytes = b""
 
     def context(self, trust: Trust) -> ssl.SSLContext:
         """Called inside the container; as often as somebody likes."""
@@ -132,30 +136,31 @@ def _client_tls(table: ManifestTable, place: Place, components: Collection[str])
     if not (roots or platform or webpki):
         raise table.wrong("", "trusts nobody: it has no ca_roots_file, and no other certificates are to count")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if roots:
-        _trust(context, table, place)
-    _show(context, table, place)
+    pem = _trust(context, table, place) if roots else b""
+    shown = _show(context, table, place)
     hosts = tuple(host.lower() for host in table.strings("hosts"))
-    return ClientTls(table.strings("component_ids"), hosts, context, platform, webpki)
+    return ClientTls(table.strings("component_ids"), hosts, context, platform, webpki, pem, *shown)
 
 
-def _trust(context: ssl.SSLContext, table: ManifestTable, place: Place) -> None:
+def _trust(context: ssl.SSLContext, table: ManifestTable, place: Place) -> bytes:
     pem = _file(table, "ca_roots_file", place)
     try:
         context.load_verify_locations(cadata=pem.decode("ascii", "replace"))
     except (ssl.SSLError, ValueError):
         raise table.wrong("ca_roots_file", f"names {table.text('ca_roots_file')}, which has no certificates") from None
+    return pem
 
 
-def _show(context: ssl.SSLContext, table: ManifestTable, place: Place) -> None:
-    """Have a client certificate shown to servers that ask for one, if there is any."""
+def _show(context: ssl.SSLContext, table: ManifestTable, place: Place) -> tuple[bytes, bytes]:
+    """Have a client certificate shown to servers that ask for one, if there is any; returns it, and its key."""
     names = ("client_cert_file", "client_private_key_file")
     for name, other in (names, names[::-1]):
         if name in table.values and other not in table.values:
             raise table.wrong(other, f"is missing, and {name} is there")
     if names[0] not in table.values:
-        return
-    files = [memory_file("shimd-tls", _file(table, name, place)) for name in names]
+        return b"", b""
+    shown = _file(table, names[0], place), _file(table, names[1], place)
+    files = [memory_file("shimd-tls", data) for data in shown]
     try:  # the library reads files only, and the container's are not at their places yet
         certificate, key = (f"/proc/self/fd/{fd}" for fd in files)
         context.load_cert_chain(certificate, key, password=lambda: "")
@@ -165,6 +170,7 @@ def _show(context: ssl.SSLContext, table: ManifestTable, place: Place) -> None:
     finally:
         for fd in files:
             os.close(fd)
+    return shown
 
 
 def _file(table: ManifestTable, name: str, place: Place) -> bytes:

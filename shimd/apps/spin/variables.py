@@ -68,6 +68,13 @@ class ApplicationVariables:
         self.check(template, where)
         return _TEMPLATE.sub(lambda match: self._known[match[1]], template)
 
+    def of(self, component: Component) -> dict[str, str]:
+        """Returns the variables that a component may read, of which no server is asked."""
+        return {
+            name: self.resolve(template, f"{component.where}.variables.{name}")
+            for name, template in component.variables.items()
+        }
+
     def check(self, template: str, where: str) -> None:
         """:raises InvalidSetting: a template uses a variable that is not declared"""
         for name in _TEMPLATE.findall(template):

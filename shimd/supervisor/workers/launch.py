@@ -121,7 +121,8 @@ class Launch:
     async def pause(self, plan: Pause) -> Worker:
         """Lead a pod's first process to ready."""
         forks = await self._programs.forks()
-        return await self._led(await forks.spawn(self._key(), plan, self._stdio, self._birthplace), None)
+        worker = await forks.spawn(self._key(), plan, self._stdio, self._birthplace)
+        return await self._led(worker, None, self._programs.engine)
 
     async def _with_right_engine(self, plan: App, jail: Sequence[int], file: ProgramFile | None) -> Worker:
         engine = self._programs.engine
@@ -151,7 +152,7 @@ class Launch:
             block = engine_block(engine, plan)
             key, early = self._key(), self._taken()
             worker = await forks.spawn(key, plan, self._stdio, self._birthplace, jail, block, early)
-        return await self._led(worker, plan)
+        return await self._led(worker, plan, engine)
 
     @contextmanager
     def _viewed(self, plan: App, jail: Sequence[int]) -> Iterator[tuple[App, Sequence[int]]]:
@@ -165,17 +166,17 @@ class Launch:
         finally:
             os.close(view)
 
-    async def _led(self, worker: Worker, plan: App | None) -> Worker:
+    async def _led(self, worker: Worker, plan: App | None, engine: str) -> Worker:
         try:
-            await self._lead(worker, plan)
+            await self._lead(worker, plan, engine)
         except BaseException:
             await worker.forks.end(worker)
             raise
         return worker
 
-    async def _lead(self, worker: Worker, plan: App | None) -> None:
+    async def _lead(self, worker: Worker, plan: App | None, engine: str) -> None:
         """Answer what it says until it is ready."""
-        questions = Questions(self._programs, self._container)
+        questions = Questions(self._programs, self._container, engine)
         while True:
             packet = await worker.receive()
             if packet is None:

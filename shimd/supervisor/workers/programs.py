@@ -59,17 +59,20 @@ class Programs(Protocol):
         """
         ...
 
-    async def program(self, container: str, name: str, fd: int | None, digest: str = "") -> Program:
+    async def program(self, container: str, name: str, fd: int | None, digest: str = "", engine: str = "") -> Program:
         """The compiled module of a program: of the file ``fd``, or without one of the image's Wasm layer.
 
         :param digest: the file's SHA-256, hexadecimal, if that is known
+        :param engine: that will run it, if it is not ours
 
         :raises ShimdError: it is not WebAssembly, does not compile, or the image has no such layer
         """
         ...
 
-    async def image(self, container: str) -> Image:
+    async def image(self, container: str, engine: str = "") -> Image:
         """The layers of its image.
+
+        :param engine: that will run what is in them, if it is not ours
 
         :raises NotFound: it has no image
         :raises Unavailable: containerd does not answer

@@ -27,9 +27,10 @@ from shimd.supervisor.workers.programs import Image, Program, Programs
 class Questions:
     """The questions of one worker."""
 
-    def __init__(self, programs: Programs, container: str) -> None:
+    def __init__(self, programs: Programs, container: str, engine: str) -> None:
+        """:param engine: the worker's"""
         self._programs = programs
-        self._container = container
+        self._container, self._engine = container, engine
         self._image: Image | None = None
         self.given: Program | None = None
         """The compiled program that was given last."""
@@ -77,9 +78,9 @@ class Questions:
     async def _program(self, question: AskProgram, fd: int | None) -> Program:
         if question.layer:
             return await (await self._layers()).program(question.name, question.layer)
-        return await self._programs.program(self._container, question.name, fd)
+        return await self._programs.program(self._container, question.name, fd, engine=self._engine)
 
     async def _layers(self) -> Image:
         if self._image is None:
-            self._image = await self._programs.image(self._container)
+            self._image = await self._programs.image(self._container, self._engine)
         return self._image

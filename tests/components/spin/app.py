@@ -125,6 +125,14 @@ def fetch_safely(_request: Request, *parts: str) -> object:
     return [answer.status, answer.body.decode()]
 
 
+def grow(_request: Request, megabytes: str) -> object:
+    """Memory that is given back."""
+    try:
+        return len(bytearray(int(megabytes) << 20)) >> 20
+    except MemoryError:
+        return "no memory"
+
+
 def listing(_request: Request, *parts: str) -> object:
     return sorted(os.listdir("/" + "/".join(parts)))
 

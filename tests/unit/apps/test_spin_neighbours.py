@@ -7,7 +7,7 @@ import pytest
 from shimd.apps.http.handler import Handler
 from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.application import SpinServer
-from shimd.apps.spin.assembly import check_chains
+from shimd.apps.spin.granted import check_chains
 from shimd.apps.spin.model import Application, Component, Triggers
 from shimd.apps.spin.neighbours import Neighbours
 from shimd.apps.spin.routes import SpinRoute

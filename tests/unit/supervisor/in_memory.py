@@ -172,6 +172,7 @@ class Daemon:
         self.jails = 0
         """That are open."""
         self.asked_forks: list[str] = []
+        self.compiled_for: list[str] = []
         """Engines whose fork server was asked for."""
         self.discarded: list[Path] = []
         self.systemd = False
@@ -205,13 +206,14 @@ class Daemon:
         self.jails += 1
         return _Jail(self)
 
-    async def program(self, container: str, name: str, fd: int | None, digest: str = "") -> Program:
+    async def program(self, container: str, name: str, fd: int | None, digest: str = "", engine: str = "") -> Program:
         await self.points.at("program")
+        self.compiled_for.append(engine or self.engine)
         if self.is_native:
             raise NativeProgram("/bin/true")
         return Program(self._directory / "artifact", self.runner)
 
-    async def image(self, container: str) -> Image:
+    async def image(self, container: str, engine: str = "") -> Image:
         raise NotFound("there are no images here")
 
     def view(self, artifact: Path) -> int:

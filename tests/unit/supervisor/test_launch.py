@@ -74,6 +74,15 @@ async def test_an_engine_of_a_family_sees_for_itself(daemon: Daemon) -> None:
     await worker.forks.end(worker)
 
 
+async def test_an_application_is_compiled_for_the_engine_that_runs_it(daemon: Daemon) -> None:
+    """Which is not always the one that looked at it first."""
+    daemon.engine = "spin"
+    daemon.fork_server.says = [[AskProgram("/a.wasm"), OtherEngine("spin-py")], [AskProgram("/a.wasm"), Ready()]]
+    worker = await launched(daemon)
+    assert daemon.compiled_for == ["spin", "spin-py"]
+    await worker.forks.end(worker)
+
+
 async def test_engines_that_hand_it_over_to_each_other(daemon: Daemon) -> None:
     daemon.fork_server.says = [[OtherEngine(name)] for name in ("wasi-http", "wasi-sockets", "wasi-http")]
     with pytest.raises(Internal, match="engines hand default/app over to each other"):

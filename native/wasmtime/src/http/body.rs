@@ -152,8 +152,12 @@ impl GuestBody {
     }
 
     pub fn empty() -> Self {
-        let nothing = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
-        Self::new(nothing, Arc::<Fate>::default().awaited(), None)
+        Self::whole(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync())
+    }
+
+    /// No guest's.
+    pub fn whole(body: WasiBody) -> Self {
+        Self::new(body, Arc::<Fate>::default().awaited(), None)
     }
 }
 

@@ -5,6 +5,7 @@ mod activity;
 mod ahead;
 mod bell;
 mod body;
+mod component;
 mod limits;
 mod log;
 mod newer;
@@ -19,8 +20,10 @@ use wasmtime_wasi::I32Exit;
 
 use crate::abi::tell;
 
-pub use server::{Server, Settings};
-pub use signals::ENDING;
+pub use body::GuestBody;
+pub use component::Component;
+pub use server::{App, Server, Settings, run};
+pub use signals::{ENDING, hold};
 
 /// Why there is no answer, and the status that the client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,21 +45,23 @@ impl NoAnswer {
 }
 
 /// Tell that a guest has not answered in time.
-fn too_late(timeout: Option<Duration>) -> NoAnswer {
-    tell(&format!("shimd: no answer within {} s", timeout.unwrap_or_default().as_secs()));
+///
+/// :param name: what stands before it
+fn too_late(name: &str, timeout: Option<Duration>) -> NoAnswer {
+    tell(&format!("shimd: {name}no answer within {} s", timeout.unwrap_or_default().as_secs()));
     NoAnswer::TooLate
 }
 
 /// Tell of a guest that has answered, and went on to compute.
-fn computes(time: Duration) {
-    tell(&format!("shimd: the guest computed for {} s after its answer: it is ended", time.as_secs()));
+fn computes(name: &str, time: Duration) {
+    tell(&format!("shimd: {name}the guest computed for {} s after its answer: it is ended", time.as_secs()));
 }
 
 /// Tell why a guest failed; an exit with 0 is no failure.
-fn report(error: &wasmtime::Error) {
+fn report(name: &str, error: &wasmtime::Error) {
     match error.downcast_ref::<I32Exit>() {
         Some(I32Exit(0)) => {}
-        Some(I32Exit(code)) => tell(&format!("shimd: the guest exited with {}", code & 0xff)),
-        None => tell(&format!("shimd: {error:?}")),
+        Some(I32Exit(code)) => tell(&format!("shimd: {name}the guest exited with {}", code & 0xff)),
+        None => tell(&format!("shimd: {name}{error:?}")),
     }
 }

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use hyper::body::Incoming;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot, watch};
 use wasmtime::component::Accessor;
 use wasmtime::{Store, format_err};
@@ -42,7 +41,7 @@ impl Newer {
 
     pub async fn answer(
         &self,
-        request: http::Request<Incoming>,
+        request: Request,
         permit: OwnedSemaphorePermit,
     ) -> Result<http::Response<GuestBody>, NoAnswer> {
         let Instances { clock, timeout, .. } = &*self.instances;
@@ -58,12 +57,12 @@ impl Newer {
                 Ok(response.map(|body| GuestBody::new(body, awaited, Some(permit))))
             }
             Some(Ok(Err(error))) => {
-                report(&error);
+                report(&self.instances.world.name, &error);
                 Err(NoAnswer::Failed)
             }
             // Its instance has ended, and tells why.
             Some(Err(_)) if timeout.is_none_or(|timeout| begun.elapsed() < timeout) => Err(NoAnswer::Failed),
-            Some(Err(_)) | None => Err(too_late(*timeout)),
+            Some(Err(_)) | None => Err(too_late(&self.instances.world.name, *timeout)),
         }
     }
 
@@ -137,7 +136,7 @@ impl Instances {
     /// An instance, from its first request to its end.
     async fn run(self: Arc<Self>, first: Asked) {
         let (_running, computing) = (self.clock.running(), Computing::default());
-        let mut store = Store::new(self.pre.engine(), self.world.request());
+        let mut store = self.world.store(self.pre.engine());
         let_others_run(&mut store, &computing);
         let service = match self.clock.within(self.timeout, self.pre.instantiate_async(&mut store)).await {
             Some(Ok(service)) => service,
@@ -157,7 +156,7 @@ impl Instances {
         instance.seat.set_free(false);
         if let Err(error) = result {
             if !instance.given.is_late() {
-                report(&error); // else it is told
+                report(&self.world.name, &error); // else it is told
             }
             for fate in instance.given.fates() {
                 fate.break_off().await; // their bodies would end with the store
@@ -225,7 +224,8 @@ impl Instance {
     ) -> wasmtime::Result<()> {
         let Instances { clock, timeout, .. } = &*self.seat.of;
         let (timeout, alarm) = (timeout.unwrap_or(NEVER), clock.alarm(Instant::now()));
-        let mut expiration = Expiration { timeout, alarm, given: self.given.clone() };
+        let mut expiration =
+            Expiration { name: self.seat.of.world.name.clone(), timeout, alarm, given: self.given.clone() };
         let bodies = Bodies::default();
         let mut serve =
             pin!(store.run_concurrent(async |accessor| self.serve(accessor, service, &bodies, first).await));
@@ -401,6 +401,8 @@ impl Given {
 
 /// When an instance ends whose guest does not let it.
 struct Expiration {
+    /// What stands before what is told.
+    name: String,
     timeout: Duration,
     alarm: Alarm,
     given: Arc<Given>,
@@ -411,7 +413,7 @@ impl Expiration {
     fn is_lost(&self, computed: Duration) -> bool {
         let lost = computed >= self.timeout && !self.given.is_answering();
         if lost {
-            computes(self.timeout);
+            computes(&self.name, self.timeout);
             self.given.late.store(true, Ordering::Release); // it is told
         }
         lost

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use http::Response;
 use http::header::CONTENT_LENGTH;
-use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -76,7 +75,7 @@ type Receiver = oneshot::Receiver<Answer>;
 type Answer = Result<Response<GuestBody>, NoAnswer>;
 
 impl Older {
-    pub async fn answer(self: &Arc<Self>, request: http::Request<Incoming>, permit: OwnedSemaphorePermit) -> Answer {
+    pub async fn answer(self: &Arc<Self>, request: Request, permit: OwnedSemaphorePermit) -> Answer {
         let (sender, mut receiver) = oneshot::channel();
         let fate = Arc::<Fate>::default();
         let request = limited(request, &fate, &self.clock, self.idle);
@@ -124,13 +123,13 @@ impl Older {
                 });
                 NoAnswer::Failed // unless it has answered
             }
-            Err(Ended::Late) => too_late(self.timeout),
+            Err(Ended::Late) => too_late(&self.world.name, self.timeout),
             Err(Ended::Computes) => {
-                computes(self.timeout.unwrap_or_default());
+                computes(&self.world.name, self.timeout.unwrap_or_default());
                 NoAnswer::Failed // nobody waits for it
             }
             Err(Ended::Failed(error)) => {
-                report(&error);
+                report(&self.world.name, &error);
                 NoAnswer::Failed
             }
         };
@@ -146,7 +145,7 @@ impl Older {
         fate: Arc<Fate>,
         computing: Computing,
     ) -> wasmtime::Result<Store<Host>> {
-        let mut store = Store::new(self.pre.engine(), self.world.request());
+        let mut store = self.world.store(self.pre.engine());
         let_others_run(&mut store, &computing);
         let proxy = self.pre.instantiate_async(&mut store).await?;
         let request = store.data_mut().of_client().new_incoming_request(Scheme::Http, request)?;

@@ -11,30 +11,31 @@ use std::time::Duration;
 use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Response, Uri, Version};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use wasmtime::Engine;
-use wasmtime::component::{Component, InstancePre};
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime::component::{self, InstancePre};
+use wasmtime_wasi_http::Error;
+use wasmtime_wasi_http::handler::Request;
 
 use super::NoAnswer;
 use super::activity::Activity;
 use super::body::GuestBody;
+use super::component::Component;
 use super::limits;
 use super::log::Entry;
-use super::newer::{Instances, Newer};
-use super::older::Older;
 use super::signals::{self, Signals};
-use crate::abi::{Block, Kind, failed};
+use crate::abi::{Block, Kind, failed, tell};
 use crate::clock::Clock;
 use crate::engine::{self, Flavour};
 use crate::host::{Host, World};
+use crate::spin::Application;
 
 /// ``shimd/engines/http_settings.py``.
 #[derive(Clone)]
@@ -60,7 +61,7 @@ pub struct Server {
 impl Server {
     pub fn load(block: &Block, world: World, settings: Settings) -> wasmtime::Result<Self> {
         let (kind, flavour) = (block.kind, Flavour::of(block.kind));
-        let map = |engine: &Engine| unsafe { Component::deserialize_file(engine, &block.artifact) };
+        let map = |engine: &Engine| unsafe { component::Component::deserialize_file(engine, &block.artifact) };
         let component = match engine::pooling(flavour, settings.concurrency).and_then(|engine| map(&engine)) {
             Ok(component) => component,
             Err(_) => map(&Engine::new(&flavour.config())?)?, // it needs larger places than a pool has, say
@@ -74,39 +75,52 @@ impl Server {
 
     /// Serve until a signal ends it; returns the exit code.
     pub fn run(self) -> c_int {
-        match runtime().map(|runtime| runtime.block_on(self.serve())) {
-            Ok(Ok(())) => 0,
-            Ok(Err(reason)) => failed(&reason),
-            Err(error) => failed(&error.to_string()),
-        }
+        let Self { kind, pre, world, settings } = self;
+        let own = settings.clone();
+        run(&settings, false, move || {
+            let clock = Clock::start(pre.engine());
+            let component = Component::new(kind, pre, world, &own, clock).map_err(|error| format!("{error:#}"))?;
+            Ok(App::One(component))
+        })
     }
+}
 
-    async fn serve(self) -> Result<(), String> {
-        let settings = self.settings.clone();
-        let listener = listen(&settings)?;
-        let signals = Signals::new().map_err(|error| error.to_string())?;
-        let serving = Arc::new(Serving::new(self).map_err(|error| format!("{error:#}"))?);
-        let ending = watch::Sender::new(());
-        tokio::select! {
-            never = accept(&listener, &serving, &ending) => match never {},
-            () = signals.next() => {}
-        }
-        accept_waiting(listener, settings.backlog, &serving, &ending);
-        ending.send_replace(());
-        let finished = async {
-            ending.closed().await;
-            let _ = serving.guests.acquire_many(settings.concurrency as u32).await;
-            if let App::Newer(app) = &serving.app {
-                app.ended().await; // what they do after their answers
-            }
-        };
-        tokio::select! {
-            () = finished => {}
-            () = signals.next() => {}
-            () = tokio::time::sleep(settings.grace) => {}
-        }
-        Ok(())
+/// Serve until a signal ends it; returns the exit code.
+///
+/// :param announced: whether to tell the address
+/// :param make: the app, once there are threads
+pub fn run(settings: &Settings, announced: bool, make: impl FnOnce() -> Result<App, String>) -> c_int {
+    match runtime().map(|runtime| runtime.block_on(serve(settings, announced, make))) {
+        Ok(Ok(())) => 0,
+        Ok(Err(reason)) => failed(&reason),
+        Err(error) => failed(&error.to_string()),
     }
+}
+
+async fn serve(settings: &Settings, announced: bool, make: impl FnOnce() -> Result<App, String>) -> Result<(), String> {
+    let listener = listen(settings)?;
+    let signals = Signals::new().map_err(|error| error.to_string())?;
+    let serving = Arc::new(Serving::new(make()?, settings));
+    if let (true, Ok(address)) = (announced, listener.local_addr()) {
+        tell(&format!("serving on http://{address}"));
+    }
+    let ending = watch::Sender::new(());
+    tokio::select! {
+        never = accept(&listener, &serving, &ending) => match never {},
+        () = signals.next() => {}
+    }
+    accept_waiting(listener, settings.backlog, &serving, &ending);
+    ending.send_replace(());
+    let finished = async {
+        ending.closed().await;
+        serving.app.finished().await;
+    };
+    tokio::select! {
+        () = finished => {}
+        () = signals.next() => {}
+        () = tokio::time::sleep(settings.grace) => {}
+    }
+    Ok(())
 }
 
 async fn accept(listener: &TcpListener, serving: &Arc<Serving>, ending: &watch::Sender<()>) -> Infallible {
@@ -137,30 +151,37 @@ fn begin(stream: TcpStream, peer: SocketAddr, serving: &Arc<Serving>, ending: &w
 /// What answers requests.
 struct Serving {
     app: App,
-    guests: Arc<Semaphore>,
     access_log: bool,
     wire: auto::Builder<TokioExecutor>,
     idle: Duration,
 }
 
-enum App {
-    Older(Arc<Older>),
-    Newer(Box<Newer>),
+pub enum App {
+    One(Component),
+    Spin(Arc<Application>),
+}
+
+impl App {
+    async fn answer(&self, request: Request, peer: SocketAddr) -> Result<Response<GuestBody>, NoAnswer> {
+        match self {
+            Self::One(component) => component.answer(request).await,
+            Self::Spin(application) => application.answer(request, peer).await,
+        }
+    }
+
+    /// Wait until no guest is at work.
+    async fn finished(&self) {
+        match self {
+            Self::One(component) => component.finished().await,
+            Self::Spin(application) => application.finished().await,
+        }
+    }
 }
 
 impl Serving {
-    fn new(server: Server) -> wasmtime::Result<Self> {
-        let Server { kind, pre, world, settings } = server;
-        let (timeout, idle, clock) = (settings.timeout, settings.idle, Clock::start(pre.engine()));
-        let app = if kind == Kind::Server2 {
-            App::Older(Arc::new(Older { pre: ProxyPre::new(pre)?, world, timeout, idle, clock }))
-        } else {
-            let instances = Instances::new(ServicePre::new(pre)?, world, timeout, settings.reuse, clock);
-            App::Newer(Box::new(Newer::new(instances, idle)))
-        };
-        let guests = Arc::new(Semaphore::new(settings.concurrency));
-        let wire = limits::wire(idle, settings.concurrency);
-        Ok(Self { app, guests, access_log: settings.access_log, wire, idle })
+    fn new(app: App, settings: &Settings) -> Self {
+        let (wire, idle) = (limits::wire(settings.idle, settings.concurrency), settings.idle);
+        Self { app, access_log: settings.access_log, wire, idle }
     }
 
     /// :param ending: changes when the app is told to end
@@ -200,7 +221,7 @@ impl Serving {
         let under_way = activity.request();
         let entry = self.access_log.then(|| Entry::of(peer, &request));
         let answer = match named(request, here) {
-            Ok(request) => self.answer(request).await,
+            Ok(request) => self.answer(request, peer).await,
             Err(why) => Err(why),
         };
         let response = answer.unwrap_or_else(|why| {
@@ -214,12 +235,12 @@ impl Serving {
         Ok(response.map(|body| body.of(under_way)))
     }
 
-    async fn answer(&self, request: http::Request<Incoming>) -> Result<Response<GuestBody>, NoAnswer> {
-        let permit = self.guests.clone().acquire_owned().await.map_err(|_| NoAnswer::Failed)?;
-        match &self.app {
-            App::Older(app) => app.answer(request, permit).await,
-            App::Newer(app) => app.answer(request, permit).await,
-        }
+    async fn answer(
+        &self,
+        request: http::Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Result<Response<GuestBody>, NoAnswer> {
+        self.app.answer(request.map(|body| body.map_err(Error::from).boxed_unsync()), peer).await
     }
 }
 

@@ -9,15 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::handler::Request;
+use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::body::Fate;
 use crate::clock::{Alarm, Clock};
 
 pub struct Upload {
-    body: Incoming,
+    body: WasiBody,
     fate: Arc<Fate>,
     clock: Arc<Clock>,
     idle: Duration,
@@ -26,7 +25,7 @@ pub struct Upload {
 }
 
 /// :param idle: how long a guest that has answered waits for more, or up to twice of it
-pub fn limited(request: http::Request<Incoming>, fate: &Arc<Fate>, clock: &Arc<Clock>, idle: Duration) -> Request {
+pub fn limited(request: Request, fate: &Arc<Fate>, clock: &Arc<Clock>, idle: Duration) -> Request {
     let (fate, clock) = (fate.clone(), clock.clone());
     request.map(|body| Upload { body, fate, clock, idle, alarm: None }.boxed_unsync())
 }
@@ -38,7 +37,7 @@ impl Body for Upload {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.alarm = None;
-            return Poll::Ready(frame.map(|it| it.map_err(Error::from)));
+            return Poll::Ready(frame);
         }
         loop {
             let mut alarm = self.alarm.take().unwrap_or_else(|| self.clock.alarm(Instant::now() + self.idle));

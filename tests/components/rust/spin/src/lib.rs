@@ -11,6 +11,10 @@ fn handle(request: Request) -> Result<impl IntoResponse> {
     let mut router = Router::new();
     router.get("/", |_: Request, _: Params| text("hello from Spin in Rust\n".into()));
     router.get("/counter", counter);
+    router.get("/value/:key", |_: Request, params: Params| {
+        let value = Store::open_default()?.get(params.get("key").unwrap())?;
+        text(String::from_utf8(value.unwrap_or_default())?)
+    });
     router.get("/variable/:name", |_: Request, params: Params| text(variables::get(params.get("name").unwrap())?));
     router.get("/people/:name", people);
     router.get("/read/*", |_: Request, params: Params| {

@@ -1,0 +1,149 @@
+//! An application as Python describes it, and as it serves: routes to components, each with guests of its own.
+
+use std::net::SocketAddr;
+
+use http::{Response, StatusCode};
+use serde::Deserialize;
+use wasmtime_wasi_http::handler::Request;
+
+use super::fixed::plain;
+use super::routes::{Found, Match, Routes, Target};
+use crate::http::{Component, GuestBody, NoAnswer};
+
+const HEALTH: &str = "/.well-known/spin/health";
+const INFO: &str = "/.well-known/spin/info";
+
+pub struct Application {
+    /// JSON, of its name and version.
+    pub about: String,
+    pub routes: Routes,
+    /// By their names.
+    pub components: Vec<(String, Component)>,
+}
+
+type Answer = Result<Response<GuestBody>, NoAnswer>;
+
+impl Application {
+    pub async fn answer(&self, request: Request, peer: SocketAddr) -> Answer {
+        self.routed(request, &peer.to_string()).await
+    }
+
+    /// :param client: its address
+    pub async fn routed(&self, request: Request, client: &str) -> Answer {
+        match request.uri().path() {
+            HEALTH => Ok(plain(StatusCode::OK, "OK", "text/plain")),
+            INFO => Ok(plain(StatusCode::OK, &self.about, "application/json")),
+            path => match self.routes.find(path) {
+                Some(Found::Component(found)) => self.told(found, request, client).await,
+                Some(Found::Fixed(fixed)) => Ok(fixed.answer()),
+                None => Ok(plain(StatusCode::NOT_FOUND, "", "text/plain")),
+            },
+        }
+    }
+
+    /// Have a component answer, whatever the path.
+    pub async fn called(&self, component: usize, request: Request, client: &str) -> Answer {
+        let found = Match::all(component, request.uri().path());
+        self.told(found, request, client).await
+    }
+
+    async fn told(&self, found: Match<'_>, mut request: Request, client: &str) -> Answer {
+        let component = found.component;
+        let uri = request.uri().clone();
+        found.tell(request.headers_mut(), &uri, client);
+        self.components[component].1.answer(request).await
+    }
+
+    /// The component of that name; ``None``: there is none that answers requests.
+    pub fn answering(&self, name: &str) -> Option<usize> {
+        self.components.iter().position(|(own, _)| own == name)
+    }
+
+    /// Wait until no guest is at work.
+    pub async fn finished(&self) {
+        for (_, component) in &self.components {
+            component.finished().await;
+        }
+    }
+}
+
+/// What ``shimd/apps/spin/native.py`` makes of a manifest.
+#[derive(Deserialize)]
+pub struct Description {
+    pub name: String,
+    pub version: String,
+    /// Whether to tell the address, for somebody who sits before it.
+    pub announced: bool,
+    /// The most of an instance, bytes.
+    pub memory: Option<usize>,
+    /// Of the container: where its certificates are.
+    pub env: Vec<(String, String)>,
+    pub components: Vec<Described>,
+    /// What the files of components are below, if they have no directories.
+    pub root: String,
+    pub routes: Vec<(String, Target)>,
+    pub files: Vec<File>,
+    pub network: Network,
+}
+
+#[derive(Deserialize)]
+pub struct Described {
+    pub id: String,
+    /// A path.
+    pub artifact: String,
+    /// As in a block.
+    pub kind: u64,
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub variables: Vec<(String, String)>,
+    pub allowed: Vec<super::allowed::AllowedHost>,
+    /// By their labels the indices of files; ``None``: there is no such one.
+    pub stores: Vec<(String, Option<usize>)>,
+    pub databases: Vec<(String, Option<usize>)>,
+    /// That it is granted.
+    pub models: Vec<String>,
+    /// A descriptor of its directory of files; else what there is of the container's.
+    pub directory: Option<i32>,
+    pub mounts: Vec<Mount>,
+    pub excluded: Vec<String>,
+    /// The manifest and the field that describe it, for messages.
+    pub manifest: String,
+    /// Of its own TLS configurations the indices, by hosts.
+    pub tls: Vec<(String, usize)>,
+}
+
+/// Files that a component sees: those that a pattern finds, or one directory, or file, at a place of its own.
+#[derive(Deserialize)]
+pub struct Mount {
+    pub source: String,
+    pub destination: Option<String>,
+}
+
+/// A file of SQLite's.
+#[derive(Deserialize)]
+pub struct File {
+    pub path: String,
+    /// Whether it has the table of key-value stores.
+    pub stores: bool,
+    pub attaches: bool,
+}
+
+#[derive(Deserialize)]
+pub struct Network {
+    /// ``ADDRESS/BITS``.
+    pub blocked: Vec<String>,
+    pub private: bool,
+    pub keeps: bool,
+    /// Requests under way at a time.
+    pub most: Option<usize>,
+    pub tls: Vec<Tls>,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct Tls {
+    pub roots: String,
+    pub platform: bool,
+    pub webpki: bool,
+    pub certificate: String,
+    pub key: String,
+}

@@ -1,0 +1,230 @@
+"""An application as wasmtime's native host is told of it: all that it is, without this process
+(``native/wasmtime/src/spin/application.rs``)."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from shimd.apps.spin.allowed import AllowedHost, AllowedHosts
+from shimd.apps.spin.database import Database
+from shimd.apps.spin.granted import check_chains, outbound
+from shimd.apps.spin.model import Application, Component, FileMount
+from shimd.apps.spin.networking import ClientTls, Networking
+from shimd.apps.spin.routes import SpinRoute
+from shimd.apps.spin.runtime import Runtime
+from shimd.apps.spin.variables import ApplicationVariables
+
+
+@dataclass(frozen=True)
+class DescribedHost:
+    """An entry of ``allowed_outbound_hosts``."""
+
+    scheme: str
+    host: str
+    ports: tuple[int, int] | None
+    """From the first to before the last; ``None``: any."""
+    network: str | None
+
+
+@dataclass(frozen=True)
+class DescribedFile:
+    """A file of SQLite's."""
+
+    path: str
+    stores: bool
+    """Whether it has key-value stores."""
+    attaches: bool
+
+
+@dataclass(frozen=True)
+class DescribedTls:
+    roots: str
+    platform: bool
+    webpki: bool
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True)
+class DescribedNetwork:
+    blocked: Sequence[str]
+    private: bool
+    keeps: bool
+    most: int | None
+    """Requests under way at a time."""
+    tls: Sequence[DescribedTls]
+
+
+@dataclass(frozen=True)
+class DescribedComponent:
+    id: str
+    artifact: str
+    kind: int
+    args: Sequence[str]
+    env: Sequence[tuple[str, str]]
+    variables: Sequence[tuple[str, str]]
+    allowed: Sequence[DescribedHost]
+    stores: Sequence[tuple[str, int | None]]
+    """By their labels the indices of files; ``None``: there is no such one."""
+    databases: Sequence[tuple[str, int | None]]
+    models: Sequence[str]
+    """That it is granted; none is there."""
+    directory: int | None
+    """A descriptor of its directory of files; else what there is of the container's."""
+    mounts: Sequence[FileMount]
+    excluded: Sequence[str]
+    manifest: str
+    """The manifest and the field that describe it, for messages."""
+    tls: Sequence[tuple[str, int]]
+    """By hosts the indices of TLS configurations."""
+
+
+@dataclass(frozen=True)
+class DescribedAnswer:
+    """One that no component gives."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: str
+
+
+@dataclass(frozen=True)
+class DescribedApplication:
+    name: str
+    version: str
+    announced: bool
+    memory: int | None
+    env: Sequence[tuple[str, str]]
+    components: Sequence[DescribedComponent]
+    root: str
+    """What the files of components are below, if they have no directories."""
+    routes: Sequence[tuple[str, int | DescribedAnswer]]
+    """Each to a component, by its index, or to an answer."""
+    files: Sequence[DescribedFile]
+    network: DescribedNetwork
+
+    def json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class NativePart:
+    """A component's compiled form."""
+
+    artifact: str
+    kind: int
+
+
+def lacks(application: Application, runtime: Runtime) -> bool:
+    """Returns whether it needs what the native host has not: another trigger than HTTP's, variables, stores or
+    databases of servers, models."""
+    triggers = application.triggers
+    others = triggers.redis or triggers.cron or triggers.mqtt or triggers.command
+    variables = any(not isinstance(provider, Mapping) for provider in runtime.variables)
+    databases = any(not isinstance(where, Database) for where in runtime.databases.values())
+    return bool(others) or variables or runtime.uses_redis or databases or runtime.models is not None
+
+
+def describe(
+    application: Application,
+    parts: Mapping[str, NativePart],
+    directories: Mapping[str, int],
+    runtime: Runtime,
+    values: ApplicationVariables,
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    memory: int,
+    root: str,
+    *,
+    announced: bool,
+) -> DescribedApplication:
+    """:param directories: descriptors of the components' files, by component
+    :param env: the container's
+    :param memory: the most that an instance may have, bytes; -1: no limit
+    :param root: what the components' files are below, if they came in no layers
+
+    :raises InvalidSetting: what is wrong with what components may connect to
+    """
+    allowed = {id: outbound(component, values) for id, component in application.components.items()}
+    check_chains(application, allowed)
+    answering = application.triggers.answering
+    files = {**runtime.databases, **{f"{label}/": where for label, where in runtime.stores.items()}}
+    numbers = {name: number for number, name in enumerate(files)}
+    network = runtime.networking
+
+    def described(component: Component) -> DescribedComponent:
+        id = component.id
+        return DescribedComponent(
+            id,
+            parts[id].artifact,
+            parts[id].kind,
+            [id, *arguments],
+            list(component.environment.items()),
+            list(values.of(component).items()),
+            _hosts(allowed[id]),
+            [(label, numbers.get(f"{label}/")) for label in component.key_value_stores],
+            [(label, numbers.get(label)) for label in component.sqlite_databases],
+            component.ai_models,
+            directories.get(id),
+            component.files,
+            component.exclude_files,
+            component.where,
+            _own_tls(id, network.tls),
+        )
+
+    return DescribedApplication(
+        application.name,
+        application.version,
+        announced,
+        None if memory < 0 else memory,
+        list(env.items()),
+        [described(application.components[id]) for id in answering],
+        root,
+        [(route.path, _target(route, answering)) for route in application.triggers.http if route.path],
+        [_file(name, where) for name, where in files.items() if isinstance(where, Database)],
+        _network(network),
+    )
+
+
+def _target(route: SpinRoute, answering: Sequence[str]) -> int | DescribedAnswer:
+    if route.response is None:
+        return answering.index(route.component)
+    return DescribedAnswer(route.response.status, route.response.headers, route.response.body.decode())
+
+
+def _hosts(allowed: AllowedHosts) -> list[DescribedHost]:
+    return [_host(entry) for entry in allowed.entries]
+
+
+def _host(entry: AllowedHost) -> DescribedHost:
+    ports = None if entry.ports is None else (entry.ports.start, entry.ports.stop)
+    return DescribedHost(entry.scheme, entry.host, ports, str(entry.network) if entry.network else None)
+
+
+def _file(name: str, where: Database) -> DescribedFile:
+    return DescribedFile(str(where.path), name.endswith("/"), where.attaches)
+
+
+def _own_tls(component: str, configured: Collection[ClientTls]) -> list[tuple[str, int]]:
+    found: dict[str, int] = {}
+    for number, one in enumerate(configured):
+        for host in one.hosts if component in one.components else ():
+            found.setdefault(host, number)
+    return list(found.items())
+
+
+def _network(networking: Networking) -> DescribedNetwork:
+    most = networking.limit("http").most
+    destinations = networking.destinations
+    return DescribedNetwork(
+        [str(network) for network in destinations.networks],
+        destinations.private,
+        networking.pooling and most is None,  # one that is kept would count
+        most,
+        [_tls(one) for one in networking.tls],
+    )
+
+
+def _tls(one: ClientTls) -> DescribedTls:
+    roots, certificate, key = (data.decode("ascii", "replace") for data in (one.roots, one.certificate, one.key))
+    return DescribedTls(roots, one.platform, one.webpki, certificate, key)

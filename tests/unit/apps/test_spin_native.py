@@ -1,0 +1,182 @@
+"""What wasmtime's native host is told of an application, and which one it is not given."""
+
+import json
+from typing import Any
+
+import pytest
+
+from shimd.apps.spin import manifest
+from shimd.apps.spin.native import NativePart, describe, lacks
+from shimd.apps.spin.place import Place
+from shimd.apps.spin.runtime import Runtime
+from shimd.apps.spin.variables import ApplicationVariables
+from shimd.engine import InvalidSetting
+
+MANIFEST = """
+spin_manifest_version = 2
+application = { name = "shop", version = "1.2.3" }
+[variables]
+host = { default = "example.com" }
+nobody = { default = "" }
+[[trigger.http]]
+route = "/shop/..."
+component = "shop"
+[[trigger.http]]
+route = { private = true }
+component = "hidden"
+[component.shop]
+source = "shop.wasm"
+environment = { COLOUR = "green" }
+variables = { where = "at {{ host }}" }
+allowed_outbound_hosts = ["https://{{ host }}:1..9", "http://10.0.0.0/8:*", "http://{{ nobody }}", "http://self"]
+key_value_stores = ["default", "missing"]
+sqlite_databases = ["default"]
+files = ["assets/*", { source = "shared", destination = "/mounted" }]
+exclude_files = ["assets/secret"]
+[component.hidden]
+source = "hidden.wasm"
+"""
+RUNTIME = """
+[sqlite_database.default]
+type = "spin"
+path = "own.db"
+allow_attach_file = true
+[outbound_networking]
+block_networks = ["192.168.0.0/16", "private"]
+max_total_connections = 3
+[outbound_http]
+max_connections = 5
+"""
+
+
+def described(text: str = MANIFEST, runtime: str = RUNTIME, memory: int = -1) -> dict[str, Any]:
+    application = manifest.parse(text.encode())
+    files = {"/runtime-config.toml": runtime.encode()}
+    configured = Runtime(Place(files.get), {}, application.variables, application.components)
+    parts = {id: NativePart(f"{id}.native", number) for number, id in enumerate(application.components, 3)}
+    values = ApplicationVariables(application, configured.variables)
+    about = describe(
+        application, parts, {"hidden": 7}, configured, values, ["x"], {"A": "b"}, memory, "/", announced=True
+    )
+    found: dict[str, Any] = json.loads(about.json())
+    return found
+
+
+def test_an_application() -> None:
+    found = described(memory=1 << 20)
+    assert (found["name"], found["version"], found["announced"]) == ("shop", "1.2.3", True)
+    assert (found["memory"], found["env"], found["root"]) == (1 << 20, [["A", "b"]], "/")
+    assert found["routes"] == [["/shop/...", 0]]
+    assert described()["memory"] is None
+
+
+def test_a_component() -> None:
+    shop, hidden = described()["components"]
+    assert (shop["id"], shop["artifact"], shop["kind"]) == ("shop", "shop.native", 3)
+    assert (shop["args"], shop["env"], shop["variables"]) == (
+        ["shop", "x"],
+        [["COLOUR", "green"]],
+        [["where", "at example.com"]],
+    )
+    assert (shop["directory"], hidden["directory"]) == (None, 7)
+    assert shop["mounts"] == [
+        {"source": "assets/*", "destination": None},
+        {"source": "shared", "destination": "/mounted"},
+    ]
+    assert shop["excluded"] == ["assets/secret"]
+    assert shop["manifest"] == "/spin.toml: component.shop"
+
+
+def test_where_it_may_connect_to() -> None:
+    """Parsed, and with the values of variables; what those leave empty allows nothing."""
+    assert described()["components"][0]["allowed"] == [
+        {"scheme": "https", "host": "example.com", "ports": [1, 9], "network": None},
+        {"scheme": "http", "host": "", "ports": None, "network": "10.0.0.0/8"},
+        {"scheme": "http", "host": "self", "ports": [80, 81], "network": None},
+    ]
+
+
+def test_stores_and_databases() -> None:
+    """A store and a database may have the same name, and have files of their own."""
+    found = described()
+    shop, files = found["components"][0], found["files"]
+    (store, missing), (database,) = shop["stores"], shop["databases"]
+    assert missing == ["missing", None]
+    assert files[store[1]] == {"path": "/.spin/sqlite_key_value.db", "stores": True, "attaches": False}
+    assert files[database[1]] == {"path": "/own.db", "stores": False, "attaches": True}
+
+
+def test_the_network() -> None:
+    network = described()["network"]
+    assert (network["blocked"], network["private"]) == (["192.168.0.0/16"], True)
+    assert (network["most"], network["keeps"]) == (3, False)
+    network = described(runtime="")["network"]
+    assert (network["blocked"], network["private"], network["most"], network["keeps"]) == ([], False, None, True)
+
+
+def test_a_chain_that_leads_nowhere() -> None:
+    with pytest.raises(InvalidSetting, match=r"names other\.spin\.internal, which no http trigger calls"):
+        described(MANIFEST.replace("http://self", "http://other.spin.internal"))
+
+
+def test_answers_that_no_component_gives() -> None:
+    fixed = 'static_response = { status_code = 302, headers = { Location = "/ü" }, body = "gone" }'
+    found = described(f'{MANIFEST}[[trigger.http]]\nroute = "/old"\n{fixed}\n')
+    assert found["routes"] == [
+        ["/shop/...", 0],
+        ["/old", {"status": 302, "headers": [["Location", "/ü"]], "body": "gone"}],
+    ]
+
+
+def lacking(more: str = "", runtime: str = "", env: dict[str, str] | None = None) -> bool:
+    application = manifest.parse((MANIFEST + more).encode())
+    place = Place({"/runtime-config.toml": runtime.encode()}.get)
+    return lacks(application, Runtime(place, env or {}, application.variables, application.components))
+
+
+TRIGGERS = {
+    "cron": 'cron_expression = "* * * * * *"',
+    "redis": 'channel = "c"\naddress = "redis://a"',
+    "mqtt": 'topic = "t"\nqos = "1"',
+    "command": "",
+}
+MQTT = 'trigger = { mqtt = { address = "mqtt://a", keep_alive_interval = "30" } }'
+
+
+@pytest.mark.parametrize("kind", TRIGGERS)
+def test_another_trigger_is_the_portable_hosts(kind: str) -> None:
+    """Also beside those of HTTP; and no longer, once none of its components is retained."""
+    others = f'[[trigger.{kind}]]\ncomponent = "other"\n{TRIGGERS[kind]}\n[component.other]\nsource = "o.wasm"\n'
+    text = MANIFEST.replace('version = "1.2.3"', MQTT)
+    application = manifest.parse((text + others).encode())
+    runtime = Runtime(Place(lambda _path: None), {}, application.variables, application.components)
+    assert lacks(application, runtime)
+    assert not lacks(application.retaining("shop,hidden"), runtime)
+
+
+SERVERS = {
+    "a store in redis": '[key_value_store.cache]\ntype = "redis"\nurl = "redis://a"\n',
+    "a database of libSQL": '[sqlite_database.other]\ntype = "libsql"\nurl = "http://a"\ntoken = "t"\n',
+    "variables of Vault": '[[variables_provider]]\ntype = "vault"\nurl = "http://a"\ntoken = "t"\nmount = "m"\n',
+    "models": '[llm_compute]\ntype = "remote_http"\nurl = "http://a"\nauth_token = "t"\n',
+}
+
+
+@pytest.mark.parametrize("what", SERVERS)
+def test_a_server_behind_it_is_the_portable_hosts(what: str) -> None:
+    assert lacking(runtime=SERVERS[what])
+
+
+VALUES = '[[variables_provider]]\ntype = "static"\nvalues = { host = "a" }\n[[variables_provider]]\ntype = "env"\n'
+HERE = {
+    "nothing": ("", ""),
+    "fixed answers": ('[[trigger.http]]\nroute = "/old"\nstatic_response = { body = "gone" }\n', ""),
+    "files": ("", RUNTIME + '[key_value_store.other]\ntype = "spin"\npath = "o.db"\n'),
+    "values": ("", VALUES),
+}
+
+
+@pytest.mark.parametrize("what", HERE)
+def test_what_the_native_host_has(what: str) -> None:
+    more, runtime = HERE[what]
+    assert not lacking(more, runtime, {"SPIN_VARIABLE_HOST": "b"})
