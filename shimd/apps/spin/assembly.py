@@ -11,7 +11,7 @@ from shimd.apps.calls import Invoker
 from shimd.apps.http.epoch_clock import EpochClock
 from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
-from shimd.apps.spin import command, cron, files, keyvalue, sqlite, subscriptions
+from shimd.apps.spin import command, cron, files, keyvalue, sockets, sqlite, subscriptions
 from shimd.apps.spin.application import SpinServer
 from shimd.apps.spin.clients import Clients, MqttAddress
 from shimd.apps.spin.command import CommandService
@@ -82,7 +82,10 @@ class Assembly:
             id: _link(
                 *programs[id],
                 component,
-                imports(component, shared, allowed[id], self._outgoing[id], self._preopens[id]),
+                {
+                    **imports(component, shared, allowed[id], self._outgoing[id], self._preopens[id]),
+                    **sockets.interfaces(allowed[id], networking.destinations),
+                },
                 memory,
             )
             for id, component in application.components.items()

@@ -120,7 +120,7 @@ PROVIDERS = {
 LLM = _keys("type url auth_token api_type")
 OUTBOUND_NETWORKING = _keys(
     "block_networks max_total_connections",
-    {"max_socket_connections": "components are given no sockets"},
+    refused={"max_socket_connections": "is not counted: allow components fewer hosts by tcp and udp"},
 )
 CLIENT_TLS = _keys(
     "component_ids hosts ca_use_platform_roots ca_use_webpki_roots ca_roots_file client_cert_file "

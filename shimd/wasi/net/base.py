@@ -11,6 +11,7 @@ import anyio
 from shimd.component.results import Case, Err
 from shimd.wasi.io import Pollable
 from shimd.wasi.net import address
+from shimd.wasi.net.rules import Permits, Use, check, everything
 
 T = TypeVar("T")
 
@@ -18,9 +19,10 @@ T = TypeVar("T")
 class Socket:
     """A socket of the host's, which never blocks; its state is named as in the interface's text."""
 
-    def __init__(self, sock: socket.socket, state: str) -> None:
+    def __init__(self, sock: socket.socket, state: str = "unbound", permits: Permits = everything) -> None:
         self.sock = sock
         self.state = state
+        self.permits = permits
         sock.setblocking(False)
 
     @classmethod
@@ -44,8 +46,10 @@ class Socket:
 
     def start_bind(self, _network: object, local: Case) -> None:
         self.must_be("unbound")
+        own = address.to_host(self.sock.family, local)
+        check(self.permits, Use.BIND, own)
         with socket_errors():
-            self.sock.bind(address.to_host(self.sock.family, local))
+            self.sock.bind(own)
         self.state = "bind-started"
 
     def finish_bind(self) -> None:

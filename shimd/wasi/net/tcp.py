@@ -8,6 +8,7 @@ from shimd.component.results import Case, Err
 from shimd.wasi.io import WRITABLE, InputStream, OutputStream, Pollable, closed, failed
 from shimd.wasi.net import address
 from shimd.wasi.net.base import Socket, is_ready, pollable, socket_errors, wait_for_event
+from shimd.wasi.net.rules import Permits, Use, check, everything
 
 _WAYS = {"receive": socket.SHUT_RD, "send": socket.SHUT_WR, "both": socket.SHUT_RDWR}
 _SECOND = 1_000_000_000
@@ -16,15 +17,18 @@ _SECOND = 1_000_000_000
 class TcpCreateSocket:
     """``wasi:sockets/tcp-create-socket``."""
 
+    def __init__(self, permits: Permits = everything) -> None:
+        self._permits = permits
+
     def create_tcp_socket(self, family: str) -> "TcpSocket":
-        return TcpSocket(Socket.open(family, socket.SOCK_STREAM))
+        return TcpSocket(Socket.open(family, socket.SOCK_STREAM), permits=self._permits)
 
 
 class TcpSocket(Socket):
     """``tcp-socket``."""
 
-    def __init__(self, sock: socket.socket, state: str = "unbound") -> None:
-        super().__init__(sock, state)
+    def __init__(self, sock: socket.socket, state: str = "unbound", permits: Permits = everything) -> None:
+        super().__init__(sock, state, permits)
         self._backlog = 128
 
     def start_bind(self, network: object, local: Case) -> None:
@@ -33,6 +37,9 @@ class TcpSocket(Socket):
 
     def start_listen(self) -> None:
         self.must_be("bound")
+        with socket_errors():
+            own = self.sock.getsockname()
+        check(self.permits, Use.LISTEN, own)
         with socket_errors():
             self.sock.listen(self._backlog)
         self.state = "listen-started"
@@ -49,8 +56,10 @@ class TcpSocket(Socket):
 
     def start_connect(self, _network: object, remote: Case) -> None:
         self.must_be("unbound", "bound")
+        peer = address.remote(self.sock.family, remote)
+        check(self.permits, Use.TCP, peer)
         with socket_errors(), suppress(BlockingIOError):  # it is on its way
-            self.sock.connect(address.remote(self.sock.family, remote))
+            self.sock.connect(peer)
         self.state = "connect-started"
 
     def finish_connect(self) -> tuple[InputStream, OutputStream]:

@@ -11,6 +11,7 @@ from shimd.component.results import Case, Err
 from shimd.wasi.io import WRITABLE
 from shimd.wasi.net import NameLookup, TcpCreateSocket, UdpCreateSocket
 from shimd.wasi.net.base import is_ready
+from shimd.wasi.net.rules import Use
 from shimd.wasi.net.tcp import TcpOutput, TcpSocket
 from shimd.wasi.net.udp import UdpSocket
 
@@ -176,3 +177,58 @@ def test_names() -> None:
     assert found.resolve_next_address() is None
     assert NameLookup().resolve_addresses(NETWORK, "::1").resolve_next_address() == Case("ipv6", (0,) * 7 + (1,))
     refused("name-unresolvable", NameLookup().resolve_addresses, NETWORK, "no such name")
+
+
+class Rules:
+    """Permits what it is told to, and notes what it is asked."""
+
+    def __init__(self, *permitted: Use) -> None:
+        self.permitted, self.asked = permitted, list[tuple[Use, str]]()
+
+    def __call__(self, use: Use, host: str, _port: int) -> bool:
+        self.asked.append((use, host))
+        return use in self.permitted
+
+
+def test_rules_of_connections(opened: Callable[[Opened], Opened]) -> None:
+    server = listening()
+    rules = Rules(Use.BIND)
+    client = TcpCreateSocket(rules).create_tcp_socket("ipv4")
+    opened(server), opened(client)
+    client.start_bind(NETWORK, ANY)
+    client.finish_bind()
+    refused("access-denied", client.start_listen)
+    refused("access-denied", client.start_connect, NETWORK, server.local_address())
+    assert rules.asked == [(use, "127.0.0.1") for use in (Use.BIND, Use.LISTEN, Use.TCP)]
+    refused("would-block", server.accept)
+    rules.permitted = (Use.TCP,)
+    client.start_connect(NETWORK, server.local_address())
+    client.subscribe().ready()
+    client.finish_connect()
+    nothing = TcpCreateSocket(Rules()).create_tcp_socket("ipv4")
+    opened(nothing)
+    refused("access-denied", nothing.start_bind, NETWORK, ANY)
+
+
+def test_rules_of_datagrams(opened: Callable[[Opened], Opened]) -> None:
+    rules = Rules(Use.BIND)
+    one, other = UdpCreateSocket(rules).create_udp_socket("ipv4"), UdpCreateSocket().create_udp_socket("ipv4")
+    for each in (one, other):
+        opened(each)
+        each.start_bind(NETWORK, ANY)
+        each.finish_bind()
+    incoming, outgoing = one.stream(None)
+    received, sent = other.stream(None)
+    to_one, to_other = ({"data": b"x", "remote-address": each.local_address()} for each in (one, other))
+    refused("access-denied", outgoing.send, [to_other])
+    refused("access-denied", one.stream, other.local_address())
+    assert sent.send([to_one]) == 1
+    incoming.subscribe().ready()
+    assert incoming.receive(10) == []  # it is from where none may go
+    rules.permitted = (Use.UDP,)
+    assert outgoing.send([to_other]) == 1
+    received.subscribe().ready()
+    assert received.receive(10) == [{"data": b"x", "remote-address": one.local_address()}]
+    assert sent.send([to_one]) == 1
+    incoming.subscribe().ready()
+    assert len(incoming.receive(10)) == 1

@@ -37,7 +37,7 @@ impl AllowedHost {
         self.host == "*" || self.host == host || below()
     }
 
-    fn has_scheme(&self, schemes: &[&str]) -> bool {
+    pub fn has_scheme(&self, schemes: &[&str]) -> bool {
         self.scheme == "*" || schemes.contains(&self.scheme.as_str())
     }
 }

@@ -22,7 +22,7 @@ const HOP: [HeaderName; 5] = [CONNECTION, HeaderName::from_static("keep-alive"),
 const CLIENT: &str = "0.0.0.0:0";
 
 pub struct Asks {
-    allowed: Vec<AllowedHost>,
+    allowed: Arc<[AllowedHost]>,
     others: Arc<Outgoing>,
     /// By the hosts that have a TLS configuration of their own.
     own: BTreeMap<String, Arc<Outgoing>>,
@@ -38,7 +38,7 @@ enum Way {
 
 impl Asks {
     pub fn new(
-        allowed: Vec<AllowedHost>,
+        allowed: Arc<[AllowedHost]>,
         others: Arc<Outgoing>,
         own: BTreeMap<String, Arc<Outgoing>>,
         application: Arc<OnceLock<Weak<Application>>>,

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use super::application::{Described, Mount};
 use super::glob::{glob, is_pattern};
@@ -31,10 +31,10 @@ pub enum Refused {
     NotDirectory,
 }
 
-/// The world of a component, with its directory, or the root that its tree's files are below; and that tree.
+/// The beginnings of a component's world, with its directory, or the root that its tree's files are below; and that tree.
 ///
 /// :raises: something is not there
-pub fn world(described: &Described, root: &str) -> Result<(WasiCtx, Option<Tree>), String> {
+pub fn world(described: &Described, root: &str) -> Result<(WasiCtxBuilder, Option<Tree>), String> {
     let mut wasi = WasiCtxBuilder::new();
     let failed = |error: String| format!("component.{}: its files cannot be had: {error}", described.id);
     if let Some(directory) = described.directory {
@@ -45,14 +45,14 @@ pub fn world(described: &Described, root: &str) -> Result<(WasiCtx, Option<Tree>
             wasi.preopened_dir(".", "/", FsPerms::ReadOnly).map(drop).map_err(|error| failed(format!("{error:#}")));
         enter(back.as_raw_fd()).map_err(failed)?;
         had?;
-        return Ok((wasi.build(), None));
+        return Ok((wasi, None));
     }
     if described.mounts.is_empty() {
-        return Ok((wasi.build(), None));
+        return Ok((wasi, None));
     }
     let tree = Tree::new(described, Path::new(root))?;
     wasi.preopened_dir(root, "/", FsPerms::ReadOnly).map_err(|error| failed(format!("{error:#}")))?;
-    Ok((wasi.build(), Some(tree)))
+    Ok((wasi, Some(tree)))
 }
 
 fn enter(directory: i32) -> Result<(), String> {

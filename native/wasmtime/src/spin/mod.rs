@@ -16,6 +16,7 @@ mod linker;
 mod models;
 mod own;
 mod routes;
+mod sockets;
 mod sqlite;
 mod tree;
 mod variables;
@@ -187,11 +188,13 @@ impl Shared {
     }
 
     fn world(&self, described: Described, memory: Option<usize>) -> Result<World, String> {
-        let (wasi, tree) = files::world(&described, &self.root)?;
+        let (mut wasi, tree) = files::world(&described, &self.root)?;
+        let allowed: Arc<[_]> = described.allowed.into();
+        sockets::allow(&mut wasi, &allowed, &self.rules.destinations);
         let outgoing =
             |tls: Option<Arc<ClientTls>>| Arc::new(Outgoing::under(Rules { tls, ..self.rules.clone() }, &self.env));
         let own = described.tls.into_iter().map(|(host, at)| (host, outgoing(Some(self.tls[at].clone()))));
-        let asks = Asks::new(described.allowed, outgoing(None), own.collect(), self.application.clone());
+        let asks = Asks::new(allowed, outgoing(None), own.collect(), self.application.clone());
         let named = |labels: Vec<(String, Option<usize>)>| {
             labels.into_iter().map(|(label, at)| (label, at.map(|at| self.databases[at].clone()))).collect()
         };
@@ -202,7 +205,7 @@ impl Shared {
             models: described.models,
             tree: tree.map(Arc::new),
         };
-        Ok(World::of_spin(Arc::new(given), wasi, Arc::new(asks), described.args, described.env, memory))
+        Ok(World::of_spin(Arc::new(given), wasi.build(), Arc::new(asks), described.args, described.env, memory))
     }
 }
 

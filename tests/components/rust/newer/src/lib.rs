@@ -1,4 +1,5 @@
 //! A server of WASI 0.3, of a few paths.
+use std::fmt::Debug;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wasip3::exports::http::handler::Guest;
 use wasip3::http::client;
 use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
+use wasip3::sockets::ip_name_lookup::resolve_addresses;
 use wasip3::sockets::types as sockets;
 use wasip3::sockets::types::{IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket, UdpSocket};
 use wasip3::wit_bindgen::{spawn_local, FutureReader, StreamReader};
@@ -38,6 +40,7 @@ impl Guest for Server {
             "/ask" => ask(query).await,
             "/tcp" => Ok(became(socket().connect(address(query)).await)),
             "/udp" => Ok(became(udp(address(query)).await)),
+            "/lookup" => Ok(became(resolve_addresses(query.into()).await.map(drop))),
             "/bind" => Ok(became(socket().bind(address(query)))),
             "/panic" => panic!("on purpose"),
             "/grow" => grow(),
@@ -140,7 +143,7 @@ fn address(text: &str) -> IpSocketAddress {
     IpSocketAddress::Ipv4(Ipv4SocketAddress { port: it.port(), address: (a, b, c, d) })
 }
 
-fn became(result: Result<(), sockets::ErrorCode>) -> Response {
+fn became<E: Debug>(result: Result<(), E>) -> Response {
     say(200, &result.map_or_else(|error| format!("{error:?}"), |()| "done".to_owned()))
 }
 

@@ -1,7 +1,12 @@
 //! A server with wstd, of many paths: each shows one thing.
 use std::future::{poll_fn, Future};
+use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use wasi::sockets::instance_network::instance_network;
+use wasi::sockets::ip_name_lookup::resolve_addresses;
+use wasi::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress};
+use wasi::sockets::tcp_create_socket::create_tcp_socket;
 use wstd::http::body::{BodyForthcoming, IncomingBody};
 use wstd::http::server::{Finished, Responder};
 use wstd::http::{Client, HeaderMap, HeaderValue, IntoBody, Request, Response, StatusCode};
@@ -29,6 +34,12 @@ async fn main(request: Request<IncomingBody>, responder: Responder) -> Finished 
             Ok(text) => say(responder, StatusCode::OK, text).await,
             Err(error) => say(responder, StatusCode::NOT_FOUND, error.to_string()).await,
         },
+        "/lookup" => {
+            let name = request.uri().query().unwrap_or_default().to_owned();
+            let became = resolve_addresses(&instance_network(), &name).map_or_else(|it| it.name(), |_| "done");
+            say(responder, StatusCode::OK, became.into()).await
+        }
+        "/tcp" => tcp(request, responder).await,
         "/panic" => panic!("on purpose"),
         "/grow" => grow(),
         "/broken" => Finished::fail(responder.start_response(Response::new(BodyForthcoming))),
@@ -44,6 +55,24 @@ fn grow() -> ! {
     #[cfg(target_arch = "wasm32")] // it is also examined for the machine's own
     while core::arch::wasm32::memory_grow::<0>(256) != usize::MAX {}
     panic!("there is no more memory");
+}
+
+/// What it hears at the address that the query is.
+async fn tcp(request: Request<IncomingBody>, responder: Responder) -> Finished {
+    let place = request.uri().query().unwrap_or_default().parse().expect("an address of IPv4 and a port");
+    let text = heard(place).unwrap_or_else(|error| format!("{error:?}"));
+    say(responder, StatusCode::OK, text).await
+}
+
+fn heard(place: SocketAddrV4) -> Result<String, ErrorCode> {
+    let [a, b, c, d] = place.ip().octets();
+    let address = IpSocketAddress::Ipv4(Ipv4SocketAddress { port: place.port(), address: (a, b, c, d) });
+    let socket = create_tcp_socket(IpAddressFamily::Ipv4)?;
+    socket.start_connect(&instance_network(), address)?;
+    socket.subscribe().block();
+    let (stream, _) = socket.finish_connect()?;
+    let bytes = stream.blocking_read(100).expect("there is something to hear");
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn status(code: StatusCode) -> wstd::http::response::Builder {
