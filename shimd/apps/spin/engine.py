@@ -150,11 +150,14 @@ class SpinEngine(CompiledByWasmtime):
 
     def check(self, module: SpinApp, invocation: Invocation) -> None:
         from shimd.apps.spin.assembly import Assembly
+        from shimd.apps.spin.telemetry import telemetry
         from shimd.wasi.trust import Trust
 
+        trust = Trust(self._built_in, invocation.env)
         module.assembly = Assembly(
             self._engine,
-            Trust(self._built_in, invocation.env),
+            trust,
+            telemetry(invocation.env, module.application, trust),
             module.application,
             module.programs,
             module.directories,
