@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.alone import alone
+from tests.certificates import Certificates
 from tests.e2e.box import until
 from tests.e2e.http_app import answers, free_port
 
@@ -128,16 +129,18 @@ def turso() -> Iterator[str]:
 
 
 @contextmanager
-def collector(sink: str) -> Iterator[dict[str, str]]:
-    """``http://HOST:PORT`` of OpenTelemetry's collector, by protocol.
+def collector(sink: str, tls: Certificates | None = None) -> Iterator[dict[str, str]]:
+    """The address of OpenTelemetry's collector, by protocol.
 
     :param sink: ``http://HOST:PORT``, to which it passes on all that it takes, at once, as JSON of OTLP
     """
+    secret = {"tls": {"cert_file": str(tls.certificate), "key_file": str(tls.key)}} if tls else {}
     ports = {"grpc": free_port(), "http": free_port()}
     plain = {"sending_queue": {"enabled": False}, "retry_on_failure": {"enabled": False}, "compression": "none"}
     pipeline = {"receivers": ["otlp"], "exporters": ["otlp_http"]}
+    takes = {kind: {"endpoint": f"127.0.0.1:{port}", **secret} for kind, port in ports.items()}
     settings = {
-        "receivers": {"otlp": {"protocols": {kind: {"endpoint": f"127.0.0.1:{ports[kind]}"} for kind in ports}}},
+        "receivers": {"otlp": {"protocols": takes}},
         "exporters": {"otlp_http": {"endpoint": sink, "encoding": "json", **plain}},
         "service": {
             "telemetry": {"metrics": {"level": "none"}},
@@ -148,7 +151,8 @@ def collector(sink: str) -> Iterator[dict[str, str]]:
         (directory / "settings").write_text(json.dumps(settings))
         command = [str(_collector()), "--config", f"file:{directory / 'settings'}"]
         with _running(command, ports["http"], directory):
-            yield {"grpc": f"http://127.0.0.1:{ports['grpc']}", "http/protobuf": f"http://127.0.0.1:{ports['http']}"}
+            start = f"http{'s' if tls else ''}://127.0.0.1:"
+            yield {"grpc": f"{start}{ports['grpc']}", "http/protobuf": f"{start}{ports['http']}"}
 
 
 def _collector() -> Path:

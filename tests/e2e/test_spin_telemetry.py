@@ -1,9 +1,10 @@
 """Telemetry of Spin applications, by ``shimd run`` and in a container, as OpenTelemetry's collector takes it."""
 
 import json
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,10 +12,16 @@ from typing import Any
 
 import httpx
 import pytest
+import redis as redis_client
 
+from shimd.engine import EXIT_ENGINE
 from tests import servers
-from tests.e2e.spin_app import program
-from tests.e2e.test_spin_local import running
+from tests.certificates import made
+from tests.e2e import spin_app
+from tests.e2e.box import Box, until
+from tests.e2e.http_app import free_port, serving
+from tests.e2e.spin_app import SPIN, image, on_spin, on_the_newest, program
+from tests.e2e.test_spin_local import refused, running
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -306,3 +313,152 @@ def test_the_log(watched: Watched) -> None:
     for line in said:
         assert (line["traceId"], line["spanId"]) == (work["traceId"], work["spanId"])
         assert (line["told"]["component_id"], line["of"]["service.name"]) == ("it", "watched")
+
+
+def libraries(pid: int) -> set[str]:
+    """Parts in C of OpenTelemetry's libraries that a process has loaded."""
+    return {name for name in ("cygrpc", "_upb") if name in Path(f"/proc/{pid}/maps").read_text()}
+
+
+def test_an_application_that_is_not_to_be_watched(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Nothing is sent, and nothing is loaded for it."""
+    loaded: dict[str, set[str]] = {}
+    with sink() as it:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{it.address}", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+        for disabled in ("true", "false"):
+            given = environment | told | {"OTEL_SDK_DISABLED": disabled}
+            with running(tmp_path, given, application(tmp_path / disabled)) as app:
+                assert ask(app.address, f"/it/fetch/{it.address}/{disabled}").status_code == 200
+                loaded[disabled] = libraries(serving(app))
+                assert app.end() == 0, app.said()
+    assert loaded == {"true": set(), "false": {"cygrpc", "_upb"}}
+    assert "traceparent" not in it.headers["/true"] and "traceparent" in it.headers["/false"]
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """The address of a server that takes connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("dead", [lambda: nullcontext("127.0.0.1:1"), silent], ids=["refuses", "silent"])
+def test_a_collector_that_is_not_there(
+    tmp_path: Path, environment: dict[str, str], protocol: str, dead: Callable[[], AbstractContextManager[str]]
+) -> None:
+    """Requests are answered as ever; the log has one sentence of it, and the application ends."""
+    with dead() as address:
+        told = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+        }
+        with running(tmp_path, environment | told, application(tmp_path / "shop")) as app:
+            assert ask(app.address, "/it/counter").json() == 1
+            until(lambda: "is lost" in app.said(), "a sentence")
+            assert [ask(app.address, "/it/counter").json() for _ in range(3)] == [2, 3, 4]
+            assert app.end() == 0, app.said()
+        (line,) = [line for line in app.said().splitlines() if "serving on" not in line]
+        assert line.startswith(f"shimd: telemetry for http://{address} is lost (this is told once): Failed to export")
+
+
+def test_an_end_before_anything_is_sent(tmp_path: Path, environment: dict[str, str]) -> None:
+    """To a collector that does not answer: what is left is given up."""
+    with silent() as address:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}"}
+        with running(tmp_path, environment | told, application(tmp_path / "shop")) as app:
+            assert ask(app.address, "/it/counter").json() == 1
+            assert app.end() == 0
+        words = f"shimd: telemetry for http://{address} is lost (this is told once): what is left was not taken within"
+        assert words in app.said()
+
+
+def test_wrong_settings(tmp_path: Path, environment: dict[str, str]) -> None:
+    directory = application(tmp_path / "shop")
+    told = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+    words = "shimd: OTEL_EXPORTER_OTLP_PROTOCOL=http/json is neither http/protobuf nor grpc\n"
+    assert refused(tmp_path, environment | told, directory) == (126, words)
+    told |= {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}
+    code, said = refused(tmp_path, environment | told, "-p", str(free_port()), directory)
+    assert code == EXIT_ENGINE
+    assert "shimd: telemetry cannot start, by the OTEL_ variables: could not convert string to float: 'soon'\n" in said
+
+
+TRIGGERED = """
+spin_manifest_version = 2
+application = { name = "triggered" }
+[[trigger.redis]]
+address = "redis://127.0.0.1:{port}"
+channel = "news"
+component = "it"
+[[trigger.cron]]
+cron_expression = "* * * * * *"
+component = "it"
+[[trigger.http]]
+route = "/it/..."
+component = "it"
+[component.it]
+source = "app.wasm"
+key_value_stores = ["default"]
+"""
+
+
+def test_other_triggers(tmp_path: Path, environment: dict[str, str]) -> None:
+    with sink() as it, servers.collector(f"http://{it.address}") as endpoints, servers.redis() as cache:
+        directory = application(tmp_path / "shop")
+        (directory / "spin.toml").write_text(TRIGGERED.replace("{port}", cache.rpartition(":")[2]))
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints["http/protobuf"], "OTEL_SERVICE_NAME": "named"}
+        with running(tmp_path, environment | told, directory) as app, redis_client.from_url(cache) as client:
+            until(lambda: client.publish("news", b"x") > 0, "the subscriber")
+            until(lambda: app.value("/it/noted/redis") == ["x"], "the message")
+            until(lambda: app.value("/it/noted/cron") != [], "a moment")
+            assert app.end() == 0, app.said()
+        of = Watched(it, "", "")
+        (message,) = [span for span in it.spans() if span["name"] == "news receive"]
+        assert (message["kind"], message["told"]["messaging.system"]) == (CONSUMER, "redis")
+        assert message["of"]["service.name"] == "named"
+        called = ["spin_key_value.open", "spin_key_value.get", "spin_key_value.set"]
+        assert [span["name"] for span in of.children(message)] == called
+        alone = [span for span in it.spans() if span["name"] == "execute_wasm_component it"]
+        moment = next(span for span in alone if not span.get("parentSpanId"))
+        assert [span["name"] for span in of.children(moment)] == called
+        counted = it.counts("spin.request_count")
+        assert counted["redis", "triggered", "it"] == 1 and counted["cron", "triggered", "it"] >= 1
+        lines = [line["body"]["stringValue"] for line in it.lines() if line["traceId"] == moment["traceId"]]
+        assert lines and lines[0].startswith("cron ")
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_a_collector_by_tls(tmp_path: Path, environment: dict[str, str], protocol: str) -> None:
+    """Whom the application trusts is trusted, and nobody else."""
+    tls = made(tmp_path, "IP:127.0.0.1")
+    with sink() as it, servers.collector(f"http://{it.address}", tls) as endpoints:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[protocol], "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+        for name, trusted in (("trusted", {"SSL_CERT_FILE": str(tls.authority)}), ("other", {})):
+            with running(tmp_path, environment | told | trusted, application(tmp_path / name)) as app:
+                assert ask(app.address, f"/{name}").status_code == 404
+                assert app.end() == 0, app.said()
+            assert ("is lost" in app.said()) == (name == "other"), app.said()
+    assert [span["told"]["url.path"] for span in it.spans()] == ["/trusted"]
+
+
+@on_spin
+@on_the_newest
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_in_a_container(box: Box, tmp_path: Path, protocol: str) -> None:
+    box.ctr("images", "import", str(image(tmp_path / "watched.tar", SPIN.image, MANIFEST)))
+    with sink() as it, servers.collector(f"http://{it.address}") as endpoints:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[protocol], "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+        with spin_app.running(box, **told) as app:
+            assert ask(app.address, "/it/counter", **CARRIED).json() == 1
+            assert ask(app.address, "/it/say/words").status_code == 200
+        of = Watched(it, "", "")
+        request = of.request("/it/counter")
+        assert (request["traceId"], request["parentSpanId"]) == (TRACE, PARENT)
+        assert request["of"]["service.name"] == "watched"
+        assert of.called("/it/counter") == ["spin_key_value.open", "spin_key_value.get", "spin_key_value.set"]
+        assert it.counts("spin.request_count") == {("http", "watched", "it"): 2}
+        assert [line["body"]["stringValue"] for line in it.lines()] == ["words", "words"]
+        assert "is lost" not in app.output.read_text()

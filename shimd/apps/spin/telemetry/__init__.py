@@ -4,6 +4,7 @@
 comes back as it is where nothing is told. What tells is in modules that only such applications load.
 """
 
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ Call = Callable[..., Coroutine[Any, Any, Any]]
 SIGNALS = ("traces", "metrics", "logs")
 HTTP, GRPC = "http/protobuf", "grpc"
 _EVERY = "OTEL_EXPORTER_OTLP"
+_URL = re.compile(r"https?://[^/?#\s]+", re.IGNORECASE)
 
 
 class Telemetry:
@@ -68,14 +70,22 @@ class Telemetry:
 def protocols(env: Mapping[str, str]) -> dict[str, str]:
     """Returns the protocol of each signal that is to be told, by what an application's variables say.
 
-    :raises InvalidSetting: there is no such protocol
+    :raises InvalidSetting: there is no such protocol, or no such endpoint
     """
     if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return {}
-    return {signal: _protocol(env, signal) for signal in SIGNALS if _first(env, signal, "ENDPOINT")[1]}
+    return {signal: _protocol(env, signal) for signal in SIGNALS if endpoint(env, signal)}
+
+
+def endpoint(env: Mapping[str, str], signal: str) -> str:
+    """Returns the URL that a signal is told to; empty: it is not."""
+    return _first(env, signal, "ENDPOINT")[1]
 
 
 def _protocol(env: Mapping[str, str], signal: str) -> str:
+    name, value = _first(env, signal, "ENDPOINT")
+    if not _URL.match(value):
+        raise InvalidSetting(f"{name} is no address: http://HOST[:PORT] or https://HOST[:PORT] is meant")
     name, value = _first(env, signal, "PROTOCOL")
     if value and value not in (HTTP, GRPC):
         raise InvalidSetting(f"{name}={value} is neither {HTTP} nor {GRPC}")

@@ -9,7 +9,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from shimd.apps.spin.telemetry import GRPC, HTTP
+from shimd.apps.spin.telemetry import GRPC, HTTP, endpoint
 from shimd.wasi.trust import Trust
 
 #: By protocol and signal: the module and the class.
@@ -25,6 +25,8 @@ _EXPORTERS = {
         "logs": ("opentelemetry.exporter.otlp.proto.grpc._log_exporter", "OTLPLogExporter"),
     },
 }
+#: What the library of a protocol loads when it is first used.
+_LATER = {HTTP: (), GRPC: ("grpc._channel",)}
 #: Of gRPC's library: the node's proxies are not the application's, and what goes wrong is told by us.
 _CHANNEL = (("grpc.enable_http_proxy", 0),)
 _QUIET = {"GRPC_VERBOSITY": "NONE"}
@@ -39,7 +41,8 @@ def load(protocols: Mapping[str, str]) -> None:
     """
     os.environ.update(_QUIET)
     for signal, protocol in protocols.items():
-        import_module(_EXPORTERS[protocol][signal][0])
+        for module in (_EXPORTERS[protocol][signal][0], *_LATER[protocol]):
+            import_module(module)
 
 
 def adopt(env: Mapping[str, str]) -> None:
@@ -61,7 +64,8 @@ def exporter(signal: str, protocol: str, trust: Trust) -> Any:
         return made(channel_options=_CHANNEL)
     import grpc
 
-    credentials = grpc.ssl_channel_credentials(trust.pem.encode()) if _secure(signal) else None
+    secure = endpoint(os.environ, signal).lower().startswith("https:")
+    credentials = grpc.ssl_channel_credentials(trust.pem.encode()) if secure else None
     return made(credentials=credentials, channel_options=_CHANNEL)
 
 
@@ -69,11 +73,6 @@ def _own_files(signal: str) -> Collection[str]:
     """Returns the files of certificates that the variables name."""
     names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
     return [os.environ[name] for name in names if os.environ.get(name)]
-
-
-def _secure(signal: str) -> bool:
-    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    return next(filter(None, map(os.environ.get, names)), "").startswith("https:")
 
 
 def _session(trust: Trust, own: Collection[str]) -> requests.Session:

@@ -1,7 +1,7 @@
 """Spans, metrics and logs of an application, by OpenTelemetry's SDK, which sends them from threads of its own."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -24,9 +24,11 @@ from shimd.apps.calls import UNLIMITED, report_error
 from shimd.apps.http.handler import AsgiReceive, AsgiScope, AsgiSend
 from shimd.apps.spin import routes
 from shimd.apps.spin.model import Application
-from shimd.apps.spin.telemetry import Call, Telemetry, exporters, lines, names
+from shimd.apps.spin.services import shown
+from shimd.apps.spin.telemetry import Call, Telemetry, endpoint, exporters, lines, names
 from shimd.component.providers import Function
 from shimd.component.results import Case, Err
+from shimd.engine import EngineError
 from shimd.wasi.http.in_process import AsgiApplication
 from shimd.wasi.http.outgoing import Sender
 from shimd.wasi.trust import Trust
@@ -53,13 +55,21 @@ class Otlp(Telemetry):
         exporters.adopt(env)
         context.get_current()  # has its implementation looked for
         self._protocols, self._application, self._trust = protocols, application, trust
+        self._failures = _Failures(dict.fromkeys(shown(endpoint(env, signal)) for signal in protocols))
         self._ends: list[Callable[[], None]] = []
         self._tracer: trace.Tracer = trace.NoOpTracer()
         self._logger: _logs.Logger = _logs.NoOpLogger(_NAME)
         self._count(metrics.NoOpMeter(_NAME))
 
     async def __aenter__(self) -> "Otlp":
-        _tell_of_failures()
+        _take_logs(self._failures)
+        try:
+            self._start()
+        except Exception as error:  # what the libraries say of a variable's value
+            raise EngineError(f"telemetry cannot start, by the OTEL_ variables: {error}") from None
+        return self
+
+    def _start(self) -> None:
         resource = _resource(self._application)
         made = {signal: exporters.exporter(signal, how, self._trust) for signal, how in self._protocols.items()}
         if "traces" in made:
@@ -77,15 +87,16 @@ class Otlp(Telemetry):
             loggers.add_log_record_processor(BatchLogRecordProcessor(made["logs"]))
             self._logger = loggers.get_logger(_NAME)
             self._ends.append(loggers.shutdown)
-        return self
 
     async def __aexit__(self, *_exception: Any) -> None:
         """Send what is left, for a while: a thread that is still about it ends with the process."""
-        with anyio.move_on_after(_FLUSH):
+        with anyio.move_on_after(_FLUSH) as limit:
             async with anyio.create_task_group() as tasks:
                 for end in self._ends:
                     run = partial(to_thread.run_sync, abandon_on_cancel=True, limiter=UNLIMITED)
                     tasks.start_soon(run, end)
+        if limit.cancelled_caught:
+            self._failures.tell(f"what is left was not taken within {_FLUSH:g} s of the end")
 
     def _count(self, meter: metrics.Meter) -> None:
         self._requests = meter.create_counter("spin.request_count")
@@ -254,23 +265,26 @@ def _failed(span: Span, error: Err | Exception) -> None:
     span.set_status(Status(StatusCode.ERROR, text))
 
 
-class _Failure(logging.Handler):
+class _Failures(logging.Handler):
     """Tells of the first failure; an endpoint that is dead would fill the application's log."""
 
-    def __init__(self) -> None:
+    def __init__(self, servers: Iterable[str]) -> None:
         super().__init__(logging.ERROR)
+        self._servers = " and ".join(servers)
         self._told = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.tell(record.getMessage())
+
+    def tell(self, text: str) -> None:
         if not self._told:
             self._told = True
-            report_error("", f"telemetry is lost, which is told once: {record.getMessage()}")
+            report_error("", f"telemetry for {self._servers} is lost (this is told once): {text}")
 
 
-def _tell_of_failures() -> None:
-    """Have the libraries' logs end here: nobody else of this process has a place for them."""
-    for name in ("opentelemetry", "urllib3"):
+def _take_logs(failures: _Failures) -> None:
+    """Have the libraries' logs end there: nobody else of this process has a place for them."""
+    others = logging.NullHandler()
+    for name, handler in (("opentelemetry", failures), ("requests", others), ("urllib3", others)):
         logger = logging.getLogger(name)
-        logger.propagate = False
-        logger.handlers = [logging.NullHandler()]
-    logging.getLogger("opentelemetry").handlers = [_Failure()]
+        logger.propagate, logger.handlers = False, [handler]
