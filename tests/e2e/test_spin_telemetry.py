@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -43,7 +44,7 @@ key_value_stores = ["default"]
 sqlite_databases = ["default"]
 ai_models = ["llama"]
 variables = { word = "{{ word }}" }
-allowed_outbound_hosts = ["http://*.spin.internal", "http://127.0.0.1:*", "redis://127.0.0.1:*"]
+allowed_outbound_hosts = ["http://*.spin.internal", "*://127.0.0.1:*"]
 [component.other]
 source = "app.wasm"
 key_value_stores = ["default"]
@@ -52,7 +53,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 #: Of a request whose trace is recorded.
 CARRIED = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
 #: Kinds of spans.
-SERVER, CLIENT, CONSUMER = 2, 3, 5
+SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
 HEALTH = "/.well-known/spin/health"
 
 Json = dict[str, Any]
@@ -430,18 +431,56 @@ def test_other_triggers(tmp_path: Path, environment: dict[str, str]) -> None:
         assert lines and lines[0].startswith("cron ")
 
 
+def test_servers_that_components_use(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Where they are is told, and no password."""
+    with (
+        sink() as it,
+        servers.collector(f"http://{it.address}") as endpoints,
+        servers.postgres() as postgres,
+        servers.mariadb() as mariadb,
+        servers.mosquitto() as (host, port),
+    ):
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints["http/protobuf"]}
+        places = {kind: urlsplit(url).netloc for kind, url in (("postgres", postgres), ("mysql", mariadb))}
+        paths = [f"/it/{kind}-values/{place}" for kind, place in places.items()] + [
+            f"/it/mqtt-publish/{host}:{port}/a/b"
+        ]
+        with running(tmp_path, environment | told, application(tmp_path / "shop")) as app:
+            for path in paths:
+                assert ask(app.address, path).status_code == 200, app.said()
+            assert app.end() == 0, app.said()
+        of = Watched(it, "", "")
+        relational, other, messages = (of.children(of.work(path)) for path in paths)
+        opened, executed, queried = (f"spin_outbound_pg.{name}" for name in ("open", "execute", "query"))
+        assert [span["name"] for span in relational] == [opened, *[executed] * 3, queried]
+        opened, executed, queried = (f"spin_outbound_mysql.{name}" for name in ("open", "execute", "query"))
+        assert [span["name"] for span in other] == [opened, *[executed] * 3, queried]
+        assert [span["told"]["db.system.name"] for span in (relational[1], other[1])] == ["postgresql", "mysql"]
+        for (first, *_others), place in ((relational, postgres), (other, mariadb)):
+            assert first["told"]["server.port"] == str(urlsplit(place).port)
+        connected, *published = messages
+        assert (connected["name"], connected["told"]["server.port"]) == (
+            "spin_outbound_mqtt.open_connection",
+            str(port),
+        )
+        assert [(span["name"], span["kind"]) for span in published] == [("spin_outbound_mqtt.publish", PRODUCER)] * 3
+        assert published[0]["told"] == {"messaging.destination.name": "a"}
+        assert "s3cret" not in json.dumps([relational, other])
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_a_collector_by_tls(tmp_path: Path, environment: dict[str, str], protocol: str) -> None:
     """Whom the application trusts is trusted, and nobody else."""
     tls = made(tmp_path, "IP:127.0.0.1")
     with sink() as it, servers.collector(f"http://{it.address}", tls) as endpoints:
         told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[protocol], "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
-        for name, trusted in (("trusted", {"SSL_CERT_FILE": str(tls.authority)}), ("other", {})):
+        by = {"trusted": "SSL_CERT_FILE", "named": "OTEL_EXPORTER_OTLP_CERTIFICATE", "other": "UNUSED"}
+        for name, trusted in ((name, {variable: str(tls.authority)}) for name, variable in by.items()):
             with running(tmp_path, environment | told | trusted, application(tmp_path / name)) as app:
                 assert ask(app.address, f"/{name}").status_code == 404
                 assert app.end() == 0, app.said()
             assert ("is lost" in app.said()) == (name == "other"), app.said()
-    assert [span["told"]["url.path"] for span in it.spans()] == ["/trusted"]
+    assert [span["told"]["url.path"] for span in it.spans()] == ["/trusted", "/named"]
 
 
 @on_spin
