@@ -165,7 +165,7 @@ def _collector() -> Path:
         builder = f"go.opentelemetry.io/collector/cmd/builder@{_COLLECTOR}"
         environment = {**os.environ, "CGO_ENABLED": "0", "PATH": f"{Path(_GO).parent}:{os.environ['PATH']}"}
         command = [_GO, "run", builder, "--config", str(directory / "builder.yaml")]
-        subprocess.run(command, check=True, timeout=1200, cwd=directory, env=environment, capture_output=True)
+        subprocess.run(command, check=True, timeout=550, cwd=directory, env=environment, capture_output=True)
 
     return _installed(f"collector-{_COLLECTOR}", install) / "source/collector"
 

@@ -376,6 +376,18 @@ def test_an_end_before_anything_is_sent(tmp_path: Path, environment: dict[str, s
         assert words in app.said()
 
 
+def test_one_signal_alone(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Its endpoint is a whole address."""
+    with sink() as it, servers.collector(f"http://{it.address}") as endpoints:
+        told = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"{endpoints['http/protobuf']}/v1/logs"}
+        with running(tmp_path, environment | told, application(tmp_path / "shop")) as app:
+            assert ask(app.address, "/it/say/words", **CARRIED).status_code == 200
+            assert ask(app.address, f"/it/fetch/{it.address}/asked", **CARRIED).status_code == 200
+            assert app.end() == 0, app.said()
+    assert {path for path, _sent in it.taken} == {"/v1/logs"}
+    assert [line["body"]["stringValue"] for line in it.lines()] == ["words", "words"]
+
+
 def test_wrong_settings(tmp_path: Path, environment: dict[str, str]) -> None:
     directory = application(tmp_path / "shop")
     told = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
