@@ -10,7 +10,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from shimd.apps.spin.telemetry import GRPC, HTTP, endpoint
-from shimd.wasi.trust import Trust
+from shimd.wasi.trust import Trust, add
 
 #: By protocol and signal: the module and the class.
 _EXPORTERS = {
@@ -101,5 +101,5 @@ class _Trusting(HTTPAdapter):
 def _copy(trust: Trust) -> ssl.SSLContext:
     """Returns a context of its own, since the library may change it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=trust.pem)
+    add(context, trust.pem)
     return context

@@ -94,9 +94,15 @@ class Otlp(Telemetry):
             async with anyio.create_task_group() as tasks:
                 for end in self._ends:
                     run = partial(to_thread.run_sync, abandon_on_cancel=True, limiter=UNLIMITED)
-                    tasks.start_soon(run, end)
+                    tasks.start_soon(run, self._finish, end)
         if limit.cancelled_caught:
             self._failures.tell(f"what is left was not taken within {_FLUSH:g} s of the end")
+
+    def _finish(self, end: Callable[[], None]) -> None:
+        try:
+            end()
+        except Exception as error:  # of the libraries: it is not the application's
+            self._failures.tell(str(error))
 
     def _count(self, meter: metrics.Meter) -> None:
         self._requests = meter.create_counter("spin.request_count")
