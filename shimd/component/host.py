@@ -16,8 +16,14 @@ from shimd.component.results import Err
 from shimd.component.values import Codec, codec
 from shimd.engine import UnsupportedFeature
 
+Watch = Callable[[str, str, Function], Function]
+"""Returns what is called in place of an imported function, of an interface and a name."""
 #: An epoch that does not come.
 NEVER = 1 << 62
+
+
+def _unwatched(_interface: str, _name: str, function: Function) -> Function:
+    return function
 
 
 class Host:
@@ -30,6 +36,7 @@ class Host:
         providers: Providers,
         unversioned: Callable[[str], str],
         memory: int = -1,
+        watched: Watch = _unwatched,
     ) -> None:
         """:param unversioned: makes one name of those of an interface's compatible versions
         :param memory: the most memory that an instance may have, bytes; -1: no limit
@@ -38,7 +45,7 @@ class Host:
         """
         self._engine = engine
         self._unversioned = unversioned
-        self._memory = memory
+        self._memory, self._watched = memory, watched
         self._program = program
         self._resources = Resources()
         self._linker = component.Linker(engine)
@@ -143,7 +150,8 @@ class Host:
     def _add_function(
         self, instance: component.LinkerInstance, interface: str, name: str, kind: types.FuncType, provider: object
     ) -> None:
-        function = implementation(provider, name) or _missing(f"{interface}#{name}")
+        given = implementation(provider, name) or _missing(f"{interface}#{name}")
+        function = self._watched(interface, name, given)
         callback = c.wasmtime_component_func_callback_t(self._callback(function, kind))
         self._kept.append(callback)
         text = name.encode()

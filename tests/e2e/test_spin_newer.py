@@ -198,3 +198,12 @@ def test_a_server_that_it_may_connect_to(tmp_path: Path, environment: dict[str, 
     code, said = refused(tmp_path, environment, tmp_path)
     words = "component.main: it may connect to redis, which components of WASI 0.3 cannot here yet"
     assert code == 126 and words in said, said
+
+
+def test_telemetry_that_it_cannot_send(tmp_path: Path, environment: dict[str, str]) -> None:
+    write(tmp_path, MANIFEST)
+    endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9"
+    with running(tmp_path, environment, "--env", endpoint, tmp_path) as app:
+        assert app.get("/main/about").status_code == 200
+        assert "shimd: telemetry is not sent: " in app.said()
+        assert app.end() == 0

@@ -9,6 +9,7 @@ from shimd.apps.http.handler import AsgiReceive, AsgiScope, AsgiSend, Handler
 from shimd.apps.spin import routes
 from shimd.apps.spin.model import Application
 from shimd.apps.spin.routes import SpinMatch, SpinRoute, StaticResponse
+from shimd.apps.spin.telemetry import Telemetry
 
 #: No content, and not modified: answers with these have no body.
 _BODILESS = (204, 304)
@@ -18,9 +19,13 @@ _HEALTH, _INFO = "/.well-known/spin/health", "/.well-known/spin/info"
 class SpinServer:
     """Entered before the first request (``async with``)."""
 
-    def __init__(self, application: Application, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, application: Application, handlers: Mapping[str, Handler], telemetry: Telemetry | None = None
+    ) -> None:
         self._application = application
         self._handlers = handlers
+        watch = telemetry or Telemetry()
+        self._watched = {id: watch.component(id, handler) for id, handler in handlers.items()}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "SpinServer":
@@ -61,7 +66,7 @@ class SpinServer:
         told = routes.headers(match, _url(scope), _client(scope))
         names = {name for name, _value in told}
         sent = [(name, value) for name, value in scope["headers"] if name not in names]
-        await self._handlers[match.route.component](scope | {"headers": [*sent, *told]}, receive, send)
+        await self._watched[match.route.component](scope | {"headers": [*sent, *told]}, receive, send)
 
 
 def _url(scope: AsgiScope) -> str:

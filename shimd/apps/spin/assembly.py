@@ -23,6 +23,7 @@ from shimd.apps.spin.networking import Networking
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.services import ServiceError, Services
 from shimd.apps.spin.subscriptions import MqttSubscriber, RedisSubscriber
+from shimd.apps.spin.telemetry import Call, Telemetry
 from shimd.apps.spin.variables import ApplicationVariables
 from shimd.apps.spin.vault import Secrets
 from shimd.apps.spin.world import SharedState, imports
@@ -44,6 +45,7 @@ class Assembly:
         self,
         engine: wasmtime.Engine,
         trust: Trust,
+        telemetry: Telemetry,
         application: Application,
         programs: Mapping[str, "CompiledComponent"],
         directories: Mapping[str, int],
@@ -62,6 +64,7 @@ class Assembly:
         """
         self._engine, self._application, self._settings = engine, application, settings
         self._directories, self._values, self._root, self._trust = directories, values, root, trust
+        self._telemetry = telemetry
         components = application.components
         self._late = {id: list(filter(values.asks, one.allowed_outbound_hosts)) for id, one in components.items()}
         """Hosts that are not known before servers are asked for variables."""
@@ -70,14 +73,16 @@ class Assembly:
         self._clients = Clients(libraries(application, runtime, allowed, self._late), trust, networking)
         self._neighbours = {id: Neighbours(allowed[id]) for id in allowed}
         self._outgoing = {
-            id: OutgoingHandler(trust, allowed[id], _rules(networking, id, trust, self._neighbours[id]))
+            id: OutgoingHandler(trust, allowed[id], _rules(networking, id, trust, self._neighbours[id], telemetry))
             for id in allowed
         }
         self._preopens = {id: files.SpinPreopens() for id in application.components}
         stores = {label: keyvalue.opener(where, self._clients) for label, where in runtime.stores.items()}
-        self._backends = Services(trust)
+        self._backends = Services(trust, telemetry.headers)
         databases = {label: sqlite.opener(where, self._backends) for label, where in runtime.databases.items()}
-        shared = SharedState(arguments, values, stores, databases, self._clients, self._backends, runtime.models)
+        shared = SharedState(
+            arguments, values, stores, databases, self._clients, self._backends, runtime.models, telemetry
+        )
         self._hosts = {
             id: _link(
                 *programs[id],
@@ -87,6 +92,7 @@ class Assembly:
                     **sockets.interfaces(allowed[id], networking.destinations),
                 },
                 memory,
+                telemetry,
             )
             for id, component in application.components.items()
         }
@@ -107,14 +113,15 @@ class Assembly:
         for id, component in self._application.components.items():
             directory = self._directories.get(id)
             self._preopens[id].root = directory if directory is not None else files.tree(component, self._root)
-        around: list[Any] = [self._backends, *self._outgoing.values(), *self._calls.values()]
+        around: list[Any] = [self._telemetry, self._backends, *self._outgoing.values(), *self._calls.values()]
         if not self._application.triggers.http:
             return anyio.run(serving.serve, self._services, around, self._settings.grace)
         clock = EpochClock(self._engine)
-        server = SpinServer(self._application, self._handlers(clock))
+        server = SpinServer(self._application, self._handlers(clock), self._telemetry)
         for one in self._neighbours.values():
             one.server = server
-        return serve(server, self._settings, [*around, clock, server], services=self._services)
+        watched = self._telemetry.server(server)
+        return serve(watched, self._settings, [*around, clock, server], services=self._services)
 
     @property
     def _unknown(self) -> list[str]:
@@ -173,19 +180,20 @@ class Assembly:
                 where = self._application.components[id].where
                 raise UnsupportedFeature(f"{where}: it exports no {name}, which its {kind} trigger calls")
 
-    def _call(self, id: str) -> Invoker:
+    def _call(self, trigger: str, id: str, source: str = "") -> Call:
         if id not in self._calls:
             self._calls[id] = Invoker(self._hosts[id], id, concurrency=self._settings.concurrency)
-        return self._calls[id]
+        return self._telemetry.call(trigger, id, source, self._calls[id])
 
     def _redis(self) -> Sequence[RedisSubscriber]:
         """Make the redis triggers' subscribers: one for each server."""
-        servers: dict[str, dict[str, list[Invoker]]] = {}
+        servers: dict[str, dict[str, list[Call]]] = {}
         places: dict[str, str] = {}
         for trigger in self._application.triggers.redis:
             address = self._values.resolve(trigger.address, f"{trigger.where}.address")
             channel = self._values.resolve(trigger.channel, f"{trigger.where}.channel")
-            servers.setdefault(address, {}).setdefault(channel, []).append(self._call(trigger.component))
+            call = self._call("redis", trigger.component, channel)
+            servers.setdefault(address, {}).setdefault(channel, []).append(call)
             places.setdefault(address, f"{trigger.where}.address")
         found = []
         for address, channels in servers.items():
@@ -196,12 +204,13 @@ class Assembly:
         return found
 
     def _cron(self) -> Sequence[Schedule]:
-        entries = [(trigger.expression, self._call(trigger.component)) for trigger in self._application.triggers.cron]
+        triggers = self._application.triggers.cron
+        entries = [(trigger.expression, self._call("cron", trigger.component)) for trigger in triggers]
         return [Schedule(entries)] if entries else []
 
     def _commands(self) -> Sequence[CommandService]:
         ids = [trigger.component for trigger in self._application.triggers.command]
-        return [CommandService(self._hosts[id], id) for id in ids]
+        return [CommandService(self._hosts[id], id, self._telemetry) for id in ids]
 
     def _mqtt(self) -> Sequence[MqttSubscriber]:
         server = self._application.triggers.mqtt_server
@@ -214,19 +223,17 @@ class Assembly:
             address = MqttAddress.parse(url, username, password, server.keep_alive)
         except ValueError as error:
             raise InvalidSetting(f"{where}.address: {error}") from None
-        return [
-            MqttSubscriber(
-                self._clients,
-                address,
-                self._values.resolve(trigger.topic, f"{trigger.where}.topic"),
-                trigger.qos,
-                self._call(trigger.component),
-            )
-            for trigger in self._application.triggers.mqtt
-        ]
+        found = []
+        for trigger in self._application.triggers.mqtt:
+            topic = self._values.resolve(trigger.topic, f"{trigger.where}.topic")
+            call = self._call("mqtt", trigger.component, topic)
+            found.append(MqttSubscriber(self._clients, address, topic, trigger.qos, call))
+        return found
 
 
-def _rules(networking: Networking, component: str, trust: Trust, neighbours: Neighbours) -> OutgoingRules:
+def _rules(
+    networking: Networking, component: str, trust: Trust, neighbours: Neighbours, telemetry: Telemetry
+) -> OutgoingRules:
     limit = networking.limit("http")
     return OutgoingRules(
         networking.destinations,
@@ -234,11 +241,19 @@ def _rules(networking: Networking, component: str, trust: Trust, neighbours: Nei
         limit,
         keeps=networking.pooling and not limit,  # one that is kept would count
         neighbour=neighbours,
+        watched=telemetry.sender,
     )
 
 
-def _link(engine: wasmtime.Engine, program: Any, component: Component, given: Mapping[str, Any], memory: int) -> Host:
+def _link(
+    engine: wasmtime.Engine,
+    program: Any,
+    component: Component,
+    given: Mapping[str, Any],
+    memory: int,
+    telemetry: Telemetry,
+) -> Host:
     try:
-        return Host(engine, program, given, unversioned, memory)
+        return Host(engine, program, given, unversioned, memory, telemetry.function)
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{component.where}: {error}") from None

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import anyio
 from cronsim import CronSim, CronSimError
 
-from shimd.apps.calls import Invoker
 from shimd.apps.serving import StopScope
+from shimd.apps.spin.telemetry import Call
 
 #: What a component exports.
 FUNCTION = "handle-cron-event"
@@ -29,7 +29,7 @@ def parse(expression: str) -> None:
 class Schedule:
     """A service: calls components at their moments. A call that takes long does not put off the next."""
 
-    def __init__(self, entries: Sequence[tuple[str, Invoker]]) -> None:
+    def __init__(self, entries: Sequence[tuple[str, Call]]) -> None:
         """:param entries: expressions, and what they call"""
         self._entries = entries
         self._work = StopScope()
@@ -44,7 +44,7 @@ class Schedule:
     def stop(self) -> None:
         self._work.stop()
 
-    async def _follow(self, expression: str, call: Invoker, calls: anyio.abc.TaskGroup) -> None:
+    async def _follow(self, expression: str, call: Call, calls: anyio.abc.TaskGroup) -> None:
         moments = CronSim(expression, datetime.now(UTC))
         for moment in moments:
             await _reach(moment.timestamp())

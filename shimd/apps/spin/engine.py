@@ -168,11 +168,14 @@ class SpinEngine(_Applications, CompiledByWasmtime):
 
     def check(self, module: SpinApp, invocation: Invocation) -> None:
         from shimd.apps.spin.assembly import Assembly
+        from shimd.apps.spin.telemetry import telemetry
         from shimd.wasi.trust import Trust
 
+        trust = Trust(self._built_in, invocation.env)
         module.assembly = Assembly(
             self._engine,
-            Trust(self._built_in, invocation.env),
+            trust,
+            telemetry(invocation.env, module.application, trust),
             module.application,
             module.programs,
             module.directories,
@@ -225,12 +228,16 @@ class NativeSpin(_Applications):
         taken = super()._take(application, place, env)
         if native.lacks(taken, self._runtime):
             raise OtherEngine(PORTABLE)
+        self._tells = _tells(env)
         return taken
 
     def load_all(self, artifacts: Mapping[str, Path]) -> NativeApp:
-        from shimd.engines.wasmtime_native import NativeProgram
+        from shimd.engines.wasmtime_native import SERVER_NEWER, NativeProgram
 
-        return NativeApp({id: self._part(id, artifact) for id, artifact in artifacts.items()}, NativeProgram({}))
+        parts = {id: self._part(id, artifact) for id, artifact in artifacts.items()}
+        if self._tells and all(part.kind != SERVER_NEWER for part in parts.values()):
+            raise OtherEngine(PORTABLE)
+        return NativeApp(parts, NativeProgram({}))
 
     def _part(self, id: str, artifact: Path) -> "NativePart":
         """:raises OtherEngine: it imports what is not there"""
@@ -293,7 +300,23 @@ class NativeSpin(_Applications):
         return module.program.handled
 
     def run(self, module: NativeApp, invocation: Invocation) -> int:
+        if self._tells:
+            from shimd.apps.calls import report_error
+
+            report_error("", "telemetry is not sent: this cannot be had yet of components of WASI 0.3")
         return self._native.run(module.program, invocation)
+
+
+def _tells(env: Mapping[str, str]) -> bool:
+    """Returns whether an application asks for telemetry.
+
+    :raises InvalidSetting: a variable is wrong
+    """
+    if not any(name.startswith("OTEL_EXPORTER_OTLP") for name in env):
+        return False
+    from shimd.apps.spin.telemetry import protocols
+
+    return bool(protocols(env))
 
 
 def engine() -> Engine[Any]:

@@ -32,8 +32,9 @@ class ServiceError(Exception):
 class Services:
     """Asks servers, for all guests of an application; entered in the event loop before the first is asked."""
 
-    def __init__(self, trust: Trust) -> None:
-        self._trust = trust
+    def __init__(self, trust: Trust, told: Callable[[], Mapping[str, str]] = dict) -> None:
+        """:param told: makes the headers that every request has besides"""
+        self._trust, self._told = trust, told
         self._pool: httpcore.AsyncConnectionPool | None = None
         self._tasks: TaskGroup
 
@@ -62,10 +63,10 @@ class Services:
         :raises ServiceError: there is none
         """
         timeout = {"connect": _CONNECT, "read": patience, "write": patience, "pool": patience}
-        found = bytearray()
+        sent, found = [*headers.items(), *self._told().items()], bytearray()
         try:
             async with (await self._made()).stream(
-                method, url, headers=list(headers.items()), content=body or None, extensions={"timeout": timeout}
+                method, url, headers=sent, content=body or None, extensions={"timeout": timeout}
             ) as response:
                 async for chunk in response.aiter_stream():
                     found += chunk

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import anyio
 
-from shimd.apps.calls import Invoker
 from shimd.apps.serving import StopScope
 from shimd.apps.spin.clients import Clients, MqttAddress, MqttMessage, mqtt_errors, redis_errors, shown
+from shimd.apps.spin.telemetry import Call
 from shimd.engine import EngineError
 
 #: What a component exports.
@@ -21,7 +21,7 @@ MQTT_FUNCTION = "handle-message"
 class RedisSubscriber:
     """The subscriber of one server: ``channels`` with the components that listen there."""
 
-    def __init__(self, clients: Clients, address: str, channels: Mapping[str, Sequence[Invoker]]) -> None:
+    def __init__(self, clients: Clients, address: str, channels: Mapping[str, Sequence[Call]]) -> None:
         """:raises ValueError: the address is no URL of redis"""
         self._client = clients.redis(address)
         self._address = address
@@ -52,7 +52,7 @@ class RedisSubscriber:
 class MqttSubscriber:
     """The subscriber of one topic, with a connection of its own: topics may overlap."""
 
-    def __init__(self, clients: Clients, server: MqttAddress, topic: str, qos: int, call: Invoker) -> None:
+    def __init__(self, clients: Clients, server: MqttAddress, topic: str, qos: int, call: Call) -> None:
         self._clients, self._server = clients, server
         self._topic, self._qos = topic, qos
         self._call = call

@@ -18,6 +18,7 @@ from shimd.apps.spin.outbound.postgres import Postgres
 from shimd.apps.spin.outbound.redis import Redis
 from shimd.apps.spin.services import Services
 from shimd.apps.spin.sqlite import Databases, OpenDatabase
+from shimd.apps.spin.telemetry import Telemetry
 from shimd.apps.spin.variables import ApplicationVariables, ComponentVariables, ConfigStore, Variables
 from shimd.apps.spin.vault import Secrets
 from shimd.engine import Invocation
@@ -43,6 +44,7 @@ class SharedState:
     clients: Clients
     services: Services
     models: Models | None
+    telemetry: Telemetry
 
 
 def imports(
@@ -55,6 +57,7 @@ def imports(
     own_databases = Databases(shared.databases, component.sqlite_databases)
     return {
         **providers(Invocation([component.id, *shared.arguments], env=component.environment), outgoing),
+        **shared.telemetry.streams(component.id),
         "wasi:filesystem/preopens": preopens,
         "fermyon:spin/variables@2.0.0": Variables(given),
         "wasi:config/store@0.2.0-draft-2024-09-27": ConfigStore(given),

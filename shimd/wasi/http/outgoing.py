@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import httpcore
@@ -56,6 +56,16 @@ def _nobody(_scheme: str, _authority: str) -> None:
     """Have all requests sent to other servers."""
 
 
+class Sender(Protocol):
+    """Sends a request, as httpcore's pools do."""
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response: ...
+
+
+def _unwatched(sender: Sender) -> Sender:
+    return sender
+
+
 @dataclass(frozen=True)
 class OutgoingRules:
     """What holds for requests that the check lets pass."""
@@ -70,6 +80,8 @@ class OutgoingRules:
     neighbour: Callable[[str, str], AsgiApplication | None] = _nobody
     """Returns what answers requests to a scheme and an authority in this process, if anything does; else they are
     checked, and sent. Raises ``Err``, an ``error-code``, if it is not to."""
+    watched: Callable[[Sender], Sender] = _unwatched
+    """Returns what sends a request in the place of what would."""
 
 
 class OutgoingHandler:
@@ -113,9 +125,10 @@ class OutgoingHandler:
             content=request.sent_body.pipe.chunks() if request.sent_body is not None else None,
             extensions={"timeout": _timeout(options)},
         )
-        pool = self._pool(url.host.decode("ascii")) if neighbour is None else InProcess(neighbour, self._tasks)
+        pool: Sender = self._pool(url.host.decode("ascii")) if neighbour is None else InProcess(neighbour, self._tasks)
         limit = self._rules.limit if neighbour is None else nullcontext()
-        return from_thread.run_sync(self._begin, _OutgoingExchange(built, request.sent_body), pool, limit)
+        exchange = _OutgoingExchange(built, request.sent_body)
+        return from_thread.run_sync(self._begin, exchange, self._rules.watched(pool), limit)
 
     def _pool(self, host: str) -> httpcore.AsyncConnectionPool:
         """:raises Err: the host is an address that is blocked"""
@@ -130,7 +143,7 @@ class OutgoingHandler:
     def _begin(
         self,
         exchange: "_OutgoingExchange",
-        pool: httpcore.AsyncConnectionPool | InProcess,
+        pool: Sender,
         limit: AbstractAsyncContextManager[None],
     ) -> FutureIncomingResponse:
         exchange.scope = anyio.CancelScope()
@@ -197,9 +210,7 @@ class _OutgoingExchange:
         self._chunks, self._reader = anyio.create_memory_object_stream[bytes](0)
         self.future = FutureIncomingResponse(lambda: self.future.outcome is not None, self._answered.wait, self._stop)
 
-    async def run(
-        self, pool: httpcore.AsyncConnectionPool | InProcess, limit: AbstractAsyncContextManager[None]
-    ) -> None:
+    async def run(self, pool: Sender, limit: AbstractAsyncContextManager[None]) -> None:
         with self._chunks, self.scope:
             try:
                 async with limit:
@@ -210,7 +221,7 @@ class _OutgoingExchange:
                     self._body.pipe.abandon(str(error))
                 self._answer(Err(error_code(error)))
 
-    async def _run(self, pool: httpcore.AsyncConnectionPool | InProcess) -> None:
+    async def _run(self, pool: Sender) -> None:
         response = await pool.handle_async_request(self._request)
         async with aclosing(response):
             self._answer(Ok(self._incoming(response)))

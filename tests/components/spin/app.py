@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from typing import Any
 from urllib.parse import unquote
 
@@ -75,6 +76,11 @@ def counter(_request: Request, store: str = "default") -> object:
         count = int(opened.get("count") or b"0") + 1
         opened.set("count", str(count).encode())
         return count
+
+
+def say(_request: Request, text: str) -> None:
+    print(text, flush=True)
+    print(text, file=sys.stderr, flush=True)
 
 
 def keys(_request: Request, store: str = "default") -> object:

@@ -15,6 +15,7 @@ from shimd.apps.spin.fields import toml
 from shimd.apps.spin.neighbours import Neighbours
 from shimd.apps.spin.networking import Networking, networking
 from shimd.apps.spin.place import Place
+from shimd.apps.spin.telemetry import Telemetry
 from shimd.engine import InvalidSetting
 from shimd.wasi.http.outgoing import OutgoingHandler, OutgoingRules, anything
 from shimd.wasi.trust import BuiltIn, Trust
@@ -171,7 +172,7 @@ async def get(trust: Trust, context: ssl.SSLContext, port: int) -> bytes:
 )
 def test_whether_connections_are_kept(trust: Trust, text: str, expected: bool) -> None:
     """One that is kept would count."""
-    assert _rules(configured(text), "one", trust, Neighbours(AllowedHosts([], ""))).keeps == expected
+    assert _rules(configured(text), "one", trust, Neighbours(AllowedHosts([], "")), Telemetry()).keeps == expected
 
 
 def test_limits() -> None:

@@ -1,0 +1,515 @@
+"""Telemetry of Spin applications, by ``shimd run`` and in a container, as OpenTelemetry's collector takes it."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import redis as redis_client
+
+from shimd.engine import EXIT_ENGINE
+from tests import servers
+from tests.certificates import made
+from tests.e2e import spin_app
+from tests.e2e.box import Box, until
+from tests.e2e.http_app import free_port, serving
+from tests.e2e.spin_app import SPIN, image, on_spin, on_the_newest, program
+from tests.e2e.test_spin_local import refused, running
+
+MANIFEST = """
+spin_manifest_version = 2
+application = { name = "watched", version = "1.2.3" }
+[variables]
+word = { default = "a word" }
+[[trigger.http]]
+route = "/it/..."
+component = "it"
+[[trigger.http]]
+route = "/fixed"
+static_response = { status_code = 503 }
+[[trigger.http]]
+route = { private = true }
+component = "other"
+[component.it]
+source = "app.wasm"
+key_value_stores = ["default"]
+sqlite_databases = ["default"]
+ai_models = ["llama"]
+variables = { word = "{{ word }}" }
+allowed_outbound_hosts = ["http://*.spin.internal", "*://127.0.0.1:*"]
+[component.other]
+source = "app.wasm"
+key_value_stores = ["default"]
+"""
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+#: Of a request whose trace is recorded.
+CARRIED = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
+#: Kinds of spans.
+SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
+HEALTH = "/.well-known/spin/health"
+
+Json = dict[str, Any]
+
+
+def values(attributes: list[Json]) -> Json:
+    """Attributes of OTLP by their names."""
+    return {it["key"]: next(iter(it["value"].values())) for it in attributes}
+
+
+@dataclass
+class Sink:
+    """A server of the test's own, to which the collector passes on; and which guests and it ask for other things."""
+
+    address: str
+    taken: list[tuple[str, Json]] = field(default_factory=list)
+    """The paths and what was sent there."""
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The headers of other requests, by their paths."""
+
+    def _found(self, signal: str, *names: str) -> Iterator[tuple[Json, Json]]:
+        """All records of a signal, each with the attributes of its resource."""
+        outer, inner, records = names
+        for path, sent in [*self.taken]:
+            for resource in sent[outer] if path == f"/v1/{signal}" else ():
+                for scope in resource[inner]:
+                    for record in scope[records]:
+                        yield values(resource["resource"]["attributes"]), record
+
+    def spans(self) -> list[Json]:
+        """With attributes by their names, and of their resource."""
+        found = self._found("traces", "resourceSpans", "scopeSpans", "spans")
+        return [span | {"told": values(span.get("attributes", [])), "of": of} for of, span in found]
+
+    def counts(self, name: str) -> dict[tuple[str, ...], int]:
+        """The last count of a metric for each of its attributes' values."""
+        found = {}
+        for _of, metric in self._found("metrics", "resourceMetrics", "scopeMetrics", "metrics"):
+            for point in metric["sum"]["dataPoints"] if metric["name"] == name else ():
+                found[tuple(values(point["attributes"]).values())] = int(point["asInt"])
+        return found
+
+    def lines(self) -> list[Json]:
+        """The log."""
+        found = self._found("logs", "resourceLogs", "scopeLogs", "logRecords")
+        return [line | {"told": values(line["attributes"]), "of": of} for of, line in found]
+
+
+@contextmanager
+def sink() -> Iterator[Sink]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if self.path.startswith("/v1/"):
+                it.taken.append((self.path, body))
+            self._answer({} if self.path.startswith("/v1/") else _INFERRED)
+
+        def do_GET(self) -> None:
+            self._answer({})
+
+        def _answer(self, answer: Json) -> None:
+            it.headers[self.path] = {name.lower(): value for name, value in self.headers.items()}
+            body = json.dumps(answer).encode()
+            self.send_response(404 if self.path == "/missing" else 200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        it = Sink(f"127.0.0.1:{server.server_address[1]}")
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield it
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+_INFERRED = {"text": "hi", "usage": {"promptTokenCount": 1, "generatedTokenCount": 2}}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """One cache for all: a module of that size takes a while to compile."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/root",
+        "TMPDIR": str(tmp_path_factory.mktemp("tmp")),
+        "SHIMD_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
+    }
+
+
+def application(directory: Path) -> Path:
+    """A directory with a ``spin.toml``."""
+    directory.mkdir()
+    (directory / "spin.toml").write_text(MANIFEST)
+    (directory / "app.wasm").write_bytes(program())
+    return directory
+
+
+@dataclass
+class Watched:
+    """What was told of an application, which has ended."""
+
+    sink: Sink
+    redis: str
+    said: str
+
+    def children(self, parent: Json) -> list[Json]:
+        """The spans below another, in the order in which they began."""
+        spans = [span for span in self.sink.spans() if span.get("parentSpanId") == parent["spanId"]]
+        assert all(span["traceId"] == parent["traceId"] for span in spans)
+        return sorted(spans, key=lambda span: int(span["startTimeUnixNano"]))
+
+    def request(self, path: str) -> Json:
+        """The span of a request."""
+        spans = [span for span in self.sink.spans() if span["kind"] == SERVER]
+        (found,) = [span for span in spans if span["told"]["url.path"] == path]
+        return found
+
+    def work(self, path: str) -> Json:
+        """The span of a component's work for a request."""
+        (found,) = self.children(self.request(path))
+        assert found["name"] == "execute_wasm_component it"
+        return found
+
+    def called(self, path: str) -> list[str]:
+        """The names of what a component calls for a request."""
+        return [span["name"] for span in self.children(self.work(path))]
+
+
+@pytest.fixture(scope="module", params=["grpc", "http/protobuf"])
+def watched(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+) -> Iterator[Watched]:
+    tmp_path = tmp_path_factory.mktemp("watched")
+    directory = application(tmp_path / "shop")
+    with sink() as it, servers.collector(f"http://{it.address}") as endpoints, servers.redis() as cache:
+        (directory / "runtime-config.toml").write_text(
+            f'[llm_compute]\ntype = "remote_http"\nurl = "http://{it.address}"\nauth_token = "t"\n'
+        )
+        told = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[request.param],
+            "OTEL_EXPORTER_OTLP_PROTOCOL": request.param,
+            "OTEL_RESOURCE_ATTRIBUTES": "team=ours",
+        }
+        redis = cache.removeprefix("redis://")
+        with running(tmp_path, environment | told, directory) as app:
+            assert ask(app.address, "/it/counter?a=b", **CARRIED).status_code == 200
+            for path in ("people/ada", "variable/word", "infer", "say/words", f"redis/{redis}"):
+                assert ask(app.address, f"/it/{path}").status_code == 200, path
+            assert ask(app.address, f"/it/fetch/{it.address}/asked", **CARRIED).json() == [200, "{}"]
+            assert ask(app.address, f"/it/fetch/{it.address}/missing").json() == [404, "{}"]
+            assert ask(app.address, "/it/fetch/other.spin.internal/counter").json() == [200, "2"]
+            assert ask(app.address, "/it/bad-sql").status_code == 500
+            assert ask(app.address, "/fixed").status_code == 503
+            assert ask(app.address, "/nowhere").status_code == 404
+            assert ask(app.address, HEALTH).text == "OK"
+            assert app.end() == 0, app.said()
+        yield Watched(it, redis, app.said())
+
+
+def ask(address: str, path: str, **headers: str) -> httpx.Response:
+    return httpx.get(f"http://{address}{path}", headers=headers, timeout=30, trust_env=False)
+
+
+def parent(header: str) -> tuple[str, str]:
+    """The trace and the span of a ``traceparent``, which is recorded."""
+    version, trace, span, flags = header.split("-")
+    assert version == "00" and int(flags, 16) & 1
+    return trace, span
+
+
+def test_a_request_belongs_to_its_clients_trace(watched: Watched) -> None:
+    first = watched.request("/it/counter")
+    assert (first["traceId"], first["parentSpanId"], first["traceState"]) == (TRACE, PARENT, "vendor=1")
+    assert first["name"] == "GET /it/..."
+    told = first["told"]
+    assert (told["http.route"], told["url.query"], told["http.response.status_code"]) == ("/it/...", "a=b", "200")
+    assert (told["network.peer.address"], told["url.scheme"]) == ("127.0.0.1", "http")
+    of = first["of"]
+    assert (of["service.name"], of["service.version"], of["team"]) == ("watched", "1.2.3", "ours")
+
+
+def test_requests_without_a_component(watched: Watched) -> None:
+    fixed, health, lost = map(watched.request, ("/fixed", HEALTH, "/nowhere"))
+    assert (fixed["name"], fixed["told"]["error.type"], fixed["status"]) == ("GET /fixed", "503", {"code": 2})
+    assert (health["name"], health["told"]["http.response.status_code"]) == (f"GET {HEALTH}", "200")
+    assert (lost["name"], lost["told"]["http.response.status_code"], lost["status"]) == ("GET", "404", {})
+    assert not any(map(watched.children, (fixed, health, lost)))
+    assert "parentSpanId" not in fixed or not fixed["parentSpanId"]
+
+
+def test_what_components_call(watched: Watched) -> None:
+    assert watched.called("/it/counter") == ["spin_key_value.open", "spin_key_value.get", "spin_key_value.set"]
+    assert watched.called("/it/people/ada") == ["spin_sqlite.open", *["spin_sqlite.execute"] * 3]
+    assert watched.called("/it/variable/word") == ["spin_variables.get"]
+    assert watched.called("/it/infer") == ["spin_llm.infer"]
+    opened, *commands = watched.children(watched.work(f"/it/redis/{watched.redis}"))
+    names = ["SET", "DEL", "GET", "GET", "INCRBY", "INCRBY", "SADD", "SREM", "SMEMBERS"]
+    assert [span["name"] for span in commands] == [*names, "set", "GET", "GET", "STRLEN", "MGET"]
+    assert (opened["name"], opened["kind"]) == ("spin_outbound_redis.open_connection", CLIENT)
+    server = {"server.address": "127.0.0.1", "server.port": watched.redis.rpartition(":")[2]}
+    assert opened["told"] == {"db.system.name": "redis", **server}
+
+
+def test_what_fails(watched: Watched) -> None:
+    opened, executed = watched.children(watched.work("/it/bad-sql"))
+    assert (opened["name"], opened["status"], executed["name"]) == ("spin_sqlite.open", {}, "spin_sqlite.execute")
+    assert executed["status"]["code"] == 2 and "SELEKT" in executed["status"]["message"]
+    assert executed["told"] == {"db.system.name": "sqlite", "error.type": "io"}
+
+
+def test_the_trace_goes_on_elsewhere(watched: Watched) -> None:
+    """In other servers, and in those of the runtime."""
+    sent, here = watched.sink.headers, watched.sink.address
+    (request,) = watched.children(watched.work(f"/it/fetch/{here}/asked"))
+    assert (request["name"], request["kind"]) == ("GET", CLIENT)
+    assert (request["told"]["url.full"], request["told"]["server.address"]) == (f"http://{here}/asked", "127.0.0.1")
+    assert parent(sent["/asked"]["traceparent"]) == (TRACE, request["spanId"])
+    assert sent["/asked"]["tracestate"] == "vendor=1"
+    (missing,) = watched.children(watched.work(f"/it/fetch/{here}/missing"))
+    assert (missing["told"]["http.response.status_code"], missing["status"]) == ("404", {"code": 2})
+    assert parent(sent["/missing"]["traceparent"]) == (missing["traceId"], missing["spanId"])
+    (inferred,) = watched.children(watched.work("/it/infer"))
+    assert parent(sent["/infer"]["traceparent"]) == (inferred["traceId"], inferred["spanId"])
+
+
+def test_the_trace_goes_on_in_a_neighbour(watched: Watched) -> None:
+    (request,) = watched.children(watched.work("/it/fetch/other.spin.internal/counter"))
+    assert (request["kind"], request["told"]["server.address"]) == (CLIENT, "other.spin.internal")
+    (other,) = watched.children(request)
+    assert other["name"] == "execute_wasm_component other"
+    names = [span["name"] for span in watched.children(other)]
+    assert names == ["spin_key_value.open", "spin_key_value.get", "spin_key_value.set"]
+
+
+def test_counts(watched: Watched) -> None:
+    counted = {("http", "watched", "it"): 10, ("http", "watched", "other"): 1}
+    assert watched.sink.counts("spin.request_count") == counted
+    assert watched.sink.counts("spin.llm_infer") == {("llama",): 1}
+
+
+def test_the_log(watched: Watched) -> None:
+    """What components write is in both: where it was, and with the trace that it belongs to."""
+    assert watched.said.count("words\n") == 2 and "telemetry" not in watched.said
+    work = watched.work("/it/say/words")
+    said = [line for line in watched.sink.lines() if line["body"]["stringValue"] == "words"]
+    assert [line["told"]["log.iostream"] for line in said] == ["stdout", "stderr"]
+    for line in said:
+        assert (line["traceId"], line["spanId"]) == (work["traceId"], work["spanId"])
+        assert (line["told"]["component_id"], line["of"]["service.name"]) == ("it", "watched")
+
+
+def libraries(pid: int) -> set[str]:
+    """Parts in C of OpenTelemetry's libraries that a process has loaded."""
+    return {name for name in ("cygrpc", "_upb") if name in Path(f"/proc/{pid}/maps").read_text()}
+
+
+def test_an_application_that_is_not_to_be_watched(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Nothing is sent, and nothing is loaded for it."""
+    loaded: dict[str, set[str]] = {}
+    with sink() as it:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{it.address}", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+        for disabled in ("true", "false"):
+            given = environment | told | {"OTEL_SDK_DISABLED": disabled}
+            with running(tmp_path, given, application(tmp_path / disabled)) as app:
+                assert ask(app.address, f"/it/fetch/{it.address}/{disabled}").status_code == 200
+                loaded[disabled] = libraries(serving(app))
+                assert app.end() == 0, app.said()
+    assert loaded == {"true": set(), "false": {"cygrpc", "_upb"}}
+    assert "traceparent" not in it.headers["/true"] and "traceparent" in it.headers["/false"]
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """The address of a server that takes connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("dead", [lambda: nullcontext("127.0.0.1:1"), silent], ids=["refuses", "silent"])
+def test_a_collector_that_is_not_there(
+    tmp_path: Path, environment: dict[str, str], protocol: str, dead: Callable[[], AbstractContextManager[str]]
+) -> None:
+    """Requests are answered as ever; the log has one sentence of it, and the application ends."""
+    with dead() as address:
+        told = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+        }
+        with running(tmp_path, environment | told, application(tmp_path / "shop")) as app:
+            assert ask(app.address, "/it/counter").json() == 1
+            until(lambda: "is lost" in app.said(), "a sentence")
+            assert [ask(app.address, "/it/counter").json() for _ in range(3)] == [2, 3, 4]
+            assert app.end() == 0, app.said()
+        (line,) = [line for line in app.said().splitlines() if "serving on" not in line]
+        assert line.startswith(f"shimd: telemetry for http://{address} is lost (this is told once): Failed to export")
+
+
+def test_an_end_before_anything_is_sent(tmp_path: Path, environment: dict[str, str]) -> None:
+    """To a collector that does not answer: what is left is given up."""
+    with silent() as address:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}"}
+        with running(tmp_path, environment | told, application(tmp_path / "shop")) as app:
+            assert ask(app.address, "/it/counter").json() == 1
+            assert app.end() == 0
+        words = f"shimd: telemetry for http://{address} is lost (this is told once): what is left was not taken within"
+        assert words in app.said()
+
+
+def test_one_signal_alone(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Its endpoint is a whole address."""
+    with sink() as it, servers.collector(f"http://{it.address}") as endpoints:
+        told = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"{endpoints['http/protobuf']}/v1/logs"}
+        with running(tmp_path, environment | told, application(tmp_path / "shop")) as app:
+            assert ask(app.address, "/it/say/words", **CARRIED).status_code == 200
+            assert ask(app.address, f"/it/fetch/{it.address}/asked", **CARRIED).status_code == 200
+            assert app.end() == 0, app.said()
+    assert {path for path, _sent in it.taken} == {"/v1/logs"}
+    assert [line["body"]["stringValue"] for line in it.lines()] == ["words", "words"]
+
+
+def test_wrong_settings(tmp_path: Path, environment: dict[str, str]) -> None:
+    directory = application(tmp_path / "shop")
+    told = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+    words = "shimd: OTEL_EXPORTER_OTLP_PROTOCOL=http/json is neither http/protobuf nor grpc\n"
+    assert refused(tmp_path, environment | told, directory) == (126, words)
+    told |= {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}
+    code, said = refused(tmp_path, environment | told, "-p", str(free_port()), directory)
+    assert code == EXIT_ENGINE
+    assert "shimd: telemetry cannot start, by the OTEL_ variables: could not convert string to float: 'soon'\n" in said
+
+
+TRIGGERED = """
+spin_manifest_version = 2
+application = { name = "triggered" }
+[[trigger.redis]]
+address = "redis://127.0.0.1:{port}"
+channel = "news"
+component = "it"
+[[trigger.cron]]
+cron_expression = "* * * * * *"
+component = "it"
+[[trigger.http]]
+route = "/it/..."
+component = "it"
+[component.it]
+source = "app.wasm"
+key_value_stores = ["default"]
+"""
+
+
+def test_other_triggers(tmp_path: Path, environment: dict[str, str]) -> None:
+    with sink() as it, servers.collector(f"http://{it.address}") as endpoints, servers.redis() as cache:
+        directory = application(tmp_path / "shop")
+        (directory / "spin.toml").write_text(TRIGGERED.replace("{port}", cache.rpartition(":")[2]))
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints["http/protobuf"], "OTEL_SERVICE_NAME": "named"}
+        with running(tmp_path, environment | told, directory) as app, redis_client.from_url(cache) as client:
+            until(lambda: client.publish("news", b"x") > 0, "the subscriber")
+            until(lambda: app.value("/it/noted/redis") == ["x"], "the message")
+            until(lambda: app.value("/it/noted/cron") != [], "a moment")
+            assert app.end() == 0, app.said()
+        of = Watched(it, "", "")
+        (message,) = [span for span in it.spans() if span["name"] == "news receive"]
+        assert (message["kind"], message["told"]["messaging.system"]) == (CONSUMER, "redis")
+        assert message["of"]["service.name"] == "named"
+        called = ["spin_key_value.open", "spin_key_value.get", "spin_key_value.set"]
+        assert [span["name"] for span in of.children(message)] == called
+        alone = [span for span in it.spans() if span["name"] == "execute_wasm_component it"]
+        moment = next(span for span in alone if not span.get("parentSpanId"))
+        assert [span["name"] for span in of.children(moment)] == called
+        counted = it.counts("spin.request_count")
+        assert counted["redis", "triggered", "it"] == 1 and counted["cron", "triggered", "it"] >= 1
+        lines = [line["body"]["stringValue"] for line in it.lines() if line["traceId"] == moment["traceId"]]
+        assert lines and lines[0].startswith("cron ")
+
+
+def test_servers_that_components_use(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Where they are is told, and no password."""
+    with (
+        sink() as it,
+        servers.collector(f"http://{it.address}") as endpoints,
+        servers.postgres() as postgres,
+        servers.mariadb() as mariadb,
+        servers.mosquitto() as (host, port),
+    ):
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints["http/protobuf"]}
+        places = {kind: urlsplit(url).netloc for kind, url in (("postgres", postgres), ("mysql", mariadb))}
+        paths = [f"/it/{kind}-values/{place}" for kind, place in places.items()] + [
+            f"/it/mqtt-publish/{host}:{port}/a/b"
+        ]
+        with running(tmp_path, environment | told, application(tmp_path / "shop")) as app:
+            for path in paths:
+                assert ask(app.address, path).status_code == 200, app.said()
+            assert app.end() == 0, app.said()
+        of = Watched(it, "", "")
+        relational, other, messages = (of.children(of.work(path)) for path in paths)
+        opened, executed, queried = (f"spin_outbound_pg.{name}" for name in ("open", "execute", "query"))
+        assert [span["name"] for span in relational] == [opened, *[executed] * 3, queried]
+        opened, executed, queried = (f"spin_outbound_mysql.{name}" for name in ("open", "execute", "query"))
+        assert [span["name"] for span in other] == [opened, *[executed] * 3, queried]
+        assert [span["told"]["db.system.name"] for span in (relational[1], other[1])] == ["postgresql", "mysql"]
+        for (first, *_others), place in ((relational, postgres), (other, mariadb)):
+            assert first["told"]["server.port"] == str(urlsplit(place).port)
+        connected, *published = messages
+        assert (connected["name"], connected["told"]["server.port"]) == (
+            "spin_outbound_mqtt.open_connection",
+            str(port),
+        )
+        assert [(span["name"], span["kind"]) for span in published] == [("spin_outbound_mqtt.publish", PRODUCER)] * 3
+        assert published[0]["told"] == {"messaging.destination.name": "a"}
+        assert "s3cret" not in json.dumps([relational, other])
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_a_collector_by_tls(tmp_path: Path, environment: dict[str, str], protocol: str) -> None:
+    """Whom the application trusts is trusted, and nobody else."""
+    tls = made(tmp_path, "IP:127.0.0.1")
+    with sink() as it, servers.collector(f"http://{it.address}", tls) as endpoints:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[protocol], "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+        by = {"trusted": "SSL_CERT_FILE", "named": "OTEL_EXPORTER_OTLP_CERTIFICATE", "other": "UNUSED"}
+        for name, trusted in ((name, {variable: str(tls.authority)}) for name, variable in by.items()):
+            with running(tmp_path, environment | told | trusted, application(tmp_path / name)) as app:
+                assert ask(app.address, f"/{name}").status_code == 404
+                assert app.end() == 0, app.said()
+            assert ("is lost" in app.said()) == (name == "other"), app.said()
+    assert [span["told"]["url.path"] for span in it.spans()] == ["/trusted", "/named"]
+
+
+@on_spin
+@on_the_newest
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_in_a_container(box: Box, tmp_path: Path, protocol: str) -> None:
+    box.ctr("images", "import", str(image(tmp_path / "watched.tar", SPIN.image, MANIFEST)))
+    with sink() as it, servers.collector(f"http://{it.address}") as endpoints:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[protocol], "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+        with spin_app.running(box, **told) as app:
+            assert ask(app.address, "/it/counter", **CARRIED).json() == 1
+            assert ask(app.address, "/it/say/words").status_code == 200
+        of = Watched(it, "", "")
+        request = of.request("/it/counter")
+        assert (request["traceId"], request["parentSpanId"]) == (TRACE, PARENT)
+        assert request["of"]["service.name"] == "watched"
+        assert of.called("/it/counter") == ["spin_key_value.open", "spin_key_value.get", "spin_key_value.set"]
+        assert it.counts("spin.request_count") == {("http", "watched", "it"): 2}
+        assert [line["body"]["stringValue"] for line in it.lines()] == ["words", "words"]
+        assert "is lost" not in app.output.read_text()
