@@ -21,14 +21,16 @@ class Certificates:
         return context
 
 
-def made(directory: Path, name: str) -> Certificates:
-    """:param name: the server's, as in ``subjectAltName``"""
+def made(directory: Path, name: str, curve: str = "prime256v1") -> Certificates:
+    """:param name: the server's, as in ``subjectAltName``
+    :param curve: of the keys
+    """
 
     def openssl(*words: str) -> None:
         done = subprocess.run(["openssl", *words], cwd=directory, capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, done.stderr
 
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    key = ("-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{curve}", "-nodes", "-days", "2")
     openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
     names = ("-subj", "/CN=server", "-addext", f"subjectAltName={name}", "-addext", "basicConstraints=CA:false")
     signed = ("-CA", "ca.pem", "-CAkey", "ca.key")

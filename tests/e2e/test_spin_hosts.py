@@ -1,5 +1,6 @@
 """Which of Spin's two hosts runs an application, where wasmtime's native one is installed."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 import redis as redis_client
 
 from tests import servers
+from tests.certificates import made
+from tests.e2e import upstream
 from tests.e2e.box import Box, until
 from tests.e2e.spin_app import SPIN, App, image, is_native, on_one_spin, on_the_newest, running
 from tests.wasmtimes import native_only
@@ -34,6 +37,14 @@ CRON = '[[trigger.cron]]\ncron_expression = "* * * * * *"\ncomponent = "it"\n'
 MODELS = '[llm_compute]\ntype = "remote_http"\nurl = "http://127.0.0.1:1"\nauth_token = "t"\n'
 VAULT = '[[variables_provider]]\ntype = "vault"\nurl = "http://127.0.0.1:1"\ntoken = "t"\nmount = "secret"\n'
 STORE = '[key_value_store.default]\ntype = "redis"\nurl = "%s"\n'
+TLS = """
+[[client_tls]]
+component_ids = ["it"]
+hosts = ["127.0.0.1"]
+ca_roots_file = "/tls/ca.pem"
+client_cert_file = "/tls/client.pem"
+client_private_key_file = "/tls/client.key"
+"""
 LIBSQL = '[sqlite_database.default]\ntype = "libsql"\nurl = "http://127.0.0.1:1/"\ntoken = "t"\n'
 
 
@@ -95,6 +106,24 @@ def test_a_server_behind_it(box: Box, tmp_path: Path, configured: str, path: str
         assert not is_native(box)
         kind, words = app.value(path)
         assert kind == said and "127.0.0.1:1" in words
+
+
+@pytest.mark.parametrize(("curve", "native"), [("P-384", True), ("P-521", False)])
+def test_a_clients_key(box: Box, tmp_path: Path, curve: str, native: bool) -> None:
+    """Of a kind that only OpenSSL has, it is shown by the portable host."""
+    (tmp_path / "client").mkdir()
+    server, client = made(tmp_path, "IP:127.0.0.1"), made(tmp_path / "client", "DNS:client.test", curve)
+    context = server.server()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(client.authority)
+    runtime = tmp_path / "runtime-config.toml"
+    runtime.write_text(TLS)
+    (tmp_path / "spin.toml").write_text(f'{MANIFEST}allowed_outbound_hosts = ["https://127.0.0.1:*"]\n')
+    files = {"/tls/ca.pem": server.authority, "/tls/client.pem": client.certificate, "/tls/client.key": client.key}
+    files |= {"/spin.toml": tmp_path / "spin.toml", "/runtime-config.toml": runtime}
+    with upstream.running(context) as other, running(box, SPIN.image, files) as app:
+        assert is_native(box) == native
+        assert app.value(f"/fetch_safely/{other.address}/")[0] == 200
 
 
 def test_a_component_that_may_connect_to_servers(box: Box, tmp_path: Path) -> None:

@@ -87,12 +87,19 @@ impl ClientTls {
         }
         let builder = builder().with_root_certificates(roots);
         match self.shown() {
-            Some((chain, key)) => match builder.clone().with_client_auth_cert(chain, key) {
-                Ok(config) => config,
-                Err(_) => builder.with_no_client_auth(), // of a kind that only OpenSSL knows
-            },
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).expect("it is checked"),
             None => builder.with_no_client_auth(),
         }
+    }
+
+    /// :raises: its certificate cannot be shown
+    pub fn check(&self) -> Result<(), String> {
+        if self.key.is_empty() {
+            return Ok(());
+        }
+        let (chain, key) = self.shown().ok_or("its key is of no known kind")?;
+        let builder = builder().with_root_certificates(RootCertStore::empty());
+        builder.with_client_auth_cert(chain, key).map(drop).map_err(|error| error.to_string())
     }
 
     fn shown(&self) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {

@@ -1,7 +1,9 @@
 """An application as wasmtime's native host is told of it: all that it is, without this process
 (``native/wasmtime/src/spin/application.rs``)."""
 
+import binascii
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -13,6 +15,12 @@ from shimd.apps.spin.networking import ClientTls, Networking
 from shimd.apps.spin.routes import SpinRoute
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import ApplicationVariables
+
+#: Kinds of keys that the library's TLS has, by their object identifiers: RSA, the curves P-256 and P-384, Ed25519.
+_RSA, *_CURVES = (bytes.fromhex(text) for text in ("2a864886f70d010101", "2a8648ce3d030107", "2b81040022", "2b6570"))
+#: Bytes that a key of RSA has, of 4096 bits and whatever is around it: it takes no longer ones.
+_LONGEST = 2400
+_KEY = re.compile(rb"-----BEGIN (RSA |EC |)PRIVATE KEY-----(.*?)-----END ", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -117,12 +125,30 @@ class NativePart:
 
 def lacks(application: Application, runtime: Runtime) -> bool:
     """Returns whether it needs what the native host has not: another trigger than HTTP's, variables, stores or
-    databases of servers, models."""
+    databases of servers, models, a client's certificate with a key of another kind."""
     triggers = application.triggers
     others = triggers.redis or triggers.cron or triggers.mqtt or triggers.command
     variables = any(not isinstance(provider, Mapping) for provider in runtime.variables)
     databases = any(not isinstance(where, Database) for where in runtime.databases.values())
-    return bool(others) or variables or runtime.uses_redis or databases or runtime.models is not None
+    keys = all(_is_known(one.key) for one in runtime.networking.tls if one.key)
+    servers = variables or runtime.uses_redis or databases or runtime.models is not None
+    return bool(others) or servers or not keys
+
+
+def _is_known(key: bytes) -> bool:
+    found = _KEY.search(key)
+    if found is None:
+        return False
+    try:
+        data = binascii.a2b_base64(found[2])
+    except binascii.Error:
+        return False
+    is_rsa = found[1] == b"RSA " or _named(_RSA) in data
+    return len(data) <= _LONGEST if is_rsa else any(_named(curve) in data for curve in _CURVES)
+
+
+def _named(identifier: bytes) -> bytes:
+    return bytes((6, len(identifier))) + identifier
 
 
 def describe(

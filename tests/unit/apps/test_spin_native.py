@@ -1,12 +1,15 @@
 """What wasmtime's native host is told of an application, and which one it is not given."""
 
 import json
+import ssl
+import subprocess
 from typing import Any
 
 import pytest
 
 from shimd.apps.spin import manifest
 from shimd.apps.spin.native import NativePart, describe, lacks
+from shimd.apps.spin.networking import ClientTls, Networking
 from shimd.apps.spin.place import Place
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import ApplicationVariables
@@ -168,6 +171,31 @@ def test_a_server_behind_it_is_the_portable_hosts(what: str) -> None:
 
 
 VALUES = '[[variables_provider]]\ntype = "static"\nvalues = { host = "a" }\n[[variables_provider]]\ntype = "env"\n'
+KEYS = {
+    "RSA": ("genrsa 2048", True),
+    "RSA of PKCS #1": ("genrsa -traditional 2048", True),
+    "long RSA": ("genrsa 4096", True),
+    "longer RSA": ("genrsa 4608", False),
+    "P-256": ("ecparam -name prime256v1 -genkey", True),
+    "P-384": ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384", True),
+    "P-521": ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521", False),
+    "P-521 of SEC 1": ("ecparam -name secp521r1 -genkey", False),
+    "Ed25519": ("genpkey -algorithm ed25519", True),
+    "Ed448": ("genpkey -algorithm ed448", False),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_key_that_only_openssl_has_is_the_portable_hosts(kind: str) -> None:
+    words, known = KEYS[kind]
+    key = subprocess.run(["openssl", *words.split()], capture_output=True, check=True, timeout=60).stdout
+    application = manifest.parse(MANIFEST.encode())
+    runtime = Runtime(Place(lambda _path: None), {}, application.variables)
+    tls = ClientTls(("shop",), ("a.test",), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), True, False, key=key)
+    runtime.networking = Networking(tls=[tls])
+    assert lacks(application, runtime) != known
+
+
 HERE = {
     "nothing": ("", ""),
     "fixed answers": ('[[trigger.http]]\nroute = "/old"\nstatic_response = { body = "gone" }\n', ""),

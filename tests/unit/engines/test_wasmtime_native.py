@@ -127,5 +127,6 @@ def test_the_others_library_is_loaded_where_it_compiles(tmp_path: Path, module: 
 
 
 def test_what_they_compile_is_kept_apart() -> None:
-    assert engine_family("spin") == engine_family("wasi-http") == "wasmtime-py"
+    assert engine_family("spin") == "wasmtime"
+    assert engine_family("spin-py") == engine_family("wasi-http") == "wasmtime-py"
     assert engine_version("wasmtime") != engine_version("wasmtime-py")

@@ -139,7 +139,7 @@ pub struct Network {
     pub tls: Vec<Tls>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Deserialize)]
 pub struct Tls {
     pub roots: String,
     pub platform: bool,

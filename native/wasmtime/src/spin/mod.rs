@@ -71,6 +71,7 @@ impl Given {
 pub struct Spin {
     description: Description,
     programs: Vec<Program>,
+    tls: Vec<Arc<ClientTls>>,
     settings: Settings,
 }
 
@@ -82,15 +83,19 @@ struct Program {
 impl Spin {
     /// Map the components, and link them.
     ///
-    /// :raises: the first that does not load
+    /// :raises: the first that does not load; or a certificate that cannot be shown
     pub fn load(text: &str, settings: Settings) -> Result<Self, String> {
-        let description: Description =
+        let mut description: Description =
             serde_json::from_str(text).map_err(|error| format!("the application's description is wrong: {error}"))?;
+        let tls: Vec<ClientTls> = description.network.tls.drain(..).map(Into::into).collect();
+        for (at, one) in tls.iter().enumerate() {
+            one.check().map_err(|error| format!("client_tls[{at}]: its certificate cannot be shown: {error}"))?;
+        }
         let engines = Engines::of(&description.components, settings.concurrency);
         let load = |it: &Described| engines.load(it).map_err(|error| format!("component.{}: {error:#}", it.id));
         let programs = description.components.iter().map(load).collect::<Result<_, _>>()?;
         hold();
-        Ok(Self { description, programs, settings })
+        Ok(Self { description, programs, tls: tls.into_iter().map(Arc::new).collect(), settings })
     }
 
     /// Serve until a signal ends it; returns the exit code.
@@ -100,8 +105,8 @@ impl Spin {
     }
 
     fn application(self) -> Result<Arc<Application>, String> {
-        let Self { description, programs, settings } = self;
-        let shared = Shared::new(&description);
+        let Self { description, programs, tls, settings } = self;
+        let shared = Shared::new(&description, tls);
         let mut clocks: Vec<(Engine, Arc<Clock>)> = Vec::new();
         let mut components = Vec::new();
         for (described, Program { kind, pre }) in description.components.into_iter().zip(programs) {
@@ -168,7 +173,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(description: &Description) -> Self {
+    fn new(description: &Description, tls: Vec<Arc<ClientTls>>) -> Self {
         let network = &description.network;
         let blocked = network.blocked.iter().filter_map(|text| destinations::Network::parse(text)).collect();
         let rules = Rules {
@@ -180,7 +185,7 @@ impl Shared {
         Self {
             databases: description.files.iter().map(|file| Arc::new(Database::of(file))).collect(),
             rules,
-            tls: network.tls.iter().cloned().map(|it| Arc::new(it.into())).collect(),
+            tls,
             env: description.env.clone(),
             root: description.root.clone(),
             application: Arc::default(),
