@@ -22,7 +22,7 @@ from tests.e2e import spin_app
 from tests.e2e.box import Box, until
 from tests.e2e.http_app import free_port, serving
 from tests.e2e.spin_app import SPIN, image, on_spin, on_the_newest, program
-from tests.e2e.test_spin_local import refused, running
+from tests.e2e.spin_local import refused, running
 
 MANIFEST = """
 spin_manifest_version = 2
