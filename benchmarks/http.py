@@ -33,8 +33,8 @@ CONNECTIONS = (1, 8, 64, 256)
 #: Bodies of this size are streamed in pieces of 4 KiB.
 LARGE = 2**20
 HELLO = Work("hello", "/", answer=10)
-#: Apps whose memory is measured together.
-APPS = 10
+#: Apps whose memory is measured together: a few, and as many as a node may have.
+APPS, MANY = 10, 30
 STARTS = 11
 #: What outgoing requests go to. A socket that says that it is TCP: asyncio sets TCP_NODELAY only there.
 _ASKED = """
@@ -161,9 +161,15 @@ class Memory:
     """It has answered once."""
     loaded: float
     """It has had a second of load."""
+    of_many: float
+    """Of :data:`MANY` that have answered once."""
 
 
 def memory(server: Server, guest: Guest, version: Version, directory: Path) -> Memory:
+    with inside(version, server.runtime, guest.program) as place:
+        for address in [place.start(f"app{number}") for number in range(MANY)]:
+            answered(address)
+        of_many = place.memory() / MANY
     with inside(version, server.runtime, guest.program) as place:
         addresses = [place.start(f"app{number}") for number in range(APPS)]
         for address in addresses:
@@ -174,7 +180,7 @@ def memory(server: Server, guest: Guest, version: Version, directory: Path) -> M
         once = place.memory()
         for address in addresses:
             load(address, HELLO, 8, 1, directory)
-        return Memory(*(it / APPS for it in (idle, once, place.memory())))
+        return Memory(idle / APPS, once / APPS, place.memory() / APPS, of_many)
 
 
 @dataclass(frozen=True)

@@ -78,12 +78,13 @@ def _memory(memory: dict[str, dict[str, float]]) -> Iterator[str]:
         return
     yield "## Memory"
     yield ""
-    yield "MiB of proportional set size per app, of ten of the first component, all processes counted."
+    yield "MiB of proportional set size per app, of ten of the first component, and of thirty; all processes counted."
     yield ""
-    yield "| | idle, never asked | idle, after a request | after load |"
-    yield "|---|---|---|---|"
+    yield "| | idle, never asked | idle, after a request | after load | of thirty, idle, after a request |"
+    yield "|---|---|---|---|---|"
     for name, each in memory.items():
-        yield f"| {name} | {each['idle']:.1f} | {each['answered']:.1f} | {each['loaded']:.1f} |"
+        values = [each[key] for key in ("idle", "answered", "loaded", "of_many")]
+        yield f"| {name} | {' | '.join(f'{it:.1f}' for it in values)} |"
     yield ""
 
 
