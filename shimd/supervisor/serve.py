@@ -85,6 +85,7 @@ def _only_one() -> Iterator[None]:
     path = paths.pid_file()
     with open(path.with_suffix(".lock"), "w") as lock:  # never unlinked: who waits for it has this very file open
         _lock(lock)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # until they are heard: the pid file would stay
         with _only_told():  # the lock counts
             _write_pid(path)
         try:
@@ -203,6 +204,7 @@ def _stop_signals() -> Iterator[AsyncIterator[signal.Signals]]:
     try:
         with anyio.open_signal_receiver(*_STOPS) as signals:
             ending.at_signals(*_STOPS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
             yield signals
     finally:
         ending.at_signals(*_STOPS)  # what the receiver has left would end us in the middle of what is still to be done
