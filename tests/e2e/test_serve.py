@@ -16,7 +16,7 @@ def test_told_to_end_as_soon_as_it_is_known(tmp_path: Path, number: signal.Signa
     """Its pid file goes with it."""
     variables = {f"SHIMD_{kind}_DIR": str(tmp_path / kind) for kind in ("RUNTIME", "STATE", "CACHE")}
     pid = tmp_path / "RUNTIME/shimd.pid"
-    command = [LAUNCHERS / "shimd", "serve"]
+    command = [str(LAUNCHERS / "shimd"), "serve"]
     with subprocess.Popen(command, env={**os.environ, **variables}, stderr=subprocess.DEVNULL) as process:
         while not pid.exists():
             assert process.poll() is None
