@@ -1,5 +1,5 @@
-//! Routes from paths to components, and to fixed answers: exact, ``:name`` segments, ``/...`` last. The most specific wins: segment by segment, a
-//! literal goes before ``:name``, which goes before ``...``. ``shimd/apps/spin/routes.py`` has the same.
+//! Routes from paths to components, and to fixed answers: exact, ``:name`` segments, ``/...`` last. The most specific wins:
+//! segment by segment, a literal goes before ``:name``, which goes before ``...``. ``shimd/apps/spin/routes.py`` has the same.
 
 use std::cmp::Reverse;
 
