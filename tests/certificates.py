@@ -14,10 +14,16 @@ class Certificates:
     certificate: Path
     key: Path
 
-    def server(self) -> ssl.SSLContext:
-        """The server's context."""
+    def server(self, clients: "Certificates | None" = None) -> ssl.SSLContext:
+        """The server's context.
+
+        :param clients: by whose authority a client's certificate must be; nobody else is let in
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
+        if clients is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(clients.authority)
         return context
 
 
@@ -36,3 +42,13 @@ def made(directory: Path, name: str, curve: str = "prime256v1") -> Certificates:
     signed = ("-CA", "ca.pem", "-CAkey", "ca.key")
     openssl("req", "-x509", *key, "-keyout", "key.pem", "-out", "cert.pem", *signed, *names)
     return Certificates(directory / "ca.pem", directory / "cert.pem", directory / "key.pem")
+
+
+def both(directory: Path, curve: str = "prime256v1") -> tuple[Certificates, Certificates]:
+    """A server's, of 127.0.0.1, and a client's, by authorities of their own.
+
+    :param curve: of the client's keys
+    """
+    for name in ("server", "client"):
+        (directory / name).mkdir()
+    return made(directory / "server", "IP:127.0.0.1"), made(directory / "client", "DNS:client.test", curve)

@@ -123,3 +123,14 @@ def private(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     certificate, context = upstream.authority(tmp_path)
     with upstream.running(context) as server:
         yield server.address, certificate
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of ``shimd run``, with one cache for all of a module: large programs take a while to compile."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/root",
+        "TMPDIR": str(tmp_path_factory.mktemp("tmp")),
+        "SHIMD_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
+    }

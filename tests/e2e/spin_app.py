@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from shimd.apps.spin.engine import PORTABLE
 from shimd.engines.wasmtime import NATIVE
 from tests.components.build import component
-from tests.e2e import guests, images
+from tests.e2e import guests, images, upstream
 from tests.e2e.box import Box, Runtime, until
 from tests.e2e.containerd import VERSIONS
 from tests.e2e.http_app import answers, free_port
@@ -93,6 +94,18 @@ def running(
     box.kill("app", "SIGTERM")
     box.wait_status("app", "STOPPED")
     assert box.delete("app") == 0
+
+
+def check_two_at_a_time(app: App, fetch: str) -> None:
+    """An application that may have two requests under way has no more, however many are made.
+
+    :param fetch: the path below which it asks what follows
+    """
+    with upstream.running() as other, ThreadPoolExecutor(6) as threads:
+        other.party = 2
+        answers = list(threads.map(app.value, [f"{fetch}/{other.address}/crowd"] * 6))
+        assert [status for status, _body in answers] == [200] * 6
+        assert other.crowd == 2
 
 
 def is_native(box: Box) -> bool:

@@ -1,6 +1,5 @@
 """Which of Spin's two hosts runs an application, where wasmtime's native one is installed."""
 
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 import redis as redis_client
 
 from tests import servers
-from tests.certificates import made
+from tests.certificates import both
 from tests.e2e import upstream
 from tests.e2e.box import Box, until
 from tests.e2e.spin_app import SPIN, App, image, is_native, on_one_spin, on_the_newest, running
@@ -111,17 +110,13 @@ def test_a_server_behind_it(box: Box, tmp_path: Path, configured: str, path: str
 @pytest.mark.parametrize(("curve", "native"), [("P-384", True), ("P-521", False)])
 def test_a_clients_key(box: Box, tmp_path: Path, curve: str, native: bool) -> None:
     """Of a kind that only OpenSSL has, it is shown by the portable host."""
-    (tmp_path / "client").mkdir()
-    server, client = made(tmp_path, "IP:127.0.0.1"), made(tmp_path / "client", "DNS:client.test", curve)
-    context = server.server()
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(client.authority)
+    server, client = both(tmp_path, curve)
     runtime = tmp_path / "runtime-config.toml"
     runtime.write_text(TLS)
     (tmp_path / "spin.toml").write_text(f'{MANIFEST}allowed_outbound_hosts = ["https://127.0.0.1:*"]\n')
     files = {"/tls/ca.pem": server.authority, "/tls/client.pem": client.certificate, "/tls/client.key": client.key}
     files |= {"/spin.toml": tmp_path / "spin.toml", "/runtime-config.toml": runtime}
-    with upstream.running(context) as other, running(box, SPIN.image, files) as app:
+    with upstream.running(server.server(client)) as other, running(box, SPIN.image, files) as app:
         assert is_native(box) == native
         assert app.value(f"/fetch_safely/{other.address}/")[0] == 200
 

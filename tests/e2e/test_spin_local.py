@@ -44,16 +44,8 @@ name = "files"
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One cache for all: a module of that size takes a while to compile."""
-    temporary = tmp_path_factory.mktemp("tmp")
-    return {
-        "PATH": "/usr/bin:/bin",
-        "HOME": "/root",
-        "TMPDIR": str(temporary),
-        "SHIMD_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
-        "SPIN_VARIABLE_WORD": "from the shell",
-    }
+def environment(environment: dict[str, str]) -> dict[str, str]:
+    return {**environment, "SPIN_VARIABLE_WORD": "from the shell"}
 
 
 @pytest.fixture

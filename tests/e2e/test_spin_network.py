@@ -1,8 +1,6 @@
 """What ``/runtime-config.toml`` says of network and memory, and requests between components of one application."""
 
-import ssl
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,10 +8,10 @@ import pytest
 
 from shimd.engines.wasmtime import NATIVE
 from tests import servers
-from tests.certificates import Certificates, made
+from tests.certificates import Certificates, both
 from tests.e2e import spin_app, upstream
 from tests.e2e.box import Box
-from tests.e2e.spin_app import SPIN, App, image, is_native, on_spin, on_the_newest
+from tests.e2e.spin_app import SPIN, App, check_two_at_a_time, image, is_native, on_spin, on_the_newest
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -77,10 +75,7 @@ pytestmark = [on_spin, on_the_newest]
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> tuple[Certificates, Certificates]:
-    """A server's and a client's, by authorities of their own."""
-    for name in ("server", "client"):
-        (tmp_path / name).mkdir()
-    return made(tmp_path / "server", "IP:127.0.0.1"), made(tmp_path / "client", "DNS:client.test")
+    return both(tmp_path)
 
 
 @pytest.fixture(params=[MANIFEST], ids=["all"])
@@ -123,7 +118,7 @@ def test_the_network_of_http(app: App, certificates: tuple[Certificates, Certifi
     check_neighbours(app)
     check_http(app)
     check_names(app)
-    check_limits(app)
+    check_two_at_a_time(app, "/fetch")
     check_certificates(app, *certificates)
     check_memory(app)
 
@@ -161,21 +156,9 @@ def check_names(app: App) -> None:
         assert other.connections == 1
 
 
-def check_limits(app: App) -> None:
-    """Two requests at a time, however many are made."""
-    with upstream.running() as other, ThreadPoolExecutor(6) as threads:
-        other.party = 2
-        answers = list(threads.map(app.value, [f"/fetch/{other.address}/crowd"] * 6))
-        assert [status for status, _body in answers] == [200] * 6
-        assert other.crowd == 2
-
-
 def check_certificates(app: App, server: Certificates, client: Certificates) -> None:
     """The server lets nobody in who shows no certificate; one component has one."""
-    context = server.server()
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(client.authority)
-    with upstream.running(context) as other:
+    with upstream.running(server.server(client)) as other:
         assert app.value(f"/fetch_safely/{other.address}/")[0] == 200
         assert app.value(f"/tls/fetch_safely/{other.address}/")[0] == 0, "it does not trust the server"
 

@@ -1,17 +1,16 @@
 """Spin 4: components of WASI 0.3, made with spin-sdk 5, on wasmtime's native host."""
 
 import json
-import ssl
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.certificates import Certificates, made
+from tests.certificates import Certificates, both
 from tests.components.build import spin_4
 from tests.e2e import upstream
+from tests.e2e.spin_app import check_two_at_a_time
 from tests.e2e.spin_local import Running, refused, running
 from tests.wasmtimes import native_only
 
@@ -52,17 +51,6 @@ client_private_key_file = "client.key"
 """
 ANYWHERE = MANIFEST.replace('"http://127.0.0.1:*"', '"http://*:*", "https://*:*"')
 ANYWHERE += 'allowed_outbound_hosts = ["https://127.0.0.1:*"]\n'
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One cache for all: a module of that size takes a while to compile."""
-    return {
-        "PATH": "/usr/bin:/bin",
-        "HOME": "/root",
-        "TMPDIR": str(tmp_path_factory.mktemp("tmp")),
-        "SHIMD_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
-    }
 
 
 @contextmanager
@@ -145,10 +133,7 @@ def test_a_limit_of_memory(tmp_path: Path, environment: dict[str, str]) -> None:
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> tuple[Certificates, Certificates]:
-    """A server's and a client's, by authorities of their own."""
-    for name in ("server", "client"):
-        (tmp_path / name).mkdir()
-    return made(tmp_path / "server", "IP:127.0.0.1"), made(tmp_path / "client", "DNS:client.test")
+    return both(tmp_path)
 
 
 def test_the_network(
@@ -160,7 +145,7 @@ def test_the_network(
     (tmp_path / "runtime-config.toml").write_text(NETWORK)
     with served(tmp_path, environment, ANYWHERE) as app:
         check_blocked(app)
-        check_limits(app)
+        check_two_at_a_time(app, "/main/fetch")
         check_certificates(app, server, client)
 
 
@@ -174,20 +159,9 @@ def check_blocked(app: Running) -> None:
         assert other.connections == 1
 
 
-def check_limits(app: Running) -> None:
-    with upstream.running() as other, ThreadPoolExecutor(6) as threads:
-        other.party = 2
-        answers = list(threads.map(app.value, [f"/main/fetch/{other.address}/crowd"] * 6))
-        assert [status for status, _body in answers] == [200] * 6
-        assert other.crowd == 2
-
-
 def check_certificates(app: Running, server: Certificates, client: Certificates) -> None:
     """The server lets nobody in who shows no certificate; one component has one, and trusts it."""
-    context = server.server()
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(client.authority)
-    with upstream.running(context) as other:
+    with upstream.running(server.server(client)) as other:
         assert app.value(f"/main/fetch-safely/{other.address}/")[0] == 200
         assert app.get(f"/other/fetch-safely/{other.address}/").json() == "ErrorCode_TlsCertificateError"
 

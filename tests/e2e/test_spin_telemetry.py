@@ -143,17 +143,6 @@ def sink() -> Iterator[Sink]:
 _INFERRED = {"text": "hi", "usage": {"promptTokenCount": 1, "generatedTokenCount": 2}}
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One cache for all: a module of that size takes a while to compile."""
-    return {
-        "PATH": "/usr/bin:/bin",
-        "HOME": "/root",
-        "TMPDIR": str(tmp_path_factory.mktemp("tmp")),
-        "SHIMD_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
-    }
-
-
 def application(directory: Path) -> Path:
     """A directory with a ``spin.toml``."""
     directory.mkdir()

@@ -35,17 +35,6 @@ static_response = { status_code = 999, headers = { X-Name = "ü" }, body = "ü" 
 """
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One cache for all: a module of that size takes a while to compile."""
-    return {
-        "PATH": "/usr/bin:/bin",
-        "HOME": "/root",
-        "TMPDIR": str(tmp_path_factory.mktemp("tmp")),
-        "SHIMD_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
-    }
-
-
 MANIFEST = """
 spin_manifest_version = 2
 application = { name = "uses" }

@@ -113,9 +113,7 @@ def test_what_is_wrong(text: str, words: str) -> None:
 @pytest.fixture
 def server(certificates: Certificates, own: Certificates) -> Iterator[int]:
     """One that asks for a certificate of the other authority; its answer is whose it is."""
-    context = certificates.server()
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(own.authority)
+    context = certificates.server(own)
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
