@@ -14,7 +14,7 @@ version, its family, and what :meth:`RunsWithoutPython.pack` packs.)
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from shimd.formats.outline import Outline
 
@@ -320,6 +320,32 @@ class RunsWithoutPython(Protocol):
         working directory.
 
         :returns: ``None`` if this program needs Python
+        :raises EngineError: as :meth:`Engine.check` does
+        """
+        ...
+
+
+class Packed(NamedTuple):
+    """An application for an engine's part in C."""
+
+    block: bytes
+    descriptors: Sequence[int]
+    """What the block names by numbers; the caller closes them."""
+    directories: Sequence[int]
+    """The directories of its compiled modules, which it also names, until it is loaded; they come after the others, and
+    the last is the working directory then."""
+
+
+@runtime_checkable
+class PacksApplications(RunsWithoutPython, Protocol[ModuleT_contra]):
+    """An engine whose applications' workers need no Python, once all of an application is known. Optional."""
+
+    def pack_all(self, module: ModuleT_contra, invocation: Invocation, first: int) -> Packed | None:
+        """Returns what the part in C needs to know of an application; called in the worker that knows it, instead of
+        :meth:`Engine.check`.
+
+        :param first: the first number of a descriptor there
+        :returns: ``None`` if it needs Python
         :raises EngineError: as :meth:`Engine.check` does
         """
         ...

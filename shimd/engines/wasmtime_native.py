@@ -147,7 +147,7 @@ class NativeWasmtime:
 
     def load_inside(self, module: NativeProgram, artifact: Path) -> None:
         assert module.invocation is not None
-        if not _is_whole(module.facts, artifact):
+        if not is_whole(module.facts, artifact):
             raise BrokenArtifact("the compiled module does not load: it is not whole")
         ask = self._ask(module) if module.facts["bridged"] else NOBODY
         self.load_packed(module, _packed(module.facts, f"{artifact}/{PROGRAM}", module.invocation, ask))
@@ -194,7 +194,7 @@ class NativeWasmtime:
             facts = known_facts(f"{artifact}/{FACTS}")
         except (OSError, ValueError):
             return None
-        if not _is_whole(facts, artifact) or facts["bridged"]:
+        if not is_whole(facts, artifact) or facts["bridged"]:
             return None
         self.check(NativeProgram(facts), invocation)
         return _packed(facts, f"{artifact.name}/{PROGRAM}", invocation)
@@ -324,7 +324,8 @@ def _problem(program: Outline) -> str | None:
     return import_problem(program.imports, {WASI}, "is not WASI preview 1")
 
 
-def _is_whole(facts: dict[str, Any], artifact: Path) -> bool:
+def is_whole(facts: dict[str, Any], artifact: Path) -> bool:
+    """Returns whether all of a compiled program is there: a disk that was full has a part."""
     try:
         return os.stat(f"{artifact}/{PROGRAM}").st_size == facts.get("size")
     except OSError:

@@ -6,7 +6,7 @@
 from enum import IntEnum, IntFlag
 
 #: What supervisor and fork server speak; raised with every change that the other end would not understand.
-VERSION = 6
+VERSION = 7
 
 #: Largest packet, bytes; plans travel in memory files, so messages are small.
 MAX_PACKET = 65536

@@ -75,6 +75,8 @@ class ContainerApp:
     """Sockets that the app is to be given, listening."""
     listening: Sequence[int] = ()
     """Their descriptors, if they came with the jail."""
+    hands_over: bool = False
+    """Whether a worker without Python may take its place (``protocol.worker.HandsOver``)."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class HostApp:
     listen: Sequence[Address] = field(default=(), metadata={ITEMS: Address})
     application: str = ""
     """The manifest of an application; empty: it is a program."""
+    hands_over: bool = False
+    """As of :class:`ContainerApp`."""
 
 
 App: TypeAlias = ContainerApp | HostApp

@@ -2,8 +2,8 @@
 
 A worker without Python gets :class:`Enter` before all else. A worker may then ask (:class:`AskProgram` …
 :class:`AskFiles`), each time for one answer; it tells warnings, and that it waits for hooks (:class:`Held`, answered by
-:class:`Go`). It ends with :class:`Ready`, and runs when it gets :class:`Start`; or with :class:`Error` or
-:class:`OtherEngine`, and exits.
+:class:`Go`). It ends with :class:`Ready`, and runs when it gets :class:`Start`; or with :class:`Error`,
+:class:`OtherEngine` or :class:`HandsOver`, and exits.
 
 A compile worker says ``Ready`` when the artefact is complete, and exits. A worker that becomes another program (a
 runtime's command, a hook) says nothing if it can: the connection ends there.
@@ -56,6 +56,16 @@ class OtherEngine:
 
 
 @dataclass(frozen=True)
+class HandsOver:
+    """A worker without Python is to run the application, and this one exits. With it come the block for the engine's
+    part in C, and the application's descriptors, the directories of its compiled modules last: those of the jail stand
+    before them in that worker."""
+
+    entries: int
+    """How many directories."""
+
+
+@dataclass(frozen=True)
 class Held:
     """It is in its namespaces, and hooks are to be run."""
 
@@ -86,7 +96,7 @@ class Warning:
 
 
 Question: TypeAlias = AskProgram | AskImage | AskLayer | AskFiles
-Event: TypeAlias = Question | OtherEngine | Held | Ready | Error | Warning
+Event: TypeAlias = Question | OtherEngine | HandsOver | Held | Ready | Error | Warning
 
 # To the worker
 
@@ -94,7 +104,10 @@ Event: TypeAlias = Question | OtherEngine | Held | Ready | Error | Warning
 @dataclass(frozen=True)
 class Enter:
     """Load a program, and step into the jail: to a worker without Python. With it come the block for its engine's part
-    in C, its system calls, its jail's descriptors, and the directory that the compiled module is in."""
+    in C, its system calls, its jail's descriptors, an application's own, and directories of compiled modules."""
+
+    entries: int = 1
+    """How many of those."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +160,9 @@ class FileTable:
     files: dict[str, dict[str, str]]
 
 
-decode_event = Decoder[Event](AskProgram, AskImage, AskLayer, AskFiles, OtherEngine, Held, Ready, Error, Warning)
+decode_event = Decoder[Event](
+    AskProgram, AskImage, AskLayer, AskFiles, OtherEngine, HandsOver, Held, Ready, Error, Warning
+)
 decode_answer = Decoder[Answer](Artifact, Content, Refusal)
 decode_order = Decoder[Order](Go, Start)
 decode_layers = Decoder[Layers](Layers)

@@ -27,6 +27,8 @@ from shimd.engine import (
     LoadsInside,
     NoApplication,
     OtherEngine,
+    Packed,
+    PacksApplications,
     RunsApplications,
     RunsArtifacts,
 )
@@ -34,7 +36,7 @@ from shimd.errors import (
     NotFound,
     from_code,
 )
-from shimd.linux.memory_file import read_file
+from shimd.linux.memory_file import memory_file, read_file
 from shimd.linux.spawn import reset_c_librarys
 from shimd.oci import Process
 from shimd.oci.programs import IsDirectory, find_program, open_file
@@ -59,6 +61,7 @@ from shimd.protocol.worker import (
     Artifact,
     AskProgram,
     Content,
+    HandsOver,
     Held,
     Ready,
     Refusal,
@@ -117,6 +120,8 @@ class Received(NamedTuple):
     control: socket.socket
     calls: bytes
     """Of a container; else empty."""
+    jail: int
+    """How many descriptors there are from ``JAIL_FD`` on."""
 
 
 def take(fds: Sequence[int], control: int) -> Received:
@@ -133,7 +138,7 @@ def take(fds: Sequence[int], control: int) -> Received:
     for target, fd in enumerate(high):
         os.dup2(fd, target, inheritable=False)
     os.closerange(len(high), 1 << 30)
-    return Received(received[0], socket.socket(fileno=CONTROL_FD), received[1])
+    return Received(received[0], socket.socket(fileno=CONTROL_FD), received[1], len(jail))
 
 
 def _close_others(kept: Sequence[int]) -> None:
@@ -147,13 +152,16 @@ def _close_others(kept: Sequence[int]) -> None:
 
 def main(engine: Engine[object], received: Received) -> NoReturn:
     """Prepare, report, wait, run, exit."""
-    plan, control, _steps = received
+    plan, control = received.plan, received.control
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         ready = _make_ready(engine, received)
         send(control, Ready([int(number) for number in ready.signals]))
     except OtherEngine as other:
         send(control, RunsElsewhere(other.engine))
+        os._exit(EXIT_FAILED)
+    except _IsPacked as packed:
+        packed.send(control)
         os._exit(EXIT_FAILED)
     except Exception as error:  # a bug of ours or a binding's, too, must be seen by who waits for this app
         send(control, describe(error))
@@ -188,6 +196,18 @@ def _die(number: int) -> None:
 
 
 _die_in_c = ctypes.CFUNCTYPE(None, ctypes.c_int)(_die)
+
+
+class _IsPacked(Exception):
+    """A worker without Python is to take this one's place."""
+
+    def __init__(self, packed: Packed) -> None:
+        self._packed = packed
+
+    def send(self, control: socket.socket) -> None:
+        block, descriptors, directories = self._packed
+        fds = [memory_file("shimd-program", block), *descriptors, *directories]
+        send(control, HandsOver(len(directories)), fds)
 
 
 class Prepared(NamedTuple):
@@ -233,6 +253,10 @@ def _prepare(engine: Engine[object], plan: App, received: Received) -> Prepared:
     _warn(control, entry.join())
     module = _load(engine, plan, entry, control, directories)
     invocation = invocation_of(plan, _listening(engine, plan))
+    if plan.hands_over and isinstance(engine, PacksApplications):
+        packed = engine.pack_all(module, invocation, JAIL_FD + received.jail)
+        if packed is not None:
+            raise _IsPacked(packed)
     engine.check(module, invocation)
     if invocation.contained and isinstance(engine, EntersContainers):
         engine.enter_container()

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -117,20 +118,28 @@ static int excused(uint64_t policy, int error) {
 /* <linux/landlock.h>; the number is every machine's. */
 enum { LANDLOCK_ADD_RULE = 445, PATH_BENEATH = 1 };
 
-/* isolation/landlock.py: the program's directory of the cache stays readable, until the program is loaded. */
-static long allow(int ruleset, uint64_t access, int entry) {
-    if (entry < 0) return 0;
-    struct { uint64_t access; int32_t parent; } __attribute__((packed)) rule = {access, entry};
-    return syscall(LANDLOCK_ADD_RULE, ruleset, PATH_BENEATH, &rule, 0);
+/* The directories of the cache that have the program: these descriptors, none once it is loaded. */
+struct entries {
+    int first, end;
+};
+
+/* isolation/landlock.py: they stay readable until then. */
+static long allow(int ruleset, uint64_t access, const struct entries *entries) {
+    long result = 0;
+    for (int fd = entries->first; result == 0 && fd < entries->end; fd++) {
+        struct { uint64_t access; int32_t parent; } __attribute__((packed)) rule = {access, fd};
+        result = syscall(LANDLOCK_ADD_RULE, ruleset, PATH_BENEATH, &rule, 0);
+    }
+    return result;
 }
 
-static long make(const struct call *call, int entry) {
+static long make(const struct call *call, const struct entries *entries) {
     const uint64_t *a = call->argument;
     if (!(call->number >> 32)) return syscall((long)call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
     switch ((uint32_t)call->number) {
     case CALL_OPEN: return open_at(a);
     case CALL_BOUND: return bound(a[0], a[1]);
-    case CALL_READABLE: return allow((int)a[0], a[1], entry);
+    case CALL_READABLE: return allow((int)a[0], a[1], entries);
     default: errno = ENOSYS; return -1;
     }
 }
@@ -140,11 +149,11 @@ static int is(const struct call *call, uint32_t which) {
 }
 
 /* Up to the next pause, or the end; returns where to go on. */
-static uint64_t take(const struct calls *calls, uint64_t at, int entry) {
+static uint64_t take(const struct calls *calls, uint64_t at, const struct entries *entries) {
     for (; at < calls->count; at++) {
         const struct call *call = &calls->call[at];
         if (is(call, CALL_BARRIER) || is(call, CALL_LOAD)) return at + 1;
-        long result = make(call, entry);
+        long result = make(call, entries);
         int error = errno;
         if (result >= 0 || excused(call->policy, error)) continue;
         say(call->packet, reason(error), SAYS_END);
@@ -189,10 +198,11 @@ static void arrange(const int *fds, int count, int first) {
     for (int fd = first + count; fd < 65536; fd++) close(fd); /* a kernel before 5.9 */
 }
 
-/* By names relative to the entry of the cache that has the program, a directory: nothing else is known of it. */
-static void *load(const struct engine *engine, const void *block, int entry, int *code, char *sentence, size_t size) {
+/* By names relative to the directory that has the program; the parts of an application have one each. */
+static void *load(
+    const struct engine *engine, const void *block, struct entries *entries, int *code, char *sentence, size_t size) {
     int back = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (back < 0 || fchdir(entry) != 0) {
+    if (back < 0 || fchdir(entries->end - 1) != 0) {
         *code = INVALID_ARGUMENT;
         snprintf(sentence, size, "working directory: %s", reason(errno));
         return NULL;
@@ -200,31 +210,32 @@ static void *load(const struct engine *engine, const void *block, int entry, int
     void *program = engine->load(engine->context, block, code, sentence, size);
     if (fchdir(back) != 0) _exit(FAILED);
     close(back);
-    close(entry);
+    while (entries->end > entries->first) close(--entries->end);
     return program;
 }
 
 static void work(const struct engine *engine, const int *streams_and_control) {
-    char packet[64], sentence[4096] = "";
+    char packet[64] = "", sentence[4096] = "";
     int fds[MAX_FDS], count, code = 0;
     sigset_t none;
     arrange(streams_and_control, JAIL, 0);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    if ((count = receive(CONTROL, packet, sizeof packet, fds)) < 3) _exit(FAILED); /* it is not wanted any more */
+    count = receive(CONTROL, packet, sizeof packet - 1, fds) - 2;
+    int directories = atoi(packet + strlen(ENTER));
+    if (directories < 1 || count < directories) _exit(FAILED); /* it is not wanted any more */
     const void *block = unpack(fds[0]);
     const struct calls *calls = unpack(fds[1]);
     if (calls == NULL || block == NULL) _exit(FAILED);
-    arrange(fds + 2, count - 2, JAIL);
+    arrange(fds + 2, count, JAIL);
     void *program = NULL;
-    int entry = JAIL + count - 3;
-    uint64_t at = take(calls, 0, entry); /* what is to be done before all else */
+    struct entries entries = {JAIL + count - directories, JAIL + count};
+    uint64_t at = take(calls, 0, &entries); /* what is to be done before all else */
     do {
-        at = take(calls, at, entry);
+        at = take(calls, at, &entries);
         if (program == NULL && (at == calls->count || is(&calls->call[at - 1], CALL_LOAD))) {
-            program = load(engine, block, entry, &code, sentence, sizeof sentence);
+            program = load(engine, block, &entries, &code, sentence, sizeof sentence);
             if (program == NULL) fail(code, sentence);
-            entry = -1; /* load closed it */
         } else if (at < calls->count) { /* the container's hooks */
             say(SAYS_HELD, "", "");
             if (receive(CONTROL, packet, sizeof packet, fds) < 0) _exit(FAILED);

@@ -7,6 +7,7 @@ A container's program is not a module here but the application; its components a
 engine (``family``). A container without a manifest is an ordinary one: what it runs is handed over.
 """
 
+import itertools
 import os
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -24,6 +25,7 @@ from shimd.engine import (
     Layer,
     NoApplication,
     OtherEngine,
+    Packed,
     UnsupportedFeature,
 )
 from shimd.engines.core import read_facts
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 _DESCRIBED = ("locked", "manifest", "native", "place", "runtime", "variables")
 _SPIN = ("assembly", *_DESCRIBED)
+#: The most directories and descriptors of an application that are handed over: a packet takes 253, a jail's among them.
+_MOST_HANDED = 200
 #: The name of the one in Python.
 PORTABLE = "spin-py" if NATIVE else "spin"
 
@@ -203,6 +207,8 @@ class NativeApp:
 
 
 class NativeSpin(_Applications):
+    """Its workers have no Python, where a zygote is: what has read an application hands it over."""
+
     name: ClassVar[str] = "spin"
     family: ClassVar[str] = "wasmtime"
 
@@ -231,6 +237,12 @@ class NativeSpin(_Applications):
         self._tells = _tells(env)
         return taken
 
+    def library(self) -> list[str] | None:
+        return self._native.library()
+
+    def pack(self, artifact: Path, invocation: Invocation) -> None:
+        """It may be an application, which its worker sees."""
+
     def load_all(self, artifacts: Mapping[str, Path]) -> NativeApp:
         from shimd.engines.wasmtime_native import SERVER_NEWER, NativeProgram
 
@@ -242,7 +254,7 @@ class NativeSpin(_Applications):
     def _part(self, id: str, artifact: Path) -> "NativePart":
         """:raises OtherEngine: it imports what is not there"""
         from shimd.apps.spin.native import NativePart
-        from shimd.engines.wasmtime_native import FACTS, PROGRAM, SERVER, SERVER_NEWER
+        from shimd.engines.wasmtime_native import FACTS, PROGRAM, SERVER, SERVER_NEWER, is_whole
 
         if not (artifact / FACTS).exists():
             raise OtherEngine(PORTABLE)
@@ -250,6 +262,8 @@ class NativeSpin(_Applications):
             facts = read_facts(f"{artifact}/{FACTS}")
         except (OSError, ValueError) as error:
             raise BrokenArtifact(f"the compiled module does not load: {error}") from None
+        if not is_whole(facts, artifact):
+            raise BrokenArtifact("the compiled module does not load: it is not whole")
         kind, problem = facts["kind"], facts["spin"]
         if problem and kind == SERVER_NEWER:  # the other host has none of this kind
             raise UnsupportedFeature(f"{self._application.components[id].where}: it {problem}")
@@ -260,7 +274,8 @@ class NativeSpin(_Applications):
                 raise OtherEngine(PORTABLE)
             where, who = self._application.components[id].where, "which components of WASI 0.3 cannot here yet"
             raise UnsupportedFeature(f"{where}: it may connect to {server}, {who}")
-        return NativePart(f"{artifact}/{PROGRAM}", kind)
+        directory = os.open(artifact.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return NativePart(directory, f"{artifact.name}/{PROGRAM}", kind)
 
     def _servers(self, id: str, absent: Collection[str]) -> Collection[str]:
         """Returns the kinds of servers that a component has an interface for, and may connect to.
@@ -277,14 +292,36 @@ class NativeSpin(_Applications):
     def load(self, artifact: Path) -> NoReturn:
         raise OtherEngine(self.family)
 
+    def pack_all(self, module: NativeApp, invocation: Invocation, first: int) -> Packed | None:
+        parts = module.parts
+        if not 0 < len(parts) + len(self._directories) <= _MOST_HANDED:
+            return None
+        numbers = itertools.count(first)
+        files = {id: next(numbers) for id in self._directories}
+        there = {id: replace(part, directory=next(numbers)) for id, part in parts.items()}
+        block = self._packed(there, files, invocation)
+        return Packed(block, list(self._directories.values()), [part.directory for part in parts.values()])
+
     def check(self, module: NativeApp, invocation: Invocation) -> None:
+        packed = self._packed(module.parts, self._directories, invocation)
+        back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._native.load_packed(module.program, packed)
+        finally:
+            os.fchdir(back)
+            for fd in (back, *(part.directory for part in module.parts.values())):
+                os.close(fd)
+
+    def _packed(
+        self, parts: "Mapping[str, NativePart]", directories: Mapping[str, int], invocation: Invocation
+    ) -> bytes:
         from shimd.apps.spin.native import describe
         from shimd.engines.wasmtime_native import packed_application
 
         described = describe(
             self._application,
-            module.parts,
-            self._directories,
+            parts,
+            directories,
             self._runtime,
             self._values,
             invocation.args[1:],
@@ -292,18 +329,14 @@ class NativeSpin(_Applications):
             _memory(invocation.env, self._runtime.memory),
             os.path.dirname(self._manifest),
             announced=not invocation.contained,
+            complaint="telemetry is not sent: this cannot be had yet of components of WASI 0.3" if self._tells else "",
         )
-        packed = packed_application(described.json(), _settings(invocation.env), contained=invocation.contained)
-        self._native.load_packed(module.program, packed)
+        return packed_application(described.json(), _settings(invocation.env), contained=invocation.contained)
 
     def signals(self, module: NativeApp) -> Collection[int]:
         return module.program.handled
 
     def run(self, module: NativeApp, invocation: Invocation) -> int:
-        if self._tells:
-            from shimd.apps.calls import report_error
-
-            report_error("", "telemetry is not sent: this cannot be had yet of components of WASI 0.3")
         return self._native.run(module.program, invocation)
 
 

@@ -66,7 +66,10 @@ class DescribedNetwork:
 @dataclass(frozen=True)
 class DescribedComponent:
     id: str
+    cache: int
+    """The directory that its compiled form is in, a descriptor."""
     artifact: str
+    """Relative to that."""
     kind: int
     args: Sequence[str]
     env: Sequence[tuple[str, str]]
@@ -110,6 +113,8 @@ class DescribedApplication:
     """Each to a component, by its index, or to an answer."""
     files: Sequence[DescribedFile]
     network: DescribedNetwork
+    complaint: str
+    """What its operator is told at its start."""
 
     def json(self) -> str:
         return json.dumps(asdict(self))
@@ -119,7 +124,10 @@ class DescribedApplication:
 class NativePart:
     """A component's compiled form."""
 
+    directory: int
+    """That it is in, a descriptor."""
     artifact: str
+    """Relative to that."""
     kind: int
 
 
@@ -163,6 +171,7 @@ def describe(
     root: str,
     *,
     announced: bool,
+    complaint: str,
 ) -> DescribedApplication:
     """:param directories: descriptors of the components' files, by component
     :param env: the container's
@@ -182,6 +191,7 @@ def describe(
         id = component.id
         return DescribedComponent(
             id,
+            parts[id].directory,
             parts[id].artifact,
             parts[id].kind,
             [id, *arguments],
@@ -209,6 +219,7 @@ def describe(
         [(route.path, _target(route, answering)) for route in application.triggers.http if route.path],
         [_file(name, where) for name, where in files.items() if isinstance(where, Database)],
         _network(network),
+        complaint,
     )
 
 

@@ -248,11 +248,13 @@ class PendingWorker:
             raise self._result
         return self._result
 
-    async def enter(self, block: bytes, jail: Sequence[int]) -> Worker:
+    async def enter(self, block: bytes, jail: Sequence[int], entries: int = 1) -> Worker:
         """Have one of :meth:`ForkClient.spawn_early` run a program. The descriptors stay the caller's.
 
         :param block: for the engine's part in C
-        :param jail: the system calls that lead to it, its descriptors, and the directory of the compiled module
+        :param jail: the system calls that lead to it, its descriptors, an application's, and the directories of
+            compiled modules
+        :param entries: how many of these
         :raises ShimdError: as :meth:`worker`, or the worker is gone
         """
         worker = await self.worker()
@@ -260,7 +262,7 @@ class PendingWorker:
         try:
             fd = memory_file("shimd-program", block)
             try:
-                worker.send(Enter(), [fd, *jail])
+                worker.send(Enter(entries), [fd, *jail])
             finally:
                 os.close(fd)
         except BaseException:

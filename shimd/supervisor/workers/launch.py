@@ -4,13 +4,14 @@ import itertools
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
 from shimd.engines.registry import engine_family
-from shimd.errors import DataLoss, Internal, ShimdError, from_code
+from shimd.errors import DataLoss, Internal, ShimdError, Unimplemented, from_code
+from shimd.linux.memory_file import read_file
 from shimd.log import logger
 from shimd.protocol.constants import JAIL_FD
 from shimd.protocol.plans import App, Pause
@@ -21,15 +22,16 @@ from shimd.protocol.worker import (
     AskProgram,
     Error,
     Go,
+    HandsOver,
     Held,
     OtherEngine,
     Ready,
     Warning,
 )
-from shimd.supervisor.workers.fork_client import ANYWHERE, Birthplace, PendingWorker, Worker
+from shimd.supervisor.workers.fork_client import ANYWHERE, Birthplace, ForkClient, PendingWorker, Worker
 from shimd.supervisor.workers.programs import Program, Programs
 from shimd.supervisor.workers.questions import Questions
-from shimd.supervisor.workers.without_python import engine_block, is_likely, may_wait
+from shimd.supervisor.workers.without_python import engine_block, is_likely, may_hand_over, may_wait
 
 _log = logger(__name__)
 _serial = itertools.count()
@@ -65,6 +67,21 @@ class _RunsElsewhere(Exception):
 
     def __init__(self, engine: str, program: Program | None) -> None:
         self.engine, self.program = engine, program
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """An application whose worker leaves it to one without Python."""
+
+    fds: Sequence[int]
+    """The block, and what it names."""
+    entries: int
+    given: Sequence[Program]
+    """Its compiled programs."""
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
 
 
 class Launch:
@@ -122,7 +139,8 @@ class Launch:
         """Lead a pod's first process to ready."""
         forks = await self._programs.forks()
         worker = await forks.spawn(self._key(), plan, self._stdio, self._birthplace)
-        return await self._led(worker, None, self._programs.engine)
+        await self._led(worker, self._programs.engine)
+        return worker
 
     async def _with_right_engine(self, plan: App, jail: Sequence[int], file: ProgramFile | None) -> Worker:
         engine = self._programs.engine
@@ -148,11 +166,33 @@ class Launch:
 
     async def _spawned(self, engine: str, plan: App, jail: Sequence[int]) -> Worker:
         forks = await self._programs.forks(engine)
-        with self._viewed(plan, jail) as (plan, jail):
-            block = engine_block(engine, plan)
+        plan = replace(plan, hands_over=may_hand_over(engine))
+        with self._viewed(plan, jail) as (viewed, descriptors):
+            block = engine_block(engine, viewed)
             key, early = self._key(), self._taken()
-            worker = await forks.spawn(key, plan, self._stdio, self._birthplace, jail, block, early)
-        return await self._led(worker, plan, engine)
+            worker = await forks.spawn(key, viewed, self._stdio, self._birthplace, descriptors, block, early)
+        given = [Program(Path(plan.artifact))] if plan.artifact else []
+        packed = await self._led(worker, engine, given)
+        if packed is None:
+            return worker
+        with closing(packed):
+            await forks.end(worker)
+            return await self._handed_over(engine, forks, plan, jail, packed)
+
+    async def _handed_over(
+        self, engine: str, forks: ForkClient, plan: App, jail: Sequence[int], packed: _Packed
+    ) -> Worker:
+        """Lead a worker without Python to ready, or another with it, if there can be none."""
+        block, *own = packed.fds
+        given = packed.given
+        pending = await forks.spawn_early(self._key(), self._stdio, self._birthplace)
+        try:
+            worker = await pending.enter(read_file(block), [*jail, *own], packed.entries)
+        except Unimplemented:
+            plan = replace(plan, hands_over=False)
+            worker, given = await forks.spawn(self._key(), plan, self._stdio, self._birthplace, jail), []
+        await self._led(worker, engine, given)
+        return worker
 
     @contextmanager
     def _viewed(self, plan: App, jail: Sequence[int]) -> Iterator[tuple[App, Sequence[int]]]:
@@ -166,16 +206,16 @@ class Launch:
         finally:
             os.close(view)
 
-    async def _led(self, worker: Worker, plan: App | None, engine: str) -> Worker:
+    async def _led(self, worker: Worker, engine: str, given: Sequence[Program] = ()) -> _Packed | None:
+        """:param given: compiled programs that it has"""
         try:
-            await self._lead(worker, plan, engine)
+            return await self._lead(worker, engine, given)
         except BaseException:
             await worker.forks.end(worker)
             raise
-        return worker
 
-    async def _lead(self, worker: Worker, plan: App | None, engine: str) -> None:
-        """Answer what it says until it is ready."""
+    async def _lead(self, worker: Worker, engine: str, given: Sequence[Program]) -> _Packed | None:
+        """Answer what it says until it is ready, or leaves that to another."""
         questions = Questions(self._programs, self._container, engine)
         while True:
             packet = await worker.receive()
@@ -187,36 +227,31 @@ class Launch:
                     case AskProgram() | AskImage() | AskLayer() | AskFiles():
                         await questions.answer(worker, message, fds)
                     case OtherEngine():
-                        raise _RunsElsewhere(message.name, questions.given)
+                        raise _RunsElsewhere(message.name, questions.given[-1] if questions.given else None)
+                    case HandsOver():
+                        return _Packed([os.dup(fd) for fd in fds], message.entries, questions.given)
                     case Warning():
                         _log.warning("container %s: %s", self._container, message.message)
                     case Error():
-                        await self._discard(message, questions.given, plan)
+                        await self._discard(message, [*given, *questions.given])
                         raise from_code(message.code, message.message)
                     case Held():
                         await self._while_held(worker)
                         worker.send(Go())
                     case Ready():
                         worker.handled = frozenset(message.signals)
-                        return
+                        return None
                     case _:
                         assert_never(message)
             finally:
                 for fd in fds:
                     os.close(fd)
 
-    async def _discard(self, error: Error, given: Program | None, plan: App | None) -> None:
-        """Throw a compiled program away that does not load."""
-        if error.code != DataLoss.code:
-            return
-        if given is not None:
-            artifact = given.artifact
-        elif plan is not None and plan.artifact:
-            artifact = Path(plan.artifact)
-        else:
-            return
-        _log.info("container %s: %s is thrown away", self._container, artifact)
-        await self._programs.discard(artifact)
+    async def _discard(self, error: Error, given: Sequence[Program]) -> None:
+        """Throw compiled programs away of which one does not load."""
+        for artifact in {program.artifact for program in given} if error.code == DataLoss.code else ():
+            _log.info("container %s: %s is thrown away", self._container, artifact)
+            await self._programs.discard(artifact)
 
     def _taken(self) -> PendingWorker | None:
         early, self._early = self._early, None

@@ -32,8 +32,8 @@ class Questions:
         self._programs = programs
         self._container, self._engine = container, engine
         self._image: Image | None = None
-        self.given: Program | None = None
-        """The compiled program that was given last."""
+        self.given: list[Program] = []
+        """The compiled programs that were given, the latest last."""
 
     async def answer(self, worker: Worker, question: Question, fds: list[int]) -> None:
         """Answer one, well or badly.
@@ -67,8 +67,9 @@ class Questions:
             case AskFiles():
                 return self._artifact(await (await self._layers()).files(read_file(fds[0])))
             case AskProgram():
-                self.given = await self._program(question, fds[0] if fds else None)
-                return self._artifact(self.given.artifact)
+                program = await self._program(question, fds[0] if fds else None)
+                self.given.append(program)
+                return self._artifact(program.artifact)
             case _:
                 assert_never(question)
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from shimd import zygote
-from shimd.engine import EngineError, RunsWithoutPython, TakesSockets
+from shimd.engine import EngineError, PacksApplications, RunsWithoutPython, TakesSockets
 from shimd.engines.registry import engine_reference, load_engine
 from shimd.protocol.faults import from_engine
 from shimd.protocol.invocation import invocation_of
@@ -23,6 +23,11 @@ def is_likely(engine: str, *, listens: bool) -> bool:
     """
     runs = _part_in_c(engine)
     return runs is not None and zygote.available() and (not listens or _takes_sockets(runs))
+
+
+def may_hand_over(engine: str) -> bool:
+    """Returns whether a worker that knows its application may leave it to one without Python."""
+    return isinstance(_part_in_c(engine), PacksApplications) and zygote.available()
 
 
 def may_wait(birthplace: Birthplace) -> bool:

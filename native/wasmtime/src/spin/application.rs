@@ -84,12 +84,16 @@ pub struct Description {
     pub routes: Vec<(String, Target)>,
     pub files: Vec<File>,
     pub network: Network,
+    /// What its operator is told at its start.
+    pub complaint: String,
 }
 
 #[derive(Deserialize)]
 pub struct Described {
     pub id: String,
-    /// A path.
+    /// The directory that its compiled form is in, a descriptor.
+    pub cache: i32,
+    /// Relative to that.
     pub artifact: String,
     /// As in a block.
     pub kind: u64,

@@ -55,7 +55,8 @@ pub fn world(described: &Described, root: &str) -> Result<(WasiCtxBuilder, Optio
     Ok((wasi, Some(tree)))
 }
 
-fn enter(directory: i32) -> Result<(), String> {
+/// Make it the working directory.
+pub fn enter(directory: i32) -> Result<(), String> {
     if unsafe { libc::fchdir(directory) } == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().to_string()) }
 }
 

@@ -31,7 +31,7 @@ use wasmtime::component::{self, InstancePre};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use crate::abi::Kind;
+use crate::abi::{self, Kind};
 use crate::clock::Clock;
 use crate::destinations::{self, Destinations};
 use crate::engine::{self, Flavour};
@@ -81,7 +81,7 @@ struct Program {
 }
 
 impl Spin {
-    /// Map the components, and link them.
+    /// Map the components, and link them. The working directory is another one afterwards.
     ///
     /// :raises: the first that does not load; or a certificate that cannot be shown
     pub fn load(text: &str, settings: Settings) -> Result<Self, String> {
@@ -101,6 +101,9 @@ impl Spin {
     /// Serve until a signal ends it; returns the exit code.
     pub fn run(self) -> Result<c_int, String> {
         let settings = self.settings.clone();
+        if !self.description.complaint.is_empty() {
+            abi::tell(&format!("shimd: {}", self.description.complaint));
+        }
         Ok(http::run(&settings, self.description.announced, || self.application().map(App::Spin)))
     }
 
@@ -152,6 +155,7 @@ impl Engines {
 
     fn load(&self, described: &Described) -> wasmtime::Result<Program> {
         let kind = if described.kind == Kind::Server3 as u64 { Kind::Server3 } else { Kind::Server2 };
+        files::enter(described.cache).map_err(wasmtime::Error::msg)?;
         let pooled = if kind == Kind::Server3 { &self.newer } else { &self.older };
         let map = |engine: &Engine| unsafe { component::Component::deserialize_file(engine, &described.artifact) };
         let component = match pooled.as_ref().map(map) {
