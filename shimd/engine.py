@@ -340,6 +340,10 @@ class Packed(NamedTuple):
 class PacksApplications(RunsWithoutPython, Protocol[ModuleT_contra]):
     """An engine whose applications' workers need no Python, once all of an application is known. Optional."""
 
+    def load_part(self) -> None:
+        """Called after :meth:`Engine.warm`, where all workers have Python: load the part in C, too."""
+        ...
+
     def pack_all(self, module: ModuleT_contra, invocation: Invocation, first: int) -> Packed | None:
         """Returns what the part in C needs to know of an application; called in the worker that knows it, instead of
         :meth:`Engine.check`.

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NoReturn, assert_never
 
 from shimd import paths, release
-from shimd.engine import Engine, RunsWithoutPython
+from shimd.engine import Engine, PacksApplications, RunsWithoutPython
 from shimd.engines.registry import load_engine
 from shimd.errors import Code, from_os, reason
 from shimd.forkserver.child import Child
@@ -506,7 +506,10 @@ def main() -> None:
     listener = socket.socket(fileno=LISTEN_FD)
     listener.listen()  # once more, so that SO_PEERCRED tells our pid, not our parent's
     hello = Hello(VERSION, sys.argv[1], sys.argv[2], release.own() if release.is_whole() else "")
-    server = ForkServer(engine, listener, hello, private="private" in sys.argv[3:], zygote=_zygote(engine))
+    zygote = _zygote(engine)
+    if zygote is None and isinstance(engine, PacksApplications):
+        engine.load_part()
+    server = ForkServer(engine, listener, hello, private="private" in sys.argv[3:], zygote=zygote)
     # What exists now is shared with every worker: keep the collector from writing to it.
     gc.collect()
     gc.freeze()

@@ -7,8 +7,6 @@ import ipaddress
 import socket
 from collections.abc import Collection, Iterator
 
-import anyio
-
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: Where an address of IPv6 has one of IPv4 in its last bits: mapped, compatible (RFC 4291), NAT64, also with a prefix
@@ -52,7 +50,9 @@ class Destinations:
         """
         if not self:
             return [host]
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        from anyio import getaddrinfo  # which is there where loops are: others read this to describe it
+
+        found = await getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = dict.fromkeys(str(where[0]) for *_kind, where in found)
         allowed = [text for text in addresses if not self.blocks(ipaddress.ip_address(text.partition("%")[0]))]
         if not allowed:

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from shimd.apps.spin.fields import ManifestTable
 from shimd.engine import InvalidSetting
-from shimd.wasi.http.outgoing import DENIED
 
 #: Of schemes, if none is named.
 PORTS = {
@@ -121,6 +120,8 @@ class AllowedHosts:
 
     def __call__(self, scheme: str, authority: str) -> None:
         """:raises Err: ``HTTP-request-denied``"""
+        from shimd.wasi.http.outgoing import DENIED  # which is there where requests are
+
         host, port = split(scheme, authority)
         if not self.allows(scheme, host, port):
             raise DENIED

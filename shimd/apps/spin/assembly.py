@@ -13,15 +13,16 @@ from shimd.apps.http.handler import INTERFACE, Handler
 from shimd.apps.http.server import serve
 from shimd.apps.spin import command, cron, files, keyvalue, sockets, sqlite, subscriptions
 from shimd.apps.spin.application import SpinServer
+from shimd.apps.spin.backends import ServiceError
+from shimd.apps.spin.client_tls import contexts
 from shimd.apps.spin.clients import Clients, MqttAddress
 from shimd.apps.spin.command import CommandService
 from shimd.apps.spin.cron import Schedule
 from shimd.apps.spin.granted import check_chains, libraries, outbound, resolved
 from shimd.apps.spin.model import Application, Component
 from shimd.apps.spin.neighbours import Neighbours
-from shimd.apps.spin.networking import Networking
 from shimd.apps.spin.runtime import Runtime
-from shimd.apps.spin.services import ServiceError, Services
+from shimd.apps.spin.services import Services
 from shimd.apps.spin.subscriptions import MqttSubscriber, RedisSubscriber
 from shimd.apps.spin.telemetry import Call, Telemetry
 from shimd.apps.spin.variables import ApplicationVariables
@@ -73,7 +74,7 @@ class Assembly:
         self._clients = Clients(libraries(application, runtime, allowed, self._late), trust, networking)
         self._neighbours = {id: Neighbours(allowed[id]) for id in allowed}
         self._outgoing = {
-            id: OutgoingHandler(trust, allowed[id], _rules(networking, id, trust, self._neighbours[id], telemetry))
+            id: OutgoingHandler(trust, allowed[id], _rules(self._clients, id, trust, self._neighbours[id], telemetry))
             for id in allowed
         }
         self._preopens = {id: files.SpinPreopens() for id in application.components}
@@ -232,12 +233,12 @@ class Assembly:
 
 
 def _rules(
-    networking: Networking, component: str, trust: Trust, neighbours: Neighbours, telemetry: Telemetry
+    clients: Clients, component: str, trust: Trust, neighbours: Neighbours, telemetry: Telemetry
 ) -> OutgoingRules:
-    limit = networking.limit("http")
+    networking, limit = clients.networking, clients.limits.of("http")
     return OutgoingRules(
         networking.destinations,
-        networking.contexts(component, trust),
+        contexts(networking.tls, component, trust),
         limit,
         keeps=networking.pooling and not limit,  # one that is kept would count
         neighbour=neighbours,

@@ -1,10 +1,24 @@
-"""Servers behind an application that ``/runtime-config.toml`` names, each with what it is asked by."""
+"""What is behind an application, as ``/runtime-config.toml`` says: files, and servers with what they are asked by."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from shimd.apps.spin import keys
 from shimd.apps.spin.fields import ManifestTable
+
+
+class ServiceError(Exception):
+    """A server cannot be reached, or answers what it should not. A sentence, without what is secret."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One of SQLite's: a database, or key-value stores."""
+
+    path: Path
+    attaches: bool = False
+    """Whether statements may attach other files, which may be another component's."""
 
 
 @dataclass(frozen=True)

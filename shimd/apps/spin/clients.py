@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from shimd.apps.spin.limits import ConnectionLimits
 from shimd.apps.spin.networking import Networking
 from shimd.wasi.trust import Trust
 
@@ -20,7 +21,6 @@ _LIBRARIES = {
     "postgres": ("asyncpg",),
     "mysql": ("pymysql",),
 }
-KINDS = frozenset(_LIBRARIES)
 #: What they raise, besides OSError, where nobody answers.
 _UNREACHABLE = (("redis.exceptions", "ConnectionError", "TimeoutError"), ("aiomqtt", "MqttError"))
 #: Seconds in which a server must take a connection.
@@ -40,6 +40,7 @@ class Clients:
             import_module(module)
         self._trust = trust
         self.networking = networking or Networking()
+        self.limits = ConnectionLimits(self.networking)
 
     async def reach(self, host: str, port: int, connect: Callable[[str], Awaitable[T]]) -> T:
         """Have a server connected to at the first of its addresses that can be reached, and is not blocked.

@@ -217,6 +217,7 @@ class NativeSpin(_Applications):
         from shimd.engines.wasmtime_native import NativeWasmtime
 
         self._native = NativeWasmtime()
+        self._has_part = False
 
     def version(self) -> str:
         return self._native.version()
@@ -226,7 +227,11 @@ class NativeSpin(_Applications):
 
     def warm(self) -> None:
         load(f"shimd.apps.spin.{name}" for name in _DESCRIBED)
-        self._native.warm()
+
+    def load_part(self) -> None:
+        if not self._has_part:
+            self._native.warm()
+            self._has_part = True
 
     def _take(self, application: "Application", place: "Place", env: Mapping[str, str]) -> "Application":
         from shimd.apps.spin import native
@@ -282,11 +287,11 @@ class NativeSpin(_Applications):
 
         :param absent: interfaces that it imports
         """
-        from shimd.apps.spin.clients import KINDS
         from shimd.apps.spin.granted import outbound
+        from shimd.apps.spin.networking import SERVERS
 
         allowed = outbound(self._application.components[id], self._values)
-        kinds = {name.partition("/")[2].partition("@")[0] for name in absent} & KINDS
+        kinds = {name.partition("/")[2].partition("@")[0] for name in absent} & SERVERS
         return [kind for kind in sorted(kinds) if allowed.may_ever(kind, f"{kind}s")]
 
     def load(self, artifact: Path) -> NoReturn:
@@ -303,6 +308,7 @@ class NativeSpin(_Applications):
         return Packed(block, list(self._directories.values()), [part.directory for part in parts.values()])
 
     def check(self, module: NativeApp, invocation: Invocation) -> None:
+        self.load_part()
         packed = self._packed(module.parts, self._directories, invocation)
         back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from shimd.apps.spin.allowed import CHAINED, AllowedHosts, is_left_out
-from shimd.apps.spin.clients import KINDS
 from shimd.apps.spin.model import Application, Component
+from shimd.apps.spin.networking import SERVERS
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import ApplicationVariables
 from shimd.engine import InvalidSetting
@@ -44,15 +44,15 @@ def check_chains(application: Application, allowed: Mapping[str, AllowedHosts]) 
 def libraries(
     application: Application, runtime: Runtime, allowed: Mapping[str, AllowedHosts], late: Mapping[str, Sequence[str]]
 ) -> set[str]:
-    """Returns the kinds of servers that this application connects to: of :data:`KINDS`.
+    """Returns the kinds of servers that this application connects to: of :data:`SERVERS`.
 
     :param late: entries that are not known yet, by component
     """
-    found = {kind for kind in KINDS if any(one.may_ever(kind, f"{kind}s") for one in allowed.values())}
+    found = {kind for kind in SERVERS if any(one.may_ever(kind, f"{kind}s") for one in allowed.values())}
     schemes = {entry.partition("://")[0].lower() for entries in late.values() for entry in entries}
     if any("{" in scheme or scheme == "*" for scheme in schemes):
-        return set(KINDS)
-    found |= {kind for kind in KINDS if schemes & {kind, f"{kind}s"}}
+        return set(SERVERS)
+    found |= {kind for kind in SERVERS if schemes & {kind, f"{kind}s"}}
     if application.triggers.redis or runtime.uses_redis:
         found.add("redis")
     if application.triggers.mqtt:

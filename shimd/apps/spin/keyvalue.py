@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
+from shimd.apps.spin.backends import File
 from shimd.apps.spin.clients import Clients
 from shimd.apps.spin.database import Database
 from shimd.apps.spin.redisstore import RedisStore
@@ -42,13 +43,14 @@ OpenStore = Callable[[str], Store]
 """A function that opens a store, by the label under which a component knows it."""
 
 
-def opener(where: Database | str, clients: Clients) -> OpenStore:
+def opener(where: File | str, clients: Clients) -> OpenStore:
     """Returns a function that opens a store in a SQLite file, or in a redis of some address.
 
     :raises InvalidSetting: that is no address
     """
-    if isinstance(where, Database):
-        return lambda label: SqliteStore(where, label)
+    if isinstance(where, File):
+        database = Database(where.path, TABLE)
+        return lambda label: SqliteStore(database, label)
     store = RedisStore(clients, where)
     return lambda _label: store
 

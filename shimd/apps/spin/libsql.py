@@ -10,9 +10,9 @@ from typing import Any
 
 from anyio import from_thread
 
-from shimd.apps.spin.backends import Libsql
+from shimd.apps.spin.backends import Libsql, ServiceError
 from shimd.apps.spin.database import QueryResult
-from shimd.apps.spin.services import ServiceError, Services, shown
+from shimd.apps.spin.services import Services, shown
 from shimd.component.results import Case
 from shimd.wasi.waiting import wait_for
 

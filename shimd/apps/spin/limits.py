@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import anyio
 from anyio import from_thread
 
+from shimd.apps.spin.networking import Networking
 from shimd.wasi.waiting import wait_for
 
 
@@ -14,11 +15,6 @@ class ConnectionLimit:
 
     def __init__(self, *limits: anyio.Semaphore) -> None:
         self._limits = limits
-
-    @property
-    def most(self) -> int | None:
-        """The most that may be open, as long as none is; ``None``: any number."""
-        return min((limit.value for limit in self._limits), default=None)
 
     def __bool__(self) -> bool:
         return bool(self._limits)
@@ -57,3 +53,17 @@ class ConnectionLimit:
         """Called by a guest's thread, once for a connection."""
         if self._limits:
             from_thread.run_sync(self._release, len(self._limits))
+
+
+class ConnectionLimits:
+    """Those of all protocols."""
+
+    def __init__(self, networking: Networking) -> None:
+        shared = {most: anyio.Semaphore(most.number) for ones in networking.limits.values() for most in ones}
+        self._made = {
+            kind: ConnectionLimit(*(shared[most] for most in ones)) for kind, ones in networking.limits.items()
+        }
+
+    def of(self, kind: str) -> ConnectionLimit:
+        """:param kind: of :data:`shimd.apps.spin.networking.KINDS`"""
+        return self._made.get(kind) or ConnectionLimit()

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urljoin
 
-from shimd.apps.spin.backends import Models
-from shimd.apps.spin.services import ServiceError, Services, shown
+from shimd.apps.spin.backends import Models, ServiceError
+from shimd.apps.spin.services import Services, shown
 from shimd.component.results import Case, Err
 from shimd.wasi.waiting import wait_for
 

@@ -6,15 +6,19 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from shimd.apps.spin.allowed import AllowedHost, AllowedHosts
-from shimd.apps.spin.database import Database
+from shimd.apps.spin.backends import File
 from shimd.apps.spin.granted import check_chains, outbound
 from shimd.apps.spin.model import Application, Component, FileMount
-from shimd.apps.spin.networking import ClientTls, Networking
+from shimd.apps.spin.networking import Networking
 from shimd.apps.spin.routes import SpinRoute
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import ApplicationVariables
+
+if TYPE_CHECKING:
+    from shimd.apps.spin.client_tls import ClientTls
 
 #: Kinds of keys that the library's TLS has, by their object identifiers: RSA, the curves P-256 and P-384, Ed25519.
 _RSA, *_CURVES = (bytes.fromhex(text) for text in ("2a864886f70d010101", "2a8648ce3d030107", "2b81040022", "2b6570"))
@@ -137,7 +141,7 @@ def lacks(application: Application, runtime: Runtime) -> bool:
     triggers = application.triggers
     others = triggers.redis or triggers.cron or triggers.mqtt or triggers.command
     variables = any(not isinstance(provider, Mapping) for provider in runtime.variables)
-    databases = any(not isinstance(where, Database) for where in runtime.databases.values())
+    databases = any(not isinstance(where, File) for where in runtime.databases.values())
     keys = all(_is_known(one.key) for one in runtime.networking.tls if one.key)
     servers = variables or runtime.uses_redis or databases or runtime.models is not None
     return bool(others) or servers or not keys
@@ -217,7 +221,7 @@ def describe(
         [described(application.components[id]) for id in answering],
         root,
         [(route.path, _target(route, answering)) for route in application.triggers.http if route.path],
-        [_file(name, where) for name, where in files.items() if isinstance(where, Database)],
+        [_file(name, where) for name, where in files.items() if isinstance(where, File)],
         _network(network),
         complaint,
     )
@@ -238,11 +242,11 @@ def _host(entry: AllowedHost) -> DescribedHost:
     return DescribedHost(entry.scheme, entry.host, ports, str(entry.network) if entry.network else None)
 
 
-def _file(name: str, where: Database) -> DescribedFile:
+def _file(name: str, where: File) -> DescribedFile:
     return DescribedFile(str(where.path), name.endswith("/"), where.attaches)
 
 
-def _own_tls(component: str, configured: Collection[ClientTls]) -> list[tuple[str, int]]:
+def _own_tls(component: str, configured: "Collection[ClientTls]") -> list[tuple[str, int]]:
     found: dict[str, int] = {}
     for number, one in enumerate(configured):
         for host in one.hosts if component in one.components else ():
@@ -251,7 +255,7 @@ def _own_tls(component: str, configured: Collection[ClientTls]) -> list[tuple[st
 
 
 def _network(networking: Networking) -> DescribedNetwork:
-    most = networking.limit("http").most
+    most = networking.most("http")
     destinations = networking.destinations
     return DescribedNetwork(
         [str(network) for network in destinations.networks],
@@ -262,6 +266,6 @@ def _network(networking: Networking) -> DescribedNetwork:
     )
 
 
-def _tls(one: ClientTls) -> DescribedTls:
+def _tls(one: "ClientTls") -> DescribedTls:
     roots, certificate, key = (data.decode("ascii", "replace") for data in (one.roots, one.certificate, one.key))
     return DescribedTls(roots, one.platform, one.webpki, certificate, key)

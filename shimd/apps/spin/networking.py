@@ -1,21 +1,17 @@
 """What ``/runtime-config.toml`` says of the network: blocked networks, client certificates, limits of connections."""
 
 import ipaddress
-import os
-import ssl
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-
-import anyio
+from typing import TYPE_CHECKING
 
 from shimd.apps.spin import keys
 from shimd.apps.spin.fields import ManifestTable
-from shimd.apps.spin.limits import ConnectionLimit
 from shimd.apps.spin.place import Place
-from shimd.linux.memory_file import memory_file
 from shimd.wasi.destinations import Destinations, Network
-from shimd.wasi.trust import Trust, add
+
+if TYPE_CHECKING:
+    from shimd.apps.spin.client_tls import ClientTls
 
 #: The protocols, by the tables that limit their connections.
 KINDS = {
@@ -25,54 +21,31 @@ KINDS = {
     "outbound_mysql": "mysql",
     "outbound_mqtt": "mqtt",
 }
+#: Those that have servers of their own kind.
+SERVERS = frozenset(KINDS.values()) - {"http"}
 
 
-@dataclass(frozen=True)
-class ClientTls:
-    """How some components connect to some hosts by HTTPS. The first that fits counts."""
+@dataclass(frozen=True, eq=False)
+class Most:
+    """A number of connections that may be open at a time; protocols that have the same one share it."""
 
-    components: tuple[str, ...]
-    hosts: tuple[str, ...]
-    given: ssl.SSLContext
-    """With what the container's files hold: certificates to trust, and one to show."""
-    platform: bool
-    """Whether the container's certificates are trusted, too."""
-    webpki: bool
-    """Whether those of browsers are."""
-    roots: bytes = b""
-    """Certificates to trust, in PEM; and one to show, with its key."""
-    certificate: bytes = b""
-    key: bytes = b""
-
-    def context(self, trust: Trust) -> ssl.SSLContext:
-        """Called inside the container; as often as somebody likes."""
-        for wanted, pem in ((self.platform, trust.pem), (self.webpki, trust.built_in)):
-            if wanted:
-                add(self.given, pem)
-        return self.given
+    number: int
 
 
 @dataclass(frozen=True)
 class Networking:
     destinations: Destinations = field(default_factory=Destinations)
-    tls: Sequence[ClientTls] = ()
-    limits: Mapping[str, ConnectionLimit] = field(default_factory=dict)
-    """By protocol: of :data:`KINDS`."""
+    tls: "Sequence[ClientTls]" = ()
+    limits: Mapping[str, Sequence[Most]] = field(default_factory=dict)
+    """By protocol, of :data:`KINDS`: its own, and that of all."""
     pooling: bool = True
     """Whether connections by HTTP are kept for further requests."""
     payload: int | None = None
     """The most bytes of a message by MQTT."""
 
-    def limit(self, kind: str) -> ConnectionLimit:
-        return self.limits.get(kind) or ConnectionLimit()
-
-    def contexts(self, component: str, trust: Trust) -> Mapping[str, Callable[[], ssl.SSLContext]]:
-        """Returns what makes the TLS contexts of the hosts for which a component has its own."""
-        found: dict[str, Callable[[], ssl.SSLContext]] = {}
-        for one in self.tls:
-            for host in one.hosts if component in one.components else ():
-                found.setdefault(host, partial(one.context, trust))
-        return found
+    def most(self, kind: str) -> int | None:
+        """Returns the most connections of a protocol that may be open; ``None``: any number."""
+        return min((limit.number for limit in self.limits.get(kind, ())), default=None)
 
 
 def networking(table: ManifestTable, place: Place, components: Collection[str]) -> Networking:
@@ -82,11 +55,11 @@ def networking(table: ManifestTable, place: Place, components: Collection[str]) 
     """
     own = table.table("outbound_networking", optional=True).of(keys.OUTBOUND_NETWORKING)
     tables = {name: table.table(name, optional=True).of(allowed) for name, allowed in keys.OUTBOUND.items()}
-    total = _semaphores(own, "max_total_connections")
+    total = _most(own, "max_total_connections")
     return Networking(
         destinations=_destinations(own),
-        tls=[_client_tls(one.of(keys.CLIENT_TLS), place, components) for one in table.tables("client_tls")],
-        limits={KINDS[name]: ConnectionLimit(*_own_limit(one), *total) for name, one in tables.items()},
+        tls=_tls(table.tables("client_tls"), place, components),
+        limits={KINDS[name]: (*_own_limit(one), *total) for name, one in tables.items()},
         pooling=tables["outbound_http"].flag("connection_pooling", True),
         payload=tables["outbound_mqtt"].number("max_payload_size_bytes"),
     )
@@ -105,77 +78,25 @@ def _network(table: ManifestTable, text: str) -> Network:
         raise table.wrong("block_networks", f'has "{text}", which is neither ADDRESS/BITS nor "private"') from None
 
 
-def _own_limit(table: ManifestTable) -> list[anyio.Semaphore]:
+def _own_limit(table: ManifestTable) -> list[Most]:
     old = table.number("max_concurrent_requests")
     if old is None:
-        return _semaphores(table, "max_connections")
+        return _most(table, "max_connections")
     if "max_connections" in table.values:
         raise table.wrong("max_concurrent_requests", "is the older name of max_connections: leave one of them out")
-    return [anyio.Semaphore(old + 1)]  # so Spin had it count
+    return [Most(old + 1)]  # so Spin had it count
 
 
-def _semaphores(table: ManifestTable, name: str) -> list[anyio.Semaphore]:
+def _most(table: ManifestTable, name: str) -> list[Most]:
     most = table.number(name)
     if most == 0:
         raise table.wrong(name, "is 0, which allows no connection: leave the hosts out of allowed_outbound_hosts")
-    return [] if most is None else [anyio.Semaphore(most)]
+    return [] if most is None else [Most(most)]
 
 
-def _client_tls(table: ManifestTable, place: Place, components: Collection[str]) -> ClientTls:
-    for name in ("component_ids", "hosts"):
-        if not table.strings(name):
-            raise table.wrong(name, "is missing, or empty")
-    for id in table.strings("component_ids"):
-        if id not in components:
-            raise table.wrong("component_ids", f"names {id!r}, which is no component")
-    for host in table.strings("hosts"):
-        if not host or set(host) & set("/:*@ "):
-            raise table.wrong("hosts", f'has "{host}", which is no name of a host')
-    roots, webpki = table.text("ca_roots_file", ""), table.flag("ca_use_webpki_roots")
-    platform = table.flag("ca_use_platform_roots", not roots and "ca_use_webpki_roots" not in table.values)
-    if not (roots or platform or webpki):
-        raise table.wrong("", "trusts nobody: it has no ca_roots_file, and no other certificates are to count")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    pem = _trust(context, table, place) if roots else b""
-    shown = _show(context, table, place)
-    hosts = tuple(host.lower() for host in table.strings("hosts"))
-    return ClientTls(table.strings("component_ids"), hosts, context, platform, webpki, pem, *shown)
+def _tls(tables: Sequence[ManifestTable], place: Place, components: Collection[str]) -> "Sequence[ClientTls]":
+    if not tables:
+        return ()
+    from shimd.apps.spin import client_tls  # with a library that few need
 
-
-def _trust(context: ssl.SSLContext, table: ManifestTable, place: Place) -> bytes:
-    pem = _file(table, "ca_roots_file", place)
-    try:
-        context.load_verify_locations(cadata=pem.decode("ascii", "replace"))
-    except (ssl.SSLError, ValueError):
-        raise table.wrong("ca_roots_file", f"names {table.text('ca_roots_file')}, which has no certificates") from None
-    return pem
-
-
-def _show(context: ssl.SSLContext, table: ManifestTable, place: Place) -> tuple[bytes, bytes]:
-    """Have a client certificate shown to servers that ask for one, if there is any; returns it, and its key."""
-    names = ("client_cert_file", "client_private_key_file")
-    for name, other in (names, names[::-1]):
-        if name in table.values and other not in table.values:
-            raise table.wrong(other, f"is missing, and {name} is there")
-    if names[0] not in table.values:
-        return b"", b""
-    shown = _file(table, names[0], place), _file(table, names[1], place)
-    files = [memory_file("shimd-tls", data) for data in shown]
-    try:  # the library reads files only, and the container's are not at their places yet
-        certificate, key = (f"/proc/self/fd/{fd}" for fd in files)
-        context.load_cert_chain(certificate, key, password=lambda: "")
-    except (ssl.SSLError, ValueError):
-        what = f"({table.text(names[0])}) and {names[1]} ({table.text(names[1])}) are no certificate and its key"
-        raise table.wrong(names[0], what) from None
-    finally:
-        for fd in files:
-            os.close(fd)
-    return shown
-
-
-def _file(table: ManifestTable, name: str, place: Place) -> bytes:
-    path = table.text(name)
-    data = place.file(path)
-    if data is None:
-        raise table.wrong(name, f"names {path}, which does not exist")
-    return data
+    return [client_tls.parse(one.of(keys.CLIENT_TLS), place, components) for one in tables]

@@ -5,9 +5,8 @@ import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from shimd.apps.spin import backends, keys, keyvalue
-from shimd.apps.spin.backends import Libsql, Vault
-from shimd.apps.spin.database import Database
+from shimd.apps.spin import backends, keys
+from shimd.apps.spin.backends import File, Libsql, Vault
 from shimd.apps.spin.fields import ManifestTable, toml
 from shimd.apps.spin.networking import networking
 from shimd.apps.spin.place import Place
@@ -32,11 +31,11 @@ class Runtime:
         """
         table = toml(place.path(NAME), place.file(NAME) or b"").of(keys.RUNTIME)
         state = _state(table, place)
-        default = Database(state / "sqlite_key_value.db", keyvalue.TABLE)
-        self.stores: dict[str, Database | str] = {"default": default, **_stores(table, place, state)}
+        default = File(state / "sqlite_key_value.db")
+        self.stores: dict[str, File | str] = {"default": default, **_stores(table, place, state)}
         """Each a file, or the address of a redis."""
-        default = Database(state / "sqlite_db.db")
-        self.databases: dict[str, Database | Libsql] = {"default": default, **_databases(table, place, state)}
+        default = File(state / "sqlite_db.db")
+        self.databases: dict[str, File | Libsql] = {"default": default, **_databases(table, place, state)}
         self.models = backends.models(table)
         """The server of language models; ``None``: there is none."""
         self.networking = networking(table, place, components)
@@ -64,15 +63,15 @@ def _state(table: ManifestTable, place: Place) -> Path:
     return Path(place.path(directory))
 
 
-def _stores(table: ManifestTable, place: Place, state: Path) -> dict[str, Database | str]:
-    found: dict[str, Database | str] = {}
+def _stores(table: ManifestTable, place: Place, state: Path) -> dict[str, File | str]:
+    found: dict[str, File | str] = {}
     kinds = table.table("key_value_store", optional=True)
     for label in kinds.values:
         settings = kinds.table(label)
         match settings.values.get("type"):
             case "spin":
                 path = _path(settings.of(keys.STORES["spin"]), place, state / f"{label}.db")
-                found[label] = Database(path, keyvalue.TABLE)
+                found[label] = File(path)
             case "redis":
                 settings.of(keys.STORES["redis"])
                 found[label] = settings.text("url")
@@ -81,15 +80,15 @@ def _stores(table: ManifestTable, place: Place, state: Path) -> dict[str, Databa
     return found
 
 
-def _databases(table: ManifestTable, place: Place, state: Path) -> dict[str, Database | Libsql]:
-    found: dict[str, Database | Libsql] = {}
+def _databases(table: ManifestTable, place: Place, state: Path) -> dict[str, File | Libsql]:
+    found: dict[str, File | Libsql] = {}
     kinds = table.table("sqlite_database", optional=True)
     for label in kinds.values:
         settings = kinds.table(label)
         match settings.values.get("type"):
             case "spin":
                 attaches = settings.of(keys.DATABASES["spin"]).flag("allow_attach_file")
-                found[label] = Database(_path(settings, place, state / f"{label}.db"), attaches=attaches)
+                found[label] = File(_path(settings, place, state / f"{label}.db"), attaches)
             case "libsql":
                 found[label] = backends.libsql(settings.of(keys.DATABASES["libsql"]))
             case kind:

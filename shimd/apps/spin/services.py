@@ -10,6 +10,7 @@ import httpcore
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
+from shimd.apps.spin.backends import ServiceError
 from shimd.wasi.trust import Trust
 
 #: Seconds in which a server must take a connection.
@@ -23,10 +24,6 @@ _ERRORS = (
     httpcore.UnsupportedProtocol,
     UnicodeError,  # a name that no name server could have
 )
-
-
-class ServiceError(Exception):
-    """A server cannot be reached, or answers what it should not. A sentence, without what is secret."""
 
 
 class Services:

@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from shimd.apps.spin.backends import Libsql
+from shimd.apps.spin.backends import File, Libsql, ServiceError
 from shimd.apps.spin.database import Database, QueryResult
 from shimd.apps.spin.libsql import LibsqlConnection
-from shimd.apps.spin.services import ServiceError, Services
+from shimd.apps.spin.services import Services
 from shimd.component.results import Case, Err
 
 
@@ -27,10 +27,11 @@ class Statements(Protocol):
 OpenDatabase = Callable[[], Statements]
 
 
-def opener(where: Database | Libsql, services: Services) -> OpenDatabase:
+def opener(where: File | Libsql, services: Services) -> OpenDatabase:
     """Returns a function that opens a connection to a database."""
-    if isinstance(where, Database):
-        return lambda: _InFile(where)
+    if isinstance(where, File):
+        database = Database(where.path, attaches=where.attaches)
+        return lambda: _InFile(database)
     return lambda: _Elsewhere(LibsqlConnection(services, where))
 
 

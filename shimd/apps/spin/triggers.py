@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from shimd.apps.spin import cron, keys
+from shimd.apps.spin import keys
 from shimd.apps.spin.fields import ManifestTable
 from shimd.apps.spin.model import CommandTrigger, CronTrigger, MqttServer, MqttTrigger, RedisTrigger, Triggers
 from shimd.apps.spin.routes import SpinRoute, StaticResponse
@@ -133,6 +133,8 @@ def _redis(settings: ManifestTable) -> Callable[[ManifestTable, str], RedisTrigg
 
 
 def _cron(table: ManifestTable, component: str) -> CronTrigger:
+    from shimd.apps.spin import cron  # which few applications have
+
     expression = table.text("cron_expression")
     try:
         cron.parse(expression)

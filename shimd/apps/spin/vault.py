@@ -3,8 +3,8 @@
 import json
 from urllib.parse import quote
 
-from shimd.apps.spin.backends import Vault
-from shimd.apps.spin.services import ServiceError, Services, shown
+from shimd.apps.spin.backends import ServiceError, Vault
+from shimd.apps.spin.services import Services, shown
 
 #: Seconds.
 _PATIENCE = 30.0

@@ -8,6 +8,7 @@ from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.backends import Models
 from shimd.apps.spin.clients import Clients
 from shimd.apps.spin.files import SpinPreopens
+from shimd.apps.spin.given_variables import ComponentVariables, ConfigStore, Variables
 from shimd.apps.spin.keyvalue import Atomics, Batch, KeyValueStores, OpenStore
 from shimd.apps.spin.llm import Llm
 from shimd.apps.spin.model import Component
@@ -19,7 +20,7 @@ from shimd.apps.spin.outbound.redis import Redis
 from shimd.apps.spin.services import Services
 from shimd.apps.spin.sqlite import Databases, OpenDatabase
 from shimd.apps.spin.telemetry import Telemetry
-from shimd.apps.spin.variables import ApplicationVariables, ComponentVariables, ConfigStore, Variables
+from shimd.apps.spin.variables import ApplicationVariables
 from shimd.apps.spin.vault import Secrets
 from shimd.engine import Invocation
 from shimd.wasi.world import TypesOnly, providers

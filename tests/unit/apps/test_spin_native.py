@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from shimd.apps.spin import manifest
+from shimd.apps.spin.client_tls import ClientTls
 from shimd.apps.spin.native import NativePart, describe, lacks
-from shimd.apps.spin.networking import ClientTls, Networking
+from shimd.apps.spin.networking import Networking
 from shimd.apps.spin.place import Place
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import ApplicationVariables
@@ -56,10 +57,20 @@ def described(text: str = MANIFEST, runtime: str = RUNTIME, memory: int = -1) ->
     application = manifest.parse(text.encode())
     files = {"/runtime-config.toml": runtime.encode()}
     configured = Runtime(Place(files.get), {}, application.variables, application.components)
-    parts = {id: NativePart(f"{id}.native", number) for number, id in enumerate(application.components, 3)}
+    parts = {id: NativePart(number + 20, f"{id}/native", number) for number, id in enumerate(application.components, 3)}
     values = ApplicationVariables(application, configured.variables)
     about = describe(
-        application, parts, {"hidden": 7}, configured, values, ["x"], {"A": "b"}, memory, "/", announced=True
+        application,
+        parts,
+        {"hidden": 7},
+        configured,
+        values,
+        ["x"],
+        {"A": "b"},
+        memory,
+        "/",
+        announced=True,
+        complaint="no",
     )
     found: dict[str, Any] = json.loads(about.json())
     return found
@@ -75,7 +86,7 @@ def test_an_application() -> None:
 
 def test_a_component() -> None:
     shop, hidden = described()["components"]
-    assert (shop["id"], shop["artifact"], shop["kind"]) == ("shop", "shop.native", 3)
+    assert (shop["id"], shop["cache"], shop["artifact"], shop["kind"]) == ("shop", 23, "shop/native", 3)
     assert (shop["args"], shop["env"], shop["variables"]) == (
         ["shop", "x"],
         [["COLOUR", "green"]],

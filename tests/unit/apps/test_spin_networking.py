@@ -11,7 +11,10 @@ import pytest
 
 from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.assembly import _rules
+from shimd.apps.spin.client_tls import contexts
+from shimd.apps.spin.clients import Clients
 from shimd.apps.spin.fields import toml
+from shimd.apps.spin.limits import ConnectionLimits
 from shimd.apps.spin.neighbours import Neighbours
 from shimd.apps.spin.networking import Networking, networking
 from shimd.apps.spin.place import Place
@@ -48,8 +51,8 @@ def configured(text: str, **files: bytes) -> Networking:
 def test_nothing_is_configured(trust: Trust) -> None:
     found = configured("")
     assert not found.destinations
-    assert (found.pooling, found.payload, found.contexts("one", trust)) == (True, None, {})
-    assert not any(found.limit(kind) for kind in ("http", "redis", "postgres", "mysql", "mqtt"))
+    assert (found.pooling, found.payload, contexts(found.tls, "one", trust)) == (True, None, {})
+    assert not any(found.most(kind) for kind in ("http", "redis", "postgres", "mysql", "mqtt"))
 
 
 def test_which_certificates_are_trusted(trust: Trust, certificates: Certificates) -> None:
@@ -64,16 +67,16 @@ def test_which_certificates_are_trusted(trust: Trust, certificates: Certificates
         ("", 0),  # the container's, and it has none
         (file + "ca_use_platform_roots = true\n", 1),
     ):
-        contexts = configured(TLS + lines, ca_pem=pem).contexts("one", trust)
-        assert contexts.keys() == {"server.test", "other.test"}
-        assert len(contexts["server.test"]().get_ca_certs()) == expected, lines
+        own = contexts(configured(TLS + lines, ca_pem=pem).tls, "one", trust)
+        assert own.keys() == {"server.test", "other.test"}
+        assert len(own["server.test"]().get_ca_certs()) == expected, lines
 
 
 def test_the_first_that_fits_counts(trust: Trust, certificates: Certificates) -> None:
     text = TLS.replace('"two"', '"one"') + 'ca_roots_file = "ca.pem"\n' + TLS + "ca_use_webpki_roots = true"
     found = configured(text, ca_pem=certificates.authority.read_bytes())
-    assert len(found.contexts("one", trust)["other.test"]().get_ca_certs()) == 1
-    assert len(found.contexts("two", trust)["other.test"]().get_ca_certs()) > 1
+    assert len(contexts(found.tls, "one", trust)["other.test"]().get_ca_certs()) == 1
+    assert len(contexts(found.tls, "two", trust)["other.test"]().get_ca_certs()) > 1
 
 
 WRONG = [
@@ -146,10 +149,10 @@ def test_a_certificate_that_is_shown(trust: Trust, certificates: Certificates, o
     text += 'client_cert_file = "cert.pem"\nclient_private_key_file = "key.pem"\n'
     files = {"ca_pem": certificates.authority, "cert_pem": own.certificate, "key_pem": own.key}
     found = configured(text, **{name: path.read_bytes() for name, path in files.items()})
-    context = found.contexts("one", trust)["127.0.0.1"]()
+    context = contexts(found.tls, "one", trust)["127.0.0.1"]()
     assert anyio.run(get, trust, context, server) == b"server"
     with pytest.raises((httpcore.ConnectError, httpcore.ReadError, httpcore.RemoteProtocolError)):
-        anyio.run(get, trust, configured(TLS).contexts("one", trust)["other.test"](), server)
+        anyio.run(get, trust, contexts(configured(TLS).tls, "one", trust)["other.test"](), server)
 
 
 async def get(trust: Trust, context: ssl.SSLContext, port: int) -> bytes:
@@ -170,21 +173,24 @@ async def get(trust: Trust, context: ssl.SSLContext, port: int) -> bytes:
 )
 def test_whether_connections_are_kept(trust: Trust, text: str, expected: bool) -> None:
     """One that is kept would count."""
-    assert _rules(configured(text), "one", trust, Neighbours(AllowedHosts([], "")), Telemetry()).keeps == expected
+    assert (
+        _rules(Clients((), trust, configured(text)), "one", trust, Neighbours(AllowedHosts([], "")), Telemetry()).keeps
+        == expected
+    )
 
 
 def test_limits() -> None:
     """Who comes too late waits; that of all protocols counts for each."""
     text = "[outbound_networking]\nmax_total_connections = 3\n[outbound_redis]\nmax_connections = 1\n"
     text += "[outbound_http]\nmax_concurrent_requests = 1"
-    found = configured(text)
+    found = ConnectionLimits(configured(text))
 
     async def run() -> list[str]:
         entered: list[str] = []
         async with anyio.create_task_group() as tasks:
 
             async def hold(kind: str) -> None:
-                async with found.limit(kind):
+                async with found.of(kind):
                     entered.append(kind)
                     await anyio.sleep_forever()
 
@@ -192,7 +198,7 @@ def test_limits() -> None:
                 tasks.start_soon(hold, kind)
                 await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
-        async with found.limit("redis"), found.limit("http"), found.limit("mqtt"):
+        async with found.of("redis"), found.of("http"), found.of("mqtt"):
             entered.append("all are given back")
         return entered
 
@@ -202,14 +208,14 @@ def test_limits() -> None:
 def test_what_is_given_up_gives_back_what_it_has() -> None:
     """Its own limit let it in; it waits for that of all protocols."""
     text = "[outbound_networking]\nmax_total_connections = 1\n[outbound_redis]\nmax_connections = 1\n"
-    found = configured(text)
+    found = ConnectionLimits(configured(text))
 
     async def run() -> str:
-        async with found.limit("mqtt"):
+        async with found.of("mqtt"):
             with anyio.move_on_after(0.01):
-                async with found.limit("redis"):
+                async with found.of("redis"):
                     return "too many"
-        async with found.limit("redis"):
+        async with found.of("redis"):
             return "given back"
 
     assert anyio.run(run) == "given back"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from shimd.apps.spin.database import Database
+from shimd.apps.spin.backends import File
 from shimd.apps.spin.engine import _memory, _settings
 from shimd.apps.spin.model import Application, Triggers, Variable
 from shimd.apps.spin.place import Place
@@ -119,7 +119,7 @@ def test_stores() -> None:
     assert set(runtime.stores) == {"default", "here", "there"}
     assert runtime.stores["there"] == "redis://server"
     here = runtime.stores["here"]
-    assert isinstance(here, Database)
+    assert isinstance(here, File)
     assert str(here.path) == "/data/kv.db"
     assert runtime.uses_redis
 
@@ -188,9 +188,9 @@ def test_what_is_wrong(text: str, words: str) -> None:
 def test_where_state_is(text: str, expected: tuple[str, str]) -> None:
     runtime = Runtime(Place(reader(configured(text))), {}, DECLARED)
     store = runtime.stores["default"]
-    assert isinstance(store, Database)
+    assert isinstance(store, File)
     database = runtime.databases["default"]
-    assert isinstance(database, Database)
+    assert isinstance(database, File)
     assert (str(store.path), str(database.path)) == expected
 
 
@@ -198,9 +198,9 @@ def test_what_has_no_path_is_with_the_rest_of_the_state() -> None:
     text = 'state_dir = "/data"\n[key_value_store.a]\ntype = "spin"\n[sqlite_database.b]\ntype = "spin"'
     runtime = Runtime(Place(reader(configured(text))), {}, DECLARED)
     store = runtime.stores["a"]
-    assert isinstance(store, Database)
+    assert isinstance(store, File)
     database = runtime.databases["b"]
-    assert isinstance(database, Database)
+    assert isinstance(database, File)
     assert (str(store.path), str(database.path)) == ("/data/a.db", "/data/b.db")
 
 

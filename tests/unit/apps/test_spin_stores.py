@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from shimd.apps.spin import keyvalue
+from shimd.apps.spin.backends import File
 from shimd.apps.spin.database import Database
 from shimd.apps.spin.keyvalue import Atomics, Batch, Cas, KeyValueStores, OpenStore, SqliteStore, Store
 from shimd.apps.spin.services import Services
@@ -15,7 +16,7 @@ from shimd.component.results import Case, Err
 from shimd.wasi.trust import BuiltIn, Trust
 
 
-def connected(database: Database) -> SqliteConnection:
+def connected(database: File) -> SqliteConnection:
     where = database_opener(database, Services(Trust(BuiltIn(), {})))
     return Databases({"default": where}, ["default"]).open("default")
 
@@ -94,7 +95,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_value(tmp_path: Path) -> None:
-    connection = connected(Database(tmp_path / "sql.db"))
+    connection = connected(File(tmp_path / "sql.db"))
     values = [Case("integer", 1 << 40), Case("real", 0.5), Case("text", "ü"), Case("blob", b"\0"), Case("null")]
     result = connection.execute("SELECT ?, ?, ?, ?, ?", values)
     assert result["rows"] == [{"values": values}]
@@ -105,7 +106,7 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
 
 def test_what_a_connection_has_inserted_and_changed(tmp_path: Path) -> None:
     """It stays what it was while others insert, and while it reads; an UPDATE inserts nothing."""
-    database = Database(tmp_path / "sql.db")
+    database = File(tmp_path / "sql.db")
     own, other = connected(database), connected(database)
     own.execute("CREATE TABLE t (x)", [])
     own.execute("INSERT INTO t VALUES (1), (2), (3)", [])
@@ -122,7 +123,7 @@ def test_what_a_connection_has_inserted_and_changed(tmp_path: Path) -> None:
 def test_no_other_file_is_attached(tmp_path: Path) -> None:
     """It may be another component's; temporary ones may be, and VACUUM makes one."""
     Database(tmp_path / "other.db").execute("CREATE TABLE secrets (x)")
-    connection = connected(Database(tmp_path / "sql.db"))
+    connection = connected(File(tmp_path / "sql.db"))
     for statement in (f"ATTACH '{tmp_path}/other.db' AS o", f"VACUUM INTO '{tmp_path}/copy.db'"):
         with pytest.raises(Err) as caught:
             connection.execute(statement, [])
@@ -133,7 +134,7 @@ def test_no_other_file_is_attached(tmp_path: Path) -> None:
 
 def test_files_are_attached_where_that_is_configured(tmp_path: Path) -> None:
     Database(tmp_path / "other.db").execute("CREATE TABLE secrets (x)")
-    database = Database(tmp_path / "sql.db", attaches=True)
+    database = File(tmp_path / "sql.db", attaches=True)
     connection = connected(database)
     connection.execute(f"ATTACH '{tmp_path}/other.db' AS o", [])
     assert connection.execute("SELECT name FROM o.sqlite_master", [])["rows"] == [{"values": [Case("text", "secrets")]}]

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import anyio
 import pytest
 
-from shimd.apps.spin.backends import Vault
+from shimd.apps.spin.backends import ServiceError, Vault
+from shimd.apps.spin.given_variables import ComponentVariables
 from shimd.apps.spin.model import Application, Component, Triggers, Variable
-from shimd.apps.spin.services import ServiceError
-from shimd.apps.spin.variables import ApplicationVariables, ComponentVariables, Provider
+from shimd.apps.spin.variables import ApplicationVariables, Provider
 from shimd.engine import InvalidSetting
 
 DECLARED = {"first": Variable(None), "second": Variable("default"), "third": Variable(None)}

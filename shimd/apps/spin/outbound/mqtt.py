@@ -30,7 +30,7 @@ class Mqtt:
         if not self._allowed.allows("mqtts" if server.tls else "mqtt", server.host, server.port):
             raise Err(Case("connection-failed", f"address {server.shown} is not permitted"))
         networking = self._clients.networking
-        limit = networking.limit("mqtt")
+        limit = self._clients.limits.of("mqtt")
         try:
             with limit.opening():
                 return MqttConnection(wait_for(self._connect, server), limit, networking.payload)

@@ -59,7 +59,7 @@ class Mysql:
             database=unquote(parts.path.lstrip("/")) or None,
             tls=mode.lower() != "disabled",
         )
-        limit = self._clients.networking.limit("mysql")
+        limit = self._clients.limits.of("mysql")
         try:
             with limit.opening():
                 return MysqlConnection(wait_for(self._clients.reach, host, port, _blocking(connect)), limit)

@@ -34,7 +34,7 @@ class Postgres:
             raise Err(Case("connection-failed", str(error))) from None
         if not any(self._allowed.allows(scheme, server.host, server.port) for scheme in ("postgres", "postgresql")):
             raise Err(Case("connection-failed", f"address postgres://{server.host}:{server.port} is not permitted"))
-        limit = self._clients.networking.limit("postgres")
+        limit = self._clients.limits.of("postgres")
         try:
             with limit.opening():
                 return PostgresConnection(wait_for(self._connect, server), self._version, limit)

@@ -40,7 +40,7 @@ class Redis:
             raise Err(Case("invalid-address")) from None
         if not self._allowed.allows(parts.scheme, host, port):
             raise Err(Case("invalid-address"))
-        limit, connect = self._clients.networking.limit("redis"), partial(self._connect, address)
+        limit, connect = self._clients.limits.of("redis"), partial(self._connect, address)
         try:
             with limit.opening():
                 return RedisConnection(wait_for(self._clients.reach, host, port, connect), limit)
