@@ -330,7 +330,7 @@ class Packed(NamedTuple):
 
     block: bytes
     descriptors: Sequence[int]
-    """What the block names by numbers; the caller closes them."""
+    """Directories that the application reads, which the block names by numbers; the caller closes them."""
     directories: Sequence[int]
     """The directories of its compiled modules, which it also names, until it is loaded; they come after the others, and
     the last is the working directory then."""
@@ -400,3 +400,11 @@ class OfFamily(Protocol):
     """An engine that takes the artefacts of another: modules are compiled by that one, once for both. Optional."""
 
     family: ClassVar[str]
+
+
+@runtime_checkable
+class CompilesForFamily(OfFamily, Protocol):
+    """An engine that compiles as its family's does, so that a node which needs no other of them has no other's
+    processes. Optional."""
+
+    compiles_for_family: ClassVar[bool]

@@ -27,8 +27,8 @@ def protocol() -> str:
     code, message = 12345, ""
     start, code_at, rest = encode(Error(code, message)).removesuffix(_END).partition(str(code).encode())
     signal = 54321
-    entries = 98765
-    enter, entries_at, _enter_end = encode(Enter(entries)).partition(str(entries).encode())
+    entries, own = 98765, 56789
+    enter = encode(Enter(entries, own)).replace(str(entries).encode(), b"%d").replace(str(own).encode(), b"%d")
     ready, signal_at, ready_end = encode(Ready([signal])).partition(str(signal).encode())
     lines = [
         f"enum {{ MAX_FDS = {constants.MAX_FDS}, CONTROL = {constants.CONTROL_FD}, JAIL = {constants.JAIL_FD}, "
@@ -45,7 +45,7 @@ def protocol() -> str:
         f"#define SAYS_ERROR {_text(start)} {_text(b'%d')} {_text(rest)}",
         f"#define SAYS_END {_text(_END)}",
     ]
-    assert code_at and signal_at and entries_at
+    assert code_at and signal_at and enter.count(b"%d") == 2
     return "\n".join(lines) + "\n"
 
 

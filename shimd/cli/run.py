@@ -22,7 +22,7 @@ import anyio.abc
 from shimd import log
 from shimd.cli import words
 from shimd.engine import Preopen
-from shimd.engines.registry import engine_family, engine_reference, engine_version
+from shimd.engines.registry import engine_compiler, engine_family, engine_reference, engine_version
 from shimd.errors import Internal, InvalidArgument, NotFound, ShimdError, Unimplemented, from_os
 from shimd.formats.magic import reject_native
 from shimd.isolation.seccomp import worker_filter
@@ -299,7 +299,7 @@ class _Programs:
         async def compile(program: Source, artifact: Path) -> None:
             started = time.monotonic()
             with _progress(name, os.fstat(program.fd).st_size, family):
-                forks = await self.forks(family)
+                forks = await self.forks(engine_compiler(engine))
                 await compile_in_worker(forks, name, program, artifact, worker_filter({}), engine)
             self._outcome.compile_seconds = round(time.monotonic() - started, 3)
 

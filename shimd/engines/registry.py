@@ -6,7 +6,7 @@ for which each worker would pay in memory.
 
 from functools import cache
 
-from shimd.engine import Engine, MissingRuntime, OfFamily, RunsApplications, TakesLayers
+from shimd.engine import CompilesForFamily, Engine, MissingRuntime, OfFamily, RunsApplications, TakesLayers
 from shimd.errors import FailedPrecondition, InvalidArgument
 
 GROUP = "shimd.engines"
@@ -75,6 +75,15 @@ def engine_family(name: str) -> str:
     """Returns the engine that compiles for an engine: itself, if it does not say otherwise (:class:`OfFamily`)."""
     engine = load_engine(engine_reference(name))
     return engine.family if isinstance(engine, OfFamily) else name
+
+
+@cache
+def engine_compiler(name: str) -> str:
+    """Returns the engine whose fork server compiles for an engine: itself, if it can (:class:`CompilesForFamily`), or
+    its family."""
+    engine = load_engine(engine_reference(name))
+    compiles = isinstance(engine, CompilesForFamily) and engine.compiles_for_family
+    return name if compiles else engine_family(name)
 
 
 @cache

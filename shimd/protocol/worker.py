@@ -108,6 +108,8 @@ class Enter:
 
     entries: int = 1
     """How many of those."""
+    own: int = 0
+    """How many descriptors of an application's stand before them: directories that it may read."""
 
 
 @dataclass(frozen=True)

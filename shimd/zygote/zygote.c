@@ -13,7 +13,6 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -118,15 +117,16 @@ static int excused(uint64_t policy, int error) {
 /* <linux/landlock.h>; the number is every machine's. */
 enum { LANDLOCK_ADD_RULE = 445, PATH_BENEATH = 1 };
 
-/* The directories of the cache that have the program: these descriptors, none once it is loaded. */
+/* The directories of the cache that have the program: these descriptors, none once it is loaded. Before them stand those
+ * that an application may read, from own on. */
 struct entries {
-    int first, end;
+    int own, first, end;
 };
 
-/* isolation/landlock.py: they stay readable until then. */
+/* isolation/landlock.py: what is to be readable besides. */
 static long allow(int ruleset, uint64_t access, const struct entries *entries) {
     long result = 0;
-    for (int fd = entries->first; result == 0 && fd < entries->end; fd++) {
+    for (int fd = entries->own; result == 0 && fd < entries->end; fd++) {
         struct { uint64_t access; int32_t parent; } __attribute__((packed)) rule = {access, fd};
         result = syscall(LANDLOCK_ADD_RULE, ruleset, PATH_BENEATH, &rule, 0);
     }
@@ -222,14 +222,16 @@ static void work(const struct engine *engine, const int *streams_and_control) {
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     count = receive(CONTROL, packet, sizeof packet - 1, fds) - 2;
-    int directories = atoi(packet + strlen(ENTER));
-    if (directories < 1 || count < directories) _exit(FAILED); /* it is not wanted any more */
+    int directories = 0, own = 0;
+    (void)sscanf(packet, ENTER, &directories, &own);
+    if (directories < 1 || own < 0 || count < directories + own) _exit(FAILED); /* it is not wanted any more */
     const void *block = unpack(fds[0]);
     const struct calls *calls = unpack(fds[1]);
     if (calls == NULL || block == NULL) _exit(FAILED);
     arrange(fds + 2, count, JAIL);
     void *program = NULL;
-    struct entries entries = {JAIL + count - directories, JAIL + count};
+    int end = JAIL + count, first = end - directories;
+    struct entries entries = {first - own, first, end};
     uint64_t at = take(calls, 0, &entries); /* what is to be done before all else */
     do {
         at = take(calls, at, &entries);

@@ -111,3 +111,8 @@ def check_two_at_a_time(app: App, fetch: str) -> None:
 def is_native(box: Box) -> bool:
     """Whether the application of :func:`running` is served by wasmtime's native host."""
     return "libshimd_wasmtime.so" in Path(f"/proc/{box.pid('app')}/maps").read_text()
+
+
+def is_without_python(pid: int) -> bool:
+    """Whether a process is a worker of the zygote's."""
+    return Path(f"/proc/{pid}/exe").readlink().name.startswith("memfd:shimd-zygote")

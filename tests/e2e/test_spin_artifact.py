@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,9 @@ from tests.e2e.box import Box, until
 from tests.e2e.containerd import version_of
 from tests.e2e.http_app import answers, free_port
 from tests.e2e.images import Blob
-from tests.e2e.spin_app import NO_PROGRAM, App, on_spin, program
+from tests.e2e.spin_app import NO_PROGRAM, SPIN, App, is_without_python, on_spin, program
 from tests.e2e.test_images import create_without_files, set_image
+from tests.wasmtimes import native_only
 
 NAME = "test.invalid/artifact:1"
 LOCKED = "application/vnd.fermyon.spin.application.v1+config"
@@ -124,6 +126,17 @@ def app(request: pytest.FixtureRequest, box: Box, tmp_path: Path) -> Iterator[Ap
     address = start(box, tmp_path, push(archive=request.param))
     with serving(box, tmp_path, address) as app:
         yield app
+
+
+@native_only
+@on_spin
+def test_its_worker_has_no_python(box: Box, app: App) -> None:
+    """And of directories in the cache it keeps that of its files alone."""
+    pid = box.pid("app")
+    assert is_without_python(pid) == (box.runtime == SPIN)
+    opened = [entry for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_dir()]
+    cached = [sorted(os.listdir(entry)) for entry in opened if entry.readlink().name in ("artifact", "")]
+    assert {tuple(names) for names in cached if "proc" not in names} == {("deep", "index.html")}
 
 
 @contextmanager

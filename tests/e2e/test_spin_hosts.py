@@ -11,7 +11,7 @@ from tests import servers
 from tests.certificates import both
 from tests.e2e import upstream
 from tests.e2e.box import Box, until
-from tests.e2e.spin_app import SPIN, App, image, is_native, on_one_spin, on_the_newest, running
+from tests.e2e.spin_app import SPIN, App, image, is_native, is_without_python, on_one_spin, on_the_newest, running
 from tests.wasmtimes import native_only
 
 pytestmark = [native_only, on_one_spin, on_the_newest]
@@ -66,6 +66,7 @@ def served(box: Box, directory: Path, manifest: str, runtime: str = "") -> Itera
 def test_the_native_host(box: Box, tmp_path: Path, more: str) -> None:
     with served(box, tmp_path, MANIFEST + more) as app:
         assert is_native(box)
+        assert is_without_python(box.pid("app"))
         assert app.value("/counter") == 1
         assert app.get("/about").status_code == (404 if more else 200)
 

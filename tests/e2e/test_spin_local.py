@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from tests.e2e.box import until
-from tests.e2e.http_app import answers
-from tests.e2e.spin_app import program
+from tests.e2e.http_app import answers, serving
+from tests.e2e.spin_app import is_without_python, program
 from tests.e2e.spin_local import command, on_hosts, refused, running
 from tests.slight.build import guest
+from tests.wasmtimes import native_only
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -85,6 +86,28 @@ def test_an_application(tmp_path: Path, environment: dict[str, str], shop: Path,
     assert list(Path(environment["TMPDIR"]).iterdir()) == []
 
 
+@native_only
+@pytest.mark.parametrize("zygote", ["yes", "no"])
+def test_the_native_host_with_python_and_without(
+    tmp_path: Path, environment: dict[str, str], shop: Path, zygote: str
+) -> None:
+    (shop / "spin.toml").write_text(MANIFEST + OTHER)
+    with running(tmp_path, {**environment, "SHIMD_ZYGOTE": zygote}, "shop") as app:
+        assert is_without_python(serving(app)) == (zygote == "yes")
+        assert [app.value("/counter"), app.value("/other/counter")] == [1, 2]
+        assert app.value("/read/assets/deep/a.txt") == "deep"
+        assert app.end() == 0, app.said()
+
+
+#: A second component, of the same program.
+OTHER = """
+[[trigger.http]]
+route = "/other/..."
+component = "other"
+[component.other]
+source = "build/app.wasm"
+key_value_stores = ["default"]
+"""
 PATTERNS = """
 spin_manifest_version = 2
 application = { name = "patterns" }

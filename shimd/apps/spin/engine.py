@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from shimd.apps.spin.variables import ApplicationVariables
     from shimd.engines.http_settings import HttpSettings
     from shimd.engines.wasmtime_native import NativeProgram
+    from shimd.formats.outline import Outline
     from shimd.wasi.trust import BuiltIn
 
 _DESCRIBED = ("locked", "manifest", "native", "place", "runtime", "variables")
@@ -211,6 +212,7 @@ class NativeSpin(_Applications):
 
     name: ClassVar[str] = "spin"
     family: ClassVar[str] = "wasmtime"
+    compiles_for_family: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,6 +226,15 @@ class NativeSpin(_Applications):
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
         self._native.precompile(wasm, artifact)
+
+    def load_compiler(self, *, text: bool) -> None:
+        self._native.load_compiler(text=text)
+
+    def foresee(self, program: "Outline", runs_on: str) -> None:
+        self._native.foresee(program, runs_on)
+
+    def runner(self, artifact: Path) -> str:
+        return self._native.runner(artifact)
 
     def warm(self) -> None:
         load(f"shimd.apps.spin.{name}" for name in _DESCRIBED)

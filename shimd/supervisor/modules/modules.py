@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from shimd.cgroup import Cgroup
 from shimd.cgroup.processors import processors
-from shimd.engines.registry import engine_family, engine_version
+from shimd.engines.registry import engine_compiler, engine_family, engine_version
 from shimd.errors import Internal, ResourceExhausted, from_code
 from shimd.formats.magic import reject_native
 from shimd.isolation.seccomp import worker_filter
@@ -79,7 +79,7 @@ class Modules:
     async def _compile(
         self, engine: str, compilation: Compilation, program: Source, artifact: Path, *, only_look: bool = False
     ) -> None:
-        forks = await self._fork_servers.get(compilation.engine)
+        forks = await self._fork_servers.get(engine_compiler(engine))
         async with self._cgroups.one() as cgroup:
             await compile_in_worker(
                 forks, compilation.program, program, artifact, worker_filter({}), engine, cgroup, only_look=only_look

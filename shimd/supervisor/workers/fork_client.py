@@ -248,13 +248,14 @@ class PendingWorker:
             raise self._result
         return self._result
 
-    async def enter(self, block: bytes, jail: Sequence[int], entries: int = 1) -> Worker:
+    async def enter(self, block: bytes, jail: Sequence[int], entries: int = 1, own: int = 0) -> Worker:
         """Have one of :meth:`ForkClient.spawn_early` run a program. The descriptors stay the caller's.
 
         :param block: for the engine's part in C
         :param jail: the system calls that lead to it, its descriptors, an application's, and the directories of
             compiled modules
         :param entries: how many of these
+        :param own: how many of an application's
         :raises ShimdError: as :meth:`worker`, or the worker is gone
         """
         worker = await self.worker()
@@ -262,7 +263,7 @@ class PendingWorker:
         try:
             fd = memory_file("shimd-program", block)
             try:
-                worker.send(Enter(entries), [fd, *jail])
+                worker.send(Enter(entries, own), [fd, *jail])
             finally:
                 os.close(fd)
         except BaseException:

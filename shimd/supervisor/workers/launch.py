@@ -187,7 +187,7 @@ class Launch:
         given = packed.given
         pending = await forks.spawn_early(self._key(), self._stdio, self._birthplace)
         try:
-            worker = await pending.enter(read_file(block), [*jail, *own], packed.entries)
+            worker = await pending.enter(read_file(block), [*jail, *own], packed.entries, len(own) - packed.entries)
         except Unimplemented:
             plan = replace(plan, hands_over=False)
             worker, given = await forks.spawn(self._key(), plan, self._stdio, self._birthplace, jail), []

@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -26,8 +27,9 @@ from betterproto2 import Message
 
 from shimd.errors import Code, NotFound, Unavailable
 from shimd.formats.magic import NativeProgram
+from shimd.linux.memory_file import read_file
 from shimd.linux.pidfd import start_time
-from shimd.protocol.codec import NotAMessage
+from shimd.protocol.codec import Decoder, NotAMessage
 from shimd.protocol.fork_server import (
     Exited,
     Failed,
@@ -43,7 +45,18 @@ from shimd.protocol.fork_server import (
 from shimd.protocol.journal import ProcessRecord, TaskRecord
 from shimd.protocol.packets import read_message, receive, send
 from shimd.protocol.plans import HookCommand, JailPlan, NativeCommand, WorkerPlan, decode_worker_plan
-from shimd.protocol.worker import AskImage, AskProgram, Error, OtherEngine, Ready, Start, decode_answer, decode_order
+from shimd.protocol.worker import (
+    AskImage,
+    AskProgram,
+    Enter,
+    Error,
+    HandsOver,
+    OtherEngine,
+    Ready,
+    Start,
+    decode_answer,
+    decode_order,
+)
 from shimd.supervisor.background import Background
 from shimd.supervisor.workers.fork_client import ForkClient, Worker
 from shimd.supervisor.workers.jailers import During, Jail
@@ -315,6 +328,13 @@ class ForkServer:
         """Of each worker to come, what it says; all others are ready."""
         self.answers: list[object] = []
         """What workers were answered."""
+        self.plans: list[WorkerPlan] = []
+        """Of workers with Python."""
+        self.entered: list[tuple[int, int, list[bytes]]] = []
+        """What those without were told to enter: how many directories, how many of their own, and all contents."""
+        self.packs: list[int] = []
+        """The descriptors that come with :class:`HandsOver`."""
+        self.has_zygote = True
 
     async def serve(self) -> None:
         send(self._sock, Hello(0))
@@ -344,7 +364,12 @@ class ForkServer:
         if self.fails:
             send(self._sock, Failed(key, Code.RESOURCE_EXHAUSTED, "fork: resource temporarily unavailable"))
             return
+        if not (request.python or self.has_zygote):
+            send(self._sock, Failed(key, Code.UNIMPLEMENTED, "fork: function not implemented"))
+            return
         plan = read_message(fds[3], decode_worker_plan) if request.python else None
+        if plan is not None:
+            self.plans.append(plan)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         becomes = isinstance(plan, HookCommand | NativeCommand)
         process = self.processes[key] = _process(plan, fds)
@@ -354,7 +379,7 @@ class ForkServer:
         if becomes:
             ours.close()
         else:
-            self._tasks.start_soon(self._work, key, ours)
+            self._tasks.start_soon(self._work, key, ours, plan is None)
         self._tasks.start_soon(self._reap, key, process)
 
     def _follow(self, request: Follow) -> None:
@@ -376,18 +401,20 @@ class ForkServer:
         with suppress(OSError):
             send(self._sock, Exited(key, pid, signal.SIGKILL, time.time_ns()))
 
-    async def _work(self, key: str, control: socket.socket) -> None:
+    async def _work(self, key: str, control: socket.socket, enters: bool) -> None:
         """As a worker does: it is ready, and waits for its start."""
         self._controls.append(control)
         with control:
+            if enters and not await self._enter(control):
+                return
             for message in self.says.pop(0) if self.says else [Ready()]:
                 with suppress(OSError):
-                    send(control, message)
+                    send(control, message, self.packs if isinstance(message, HandsOver) else ())
                 if isinstance(message, AskProgram | AskImage):
                     await anyio.wait_readable(control)
                     answer = receive(control, decode_answer)
                     self.answers.append(answer and answer[0])
-                if isinstance(message, Error | OtherEngine):
+                if isinstance(message, Error | OtherEngine | HandsOver):
                     self.processes[key].kill()
                     return
             await anyio.wait_readable(control)
@@ -395,6 +422,20 @@ class ForkServer:
                 packet = receive(control, decode_order)
                 if packet is not None and isinstance(packet[0], Start):
                     self.started.append(key)
+
+    async def _enter(self, control: socket.socket) -> bool:
+        """As one without Python does, before all else; returns whether it is wanted."""
+        await anyio.wait_readable(control)
+        packet = receive(control, _decode_enter)
+        if packet is None:
+            return False
+        message, fds = packet
+        self.entered.append(
+            (message.entries, message.own, [read_file(fd) for fd in fds if not stat.S_ISDIR(os.fstat(fd).st_mode)])
+        )
+        for fd in fds:
+            os.close(fd)
+        return True
 
     async def _reap(self, key: str, process: "subprocess.Popen[bytes]") -> None:
         pidfd = os.pidfd_open(process.pid)
@@ -415,6 +456,9 @@ class ForkServer:
     @property
     def living(self) -> Sequence[int]:
         return [process.pid for process in self.processes.values() if process.returncode is None]
+
+
+_decode_enter = Decoder[Enter](Enter)
 
 
 def _process(plan: WorkerPlan | None, fds: list[int]) -> "subprocess.Popen[bytes]":

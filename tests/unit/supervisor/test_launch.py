@@ -1,17 +1,29 @@
 """How an app is started, by daemon and ``shimd run``: which fork server is asked, and what workers are answered."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import anyio
 import pytest
 
+from shimd.engines.wasmtime import NATIVE
 from shimd.errors import DataLoss, Internal, InvalidArgument, NotFound
+from shimd.linux.memory_file import memory_file
 from shimd.oci import Process
 from shimd.protocol.plans import ContainerApp
-from shimd.protocol.worker import Artifact, AskImage, AskProgram, Error, OtherEngine, Ready, Refusal, Warning
+from shimd.protocol.worker import (
+    Artifact,
+    AskImage,
+    AskProgram,
+    Error,
+    HandsOver,
+    OtherEngine,
+    Ready,
+    Refusal,
+    Warning,
+)
 from shimd.supervisor.workers.fork_client import Worker
 from shimd.supervisor.workers.launch import Launch, ProgramFile
 from tests.unit.supervisor.in_memory import Daemon, running
@@ -81,6 +93,69 @@ async def test_an_application_is_compiled_for_the_engine_that_runs_it(daemon: Da
     worker = await launched(daemon)
     assert daemon.compiled_for == ["spin", "spin-py"]
     await worker.forks.end(worker)
+
+
+@pytest.fixture
+def packed(daemon: Daemon) -> Iterator[None]:
+    """What a worker packs: a block, a directory of files, and that of a compiled module."""
+    daemon.engine = "spin"
+    files = [memory_file("block", b"packed"), memory_file("files", b"own"), memory_file("directory", b"program")]
+    daemon.fork_server.packs = files
+    daemon.fork_server.says = [[AskProgram("/a.wasm"), HandsOver(1)], [Ready([15])]]
+    yield
+    for fd in files:
+        os.close(fd)
+
+
+@pytest.mark.usefixtures("packed")
+async def test_an_application_is_handed_over_to_a_worker_without_python(daemon: Daemon) -> None:
+    """With its jail, and what it has packed after that. The one that has read it ends."""
+    worker = await launched(daemon)
+    assert daemon.fork_server.living == [worker.pid]
+    assert worker.alone
+    assert worker.handled == {15}
+    assert daemon.fork_server.entered == [(1, 1, [b"packed", b"", b"own", b"program"])]
+    assert daemon.asked_forks == ["spin"]
+    await worker.forks.end(worker)
+
+
+@pytest.mark.usefixtures("packed")
+async def test_without_a_zygote_it_stays_with_python(daemon: Daemon) -> None:
+    """And is told so: it packs nothing then."""
+    daemon.fork_server.has_zygote = False
+    worker = await launched(daemon)
+    assert daemon.fork_server.living == [worker.pid]
+    assert not worker.alone
+    plans = daemon.fork_server.plans
+    assert [plan.hands_over for plan in plans if isinstance(plan, ContainerApp)] == [NATIVE, False]
+    await worker.forks.end(worker)
+
+
+@pytest.mark.usefixtures("packed")
+async def test_what_was_handed_over_and_does_not_load_is_made_anew(daemon: Daemon, tmp_path: Path) -> None:
+    said = [AskProgram("/a.wasm"), HandsOver(1)]
+    daemon.fork_server.says = [said, [Error(int(DataLoss.code), "it does not load")], said, [Ready()]]
+    worker = await launched(daemon)
+    assert daemon.discarded == [tmp_path / "artifact"]
+    assert daemon.fork_server.living == [worker.pid]
+    await worker.forks.end(worker)
+
+
+@pytest.mark.usefixtures("packed")
+async def test_a_launch_that_is_given_up_while_it_hands_over_leaves_nothing(daemon: Daemon) -> None:
+    before = memory_files()
+    daemon.fork_server.says[1] = []  # it never says that it is ready
+    with anyio.move_on_after(0.3) as given_up:
+        await launched(daemon)
+    assert given_up.cancelled_caught
+    assert daemon.fork_server.living == []
+    assert memory_files() == before
+
+
+def memory_files() -> int:
+    """How many this process has open."""
+    links = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return sum(link.startswith("/memfd:") for link in links)
 
 
 async def test_engines_that_hand_it_over_to_each_other(daemon: Daemon) -> None:
