@@ -65,6 +65,8 @@ class Place:
     """A containerd of its own, with an image of one component."""
 
     box: Box
+    variable: str = "WASMTIME_HTTP_PROXY_SOCKET_ADDR"
+    """That says where to listen."""
 
     @contextmanager
     def app(self, id: str) -> Iterator[str]:
@@ -83,7 +85,7 @@ class Place:
     def start(self, id: str) -> str:
         """``ctr run -d``; returns where it is to listen."""
         address = f"127.0.0.1:{free_port()}"
-        self.box.detach(id, flags=("--net-host", "--env", f"WASMTIME_HTTP_PROXY_SOCKET_ADDR={address}"))
+        self.box.detach(id, flags=("--net-host", "--env", f"{self.variable}={address}"))
         return address
 
     def first_answer(self, id: str) -> float:
@@ -132,7 +134,8 @@ def _is_containerds(pid: int) -> bool:
 
 
 @contextmanager
-def inside(version: Version, runtime: str, program: Path) -> Iterator[Place]:
+def inside(version: Version, runtime: str, program: Path, manifest: str = "") -> Iterator[Place]:
+    """:param manifest: of a Spin application, whose component the program is"""
     measured = False
     try:
         with running(version, Containerd) as containerd:
@@ -142,10 +145,12 @@ def inside(version: Version, runtime: str, program: Path) -> Iterator[Place]:
             box = Box(containerd, namespace, Runtime("http", image, _ENTRY, runtime))
             archive = containerd.directory / "image.tar"
             files = {_ENTRY: program.read_bytes(), _COMMAND: bytes(wasmtime.wat2wasm(HELLO_WAT))}
+            if manifest:
+                files["/spin.toml"] = manifest.encode()
             layer = images.layer(files, DIRECTORIES)
             images.save(archive, [images.image(image, [layer], {"Entrypoint": [_ENTRY], "Env": ["PATH=/"]})])
             containerd.import_image(archive, box.namespace)
-            yield Place(box)
+            yield Place(box, *(["SPIN_HTTP_LISTEN_ADDR"] if manifest else []))
             measured = True
             box.close()
             leftovers.remove_parents(box.namespace)

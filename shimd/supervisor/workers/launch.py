@@ -28,7 +28,7 @@ from shimd.protocol.worker import (
     Ready,
     Warning,
 )
-from shimd.supervisor.workers.fork_client import ANYWHERE, Birthplace, ForkClient, PendingWorker, Worker
+from shimd.supervisor.workers.fork_client import ANYWHERE, Birthplace, PendingWorker, Worker
 from shimd.supervisor.workers.programs import Program, Programs
 from shimd.supervisor.workers.questions import Questions
 from shimd.supervisor.workers.without_python import engine_block, is_likely, may_hand_over, may_wait
@@ -176,16 +176,21 @@ class Launch:
         if packed is None:
             return worker
         with closing(packed):
-            await forks.end(worker)
-            return await self._handed_over(engine, forks, plan, jail, packed)
+            return await self._handed_over(worker, engine, plan, jail, packed)
 
     async def _handed_over(
-        self, engine: str, forks: ForkClient, plan: App, jail: Sequence[int], packed: _Packed
+        self, former: Worker, engine: str, plan: App, jail: Sequence[int], packed: _Packed
     ) -> Worker:
-        """Lead a worker without Python to ready, or another with it, if there can be none."""
+        """Lead a worker without Python to ready, or another with it, if there can be none.
+
+        :param former: that has packed the application, and is ended
+        """
+        forks, given = former.forks, packed.given
         block, *own = packed.fds
-        given = packed.given
-        pending = await forks.spawn_early(self._key(), self._stdio, self._birthplace)
+        try:
+            pending = await forks.spawn_early(self._key(), self._stdio, self._birthplace)
+        finally:
+            await forks.end(former)
         try:
             worker = await pending.enter(read_file(block), [*jail, *own], packed.entries, len(own) - packed.entries)
         except Unimplemented:
