@@ -1,7 +1,10 @@
 """For all tests."""
 
 import signal
+from collections.abc import Iterator
 from types import FrameType
+
+import pytest
 
 
 def _stay(number: int, frame: FrameType | None) -> None:
@@ -20,3 +23,12 @@ def be_as_at_a_terminal() -> None:
 
 
 be_as_at_a_terminal()
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_stays_blocked() -> Iterator[None]:
+    """What the next tests start would not hear it, and whoever waits for its end would wait for ever."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    left = signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert left == before

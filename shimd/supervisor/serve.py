@@ -85,13 +85,14 @@ def _only_one() -> Iterator[None]:
     path = paths.pid_file()
     with open(path.with_suffix(".lock"), "w") as lock:  # never unlinked: who waits for it has this very file open
         _lock(lock)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # until they are heard: the pid file would stay
-        with _only_told():  # the lock counts
-            _write_pid(path)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # until they are heard: the pid file would stay
         try:
+            with _only_told():  # the lock counts
+                _write_pid(path)
             yield
         finally:
             _remove_pid()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _make_directories() -> None:

@@ -69,9 +69,11 @@ def test_any_other_waits_and_gives_up(holder: "subprocess.Popen[str]", monkeypat
 def test_the_one_before_it_ends(holder: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending, "LIMIT", -1.9)
     monkeypatch.setenv(VARIABLE, "yes")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with serve._only_one():
         assert int(paths.pid_file().read_text()) == os.getpid()
         assert holder.wait(10) in (-signal.SIGTERM, -signal.SIGKILL)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "1\n", "999999999\n"])
