@@ -16,7 +16,8 @@ WHOLE = ["tests"]
 #: Of tests/e2e itself, what the second and the third process run; all else is the first's.
 SECOND = (
     "control", "cri", "daemon", "daemon_death", "events", "few_descriptors", "files", "hooks", "images", "isolation",
-    "links", "logs", "native", "oci", "restart", "run", "rust", "slight", "slight_pod", "terminal", "words",
+    "links", "logs", "native", "oci", "restart", "run", "rust", "slight", "slight_pod", "spin_js", "spin_newer",
+    "spin_telemetry", "terminal", "words",
 )  # fmt: skip
 THIRD = (
     "bad_input", "benchmarks", "chaos", "cli", "cli_run", "http", "http_bad_clients", "http_beside", "http_hostile",

