@@ -1,20 +1,28 @@
 """What wasmtime's native host is told of an application, and which one it is not given."""
 
 import json
+import os
 import ssl
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shimd.apps.spin import manifest
 from shimd.apps.spin.client_tls import ClientTls
+from shimd.apps.spin.engine import NativeSpin
 from shimd.apps.spin.native import NativePart, describe, lacks
 from shimd.apps.spin.networking import Networking
 from shimd.apps.spin.place import Place
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import ApplicationVariables
-from shimd.engine import InvalidSetting
+from shimd.engine import BrokenArtifact, InvalidSetting, Invocation
+from shimd.engines.wasmtime import NATIVE
+from tests.wasmtimes import native_only
+
+if NATIVE:
+    from shimd.engines import wasmtime_native
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -219,3 +227,52 @@ HERE = {
 def test_what_the_native_host_has(what: str) -> None:
     more, runtime = HERE[what]
     assert not lacking(more, runtime, {"SPIN_VARIABLE_HOST": "b"})
+
+
+def compiled(directory: Path, size: int = 4) -> Path:
+    """An artefact of a server, as far as it is read before it is loaded."""
+    artifact = directory / "artifact"
+    artifact.mkdir(parents=True)
+    facts: dict[str, object] = {"kind": wasmtime_native.SERVER, "spin": None, "absent": [], "size": size}
+    (artifact / wasmtime_native.FACTS).write_text(json.dumps(facts))
+    (artifact / wasmtime_native.PROGRAM).write_bytes(b"code")
+    return artifact
+
+
+@pytest.fixture
+def spin() -> NativeSpin:
+    engine = NativeSpin()
+    assert engine.programs({"/spin.toml": MANIFEST.encode()}.get, {}) is not None
+    return engine
+
+
+@native_only
+def test_what_a_worker_without_python_is_told(tmp_path: Path, spin: NativeSpin) -> None:
+    """By the numbers that the directories of compiled modules have there."""
+    app = spin.load_all({id: compiled(tmp_path / id) for id in ("shop", "hidden")})
+    packed = spin.pack_all(app, Invocation(["/"], contained=True), 7)
+    assert packed is not None
+    assert list(packed.descriptors) == []
+    where = [os.readlink(f"/proc/self/fd/{fd}") for fd in packed.directories]
+    assert where == [str(tmp_path / "shop"), str(tmp_path / "hidden")]
+    text = packed.block[packed.block.index(b'{"name"') :].partition(b"\0")[0]
+    components = json.loads(text)["components"]
+    assert [(one["cache"], one["artifact"]) for one in components] == [(7, "artifact/native"), (8, "artifact/native")]
+    for fd in packed.directories:
+        os.close(fd)
+
+
+@native_only
+def test_an_application_too_large_to_be_handed_over(tmp_path: Path, spin: NativeSpin) -> None:
+    app = spin.load_all({"shop": compiled(tmp_path)})
+    part = app.parts["shop"]
+    app.parts = {str(number): part for number in range(201)}
+    assert spin.pack_all(app, Invocation(["/"]), 7) is None
+    os.close(part.directory)
+
+
+@native_only
+def test_a_part_of_a_compiled_component(tmp_path: Path, spin: NativeSpin) -> None:
+    """Of a disk that was full, say: it is made anew."""
+    with pytest.raises(BrokenArtifact, match="it is not whole"):
+        spin.load_all({"shop": compiled(tmp_path, size=5)})
