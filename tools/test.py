@@ -17,7 +17,7 @@ WHOLE = ["tests"]
 SECOND = (
     "control", "cri", "daemon", "daemon_death", "events", "few_descriptors", "files", "hooks", "images", "isolation",
     "links", "logs", "native", "oci", "restart", "run", "rust", "slight", "slight_pod", "spin_js", "spin_newer",
-    "spin_telemetry", "terminal", "words",
+    "spin_seven", "spin_telemetry", "terminal", "words",
 )  # fmt: skip
 THIRD = (
     "bad_input", "benchmarks", "chaos", "cli", "cli_run", "http", "http_bad_clients", "http_beside", "http_hostile",
