@@ -77,7 +77,7 @@ def end(pids: Iterator[int] | list[int]) -> None:
             continue
 
 
-def settled(look: Callable[[], object], patience: float = 15) -> object:
+def settled(look: Callable[[], object], patience: float = 60) -> object:
     """What ``look`` still sees once it sees nothing, or patience (seconds) is at its end."""
     deadline = time.monotonic() + patience
     while (seen := look()) and time.monotonic() < deadline:
