@@ -14,7 +14,7 @@ version, its family, and what :meth:`RunsWithoutPython.pack` packs.)
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from shimd.formats.outline import Outline
 
@@ -125,6 +125,20 @@ class Content:
     digest: str = ""
     data: bytes = b""
     """The file's bytes, if there is no digest."""
+
+
+PartT_co = TypeVar("PartT_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Composed(Generic[PartT_co]):
+    """A program that is put together of several when it is compiled, by the engine that names them."""
+
+    name: str
+    """What it is, for messages."""
+    plan: str
+    """How: what :meth:`Engine.precompile` gets with the parts (:mod:`shimd.formats.parts`)."""
+    parts: Sequence[PartT_co]
 
 
 class Image(Protocol):
@@ -262,7 +276,9 @@ class EntersContainers(Protocol):
 class RunsApplications(Protocol[ModuleT_co]):
     """An engine whose containers run applications of several modules, described by a file. Optional."""
 
-    def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
+    def programs(
+        self, read: Callable[[str], bytes | None], env: Mapping[str, str]
+    ) -> Mapping[str, str | Composed[str]] | None:
         """Returns the paths of the modules in the container, by names of the engine's choice; called in the worker,
         which is root and not yet confined.
 
@@ -295,7 +311,7 @@ class RunsArtifacts(RunsApplications[ModuleT_co], Protocol[ModuleT_co]):
 
     def artifact(
         self, image: Image, read: Callable[[str], bytes | None], env: Mapping[str, str]
-    ) -> Mapping[str, Layer] | None:
+    ) -> Mapping[str, Layer | Composed[Layer]] | None:
         """Returns the layers of the modules, where :meth:`RunsApplications.programs` has found nothing.
 
         :returns: ``None`` if the image is no application

@@ -104,15 +104,30 @@ def _table(path: str) -> dict[str, Any]:
 
 
 def _components(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the components of a manifest of Spin's, which may be wrong in any way."""
+    """Yield the components of a manifest of Spin's, which may be wrong in any way, and what is composed with them."""
     components = table.get("component")
     if isinstance(components, dict):
-        yield from (one for one in components.values() if isinstance(one, dict))
+        for one in components.values():
+            if isinstance(one, dict):
+                yield one
+                yield from _composed(one)
     kinds = table.get("trigger")
     for triggers in kinds.values() if isinstance(kinds, dict) else ():
         for one in triggers if isinstance(triggers, list) else ():
             if isinstance(one, dict) and isinstance(one.get("component"), dict):
                 yield one["component"]
+                yield from _composed(one["component"])
+            if isinstance(one, dict):
+                yield from _composed(one)
+
+
+def _composed(owner: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the ``dependencies`` of a component or a trigger that are files, as if they were components."""
+    declared = owner.get("dependencies")
+    for one in declared.values() if isinstance(declared, dict) else ():
+        for each in one if isinstance(one, list) else [one]:
+            if isinstance(each, dict):
+                yield {"source": each.get("path")}
 
 
 def _files(component: dict[str, Any], root: str) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """Core modules that are the core of a component: what cargo makes for WASI preview 1, as of Spin 2 and 3 apps.
 
-The package ``shimd-componentize`` (``native/componentize``), where it is installed, makes the component of it.
+The package ``shimd-componentize`` (``native/componentize``), where it is installed, makes the component of it, and one
+component of several (:mod:`.composition`).
 """
 
 import ctypes
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from shimd.engine import InvalidModule
@@ -43,6 +44,13 @@ def version() -> str:
         return ""
 
 
+def installed() -> bool:
+    """Returns whether the package is, without a look into it: nothing here needs more."""
+    from importlib.util import find_spec
+
+    return find_spec("shimd_componentize") is not None
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """Returns the library that makes components, opened once; ``None``: the package is not installed."""
@@ -61,10 +69,39 @@ def component(binary: bytes) -> bytes | None:
     opened = library()
     if opened is None:
         return None
-    made, size = ctypes.c_void_p(), ctypes.c_size_t()
-    failed = opened.shimd_componentize(binary, ctypes.c_size_t(len(binary)), ctypes.byref(made), ctypes.byref(size))
-    result = ctypes.string_at(made.value or 0, size.value)
-    opened.shimd_componentize_free(made, size)
+    failed, result = _made(opened, opened.shimd_componentize, binary, ctypes.c_size_t(len(binary)))
     if failed:
         raise InvalidModule(f"no component can be made of the module: {result.decode(errors='replace')}")
     return result
+
+
+class _Bytes(ctypes.Structure):
+    """``Bytes`` of ``native/componentize``."""
+
+    _fields_ = (("start", ctypes.c_char_p), ("length", ctypes.c_size_t))
+
+
+def compose(plan: str, parts: Sequence[bytes]) -> bytes | None:
+    """Make one component of several, as a plan says (:class:`.composition.Plan`).
+
+    :returns: ``None``: the package is not installed
+    :raises InvalidModule: they do not fit
+    """
+    opened = library()
+    if opened is None:
+        return None
+    text = plan.encode()
+    all = (_Bytes * len(parts))(*(_Bytes(part, len(part)) for part in parts))
+    failed, result = _made(opened, opened.shimd_compose, _Bytes(text, len(text)), all, ctypes.c_size_t(len(parts)))
+    if failed:
+        raise InvalidModule(result.decode(errors="replace"))
+    return result
+
+
+def _made(opened: ctypes.CDLL, make: Callable[..., int], *arguments: object) -> tuple[bool, bytes]:
+    """Returns whether a function of the library fails, and what it makes: a component, or the reason."""
+    made, size = ctypes.c_void_p(), ctypes.c_size_t()
+    failed = make(*arguments, ctypes.byref(made), ctypes.byref(size))
+    result = ctypes.string_at(made.value or 0, size.value)
+    opened.shimd_componentize_free(made, size)
+    return bool(failed), result

@@ -82,6 +82,7 @@ def load_compiler() -> None:
 
     from shimd.engines import (  # noqa: F401
         componentize,
+        composition,
         foresight,
         socket_calls,
     )
@@ -94,9 +95,10 @@ def compile(wasm: bytes, artifact: Path) -> None:
     import wasmtime
     from wasmtime import component
 
-    from shimd.engines import componentize, socket_calls
+    from shimd.engines import componentize, composition, socket_calls
 
     facts: dict[str, Any] = {}
+    wasm = composition.whole(wasm)
     engine, binary = make_engine(parallel=True), b""
     try:
         binary = wasm if wasm.startswith(b"\0asm") else bytes(wasmtime.wat2wasm(wasm))

@@ -95,7 +95,7 @@ class NativeWasmtime:
         self._part = made.contents
 
     def load_compiler(self, *, text: bool) -> None:
-        from shimd.engines import foresight, wasmtime_artifact  # noqa: F401
+        from shimd.engines import composition, foresight, wasmtime_artifact  # noqa: F401
 
         _opened()
         componentize.library()
@@ -108,8 +108,10 @@ class NativeWasmtime:
         foresight.for_wasmtime(program, runs_on, newer=True)
 
     def precompile(self, wasm: bytes, artifact: Path) -> None:
+        from shimd.engines.composition import whole
         from shimd.engines.core import from_text
 
+        wasm = whole(wasm)
         binary = wasm if wasm.startswith(b"\0asm") else from_text(wasm)
         program = outline_of(binary)
         if not program.component and componentize.is_core(program):

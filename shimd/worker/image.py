@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from shimd.engine import Content, Layer, RunsArtifacts
+from shimd.engine import Composed, Content, Layer, RunsArtifacts
 from shimd.errors import NotFound
 from shimd.linux.memory_file import memory_file, read_file
 from shimd.protocol.codec import encode
@@ -21,6 +21,7 @@ from shimd.protocol.worker import (
     Question,
     decode_layers,
 )
+from shimd.worker import composed
 from shimd.worker.main import ProgramDirectories, answered, compiled
 
 
@@ -39,7 +40,7 @@ def load(
     programs = engine.artifact(image, read, env)
     if programs is None:
         return None
-    return engine.load_all({name: image.program(name, layer) for name, layer in programs.items()})
+    return engine.load_all({name: image.program(name, program) for name, program in programs.items()})
 
 
 class Image:
@@ -53,9 +54,11 @@ class Image:
     def read(self, layer: Layer) -> bytes:
         return self._ask_file(AskLayer(layer.digest))
 
-    def program(self, name: str, layer: Layer) -> Path:
-        """The compiled form of a layer."""
-        send(self._control, AskProgram(name, layer=layer.digest))
+    def program(self, name: str, program: Layer | Composed[Layer]) -> Path:
+        """The compiled form of a layer, or of several."""
+        if isinstance(program, Composed):
+            return composed.fetch(program, self._open, self._control, self._directories)
+        send(self._control, AskProgram(name, layer=program.digest))
         return compiled(self._control, self._directories)
 
     def files(self, contents: Mapping[str, Content]) -> int:
@@ -71,9 +74,16 @@ class Image:
         fcntl.flock(opened, fcntl.LOCK_SH)
         return opened
 
-    def _ask_file(self, question: Question) -> bytes:
+    def _open(self, layer: Layer) -> int:
+        return self._ask(AskLayer(layer.digest))
+
+    def _ask(self, question: Question) -> int:
         send(self._control, question)
         (fd,) = answered(self._control)[1]
+        return fd
+
+    def _ask_file(self, question: Question) -> bytes:
+        fd = self._ask(question)
         try:
             return read_file(fd)
         finally:

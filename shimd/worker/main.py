@@ -19,6 +19,7 @@ from typing import NamedTuple, NoReturn, assert_never
 from shimd.engine import (
     EXIT_ENGINE,
     EXIT_TRAP,
+    Composed,
     Engine,
     EngineError,
     EntersContainers,
@@ -376,13 +377,19 @@ def _fetch_own(process: Process, control: socket.socket, directories: ProgramDir
     return compiled(control, directories)
 
 
-def fetch(open: Callable[[str], int], path: str, control: socket.socket, directories: ProgramDirectories) -> Path:
+def fetch(
+    open: Callable[[str], int], program: str | Composed[str], control: socket.socket, directories: ProgramDirectories
+) -> Path:
     """The compiled form of a module that an application names.
 
     :raises NotFound: there is none
     """
-    fd = open(path)
-    send(control, AskProgram(path), [fd])
+    if isinstance(program, Composed):
+        from shimd.worker import composed
+
+        return composed.fetch(program, open, control, directories)
+    fd = open(program)
+    send(control, AskProgram(program), [fd])
     os.close(fd)
     return compiled(control, directories)
 

@@ -57,7 +57,7 @@ def spin_4() -> Path:
     made = CACHE / f"spin4-{key.hexdigest()[:16]}.wasm"
     with alone(CACHE):
         if not made.exists():
-            tools = _tools(SPIN_4)
+            tools = packages(SPIN_4)
             partial = made.with_suffix(f".{os.getpid()}")
             command = [*_componentize(tools), "-w", world, "componentize", "app", "-o", str(partial)]
             env = {**os.environ, "VIRTUAL_ENV": str(tools), "PATH": f"{tools}/bin:{os.environ['PATH']}"}
@@ -88,7 +88,7 @@ def _of_any(source: Path, own: Path, world: str) -> Path:
         wit = Path(directory)
         shutil.copytree(own, wit, dirs_exist_ok=True)
         shutil.copytree(HERE / "newer/wit/deps", wit / "deps", dirs_exist_ok=True)
-        shutil.copytree(_wit(_tools(), "http"), wit / "deps/older")
+        shutil.copytree(_wit(packages(), "http"), wit / "deps/older")
         for package in (wit / "deps/older/deps").iterdir():
             shutil.move(package, wit / f"deps/older-{package.name}")
         (wit / "deps/older/deps").rmdir()
@@ -102,7 +102,7 @@ def _of_newer(source: Path, wit: Path, world: str) -> Path:
     made = CACHE / f"{source.name}-{key.hexdigest()[:16]}.wasm"
     with alone(CACHE):
         if not made.exists():
-            tool = [*_componentize(_tools(NEWER)), "-d", str(wit), "-w", world]
+            tool = [*_componentize(packages(NEWER)), "-d", str(wit), "-w", world]
             partial = made.with_suffix(f".{os.getpid()}")
             command = [*tool, "componentize", "-p", str(source), "app", "-o", str(partial)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -112,7 +112,7 @@ def _of_newer(source: Path, wit: Path, world: str) -> Path:
 
 
 def _build(source: Path, world: str, made: Path) -> None:
-    tools = _tools()
+    tools = packages()
     flags, more = ["-d", str(_wit(tools, _WORLDS[world]))] if world in _WORLDS else [], []
     if (own := source / "wit").exists():  # the other world is the SDK's, whose bindings it brings along
         flags, more, world = ["-d", str(own)], ["-m", f"spin_sdk={world}"], _world(own)
@@ -145,12 +145,12 @@ def _world(wit: Path) -> str:
     return next(line.split()[1] for line in (wit / "world.wit").read_text().splitlines() if line.startswith("world "))
 
 
-def _tools(packages: tuple[str, ...] = PACKAGES) -> Path:
-    directory = CACHE / f"tools-{hashlib.sha256(repr(packages).encode()).hexdigest()[:16]}"
+def packages(wanted: tuple[str, ...] = PACKAGES) -> Path:
+    directory = CACHE / f"tools-{hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]}"
     if not (directory / "complete").exists():
         shutil.rmtree(directory, ignore_errors=True)
         venv.create(directory, with_pip=True, symlinks=True)
-        install = [str(directory / "bin/python"), "-m", "pip", "install", "--quiet", *packages]
+        install = [str(directory / "bin/python"), "-m", "pip", "install", "--quiet", *wanted]
         subprocess.run(install, check=True, timeout=300)
         (directory / "complete").touch()
     return directory

@@ -247,7 +247,7 @@ WRONG = {
     ),
     "middleware": (
         {'route = "/other/..."': 'route = "/other/..."\nmiddleware = ["auth"]'},
-        "/spin.toml: trigger.http[2].middleware would be called around the component",
+        "/spin.toml: trigger.http[2].middleware would be called before the component",
     ),
     "trigger": (
         {'[[trigger.http]]\nroute = "/other/..."': '[[trigger.sqs]]\nroute = "/other/..."'},

@@ -81,7 +81,7 @@ def push(
     manifest = Blob(LOCKED, json.dumps(locked).encode())
     assets = [Blob(ARCHIVE, gzip.compress(images.layer({f"/{path}": data for path, data in FILES.items()}).data))]
     layers = [module, *(assets if archive else [blob for blob in data.values() if len(blob.data) > 128]), manifest]
-    return _image([layer for layer in layers if layer.media_type != leave_out])
+    return artifact([layer for layer in layers if layer.media_type != leave_out])
 
 
 def _reference(blob: Blob, *, inline: bool) -> dict[str, str]:
@@ -89,7 +89,7 @@ def _reference(blob: Blob, *, inline: bool) -> dict[str, str]:
     return {"digest": blob.digest, **small}
 
 
-def _image(layers: list[Blob]) -> images.Image:
+def artifact(layers: list[Blob]) -> images.Image:
     platform = {"os": "Wasip1", "architecture": "wasm"}
     config = {**platform, "config": {"Labels": {}}, "rootfs": {"type": "layers", "diff_ids": []}}
     return images.Image(NAME, platform, Blob(images.CONFIG, json.dumps(config).encode()), layers)
@@ -176,7 +176,7 @@ def test_a_part_of_an_artifact(box: Box, tmp_path: Path) -> None:
 @on_spin
 def test_a_component_alone(box: Box, tmp_path: Path) -> None:
     """As ``wkg`` pushes it: it answers every path."""
-    address = start(box, tmp_path, _image([Blob("application/wasm", program())]))
+    address = start(box, tmp_path, artifact([Blob("application/wasm", program())]))
     with serving(box, tmp_path, address) as app:
         assert app.value("/about")["headers"]["spin-matched-route"] == "/..."
         assert app.get("/counter").json() == "Error_AccessDenied"
@@ -213,7 +213,7 @@ WRONG: Mapping[str, tuple[Change, str]] = {
     "clash": (put("/...", "triggers", 1, "trigger_config", "route"), "gives the route /... to other; main has it"),
     "path": (put("../etc/passwd", "components", 0, "files", 1, "path"), 'files[1].path is "../etc/passwd"'),
     "inline": (put("?", "components", 0, "files", 0, "inline"), "files[0].inline is not base64"),
-    "needed": (put({"middleware": "required"}, "host_requirements"), "host_requirements.middleware is required"),
+    "needed": (put({"magic": "required"}, "host_requirements"), "host_requirements.magic is required"),
     "file": (put("sha256:" + "1" * 64, "components", 0, "files", 1, "digest"), "no layer with the file deep/large.txt"),
 }
 
@@ -230,7 +230,7 @@ def test_locked_manifests_that_are_wrong(box: Box, tmp_path: Path, what: str) ->
 def test_an_archive_that_is_none(box: Box, tmp_path: Path) -> None:
     made = push(archive=True, wasm=NO_PROGRAM)
     broken = [Blob(ARCHIVE, b"no archive") if layer.media_type == ARCHIVE else layer for layer in made.layers]
-    start(box, tmp_path, _image(broken))
+    start(box, tmp_path, artifact(broken))
     assert "is no archive (tar, gzip)" in refused(box)
 
 

@@ -1,6 +1,10 @@
 //! What Spin and cargo-component do with a core module of WASI preview 1 that was made with bindings of the component
-//! model: wrap it into a component, with wasmtime's adapter from preview 1 to 0.2. ``shimd/engines/componentize.py`` is the
-//! other side. No function may be called with pointers that did not come from the other; panics end here, as failures.
+//! model: wrap it into a component, with wasmtime's adapter from preview 1 to 0.2. And what Spin does with a component that
+//! has dependencies: put one together of all. ``shimd/engines/componentize.py`` is the other side.
+//! No function may be called with pointers that did not come from the other; panics end here, as failures.
+
+mod compose;
+mod deny;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
@@ -25,7 +29,42 @@ pub unsafe extern "C" fn shimd_componentize(
     size: *mut usize,
 ) -> i32 {
     let wasm = unsafe { slice::from_raw_parts(wasm, length) };
-    let result = catch_unwind(AssertUnwindSafe(|| componentize(wasm))).unwrap_or_else(|_| Err(anyhow!("a panic")));
+    unsafe { outcome(|| componentize(wasm), made, size) }
+}
+
+/// Bytes that the caller has.
+#[repr(C)]
+pub struct Bytes {
+    start: *const u8,
+    length: usize,
+}
+
+/// Put a component together, of ``count`` others at ``parts``, as a plan says: JSON, see ``compose.rs``.
+///
+/// :returns: as ``shimd_componentize`` does
+///
+/// # Safety
+/// There are as many bytes, and parts, as that says, and ``made`` and ``size`` may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn shimd_compose(
+    plan: Bytes,
+    parts: *const Bytes,
+    count: usize,
+    made: *mut *mut u8,
+    size: *mut usize,
+) -> i32 {
+    let bytes = |one: &Bytes| unsafe { slice::from_raw_parts(one.start, one.length) };
+    let parts: Vec<&[u8]> = unsafe { slice::from_raw_parts(parts, count) }.iter().map(bytes).collect();
+    let plan = bytes(&plan);
+    unsafe { outcome(|| compose::compose(&serde_json::from_slice(plan)?, &parts), made, size) }
+}
+
+/// Do it, and tell the caller.
+///
+/// # Safety
+/// ``made`` and ``size`` may be written to.
+unsafe fn outcome(make: impl FnOnce() -> Result<Vec<u8>>, made: *mut *mut u8, size: *mut usize) -> i32 {
+    let result = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Err(anyhow!("a panic")));
     let (code, bytes) = match result {
         Ok(component) => (0, component),
         Err(error) => (1, format!("{error:#}").into_bytes()),
@@ -39,7 +78,7 @@ pub unsafe extern "C" fn shimd_componentize(
 }
 
 /// # Safety
-/// Both are what ``shimd_componentize`` gave, and are returned once.
+/// Both are what one of the others gave, and are returned once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shimd_componentize_free(made: *mut u8, size: usize) {
     drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(made, size)) });

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from shimd.apps.http.engine import LOADED, OPTIONAL, rehearse
 from shimd.engine import (
     BrokenArtifact,
+    Composed,
     Engine,
     Image,
     InvalidSetting,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from shimd.formats.outline import Outline
     from shimd.wasi.trust import BuiltIn
 
-_DESCRIBED = ("locked", "manifest", "native", "place", "runtime", "variables")
+_DESCRIBED = ("dependencies", "locked", "manifest", "native", "place", "runtime", "variables")
 _SPIN = ("assembly", *_DESCRIBED)
 #: The most directories and descriptors of an application that are handed over: a packet takes 253, a jail's among them.
 _MOST_HANDED = 200
@@ -81,19 +82,22 @@ class _Applications:
     def take(self, manifest: str) -> None:
         self._manifest = manifest
 
-    def programs(self, read: Callable[[str], bytes | None], env: Mapping[str, str]) -> Mapping[str, str] | None:
+    def programs(
+        self, read: Callable[[str], bytes | None], env: Mapping[str, str]
+    ) -> Mapping[str, str | Composed[str]] | None:
         """Returns the path of each component's module in the container; ``None``: it is no application of files.
 
         :raises InvalidSetting: the manifest or the runtime's configuration is wrong
         """
-        from shimd.apps.spin import manifest
+        from shimd.apps.spin import dependencies, manifest
 
         place = self._place(read)
         text = place.file(os.path.basename(self._manifest))
         if text is None:
             return None
         application = self._take(manifest.parse(text, self._manifest), place, env)
-        return {id: place.path(str(component.source)) for id, component in application.components.items()}
+        path = lambda source: place.path(str(source))  # noqa: E731
+        return {id: dependencies.program(one, path) for id, one in application.components.items()}
 
     def _place(self, read: Callable[[str], bytes | None]) -> "Place":
         from shimd.apps.spin.place import Place
@@ -102,13 +106,13 @@ class _Applications:
 
     def artifact(
         self, image: Image, read: Callable[[str], bytes | None], env: Mapping[str, str]
-    ) -> Mapping[str, Layer] | None:
+    ) -> Mapping[str, Layer | Composed[Layer]] | None:
         """Returns the layer of each component; ``None``: the image is no application.
 
         :raises NoApplication: it is nothing that could be run
         :raises InvalidSetting: the manifest or the runtime's configuration is wrong
         """
-        from shimd.apps.spin import locked, manifest
+        from shimd.apps.spin import dependencies, locked, manifest
 
         described = locked.find(image)
         if described is None:
@@ -118,14 +122,16 @@ class _Applications:
             raise NoApplication(f"{there_is_none}, and its image is no Spin application")
         components = self._take(described, self._place(read), env).components
         self._directories = {id: image.files(one.contents) for id, one in components.items() if one.contents}
-        return {id: one.source for id, one in components.items() if isinstance(one.source, Layer)}
+        return {id: dependencies.program(one, _layer) for id, one in components.items()}
 
     def _take(self, application: "Application", place: "Place", env: Mapping[str, str]) -> "Application":
         """Keep an application, once all is checked that can be before anything is compiled, which takes a while."""
+        from shimd.apps.spin import dependencies
         from shimd.apps.spin.runtime import Runtime
         from shimd.apps.spin.variables import ApplicationVariables
 
         self._application = application.retaining(env.get("SPIN_COMPONENTS_TO_RETAIN", ""))
+        dependencies.check(self._application.components.values())
         self._runtime = Runtime(place, env, application.variables, application.components)
         self._values = ApplicationVariables(application, self._runtime.variables)
         for component in self._application.components.values():
@@ -355,6 +361,11 @@ class NativeSpin(_Applications):
 
     def run(self, module: NativeApp, invocation: Invocation) -> int:
         return self._native.run(module.program, invocation)
+
+
+def _layer(source: str | Layer) -> Layer:
+    assert isinstance(source, Layer)  # a locked application has no others
+    return source
 
 
 def _tells(env: Mapping[str, str]) -> bool:

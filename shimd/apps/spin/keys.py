@@ -30,33 +30,42 @@ _TOOLS = {
     "targets": "it is checked when the application is built",
     "tool": "it is for tools and plugins: Spin itself ignores it",
 }
-_COMPOSED = {"dependencies": "have to be composed: spin registry push does so, unless told not to"}
-_NO_MIDDLEWARE = "would be called around the component, which shimd does not do: compose both into one (wac plug)"
+_IN_DEPENDENCIES = "would be called before the component, and that is written dependencies.middleware"
+_NO_MIDDLEWARE = "is for http triggers: no other has components besides the one that it calls"
+BY_COMPONENTS = "belongs to the trigger's component in a locked application, and would not be called here"
+_ELSEWHERE = "is to be fetched from elsewhere; an image has to bring it along as a file ({ path })"
+_FETCHED = dict.fromkeys(("version", "registry", "package", "url", "digest"), _ELSEWHERE)
 
 MANIFEST = _keys("spin_manifest_version application variables trigger component")
 APPLICATION = _keys("name version trigger", {**_ABOUT, **_TOOLS, "authors": "it is for people"})
 VARIABLE = _keys("default required", {**_ABOUT, "secret": "shimd writes the values of variables nowhere"})
 COMPONENT = _keys(
     "source variables environment files exclude_files allowed_outbound_hosts key_value_stores sqlite_databases "
-    "allowed_http_hosts ai_models",
+    "allowed_http_hosts ai_models dependencies dependencies_inherit_configuration",
     {
         **_ABOUT,
         **_TOOLS,
         "build": "the component has been built",
-        "dependencies_inherit_configuration": "it is about dependencies, of which there are none",
         "profile": "it is for spin build and spin up --profile; the default profile is what runs",
     },
-    _COMPOSED,
 )
 FILES = _keys("source destination")
+DEPENDENCY = _keys("path component export inherit_configuration", refused=_FETCHED)
+#: A trigger's dependencies by their roles, and one of those.
+TRIGGER_DEPENDENCIES = _keys("middleware")
+MIDDLEWARE = _keys("path component inherit_configuration", refused=_FETCHED)
 
 STATIC_RESPONSE = _keys("status_code headers body")
 
 _TRIGGER = {"id": "it is a name for messages; shimd's name the field"}
-_ELSE = {"components": _NO_MIDDLEWARE, "dependencies": _NO_MIDDLEWARE, "middleware": _NO_MIDDLEWARE}
+_ELSE = dict.fromkeys(("components", "dependencies", "middleware"), _NO_MIDDLEWARE)
 #: A trigger's, by its kind.
 TRIGGERS = {
-    "http": _keys("component static_response route executor", _TRIGGER, _ELSE),
+    "http": _keys(
+        "component static_response route executor dependencies",
+        _TRIGGER,
+        dict.fromkeys(("components", "middleware"), _IN_DEPENDENCIES),
+    ),
     "redis": _keys("component channel address", _TRIGGER, _ELSE),
     "cron": _keys("component cron_expression", _TRIGGER, _ELSE),
     "mqtt": _keys("component topic qos", _TRIGGER, _ELSE),
@@ -84,18 +93,14 @@ LOCKED_METADATA = _keys(
     },
 )
 LOCKED_VARIABLE = _keys("default", {**_ABOUT, "secret": "shimd writes the values of variables nowhere"})
-LOCKED_TRIGGER = _keys("trigger_type trigger_config", _TRIGGER, {"trigger_dependencies": _NO_MIDDLEWARE})
+LOCKED_TRIGGER = _keys("trigger_type trigger_config", _TRIGGER, {"trigger_dependencies": BY_COMPONENTS})
 LOCKED_COMPONENT = _keys(
-    "id metadata source env files config host_requirements",
-    refused={**_COMPOSED, "trigger_dependencies": _NO_MIDDLEWARE},
+    "id metadata source env files config host_requirements dependencies trigger_dependencies",
 )
+LOCKED_DEPENDENCY = _keys("source export inherit")
 LOCKED_COMPONENT_METADATA = _keys(
-    "allowed_outbound_hosts allowed_http_hosts key_value_stores databases ai_models",
-    {
-        **_ABOUT,
-        "build": "the component has been built",
-        "resolve-trigger-dependencies-using": "it is about trigger_dependencies, which are refused",
-    },
+    "allowed_outbound_hosts allowed_http_hosts key_value_stores databases ai_models resolve-trigger-dependencies-using",
+    {**_ABOUT, "build": "the component has been built"},
 )
 _WHERE_IT_WAS = {"source": "it is where the content was when it was pushed"}
 LOCKED_SOURCE = _keys("content_type digest", _WHERE_IT_WAS, {"inline": "is a module that stands in the manifest"})

@@ -8,8 +8,9 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from shimd.apps.spin import keys, triggers
+from shimd.apps.spin import dependencies, keys, triggers
 from shimd.apps.spin.allowed import of_http_hosts
 from shimd.apps.spin.fields import ManifestTable, from_json
 from shimd.apps.spin.model import Application, Component, Triggers, Variable
@@ -20,7 +21,7 @@ from shimd.engine import Content, Image, Layer
 MEDIA_TYPE = "application/vnd.fermyon.spin.application.v1+config"
 FILE = "the image's locked application"
 #: Requirements of an application that shimd meets.
-_MET = frozenset({"local_service_chaining"})
+_MET = frozenset({"local_service_chaining", "middleware"})
 _WASM = "application/wasm"
 #: A component alone, as ``wkg`` pushes it.
 PACKAGE = _WASM
@@ -92,6 +93,8 @@ def _triggers(table: ManifestTable, settings: ManifestTable, ids: Sequence[str])
     for trigger in table.tables("triggers"):
         kind = trigger.of(keys.LOCKED_TRIGGER).text("trigger_type")
         config = triggers.checked(kind, trigger.table("trigger_config"))
+        if config.values.get("dependencies"):  # as a spin.toml has them
+            raise config.wrong("dependencies", keys.BY_COMPONENTS)
         declared.setdefault(kind, []).append((config, triggers.component_of(kind, config)))
     return triggers.make(declared, settings, ids)
 
@@ -103,10 +106,11 @@ def _variable(table: ManifestTable) -> Variable:
 
 def _component(table: ManifestTable, known: Mapping[str, Layer]) -> Component:
     metadata = table.of(keys.LOCKED_COMPONENT).table("metadata", optional=True).of(keys.LOCKED_COMPONENT_METADATA)
+    source = partial(_source, known=known)
     return Component(
         id=table.text("id"),
         where=table.place(),
-        source=_source(table.table("source"), known),
+        source=source(table.table("source")),
         environment=table.texts("env"),
         variables=table.texts("config"),
         allowed_outbound_hosts=(*metadata.strings("allowed_outbound_hosts"), *of_http_hosts(metadata)),
@@ -114,6 +118,8 @@ def _component(table: ManifestTable, known: Mapping[str, Layer]) -> Component:
         sqlite_databases=metadata.strings("databases"),
         ai_models=metadata.strings("ai_models"),
         contents=dict(_content(one) for one in table.tables("files")),
+        dependencies=dependencies.of_locked(table, source),
+        middleware=dependencies.of_locked_trigger(table, source),
     )
 
 

@@ -1,9 +1,12 @@
 """``spin.toml``, version 2 (https://spinframework.dev/manifest-reference). A mistake is one sentence with its field."""
 
 import re
+from collections import Counter
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
-from shimd.apps.spin import keys, triggers
+from shimd.apps.spin import dependencies, keys, triggers
 from shimd.apps.spin.allowed import of_http_hosts
 from shimd.apps.spin.fields import ManifestTable, toml
 from shimd.apps.spin.model import VARIABLE_NAME, Application, Component, FileMount, Variable
@@ -26,6 +29,7 @@ def parse(text: bytes, file: str = PATH) -> Application:
     components = {id: _component(id, described.table(id)) for id in described.values}
     kinds = table.table("trigger", optional=True)
     declared = {kind: [_declared(kind, one, components) for one in kinds.tables(kind)] for kind in kinds.values}
+    components = dependencies.settled(_behind_middleware(declared, components))
     return Application(
         file=file,
         name=application.text("name"),
@@ -43,6 +47,41 @@ def _declared(kind: str, table: ManifestTable, components: dict[str, Component])
         components[id] = _component(id, table.table("component"), named=False)
         return table, id
     return table, triggers.component_of(kind, table)
+
+
+def _behind_middleware(
+    declared: dict[str, list[triggers.Declared]], components: dict[str, Component]
+) -> dict[str, Component]:
+    """Returns the components, each with the middleware of the trigger that calls it. One that several call is there
+    once more for each that has some, by a name like Spin's, and these triggers are changed to call that."""
+    calls = Counter(id for ones in declared.values() for _table, id in ones)
+    names, found = _trigger_names(declared), dict(components)
+    for index, (table, id) in enumerate(declared.get("http", ())):
+        middleware = dependencies.of_trigger(table)
+        if not middleware or id not in components:
+            continue
+        own = id if calls[id] == 1 else f"{id}-for-{names['http', index]}"
+        if own != id and own in found:
+            raise table.wrong("id", f"makes {own} of its component with its middleware, and that is another's name")
+        found[own] = replace(components[id], id=own, middleware=middleware)
+        declared["http"][index] = table, own
+    return found
+
+
+def _trigger_names(declared: dict[str, list[triggers.Declared]]) -> dict[tuple[str, int], str]:
+    """Returns the ids of triggers, by their kinds and places; those that have none get one, as Spin gives it."""
+    all = [(kind, index, table) for kind, ones in declared.items() for index, (table, _id) in enumerate(ones)]
+    found = {(kind, index): table.text("id") for kind, index, table in all if table.values.get("id")}
+    taken = set(found.values())
+    for kind, index, table in all:
+        if (kind, index) in found:
+            continue
+        name = f"{table.values.get('component')}-{kind}-trigger"
+        if name in taken or not isinstance(table.values.get("component"), str):
+            name = next(one for number in count(1) if (one := f"{kind}-trigger{number}") not in taken)
+        found[kind, index] = name
+        taken.add(name)
+    return found
 
 
 def _variable(variables: ManifestTable, name: str) -> Variable:
@@ -79,6 +118,7 @@ def _component(id: str, table: ManifestTable, *, named: bool = True) -> Componen
         ai_models=table.strings("ai_models"),
         files=tuple(_mount(table, index, item) for index, item in enumerate(table.list("files"))),
         exclude_files=table.strings("exclude_files"),
+        dependencies=dependencies.of_component(table),
     )
 
 

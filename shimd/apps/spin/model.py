@@ -28,6 +28,23 @@ class FileMount:
 
 
 @dataclass(frozen=True)
+class Dependency:
+    """Another component that one is composed with: for imports of its, or to be called before it is."""
+
+    where: str
+    """The manifest and the field that describe it, for messages."""
+    name: str
+    """The imports that it is for; empty: it is middleware."""
+    source: str | Layer
+    """As a component's; or a component's id."""
+    is_id: bool = False
+    export: str | None = None
+    """The one of its exports that is taken; ``None``: those of the imports' names."""
+    inherits: tuple[str, ...] = ()
+    """The keys of the component's configuration that it has, too (:mod:`.inherited`)."""
+
+
+@dataclass(frozen=True)
 class Component:
     id: str
     where: str
@@ -45,6 +62,14 @@ class Component:
     exclude_files: tuple[str, ...] = ()
     contents: Mapping[str, Content] = field(default_factory=dict)
     """The component's files, by the guest's paths, where they come in an image's layers; then ``files`` is empty."""
+    dependencies: tuple[Dependency, ...] = ()
+    middleware: tuple[Dependency, ...] = ()
+    """What handles requests before it does, the outermost first."""
+
+    @property
+    def composed(self) -> bool:
+        """Whether it is put together with others."""
+        return bool(self.dependencies or self.middleware)
 
 
 @dataclass(frozen=True)

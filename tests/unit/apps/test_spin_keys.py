@@ -34,6 +34,7 @@ executor = { type = "http" }
 [[trigger.http]]
 route = "/inline"
 component = { source = "inline.wasm" }
+dependencies.middleware = [{ path = "m.wasm", inherit_configuration = true }, { component = "two" }]
 [[trigger.http]]
 route = "/old"
 static_response = { status_code = 301, headers = { location = "/new" }, body = "moved" }
@@ -61,6 +62,10 @@ allowed_http_hosts = ["b:81"]
 key_value_stores = ["default"]
 sqlite_databases = ["default"]
 ai_models = ["small"]
+dependencies_inherit_configuration = true
+dependencies = { "a:b/c" = { path = "d.wasm", export = "e" }, "a:d" = { component = "two" } }
+[component.two]
+source = "two.wasm"
 """
 MODULE = Layer("sha256:" + "a" * 64, "application/vnd.wasm.content.layer.v1+wasm", 10)
 LOCKED: dict[str, Any] = {
@@ -87,12 +92,15 @@ LOCKED: dict[str, Any] = {
                 "key_value_stores": ["default"],
                 "databases": ["default"],
                 "ai_models": ["small"],
+                "resolve-trigger-dependencies-using": "http",
             },
             "source": {"content_type": "application/wasm", "digest": MODULE.digest},
             "env": {"COLOUR": "green"},
             "config": {"word": "{{ word }}"},
             "host_requirements": {},
             "files": [{"path": "a", "digest": "sha256:x"}, {"path": "b", "inline": "YQ"}],
+            "dependencies": {"a:b/c": {"source": {"digest": MODULE.digest}, "export": "d", "inherit": "All"}},
+            "trigger_dependencies": {"middleware": [{"source": {"digest": MODULE.digest}}]},
         }
     ],
 }
@@ -269,15 +277,15 @@ MISSPELT = [
     ("[component.one]", 'enviroment = {A = "b"}', "component.one.enviroment is unknown; environment is probably meant"),
 ]
 REFUSED = [
-    ("[[trigger.http]]", 'dependencies.middleware = [{path = "auth.wasm"}]', "trigger.http[0].dependencies would be"),
-    ("[[trigger.http]]", 'middleware = ["auth"]', "trigger.http[0].middleware would be called around the component"),
-    ("[[trigger.redis]]", 'components.x = "one"', "trigger.redis[0].components would be called around the component"),
+    ("[[trigger.redis]]", 'dependencies.x = [{path = "auth.wasm"}]', "trigger.redis[0].dependencies is for http"),
+    ("[[trigger.http]]", 'middleware = ["auth"]', "trigger.http[0].middleware would be called before the component"),
+    ("[[trigger.http]]", 'components.x = "one"', "trigger.http[0].components would be called before the component"),
     (
         "[[trigger.http]]",
         'static_response = {body = "x"}',
         "trigger.http[0].static_response answers without a component",
     ),
-    ("[component.one]", 'dependencies = {"a:b" = "1"}', "component.one.dependencies have to be composed"),
+    ("[component.two]", 'dependencies = {"a:b" = "1"}', "component.two.dependencies.a:b is in a registry"),
     ("[variables]", 'x = {default = "", required = true}', "variables.x has a default, and is required"),
     ("[variables]", "x = {required = 1}", "variables.x.required is neither true nor false"),
 ]
@@ -324,7 +332,7 @@ IDLE = [
         "[component.one]",
         'description = "d"\nbuild = { command = "make", workdir = "x", watch = ["y"] }\ntool.x.y = 1\n'
         "targets = []\n"
-        'profile.debug.source = "debug.wasm"\ndependencies = {}\ndependencies_inherit_configuration = true',
+        'profile.debug.source = "debug.wasm"',
     ),
 ]
 
@@ -360,17 +368,17 @@ LOCKED_WRONG = [
     ({"triggers__0__trigger_config__rout": ""}, "triggers[0].trigger_config.rout is unknown; route is probably meant"),
     (
         {"triggers__0__trigger_config__middleware": ["x"]},
-        "triggers[0].trigger_config.middleware would be called around the component",
+        "triggers[0].trigger_config.middleware would be called before the component",
+    ),
+    (
+        {"triggers__0__trigger_config__dependencies": {"middleware": [{"path": "x"}]}},
+        "triggers[0].trigger_config.dependencies belongs to the trigger's component",
     ),
     (
         {"triggers__0__trigger_dependencies": {"middleware": [{}]}},
-        "triggers[0].trigger_dependencies would be called around the component",
+        "triggers[0].trigger_dependencies belongs to the trigger's component",
     ),
-    (
-        {"components__0__trigger_dependencies": {"middleware": [{}]}},
-        "components[0].trigger_dependencies would be called around the component",
-    ),
-    ({"components__0__dependencies": {"a:b/c": {}}}, "components[0].dependencies have to be composed"),
+    ({"components__0__dependencies": {"a:b/c": {}}}, "components[0].dependencies.a:b/c.source is missing"),
     ({"components__0__envs": {}}, "components[0].envs is unknown; env is probably meant"),
     ({"components__0__metadata__ai_model": ["x"]}, "components[0].metadata.ai_model is unknown; ai_models is probably"),
     ({"components__0__metadata__database": []}, "components[0].metadata.database is unknown; databases is probably"),
@@ -378,7 +386,7 @@ LOCKED_WRONG = [
     ({"components__0__source__content_type": "x/y"}, "components[0].source.content_type is x/y, and components are"),
     ({"components__0__files__0__mode": 1}, "components[0].files[0].mode is unknown; there are digest, inline, path,"),
     ({"components__0__files__1__digest": "sha256:x"}, "components[0].files[1].digest is not that of inline"),
-    ({"components__0__host_requirements": {"middleware": "required"}}, "components[0].host_requirements.middleware is"),
+    ({"components__0__host_requirements": {"magic": "required"}}, "components[0].host_requirements.magic is required"),
 ]
 
 

@@ -97,7 +97,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"components": [{"id": "one", "source": {"digest": "sha256:x"}}]},
         r"source.digest is sha256:x, and the",
     ),
-    ({"components": [{"id": "one", "source": {"digest": MODULE.digest}, "dependencies": {"a:b/c": {}}}]}, "composed"),
     ({"triggers": []}, "has no trigger"),
     ({"triggers": [{"trigger_type": "http", "trigger_config": {}}]}, r"trigger_config.component is missing"),
     ({"variables": {"a": {"default": 1}}}, "variables.a.default is missing, or not a string"),

@@ -1,6 +1,7 @@
 """Core modules that are the core of a component: what becomes of them with the package that wraps them, and without."""
 
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -26,9 +27,12 @@ with_it = pytest.mark.skipif(
 
 
 @pytest.fixture
-def without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As on a node where it is not installed."""
     monkeypatch.setitem(sys.modules, "shimd_componentize", None)
+    componentize.library.cache_clear()
+    yield
+    componentize.library.cache_clear()
 
 
 @with_it

@@ -1,0 +1,28 @@
+;; Middleware of WASI 0.2: it lets in those with the header "authorization", and answers 401 to the others.
+(module
+  (import "wasi:http/incoming-handler@0.2.0" "handle" (func $next (param i32 i32)))
+  (import "wasi:http/types@0.2.0" "[method]incoming-request.headers" (func $headers (param i32) (result i32)))
+  (import "wasi:http/types@0.2.0" "[method]fields.has" (func $has (param i32 i32 i32) (result i32)))
+  (import "wasi:http/types@0.2.0" "[constructor]fields" (func $fields (result i32)))
+  (import "wasi:http/types@0.2.0" "[constructor]outgoing-response" (func $response (param i32) (result i32)))
+  (import "wasi:http/types@0.2.0" "[method]outgoing-response.set-status-code" (func $status (param i32 i32) (result i32)))
+  (import "wasi:http/types@0.2.0" "[static]response-outparam.set"
+    (func $set (param i32 i32 i32 i32 i64 i32 i32 i32 i32)))
+  (import "wasi:http/types@0.2.0" "[resource-drop]incoming-request" (func $drop_request (param i32)))
+  (import "wasi:http/types@0.2.0" "[resource-drop]fields" (func $drop_fields (param i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 512) "authorization")
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+  (func (export "wasi:http/incoming-handler@0.2.0#handle") (param $request i32) (param $out i32)
+    (local $found i32) (local $known i32) (local $answer i32)
+    (local.set $found (call $headers (local.get $request)))
+    (local.set $known (call $has (local.get $found) (i32.const 512) (i32.const 13)))
+    (call $drop_fields (local.get $found))
+    (if (local.get $known) (then
+      (call $next (local.get $request) (local.get $out))
+      (return)))
+    (call $drop_request (local.get $request))
+    (local.set $answer (call $response (call $fields)))
+    (drop (call $status (local.get $answer) (i32.const 401)))
+    (call $set (local.get $out) (i32.const 0) (local.get $answer) (i32.const 0) (i64.const 0) (i32.const 0)
+      (i32.const 0) (i32.const 0) (i32.const 0))))
