@@ -1,5 +1,5 @@
-//! Interfaces of servers that no component of an application may connect to: each address is refused. SDKs import them,
-//! whether a program uses them or not, as they do what nobody provides.
+//! Interfaces of servers that a component may not connect to: each address is refused. SDKs import them, whether a program
+//! uses them or not, as they do what nobody provides.
 
 use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
 use wasmtime::component::{Component, Linker, LinkerInstance, ResourceType, Val};
@@ -32,11 +32,12 @@ fn is_absent(name: &str) -> bool {
     NAMES.iter().any(|it| name.starts_with(it)) || name.contains(DRAFT)
 }
 
-pub fn link(linker: &mut Linker<Host>, component: &Component) -> wasmtime::Result<()> {
+/// :param bridged: those that are there, for this one
+pub fn link(linker: &mut Linker<Host>, component: &Component, bridged: &[String]) -> wasmtime::Result<()> {
     let engine = component.engine();
     for (name, item) in component.component_type().imports(engine) {
         let ComponentItem::ComponentInstance(of) = item.ty else { continue };
-        if !is_absent(name) {
+        if !is_absent(name) || bridged.iter().any(|it| it == name) {
             continue;
         }
         let mut interface = linker.instance(name)?;
