@@ -4,7 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use wasmtime::component::__internal::wasmtime_environ::component::{DiscriminantSize, FlagsSize, VariantInfo};
+use wasmtime::component::__internal::wasmtime_environ::component::VariantInfo;
 use wasmtime::component::__internal::{CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext, LowerContext};
 use wasmtime::component::{ComponentType, Lift, Lower, Val};
 use wasmtime::{Result, ValRaw, bail, format_err};
@@ -125,7 +125,9 @@ fn store<T>(value: &Val, to: &mut LowerContext<'_, T>, of: InterfaceType, at: us
             }
             Ok(())
         }
-        (Val::FixedLengthList(items), InterfaceType::FixedLengthList(list)) if items.len() == types[list].size as usize => {
+        (Val::FixedLengthList(items), InterfaceType::FixedLengthList(list))
+            if items.len() == types[list].size as usize =>
+        {
             store_all(items.iter(), to, types[list].element, at)
         }
         (Val::Record(fields), InterfaceType::Record(record)) if fields.len() == types[record].fields.len() => {
@@ -157,18 +159,13 @@ fn store<T>(value: &Val, to: &mut LowerContext<'_, T>, of: InterfaceType, at: us
         }
         (Val::Flags(names), InterfaceType::Flags(flags)) => {
             let all = &types[flags].names;
-            let set = |of: usize, from: usize| -> Result<u32> {
-                let places = names.iter().filter_map(|name| all.get_index_of(name));
-                Ok(places.filter(|it| (from..from + of).contains(it)).fold(0, |bits, it| bits | 1 << (it - from)))
-            };
-            match FlagsSize::from_count(all.len()) {
-                FlagsSize::Size0 => Ok(()),
-                FlagsSize::Size1 => (set(8, 0)? as u8).linear_lower_to_memory(to, InterfaceType::U8, at),
-                FlagsSize::Size2 => (set(16, 0)? as u16).linear_lower_to_memory(to, InterfaceType::U16, at),
-                FlagsSize::Size4Plus(words) => (0..usize::from(words)).try_for_each(|word| {
-                    set(32, 32 * word)?.linear_lower_to_memory(to, InterfaceType::U32, at + 4 * word)
-                }),
+            let mut words = vec![0u32; all.len().div_ceil(32)];
+            for name in names {
+                let flag = all.get_index_of(name).ok_or_else(|| format_err!("there is no {name}"))?;
+                words[flag / 32] |= 1 << (flag % 32);
             }
+            let size = types[flags].abi.size32.min(4); // more are words
+            words.iter().enumerate().try_for_each(|(word, bits)| store_bits(*bits, size, to, at + 4 * word))
         }
         _ => bail!("a value is of another type than what is read of its stream or future"),
     }
@@ -195,6 +192,15 @@ fn store_fields<'a, T>(
     Ok(())
 }
 
+/// Write a number of 1, 2 or 4 bytes.
+fn store_bits<T>(bits: u32, size: u32, to: &mut LowerContext<'_, T>, at: usize) -> Result<()> {
+    match size {
+        1 => (bits as u8).linear_lower_to_memory(to, InterfaceType::U8, at),
+        2 => (bits as u16).linear_lower_to_memory(to, InterfaceType::U16, at),
+        _ => bits.linear_lower_to_memory(to, InterfaceType::U32, at),
+    }
+}
+
 fn store_case<T>(
     case: usize,
     info: &VariantInfo,
@@ -203,11 +209,7 @@ fn store_case<T>(
     to: &mut LowerContext<'_, T>,
     at: usize,
 ) -> Result<()> {
-    match info.size {
-        DiscriminantSize::Size1 => (case as u8).linear_lower_to_memory(to, InterfaceType::U8, at)?,
-        DiscriminantSize::Size2 => (case as u16).linear_lower_to_memory(to, InterfaceType::U16, at)?,
-        DiscriminantSize::Size4 => (case as u32).linear_lower_to_memory(to, InterfaceType::U32, at)?,
-    }
+    store_bits(case as u32, info.size.into(), to, at)?;
     match (payload, of) {
         (Some(payload), Some(of)) => store(payload, to, of, at + info.payload_offset32 as usize),
         (None, None) => Ok(()),

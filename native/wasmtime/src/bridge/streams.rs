@@ -47,7 +47,11 @@ impl Drop for Reading {
 
 /// How the items of a piece are handed on: as they are, but for bytes, since what the crate itself has of streams is of those.
 trait Part: Lower + Lift + Send + Sync + Sized + 'static {
-    fn of<T: Send + 'static>(piece: &mut Reader<'_>, kind: &Type, store: &mut StoreContextMut<'_, T>) -> Result<Vec<Self>>;
+    fn of<T: Send + 'static>(
+        piece: &mut Reader<'_>,
+        kind: &Type,
+        store: &mut StoreContextMut<'_, T>,
+    ) -> Result<Vec<Self>>;
 }
 
 impl Part for u8 {
@@ -57,7 +61,11 @@ impl Part for u8 {
 }
 
 impl Part for Item {
-    fn of<T: Send + 'static>(piece: &mut Reader<'_>, kind: &Type, store: &mut StoreContextMut<'_, T>) -> Result<Vec<Item>> {
+    fn of<T: Send + 'static>(
+        piece: &mut Reader<'_>,
+        kind: &Type,
+        store: &mut StoreContextMut<'_, T>,
+    ) -> Result<Vec<Item>> {
         Ok(piece.list(kind, store)?.into_iter().map(Item).collect())
     }
 }

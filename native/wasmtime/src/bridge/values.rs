@@ -271,7 +271,11 @@ impl<'a> Reader<'a> {
     }
 
     /// What is no error is the result, marked as such or not.
-    fn read_result<T: Send + 'static>(&mut self, of: &types::ResultType, store: &mut StoreContextMut<'_, T>) -> Result<Val> {
+    fn read_result<T: Send + 'static>(
+        &mut self,
+        of: &types::ResultType,
+        store: &mut StoreContextMut<'_, T>,
+    ) -> Result<Val> {
         let before = self.data;
         let (ok, mut inner) = match self.item()? {
             Item::Extension(ext::OK, inner) => (true, self.within(inner)),
@@ -287,15 +291,29 @@ impl<'a> Reader<'a> {
         Ok(Val::Result(if ok { Ok(payload) } else { Err(payload) }))
     }
 
-    fn payload<T: Send + 'static>(&mut self, of: Option<Type>, store: &mut StoreContextMut<'_, T>) -> Result<Option<Box<Val>>> {
+    fn payload<T: Send + 'static>(
+        &mut self,
+        of: Option<Type>,
+        store: &mut StoreContextMut<'_, T>,
+    ) -> Result<Option<Box<Val>>> {
         of.map(|of| Ok(Box::new(self.read(&of, store)?))).transpose()
     }
 
-    fn items<T: Send + 'static>(&mut self, size: usize, of: &Type, store: &mut StoreContextMut<'_, T>) -> Result<Vec<Val>> {
+    fn items<T: Send + 'static>(
+        &mut self,
+        size: usize,
+        of: &Type,
+        store: &mut StoreContextMut<'_, T>,
+    ) -> Result<Vec<Val>> {
         (0..size).map(|_| self.read(of, store)).collect()
     }
 
-    fn record<T: Send + 'static>(&mut self, of: &types::Record, size: usize, store: &mut StoreContextMut<'_, T>) -> Result<Val> {
+    fn record<T: Send + 'static>(
+        &mut self,
+        of: &types::Record,
+        size: usize,
+        store: &mut StoreContextMut<'_, T>,
+    ) -> Result<Val> {
         let mut found: Vec<Option<Val>> = of.fields().map(|_| None).collect();
         for _ in 0..size {
             let Item::Text(name) = self.item()? else { bail!("a record has fields with names") };

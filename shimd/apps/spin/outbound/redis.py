@@ -1,4 +1,4 @@
-"""``fermyon:spin/redis@2.0.0``, ``spin:redis/redis@3.0.0``: a connection for each that is opened, as transactions need it."""
+"""``fermyon:spin/redis@2.0.0``, ``spin:redis/redis@3.0.0``: a connection for each opened, as transactions need it."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
