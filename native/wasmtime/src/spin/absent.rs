@@ -3,6 +3,7 @@
 
 use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
 use wasmtime::component::{Component, Linker, LinkerInstance, Resource, ResourceType, Val};
+use wasmtime::{AsContextMut, StoreContextMut};
 
 use crate::host::Host;
 
@@ -76,12 +77,26 @@ fn link_function(
         _ => Err(wasmtime::Error::msg(missing.clone())),
     };
     if it.async_() {
-        return interface.func_new_concurrent(name, move |_, _, _, results| {
-            let called = call(results);
+        return interface.func_new_concurrent(name, move |accessor, _, parameters, results| {
+            let called =
+                accessor.with(|mut it| give_back(it.as_context_mut(), parameters)).and_then(|()| call(results));
             Box::pin(async { called })
         });
     }
-    interface.func_new(name, move |_, _, _, results| call(results))
+    interface.func_new(name, move |store, _, parameters, results| {
+        give_back(store, parameters)?;
+        call(results)
+    })
+}
+
+/// What was lent is the guest's again.
+fn give_back(mut store: StoreContextMut<'_, Host>, parameters: &[Val]) -> wasmtime::Result<()> {
+    for parameter in parameters {
+        if let Val::Resource(it) = parameter {
+            Resource::<Nothing>::try_from_resource_any(*it, &mut store)?;
+        }
+    }
+    Ok(())
 }
 
 /// What a guest is told that opens a connection; ``None``: it is no such function, or knows no such case.
