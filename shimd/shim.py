@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from shimd.component.results import Case, Err, Ok
+from shimd.component.streams import Future, Stream
 from shimd.engine import (
     EXIT_ENGINE,
     EXIT_TRAP,
@@ -66,6 +67,7 @@ __all__ = [
     "EngineError",
     "Err",
     "Foresees",
+    "Future",
     "GuestTrap",
     "HandlesSignals",
     "Image",
@@ -88,6 +90,7 @@ __all__ = [
     "RunsApplications",
     "RunsArtifacts",
     "RunsWithoutPython",
+    "Stream",
     "TakesLayers",
     "TakesSockets",
     "UnsupportedFeature",

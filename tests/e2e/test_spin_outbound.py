@@ -1,6 +1,7 @@
 """What components connect to: redis, PostgreSQL, MariaDB and Mosquitto, all real; and what they may not."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,10 +10,11 @@ import pytest
 import redis as redis_client
 
 from shimd.apps.spin.clients import Clients, MqttAddress
+from shimd.engines.wasmtime import NATIVE
 from shimd.wasi.trust import BuiltIn, Trust
 from tests import servers
 from tests.e2e.box import Box, until
-from tests.e2e.spin_app import SPIN, App, image, on_spin, running
+from tests.e2e.spin_app import SPIN, App, image, is_native, on_spin, running
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -35,10 +37,12 @@ variables = { secret = "{{ secret }}", word = "{{ word }}" }
 source = "app.wasm"
 allowed_outbound_hosts = ["http://127.0.0.1:*"]
 """
-RUNTIME = """
+STORE = """
 [key_value_store.default]
 type = "redis"
 url = "%s"
+"""
+RUNTIME = """
 [[variables_provider]]
 type = "file"
 path = "/secrets/app"
@@ -57,10 +61,17 @@ def redis() -> Iterator[str]:
 
 
 @pytest.fixture
-def app(box: Box, redis: str, tmp_path: Path) -> Iterator[App]:
-    """Its store is in redis, its variables in files."""
+def app(box: Box, tmp_path: Path) -> Iterator[App]:
+    with served(box, tmp_path, RUNTIME) as app:
+        assert is_native(box) == (NATIVE and box.runtime == SPIN)
+        yield app
+
+
+@contextmanager
+def served(box: Box, tmp_path: Path, runtime: str) -> Iterator[App]:
+    """Its variables are in files."""
     files = {
-        "/runtime-config.toml": (RUNTIME % redis).encode(),
+        "/runtime-config.toml": runtime.encode(),
         "/secrets/app/secret": b"from a file\n",
         "/settings.env": b"# of the application\nexport OWN_WORD='from dotenv'\nOWN_SECRET=too late\n",
     }
@@ -69,12 +80,23 @@ def app(box: Box, redis: str, tmp_path: Path) -> Iterator[App]:
         yield app
 
 
-def test_redis_and_a_store_in_it(app: App, redis: str) -> None:
-    """One container for all that needs no other server."""
+def test_a_store_in_redis(box: Box, tmp_path: Path) -> None:
+    """Of the portable host, on both."""
+    with servers.redis() as redis, served(box, tmp_path, RUNTIME + STORE % redis) as app:
+        assert not is_native(box)
+        check_variables(app)
+        check_redis(app, redis.removeprefix("redis://"))
+        check_store(app, redis)
+
+
+def test_redis(app: App, redis: str) -> None:
+    check_variables(app)
+    check_redis(app, redis.removeprefix("redis://"))
+
+
+def check_variables(app: App) -> None:
     assert app.value("/variable/secret") == "from a file", "a provider goes before the environment"
     assert app.value("/variable/word") == "from dotenv"
-    check_redis(app, redis.removeprefix("redis://"))
-    check_store(app, redis)
 
 
 def check_redis(app: App, address: str) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from shimd.apps.spin.limits import ConnectionLimits
 from shimd.apps.spin.networking import Networking
-from shimd.wasi.trust import Trust
+from shimd.wasi.trust import Trust, add
 
 #: By the protocol: the library, and what it would load at first use.
 _LIBRARIES = {
@@ -101,22 +101,38 @@ class Clients:
         )
 
     async def postgres(
-        self, *, host: str, at: str, port: int, user: str, password: str | None, database: str | None, tls: str
+        self,
+        *,
+        host: str,
+        at: str,
+        port: int,
+        user: str,
+        password: str | None,
+        database: str | None,
+        tls: str,
+        authority: str | None = None,
     ) -> Any:
         """Connect to a PostgreSQL server.
 
         :param at: the host's address
         :param tls: ``sslmode``
+        :param authority: a certificate that is trusted besides, PEM
         """
         import asyncpg
 
+        context: str | ssl.SSLContext = tls
+        if authority is not None and tls != "disable":
+            context = self._trust.named(host)
+            add(context, authority)
+        elif tls not in ("disable", "allow", "prefer"):
+            context = self._context(host, named=at != host)
         return await asyncpg.connect(
             host=at,
             port=port,
             user=user,
             password=password,
             database=database,
-            ssl=tls if tls in ("disable", "allow", "prefer") else self._context(host, named=at != host),
+            ssl=context,
             timeout=CONNECT,
             statement_cache_size=0,  # a connection lives as long as one instance
         )

@@ -291,31 +291,40 @@ class NativeSpin(_Applications):
             raise UnsupportedFeature(f"{self._application.components[id].where}: it {problem}")
         if problem or kind < SERVER:
             raise OtherEngine(PORTABLE)
-        for server in self._servers(id, facts["absent"]):
-            if kind != SERVER_NEWER:
-                raise OtherEngine(PORTABLE)
-            where, who = self._application.components[id].where, "which components of WASI 0.3 cannot here yet"
-            raise UnsupportedFeature(f"{where}: it may connect to {server}, {who}")
+        bridged = self._bridged(id, facts["absent"])
         directory = os.open(artifact.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return NativePart(directory, f"{artifact.name}/{PROGRAM}", kind)
+        return NativePart(directory, f"{artifact.name}/{PROGRAM}", kind, bridged)
 
-    def _servers(self, id: str, absent: Collection[str]) -> Collection[str]:
-        """Returns the kinds of servers that a component has an interface for, and may connect to.
+    def _bridged(self, id: str, absent: Collection[str]) -> list[str]:
+        """Returns the interfaces of servers that a component has, and that it may connect to.
 
-        :param absent: interfaces that it imports
+        :param absent: those that it imports
+
+        :raises UnsupportedFeature: one is of a version that is not there
         """
         from shimd.apps.spin.granted import outbound
-        from shimd.apps.spin.networking import SERVERS
+        from shimd.apps.spin.networking import SERVERS, kind_of
 
         allowed = outbound(self._application.components[id], self._values)
-        kinds = {name.partition("/")[2].partition("@")[0] for name in absent} & SERVERS
-        return [kind for kind in sorted(kinds) if allowed.may_ever(kind, f"{kind}s")]
+        kinds = {kind for kind, schemes in SERVERS.items() if allowed.may_ever(*schemes)}
+        wanted = [name for name in absent if kind_of(name) in kinds]
+        if not wanted:
+            return []
+        from shimd.apps.spin.outbound.interfaces import INTERFACES
+
+        for name in wanted:
+            if name not in INTERFACES:
+                where = self._application.components[id].where
+                raise UnsupportedFeature(f"{where}: it imports {name}, which is not provided")
+        return wanted
 
     def load(self, artifact: Path) -> NoReturn:
         raise OtherEngine(self.family)
 
     def pack_all(self, module: NativeApp, invocation: Invocation, first: int) -> Packed | None:
         parts = module.parts
+        if any(part.bridged for part in parts.values()):
+            return None  # somebody is to start what is on the other side
         if not 0 < len(parts) + len(self._directories) <= _MOST_HANDED:
             return None
         numbers = itertools.count(first)
@@ -326,7 +335,8 @@ class NativeSpin(_Applications):
 
     def check(self, module: NativeApp, invocation: Invocation) -> None:
         self.load_part()
-        packed = self._packed(module.parts, self._directories, invocation)
+        ask = self._begin_servers(module, invocation)
+        packed = self._packed(module.parts, self._directories, invocation, ask)
         back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._native.load_packed(module.program, packed)
@@ -335,8 +345,30 @@ class NativeSpin(_Applications):
             for fd in (back, *(part.directory for part in module.parts.values())):
                 os.close(fd)
 
+    def _begin_servers(self, module: NativeApp, invocation: Invocation) -> int | None:
+        """Have what connects to servers for components be started with the program.
+
+        :returns: the descriptor that it is asked over; ``None``: it is not needed
+        """
+        bridged = {id: part.bridged for id, part in module.parts.items() if part.bridged}
+        if not bridged:
+            return None
+        from shimd.apps.spin.granted import outbound
+        from shimd.apps.spin.networking import kind_of
+        from shimd.apps.spin.servers import ServersProcess
+
+        kinds = {kind_of(name) for names in bridged.values() for name in names}
+        allowed = {id: outbound(self._application.components[id], self._values) for id in bridged}
+        servers = ServersProcess(kinds, allowed, self._runtime.networking, invocation.env).prepare()
+        module.program.begin = servers.start
+        return servers.ask
+
     def _packed(
-        self, parts: "Mapping[str, NativePart]", directories: Mapping[str, int], invocation: Invocation
+        self,
+        parts: "Mapping[str, NativePart]",
+        directories: Mapping[str, int],
+        invocation: Invocation,
+        ask: int | None = None,
     ) -> bytes:
         from shimd.apps.spin.native import describe
         from shimd.engines.wasmtime_native import packed_application
@@ -352,6 +384,7 @@ class NativeSpin(_Applications):
             _memory(invocation.env, self._runtime.memory),
             os.path.dirname(self._manifest),
             announced=not invocation.contained,
+            ask=ask,
             complaint="telemetry is not sent: this cannot be had yet of components of WASI 0.3" if self._tells else "",
         )
         return packed_application(described.json(), _settings(invocation.env), contained=invocation.contained)

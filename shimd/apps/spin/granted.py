@@ -48,11 +48,11 @@ def libraries(
 
     :param late: entries that are not known yet, by component
     """
-    found = {kind for kind in SERVERS if any(one.may_ever(kind, f"{kind}s") for one in allowed.values())}
+    found = {kind for kind, own in SERVERS.items() if any(one.may_ever(*own) for one in allowed.values())}
     schemes = {entry.partition("://")[0].lower() for entries in late.values() for entry in entries}
     if any("{" in scheme or scheme == "*" for scheme in schemes):
         return set(SERVERS)
-    found |= {kind for kind in SERVERS if schemes & {kind, f"{kind}s"}}
+    found |= {kind for kind, own in SERVERS.items() if schemes & {*own}}
     if application.triggers.redis or runtime.uses_redis:
         found.add("redis")
     if application.triggers.mqtt:

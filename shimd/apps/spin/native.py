@@ -79,6 +79,8 @@ class DescribedComponent:
     env: Sequence[tuple[str, str]]
     variables: Sequence[tuple[str, str]]
     allowed: Sequence[DescribedHost]
+    bridged: Sequence[str]
+    """Interfaces that Python gives, over the bridge."""
     stores: Sequence[tuple[str, int | None]]
     """By their labels the indices of files; ``None``: there is no such one."""
     databases: Sequence[tuple[str, int | None]]
@@ -117,6 +119,8 @@ class DescribedApplication:
     """Each to a component, by its index, or to an answer."""
     files: Sequence[DescribedFile]
     network: DescribedNetwork
+    ask: int | None
+    """The descriptor that connections to the process of those interfaces are asked for over, if there are any."""
     complaint: str
     """What its operator is told at its start."""
 
@@ -133,6 +137,8 @@ class NativePart:
     artifact: str
     """Relative to that."""
     kind: int
+    bridged: Sequence[str] = ()
+    """Interfaces that Python gives it."""
 
 
 def lacks(application: Application, runtime: Runtime) -> bool:
@@ -175,11 +181,13 @@ def describe(
     root: str,
     *,
     announced: bool,
+    ask: int | None,
     complaint: str,
 ) -> DescribedApplication:
     """:param directories: descriptors of the components' files, by component
     :param env: the container's
     :param memory: the most that an instance may have, bytes; -1: no limit
+    :param ask: a descriptor, which is the host's then
     :param root: what the components' files are below, if they came in no layers
 
     :raises InvalidSetting: what is wrong with what components may connect to
@@ -202,6 +210,7 @@ def describe(
             list(component.environment.items()),
             list(values.of(component).items()),
             _hosts(allowed[id]),
+            parts[id].bridged,
             [(label, numbers.get(f"{label}/")) for label in component.key_value_stores],
             [(label, numbers.get(label)) for label in component.sqlite_databases],
             component.ai_models,
@@ -223,6 +232,7 @@ def describe(
         [(route.path, _target(route, answering)) for route in application.triggers.http if route.path],
         [_file(name, where) for name, where in files.items() if isinstance(where, File)],
         _network(network),
+        ask,
         complaint,
     )
 

@@ -21,8 +21,18 @@ KINDS = {
     "outbound_mysql": "mysql",
     "outbound_mqtt": "mqtt",
 }
-#: Those that have servers of their own kind.
-SERVERS = frozenset(KINDS.values()) - {"http"}
+#: Those that have servers of their own kind, each with the schemes of their addresses.
+SERVERS = {
+    "redis": ("redis", "rediss"),
+    "postgres": ("postgres", "postgresql"),
+    "mysql": ("mysql",),
+    "mqtt": ("mqtt", "mqtts"),
+}
+
+
+def kind_of(interface: str) -> str:
+    """Returns the protocol of an interface's servers: one of :data:`SERVERS`, if it is of any."""
+    return interface.partition("/")[2].partition("@")[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,7 @@ from shimd.apps.spin.given_variables import ComponentVariables, ConfigStore, Var
 from shimd.apps.spin.keyvalue import Atomics, Batch, KeyValueStores, OpenStore
 from shimd.apps.spin.llm import Llm
 from shimd.apps.spin.model import Component
-from shimd.apps.spin.outbound.mqtt import Mqtt
-from shimd.apps.spin.outbound.mysql import Mysql
-from shimd.apps.spin.outbound.pgtypes import V2, V3, V4
-from shimd.apps.spin.outbound.postgres import Postgres
-from shimd.apps.spin.outbound.redis import Redis
+from shimd.apps.spin.outbound.interfaces import servers
 from shimd.apps.spin.services import Services
 from shimd.apps.spin.sqlite import Databases, OpenDatabase
 from shimd.apps.spin.telemetry import Telemetry
@@ -52,7 +48,6 @@ def imports(
     component: Component, shared: SharedState, allowed: AllowedHosts, outgoing: object, preopens: SpinPreopens
 ) -> Mapping[str, Any]:
     """Returns the providers of one component, by interface."""
-    clients = shared.clients
     given = ComponentVariables(shared.values, component, Secrets(shared.services).read)
     own_stores = KeyValueStores(shared.stores, component.key_value_stores)
     own_databases = Databases(shared.databases, component.sqlite_databases)
@@ -69,11 +64,6 @@ def imports(
         "fermyon:spin/sqlite@2.0.0": own_databases,
         "spin:sqlite/sqlite@3.0.0": own_databases,
         "fermyon:spin/llm@2.0.0": Llm(shared.services, shared.models, component.ai_models),
-        "fermyon:spin/redis@2.0.0": Redis(clients, allowed),
-        "fermyon:spin/mqtt@2.0.0": Mqtt(clients, allowed),
-        "fermyon:spin/mysql@2.0.0": Mysql(clients, allowed),
-        "fermyon:spin/postgres@2.0.0": Postgres(clients, allowed, V2),
-        "spin:postgres/postgres@3.0.0": Postgres(clients, allowed, V3),
-        "spin:postgres/postgres@4.0.0": Postgres(clients, allowed, V4),
+        **servers(shared.clients, allowed),
         **{name: TypesOnly() for name in _TYPES},
     }

@@ -24,18 +24,19 @@ from shimd.component.caller import Caller
 from shimd.component.objects import Objects
 from shimd.component.providers import Function, Method, Providers, find, implementation
 from shimd.component.results import Abandoned, Err
+from shimd.component.streams import Future, Stream
 from shimd.linux.passed import receive_with_descriptors
 
 Provide = Callable[[str], Providers]
 """Returns the providers of a component, by its name."""
 
-VERSION = 1
+VERSION = 2
 #: Bytes of a frame, after its length: as ``native/wasmtime/src/bridge/connection.rs`` has it.
 LARGEST = 16 << 20
 #: Calls of one connection at a time; its other end lets no more come.
 _AT_A_TIME = 256
 _HEAD = Struct(">IBI")
-_CALLED, _DROPPED = Struct(">IH"), Struct(">II")
+_CALLED, _OBJECT = Struct(">IH"), Struct(">II")
 _NOTHING = b"\xc0"
 #: Bytes that are read ahead.
 _AHEAD = 1 << 18
@@ -49,6 +50,7 @@ class Asks(IntEnum):
     DROP = 2
     CANCEL = 3
     END = 4
+    READ = 5
 
 
 class Tells(IntEnum):
@@ -56,6 +58,10 @@ class Tells(IntEnum):
 
     DONE = 0
     FAILED = 1
+
+
+_Find = Callable[[], tuple[Function, list[Any]]]
+"""Returns what is to be called, and with what."""
 
 
 class Unusable(Exception):
@@ -187,9 +193,12 @@ class _Connection:
                     raise ValueError(f"the wire has version {VERSION} here, and {number} there")
                 self._providers = self._provided(payload.decode())
             case Asks.CALL:
-                self._begin(tasks, number, payload)
+                self._call(tasks, number, payload)
+            case Asks.READ:
+                guest, resource = _OBJECT.unpack(payload)
+                self._read(tasks, number, self._guest(guest), resource)
             case Asks.DROP:
-                guest, resource = _DROPPED.unpack(payload)
+                guest, resource = _OBJECT.unpack(payload)
                 tasks.start_soon(self._drop, number, self._guest(guest), resource)
             case Asks.CANCEL:
                 if call := self._calls.get(number):
@@ -219,25 +228,36 @@ class _Connection:
         for guest in self._guests.values():
             await self._close(guest)
 
-    def _begin(self, tasks: TaskGroup, number: int, payload: bytes) -> None:
+    def _call(self, tasks: TaskGroup, number: int, payload: bytes) -> None:
         guest_number, length = _CALLED.unpack_from(payload)
         start = _CALLED.size + length
         name = payload[_CALLED.size : start]
         guest = self._guest(guest_number)
         arguments = unpack(memoryview(payload)[start:], guest)
-        if not isinstance(arguments, list) or number in self._calls:
-            raise ValueError("a call has a number of its own and a list of arguments")
+        if not isinstance(arguments, list):
+            raise ValueError("a call has a list of arguments")
+        self._begin(tasks, number, guest, partial(self._named, name, arguments))
+
+    def _read(self, tasks: TaskGroup, number: int, guest: _Guest, resource: int) -> None:
+        of = guest.table.get(resource)
+        if not isinstance(of, Stream | Future):
+            raise ValueError("what is read is a stream or a future")
+        self._begin(tasks, number, guest, lambda: (of.read, []))
+
+    def _begin(self, tasks: TaskGroup, number: int, guest: _Guest, find: _Find) -> None:
+        if number in self._calls:
+            raise ValueError("a call has a number of its own")
         guest.calls += 1
         call = self._calls[number] = _Call(guest)
-        tasks.start_soon(self._answer, number, call, name, arguments)
+        tasks.start_soon(self._answer, number, call, find)
 
     def _guest(self, number: int) -> _Guest:
         return self._guests.get(number) or self._guests.setdefault(number, _Guest())
 
-    async def _answer(self, number: int, call: _Call, name: bytes, arguments: list[Any]) -> None:
+    async def _answer(self, number: int, call: _Call, find: _Find) -> None:
         kind, payload = Tells.FAILED, b""
         try:
-            kind, payload = Tells.DONE, await self._carry_out(call, name, arguments)
+            kind, payload = Tells.DONE, await self._carry_out(call, *find())
         except Exception as failure:  # whatever a provider raises ends its guest, and nobody else
             payload = f"{type(failure).__name__}: {failure}".encode(errors="replace")
         self._calls.pop(number)
@@ -249,12 +269,16 @@ class _Connection:
         if call.guest.ended and not call.guest.calls:
             await self._close(call.guest)
 
-    async def _carry_out(self, call: _Call, name: bytes, arguments: list[Any]) -> bytes:
-        """:raises Exception: the provider did, or nobody provides it"""
+    def _named(self, name: bytes, arguments: list[Any]) -> tuple[Function, list[Any]]:
+        """:raises Exception: nobody provides it"""
         function = self._functions.get(name) or self._functions.setdefault(name, self._function(name.decode()))
         if isinstance(function, Method):
             of, *arguments = arguments
             function = function.bound(of)
+        return function, arguments
+
+    async def _carry_out(self, call: _Call, function: Function, arguments: list[Any]) -> bytes:
+        """:raises Exception: the provider did"""
         if not iscoroutinefunction(function):
             return await to_thread.run_sync(call.carry_out, function, arguments, limiter=self._threads)
         return await self._await(call, function, arguments)

@@ -8,6 +8,7 @@ from msgpack import ExtType, packb, unpackb
 
 from shimd.component.objects import Objects
 from shimd.component.results import Case, Err, Ok
+from shimd.component.streams import Future, Stream
 
 
 class Extension(IntEnum):
@@ -20,6 +21,8 @@ class Extension(IntEnum):
     FLAGS = 5
     OWN = 6
     BORROW = 7
+    STREAM = 8
+    FUTURE = 9
 
 
 def unpack(data: bytes | memoryview, objects: Objects) -> Any:
@@ -77,7 +80,8 @@ def pack(value: Any, add: Callable[[Any], int]) -> bytes:
                 return list(value)
             case _ if (plain := _plain(value)) is not None:
                 return plain(value)
-        return ExtType(Extension.OWN, add(value).to_bytes(4))
+        kind = {Stream: Extension.STREAM, Future: Extension.FUTURE}.get(type(value), Extension.OWN)
+        return ExtType(kind, add(value).to_bytes(4))
 
     def write(value: Any) -> bytes:
         packed: bytes = packb(value, default=other, strict_types=True)

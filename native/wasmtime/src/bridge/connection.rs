@@ -20,11 +20,12 @@ mod kind {
     pub const DROP: u8 = 2;
     pub const CANCEL: u8 = 3;
     pub const END: u8 = 4;
+    pub const READ: u8 = 5;
     pub const DONE: u8 = 0;
     pub const FAILED: u8 = 1;
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes after a frame's length.
 const LARGEST: usize = 16 * 1024 * 1024;
 /// Of a frame, after its length: what it is, and a number.
@@ -46,12 +47,12 @@ pub struct Bridge {
     /// The component's, among those that its process provides for.
     name: String,
     /// A socket of packets; each brings one end of a new connection. ``None``: there is no process.
-    ask: Option<OwnedFd>,
+    ask: Option<Arc<OwnedFd>>,
     made: Mutex<Option<Arc<Connection>>>,
 }
 
 impl Bridge {
-    pub fn new(name: &str, ask: Option<OwnedFd>) -> Self {
+    pub fn new(name: &str, ask: Option<Arc<OwnedFd>>) -> Self {
         Self { name: name.into(), ask, made: Mutex::default() }
     }
 
@@ -85,6 +86,14 @@ struct Calls {
     lost: bool,
 }
 
+impl Calls {
+    /// Of the next one.
+    fn number(&mut self) -> u32 {
+        self.next = self.next.wrapping_add(1);
+        self.next
+    }
+}
+
 impl Connection {
     fn start(stream: UnixStream) -> Arc<Self> {
         let (from, to) = stream.into_split();
@@ -108,6 +117,18 @@ impl Connection {
         self.ask(kind::CALL, &parts).await
     }
 
+    /// What comes next of a stream, or what a future gives, as MessagePack.
+    pub async fn read(self: &Arc<Self>, guest: u32, object: u32) -> Result<Vec<u8>, Failure> {
+        let _slot = self.slots.acquire().await.map_err(|_| Failure::Lost)?;
+        self.ask(kind::READ, &[&guest.to_be_bytes(), &object.to_be_bytes()]).await
+    }
+
+    /// A guest has dropped a stream or a future, and waits for nothing.
+    pub fn forget(&self, guest: u32, object: u32) {
+        let number = self.calls().number();
+        self.put(kind::DROP, number, &[&guest.to_be_bytes(), &object.to_be_bytes()]);
+    }
+
     /// A guest has dropped a resource.
     pub async fn drop(self: &Arc<Self>, guest: u32, resource: u32) -> Result<(), Failure> {
         self.ask(kind::DROP, &[&guest.to_be_bytes(), &resource.to_be_bytes()]).await.map(|_| ())
@@ -124,8 +145,7 @@ impl Connection {
             if calls.lost {
                 return Err(Failure::Lost);
             }
-            calls.next = calls.next.wrapping_add(1);
-            let number = calls.next;
+            let number = calls.number();
             calls.waiting.insert(number, sender);
             number
         };

@@ -1,6 +1,8 @@
 //! Interfaces whose host is a Python object in another process, linked by their types alone: docs/bridge.md.
 
 mod connection;
+mod lower;
+mod streams;
 mod values;
 
 use std::collections::HashSet;
@@ -37,14 +39,18 @@ impl Bridged {
         if self.is_empty() {
             return Ok(());
         }
-        let ask = unsafe { OwnedFd::from_raw_fd(self.ask) };
-        link(linker, component, &self.interfaces, &Arc::new(Bridge::new("", Some(ask))))
+        link(linker, component, &self.interfaces, &Arc::new(Bridge::new("", Some(asking(self.ask)))))
     }
+}
+
+/// Called once of a descriptor, which is ours then.
+pub fn asking(descriptor: c_int) -> Arc<OwnedFd> {
+    Arc::new(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// A guest's end of its component's bridge: nothing, until it calls.
 #[derive(Default)]
-pub struct Caller(Option<Guest>);
+pub struct Caller(Option<Arc<Guest>>);
 
 /// Link these interfaces, of those that a component imports, so that their functions are called over the bridge.
 ///
@@ -117,8 +123,8 @@ fn add_resource(
     instance.resource_async(name, ResourceType::host_dynamic(number), move |mut store, resource| {
         let (interface, bridge) = (interface.clone(), bridge.clone());
         Box::new(async move {
-            let (connection, guest) = end(&mut store, &bridge, &interface)?;
-            connection.drop(guest, resource).await.map_err(|failure| told(failure, &interface))
+            let guest = end(&mut store, &bridge, &interface)?;
+            guest.connection.drop(guest.number, resource).await.map_err(|failure| told(failure, &interface))
         })
     })
 }
@@ -136,32 +142,47 @@ fn add_function(
             let (name, bridge) = (name.clone(), bridge.clone());
             Box::pin(async move {
                 let asked =
-                    accessor.with(|mut access| ask(&mut access.as_context_mut(), &bridge, &name, &of, parameters));
-                let answer = asked?.answer(&name).await?;
-                accessor.with(|mut access| answered(&mut access.as_context_mut(), &name, &of, &answer, results))
+                    accessor.with(|mut access| ask(&mut access.as_context_mut(), &bridge, &name, &of, parameters))?;
+                let answer = asked.answer(&name).await?;
+                accessor.with(|mut access| asked.answered(&mut access.as_context_mut(), &name, &of, &answer, results))
             })
         });
     }
     instance.func_new_async(item, move |mut store, of, parameters, results| {
         let (name, bridge) = (name.clone(), bridge.clone());
         Box::new(async move {
-            let answer = ask(&mut store, &bridge, &name, &of, parameters)?.answer(&name).await?;
-            answered(&mut store, &name, &of, &answer, results)
+            let asked = ask(&mut store, &bridge, &name, &of, parameters)?;
+            let answer = asked.answer(&name).await?;
+            asked.answered(&mut store, &name, &of, &answer, results)
         })
     })
 }
 
 /// A call that is to be made.
 struct Asked {
-    connection: Arc<connection::Connection>,
-    guest: u32,
+    guest: Arc<Guest>,
     arguments: Vec<u8>,
 }
 
 impl Asked {
-    async fn answer(self, name: &str) -> Result<Vec<u8>> {
-        let answer = self.connection.call(self.guest, name, &self.arguments).await;
+    async fn answer(&self, name: &str) -> Result<Vec<u8>> {
+        let answer = self.guest.connection.call(self.guest.number, name, &self.arguments).await;
         answer.map_err(|failure| told(failure, name))
+    }
+
+    fn answered(
+        &self,
+        store: &mut StoreContextMut<'_, Host>,
+        name: &str,
+        of: &ComponentFunc,
+        answer: &[u8],
+        results: &mut [Val],
+    ) -> Result<()> {
+        let mut reader = Reader { data: answer, from: &self.guest };
+        for (result, kind) in results.iter_mut().zip(of.results()) {
+            *result = reader.read(&kind, store).map_err(|error| format_err!("{name} has answered wrongly: {error}"))?;
+        }
+        Ok(())
     }
 }
 
@@ -172,46 +193,28 @@ fn ask(
     of: &ComponentFunc,
     parameters: &[Val],
 ) -> Result<Asked> {
-    let (connection, guest) = end(store, bridge, name)?;
+    let guest = end(store, bridge, name)?;
     let mut arguments = Vec::new();
     rmp::encode::write_array_len(&mut arguments, parameters.len() as u32)?;
     for (value, (parameter, kind)) in parameters.iter().zip(of.params()) {
         values::write(value, &kind, &mut arguments, store)
             .map_err(|error| format_err!("{name}: its argument {parameter} cannot be passed: {error}"))?;
     }
-    Ok(Asked { connection, guest, arguments })
+    Ok(Asked { guest, arguments })
 }
 
-fn answered(
-    store: &mut StoreContextMut<'_, Host>,
-    name: &str,
-    of: &ComponentFunc,
-    answer: &[u8],
-    results: &mut [Val],
-) -> Result<()> {
-    let mut reader = Reader(answer);
-    for (result, kind) in results.iter_mut().zip(of.results()) {
-        *result = reader.read(&kind, store).map_err(|error| format_err!("{name} has answered wrongly: {error}"))?;
-    }
-    Ok(())
-}
-
-/// A guest's connection, which it keeps, and its number there.
-fn end(
-    store: &mut StoreContextMut<'_, Host>,
-    bridge: &Bridge,
-    name: &str,
-) -> Result<(Arc<connection::Connection>, u32)> {
+/// A guest's end, which it keeps.
+fn end(store: &mut StoreContextMut<'_, Host>, bridge: &Bridge, name: &str) -> Result<Arc<Guest>> {
     let Caller(guest) = store.data_mut().caller();
     let guest = match guest {
         Some(guest) => guest,
         None => {
             let made = bridge.connection();
             let unreachable = |error| format_err!("{name} cannot be called: its process cannot be reached: {error}");
-            guest.insert(Guest::new(made.map_err(unreachable)?))
+            guest.insert(Arc::new(Guest::new(made.map_err(unreachable)?)))
         }
     };
-    Ok((guest.connection.clone(), guest.number))
+    Ok(guest.clone())
 }
 
 fn told(failure: Failure, name: &str) -> Error {

@@ -1,10 +1,15 @@
 //! Values of the component model as MessagePack, which docs/bridge.md describes. What a guest says is self-describing; what
 //! it is answered is read by the type that the function has.
 
+use std::sync::Arc;
+
 use rmp::Marker;
 use rmp::encode;
 use wasmtime::component::{ResourceAny, ResourceDynamic, ResourceType, Type, Val, types};
 use wasmtime::{Result, StoreContextMut, bail, format_err};
+
+use super::connection::Guest;
+use super::streams;
 
 /// Types of MessagePack's extensions.
 mod ext {
@@ -16,11 +21,14 @@ mod ext {
     /// A resource that is handed over, and one that is lent.
     pub const OWN: i8 = 6;
     pub const BORROW: i8 = 7;
+    /// What is read bit by bit, and once.
+    pub const STREAM: i8 = 8;
+    pub const FUTURE: i8 = 9;
 }
 
 /// Write a guest's value.
 ///
-/// :raises: it is of a type that does not pass, as streams
+/// :raises: it is of a type that does not pass this way, as streams
 pub fn write<T>(value: &Val, of: &Type, to: &mut Vec<u8>, store: &mut StoreContextMut<'_, T>) -> Result<()> {
     match (value, of) {
         (Val::Bool(it), _) => encode::write_bool(to, *it)?,
@@ -75,7 +83,7 @@ pub fn write<T>(value: &Val, of: &Type, to: &mut Vec<u8>, store: &mut StoreConte
             encode::write_ext_meta(to, 4, kind)?;
             to.extend(number.to_be_bytes());
         }
-        _ => bail!("it has a value of a kind that does not pass: a stream, a future or an error context"),
+        _ => bail!("it has a value of a kind that does not pass this way: a stream, a future or an error context"),
     }
     Ok(())
 }
@@ -158,13 +166,17 @@ enum Item<'a> {
 }
 
 /// Read what is answered, of MessagePack.
-pub struct Reader<'a>(pub &'a [u8]);
+pub struct Reader<'a> {
+    pub data: &'a [u8],
+    /// Whose objects there are in it.
+    pub from: &'a Arc<Guest>,
+}
 
 impl<'a> Reader<'a> {
     /// :raises: it is no value of this type; the message says what it is not
-    pub fn read<T>(&mut self, of: &Type, store: &mut StoreContextMut<'_, T>) -> Result<Val> {
+    pub fn read<T: Send + 'static>(&mut self, of: &Type, store: &mut StoreContextMut<'_, T>) -> Result<Val> {
         if let Type::Option(option) = of {
-            if self.0.first() == Some(&Marker::Null.to_u8()) {
+            if self.data.first() == Some(&Marker::Null.to_u8()) {
                 self.item()?;
                 return Ok(Val::Option(None));
             }
@@ -210,7 +222,7 @@ impl<'a> Reader<'a> {
                 }
                 Val::Tuple(of.types().map(|of| self.read(&of, store)).collect::<Result<_>>()?)
             }
-            (Type::Variant(of), Item::Extension(ext::CASE, inner)) => Reader(inner).case(of, store)?,
+            (Type::Variant(of), Item::Extension(ext::CASE, inner)) => self.within(inner).case(of, store)?,
             (Type::Flags(of), Item::Array(size)) => {
                 let names = (0..size).map(|_| match self.item()? {
                     Item::Text(it) => known(of.names(), it),
@@ -219,39 +231,89 @@ impl<'a> Reader<'a> {
                 Val::Flags(names.collect::<Result<_>>()?)
             }
             (Type::Own(of), Item::Extension(ext::OWN, inner)) => resource(of, inner, store)?,
-            (Type::Future(_) | Type::Stream(_) | Type::ErrorContext, _) => {
-                bail!("it gives a value of a kind that does not pass: a stream, a future or an error context")
+            (Type::Stream(of), Item::Extension(ext::STREAM, inner)) => {
+                streams::stream(of.ty(), self.from, object(inner)?, store)?
             }
+            (Type::Future(of), Item::Extension(ext::FUTURE, inner)) => {
+                streams::future(of.ty(), self.from, object(inner)?, store)?
+            }
+            (Type::ErrorContext, _) => bail!("it gives an error context, which does not pass"),
             (_, item) => return Err(unlike(name(of), &item)),
         })
     }
 
+    fn within(&self, data: &'a [u8]) -> Self {
+        Self { data, from: self.from }
+    }
+
+    /// The items of a list.
+    pub fn list<T: Send + 'static>(&mut self, of: &Type, store: &mut StoreContextMut<'_, T>) -> Result<Vec<Val>> {
+        match self.item()? {
+            Item::Array(size) => self.items(size, of, store),
+            other => Err(unlike("a list", &other)),
+        }
+    }
+
+    /// Those of a list of bytes.
+    pub fn bytes(&mut self) -> Result<Vec<u8>> {
+        match self.item()? {
+            Item::Bytes(it) => Ok(it.into()),
+            Item::Array(size) => (0..size).map(|_| self.byte()).collect(),
+            other => Err(unlike("bytes", &other)),
+        }
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        match self.item()? {
+            Item::Int(it) => narrow(it),
+            other => Err(unlike("a whole number", &other)),
+        }
+    }
+
     /// What is no error is the result, marked as such or not.
-    fn read_result<T>(&mut self, of: &types::ResultType, store: &mut StoreContextMut<'_, T>) -> Result<Val> {
-        let before = self.0;
+    fn read_result<T: Send + 'static>(
+        &mut self,
+        of: &types::ResultType,
+        store: &mut StoreContextMut<'_, T>,
+    ) -> Result<Val> {
+        let before = self.data;
         let (ok, mut inner) = match self.item()? {
-            Item::Extension(ext::OK, inner) => (true, Reader(inner)),
-            Item::Extension(ext::ERR, inner) => (false, Reader(inner)),
+            Item::Extension(ext::OK, inner) => (true, self.within(inner)),
+            Item::Extension(ext::ERR, inner) => (false, self.within(inner)),
             _ => {
-                self.0 = before;
-                let start = self.0;
+                self.data = before;
+                let start = self.data;
                 self.skip()?;
-                (true, Reader(&start[..start.len() - self.0.len()]))
+                (true, self.within(&start[..start.len() - self.data.len()]))
             }
         };
         let payload = inner.payload(if ok { of.ok() } else { of.err() }, store)?;
         Ok(Val::Result(if ok { Ok(payload) } else { Err(payload) }))
     }
 
-    fn payload<T>(&mut self, of: Option<Type>, store: &mut StoreContextMut<'_, T>) -> Result<Option<Box<Val>>> {
+    fn payload<T: Send + 'static>(
+        &mut self,
+        of: Option<Type>,
+        store: &mut StoreContextMut<'_, T>,
+    ) -> Result<Option<Box<Val>>> {
         of.map(|of| Ok(Box::new(self.read(&of, store)?))).transpose()
     }
 
-    fn items<T>(&mut self, size: usize, of: &Type, store: &mut StoreContextMut<'_, T>) -> Result<Vec<Val>> {
+    fn items<T: Send + 'static>(
+        &mut self,
+        size: usize,
+        of: &Type,
+        store: &mut StoreContextMut<'_, T>,
+    ) -> Result<Vec<Val>> {
         (0..size).map(|_| self.read(of, store)).collect()
     }
 
-    fn record<T>(&mut self, of: &types::Record, size: usize, store: &mut StoreContextMut<'_, T>) -> Result<Val> {
+    fn record<T: Send + 'static>(
+        &mut self,
+        of: &types::Record,
+        size: usize,
+        store: &mut StoreContextMut<'_, T>,
+    ) -> Result<Val> {
         let mut found: Vec<Option<Val>> = of.fields().map(|_| None).collect();
         for _ in 0..size {
             let Item::Text(name) = self.item()? else { bail!("a record has fields with names") };
@@ -270,7 +332,7 @@ impl<'a> Reader<'a> {
         Ok(Val::Record(fields.collect::<Result<_>>()?))
     }
 
-    fn case<T>(&mut self, of: &types::Variant, store: &mut StoreContextMut<'_, T>) -> Result<Val> {
+    fn case<T: Send + 'static>(&mut self, of: &types::Variant, store: &mut StoreContextMut<'_, T>) -> Result<Val> {
         let (Item::Array(size @ 1..), Item::Text(name)) = (self.item()?, self.item()?) else {
             bail!("a case has a name");
         };
@@ -359,14 +421,14 @@ impl<'a> Reader<'a> {
     }
 
     fn number<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (number, rest) = self.0.split_first_chunk::<N>().ok_or_else(|| format_err!("it breaks off"))?;
-        self.0 = rest;
+        let (number, rest) = self.data.split_first_chunk::<N>().ok_or_else(|| format_err!("it breaks off"))?;
+        self.data = rest;
         Ok(*number)
     }
 
     fn take(&mut self, size: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(size).ok_or_else(|| format_err!("it breaks off"))?;
-        self.0 = rest;
+        let (taken, rest) = self.data.split_at_checked(size).ok_or_else(|| format_err!("it breaks off"))?;
+        self.data = rest;
         Ok(taken)
     }
 }
@@ -391,8 +453,12 @@ fn known<'n>(mut names: impl Iterator<Item = &'n str>, name: &str) -> Result<Str
     names.find(|it| *it == name).map(str::to_string).ok_or_else(|| format_err!("there is no {name}"))
 }
 
+fn object(inner: &[u8]) -> Result<u32> {
+    Ok(u32::from_be_bytes(inner.try_into().map_err(|_| format_err!("an object is a number"))?))
+}
+
 fn resource<T>(of: &ResourceType, inner: &[u8], store: &mut StoreContextMut<'_, T>) -> Result<Val> {
-    let number = u32::from_be_bytes(inner.try_into().map_err(|_| format_err!("a resource is a number"))?);
+    let number = object(inner)?;
     // The type does not say which it is, and there are few of them.
     let kind = (0..MOST_RESOURCES).find(|kind| ResourceType::host_dynamic(*kind) == *of);
     let kind = kind.ok_or_else(|| format_err!("a resource is there where one of another interface is wanted"))?;
@@ -414,6 +480,8 @@ fn unlike(wanted: &str, found: &Item<'_>) -> wasmtime::Error {
         Item::Map(_) => "a record",
         Item::Extension(ext::CASE, _) => "a case",
         Item::Extension(ext::OK | ext::ERR, _) => "a result",
+        Item::Extension(ext::STREAM, _) => "a stream",
+        Item::Extension(ext::FUTURE, _) => "a future",
         Item::Extension(..) => "an object",
     };
     format_err!("{found} is there where {wanted} is wanted")
@@ -434,6 +502,8 @@ fn name(of: &Type) -> &'static str {
         Type::Enum(_) => "the name of a case",
         Type::Flags(_) => "a set of flags",
         Type::Own(_) | Type::Borrow(_) => "an object",
-        Type::Option(_) | Type::Result(_) | Type::Future(_) | Type::Stream(_) | Type::ErrorContext => "another value",
+        Type::Stream(_) => "a stream",
+        Type::Future(_) => "a future",
+        Type::Option(_) | Type::Result(_) | Type::ErrorContext => "another value",
     }
 }

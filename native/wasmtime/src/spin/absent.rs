@@ -1,8 +1,9 @@
-//! Interfaces of servers that no component of an application may connect to: each address is refused. SDKs import them,
-//! whether a program uses them or not, as they do what nobody provides.
+//! Interfaces of servers that a component may not connect to: each address is refused. SDKs import them, whether a program
+//! uses them or not, as they do what nobody provides.
 
 use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
-use wasmtime::component::{Component, Linker, LinkerInstance, ResourceType, Val};
+use wasmtime::component::{Component, Linker, LinkerInstance, Resource, ResourceType, Val};
+use wasmtime::{AsContextMut, StoreContextMut};
 
 use crate::host::Host;
 
@@ -32,11 +33,12 @@ fn is_absent(name: &str) -> bool {
     NAMES.iter().any(|it| name.starts_with(it)) || name.contains(DRAFT)
 }
 
-pub fn link(linker: &mut Linker<Host>, component: &Component) -> wasmtime::Result<()> {
+/// :param bridged: those that are there, for this one
+pub fn link(linker: &mut Linker<Host>, component: &Component, bridged: &[String]) -> wasmtime::Result<()> {
     let engine = component.engine();
     for (name, item) in component.component_type().imports(engine) {
         let ComponentItem::ComponentInstance(of) = item.ty else { continue };
-        if !is_absent(name) {
+        if !is_absent(name) || bridged.iter().any(|it| it == name) {
             continue;
         }
         let mut interface = linker.instance(name)?;
@@ -60,6 +62,13 @@ fn link_function(
     it: &ComponentFunc,
 ) -> wasmtime::Result<()> {
     let (missing, refusal) = (format!("{of}#{name}, which is not provided"), refusal(it));
+    if name.starts_with("[constructor]") {
+        // What it makes is asked to connect later, and refuses then.
+        return interface.func_new(name, |mut store, _, _, results| {
+            results[0] = Val::Resource(Resource::<Nothing>::new_own(0).try_into_resource_any(&mut store)?);
+            Ok(())
+        });
+    }
     let call = move |results: &mut [Val]| match (&refusal, results) {
         (Some(refusal), [result]) => {
             *result = Val::Result(Err(Some(Box::new(refusal.clone()))));
@@ -68,12 +77,26 @@ fn link_function(
         _ => Err(wasmtime::Error::msg(missing.clone())),
     };
     if it.async_() {
-        return interface.func_new_concurrent(name, move |_, _, _, results| {
-            let called = call(results);
+        return interface.func_new_concurrent(name, move |accessor, _, parameters, results| {
+            let called =
+                accessor.with(|mut it| give_back(it.as_context_mut(), parameters)).and_then(|()| call(results));
             Box::pin(async { called })
         });
     }
-    interface.func_new(name, move |_, _, _, results| call(results))
+    interface.func_new(name, move |store, _, parameters, results| {
+        give_back(store, parameters)?;
+        call(results)
+    })
+}
+
+/// What was lent is the guest's again.
+fn give_back(mut store: StoreContextMut<'_, Host>, parameters: &[Val]) -> wasmtime::Result<()> {
+    for parameter in parameters {
+        if let Val::Resource(it) = parameter {
+            Resource::<Nothing>::try_from_resource_any(*it, &mut store)?;
+        }
+    }
+    Ok(())
 }
 
 /// What a guest is told that opens a connection; ``None``: it is no such function, or knows no such case.

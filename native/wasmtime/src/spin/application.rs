@@ -84,6 +84,8 @@ pub struct Description {
     pub routes: Vec<(String, Target)>,
     pub files: Vec<File>,
     pub network: Network,
+    /// The descriptor that connections to the process of servers' interfaces are asked for over, if there is one.
+    pub ask: Option<i32>,
     /// What its operator is told at its start.
     pub complaint: String,
 }
@@ -101,6 +103,8 @@ pub struct Described {
     pub env: Vec<(String, String)>,
     pub variables: Vec<(String, String)>,
     pub allowed: Vec<super::allowed::AllowedHost>,
+    /// Interfaces that are given over the bridge.
+    pub bridged: Vec<String>,
     /// By their labels the indices of files; ``None``: there is no such one.
     pub stores: Vec<(String, Option<usize>)>,
     pub databases: Vec<(String, Option<usize>)>,

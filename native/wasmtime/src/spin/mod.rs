@@ -23,6 +23,7 @@ mod variables;
 
 use std::collections::BTreeMap;
 use std::ffi::c_int;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::sync::Semaphore;
@@ -32,6 +33,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::abi::{self, Kind};
+use crate::bridge::{self, Bridge};
 use crate::clock::Clock;
 use crate::destinations::{self, Destinations};
 use crate::engine::{self, Flavour};
@@ -92,7 +94,8 @@ impl Spin {
             one.check().map_err(|error| format!("client_tls[{at}]: its certificate cannot be shown: {error}"))?;
         }
         let engines = Engines::of(&description.components, settings.concurrency);
-        let load = |it: &Described| engines.load(it).map_err(|error| format!("component.{}: {error:#}", it.id));
+        let ask = description.ask.map(bridge::asking);
+        let load = |it: &Described| engines.load(it, &ask).map_err(|error| format!("component.{}: {error:#}", it.id));
         let programs = description.components.iter().map(load).collect::<Result<_, _>>()?;
         hold();
         Ok(Self { description, programs, tls: tls.into_iter().map(Arc::new).collect(), settings })
@@ -131,9 +134,10 @@ impl Spin {
 
 /// Why a component cannot be one of an application's; ``None``: it can.
 pub fn problem(kind: Kind, component: &component::Component) -> Option<wasmtime::Error> {
+    let nobody = Arc::new(Bridge::new("", None));
     match kind {
-        Kind::Server2 => linker::link(kind, component).and_then(ProxyPre::new).err(),
-        Kind::Server3 => linker::link(kind, component).and_then(ServicePre::new).err(),
+        Kind::Server2 => linker::link(kind, component, &[], &nobody).and_then(ProxyPre::new).err(),
+        Kind::Server3 => linker::link(kind, component, &[], &nobody).and_then(ServicePre::new).err(),
         _ => Some(wasmtime::Error::msg("it answers no requests by HTTP")),
     }
 }
@@ -153,7 +157,7 @@ impl Engines {
         Self { older: one(Kind::Server2), newer: one(Kind::Server3) }
     }
 
-    fn load(&self, described: &Described) -> wasmtime::Result<Program> {
+    fn load(&self, described: &Described, ask: &Option<Arc<OwnedFd>>) -> wasmtime::Result<Program> {
         let kind = if described.kind == Kind::Server3 as u64 { Kind::Server3 } else { Kind::Server2 };
         files::enter(described.cache).map_err(wasmtime::Error::msg)?;
         let pooled = if kind == Kind::Server3 { &self.newer } else { &self.older };
@@ -162,7 +166,8 @@ impl Engines {
             Some(Ok(component)) => component,
             _ => map(&Engine::new(&Flavour::of(kind).config())?)?, // it needs larger places than a pool has, say
         };
-        Ok(Program { kind, pre: linker::link(kind, &component)? })
+        let over = Arc::new(Bridge::new(&described.id, ask.clone()));
+        Ok(Program { kind, pre: linker::link(kind, &component, &described.bridged, &over)? })
     }
 }
 

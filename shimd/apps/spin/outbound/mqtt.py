@@ -1,4 +1,4 @@
-"""``fermyon:spin/mqtt@2.0.0``: publishing."""
+"""``fermyon:spin/mqtt@2.0.0`` and ``spin:mqtt/mqtt@3.0.0``: publishing."""
 
 from contextlib import suppress
 from typing import Any

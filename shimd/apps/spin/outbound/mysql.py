@@ -1,4 +1,7 @@
-"""MySQL and MariaDB for components: ``fermyon:spin/mysql@2.0.0``, by PyMySQL, which blocks a thread of its own."""
+"""MySQL and MariaDB for components: ``fermyon:spin/mysql@2.0.0`` and ``spin:mysql/mysql@3.0.0``.
+
+They are by PyMySQL, which blocks a thread of its own.
+"""
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -7,13 +10,16 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import anyio
 from anyio import to_thread
 
 from shimd.apps.calls import UNLIMITED
 from shimd.apps.spin.allowed import PORTS, AllowedHosts
 from shimd.apps.spin.clients import Clients, mysql_errors
 from shimd.apps.spin.limits import ConnectionLimit
+from shimd.apps.spin.outbound.rows import AHEAD, Rows, Turns, size, too_much
 from shimd.component.results import Case, Err
+from shimd.component.streams import Future, Stream
 from shimd.wasi.waiting import wait_for
 
 #: ``FIELD_TYPE`` of the protocol: the type of a column, without a sign and with.
@@ -32,10 +38,12 @@ T = TypeVar("T")
 
 
 class Mysql:
-    """The interface; ``MysqlConnection`` has its static function."""
+    """The interface; this has its connection's static function, too."""
 
-    def __init__(self, clients: Clients, allowed: AllowedHosts) -> None:
+    def __init__(self, clients: Clients, allowed: AllowedHosts, *, streams: bool = False) -> None:
+        """:param streams: whether the rows of a query are read bit by bit, from version 3 on"""
         self._clients, self._allowed = clients, allowed
+        self._made = StreamingConnection if streams else MysqlConnection
         self.Connection = self
 
     def open(self, address: str) -> "MysqlConnection":
@@ -62,7 +70,7 @@ class Mysql:
         limit = self._clients.limits.of("mysql")
         try:
             with limit.opening():
-                return MysqlConnection(wait_for(self._clients.reach, host, port, _blocking(connect)), limit)
+                return self._made(wait_for(self._clients.reach, host, port, _blocking(connect)), limit)
         except mysql_errors() as error:
             raise Err(Case("connection-failed", _text(error))) from None
 
@@ -76,50 +84,119 @@ def _blocking(connect: Callable[..., Any]) -> Callable[[str], Awaitable[Any]]:
     return connected
 
 
-def _apart(function: Callable[[], T]) -> T:
-    """Run what blocks on another thread, so that the guest's can be given up."""
-    return wait_for(partial(to_thread.run_sync, function, abandon_on_cancel=True, limiter=UNLIMITED))
-
-
 class MysqlConnection:
     def __init__(self, connection: Any, limit: ConnectionLimit) -> None:
         self._connection, self._limit = connection, limit
+        self._turns = Turns(self._end)
+        self._is_lost = False
 
     def close(self) -> None:
+        self._turns.drop()
+
+    def _end(self) -> None:
         try:
             with suppress(*mysql_errors()):  # it was lost before
                 self._connection.close()
         finally:
             self._limit.closed()
 
-    def query(self, statement: str, parameters: list[Case]) -> dict[str, object]:
-        fields, rows = self._run(statement, parameters)
-        kinds = [_kind(field) for field in fields]
-        return {
-            "columns": [{"name": field.name, "data-type": kind} for field, kind in zip(fields, kinds, strict=True)],
-            "rows": [[_value(kind, value) for kind, value in zip(kinds, row, strict=True)] for row in rows],
-        }
+    def query(self, statement: str, parameters: list[Case]) -> Any:
+        found = self._run(self._all, statement, parameters)
+        if reason := too_much(found[1]):
+            raise Err(Case("query-failed", reason))
+        return {"columns": _columns(found[0]), "rows": _rows(*found)}
 
     def execute(self, statement: str, parameters: list[Case]) -> None:
-        self._run(statement, parameters)
+        self._run(self._all, statement, parameters)
 
-    def _run(self, statement: str, parameters: list[Case]) -> tuple[Sequence[Any], Sequence[Sequence[Any]]]:
-        """:raises Err: ``query-failed``"""
+    def _run(self, work: Callable[..., T], statement: str, parameters: list[Case], *, keeps: bool = False) -> T:
+        """Have a statement carried out.
+
+        :param keeps: whether the connection's turn lasts
+
+        :raises Err: it failed
+        """
         values = [None if case.tag == "db-null" else case.payload for case in parameters]
         marked, count = _marked(statement)
         if count != len(values):
             raise Err(Case("bad-parameter", f"the statement has {count} parameters, and {len(values)} were given"))
+        work = partial(work, marked if values else statement, values or None)
+        return self._failing(partial(self._turns.take, partial(self._apart, work), keeps=keeps))
+
+    def _failing(self, work: Callable[[], Awaitable[T]]) -> T:
+        """:raises Err: ``query-failed``"""
         try:
-            return _apart(partial(self._execute, marked if values else statement, values))
+            return wait_for(work)
         except mysql_errors() as error:
             raise Err(Case("query-failed", _text(error))) from None
 
-    def _execute(self, statement: str, values: list[Any]) -> tuple[Sequence[Any], Sequence[Sequence[Any]]]:
+    async def _apart(self, work: Callable[[], T]) -> T:
+        """Have something done that blocks, on another thread, so that the guest's can be given up. Nothing can be asked
+        then, since an answer is on its way that nobody takes."""
+        if self._is_lost:
+            raise Err(Case("query-failed", "the connection has ended with a statement that was given up"))
+        try:
+            return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=UNLIMITED)
+        except anyio.get_cancelled_exc_class():
+            self._is_lost = True
+            raise
+
+    def _all(self, statement: str, values: list[Any] | None) -> tuple[Sequence[Any], Sequence[Sequence[Any]]]:
         with self._connection.cursor() as cursor:
-            cursor.execute(statement, values or None)
+            cursor.execute(statement, values)
             if cursor.description is None:
                 return [], []
             return cursor._result.fields, cursor.fetchall()  # the description has no flags
+
+
+class StreamingConnection(MysqlConnection):
+    """One whose rows are read bit by bit."""
+
+    def query(self, statement: str, parameters: list[Case]) -> tuple[list[dict[str, str]], Stream, Future]:
+        fields, cursor = self._run(self._begin, statement, parameters, keeps=True)
+        next_rows = partial(self._apart, partial(_next, fields, cursor))
+        rows = Rows(partial(self._failing, next_rows), partial(self._leave, cursor))
+        return _columns(fields), *rows.given
+
+    def _begin(self, statement: str, values: list[Any] | None) -> tuple[Sequence[Any], Any]:
+        import pymysql
+
+        cursor = self._connection.cursor(pymysql.cursors.SSCursor)
+        cursor.execute(statement, values)
+        return (cursor._result.fields if cursor.description else []), cursor
+
+    def _leave(self, cursor: Any) -> None:
+        """Read what is left, as the protocol wants it; unless nobody has the connection any more."""
+        try:
+            if self._turns.is_dropped or self._is_lost:
+                cursor._result.unbuffered_active, cursor.connection = False, None
+            with suppress(*mysql_errors()):
+                cursor.close()
+        finally:
+            self._turns.leave()
+
+
+def _next(fields: Sequence[Any], cursor: Any) -> list[list[Case]]:
+    """Returns further rows, of :data:`AHEAD` bytes or a few more; none: there are no more.
+
+    :raises Err: a row is too large
+    """
+    rows, bytes_ = [], 0
+    while bytes_ < AHEAD and (row := cursor.fetchone()) is not None:
+        if reason := too_much(row):
+            raise Err(Case("query-failed", reason))
+        rows.append(row)
+        bytes_ += size(row)
+    return _rows(fields, rows)
+
+
+def _columns(fields: Sequence[Any]) -> list[dict[str, str]]:
+    return [{"name": field.name, "data-type": _kind(field)} for field in fields]
+
+
+def _rows(fields: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[list[Case]]:
+    kinds = [_kind(field) for field in fields]
+    return [[_value(kind, value) for kind, value in zip(kinds, row, strict=True)] for row in rows]
 
 
 def _marked(statement: str) -> tuple[str, int]:

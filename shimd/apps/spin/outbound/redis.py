@@ -1,4 +1,4 @@
-"""``fermyon:spin/redis@2.0.0``: a connection each time that one is opened, as transactions need it."""
+"""``fermyon:spin/redis@2.0.0``, ``spin:redis/redis@3.0.0``: a connection for each opened, as transactions need it."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -12,6 +12,7 @@ from anyio import from_thread
 from shimd.apps.spin.allowed import PORTS, AllowedHosts
 from shimd.apps.spin.clients import Clients, redis_errors
 from shimd.apps.spin.limits import ConnectionLimit
+from shimd.apps.spin.outbound.rows import too_much
 from shimd.component.results import Case, Err
 from shimd.wasi.destinations import Prohibited
 from shimd.wasi.waiting import wait_for
@@ -77,10 +78,13 @@ class RedisConnection:
         :raises Err: it failed
         """
         try:
-            return wait_for(command, *arguments)
+            reply = wait_for(command, *arguments)
         except redis_errors() as error:
             wrong_type = "WRONGTYPE" in str(error) or "not an integer" in str(error)
             raise Err(Case("type-error") if wrong_type else Case("other", str(error))) from None
+        if reason := too_much(reply):
+            raise Err(Case("other", reason))
+        return reply
 
     def publish(self, channel: str, payload: bytes) -> None:
         self.ask(self._client.publish, channel, payload)
