@@ -78,6 +78,7 @@ def described(text: str = MANIFEST, runtime: str = RUNTIME, memory: int = -1) ->
         memory,
         "/",
         announced=True,
+        ask=None,
         complaint="no",
     )
     found: dict[str, Any] = json.loads(about.json())
