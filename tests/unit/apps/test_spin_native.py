@@ -3,6 +3,7 @@
 import json
 import ssl
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,7 @@ def described(text: str = MANIFEST, runtime: str = RUNTIME, memory: int = -1) ->
     files = {"/runtime-config.toml": runtime.encode()}
     configured = Runtime(Place(files.get), {}, application.variables, application.components)
     parts = {id: NativePart(number + 20, f"{id}/native", number) for number, id in enumerate(application.components, 3)}
+    parts["shop"] = replace(parts["shop"], bridged=["spin:redis/redis@3.0.0"])
     values = ApplicationVariables(application, configured.variables)
     about = describe(
         application,
@@ -70,6 +72,7 @@ def described(text: str = MANIFEST, runtime: str = RUNTIME, memory: int = -1) ->
         memory,
         "/",
         announced=True,
+        ask=9,
         complaint="no",
     )
     found: dict[str, Any] = json.loads(about.json())
@@ -99,6 +102,13 @@ def test_a_component() -> None:
     ]
     assert shop["excluded"] == ["assets/secret"]
     assert shop["manifest"] == "/spin.toml: component.shop"
+
+
+def test_interfaces_over_the_bridge() -> None:
+    """Of the components that have some; and whom they are asked of."""
+    found = described()
+    assert found["ask"] == 9
+    assert [one["bridged"] for one in found["components"]] == [["spin:redis/redis@3.0.0"], []]
 
 
 def test_where_it_may_connect_to() -> None:
