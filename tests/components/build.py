@@ -50,6 +50,16 @@ def newer() -> Path:
 
 
 @cache
+def flows() -> Path:
+    """The component of ``tests/components/flows``, which serves HTTP by WASI 0.3, and is given streams and futures."""
+    with tempfile.TemporaryDirectory() as directory:
+        wit = Path(directory)
+        shutil.copytree(HERE / "newer/wit/deps", wit / "deps")
+        shutil.copy(HERE / "flows/wit/world.wit", wit)
+        return _of_newer(HERE / "flows", wit, "acme:things/service")
+
+
+@cache
 def spin_4() -> Path:
     """The component of ``tests/components/spin4/app.py``, of Spin's HTTP trigger by WASI 0.3."""
     source, world = HERE / "spin4", "spin:up/http-trigger@4.1.0"

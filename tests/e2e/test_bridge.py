@@ -10,6 +10,7 @@ import pytest
 
 from tests import servers
 from tests.components import rust
+from tests.components.build import flows
 from tests.e2e import http_app
 from tests.e2e.box import Box, Runtime, until
 from tests.e2e.containerd import REPOSITORY, Version
@@ -236,6 +237,58 @@ def test_all_processes_end_with_the_app(app: App) -> None:
 def _below(process: int) -> list[int]:
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [it for child in map(int, children) for it in (child, *_below(child))]
+
+
+@pytest.fixture
+def reader(launchers: Path, tmp_path: Path) -> Iterator[App]:
+    """What is given streams and futures."""
+    with http_app.running(
+        flows(), tmp_path / "output", engine="more-things", launchers=launchers, SHIMD_HTTP_TIMEOUT="5"
+    ) as running:
+        yield running
+
+
+def test_items_of_streams_and_futures(reader: App) -> None:
+    """Of many kinds, as values are."""
+    told = reader.get("/entries").text
+    for part in (
+        "'title': 'Emma', 'pages': 300, 'at': Place_Row(value=(7, 'ü')), 'mood': <Mood.WILD: 1>",
+        "'marks': <Marks.READ|TORN: 5>, 'weight': 0.5, 'depth': -3, 'raw': b'\\x00\\xff'",
+        "'rows': [(1, 1099511627776), (2, 3)], 'went': Err(value='not far')}",
+        "'title': '', 'pages': None, 'at': Place_Room(value='attic')",
+        "'marks': <Marks: 0>",
+        "'went': Ok(value=9)}",
+        "Ok(value=Entry(title='last', pages=300, at=Place_Nowhere(),",
+    ):
+        assert part in told, told
+    assert told.count("'title': 'Emma'") == 2
+    assert reader.get("/later").text == "(['Emma', '', 'Emma'], 'last')"
+    assert reader.get("/books").text == "['one', 'two', 'three']"
+    assert reader.get("/nested").text == "[['a', 'a'], ['b', 'b']]"
+
+
+def test_bytes_of_a_stream_that_a_guest_passes_on(reader: App) -> None:
+    assert reader.get("/bytes?20000").content == bytes(range(250)) * 80
+
+
+def test_streams_that_are_not_read_to_their_ends(reader: App) -> None:
+    """They are closed, and so is what they wait for."""
+    assert reader.get("/left").text == "10"
+    assert reader.get("/hangs").status_code == 504
+    assert reader.get("/left").text == "10"
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/wrong", "an item of a stream is wrong: a text is there where a whole number is wanted"),
+        ("/breaks", "a stream or a future: ZeroDivisionError: "),
+    ],
+)
+def test_a_stream_that_fails_ends_the_guest(reader: App, path: str, why: str) -> None:
+    assert reader.get(path).status_code == 500
+    assert why in reader.said()
+    assert reader.get("/nested").status_code == 200
 
 
 @pytest.fixture

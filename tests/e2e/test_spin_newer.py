@@ -11,7 +11,7 @@ from tests.certificates import Certificates, both
 from tests.components.build import spin_4
 from tests.e2e import upstream
 from tests.e2e.spin_app import check_two_at_a_time
-from tests.e2e.spin_local import Running, refused, running
+from tests.e2e.spin_local import Running, running
 from tests.wasmtimes import native_only
 
 pytestmark = native_only
@@ -164,14 +164,6 @@ def check_certificates(app: Running, server: Certificates, client: Certificates)
     with upstream.running(server.server(client)) as other:
         assert app.value(f"/main/fetch-safely/{other.address}/")[0] == 200
         assert app.get(f"/other/fetch-safely/{other.address}/").json() == "ErrorCode_TlsCertificateError"
-
-
-def test_a_server_that_it_may_connect_to(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Which neither host has for such components."""
-    write(tmp_path, MANIFEST.replace('"http://self"', '"redis://127.0.0.1:*"'))
-    code, said = refused(tmp_path, environment, tmp_path)
-    words = "component.main: it may connect to redis, which components of WASI 0.3 cannot here yet"
-    assert code == 126 and words in said, said
 
 
 def test_telemetry_that_it_cannot_send(tmp_path: Path, environment: dict[str, str]) -> None:

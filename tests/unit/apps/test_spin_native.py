@@ -4,6 +4,7 @@ import json
 import os
 import ssl
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def described(text: str = MANIFEST, runtime: str = RUNTIME, memory: int = -1) ->
     files = {"/runtime-config.toml": runtime.encode()}
     configured = Runtime(Place(files.get), {}, application.variables, application.components)
     parts = {id: NativePart(number + 20, f"{id}/native", number) for number, id in enumerate(application.components, 3)}
+    parts["shop"] = replace(parts["shop"], bridged=["spin:redis/redis@3.0.0"])
     values = ApplicationVariables(application, configured.variables)
     about = describe(
         application,
@@ -78,7 +80,7 @@ def described(text: str = MANIFEST, runtime: str = RUNTIME, memory: int = -1) ->
         memory,
         "/",
         announced=True,
-        ask=None,
+        ask=9,
         complaint="no",
     )
     found: dict[str, Any] = json.loads(about.json())
@@ -108,6 +110,13 @@ def test_a_component() -> None:
     ]
     assert shop["excluded"] == ["assets/secret"]
     assert shop["manifest"] == "/spin.toml: component.shop"
+
+
+def test_interfaces_over_the_bridge() -> None:
+    """Of the components that have some; and whom they are asked of."""
+    found = described()
+    assert found["ask"] == 9
+    assert [one["bridged"] for one in found["components"]] == [["spin:redis/redis@3.0.0"], []]
 
 
 def test_where_it_may_connect_to() -> None:

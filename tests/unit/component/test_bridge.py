@@ -3,7 +3,7 @@
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -18,11 +18,12 @@ from shimd.component.bridge.server import LARGEST, VERSION, serve_connection
 from shimd.component.bridge.values import pack, unpack
 from shimd.component.objects import Objects
 from shimd.component.results import Case, Err, Ok
+from shimd.component.streams import Future, Stream
 from shimd.wasi.waiting import wait_for
 
 pytestmark = pytest.mark.anyio
 
-HELLO, CALL, DROP, CANCEL, END = range(5)
+HELLO, CALL, DROP, CANCEL, END, READ = range(6)
 DONE, FAILED = range(2)
 
 
@@ -90,8 +91,33 @@ class Shelf:
         finally:
             self.ended.set()
 
+    def pages(self, count: int) -> Stream:
+        self.pieces = Pieces([number] for number in range(count))
+        return Stream(self.pieces)
+
+    def endless(self) -> Stream:
+        return Stream(iter(self.wait, None))
+
+    def price(self) -> tuple[Future, Future]:
+        return Future(self.fail), Future(self.after)
+
+    async def after(self) -> int:
+        await anyio.lowlevel.checkpoint()
+        return 5
+
     def large(self) -> bytes:
         return bytes(LARGEST)
+
+
+class Pieces(Iterator[list[int]]):
+    def __init__(self, pieces: Iterator[list[int]]) -> None:
+        self._pieces, self.closed = pieces, threading.Event()
+
+    def __next__(self) -> list[int]:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        self.closed.set()
 
 
 class Client:
@@ -124,6 +150,12 @@ class Client:
         kind, of, payload = await self.answer()
         assert (kind, of) == (DONE, number), payload
         return payload
+
+    async def read(self, object_: int, number: int = 1000) -> tuple[int, bytes]:
+        await self.send(READ, number, struct.pack(">II", 1, object_))
+        kind, of, payload = await self.answer()
+        assert of == number
+        return kind, payload
 
     async def drop(self, resource: int, guest: int = 1) -> None:
         await self.send(DROP, 0, struct.pack(">II", guest, resource))
@@ -324,6 +356,7 @@ async def test_a_connections_end_ends_all(shelf: Shelf) -> None:
         struct.pack(">IBIIHB", 12, CALL, 1, 1, 0, 0x91),  # which breaks off
         struct.pack(">IBIIH", 18, CALL, 1, 1, 0) + b"\x91" + own(3),  # no such object
         struct.pack(">IBII", 9, DROP, 1, 1),
+        struct.pack(">IBIII", 13, READ, 1, 1, 3),  # no such object
     ],
 )
 async def test_what_is_no_frame_ends_its_connection(
@@ -336,10 +369,45 @@ async def test_what_is_no_frame_ends_its_connection(
         assert await other.call("same", text("x")) == text("x")
 
 
+async def test_a_stream_is_read_piece_by_piece(client: Client, shelf: Shelf) -> None:
+    assert await client.call("pages", b"\x02") == b"\xd6\x08" + (1).to_bytes(4)
+    assert [await client.read(1) for _ in range(4)] == [
+        (DONE, b"\x91\x00"),
+        (DONE, b"\x91\x01"),
+        (DONE, b"\x90"),  # the end, however often
+        (DONE, b"\x90"),
+    ]
+    await client.drop(1)
+    assert shelf.pieces.closed.is_set()
+
+
+async def test_futures(client: Client) -> None:
+    """By a function that fails, and by one that is ``async``."""
+    first, second = (b"\xd6\x09" + number.to_bytes(4) for number in (1, 2))
+    assert (await client.call("price")).endswith(b"\x92" + first + second)
+    assert await client.read(1) == (DONE, pack(Err(Case("refused", 7)), _no_object))
+    assert await client.read(2) == (DONE, b"\x05")
+
+
+async def test_a_stream_that_is_dropped_while_it_is_read(client: Client, shelf: Shelf) -> None:
+    await client.call("endless")
+    await client.send(READ, 7, struct.pack(">II", 1, 1))
+    await anyio.to_thread.run_sync(shelf.asked.wait)
+    await client.send(CANCEL, 7)
+    await client.drop(1)
+    await anyio.to_thread.run_sync(shelf.ended.wait)
+
+
+async def test_a_stream_of_a_guest_that_ends(client: Client, shelf: Shelf) -> None:
+    await client.call("pages", b"\x02")
+    await client.send(END, 1)
+    await anyio.to_thread.run_sync(shelf.pieces.closed.wait)
+
+
 async def test_another_version_is_refused(shelf: Shelf, capfd: pytest.CaptureFixture[str]) -> None:
     async with connection(shelf, hello=VERSION + 1) as client:
         assert await client.is_closed()
-    assert "the wire has version 1 here, and 2 there" in capfd.readouterr().err
+    assert "the wire has version 2 here, and 3 there" in capfd.readouterr().err
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -22,7 +22,7 @@ def ask(function, name=b"app"):
     socket.send_fds(asking, [b"0"], [theirs.fileno()])
     theirs.close()
     called = b"acme:things/here#" + function
-    ours.sendall(struct.pack(">IBI", 5 + len(name), 0, 1) + name)
+    ours.sendall(struct.pack(">IBI", 5 + len(name), 0, 2) + name)
     ours.sendall(struct.pack(">IBIIH", 12 + len(called), 1, 7, 0, len(called)) + called + b"\\x90")
     answer = ours.recv(4096)
     return answer[9:] and int.from_bytes(answer[10:], "big") if answer else None

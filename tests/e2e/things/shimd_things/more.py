@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import anyio
@@ -10,8 +10,9 @@ import anyio
 from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.clients import Clients
 from shimd.apps.spin.outbound.redis import Redis
-from shimd.shim import Case, Err, Invocation
+from shimd.shim import Case, Err, Future, Invocation, Stream
 from shimd.wasi.trust import BuiltIn, Trust
+from shimd.wasi.waiting import wait_for
 
 from . import Book, Shelf, ThingsEngine
 
@@ -83,6 +84,77 @@ class Later:
         return f"hello, {name}"
 
 
+class Flows:
+    """The interface ``acme:things/flows``."""
+
+    def __init__(self, _invocation: Invocation) -> None:
+        self._closed = 0
+
+    def entries(self) -> tuple[Stream, Future]:
+        entry = {
+            "title": "Emma",
+            "pages": 300,
+            "at": Case("row", (7, "ü")),
+            "mood": "wild",
+            "marks": ["read", "torn"],
+            "weight": 0.5,
+            "depth": -3,
+            "raw": b"\0\xff",
+            "rows": [(1, 1 << 40), (2, 3)],
+            "went": Err("not far"),
+        }
+        other = {**entry, "title": "", "pages": None, "at": Case("room", "attic"), "marks": [], "went": 9}
+        last = {**entry, "title": "last", "at": Case("nowhere")}
+
+        async def end() -> object:
+            return last
+
+        return Stream(iter([[entry, other], [], [entry]])), Future(end)
+
+    def bytes(self, count: int) -> Stream:
+        return self._counted(bytes(range(250)) * 4 for _ in range(0, count, 1000))
+
+    def books(self) -> Stream:
+        return Stream(iter([[Book("one"), Book("two")], [Book("three")]]))
+
+    def nested(self) -> Stream:
+        return Stream([Stream(iter([[letter] * 2]))] for letter in "ab")
+
+    def nothing(self) -> tuple[Stream, Future]:
+        return self._counted(iter(self._wait, None)), Future(self._wait)
+
+    def _wait(self) -> Any:
+        wait_for(anyio.sleep_forever)
+
+    def wrong(self) -> Stream:
+        return Stream(iter([["a text"]]))
+
+    def breaks(self) -> Stream:
+        return Stream([1 // (2 - number)] for number in range(5))
+
+    def closed(self) -> int:
+        return self._closed
+
+    def _counted(self, pieces: Iterator[Any]) -> Stream:
+        return Stream(_Counted(self, pieces))
+
+    def count(self) -> None:
+        self._closed += 1
+
+
+class _Counted(Iterator[Any]):
+    """Pieces, and who is told that no more are asked for."""
+
+    def __init__(self, of: Flows, pieces: Iterator[Any]) -> None:
+        self._of, self._pieces = of, pieces
+
+    def __next__(self) -> Any:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        self._of.count()
+
+
 def _redis(_invocation: Invocation) -> Redis:
     assert _CLIENTS
     return Redis(_CLIENTS[0], AllowedHosts(["redis://127.0.0.1:*"], "here"))
@@ -96,6 +168,7 @@ class MoreThingsEngine(ThingsEngine):
     provides: ClassVar[Mapping[str, Callable[[Invocation], object]]] = {
         "acme:things/shelf@1.2.0": MoreShelf,
         "acme:things/later": Later,
+        "acme:things/flows": Flows,
         "fermyon:spin/redis@2.0.0": _redis,
     }
 
