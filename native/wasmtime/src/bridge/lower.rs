@@ -49,7 +49,7 @@ unsafe impl Lower for Item {
         let (size, align) = layout(to, &of);
         let end = size.checked_mul(items.len()).and_then(|it| it.checked_add(at));
         let memory = to.as_slice_mut().len();
-        if at % align as usize != 0 || end.is_none_or(|end| end > memory) {
+        if !at.is_multiple_of(align as usize) || end.is_none_or(|end| end > memory) {
             bail!("what a stream is read into is not in memory");
         }
         store_all(items.iter().map(|item| &item.0), to, of, at)
