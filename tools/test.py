@@ -21,8 +21,8 @@ SECOND = (
 THIRD = (
     "bad_input", "benchmarks", "chaos", "cli", "cli_run", "http", "http_bad_clients", "http_beside", "http_hostile",
     "http_js", "http_newer", "http_outgoing", "http_pod", "http_trailers", "places", "sockets", "spin", "spin_artifact",
-    "spin_local", "spin_network", "spin_outbound", "spin_pod", "spin_triggers", "stranger", "trust", "upgrade", "walls",
-    "wasi_tls",
+    "spin_local", "spin_network", "spin_outbound", "spin_pod", "spin_servers", "spin_triggers", "stranger", "trust",
+    "upgrade", "walls", "wasi_tls",
 )  # fmt: skip
 
 
