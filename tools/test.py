@@ -16,14 +16,14 @@ WHOLE = ["tests"]
 #: Of tests/e2e itself, what the second and the third process run; all else is the first's.
 SECOND = (
     "control", "cri", "daemon", "daemon_death", "events", "few_descriptors", "files", "hooks", "images", "isolation",
-    "links", "logs", "native", "oci", "restart", "run", "rust", "slight", "slight_pod", "spin_js", "spin_newer",
-    "spin_seven", "spin_telemetry", "terminal", "words",
+    "links", "logs", "native", "oci", "restart", "run", "rust", "slight", "slight_pod", "spin_composed", "spin_js",
+    "spin_newer", "spin_servers", "spin_seven", "spin_telemetry", "terminal", "words",
 )  # fmt: skip
 THIRD = (
     "bad_input", "benchmarks", "chaos", "cli", "cli_run", "http", "http_bad_clients", "http_beside", "http_hostile",
     "http_js", "http_newer", "http_outgoing", "http_pod", "http_trailers", "places", "sockets", "spin", "spin_artifact",
-    "spin_composed", "spin_local", "spin_network", "spin_outbound", "spin_pod", "spin_triggers", "stranger", "trust",
-    "upgrade", "walls", "wasi_tls",
+    "spin_local", "spin_network", "spin_outbound", "spin_pod", "spin_triggers", "stranger", "trust", "upgrade", "walls",
+    "wasi_tls",
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ fn handle(request: Request) -> Result<impl IntoResponse> {
     });
     router.get_async("/fetch/*", |_: Request, params: Params| fetch("http", params));
     router.get_async("/fetch-safely/*", |_: Request, params: Params| fetch("https", params));
+    router.get("/redis/:server/:key", redis);
     router.post("/shout", |request: Request, _: Params| text(String::from_utf8(request.into_body())?.to_uppercase()));
     router.any("/about", |request: Request, _: Params| {
         let headers: Vec<_> =
@@ -50,6 +51,13 @@ fn people(_: Request, params: Params) -> Result<Response> {
     connection.execute("INSERT INTO people VALUES (?)", &[Value::Text(params.get("name").unwrap().into())])?;
     let found = connection.execute("SELECT name FROM people ORDER BY name", &[])?;
     text(found.rows().filter_map(|row| row.get::<&str>("name").map(str::to_owned)).collect::<Vec<_>>().join(" "))
+}
+
+/// :param server: ``HOST:PORT``
+fn redis(_: Request, params: Params) -> Result<Response> {
+    let connection = spin_sdk::redis::Connection::open(&format!("redis://{}", params.get("server").unwrap()))?;
+    let value = connection.get(params.get("key").unwrap())?;
+    text(String::from_utf8(value.unwrap_or_default())?)
 }
 
 async fn fetch(scheme: &str, params: Params) -> Result<Response> {
