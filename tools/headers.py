@@ -16,7 +16,7 @@ from shimd.errors import Code  # noqa: E402
 from shimd.linux import fork  # noqa: E402
 from shimd.protocol import constants, keeper  # noqa: E402
 from shimd.protocol.codec import encode  # noqa: E402
-from shimd.protocol.worker import Enter, Error, Held, Ready  # noqa: E402
+from shimd.protocol.worker import Error, Held, Ready  # noqa: E402
 
 _HEAD = "/* Made by tools/headers.py; not to be edited. */\n#ifndef {guard}\n#define {guard}\n\n{body}\n#endif\n"
 _END = b'"}'
@@ -27,8 +27,6 @@ def protocol() -> str:
     code, message = 12345, ""
     start, code_at, rest = encode(Error(code, message)).removesuffix(_END).partition(str(code).encode())
     signal = 54321
-    entries, own = 98765, 56789
-    enter = encode(Enter(entries, own)).replace(str(entries).encode(), b"%d").replace(str(own).encode(), b"%d")
     ready, signal_at, ready_end = encode(Ready([signal])).partition(str(signal).encode())
     lines = [
         f"enum {{ MAX_FDS = {constants.MAX_FDS}, CONTROL = {constants.CONTROL_FD}, JAIL = {constants.JAIL_FD}, "
@@ -38,14 +36,13 @@ def protocol() -> str:
         _enum("CALL_", constants.SpecialCall),
         _enum("POLICY_", constants.Policy),
         f"enum {{ ROBUST_LIST = {fork.ROBUST_LIST}, ROBUST_HEAD = {fork.ROBUST_HEAD} }};",
-        f"#define ENTER {_text(enter)}",
         f"#define SAYS_HELD {_text(encode(Held()))}",
         f"#define SAYS_READY {_text(ready)}",
         f"#define SAYS_READY_END {_text(ready_end)}",
         f"#define SAYS_ERROR {_text(start)} {_text(b'%d')} {_text(rest)}",
         f"#define SAYS_END {_text(_END)}",
     ]
-    assert code_at and signal_at and enter.count(b"%d") == 2
+    assert code_at and signal_at
     return "\n".join(lines) + "\n"
 
 

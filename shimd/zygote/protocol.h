@@ -7,7 +7,6 @@ enum { NEW_PID = 1, IN_CGROUP = 2, JOIN_PID = 4 };
 enum { CALL_OPEN = 0, CALL_BARRIER = 1, CALL_BOUND = 2, CALL_LOAD = 3, CALL_READABLE = 4 };
 enum { POLICY_FAIL = 0, POLICY_WARN = 1, POLICY_IF_THERE = 2, POLICY_TRY = 3 };
 enum { ROBUST_LIST = 16, ROBUST_HEAD = 24 };
-#define ENTER "{\"type\":\"Enter\",\"entries\":%d,\"own\":%d}"
 #define SAYS_HELD "{\"type\":\"Held\"}"
 #define SAYS_READY "{\"type\":\"Ready\",\"signals\":["
 #define SAYS_READY_END "]}"

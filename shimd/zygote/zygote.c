@@ -187,6 +187,16 @@ static int receive(int sock, void *packet, size_t size, int *fds) {
     return (int)(length / sizeof(int));
 }
 
+/* Of ``Enter``: first entries, then own; -1: there is none. Not by sscanf(3), which a newer C library's headers make one
+ * that an older has not. */
+static int next_number(const char **text) {
+    int number = 0;
+    while (**text && !isdigit((unsigned char)**text)) ++*text;
+    if (!**text) return -1;
+    for (; isdigit((unsigned char)**text) && number <= MAX_FDS; ++*text) number = number * 10 + **text - '0';
+    return number;
+}
+
 /* Make them this process's descriptors from first on, and close all others from there. */
 static void arrange(const int *fds, int count, int first) {
     int high[MAX_FDS];
@@ -222,8 +232,8 @@ static void work(const struct engine *engine, const int *streams_and_control) {
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     count = receive(CONTROL, packet, sizeof packet - 1, fds) - 2;
-    int directories = 0, own = 0;
-    (void)sscanf(packet, ENTER, &directories, &own);
+    const char *told = packet;
+    int directories = next_number(&told), own = next_number(&told);
     if (directories < 1 || own < 0 || count < directories + own) _exit(FAILED); /* it is not wanted any more */
     const void *block = unpack(fds[0]);
     const struct calls *calls = unpack(fds[1]);
