@@ -271,6 +271,11 @@ def test_bytes_of_a_stream_that_a_guest_passes_on(reader: App) -> None:
     assert reader.get("/bytes?20000").content == bytes(range(250)) * 80
 
 
+def test_a_stream_that_is_passed_on_after_its_guest_has_ended(reader: App) -> None:
+    """For longer than an instance is kept that does nothing."""
+    assert len(reader.get("/bytes?20000000").content) == 20_000_000
+
+
 def test_streams_that_are_not_read_to_their_ends(reader: App) -> None:
     """They are closed, and so is what they wait for."""
     assert reader.get("/left").text == "10"

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -125,6 +125,34 @@ def test_whose_certificates_are_trusted(tmp_path: Path, private: tuple[str, Path
         answer = app.get("/fetch", params={"authority": address, "scheme": "https"})
         assert answer.status_code == (500 if variable == "NOTHING" else 200)
         assert (answer.text == "1.1 1") == (variable != "NOTHING")
+
+
+@contextmanager
+def slow() -> Iterator[str]:
+    """The address of a server whose answer takes longer than an instance is kept that does nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _address = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n")
+                for part in (b"first", b"next ", b"last "):
+                    time.sleep(1.5)
+                    connection.sendall(part)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(30)
+
+
+@pytest.mark.parametrize("reuse", ["1", "128"])
+def test_a_body_that_is_passed_on_may_take_its_time(tmp_path: Path, reuse: str) -> None:
+    """The guest has ended by then."""
+    with running(rust.component("newer"), tmp_path / "log", SHIMD_HTTP_REUSE=reuse) as app, slow() as other:
+        assert app.get(f"/ask?{other}/").text == "firstnext last "
+        assert app.get("/").status_code == 200
 
 
 def test_a_trap_is_told_and_hurts_nobody_else(app: App) -> None:

@@ -304,7 +304,8 @@ impl Instance {
                     return Poll::Pending;
                 }
                 let works = accessor.poll_no_interesting_tasks(cx).is_pending();
-                if !(works || more && ready) {
+                // What the host itself passes on, a stream that the guest was given, is no task of the guest's.
+                if !(works || self.given.is_answering() || more && ready) {
                     return Poll::Ready(Ok(()));
                 }
                 self.is(if works { Status::Answered } else { Status::Idle });
@@ -423,6 +424,7 @@ impl Expiration {
     /// :param computed: for how long it has waited for nothing
     fn poll(&mut self, cx: &mut Context<'_>, status: Status, since: Instant, computed: Duration) -> Poll<()> {
         let at = match status {
+            Status::Idle if self.given.is_answering() => Instant::now() + IDLE,
             Status::Idle => {
                 self.given.works(None);
                 since + IDLE
