@@ -124,10 +124,12 @@ def test_a_clients_key(box: Box, tmp_path: Path, curve: str, native: bool) -> No
 
 def test_a_component_that_may_connect_to_servers(box: Box, tmp_path: Path) -> None:
     """It imports them, as all of its SDK do: what counts is what the manifest allows."""
-    for hosts, native in (("http://127.0.0.1:*", True), ("redis://127.0.0.1:*", False), ("*://127.0.0.1:*", False)):
-        (tmp_path / str(native)).mkdir(exist_ok=True)
+    for hosts, connects in (("http://127.0.0.1:*", False), ("redis://127.0.0.1:*", True), ("*://127.0.0.1:*", True)):
+        (tmp_path / str(connects)).mkdir(exist_ok=True)
         allowed = f'{MANIFEST}allowed_outbound_hosts = ["{hosts}"]\n'
-        with served(box, tmp_path / str(native), allowed) as app:
-            assert is_native(box) == native, hosts
-            assert app.get("/redis/127.0.0.1:1").json() == ("Error_InvalidAddress" if native else "Error_Other"), hosts
+        with served(box, tmp_path / str(connects), allowed) as app:
+            assert is_native(box), hosts
+            assert is_without_python(box.pid("app")) != connects, hosts
+            said = app.get("/redis/127.0.0.1:1").json()
+            assert said == ("Error_Other" if connects else "Error_InvalidAddress"), hosts
         box.remove("app")

@@ -379,6 +379,7 @@ class ForkServer:
         if becomes:
             ours.close()
         else:
+            self._controls.append(ours)
             self._tasks.start_soon(self._work, key, ours, plan is None)
         self._tasks.start_soon(self._reap, key, process)
 
@@ -403,7 +404,6 @@ class ForkServer:
 
     async def _work(self, key: str, control: socket.socket, enters: bool) -> None:
         """As a worker does: it is ready, and waits for its start."""
-        self._controls.append(control)
         with control:
             if enters and not await self._enter(control):
                 return
