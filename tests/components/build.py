@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 import venv
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 from tests.alone import alone
@@ -25,6 +26,21 @@ _WORLDS = {"proxy": "http", "command": "cli"}
 _USED = ("cli", "clocks", "filesystem", "io", "random", "sockets")
 
 
+def kept(name: str, key: bytes, build: Callable[[Path], None]) -> Path:
+    """A program that is built once for all tests.
+
+    :param key: a hash of all that it is built of
+    :param build: builds it where it is told
+    """
+    made = CACHE / f"{name}-{key.hex()[:16]}.wasm"
+    with alone(CACHE):
+        if not made.exists():
+            partial = made.with_suffix(f".{os.getpid()}")
+            build(partial)
+            partial.rename(made)
+    return made
+
+
 @cache
 def component(name: str, world: str) -> Path:
     """The component of ``tests/components/<name>/app.py``, whose own ``wit/`` has what it exports besides.
@@ -35,11 +51,7 @@ def component(name: str, world: str) -> Path:
     key = hashlib.sha256(repr((PACKAGES, world)).encode())
     for file in sorted([*source.glob("*.py"), *source.rglob("*.wit")]):
         key.update(file.read_bytes())
-    made = CACHE / f"{name}-{key.hexdigest()[:16]}.wasm"
-    with alone(CACHE):
-        if not made.exists():
-            _build(source, world, made)
-    return made
+    return kept(name, key.digest(), partial(_build, source, world))
 
 
 @cache
@@ -64,17 +76,14 @@ def spin_4() -> Path:
     """The component of ``tests/components/spin4/app.py``, of Spin's HTTP trigger by WASI 0.3."""
     source, world = HERE / "spin4", "spin:up/http-trigger@4.1.0"
     key = hashlib.sha256(repr((SPIN_4, world)).encode() + (source / "app.py").read_bytes())
-    made = CACHE / f"spin4-{key.hexdigest()[:16]}.wasm"
-    with alone(CACHE):
-        if not made.exists():
-            tools = packages(SPIN_4)
-            partial = made.with_suffix(f".{os.getpid()}")
-            command = [*_componentize(tools), "-w", world, "componentize", "app", "-o", str(partial)]
-            env = {**os.environ, "VIRTUAL_ENV": str(tools), "PATH": f"{tools}/bin:{os.environ['PATH']}"}
-            done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, done.stdout + done.stderr
-            partial.rename(made)
-    return made
+
+    def build(made: Path) -> None:
+        tools = packages(SPIN_4)
+        command = [*_componentize(tools), "-w", world, "componentize", "app", "-o", str(made)]
+        env = {**os.environ, "VIRTUAL_ENV": str(tools), "PATH": f"{tools}/bin:{os.environ['PATH']}"}
+        run(command, source, env)
+
+    return kept("spin4", key.digest(), build)
 
 
 @cache
@@ -109,16 +118,12 @@ def _of_newer(source: Path, wit: Path, world: str) -> Path:
     key = hashlib.sha256(repr((NEWER, world)).encode())
     for file in (source / "app.py", *sorted(wit.rglob("*.wit"))):
         key.update(file.read_bytes())
-    made = CACHE / f"{source.name}-{key.hexdigest()[:16]}.wasm"
-    with alone(CACHE):
-        if not made.exists():
-            tool = [*_componentize(packages(NEWER)), "-d", str(wit), "-w", world]
-            partial = made.with_suffix(f".{os.getpid()}")
-            command = [*tool, "componentize", "-p", str(source), "app", "-o", str(partial)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, done.stdout + done.stderr
-            partial.rename(made)
-    return made
+
+    def build(made: Path) -> None:
+        tool = [*_componentize(packages(NEWER)), "-d", str(wit), "-w", world]
+        run([*tool, "componentize", "-p", str(source), "app", "-o", str(made)])
+
+    return kept(source.name, key.digest(), build)
 
 
 def _build(source: Path, world: str, made: Path) -> None:
@@ -126,7 +131,6 @@ def _build(source: Path, world: str, made: Path) -> None:
     flags, more = ["-d", str(_wit(tools, _WORLDS[world]))] if world in _WORLDS else [], []
     if (own := source / "wit").exists():  # the other world is the SDK's, whose bindings it brings along
         flags, more, world = ["-d", str(own)], ["-m", f"spin_sdk={world}"], _world(own)
-    partial = made.with_suffix(f".{os.getpid()}")
     command = [
         *_componentize(tools),
         *flags,
@@ -136,14 +140,22 @@ def _build(source: Path, world: str, made: Path) -> None:
         *more,
         "app",
         "-o",
-        str(partial),
+        str(made),
     ]
     env = dict(os.environ)
     if world not in _WORLDS:  # it finds spin-sdk, whose worlds would hide ours
         env.update(VIRTUAL_ENV=str(tools), PATH=f"{tools}/bin:{os.environ['PATH']}")
-    done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, timeout=300)
+    run(command, source, env)
+
+
+def run(command: list[str], directory: Path | None = None, env: dict[str, str] | None = None, limit: int = 300) -> str:
+    """Run a tool; returns what it prints.
+
+    :param limit: seconds
+    """
+    done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=limit)
     assert done.returncode == 0, done.stdout + done.stderr
-    partial.rename(made)
+    return done.stdout
 
 
 def _componentize(tools: Path) -> list[str]:

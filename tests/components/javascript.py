@@ -4,15 +4,13 @@ Spin's own tools."""
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 import venv
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from tests.alone import alone
-from tests.components.build import CACHE
+from tests.components.build import CACHE, kept, run
 
 HERE = Path(__file__).parent
 #: Packages that it uses ask for Node 20 or later: Debian 12 has 18, and a npm of 350 packages.
@@ -53,14 +51,14 @@ def _made(name: str, of: tuple[str, ...], build: Callable[[Path], Path]) -> Path
     key = hashlib.sha256(repr((NODE, BEFORE, *of)).encode())
     for file in sorted(source.iterdir()):
         key.update(file.read_bytes())
-    made = CACHE / f"{name}-{key.hexdigest()[:16]}.wasm"
-    with alone(CACHE):
-        if not made.exists():
-            with tempfile.TemporaryDirectory(dir=CACHE) as directory:  # not kept: 600 MB, and soon got again
-                work = Path(directory) / "work"
-                shutil.copytree(source, work)
-                build(work).rename(made)
-    return made
+
+    def build_apart(made: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=CACHE) as directory:  # not kept: 600 MB, and soon got again
+            work = Path(directory) / "work"
+            shutil.copytree(source, work)
+            build(work).rename(made)
+
+    return kept(name, key.digest(), build_apart)
 
 
 def _install(work: Path, *packages: str) -> None:
@@ -88,9 +86,7 @@ def _build(work: Path) -> Path:
 
 
 def _run(work: Path, *command: str) -> None:
-    env = {**os.environ, "PATH": f"{work}/node/bin:{os.environ['PATH']}"}
-    done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run([*command], work, {**os.environ, "PATH": f"{work}/node/bin:{os.environ['PATH']}"})
 
 
 def _wit(carried: Path, made: Path) -> Path:

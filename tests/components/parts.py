@@ -1,15 +1,13 @@
 """Components that are composed with one another: core modules in the text format, made components by wasm-tools."""
 
 import hashlib
-import os
-import subprocess
 import sys
 import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from tests.alone import alone
-from tests.components.build import CACHE, SPIN_4, packages
+from tests.components.build import CACHE, SPIN_4, kept, packages, run
 from tests.components.rust import PACKAGE
 
 SOURCE = Path(__file__).parent / "parts"
@@ -22,11 +20,8 @@ def part(name: str) -> bytes:
     be, and compiled in no time."""
     files = SOURCE / f"{name}.wat", SOURCE / "parts.wit"
     key = hashlib.sha256(repr((SPIN_4, PACKAGE)).encode() + b"".join(file.read_bytes() for file in files))
-    made = CACHE / f"part-{name}-{key.hexdigest()[:16]}.wasm"
-    with alone(CACHE):
-        if not made.exists():
-            _build(name, made)
-    return made.read_bytes()
+    text, core = (SOURCE / "parts.wit").read_text(), [str(SOURCE / f"{name}.wat")]
+    return kept(f"part-{name}", key.digest(), partial(_make, text, name, core)).read_bytes()
 
 
 def layer(kind: str) -> bytes:
@@ -46,12 +41,6 @@ def importing(*interfaces: str) -> bytes:
         return made.read_bytes()
 
 
-def _build(name: str, made: Path) -> None:
-    partial = made.with_suffix(f".{os.getpid()}")
-    _make((SOURCE / "parts.wit").read_text(), name, [str(SOURCE / f"{name}.wat")], partial)
-    partial.rename(made)
-
-
 def _make(text: str, world: str, core: list[str], made: Path) -> None:
     tools, sdk = packages((PACKAGE,)), packages(SPIN_4)
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -61,6 +50,4 @@ def _make(text: str, world: str, core: list[str], made: Path) -> None:
         (wit / "deps").symlink_to(sdk / f"lib/{version}/site-packages/spin_sdk/wit/deps")
         embed = ["embed", str(wit), "--world", world, *core, "-o", str(wit / "core.wasm")]
         for words in (embed, ["new", str(wit / "core.wasm"), "-o", str(made)]):
-            command = [str(tools / "bin/python"), str(tools / "bin/wasm-tools"), "component", *words]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, done.stdout + done.stderr
+            run([str(tools / "bin/python"), str(tools / "bin/wasm-tools"), "component", *words])

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.alone import alone
-from tests.components.build import CACHE
+from tests.components.build import CACHE, kept, run
 
 SOURCE = Path(__file__).parent / "spin7"
 _TARGET = "wasm32-wasip1"
@@ -35,13 +34,13 @@ def module() -> Path:
     key = hashlib.sha256()
     for name in ("Cargo.toml", "Cargo.lock", "src/lib.rs"):
         key.update((SOURCE / name).read_bytes())
-    made = CACHE / f"spin7-{key.hexdigest()[:16]}.wasm"
-    with alone(CACHE):
-        if not made.exists():
-            _check()
-            with tempfile.TemporaryDirectory(dir=CACHE) as directory:
-                _build(Path(directory)).rename(made)
-    return made
+
+    def build(made: Path) -> None:
+        _check()
+        with tempfile.TemporaryDirectory(dir=CACHE) as directory:
+            _build(Path(directory)).rename(made)
+
+    return kept("spin7", key.digest(), build)
 
 
 def _check() -> None:
@@ -72,14 +71,14 @@ def _build(work: Path) -> Path:
         f"CARGO_TARGET_{name}_RUSTFLAGS": f"-L native={_LIBC} -C linker-flavor=wasm-ld",
     }
     words = ["--quiet", "--locked", "--release", "-Zbuild-std=std,panic_abort", "--target", _TARGET]
-    _run(["cargo", "build", *words], work / "source", environment)
+    run(["cargo", "build", *words], work / "source", environment, limit=1200)
     return work / f"target/{_TARGET}/release/spin7.wasm"
 
 
 def _unpack(work: Path, tree: Path, *packages: str) -> None:
     for package in packages:
-        _run(["apt-get", "download", "-q", package], work)
-        _run(["dpkg", "-x", str(_archive(work, package)), str(tree)], work)
+        run(["apt-get", "download", "-q", package], work)
+        run(["dpkg", "-x", str(_archive(work, package)), str(tree)], work)
 
 
 def _archive(work: Path, package: str) -> Path:
@@ -87,10 +86,4 @@ def _archive(work: Path, package: str) -> Path:
 
 
 def _depends(work: Path, package: str) -> str:
-    return _run(["dpkg-deb", "-f", str(_archive(work, package)), "Depends"], work)
-
-
-def _run(command: list[str], directory: Path, environment: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run(["dpkg-deb", "-f", str(_archive(work, package)), "Depends"], work)
