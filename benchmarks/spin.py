@@ -9,14 +9,16 @@ import json
 import platform
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.http import HELLO
 from benchmarks.http_servers import Place, answered, inside
 from benchmarks.report import processor
+from benchmarks.shims import SPIN_TOML
 from benchmarks.wrk import Work, load
 from tests.components import rust
 from tests.e2e.containerd import VERSIONS, Version
@@ -25,18 +27,7 @@ CONNECTIONS = (1, 8, 64)
 #: Apps whose memory is measured together.
 APPS = (1, 10, 30)
 STARTS = 15
-_MANIFEST = """
-spin_manifest_version = 2
-application = { name = "it" }
-[[trigger.http]]
-route = "/..."
-component = "it"
-[component.it]
-source = "app.wasm"
-key_value_stores = ["default"]
-sqlite_databases = ["default"]
-"""
-_HELLO = Work("hello", "/", answer=10)
+_MANIFEST = f'{SPIN_TOML}key_value_stores = ["default"]\nsqlite_databases = ["default"]\n'
 
 
 @dataclass(frozen=True)
@@ -47,10 +38,8 @@ class Kind:
     """Of ``tests/components/rust``."""
     manifest: str = ""
 
-    @contextmanager
-    def place(self, version: Version) -> Iterator[Place]:
-        with inside(version, self.runtime, rust.component(self.program), self.manifest) as place:
-            yield place
+    def place(self, version: Version) -> AbstractContextManager[Place]:
+        return inside(version, self.runtime, rust.component(self.program), self.manifest)
 
 
 PLAIN = Kind("a component", "io.containerd.wasmtime.v1", "server")
@@ -58,9 +47,9 @@ SPIN = Kind("Spin", "io.containerd.spin.v2", "server", _MANIFEST)
 SDK = Kind("Spin, spin-sdk 3.1", "io.containerd.spin.v2", "spin", _MANIFEST)
 #: What is asked of whom; all are compared with the first.
 LOADS = {
-    "hello": (PLAIN, _HELLO),
-    "hello by Spin": (SPIN, _HELLO),
-    "hello by Spin, spin-sdk 3.1": (SDK, _HELLO),
+    "hello": (PLAIN, HELLO),
+    "hello by Spin": (SPIN, HELLO),
+    "hello by Spin, spin-sdk 3.1": (SDK, HELLO),
     "a key is read": (SDK, Work("key", "/value/counter")),
     "a key is read and written": (SDK, Work("counter", "/counter")),
 }

@@ -142,15 +142,11 @@ class NativeWasmtime:
         """:raises OtherEngine: it is for the package from PyPI"""
         if not os.path.exists(f"{artifact}/{FACTS}"):
             raise OtherEngine(self.runner(artifact))
-        try:
-            return NativeProgram(read_facts(f"{artifact}/{FACTS}"))
-        except (OSError, ValueError) as error:
-            raise BrokenArtifact(f"the compiled module does not load: {error}") from None
+        return NativeProgram(noted(artifact))
 
     def load_inside(self, module: NativeProgram, artifact: Path) -> None:
         assert module.invocation is not None
-        if not is_whole(module.facts, artifact):
-            raise BrokenArtifact("the compiled module does not load: it is not whole")
+        check_whole(module.facts, artifact)
         ask = self._ask(module) if module.facts["bridged"] else NOBODY
         self.load_packed(module, _packed(module.facts, f"{artifact}/{PROGRAM}", module.invocation, ask))
 
@@ -196,7 +192,7 @@ class NativeWasmtime:
             facts = known_facts(f"{artifact}/{FACTS}")
         except (OSError, ValueError):
             return None
-        if not is_whole(facts, artifact) or facts["bridged"]:
+        if not _is_whole(facts, artifact) or facts["bridged"]:
             return None
         self.check(NativeProgram(facts), invocation)
         return _packed(facts, f"{artifact.name}/{PROGRAM}", invocation)
@@ -326,8 +322,24 @@ def _problem(program: Outline) -> str | None:
     return import_problem(program.imports, {WASI}, "is not WASI preview 1")
 
 
-def is_whole(facts: dict[str, Any], artifact: Path) -> bool:
-    """Returns whether all of a compiled program is there: a disk that was full has a part."""
+def noted(artifact: Path) -> dict[str, Any]:
+    """Returns what was noted of a program when it was compiled.
+
+    :raises BrokenArtifact: it cannot be read
+    """
+    try:
+        return read_facts(f"{artifact}/{FACTS}")
+    except (OSError, ValueError) as error:
+        raise BrokenArtifact(f"the compiled module does not load: {error}") from None
+
+
+def check_whole(facts: dict[str, Any], artifact: Path) -> None:
+    """:raises BrokenArtifact: a part is missing: the disk was full, say"""
+    if not _is_whole(facts, artifact):
+        raise BrokenArtifact("the compiled module does not load: it is not whole")
+
+
+def _is_whole(facts: dict[str, Any], artifact: Path) -> bool:
     try:
         return os.stat(f"{artifact}/{PROGRAM}").st_size == facts.get("size")
     except OSError:

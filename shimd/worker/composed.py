@@ -2,7 +2,6 @@
 
 import os
 import socket
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -51,8 +50,7 @@ def fetch(
 
 
 def _read(fd: int, most: int) -> bytes:
-    if stat.S_ISDIR(os.fstat(fd).st_mode):
-        raise IsADirectoryError
+    """:raises IsADirectoryError: as of open(2)"""
     with os.fdopen(fd, "rb", closefd=False) as file:
         file.seek(0)
         return file.read(most)

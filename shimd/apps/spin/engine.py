@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from shimd.apps.http.engine import LOADED, OPTIONAL, rehearse
 from shimd.engine import (
-    BrokenArtifact,
     Composed,
     Engine,
     Image,
@@ -29,7 +28,6 @@ from shimd.engine import (
     Packed,
     UnsupportedFeature,
 )
-from shimd.engines.core import read_facts
 from shimd.engines.loading import load, load_if_there
 from shimd.engines.wasmtime import NATIVE, CompiledByWasmtime
 from shimd.engines.wasmtime_artifact import is_server, load_command, load_server, make_engine
@@ -37,6 +35,7 @@ from shimd.engines.wasmtime_artifact import is_server, load_command, load_server
 if TYPE_CHECKING:
     import wasmtime
 
+    from shimd.apps.spin.allowed import AllowedHosts
     from shimd.apps.spin.assembly import Assembly
     from shimd.apps.spin.model import Application
     from shimd.apps.spin.native import NativePart
@@ -96,7 +95,10 @@ class _Applications:
         if text is None:
             return None
         application = self._take(manifest.parse(text, self._manifest), place, env)
-        path = lambda source: place.path(str(source))  # noqa: E731
+
+        def path(source: str | Layer) -> str:
+            return place.path(str(source))
+
         return {id: dependencies.program(one, path) for id, one in application.components.items()}
 
     def _place(self, read: Callable[[str], bytes | None]) -> "Place":
@@ -226,6 +228,8 @@ class NativeSpin(_Applications):
 
         self._native = NativeWasmtime()
         self._has_part = False
+        self._allowed: Mapping[str, AllowedHosts]
+        """Where components may connect to."""
 
     def version(self) -> str:
         return self._native.version()
@@ -251,12 +255,13 @@ class NativeSpin(_Applications):
             self._has_part = True
 
     def _take(self, application: "Application", place: "Place", env: Mapping[str, str]) -> "Application":
-        from shimd.apps.spin import native
+        from shimd.apps.spin import granted, native
 
         taken = super()._take(application, place, env)
         if native.lacks(taken, self._runtime):
             raise OtherEngine(PORTABLE)
         self._tells = _tells(env)
+        self._allowed = {id: granted.outbound(one, self._values) for id, one in taken.components.items()}
         return taken
 
     def library(self) -> list[str] | None:
@@ -276,16 +281,12 @@ class NativeSpin(_Applications):
     def _part(self, id: str, artifact: Path) -> "NativePart":
         """:raises OtherEngine: it imports what is not there"""
         from shimd.apps.spin.native import NativePart
-        from shimd.engines.wasmtime_native import FACTS, PROGRAM, SERVER, SERVER_NEWER, is_whole
+        from shimd.engines.wasmtime_native import FACTS, PROGRAM, SERVER, SERVER_NEWER, check_whole, noted
 
         if not (artifact / FACTS).exists():
             raise OtherEngine(PORTABLE)
-        try:
-            facts = read_facts(f"{artifact}/{FACTS}")
-        except (OSError, ValueError) as error:
-            raise BrokenArtifact(f"the compiled module does not load: {error}") from None
-        if not is_whole(facts, artifact):
-            raise BrokenArtifact("the compiled module does not load: it is not whole")
+        facts = noted(artifact)
+        check_whole(facts, artifact)
         kind, problem = facts["kind"], facts["spin"]
         if problem and kind == SERVER_NEWER:  # the other host has none of this kind
             raise UnsupportedFeature(f"{self._application.components[id].where}: it {problem}")
@@ -302,10 +303,9 @@ class NativeSpin(_Applications):
 
         :raises UnsupportedFeature: one is of a version that is not there
         """
-        from shimd.apps.spin.granted import outbound
         from shimd.apps.spin.networking import SERVERS, kind_of
 
-        allowed = outbound(self._application.components[id], self._values)
+        allowed = self._allowed[id]
         kinds = {kind for kind, schemes in SERVERS.items() if allowed.may_ever(*schemes)}
         wanted = [name for name in absent if kind_of(name) in kinds]
         if not wanted:
@@ -353,13 +353,11 @@ class NativeSpin(_Applications):
         bridged = {id: part.bridged for id, part in module.parts.items() if part.bridged}
         if not bridged:
             return None
-        from shimd.apps.spin.granted import outbound
         from shimd.apps.spin.networking import kind_of
         from shimd.apps.spin.servers import ServersProcess
 
         kinds = {kind_of(name) for names in bridged.values() for name in names}
-        allowed = {id: outbound(self._application.components[id], self._values) for id in bridged}
-        servers = ServersProcess(kinds, allowed, self._runtime.networking, invocation.env).prepare()
+        servers = ServersProcess(kinds, self._allowed, self._runtime.networking, invocation.env)
         module.program.begin = servers.start
         return servers.ask
 
@@ -379,6 +377,7 @@ class NativeSpin(_Applications):
             directories,
             self._runtime,
             self._values,
+            self._allowed,
             invocation.args[1:],
             invocation.env,
             _memory(invocation.env, self._runtime.memory),

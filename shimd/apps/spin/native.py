@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from shimd.apps.spin.allowed import AllowedHost, AllowedHosts
 from shimd.apps.spin.backends import File
-from shimd.apps.spin.granted import check_chains, outbound
+from shimd.apps.spin.granted import check_chains
 from shimd.apps.spin.model import Application, Component, FileMount
 from shimd.apps.spin.networking import Networking
 from shimd.apps.spin.routes import SpinRoute
@@ -175,6 +175,7 @@ def describe(
     directories: Mapping[str, int],
     runtime: Runtime,
     values: ApplicationVariables,
+    allowed: Mapping[str, AllowedHosts],
     arguments: Sequence[str],
     env: Mapping[str, str],
     memory: int,
@@ -185,6 +186,7 @@ def describe(
     complaint: str,
 ) -> DescribedApplication:
     """:param directories: descriptors of the components' files, by component
+    :param allowed: the hosts that components may connect to
     :param env: the container's
     :param memory: the most that an instance may have, bytes; -1: no limit
     :param ask: a descriptor, which is the host's then
@@ -192,7 +194,6 @@ def describe(
 
     :raises InvalidSetting: what is wrong with what components may connect to
     """
-    allowed = {id: outbound(component, values) for id, component in application.components.items()}
     check_chains(application, allowed)
     answering = application.triggers.answering
     files = {**runtime.databases, **{f"{label}/": where for label, where in runtime.stores.items()}}

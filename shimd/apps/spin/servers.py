@@ -4,7 +4,6 @@ Its interfaces are those that components of the portable host have (:mod:`.outbo
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 from shimd.apps.http.engine import OPTIONAL
 from shimd.apps.spin.allowed import AllowedHosts
@@ -20,30 +19,25 @@ from shimd.wasi.trust import BuiltIn, Trust
 _LOADED = ("concurrent.futures.thread", "encodings.idna")
 
 
-@dataclass(frozen=True)
 class ServersProcess:
-    """All that it is told."""
-
-    kinds: Collection[str]
-    """The protocols that it has to have: of :data:`shimd.apps.spin.networking.SERVERS`."""
-    allowed: Mapping[str, AllowedHosts]
-    """By component."""
-    networking: Networking
-    env: Mapping[str, str]
-    """The container's: where its certificates are."""
-
-    def prepare(self) -> "PreparedServers":
-        """Called before the container is entered: libraries are out of sight then."""
-        load(_LOADED)
-        load_if_there(OPTIONAL)
-        return PreparedServers(Clients(self.kinds, Trust(BuiltIn(), self.env), self.networking), self.allowed)
-
-
-class PreparedServers:
     """One that is to be."""
 
-    def __init__(self, clients: Clients, allowed: Mapping[str, AllowedHosts]) -> None:
-        self._clients, self._allowed = clients, allowed
+    def __init__(
+        self,
+        kinds: Collection[str],
+        allowed: Mapping[str, AllowedHosts],
+        networking: Networking,
+        env: Mapping[str, str],
+    ) -> None:
+        """Made before the container is entered: libraries are out of sight then.
+
+        :param kinds: the protocols that it has to have: of :data:`shimd.apps.spin.networking.SERVERS`
+        :param allowed: by component
+        :param env: the container's: where its certificates are
+        """
+        load(_LOADED)
+        load_if_there(OPTIONAL)
+        self._clients, self._allowed = Clients(kinds, Trust(BuiltIn(), env), networking), allowed
         self._process = Process()
 
     @property

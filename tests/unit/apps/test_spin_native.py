@@ -13,6 +13,7 @@ import pytest
 from shimd.apps.spin import manifest
 from shimd.apps.spin.client_tls import ClientTls
 from shimd.apps.spin.engine import NativeSpin
+from shimd.apps.spin.granted import outbound
 from shimd.apps.spin.native import NativePart, describe, lacks
 from shimd.apps.spin.networking import Networking
 from shimd.apps.spin.place import Place
@@ -75,6 +76,7 @@ def described(text: str = MANIFEST, runtime: str = RUNTIME, memory: int = -1) ->
         {"hidden": 7},
         configured,
         values,
+        {id: outbound(component, values) for id, component in application.components.items()},
         ["x"],
         {"A": "b"},
         memory,
