@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from shimd.apps.spin import manifest
+from shimd.apps.spin.allowed import AllowedHosts
 from shimd.apps.spin.client_tls import ClientTls
 from shimd.apps.spin.engine import NativeSpin
-from shimd.apps.spin.granted import outbound
+from shimd.apps.spin.granted import libraries, outbound
 from shimd.apps.spin.native import NativePart, describe, lacks
-from shimd.apps.spin.networking import Networking
+from shimd.apps.spin.networking import SERVERS as PROTOCOLS
+from shimd.apps.spin.networking import Networking, kind_of
+from shimd.apps.spin.outbound.interfaces import INTERFACES
 from shimd.apps.spin.place import Place
 from shimd.apps.spin.runtime import Runtime
 from shimd.apps.spin.variables import ApplicationVariables
@@ -288,3 +291,26 @@ def test_a_part_of_a_compiled_component(tmp_path: Path, spin: NativeSpin) -> Non
     """Of a disk that was full, say: it is made anew."""
     with pytest.raises(BrokenArtifact, match="it is not whole"):
         spin.load_all({"shop": compiled(tmp_path, size=5)})
+
+
+@pytest.mark.parametrize(
+    ("entry", "kinds"),
+    [
+        ("postgresql://h", {"postgres"}),
+        ("postgres://h", {"postgres"}),
+        ("rediss://h", {"redis"}),
+        ("mqtts://h", {"mqtt"}),
+        ("mysqls://h:1", set()),
+        ("https://h", set()),
+    ],
+)
+def test_whose_libraries_are_needed(entry: str, kinds: set[str]) -> None:
+    application = manifest.parse(MANIFEST.encode())
+    configured = Runtime(Place({}.get), {}, application.variables, application.components)
+    allowed = {"shop": AllowedHosts([entry], "here")}
+    assert libraries(application, configured, allowed, {}) == kinds
+    assert libraries(application, configured, {}, {"shop": [entry]}) == kinds
+
+
+def test_interfaces_of_servers_by_their_protocols() -> None:
+    assert {kind_of(name) for name in INTERFACES} == {*PROTOCOLS}
