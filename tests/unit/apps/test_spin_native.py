@@ -306,7 +306,7 @@ def test_a_part_of_a_compiled_component(tmp_path: Path, spin: NativeSpin) -> Non
 )
 def test_whose_libraries_are_needed(entry: str, kinds: set[str]) -> None:
     application = manifest.parse(MANIFEST.encode())
-    configured = Runtime(Place({}.get), {}, application.variables, application.components)
+    configured = Runtime(Place(lambda _path: None), {}, application.variables, application.components)
     allowed = {"shop": AllowedHosts([entry], "here")}
     assert libraries(application, configured, allowed, {}) == kinds
     assert libraries(application, configured, {}, {"shop": [entry]}) == kinds
