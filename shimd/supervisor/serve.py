@@ -111,12 +111,18 @@ def _make_directories() -> None:
 
 
 def _write_pid(path: Path) -> None:
-    """In the place of a killed daemon's, which a full disk has room for, and which is never seen empty."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.pwrite(fd, f"{os.getpid():<10}\n".encode(), 0)
-    finally:
-        os.close(fd)
+    """In the place of a killed daemon's, which a full disk has room for; never seen empty."""
+    text = f"{os.getpid():<10}\n".encode()
+    with suppress(FileNotFoundError):
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, text, 0)
+        finally:
+            os.close(fd)
+        return
+    whole = path.with_suffix(".new")
+    whole.write_bytes(text)
+    whole.replace(path)
 
 
 def _remove_pid() -> None:

@@ -23,12 +23,14 @@ class Handler(exports.Handler):
         text: str = await globals()[url.path.strip("/")](**query)
         writer, reader = wit_world.byte_stream()
         future = wit_world.result_option_wasi_http_types_fields_wasi_http_types_error_code_future
-        _last, trailers = future(lambda: Ok(None))
+        last, trailers = future(lambda: Ok(None))
         response, _sent = Response.new(Fields.from_list([]), reader, trailers)
 
         async def body() -> None:
             with writer:
                 await writer.write_all(text.encode())
+            # Else they come when it is collected: an error that was caught may hold the frame that has it until then.
+            await last.write(Ok(None))
 
         componentize_py_async_support.spawn(body())
         return response
