@@ -129,12 +129,16 @@ def turso() -> Iterator[str]:
 
 
 @contextmanager
-def collector(sink: str, tls: Certificates | None = None) -> Iterator[dict[str, str]]:
+def collector(
+    sink: str, tls: Certificates | None = None, clients: Certificates | None = None
+) -> Iterator[dict[str, str]]:
     """The address of OpenTelemetry's collector, by protocol.
 
     :param sink: ``http://HOST:PORT``, to which it passes on all that it takes, at once, as JSON of OTLP
+    :param clients: by whose authority a client's certificate must be, by TLS; nobody else is let in
     """
-    secret = {"tls": {"cert_file": str(tls.certificate), "key_file": str(tls.key)}} if tls else {}
+    known = {"client_ca_file": str(clients.authority)} if clients else {}
+    secret = {"tls": {"cert_file": str(tls.certificate), "key_file": str(tls.key), **known}} if tls else {}
     ports = {"grpc": free_port(), "http": free_port()}
     plain = {"sending_queue": {"enabled": False}, "retry_on_failure": {"enabled": False}, "compression": "none"}
     pipeline = {"receivers": ["otlp"], "exporters": ["otlp_http"]}

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,14 +16,16 @@ import httpx
 import pytest
 import redis as redis_client
 
-from shimd.engine import EXIT_ENGINE
+from shimd.engines.wasmtime import NATIVE
 from tests import servers
-from tests.certificates import made
+from tests.certificates import both, made
+from tests.components.build import spin_4
 from tests.e2e import spin_app
 from tests.e2e.box import Box, until
-from tests.e2e.http_app import free_port, serving
-from tests.e2e.spin_app import SPIN, image, on_spin, on_the_newest, program
-from tests.e2e.spin_local import refused, running
+from tests.e2e.http_app import serving
+from tests.e2e.spin_app import PORTABLE_SPIN, SPIN, image, on_spin, on_the_newest, program
+from tests.e2e.spin_local import on_hosts, refused, running
+from tests.wasmtimes import native_only
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -89,11 +92,13 @@ class Sink:
         return [span | {"told": values(span.get("attributes", [])), "of": of} for of, span in found]
 
     def counts(self, name: str) -> dict[tuple[str, ...], int]:
-        """The last count of a metric for each of its attributes' values."""
+        """The last count of a metric for the values of its attributes, in the order of their names."""
         found = {}
         for _of, metric in self._found("metrics", "resourceMetrics", "scopeMetrics", "metrics"):
             for point in metric["sum"]["dataPoints"] if metric["name"] == name else ():
-                found[tuple(values(point["attributes"]).values())] = int(point["asInt"])
+                found[tuple(value for _name, value in sorted(values(point["attributes"]).items()))] = int(
+                    point["asInt"]
+                )
         return found
 
     def lines(self) -> list[Json]:
@@ -158,6 +163,8 @@ class Watched:
     sink: Sink
     redis: str
     said: str
+    infers: bool = False
+    """Whether there are models."""
 
     def children(self, parent: Json) -> list[Json]:
         """The spans below another, in the order in which they began."""
@@ -182,25 +189,35 @@ class Watched:
         return [span["name"] for span in self.children(self.work(path))]
 
 
-@pytest.fixture(scope="module", params=["grpc", "http/protobuf"])
+#: Who serves, and by which protocol it is told: models are the portable host's.
+_WATCHED = [("portable", "grpc"), ("portable", "http/protobuf")]
+if NATIVE:
+    _WATCHED += [("native", "grpc"), ("native", "http/protobuf")]
+
+
+@pytest.fixture(scope="module", params=_WATCHED, ids="-".join)
 def watched(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 ) -> Iterator[Watched]:
     tmp_path = tmp_path_factory.mktemp("watched")
     directory = application(tmp_path / "shop")
+    host, protocol = request.param
+    infers = host == "portable"
     with sink() as it, servers.collector(f"http://{it.address}") as endpoints, servers.redis() as cache:
-        (directory / "runtime-config.toml").write_text(
-            f'[llm_compute]\ntype = "remote_http"\nurl = "http://{it.address}"\nauth_token = "t"\n'
-        )
+        if infers:
+            (directory / "runtime-config.toml").write_text(
+                f'[llm_compute]\ntype = "remote_http"\nurl = "http://{it.address}"\nauth_token = "t"\n'
+            )
         told = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[request.param],
-            "OTEL_EXPORTER_OTLP_PROTOCOL": request.param,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[protocol],
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
             "OTEL_RESOURCE_ATTRIBUTES": "team=ours",
         }
         redis = cache.removeprefix("redis://")
         with running(tmp_path, environment | told, directory) as app:
             assert ask(app.address, "/it/counter?a=b", **CARRIED).status_code == 200
-            for path in ("people/ada", "variable/word", "infer", "say/words", f"redis/{redis}"):
+            assert (ask(app.address, "/it/infer").status_code == 200) == infers
+            for path in ("people/ada", "variable/word", "say/words", f"redis/{redis}"):
                 assert ask(app.address, f"/it/{path}").status_code == 200, path
             assert ask(app.address, f"/it/fetch/{it.address}/asked", **CARRIED).json() == [200, "{}"]
             assert ask(app.address, f"/it/fetch/{it.address}/missing").json() == [404, "{}"]
@@ -210,7 +227,7 @@ def watched(
             assert ask(app.address, "/nowhere").status_code == 404
             assert ask(app.address, HEALTH).text == "OK"
             assert app.end() == 0, app.said()
-        yield Watched(it, redis, app.said())
+        yield Watched(it, redis, app.said(), infers)
 
 
 def ask(address: str, path: str, **headers: str) -> httpx.Response:
@@ -248,7 +265,7 @@ def test_what_components_call(watched: Watched) -> None:
     assert watched.called("/it/counter") == ["spin_key_value.open", "spin_key_value.get", "spin_key_value.set"]
     assert watched.called("/it/people/ada") == ["spin_sqlite.open", *["spin_sqlite.execute"] * 3]
     assert watched.called("/it/variable/word") == ["spin_variables.get"]
-    assert watched.called("/it/infer") == ["spin_llm.infer"]
+    assert watched.called("/it/infer") == (["spin_llm.infer"] if watched.infers else [])
     opened, *commands = watched.children(watched.work(f"/it/redis/{watched.redis}"))
     names = ["SET", "DEL", "GET", "GET", "INCRBY", "INCRBY", "SADD", "SREM", "SMEMBERS"]
     assert [span["name"] for span in commands] == [*names, "set", "GET", "GET", "STRLEN", "MGET"]
@@ -275,6 +292,8 @@ def test_the_trace_goes_on_elsewhere(watched: Watched) -> None:
     (missing,) = watched.children(watched.work(f"/it/fetch/{here}/missing"))
     assert (missing["told"]["http.response.status_code"], missing["status"]) == ("404", {"code": 2})
     assert parent(sent["/missing"]["traceparent"]) == (missing["traceId"], missing["spanId"])
+    if not watched.infers:
+        return
     (inferred,) = watched.children(watched.work("/it/infer"))
     assert parent(sent["/infer"]["traceparent"]) == (inferred["traceId"], inferred["spanId"])
 
@@ -289,9 +308,9 @@ def test_the_trace_goes_on_in_a_neighbour(watched: Watched) -> None:
 
 
 def test_counts(watched: Watched) -> None:
-    counted = {("http", "watched", "it"): 10, ("http", "watched", "other"): 1}
+    counted = {("watched", "it", "http"): 10, ("watched", "other", "http"): 1}
     assert watched.sink.counts("spin.request_count") == counted
-    assert watched.sink.counts("spin.llm_infer") == {("llama",): 1}
+    assert watched.sink.counts("spin.llm_infer") == ({("llama",): 1} if watched.infers else {})
 
 
 def test_the_log(watched: Watched) -> None:
@@ -305,23 +324,31 @@ def test_the_log(watched: Watched) -> None:
         assert (line["told"]["component_id"], line["of"]["service.name"]) == ("it", "watched")
 
 
-def libraries(pid: int) -> set[str]:
-    """Parts in C of OpenTelemetry's libraries that a process has loaded."""
-    return {name for name in ("cygrpc", "_upb") if name in Path(f"/proc/{pid}/maps").read_text()}
+def telling(pid: int) -> set[str]:
+    """What of OpenTelemetry's a process has: parts in C of its libraries in Python, and threads."""
+    loaded = Path(f"/proc/{pid}/maps").read_text()
+    threads = {file.read_text().strip() for file in Path(f"/proc/{pid}/task").glob("*/comm")}
+    return {name for name in ("cygrpc", "_upb") if name in loaded} | {it for it in threads if "Telemetry" in it}
 
 
-def test_an_application_that_is_not_to_be_watched(tmp_path: Path, environment: dict[str, str]) -> None:
+#: By the host: of one that tells.
+TELLING = {SPIN.name: {f"OpenTelemetry.{of}" for of in "TML"}} if NATIVE else {}
+TELLING[PORTABLE_SPIN.name] = {"cygrpc", "_upb"}
+
+
+@on_hosts
+def test_an_application_that_is_not_to_be_watched(tmp_path: Path, environment: dict[str, str], engine: str) -> None:
     """Nothing is sent, and nothing is loaded for it."""
     loaded: dict[str, set[str]] = {}
     with sink() as it:
         told = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{it.address}", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
         for disabled in ("true", "false"):
             given = environment | told | {"OTEL_SDK_DISABLED": disabled}
-            with running(tmp_path, given, application(tmp_path / disabled)) as app:
+            with running(tmp_path, given, "--engine", engine, application(tmp_path / disabled)) as app:
                 assert ask(app.address, f"/it/fetch/{it.address}/{disabled}").status_code == 200
-                loaded[disabled] = libraries(serving(app))
+                loaded[disabled] = telling(serving(app))
                 assert app.end() == 0, app.said()
-    assert loaded == {"true": set(), "false": {"cygrpc", "_upb"}}
+    assert loaded == {"true": set(), "false": TELLING[engine]}
     assert "traceparent" not in it.headers["/true"] and "traceparent" in it.headers["/false"]
 
 
@@ -332,20 +359,25 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
+@on_hosts
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 @pytest.mark.parametrize("dead", [lambda: nullcontext("127.0.0.1:1"), silent], ids=["refuses", "silent"])
 def test_a_collector_that_is_not_there(
-    tmp_path: Path, environment: dict[str, str], protocol: str, dead: Callable[[], AbstractContextManager[str]]
+    tmp_path: Path,
+    environment: dict[str, str],
+    engine: str,
+    protocol: str,
+    dead: Callable[[], AbstractContextManager[str]],
 ) -> None:
     """Requests are answered as ever; the log has one sentence of it, and the application ends."""
     with dead() as address:
         told = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}",
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
-            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1000",
             "OTEL_BSP_SCHEDULE_DELAY": "100",
         }
-        with running(tmp_path, environment | told, application(tmp_path / "shop")) as app:
+        with running(tmp_path, environment | told, "--engine", engine, application(tmp_path / "shop")) as app:
             assert ask(app.address, "/it/counter").json() == 1
             until(lambda: "is lost" in app.said(), "a sentence")
             assert [ask(app.address, "/it/counter").json() for _ in range(3)] == [2, 3, 4]
@@ -354,27 +386,31 @@ def test_a_collector_that_is_not_there(
         assert line.startswith(f"shimd: telemetry for http://{address} is lost (this is told once): Failed to export")
 
 
-def test_an_end_before_anything_is_sent(tmp_path: Path, environment: dict[str, str]) -> None:
+@on_hosts
+def test_an_end_before_anything_is_sent(tmp_path: Path, environment: dict[str, str], engine: str) -> None:
     """To a collector that does not answer: what is left is given up."""
     with silent() as address:
         told = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}"}
-        with running(tmp_path, environment | told, application(tmp_path / "shop")) as app:
+        with running(tmp_path, environment | told, "--engine", engine, application(tmp_path / "shop")) as app:
             assert ask(app.address, "/it/counter").json() == 1
             assert app.end() == 0
         words = f"shimd: telemetry for http://{address} is lost (this is told once): what is left was not taken within"
         assert words in app.said()
 
 
-def test_one_signal_alone(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Its endpoint is a whole address."""
+@on_hosts
+def test_one_signal_alone(tmp_path: Path, environment: dict[str, str], engine: str) -> None:
+    """Its endpoint is a whole address. The client's trace goes on."""
     with sink() as it, servers.collector(f"http://{it.address}") as endpoints:
         told = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"{endpoints['http/protobuf']}/v1/logs"}
-        with running(tmp_path, environment | told, application(tmp_path / "shop")) as app:
+        with running(tmp_path, environment | told, "--engine", engine, application(tmp_path / "shop")) as app:
             assert ask(app.address, "/it/say/words", **CARRIED).status_code == 200
             assert ask(app.address, f"/it/fetch/{it.address}/asked", **CARRIED).status_code == 200
             assert app.end() == 0, app.said()
     assert {path for path, _sent in it.taken} == {"/v1/logs"}
     assert [line["body"]["stringValue"] for line in it.lines()] == ["words", "words"]
+    assert {line["traceId"] for line in it.lines()} == {TRACE}
+    assert parent(it.headers["/asked"]["traceparent"]) == (TRACE, PARENT)
 
 
 def test_wrong_settings(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -383,9 +419,8 @@ def test_wrong_settings(tmp_path: Path, environment: dict[str, str]) -> None:
     words = "shimd: OTEL_EXPORTER_OTLP_PROTOCOL=http/json is neither http/protobuf nor grpc\n"
     assert refused(tmp_path, environment | told, directory) == (126, words)
     told |= {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}
-    code, said = refused(tmp_path, environment | told, "-p", str(free_port()), directory)
-    assert code == EXIT_ENGINE
-    assert "shimd: telemetry cannot start, by the OTEL_ variables: could not convert string to float: 'soon'\n" in said
+    words = "shimd: OTEL_EXPORTER_OTLP_TIMEOUT=soon is no number of milliseconds\n"
+    assert refused(tmp_path, environment | told, directory) == (126, words)
 
 
 TRIGGERED = """
@@ -427,7 +462,7 @@ def test_other_triggers(tmp_path: Path, environment: dict[str, str]) -> None:
         moment = next(span for span in alone if not span.get("parentSpanId"))
         assert [span["name"] for span in of.children(moment)] == called
         counted = it.counts("spin.request_count")
-        assert counted["redis", "triggered", "it"] == 1 and counted["cron", "triggered", "it"] >= 1
+        assert counted["triggered", "it", "redis"] == 1 and counted["triggered", "it", "cron"] >= 1
         lines = [line["body"]["stringValue"] for line in it.lines() if line["traceId"] == moment["traceId"]]
         assert lines and lines[0].startswith("cron ")
 
@@ -469,19 +504,101 @@ def test_servers_that_components_use(tmp_path: Path, environment: dict[str, str]
         assert "s3cret" not in json.dumps([relational, other])
 
 
+@on_hosts
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_collector_by_tls(tmp_path: Path, environment: dict[str, str], protocol: str) -> None:
+def test_a_collector_by_tls(tmp_path: Path, environment: dict[str, str], engine: str, protocol: str) -> None:
     """Whom the application trusts is trusted, and nobody else."""
     tls = made(tmp_path, "IP:127.0.0.1")
     with sink() as it, servers.collector(f"http://{it.address}", tls) as endpoints:
         told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[protocol], "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
         by = {"trusted": "SSL_CERT_FILE", "named": "OTEL_EXPORTER_OTLP_CERTIFICATE", "other": "UNUSED"}
         for name, trusted in ((name, {variable: str(tls.authority)}) for name, variable in by.items()):
-            with running(tmp_path, environment | told | trusted, application(tmp_path / name)) as app:
+            given = environment | told | trusted
+            with running(tmp_path, given, "--engine", engine, application(tmp_path / name)) as app:
                 assert ask(app.address, f"/{name}").status_code == 404
                 assert app.end() == 0, app.said()
             assert ("is lost" in app.said()) == (name == "other"), app.said()
     assert [span["told"]["url.path"] for span in it.spans()] == ["/trusted", "/named"]
+
+
+@on_hosts
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_a_collector_that_knows_its_clients(
+    tmp_path: Path, environment: dict[str, str], engine: str, protocol: str
+) -> None:
+    tls, client = both(tmp_path)
+    with sink() as it, servers.collector(f"http://{it.address}", tls, client) as endpoints:
+        told = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[protocol],
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "SSL_CERT_FILE": str(tls.authority),
+        }
+        shown = {
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(client.certificate),
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(client.key),
+        }
+        for name, more in (("stranger", {}), ("known", shown)):
+            given = environment | told | more
+            with running(tmp_path, given, "--engine", engine, application(tmp_path / name)) as app:
+                assert ask(app.address, f"/{name}").status_code == 404
+                assert app.end() == 0, app.said()
+            assert ("is lost" in app.said()) == (name == "stranger"), app.said()
+    assert [span["told"]["url.path"] for span in it.spans()] == ["/known"]
+
+
+NEWER = """
+spin_manifest_version = 2
+application = { name = "newer" }
+[[trigger.http]]
+route = "/it/..."
+component = "it"
+[[trigger.http]]
+route = { private = true }
+component = "other"
+[component.it]
+source = "app.wasm"
+key_value_stores = ["default"]
+sqlite_databases = ["default"]
+allowed_outbound_hosts = ["http://*.spin.internal", "*://127.0.0.1:*"]
+[component.other]
+source = "app.wasm"
+key_value_stores = ["default"]
+"""
+
+
+@native_only
+def test_components_of_wasi_0_3(tmp_path: Path, environment: dict[str, str]) -> None:
+    """What they call at the same time belongs to the request that it is for."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/spin.toml").write_text(NEWER)
+    (tmp_path / "app/app.wasm").symlink_to(spin_4())
+    with sink() as it, servers.collector(f"http://{it.address}") as endpoints, servers.redis() as cache:
+        redis = cache.removeprefix("redis://")
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints["http/protobuf"]}
+        with running(tmp_path, environment | told, tmp_path / "app") as app, ThreadPoolExecutor() as threads:
+            many = [threads.submit(ask, app.address, f"/it/counter?{number}") for number in range(8)]
+            assert {answer.result().status_code for answer in many} == {200}
+            for path in ("people/ada", f"redis/{redis}", f"fetch/{it.address}/asked"):
+                assert ask(app.address, f"/it/{path}", **CARRIED).status_code == 200, app.said()
+            assert ask(app.address, "/it/fetch/other.spin.internal/counter").status_code == 200
+            assert ask(app.address, "/it/bad-sql").status_code == 500
+            assert app.end() == 0, app.said()
+    of = Watched(it, "", "")
+    counts = [span for span in it.spans() if span["kind"] == SERVER and span["told"]["url.path"] == "/it/counter"]
+    stored = ["spin_key_value.open", "spin_key_value.get", "spin_key_value.set"]
+    assert {span["told"]["url.query"] for span in counts} == {str(number) for number in range(8)}
+    for span in counts:
+        (work,) = of.children(span)
+        assert [it["name"] for it in of.children(work)] == stored
+    assert of.called("/it/people/ada")[:2] == ["spin_sqlite.open", "spin_sqlite.execute"]
+    assert of.called(f"/it/redis/{redis}")[:2] == ["spin_outbound_redis.open_connection", "SET"]
+    (request,) = of.children(of.work(f"/it/fetch/{it.address}/asked"))
+    assert parent(it.headers["/asked"]["traceparent"]) == (TRACE, request["spanId"])
+    (request,) = of.children(of.work("/it/fetch/other.spin.internal/counter"))
+    (other,) = of.children(request)
+    assert (other["name"], [span["name"] for span in of.children(other)]) == ("execute_wasm_component other", stored)
+    failed = of.children(of.work("/it/bad-sql"))[-1]
+    assert failed["status"]["code"] == 2 and failed["told"]["error.type"] == "io"
 
 
 @on_spin
@@ -499,6 +616,6 @@ def test_in_a_container(box: Box, tmp_path: Path, protocol: str) -> None:
         assert (request["traceId"], request["parentSpanId"]) == (TRACE, PARENT)
         assert request["of"]["service.name"] == "watched"
         assert of.called("/it/counter") == ["spin_key_value.open", "spin_key_value.get", "spin_key_value.set"]
-        assert it.counts("spin.request_count") == {("http", "watched", "it"): 2}
+        assert it.counts("spin.request_count") == {("watched", "it", "http"): 2}
         assert [line["body"]["stringValue"] for line in it.lines()] == ["words", "words"]
         assert "is lost" not in app.output.read_text()

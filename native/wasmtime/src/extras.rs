@@ -17,6 +17,7 @@ use wasmtime_wasi_tls::{
 use crate::abi::tell;
 use crate::host::Host;
 use crate::outgoing::Ask;
+use crate::spin::telemetry::{Calls, Case};
 
 /// Versions that toolchains have. They are all the same here.
 pub const CONFIG: [&str; 2] = ["wasi:config/store@0.2.0-rc.1", "wasi:config/store@0.2.0-draft-2024-09-27"];
@@ -78,6 +79,15 @@ enum ConfigError {
     Io(String),
 }
 
+impl Case for ConfigError {
+    fn case(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::Upstream(reason) => ("upstream", Some(reason)),
+            Self::Io(reason) => ("io", Some(reason)),
+        }
+    }
+}
+
 type Pairs = Vec<(String, String)>;
 type Configured<T> = wasmtime::Result<(Result<T, ConfigError>,)>;
 
@@ -87,7 +97,7 @@ pub fn add_config(
     name: &str,
     all: fn(&mut Host) -> wasmtime::Result<Pairs>,
 ) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(name)?;
+    let mut interface = linker.watched(name)?;
     interface.func_wrap("get", move |mut store, (key,): (String,)| -> Configured<Option<String>> {
         let found = all(store.data_mut())?.into_iter().find(|(name, _)| *name == key);
         Ok((Ok(found.map(|(_, value)| value)),))

@@ -20,7 +20,7 @@ use crate::abi::Block;
 use crate::bridge::Caller;
 use crate::extras::Extras;
 use crate::outgoing::{Ask, Outgoing, Sending};
-use crate::spin::{Given, Trees};
+use crate::spin::{Given, Trees, Watch};
 
 /// The most of a body that goes on at a time. With 32 KiB, 1 MB echoed takes up to a third more time outside the kernel;
 /// with 256 KiB no less.
@@ -48,14 +48,16 @@ pub struct Host {
     caller: Caller,
     /// To a component of Spin's.
     pub spin: Option<Arc<Given>>,
+    /// Who is told of what it does, if anybody is.
+    pub watch: Option<Watch>,
     pub trees: Trees,
     pub limits: StoreLimits,
 }
 
 impl Host {
     pub fn new(wasi: WasiCtx, outgoing: Option<Arc<dyn Ask>>) -> Self {
-        let hooks = Hooks { outgoing, slots: None, all_headers: false };
-        let of_client = Hooks { outgoing: None, slots: None, all_headers: true };
+        let hooks = Hooks { outgoing, watch: None, slots: None, all_headers: false };
+        let of_client = Hooks { outgoing: None, watch: None, slots: None, all_headers: true };
         let (table, http, extras) = (ResourceTable::new(), WasiHttpCtx::new(), Extras::default());
         Self {
             wasi,
@@ -66,9 +68,15 @@ impl Host {
             extras,
             caller: Caller::default(),
             spin: None,
+            watch: None,
             trees: Trees::default(),
             limits: StoreLimits::default(),
         }
+    }
+
+    fn watch(&mut self, watch: Watch) {
+        self.hooks.watch = Some(watch.clone());
+        self.watch = Some(watch);
     }
 
     pub fn caller(&mut self) -> &mut Caller {
@@ -109,6 +117,7 @@ impl WasiHttpView for Host {
 struct Hooks {
     /// ``None``: it may ask nobody.
     outgoing: Option<Arc<dyn Ask>>,
+    watch: Option<Watch>,
     slots: Option<Arc<Semaphore>>,
     all_headers: bool,
 }
@@ -134,9 +143,14 @@ impl WasiHttpHooks for Hooks {
         _errors: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Sending {
         let slots = self.slots.get_or_insert_with(|| Arc::new(Semaphore::new(ASKS_AT_A_TIME))).clone();
-        match self.outgoing.clone() {
+        let outgoing = self.outgoing.clone();
+        let send = move |request| match outgoing {
             Some(outgoing) => outgoing.send(request, options.unwrap_or_default(), slots),
-            None => Box::new(async { Err(Error::HttpRequestDenied) }),
+            None => Box::new(async { Err(Error::HttpRequestDenied) }) as Sending,
+        };
+        match &self.watch {
+            Some(watch) => watch.sent(request, send),
+            None => send(request),
         }
     }
 
@@ -220,8 +234,10 @@ impl World {
     }
 
     /// A guest's own.
-    pub fn store(&self, engine: &Engine) -> Store<Host> {
-        let mut store = Store::new(engine, self.request());
+    ///
+    /// :param watch: who is told of what it does
+    pub fn store(&self, engine: &Engine, watch: Option<Watch>) -> Store<Host> {
+        let mut store = Store::new(engine, self.request(watch));
         if self.memory.is_some() {
             store.limiter(|host| &mut host.limits);
         }
@@ -229,9 +245,13 @@ impl World {
     }
 
     /// A guest's, with a number of its own.
-    fn request(&self) -> Host {
+    fn request(&self, watch: Option<Watch>) -> Host {
         let mut builder = WasiCtxBuilder::new();
         builder.inherit_stdio().args(&self.args).envs(&self.env).env("REQUEST_ID", unique());
+        if let Some(watch) = &watch {
+            watch.lines(false).map(|it| builder.stdout(it));
+            watch.lines(true).map(|it| builder.stderr(it));
+        }
         let mut wasi = builder.build();
         *wasi.filesystem() = self.filesystem.clone();
         *wasi.sockets() = self.sockets.clone();
@@ -239,6 +259,9 @@ impl World {
         if let Some(spin) = &self.spin {
             host.trees = spin.trees();
             host.spin = Some(spin.clone());
+        }
+        if let Some(watch) = watch {
+            host.watch(watch);
         }
         if let Some(memory) = self.memory {
             host.limits = StoreLimitsBuilder::new().memory_size(memory).build();

@@ -228,6 +228,7 @@ class NativeSpin(_Applications):
 
         self._native = NativeWasmtime()
         self._has_part = False
+        self._told: Mapping[str, str] = {}
         self._allowed: Mapping[str, AllowedHosts]
         """Where components may connect to."""
 
@@ -260,7 +261,7 @@ class NativeSpin(_Applications):
         taken = super()._take(application, place, env)
         if native.lacks(taken, self._runtime):
             raise OtherEngine(PORTABLE)
-        self._tells = _tells(env)
+        self._told = _told(env)
         self._allowed = {id: granted.outbound(one, self._values) for id, one in taken.components.items()}
         return taken
 
@@ -271,12 +272,9 @@ class NativeSpin(_Applications):
         """It may be an application, which its worker sees."""
 
     def load_all(self, artifacts: Mapping[str, Path]) -> NativeApp:
-        from shimd.engines.wasmtime_native import SERVER_NEWER, NativeProgram
+        from shimd.engines.wasmtime_native import NativeProgram
 
-        parts = {id: self._part(id, artifact) for id, artifact in artifacts.items()}
-        if self._tells and all(part.kind != SERVER_NEWER for part in parts.values()):
-            raise OtherEngine(PORTABLE)
-        return NativeApp(parts, NativeProgram({}))
+        return NativeApp({id: self._part(id, artifact) for id, artifact in artifacts.items()}, NativeProgram({}))
 
     def _part(self, id: str, artifact: Path) -> "NativePart":
         """:raises OtherEngine: it imports what is not there"""
@@ -384,7 +382,7 @@ class NativeSpin(_Applications):
             os.path.dirname(self._manifest),
             announced=not invocation.contained,
             ask=ask,
-            complaint="telemetry is not sent: this cannot be had yet of components of WASI 0.3" if self._tells else "",
+            told=self._told,
         )
         return packed_application(described.json(), _settings(invocation.env), contained=invocation.contained)
 
@@ -400,16 +398,16 @@ def _layer(source: str | Layer) -> Layer:
     return source
 
 
-def _tells(env: Mapping[str, str]) -> bool:
-    """Returns whether an application asks for telemetry.
+def _told(env: Mapping[str, str]) -> Mapping[str, str]:
+    """Returns what of an application is to be told by OpenTelemetry, each with its protocol.
 
     :raises InvalidSetting: a variable is wrong
     """
     if not any(name.startswith("OTEL_EXPORTER_OTLP") for name in env):
-        return False
-    from shimd.apps.spin.telemetry import protocols
+        return {}
+    from shimd.apps.spin.signals import protocols
 
-    return bool(protocols(env))
+    return protocols(env)
 
 
 def engine() -> Engine[Any]:

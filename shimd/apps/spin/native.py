@@ -106,6 +106,20 @@ class DescribedAnswer:
 
 
 @dataclass(frozen=True)
+class DescribedSignal:
+    name: str
+    grpc: bool
+    endpoint: str
+
+
+@dataclass(frozen=True)
+class DescribedTelemetry:
+    signals: Sequence[DescribedSignal]
+    servers: str
+    """For messages."""
+
+
+@dataclass(frozen=True)
 class DescribedApplication:
     name: str
     version: str
@@ -121,8 +135,8 @@ class DescribedApplication:
     network: DescribedNetwork
     ask: int | None
     """The descriptor that connections to the process of those interfaces are asked for over, if there are any."""
-    complaint: str
-    """What its operator is told at its start."""
+    telemetry: DescribedTelemetry | None
+    """What is told of it, if anything is."""
 
     def json(self) -> str:
         return json.dumps(asdict(self))
@@ -183,13 +197,14 @@ def describe(
     *,
     announced: bool,
     ask: int | None,
-    complaint: str,
+    told: Mapping[str, str],
 ) -> DescribedApplication:
     """:param directories: descriptors of the components' files, by component
     :param allowed: the hosts that components may connect to
     :param env: the container's
     :param memory: the most that an instance may have, bytes; -1: no limit
     :param ask: a descriptor, which is the host's then
+    :param told: what is told of it by OpenTelemetry, each with its protocol
     :param root: what the components' files are below, if they came in no layers
 
     :raises InvalidSetting: what is wrong with what components may connect to
@@ -234,8 +249,17 @@ def describe(
         [_file(name, where) for name, where in files.items() if isinstance(where, File)],
         _network(network),
         ask,
-        complaint,
+        _telemetry(told, env),
     )
+
+
+def _telemetry(told: Mapping[str, str], env: Mapping[str, str]) -> DescribedTelemetry | None:
+    if not told:
+        return None
+    from shimd.apps.spin import signals  # few need it
+
+    each = [DescribedSignal(name, how == signals.GRPC, signals.endpoint(env, name)) for name, how in told.items()]
+    return DescribedTelemetry(each, signals.servers(env, told))
 
 
 def _target(route: SpinRoute, answering: Sequence[str]) -> int | DescribedAnswer:

@@ -66,7 +66,13 @@ max_connections = 5
 """
 
 
-def described(text: str = MANIFEST, runtime: str = RUNTIME, memory: int = -1) -> dict[str, Any]:
+def described(
+    text: str = MANIFEST,
+    runtime: str = RUNTIME,
+    memory: int = -1,
+    env: dict[str, str] | None = None,
+    told: dict[str, str] | None = None,
+) -> dict[str, Any]:
     application = manifest.parse(text.encode())
     files = {"/runtime-config.toml": runtime.encode()}
     configured = Runtime(Place(files.get), {}, application.variables, application.components)
@@ -81,12 +87,12 @@ def described(text: str = MANIFEST, runtime: str = RUNTIME, memory: int = -1) ->
         values,
         {id: outbound(component, values) for id, component in application.components.items()},
         ["x"],
-        {"A": "b"},
+        {"A": "b", **(env or {})},
         memory,
         "/",
         announced=True,
         ask=9,
-        complaint="no",
+        told=told or {},
     )
     found: dict[str, Any] = json.loads(about.json())
     return found
@@ -98,6 +104,22 @@ def test_an_application() -> None:
     assert (found["memory"], found["env"], found["root"]) == (1 << 20, [["A", "b"]], "/")
     assert found["routes"] == [["/shop/...", 0]]
     assert described()["memory"] is None
+
+
+def test_what_is_told_of_it() -> None:
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:pw@collector:4317",
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "https://b/x",
+    }
+    found = described(env=env, told={"traces": "grpc", "logs": "http/protobuf"})["telemetry"]
+    assert found == {
+        "signals": [
+            {"name": "traces", "grpc": True, "endpoint": "http://me:pw@collector:4317"},
+            {"name": "logs", "grpc": False, "endpoint": "https://b/x"},
+        ],
+        "servers": "http://collector:4317 and https://b",
+    }
+    assert described()["telemetry"] is None
 
 
 def test_a_component() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from shimd.apps.spin import telemetry
 from shimd.apps.spin.model import Application, Triggers
-from shimd.apps.spin.telemetry import Telemetry, exporters, protocols
+from shimd.apps.spin.signals import SIGNALS, protocols, servers
+from shimd.apps.spin.telemetry import Telemetry, exporters
 from shimd.apps.spin.telemetry.lines import streams
 from shimd.apps.spin.telemetry.names import called
 from shimd.engine import InvalidSetting
@@ -31,9 +32,9 @@ def of(**env: str) -> Telemetry:
         ({}, {}),
         ({EVERY: ""}, {}),
         ({HOW: "grpc", "OTEL_SERVICE_NAME": "app"}, {}),
-        ({EVERY: "http://h"}, dict.fromkeys(telemetry.SIGNALS, "http/protobuf")),
+        ({EVERY: "http://h"}, dict.fromkeys(SIGNALS, "http/protobuf")),
         ({EVERY: "http://h", "OTEL_SDK_DISABLED": "True"}, {}),
-        ({EVERY: "http://h", "OTEL_SDK_DISABLED": "false"}, dict.fromkeys(telemetry.SIGNALS, "http/protobuf")),
+        ({EVERY: "http://h", "OTEL_SDK_DISABLED": "false"}, dict.fromkeys(SIGNALS, "http/protobuf")),
         ({LOGS: "https://h:1/x"}, {"logs": "http/protobuf"}),
         (
             {
@@ -61,11 +62,19 @@ def test_what_is_told_by_which_protocol(env: dict[str, str], told: dict[str, str
             {EVERY: "http://h", LOGS: "h"},
             "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT is no address",
         ),
+        ({EVERY: "http://h", "OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "OTEL_EXPORTER_OTLP_TIMEOUT=soon is no number"),
+        ({LOGS: "http://h", "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT": "1.5"}, "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT=1.5 is no"),
     ],
 )
 def test_what_is_wrong(env: dict[str, str], words: str) -> None:
     with pytest.raises(InvalidSetting, match=words):
         protocols(env)
+
+
+def test_whom_it_is_told_to() -> None:
+    """Each once, and without what is secret."""
+    env = {EVERY: "http://me:s3cret@h:1", LOGS: "https://[::1]:4318/v1/logs"}
+    assert servers(env, SIGNALS) == "http://h:1 and https://[::1]:4318"
 
 
 def test_nothing_is_in_the_way_where_nothing_is_told() -> None:

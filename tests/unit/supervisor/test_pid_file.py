@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,13 @@ from shimd.supervisor import serve
 
 
 def test_it_is_never_seen_empty(tmp_path: Path) -> None:
-    path, seen, ended = tmp_path / "shimd.pid", set(), threading.Event()
+    path, ended = tmp_path / "shimd.pid", threading.Event()
+    seen: set[str] = set()
 
     def look() -> None:
         while not ended.is_set():
-            try:
+            with suppress(FileNotFoundError):
                 seen.add(path.read_text())
-            except FileNotFoundError:
-                pass
 
     looking = threading.Thread(target=look)
     looking.start()

@@ -18,6 +18,7 @@ use connection::{Failure, Guest};
 use values::{MOST_RESOURCES, Reader};
 
 use crate::host::Host;
+use crate::spin::telemetry::{Call, Called};
 
 pub use connection::Bridge;
 
@@ -136,26 +137,45 @@ fn add_function(
     function: &ComponentFunc,
     bridge: &Arc<Bridge>,
 ) -> Result<()> {
+    let told = name.rsplit_once('#').and_then(|(interface, item)| Called::of(interface, item)).map(Arc::new);
     let (name, bridge) = (Arc::<str>::from(name), bridge.clone());
     if function.async_() {
         return instance.func_new_concurrent(item, move |accessor, of, parameters, results| {
-            let (name, bridge) = (name.clone(), bridge.clone());
+            let (name, bridge, told) = (name.clone(), bridge.clone(), told.clone());
             Box::pin(async move {
-                let asked =
-                    accessor.with(|mut access| ask(&mut access.as_context_mut(), &bridge, &name, &of, parameters))?;
-                let answer = asked.answer(&name).await?;
-                accessor.with(|mut access| asked.answered(&mut access.as_context_mut(), &name, &of, &answer, results))
+                let span = accessor.with(|mut access| begun(access.get(), told.as_deref(), parameters));
+                let doing = async {
+                    let asked = accessor
+                        .with(|mut access| ask(&mut access.as_context_mut(), &bridge, &name, &of, parameters))?;
+                    let answer = asked.answer(&name).await?;
+                    accessor
+                        .with(|mut access| asked.answered(&mut access.as_context_mut(), &name, &of, &answer, results))
+                };
+                let done = doing.await;
+                span.inspect(|span| span.returned(&done, results));
+                done
             })
         });
     }
     instance.func_new_async(item, move |mut store, of, parameters, results| {
-        let (name, bridge) = (name.clone(), bridge.clone());
+        let (name, bridge, told) = (name.clone(), bridge.clone(), told.clone());
         Box::new(async move {
-            let asked = ask(&mut store, &bridge, &name, &of, parameters)?;
-            let answer = asked.answer(&name).await?;
-            asked.answered(&mut store, &name, &of, &answer, results)
+            let span = begun(store.data(), told.as_deref(), parameters);
+            let doing = async {
+                let asked = ask(&mut store, &bridge, &name, &of, parameters)?;
+                let answer = asked.answer(&name).await?;
+                asked.answered(&mut store, &name, &of, &answer, results)
+            };
+            let done = doing.await;
+            span.inspect(|span| span.returned(&done, results));
+            done
         })
     })
+}
+
+/// The span of a call, if its guest is watched.
+fn begun(host: &Host, called: Option<&Called>, parameters: &[Val]) -> Option<Call> {
+    Some(host.watch.as_ref()?.call(called?, parameters))
 }
 
 /// A call that is to be made.

@@ -1,5 +1,6 @@
 //! What a guest answers, on its way to the client.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -102,12 +103,25 @@ pub struct GuestBody {
     /// Given back at the body's end.
     _permit: Option<OwnedSemaphorePermit>,
     request: Option<UnderWay>,
+    /// What ends with it.
+    _kept: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl GuestBody {
     pub fn new(body: WasiBody, awaited: Awaited, permit: Option<OwnedSemaphorePermit>) -> Self {
         let first = VecDeque::new();
-        Self { body, awaited, first, held: 0, ended: false, breaks: false, said: false, _permit: permit, request: None }
+        Self {
+            body,
+            awaited,
+            first,
+            held: 0,
+            ended: false,
+            breaks: false,
+            said: false,
+            _permit: permit,
+            request: None,
+            _kept: None,
+        }
     }
 
     /// Take what is there of it, and is not long; returns whether there was something.
@@ -148,6 +162,11 @@ impl GuestBody {
     /// A request is under way until its answer's end.
     pub fn of(mut self, request: UnderWay) -> Self {
         self.request = Some(request);
+        self
+    }
+
+    pub fn keeping(mut self, what: Box<dyn Any + Send + Sync>) -> Self {
+        self._kept = Some(what);
         self
     }
 

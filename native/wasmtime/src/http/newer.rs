@@ -134,9 +134,9 @@ impl Instances {
     }
 
     /// An instance, from its first request to its end.
-    async fn run(self: Arc<Self>, first: Asked) {
+    async fn run(self: Arc<Self>, mut first: Asked) {
         let (_running, computing) = (self.clock.running(), Computing::default());
-        let mut store = self.world.store(self.pre.engine());
+        let mut store = self.world.store(self.pre.engine(), first.request.extensions_mut().remove());
         let_others_run(&mut store, &computing);
         let service = match self.clock.within(self.timeout, self.pre.instantiate_async(&mut store)).await {
             Some(Ok(service)) => service,

@@ -140,12 +140,12 @@ impl Older {
 
     async fn call(
         &self,
-        request: Request,
+        mut request: Request,
         sender: Sender,
         fate: Arc<Fate>,
         computing: Computing,
     ) -> wasmtime::Result<Store<Host>> {
-        let mut store = self.world.store(self.pre.engine());
+        let mut store = self.world.store(self.pre.engine(), request.extensions_mut().remove());
         let_others_run(&mut store, &computing);
         let proxy = self.pre.instantiate_async(&mut store).await?;
         let request = store.data_mut().of_client().new_incoming_request(Scheme::Http, request)?;

@@ -120,6 +120,7 @@ async fn serve(settings: &Settings, announced: bool, make: impl FnOnce() -> Resu
         () = signals.next() => {}
         () = tokio::time::sleep(settings.grace) => {}
     }
+    serving.app.end().await;
     Ok(())
 }
 
@@ -174,6 +175,13 @@ impl App {
         match self {
             Self::One(component) => component.finished().await,
             Self::Spin(application) => application.finished().await,
+        }
+    }
+
+    /// Nothing more is answered.
+    async fn end(&self) {
+        if let Self::Spin(application) = self {
+            application.end().await;
         }
     }
 }

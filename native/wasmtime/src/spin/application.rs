@@ -1,6 +1,7 @@
 //! An application as Python describes it, and as it serves: routes to components, each with guests of its own.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::{Response, StatusCode};
 use serde::Deserialize;
@@ -8,10 +9,12 @@ use wasmtime_wasi_http::handler::Request;
 
 use super::fixed::plain;
 use super::routes::{Found, Match, Routes, Target};
+use super::telemetry::{self, Teller};
 use crate::http::{Component, GuestBody, NoAnswer};
 
 const HEALTH: &str = "/.well-known/spin/health";
 const INFO: &str = "/.well-known/spin/info";
+const WELL_KNOWN: &str = "/.well-known/spin/";
 
 pub struct Application {
     /// JSON, of its name and version.
@@ -19,13 +22,22 @@ pub struct Application {
     pub routes: Routes,
     /// By their names.
     pub components: Vec<(String, Component)>,
+    /// Who is told of all this, if anybody is.
+    pub teller: Option<Arc<Teller>>,
 }
 
 type Answer = Result<Response<GuestBody>, NoAnswer>;
 
 impl Application {
-    pub async fn answer(&self, request: Request, peer: SocketAddr) -> Answer {
-        self.routed(request, &peer.to_string()).await
+    pub async fn answer(&self, mut request: Request, peer: SocketAddr) -> Answer {
+        let Some(teller) = &self.teller else { return self.routed(request, &peer.to_string()).await };
+        let path = request.uri().path();
+        let route = if path.starts_with(WELL_KNOWN) { path } else { self.routes.name(path).unwrap_or_default() };
+        let span = teller.request(&request, peer, route);
+        telemetry::belongs(&mut request, span.clone());
+        let answer = self.routed(request, &peer.to_string()).await;
+        telemetry::answered(&span, answer.as_ref().map_or_else(|why| why.status(), Response::status));
+        answer.map(|response| response.map(|body| body.keeping(Box::new(span))))
     }
 
     /// :param client: its address
@@ -51,7 +63,11 @@ impl Application {
         let component = found.component;
         let uri = request.uri().clone();
         found.tell(request.headers_mut(), &uri, client);
-        self.components[component].1.answer(request).await
+        let (id, component) = &self.components[component];
+        if let Some(teller) = &self.teller {
+            teller.component(id, &mut request);
+        }
+        component.answer(request).await
     }
 
     /// The component of that name; ``None``: there is none that answers requests.
@@ -63,6 +79,13 @@ impl Application {
     pub async fn finished(&self) {
         for (_, component) in &self.components {
             component.finished().await;
+        }
+    }
+
+    /// Nothing more is to be told.
+    pub async fn end(&self) {
+        if let Some(teller) = &self.teller {
+            teller.end().await;
         }
     }
 }
@@ -86,8 +109,8 @@ pub struct Description {
     pub network: Network,
     /// The descriptor that connections to the process of servers' interfaces are asked for over, if there is one.
     pub ask: Option<i32>,
-    /// What its operator is told at its start.
-    pub complaint: String,
+    /// What is told of it, if anything is.
+    pub telemetry: Option<telemetry::Described>,
 }
 
 #[derive(Deserialize)]

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use wasmtime::StoreContextMut;
-use wasmtime::component::{
-    ComponentType, FutureReader, Lift, Linker, LinkerInstance, Lower, Resource, ResourceType, StreamReader,
-};
+use wasmtime::component::{ComponentType, FutureReader, Lift, Linker, Lower, Resource, ResourceType, StreamReader};
 
 use super::database::{Database, Done};
 use super::given;
+use super::telemetry::{Calls, Case, WatchedInterface};
 use crate::host::Host;
 
 const OLDER: &str = "fermyon:spin/key-value@2.0.0";
@@ -45,6 +44,17 @@ enum SpinError {
     Other(String),
 }
 
+impl Case for SpinError {
+    fn case(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::StoreTableFull => ("store-table-full", None),
+            Self::NoSuchStore => ("no-such-store", None),
+            Self::AccessDenied => ("access-denied", None),
+            Self::Other(reason) => ("other", Some(reason)),
+        }
+    }
+}
+
 impl From<Error> for SpinError {
     fn from(error: Error) -> Self {
         match error {
@@ -64,6 +74,16 @@ enum WasiError {
     AccessDenied,
     #[component(name = "other")]
     Other(String),
+}
+
+impl Case for WasiError {
+    fn case(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::NoSuchStore => ("no-such-store", None),
+            Self::AccessDenied => ("access-denied", None),
+            Self::Other(reason) => ("other", Some(reason)),
+        }
+    }
 }
 
 impl From<Error> for WasiError {
@@ -97,6 +117,15 @@ enum CasError {
     StoreError(WasiError),
     #[component(name = "cas-failed")]
     CasFailed(Resource<Cas>),
+}
+
+impl Case for CasError {
+    fn case(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::StoreError(error) => ("store-error", Some(error.case().0)),
+            Self::CasFailed(_) => ("cas-failed", None),
+        }
+    }
 }
 
 type Asked<T> = Result<T, Error>;
@@ -184,17 +213,17 @@ impl Store {
 }
 
 pub fn link(linker: &mut Linker<Host>, newer: bool) -> wasmtime::Result<()> {
-    link_older(&mut linker.instance(OLDER)?)?;
-    link_wasi(&mut linker.instance(WASI[0])?)?;
-    link_atomics(&mut linker.instance(WASI[1])?)?;
-    link_batch(&mut linker.instance(WASI[2])?)?;
+    link_older(&mut linker.watched(OLDER)?)?;
+    link_wasi(&mut linker.watched(WASI[0])?)?;
+    link_atomics(&mut linker.watched(WASI[1])?)?;
+    link_batch(&mut linker.watched(WASI[2])?)?;
     if newer {
-        link_newer(&mut linker.instance(NEWER)?)?;
+        link_newer(&mut linker.watched(NEWER)?)?;
     }
     Ok(())
 }
 
-type Interface<'a> = LinkerInstance<'a, Host>;
+type Interface<'a> = WatchedInterface<'a>;
 type Guest<'a> = StoreContextMut<'a, Host>;
 type Own = Resource<Store>;
 
@@ -227,7 +256,7 @@ fn link_wasi(interface: &mut Interface<'_>) -> wasmtime::Result<()> {
 /// What both have.
 fn link_resource<E>(interface: &mut Interface<'_>, name: &str) -> wasmtime::Result<()>
 where
-    E: From<Error> + ComponentType + Lower + Send + Sync + 'static,
+    E: From<Error> + Case + ComponentType + Lower + Send + Sync + 'static,
 {
     interface.resource(name, ResourceType::host::<Store>(), |mut store, rep| {
         store.data_mut().table().delete(Own::new_own(rep))?;

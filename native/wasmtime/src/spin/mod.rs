@@ -18,6 +18,7 @@ mod own;
 mod routes;
 mod sockets;
 mod sqlite;
+pub mod telemetry;
 mod tree;
 mod variables;
 
@@ -32,7 +33,7 @@ use wasmtime::component::{self, InstancePre};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use crate::abi::{self, Kind};
+use crate::abi::Kind;
 use crate::bridge::{self, Bridge};
 use crate::clock::Clock;
 use crate::destinations::{self, Destinations};
@@ -49,6 +50,8 @@ use asks::Asks;
 use database::Database;
 use files::Tree;
 use routes::Routes;
+use telemetry::Teller;
+pub use telemetry::Watch;
 pub use tree::Trees;
 
 /// What a component has of Spin's.
@@ -104,15 +107,21 @@ impl Spin {
     /// Serve until a signal ends it; returns the exit code.
     pub fn run(self) -> Result<c_int, String> {
         let settings = self.settings.clone();
-        if !self.description.complaint.is_empty() {
-            abi::tell(&format!("shimd: {}", self.description.complaint));
+        if self.description.telemetry.is_some() {
+            telemetry::adopt(&self.description.env);
         }
         Ok(http::run(&settings, self.description.announced, || self.application().map(App::Spin)))
     }
 
     fn application(self) -> Result<Arc<Application>, String> {
-        let Self { description, programs, tls, settings } = self;
+        let Self { mut description, programs, tls, mut settings } = self;
         let shared = Shared::new(&description, tls);
+        let told = description.telemetry.take();
+        let Description { name, version, env, .. } = &description;
+        let teller = told.map(|told| Teller::new(told, env, name, version).map(Arc::new)).transpose()?;
+        if teller.is_some() {
+            settings.reuse = 1; // what a guest does belongs to one request
+        }
         let mut clocks: Vec<(Engine, Arc<Clock>)> = Vec::new();
         let mut components = Vec::new();
         for (described, Program { kind, pre }) in description.components.into_iter().zip(programs) {
@@ -126,7 +135,7 @@ impl Spin {
         }
         let about = serde_json::json!({"name": description.name, "version": description.version}).to_string();
         let routes = Routes::new(description.routes.into_iter());
-        let application = Arc::new(Application { about, routes, components });
+        let application = Arc::new(Application { about, routes, components, teller });
         let _ = shared.application.set(Arc::downgrade(&application));
         Ok(application)
     }

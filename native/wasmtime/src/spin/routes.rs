@@ -115,6 +115,11 @@ impl Routes {
     pub fn find(&self, path: &str) -> Option<Found<'_>> {
         self.0.iter().find_map(|route| route.matched(path))
     }
+
+    /// The route of a path, as the manifest has it.
+    pub fn name(&self, path: &str) -> Option<&str> {
+        self.0.iter().find(|route| route.matched(path).is_some()).map(|route| route.path.as_str())
+    }
 }
 
 impl Route {

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use rusqlite::types;
 use wasmtime::StoreContextMut;
-use wasmtime::component::{
-    ComponentType, FutureReader, Lift, Linker, LinkerInstance, Lower, Resource, ResourceType, StreamReader,
-};
+use wasmtime::component::{ComponentType, FutureReader, Lift, Linker, Lower, Resource, ResourceType, StreamReader};
 
 use super::database::{Database, Failure, Rows};
 use super::given;
+use super::telemetry::{Calls, Case, WatchedInterface};
 use crate::host::Host;
 
 /// The second tells of changes, too.
@@ -37,6 +36,18 @@ enum Error {
     DatabaseFull,
     #[component(name = "io")]
     Io(String),
+}
+
+impl Case for Error {
+    fn case(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::NoSuchDatabase => ("no-such-database", None),
+            Self::AccessDenied => ("access-denied", None),
+            Self::InvalidConnection => ("invalid-connection", None),
+            Self::DatabaseFull => ("database-full", None),
+            Self::Io(reason) => ("io", Some(reason)),
+        }
+    }
 }
 
 #[derive(ComponentType, Lift, Lower)]
@@ -97,15 +108,15 @@ type Statement = (Own, String, Vec<Value>);
 
 pub fn link(linker: &mut Linker<Host>, newer: bool) -> wasmtime::Result<()> {
     for name in OLDER.into_iter().chain(newer.then_some(NEWER)) {
-        link_older(&mut linker.instance(name)?)?;
+        link_older(&mut linker.watched(name)?)?;
     }
     if newer {
-        link_newer(&mut linker.instance(NEWER)?)?;
+        link_newer(&mut linker.watched(NEWER)?)?;
     }
     Ok(())
 }
 
-fn link_older(interface: &mut LinkerInstance<'_, Host>) -> wasmtime::Result<()> {
+fn link_older(interface: &mut WatchedInterface<'_>) -> wasmtime::Result<()> {
     interface.resource("connection", ResourceType::host::<Connection>(), |mut store, rep| {
         store.data_mut().table().delete(Own::new_own(rep))?;
         Ok(())
@@ -135,7 +146,7 @@ fn link_older(interface: &mut LinkerInstance<'_, Host>) -> wasmtime::Result<()> 
     })
 }
 
-fn link_newer(interface: &mut LinkerInstance<'_, Host>) -> wasmtime::Result<()> {
+fn link_newer(interface: &mut WatchedInterface<'_>) -> wasmtime::Result<()> {
     interface.func_wrap_concurrent("[static]connection.open-async", |accessor, (name,): (String,)| {
         Box::pin(async move { Ok((accessor.with(|mut it| open(it.get(), &name))?,)) })
     })?;

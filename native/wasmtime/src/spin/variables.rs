@@ -3,6 +3,7 @@
 use wasmtime::component::{ComponentType, Linker, Lower};
 
 use super::given;
+use super::telemetry::{Calls, Case};
 use crate::extras::{CONFIG, add_config};
 use crate::host::Host;
 
@@ -24,10 +25,21 @@ enum Error {
     Other(String),
 }
 
+impl Case for Error {
+    fn case(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::InvalidName(name) => ("invalid-name", Some(name)),
+            Self::Undefined(reason) => ("undefined", Some(reason)),
+            Self::Provider(reason) => ("provider", Some(reason)),
+            Self::Other(reason) => ("other", Some(reason)),
+        }
+    }
+}
+
 pub fn link(linker: &mut Linker<Host>, newer: bool) -> wasmtime::Result<()> {
-    linker.instance(OLDER)?.func_wrap("get", |store, (name,): (String,)| Ok((get(store.data(), name)?,)))?;
+    linker.watched(OLDER)?.func_wrap("get", |store, (name,): (String,)| Ok((get(store.data(), name)?,)))?;
     if newer {
-        linker.instance(NEWER)?.func_wrap_concurrent("get", |accessor, (name,): (String,)| {
+        linker.watched(NEWER)?.func_wrap_concurrent("get", |accessor, (name,): (String,)| {
             Box::pin(async move { Ok((accessor.with(|mut it| get(it.get(), name))?,)) })
         })?;
     }

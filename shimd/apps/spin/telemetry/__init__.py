@@ -4,13 +4,12 @@
 comes back as it is where nothing is told. What tells is in modules that only such applications load.
 """
 
-import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shimd.apps.calls import report_error
+from shimd.apps.spin.signals import protocols
 from shimd.component.providers import Function
-from shimd.engine import InvalidSetting
 from shimd.wasi.http.in_process import AsgiApplication
 from shimd.wasi.http.outgoing import Sender
 
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 
 Call = Callable[..., Coroutine[Any, Any, Any]]
 """Calls a component by a trigger."""
-#: What can be told, each with an endpoint and a protocol of its own if need be.
-SIGNALS = ("traces", "metrics", "logs")
-HTTP, GRPC = "http/protobuf", "grpc"
-_EVERY = "OTEL_EXPORTER_OTLP"
-_URL = re.compile(r"https?://[^/?#\s]+", re.IGNORECASE)
 
 
 class Telemetry:
@@ -77,37 +71,6 @@ class Untold(Telemetry):
     async def __aenter__(self) -> Telemetry:
         report_error("", self._reason)
         return self
-
-
-def protocols(env: Mapping[str, str]) -> dict[str, str]:
-    """Returns the protocol of each signal that is to be told, by what an application's variables say.
-
-    :raises InvalidSetting: there is no such protocol, or no such endpoint
-    """
-    if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return {}
-    return {signal: _protocol(env, signal) for signal in SIGNALS if endpoint(env, signal)}
-
-
-def endpoint(env: Mapping[str, str], signal: str) -> str:
-    """Returns the URL that a signal is told to; empty: it is not."""
-    return _first(env, signal, "ENDPOINT")[1]
-
-
-def _protocol(env: Mapping[str, str], signal: str) -> str:
-    name, value = _first(env, signal, "ENDPOINT")
-    if not _URL.match(value):
-        raise InvalidSetting(f"{name} is no address: http://HOST[:PORT] or https://HOST[:PORT] is meant")
-    name, value = _first(env, signal, "PROTOCOL")
-    if value and value not in (HTTP, GRPC):
-        raise InvalidSetting(f"{name}={value} is neither {HTTP} nor {GRPC}")
-    return value or HTTP
-
-
-def _first(env: Mapping[str, str], signal: str, what: str) -> tuple[str, str]:
-    """Returns the name and the value of the variable that counts for a signal."""
-    names = (f"{_EVERY}_{signal.upper()}_{what}", f"{_EVERY}_{what}")
-    return next(((name, env[name]) for name in names if env.get(name)), ("", ""))
 
 
 def telemetry(env: Mapping[str, str], application: "Application", trust: "Trust") -> Telemetry:

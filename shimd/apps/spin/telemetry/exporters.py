@@ -2,14 +2,15 @@
 
 import os
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 
-from shimd.apps.spin.telemetry import GRPC, HTTP, endpoint
+from shimd.apps.spin.signals import GRPC, HTTP, SIGNALS, endpoint
 from shimd.wasi.trust import Trust, add
 
 #: By protocol and signal: the module and the class.
@@ -51,6 +52,9 @@ def adopt(env: Mapping[str, str]) -> None:
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         del os.environ[name]
     given = {name: value for name, value in env.items() if name.startswith("OTEL_")}
+    for name in ("", *(f"{signal.upper()}_" for signal in SIGNALS)):
+        if value := given.get(f"OTEL_EXPORTER_OTLP_{name}TIMEOUT"):
+            given[f"OTEL_EXPORTER_OTLP_{name}TIMEOUT"] = str(int(value) / 1000)  # seconds, in these libraries
     os.environ.update({name: value for name, value in given.items() if not name.startswith(_PLUGINS)})
 
 
@@ -59,23 +63,29 @@ def exporter(signal: str, protocol: str, trust: Trust) -> Any:
     module, name = _EXPORTERS[protocol][signal]
     made = getattr(import_module(module), name)
     if protocol == HTTP:
-        return made(session=_session(trust, _own_files(signal)))
-    if _own_files(signal):
+        return made(session=_session(trust, _file(signal, "CERTIFICATE")))
+    if _file(signal, "CERTIFICATE"):
         return made(channel_options=_CHANNEL)
     import grpc
 
+    key, shown = (_read(_file(signal, what)) for what in ("CLIENT_KEY", "CLIENT_CERTIFICATE"))
     secure = endpoint(os.environ, signal).lower().startswith("https:")
-    credentials = grpc.ssl_channel_credentials(trust.pem.encode()) if secure else None
+    credentials = grpc.ssl_channel_credentials(trust.pem.encode(), key, shown) if secure else None
     return made(credentials=credentials, channel_options=_CHANNEL)
 
 
-def _own_files(signal: str) -> Collection[str]:
-    """Returns the files of certificates that the variables name."""
-    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
-    return [os.environ[name] for name in names if os.environ.get(name)]
+def _file(signal: str, what: str) -> str:
+    """Returns the file that the variables name for a signal; empty: none."""
+    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
-def _session(trust: Trust, own: Collection[str]) -> requests.Session:
+def _read(file: str) -> bytes | None:
+    return Path(file).read_bytes() if file else None
+
+
+def _session(trust: Trust, own: str) -> requests.Session:
+    """:param own: a file of certificates that counts in place of the application's; empty: none"""
     session = requests.Session()
     session.trust_env = False  # proxies and passwords of the node
     if not own:

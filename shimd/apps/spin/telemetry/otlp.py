@@ -1,7 +1,7 @@
 """Spans, metrics and logs of an application, by OpenTelemetry's SDK, which sends them from threads of its own."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -24,8 +24,8 @@ from shimd.apps.calls import UNLIMITED, report_error
 from shimd.apps.http.handler import AsgiReceive, AsgiScope, AsgiSend
 from shimd.apps.spin import routes
 from shimd.apps.spin.model import Application
-from shimd.apps.spin.services import shown
-from shimd.apps.spin.telemetry import Call, Telemetry, endpoint, exporters, lines, names
+from shimd.apps.spin.signals import servers
+from shimd.apps.spin.telemetry import Call, Telemetry, exporters, lines, names
 from shimd.component.providers import Function
 from shimd.component.results import Case, Err
 from shimd.engine import EngineError
@@ -55,7 +55,7 @@ class Otlp(Telemetry):
         exporters.adopt(env)
         context.get_current()  # has its implementation looked for
         self._protocols, self._application, self._trust = protocols, application, trust
-        self._failures = _Failures(dict.fromkeys(shown(endpoint(env, signal)) for signal in protocols))
+        self._failures = _Failures(servers(env, protocols))
         self._ends: list[Callable[[], None]] = []
         self._tracer: trace.Tracer = trace.NoOpTracer()
         self._logger: _logs.Logger = _logs.NoOpLogger(_NAME)
@@ -274,9 +274,9 @@ def _failed(span: Span, error: Err | Exception) -> None:
 class _Failures(logging.Handler):
     """Tells of the first failure; an endpoint that is dead would fill the application's log."""
 
-    def __init__(self, servers: Iterable[str]) -> None:
+    def __init__(self, servers: str) -> None:
         super().__init__(logging.ERROR)
-        self._servers = " and ".join(servers)
+        self._servers = servers
         self._told = False
 
     def emit(self, record: logging.LogRecord) -> None:

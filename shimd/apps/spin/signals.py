@@ -1,0 +1,59 @@
+"""What is told of an application by OpenTelemetry, and where to, as its variables say."""
+
+import re
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
+
+from shimd.engine import InvalidSetting
+
+#: What can be told, each with an endpoint and a protocol of its own if need be.
+SIGNALS = ("traces", "metrics", "logs")
+HTTP, GRPC = "http/protobuf", "grpc"
+_EVERY = "OTEL_EXPORTER_OTLP"
+_URL = re.compile(r"https?://[^/?#\s]+", re.IGNORECASE)
+
+
+def protocols(env: Mapping[str, str]) -> dict[str, str]:
+    """Returns the protocol of each signal that is to be told, by what an application's variables say.
+
+    :raises InvalidSetting: there is no such protocol, or no such endpoint; or a limit is no number
+    """
+    if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return {}
+    found = {signal: _protocol(env, signal) for signal in SIGNALS if endpoint(env, signal)}
+    for signal in found:
+        name, value = _first(env, signal, "TIMEOUT")
+        if value and not value.isdecimal():
+            raise InvalidSetting(f"{name}={value} is no number of milliseconds")
+    return found
+
+
+def endpoint(env: Mapping[str, str], signal: str) -> str:
+    """Returns the URL that a signal is told to; empty: it is not."""
+    return _first(env, signal, "ENDPOINT")[1]
+
+
+def _protocol(env: Mapping[str, str], signal: str) -> str:
+    name, value = _first(env, signal, "ENDPOINT")
+    if not _URL.match(value):
+        raise InvalidSetting(f"{name} is no address: http://HOST[:PORT] or https://HOST[:PORT] is meant")
+    name, value = _first(env, signal, "PROTOCOL")
+    if value and value not in (HTTP, GRPC):
+        raise InvalidSetting(f"{name}={value} is neither {HTTP} nor {GRPC}")
+    return value or HTTP
+
+
+def _first(env: Mapping[str, str], signal: str, what: str) -> tuple[str, str]:
+    """Returns the name and the value of the variable that counts for a signal."""
+    names = (f"{_EVERY}_{signal.upper()}_{what}", f"{_EVERY}_{what}")
+    return next(((name, env[name]) for name in names if env.get(name)), ("", ""))
+
+
+def servers(env: Mapping[str, str], signals: Collection[str]) -> str:
+    """Returns whom signals are told to, without users and passwords, for messages."""
+    return " and ".join(dict.fromkeys(_shown(endpoint(env, signal)) for signal in signals))
+
+
+def _shown(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
