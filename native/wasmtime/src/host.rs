@@ -248,9 +248,8 @@ impl World {
     fn request(&self, watch: Option<Watch>) -> Host {
         let mut builder = WasiCtxBuilder::new();
         builder.inherit_stdio().args(&self.args).envs(&self.env).env("REQUEST_ID", unique());
-        if let Some(watch) = &watch {
-            watch.lines(false).map(|it| builder.stdout(it));
-            watch.lines(true).map(|it| builder.stderr(it));
+        if let Some((out, errors)) = watch.as_ref().and_then(Watch::lines) {
+            builder.stdout(out).stderr(errors);
         }
         let mut wasi = builder.build();
         *wasi.filesystem() = self.filesystem.clone();

@@ -215,9 +215,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// For one whose standard streams are told, too.
-    pub fn lines(&self, errors: bool) -> Option<lines::Watched> {
-        self.teller.logger.as_ref().map(|_| lines::Watched { watch: self.clone(), errors })
+    /// Standard output and error, of which each line is told; ``None``: they are not.
+    pub fn lines(&self) -> Option<(lines::Watched, lines::Watched)> {
+        let one = |errors| lines::Watched { watch: self.clone(), errors };
+        self.teller.logger.as_ref().map(|_| (one(false), one(true)))
     }
 
     fn line(&self, stream: &'static str, text: String) {
