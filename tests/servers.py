@@ -129,6 +129,22 @@ def turso() -> Iterator[str]:
 
 
 @contextmanager
+def prometheus(*targets: str) -> Iterator[str]:
+    """``http://HOST:PORT`` of one that scrapes each second.
+
+    :param targets: ``HOST:PORT``, which have ``/metrics``
+    """
+    port = free_port()
+    with _directory() as directory:
+        jobs = [{"job_name": "shimd", "scrape_interval": "1s", "static_configs": [{"targets": targets}]}]
+        (directory / "prometheus.yml").write_text(json.dumps({"scrape_configs": jobs}))
+        command = ["prometheus", f"--config.file={directory / 'prometheus.yml'}", "--log.level=error"]
+        command += [f"--storage.tsdb.path={directory / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]
+        with _running(command, port, directory):
+            yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
 def collector(
     sink: str, tls: Certificates | None = None, clients: Certificates | None = None
 ) -> Iterator[dict[str, str]]:

@@ -28,6 +28,7 @@ from shimd.supervisor.background import Background
 from shimd.supervisor.events import EventBus
 from shimd.supervisor.image.content import ContentStore, wasm_layer
 from shimd.supervisor.image.layers import ImageLayers
+from shimd.supervisor.metrics.measures import NOTHING, Measures
 from shimd.supervisor.modules.compilations import Waiter
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.recovery.connections import Connections
@@ -59,6 +60,7 @@ class Parts:
     bus: EventBus
     journal: Journal
     keeper: Keeping
+    measures: Measures = NOTHING
 
 
 class Endpoint:
@@ -71,7 +73,8 @@ class Endpoint:
         self._content = ContentStore(self.grpc_address, self.namespace)
         self.path = paths.task_socket(self.engine, self.events_address, self.namespace)
         self.service = TaskService(self)
-        server = Server(ttrpc_services(self.service, _ALIASES))
+        self._served = parts.measures.calls(self.engine, self.service)
+        server = Server(ttrpc_services(self._served, _ALIASES))
         self.connections = Connections(server, parts.keeper, name_of(record))
         self._grpc_path = self.path.with_suffix(".grpc")
         self._listener_name = f"listener:{name_of(record)}"
@@ -123,7 +126,7 @@ class Endpoint:
             await self._listen_grpc()
 
     async def _listen_grpc(self) -> None:
-        server = GrpcServer([GrpcService(self.service, _ALIASES)])
+        server = GrpcServer([GrpcService(self._served, _ALIASES)])
         try:
             self._grpc_path.unlink(missing_ok=True)
             with anyio.fail_after(_PAUSE, shield=True):  # else a socket that listens already would be nobody's

@@ -125,6 +125,10 @@ class EventBus:
         """Events that each containerd, by its address, has not taken yet."""
         return {address: len(forwarder) for address, forwarder in self._forwarders.items()}
 
+    def dropped(self) -> dict[str, int]:
+        """Events that each containerd, by its address, will not have: since this process began."""
+        return {address: forwarder.dropped for address, forwarder in self._forwarders.items()}
+
     def _publish(self, address: str, event: Event, seq: int | None, data: bytes | None = None) -> None:
         for subscriber in list(self.subscribers):
             subscriber(event)

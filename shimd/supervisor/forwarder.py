@@ -39,6 +39,7 @@ class Forwarder:
     :param address: containerd's, with or without ``unix://``
     :param name: under which the keeper has the outbox and the connection
     :ivar resumed: whether it is known what an earlier supervisor has put here
+    :ivar dropped: events that containerd will not have, since it was away too long
     """
 
     def __init__(self, address: str, keeper: Keeping, name: str) -> None:
@@ -53,6 +54,7 @@ class Forwarder:
         self._last_seq = self._skipped = 0
         self._last_stream = self._asked = 0
         self.resumed = False
+        self.dropped = 0
 
     def begin(self) -> None:
         """Have the keeper know of the outbox before the first event is written down: who finds none then knows that
@@ -242,6 +244,7 @@ class Forwarder:
             lost = self._outbox.drop_oldest()
         else:
             _seq, lost = self._waiting.popleft()
+        self.dropped += 1
         _log.error("containerd at %s is away too long: dropped %s", self._address, _topic(lost))
 
 

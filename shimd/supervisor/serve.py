@@ -26,6 +26,7 @@ from shimd.linux.ownership import not_alone
 from shimd.supervisor import ending, notify
 from shimd.supervisor.background import Background
 from shimd.supervisor.launch_socket import LaunchServer
+from shimd.supervisor.metrics.setup import Metrics
 from shimd.supervisor.recovery.keeper import Keeper
 from shimd.supervisor.recovery.recover import recover
 from shimd.supervisor.sockets import inherited_or_kept
@@ -178,12 +179,15 @@ async def _serve(signals: AsyncIterator[signal.Signals]) -> None:
         keeper = await Keeper.open(Background(outer))
         Background(outer).start_soon(bury_strays)
         async with anyio.create_task_group() as tasks:
-            supervisor = Supervisor(tasks, outer, keeper)
+            metrics = Metrics()
+            supervisor = Supervisor(tasks, outer, keeper, metrics.measures)
             listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
             await recover(supervisor)
             tasks.start_soon(LaunchServer(supervisor).serve, listener)
             await tasks.start(StatusServer(supervisor).serve)
             tasks.start_soon(_watchdog)
+            if (exporter := metrics.exporter(supervisor)) is not None:
+                tasks.start_soon(exporter.serve)
             _log.info("serving in %s, pid %d", paths.runtime_dir(), os.getpid())
             notify.ready()
             await anext(signals)

@@ -12,6 +12,7 @@ from shimd.protocol.journal import EndpointRecord, name_of
 from shimd.supervisor.background import Background
 from shimd.supervisor.endpoint import Endpoint, Parts
 from shimd.supervisor.events import EventBus
+from shimd.supervisor.metrics.measures import NOTHING, Measures
 from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.recovery.journal import Journal
 from shimd.supervisor.recovery.keeper import Keeper
@@ -29,23 +30,32 @@ class Supervisor:
     :param tasks: the daemon's own group, which an endpoint's failure does not end
     :param outer: the group around it: what is cancelled up there ends its workers, and has to learn of their ends
     :param keeper: who keeps what is to outlive this process
+    :param measures: what measures what happens
     """
 
-    def __init__(self, tasks: anyio.abc.TaskGroup, outer: anyio.abc.TaskGroup, keeper: Keeper | None = None) -> None:
+    def __init__(
+        self,
+        tasks: anyio.abc.TaskGroup,
+        outer: anyio.abc.TaskGroup,
+        keeper: Keeper | None = None,
+        measures: Measures = NOTHING,
+    ) -> None:
         self._tasks = tasks
         background = Background(tasks)
         self.keeper: Keeping = keeper or NotKept()
         self._keeper = keeper
-        parent = (keeper.exit_of, keeper.spawn, keeper.forget_exit, lambda: keeper.pid) if keeper is not None else ()
-        self.fork_servers = ForkServers(Background(outer), *parent)
-        if keeper is not None:
+        if keeper is None:
+            self.fork_servers = ForkServers(Background(outer), measures=measures)
+        else:
+            parent = (keeper.exit_of, keeper.spawn, keeper.forget_exit, lambda: keeper.pid)
+            self.fork_servers = ForkServers(Background(outer), *parent, measures)
             keeper.replaced.append(self.fork_servers.renew)
         self.jailers = Jailers(background)
-        self.modules = Modules(self.fork_servers, background)
+        self.modules = Modules(self.fork_servers, background, measures)
         self.bus = EventBus(background, self.keeper)
         self.journal = Journal(paths.journal_dir())
         self.parts = Parts(
-            background, self.fork_servers, self.jailers, self.modules, self.bus, self.journal, self.keeper
+            background, self.fork_servers, self.jailers, self.modules, self.bus, self.journal, self.keeper, measures
         )
         self.endpoints: dict[str, Endpoint] = {}
         """By the names of their records."""

@@ -81,6 +81,8 @@ class Cache:
         self._tasks = tasks
         self._jobs: dict[tuple[str, Path], _Job] = {}
         self._views, self._integrity = Views(), Integrity()
+        self.hits = self.misses = self.evictions = 0
+        """Of programs that were asked for, since this process began; and what was removed to make room."""
 
     async def artifact(
         self,
@@ -105,14 +107,19 @@ class Cache:
         :raises ShimdError: make's, or the disk's
         """
         entry = self.directory / engine / version / source.digest
-        while not await self._hit(entry, is_code=is_code):
+        if await self._hit(entry, is_code=is_code):
+            self.hits += is_code
+            return entry / "artifact"
+        self.misses += is_code
+        while True:
             if (job := self._jobs.get((asker, entry))) is None:
                 job = await self._begin((asker, entry), source, make, _Job(drop, is_code))
             with job.awaited():
                 await job.done.wait()
             if job.error is not None:
                 raise job.error
-        return entry / "artifact"
+            if await self._hit(entry, is_code=is_code):
+                return entry / "artifact"
 
     async def _hit(self, entry: Path, *, is_code: bool) -> bool:
         """Returns whether the entry is there, and sound; notes its use for :meth:`prune`."""
@@ -200,6 +207,7 @@ class Cache:
             if _in_use(path):
                 continue
             shutil.rmtree(path, ignore_errors=True)
+            self.evictions += 1
             total -= size
 
     def used(self) -> int:

@@ -18,6 +18,7 @@ from shimd.protocol import plans
 from shimd.protocol.constants import RUNNER_FILE
 from shimd.protocol.worker import Error
 from shimd.supervisor.background import Background
+from shimd.supervisor.metrics.measures import NOTHING, Measures
 from shimd.supervisor.modules.cache import Cache
 from shimd.supervisor.modules.compilations import Compilation, Compilations, Waiter
 from shimd.supervisor.modules.compile_cgroups import CompileCgroups
@@ -38,8 +39,8 @@ class Modules:
     again finds it. One that still waits for its turn is dropped.
     """
 
-    def __init__(self, fork_servers: ForkServers, tasks: Background) -> None:
-        self._fork_servers = fork_servers
+    def __init__(self, fork_servers: ForkServers, tasks: Background, measures: Measures = NOTHING) -> None:
+        self._fork_servers, self._measures = fork_servers, measures
         self.cache = Cache(tasks=tasks)
         self.compilations = Compilations()
         self._turns, self._looks = anyio.CapacityLimiter(processors()), anyio.CapacityLimiter(1)
@@ -67,7 +68,7 @@ class Modules:
                             await self._compile(waiter.engine, compilation, own, artifact, only_look=True)
                 async with self._turns:
                     await checkpoint_if_cancelled()  # it was dropped at the moment of its turn
-                    with compilation.going_on():
+                    with compilation.going_on(), self._measures.compiling(family):
                         await self._compile(waiter.engine, compilation, own, artifact)
 
         with self.compilations.waiting(waiter, name, program.digest):

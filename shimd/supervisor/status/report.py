@@ -143,7 +143,7 @@ def _task(container: Container) -> api.Task:
     return api.Task(
         namespace=container.context.namespace,
         id=container.id,
-        engine=_engine_of(container),
+        engine=engine_of(container),
         pod=_pod(annotations),
         image=annotations.get(f"{_CRI}image-name", ""),
         bundle=str(container.bundle),
@@ -152,7 +152,8 @@ def _task(container: Container) -> api.Task:
     )
 
 
-def _engine_of(container: Container) -> str:
+def engine_of(container: Container) -> str:
+    """Returns the engine that runs it; ``sandbox`` and ``native`` are none."""
     if is_sandbox(container.spec):
         return "sandbox"
     return "native" if container.native is not None else container.context.engine

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -226,6 +227,7 @@ class PendingWorker:
 
     def __init__(self, forks: "ForkClient") -> None:
         self.forks = forks
+        self._since = time.monotonic()
         self._known = anyio.Event()
         self._result: Worker | ShimdError
         self._abandoned = False
@@ -234,6 +236,8 @@ class PendingWorker:
         """Note what came of it; a worker that nobody waits for any more is ended."""
         self._result = result
         self._known.set()
+        if isinstance(result, Worker):
+            self.forks.forked(time.monotonic() - self._since)
         if self._abandoned and isinstance(result, Worker):
             result.abandon()
 
@@ -301,6 +305,8 @@ class ForkClient:
         self._pidfd: int | None = None
         self.refused = False
         """Whether it serves another supervisor."""
+        self.forked: Callable[[float], None] = lambda _seconds: None
+        """Told how long it took to make a worker."""
         self.heard = 0
         """How many messages it has sent."""
         self.closed = False

@@ -10,6 +10,7 @@ One that dies, or does not answer (:mod:`.watchdog`), loses no app: each is foll
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,12 +23,13 @@ from shimd import paths, release
 from shimd.engines.registry import installed_version
 from shimd.errors import ShimdError, Unavailable, reason
 from shimd.linux.peer import peer_pid
-from shimd.linux.pidfd import open_process, parent_of, pid_of
+from shimd.linux.pidfd import open_process, parent_of, pid_of, start_time
 from shimd.log import logger
 from shimd.protocol import noted_exits
 from shimd.protocol.constants import VERSION
 from shimd.protocol.fork_server import LASTING, Hello
 from shimd.supervisor.background import Background
+from shimd.supervisor.metrics.measures import NOTHING, Measures
 from shimd.supervisor.shortage import once_there_is_room
 from shimd.supervisor.workers.fork_client import ForkClient, Spawner, Worker, connect, launch, launch_by
 from shimd.supervisor.workers.orphans import ExitOf, follow, nothing_known
@@ -66,6 +68,14 @@ class ForkServer:
     """Set when the connection has."""
 
     @property
+    def started_at(self) -> float:
+        """Seconds since the epoch; 0: it is gone."""
+        with suppress(OSError, ValueError):
+            ticks = start_time(self.pid)
+            return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+        return 0.0
+
+    @property
     def workers(self) -> int:
         """The number of its workers that live."""
         return len(self.client.living)
@@ -79,6 +89,7 @@ class ForkServers:
     :param spawn: starts fork servers as another's children; without it they are ours
     :param forget_exit: lets that other process forget what it knows
     :param parent: that process's pid; 0: it is not there now
+    :param measures: is told how long a fork takes
     """
 
     def __init__(
@@ -88,9 +99,10 @@ class ForkServers:
         spawn: Spawner | None = None,
         forget_exit: Callable[[int, int], None] = nothing_known,
         parent: Callable[[], int] = os.getpid,
+        measures: Measures = NOTHING,
     ) -> None:
         self._tasks, self._exit_of, self._spawn, self._forget_exit = tasks, exit_of, spawn, forget_exit
-        self._parent = parent
+        self._parent, self._measures = parent, measures
         self._current: dict[str, ForkServer] = {}
         self._all: set[ForkServer] = set()
         self._unknown: dict[str, anyio.Event] = {}
@@ -330,6 +342,7 @@ class ForkServers:
         return self._keep(server)
 
     def _keep(self, server: ForkServer) -> ForkServer:
+        server.client.forked = partial(self._measures.forked, server.engine)
         self._all.add(server)
         self._tasks.start_soon(self._run, server)
         return server
