@@ -33,7 +33,7 @@ class PrometheusMeasures(Measures):
     """To be subscribed to the event bus, too (:meth:`happened`)."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a series more for each, of no use to a Prometheus that knows when we began
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each, of no use
         self.registry = registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=registry)
         self._calls = Histogram(
