@@ -7,6 +7,7 @@ comes back as it is where nothing is told. What tells is in modules that only su
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from shimd.apps.calls import report_error
 from shimd.component.providers import Function
@@ -25,6 +26,8 @@ SIGNALS = ("traces", "metrics", "logs")
 HTTP, GRPC = "http/protobuf", "grpc"
 _EVERY = "OTEL_EXPORTER_OTLP"
 _URL = re.compile(r"https?://[^/?#\s]+", re.IGNORECASE)
+#: A header as a variable has it: what both protocols can send, and OpenTelemetry's library takes.
+_HEADER = re.compile(r"[\w.-]+ *= *[ !#-:<-\[\]-~]*", re.ASCII)
 
 
 class Telemetry:
@@ -82,11 +85,14 @@ class Untold(Telemetry):
 def protocols(env: Mapping[str, str]) -> dict[str, str]:
     """Returns the protocol of each signal that is to be told, by what an application's variables say.
 
-    :raises InvalidSetting: there is no such protocol, or no such endpoint
+    :raises InvalidSetting: there is no such protocol, or no such endpoint; or a header cannot be sent
     """
     if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return {}
-    return {signal: _protocol(env, signal) for signal in SIGNALS if endpoint(env, signal)}
+    told = {signal: _protocol(env, signal) for signal in SIGNALS if endpoint(env, signal)}
+    for signal in told:
+        _check_headers(*_first(env, signal, "HEADERS"))
+    return told
 
 
 def endpoint(env: Mapping[str, str], signal: str) -> str:
@@ -102,6 +108,17 @@ def _protocol(env: Mapping[str, str], signal: str) -> str:
     if value and value not in (HTTP, GRPC):
         raise InvalidSetting(f"{name}={value} is neither {HTTP} nor {GRPC}")
     return value or HTTP
+
+
+def _check_headers(name: str, value: str) -> None:
+    """Headers are secrets, often, and the libraries' errors have those that cannot be sent."""
+    for number, header in enumerate(value.split(","), 1):
+        text = header.strip()
+        decoded = unquote(text)
+        if text and not (_HEADER.fullmatch(text) and decoded.isascii() and decoded.isprintable()):
+            raise InvalidSetting(
+                f'header {number} of {name} is not NAME=VALUE, in letters that can be sent ("," is %2C)'
+            )
 
 
 def _first(env: Mapping[str, str], signal: str, what: str) -> tuple[str, str]:
