@@ -44,8 +44,13 @@ def running(tmp_path: Path, environment: dict[str, str], *words: object) -> Iter
     leftovers.end([*leftovers.processes_of(tmp_path)])
 
 
-def refused(tmp_path: Path, environment: dict[str, str], *words: object) -> tuple[int, str]:
-    done = subprocess.run(
+def ended(tmp_path: Path, environment: dict[str, str], *words: object) -> "subprocess.CompletedProcess[str]":
+    """An application that ends by itself."""
+    return subprocess.run(
         command(*words), env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
     )
+
+
+def refused(tmp_path: Path, environment: dict[str, str], *words: object) -> tuple[int, str]:
+    done = ended(tmp_path, environment, *words)
     return done.returncode, done.stderr

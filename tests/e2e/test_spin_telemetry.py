@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import pytest
 import redis as redis_client
+from paho.mqtt import publish
 
+from shimd.engine import EXIT_TRAP
 from shimd.engines.wasmtime import NATIVE
 from tests import servers
 from tests.certificates import both, made
+from tests.components import rust
 from tests.components.build import spin_4
 from tests.e2e import spin_app
 from tests.e2e.box import Box, until
-from tests.e2e.http_app import serving
+from tests.e2e.http_app import free_port, serving
 from tests.e2e.spin_app import PORTABLE_SPIN, SPIN, image, on_spin, on_the_newest, program
-from tests.e2e.spin_local import on_hosts, refused, running
+from tests.e2e.spin_local import ended, on_hosts, refused, running
 from tests.wasmtimes import native_only
 
 MANIFEST = """
@@ -133,13 +137,20 @@ def sink() -> Iterator[Sink]:
         def log_message(self, *_arguments: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        it = Sink(f"127.0.0.1:{server.server_address[1]}")
+    with listening(Handler) as address:
+        it = Sink(address)
+        yield it
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server of the test's own."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield it
+            yield f"127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
             thread.join()
@@ -465,6 +476,291 @@ def test_other_triggers(tmp_path: Path, environment: dict[str, str]) -> None:
         assert counted["triggered", "it", "redis"] == 1 and counted["triggered", "it", "cron"] >= 1
         lines = [line["body"]["stringValue"] for line in it.lines() if line["traceId"] == moment["traceId"]]
         assert lines and lines[0].startswith("cron ")
+
+
+BY_MQTT = """
+spin_manifest_version = 2
+[application]
+name = "listening"
+[application.trigger.mqtt]
+address = "mqtt://owner:s3cret@{server}"
+[[trigger.mqtt]]
+topic = "rooms/+"
+component = "it"
+[[trigger.http]]
+route = "/it/..."
+component = "it"
+[component.it]
+source = "app.wasm"
+key_value_stores = ["default"]
+"""
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_messages_by_mqtt(tmp_path: Path, environment: dict[str, str], protocol: str) -> None:
+    """A trace for each, whose name is that of what the component listens to."""
+    with (
+        sink() as it,
+        servers.collector(f"http://{it.address}") as endpoints,
+        servers.mosquitto() as (host, port),
+    ):
+        directory = application(tmp_path / "shop")
+        (directory / "spin.toml").write_text(BY_MQTT.replace("{server}", f"{host}:{port}"))
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[protocol], "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+        with running(tmp_path, environment | told, directory) as app:
+            for room, degrees in (("7", "21"), ("8", "22")):
+                publish.single(f"rooms/{room}", degrees, qos=1, retain=True, hostname=host, port=port)
+            until(lambda: len(app.value("/it/noted/mqtt")) == 2, "both messages")
+            assert sorted(app.value("/it/noted/mqtt")) == ["rooms/7: 21", "rooms/8: 22"]
+            assert app.end() == 0, app.said()
+        of = Watched(it, "", "")
+        messages = [span for span in it.spans() if span["name"] == "rooms/+ receive"]
+        assert [span["kind"] for span in messages] == [CONSUMER] * 2
+        assert len({span["traceId"] for span in messages}) == 2
+        assert not any(span.get("parentSpanId") for span in messages)
+        for span in messages:
+            assert span["told"] == {"messaging.operation": "receive", "messaging.system": "mqtt"}
+            called = ["spin_key_value.open", "spin_key_value.get", "spin_key_value.set"]
+            assert [child["name"] for child in of.children(span)] == called
+        assert it.counts("spin.request_count")["listening", "it", "mqtt"] == 2
+        assert "s3cret" not in json.dumps(it.taken) + app.said()
+
+
+COMMAND = """
+spin_manifest_version = 2
+application = { name = "once", version = "3.0.0" }
+[[trigger.command]]
+component = "only"
+[component.only]
+source = "app.wasm"
+"""
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("echo hello", 0, [("stdout", "hello")]),
+        ("fail", 1, []),
+        ("what", 1, [("stderr", 'what is ["what"]?')]),
+        ("panic", EXIT_TRAP, None),
+    ],
+)
+def test_a_command(
+    tmp_path: Path,
+    environment: dict[str, str],
+    protocol: str,
+    words: str,
+    code: int,
+    said: list[tuple[str, str]] | None,
+) -> None:
+    """What is told of one that ends at once is sent before the application ends, with the command's exit code."""
+    directory = application(tmp_path / "once")
+    (directory / "spin.toml").write_text(COMMAND)
+    (directory / "app.wasm").write_bytes(rust.component("command").read_bytes())
+    with sink() as it, servers.collector(f"http://{it.address}") as endpoints:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints[protocol], "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+        done = ended(tmp_path, environment | told, directory, *words.split())
+        assert done.returncode == code, done.stderr
+        assert "telemetry" not in done.stderr
+        (span,) = it.spans()
+        assert (span["name"], span["kind"], span.get("parentSpanId", "")) == ("execute_wasm_component only", 1, "")
+        assert (span["of"]["service.name"], span["of"]["service.version"]) == ("once", "3.0.0")
+        assert it.counts("spin.request_count") == {("once", "only", "command"): 1}
+        lines = it.lines()
+        assert all((line["traceId"], line["spanId"]) == (span["traceId"], span["spanId"]) for line in lines)
+        told_lines = [(line["told"]["log.iostream"], line["body"]["stringValue"]) for line in lines]
+        if said is None:  # Rust's own words, in several lines
+            assert any("on purpose" in line for stream, line in told_lines if stream == "stderr")
+        else:
+            assert told_lines == said
+        for _stream, line in told_lines:
+            assert line in done.stdout + done.stderr
+
+
+SECRETS = {
+    # a header's value, as it is given, and as it comes
+    "Bearer%20s3cret%3D%2C": "Bearer s3cret=,",
+    "Basic dXNlcjpzM2NyZXQ=": "Basic dXNlcjpzM2NyZXQ=",
+}
+
+
+@contextmanager
+def noting_http(seen: dict[str, dict[str, str]]) -> Iterator[str]:
+    """A server that takes all, and notes the headers of each signal."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            seen[self.path.rpartition("/")[2]] = {name.lower(): value for name, value in self.headers.items()}
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            """Say nothing."""
+
+    with listening(Handler) as address:
+        yield address
+
+
+@contextmanager
+def noting_grpc(seen: dict[str, dict[str, str]]) -> Iterator[str]:
+    class Export(grpc.GenericRpcHandler):  # type: ignore[misc] # it has no types
+        def service(self, call: Any) -> Any:
+            signal = call.method.split("/")[1].rpartition(".")[2].removesuffix("Service").lower()
+            seen["traces" if signal == "trace" else signal] = dict(call.invocation_metadata)
+            return grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"")
+
+    server = grpc.server(ThreadPoolExecutor(3), [Export()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+NOTING = {"grpc": noting_grpc, "http/protobuf": noting_http}
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """The address of a server that lets nobody in, of HTTP's first version."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_error(401)
+
+        def log_message(self, *_arguments: object) -> None:
+            """Say nothing."""
+
+    with listening(Handler) as address:
+        yield address
+
+
+@on_hosts
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("given", SECRETS)
+def test_headers(tmp_path: Path, environment: dict[str, str], engine: str, protocol: str, given: str) -> None:
+    """Of each request that tells something; and their values are in no log."""
+    seen: dict[str, dict[str, str]] = {}
+    with NOTING[protocol](seen) as address:
+        told = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={given},X-Tenant=ours",
+            "OTEL_EXPORTER_OTLP_LOGS_HEADERS": f"authorization={given},x-tenant=logs",
+        }
+        with running(tmp_path, environment | told, "--engine", engine, application(tmp_path / "shop")) as app:
+            assert ask(app.address, "/it/say/words").status_code == 200
+            assert app.end() == 0, app.said()
+    assert {signal: headers["x-tenant"] for signal, headers in seen.items()} == {
+        "traces": "ours",
+        "metrics": "ours",
+        "logs": "logs",
+    }
+    assert {headers["authorization"] for headers in seen.values()} == {SECRETS[given]}
+    assert app.said().splitlines() == [f"serving on http://{app.address}", "words", "words"]
+
+
+@on_hosts
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_headers_for_a_server_that_is_not_there(
+    tmp_path: Path, environment: dict[str, str], engine: str, protocol: str
+) -> None:
+    """Or does not let them in."""
+    told = {
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20s3cret",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1000",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+    with refusing() as closed:
+        for name, address in (("nobody", "127.0.0.1:1"), ("refusing", closed)):
+            given = environment | told | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}"}
+            with running(tmp_path, given, "--engine", engine, application(tmp_path / name)) as app:
+                assert ask(app.address, "/it/counter").json() == 1
+                output = app.output
+                until(lambda output=output: "is lost" in output.read_text(), "a sentence")  # type: ignore[misc]
+                assert app.end() == 0
+            assert "s3cret" not in app.said()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize(
+    "header", ["authorization=Bearer%0As3cret", "authorization=%C3%BCs3cret", "x!y=s3cret", "s3cret"]
+)
+def test_headers_that_cannot_be_sent(tmp_path: Path, environment: dict[str, str], protocol: str, header: str) -> None:
+    told = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_EXPORTER_OTLP_METRICS_HEADERS": f"x-tenant=ours,{header}",
+    }
+    code, said = refused(tmp_path, environment | told, "-p", str(free_port()), application(tmp_path / "shop"))
+    words = "header 2 of OTEL_EXPORTER_OTLP_METRICS_HEADERS is not NAME=VALUE"
+    assert code == 126 and words in said, said
+    assert "s3cret" not in said
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What becomes of a request, by its client's flags: whether its spans are sent, and the flags that go on."""
+
+    settings: dict[str, str]
+    without: bool
+    off: bool
+    on: bool
+
+
+SAMPLERS = {
+    "none": Sampled({"OTEL_TRACES_SAMPLER": "always_off"}, without=False, off=False, on=False),
+    "all": Sampled({"OTEL_TRACES_SAMPLER": "always_on"}, without=True, off=True, on=True),
+    "client's, else none": Sampled(
+        {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"},
+        without=False,
+        off=False,
+        on=True,
+    ),
+    "client's, else all": Sampled({}, without=True, off=False, on=True),
+}
+
+
+@on_hosts
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers(tmp_path: Path, environment: dict[str, str], engine: str, name: str) -> None:
+    """The trace goes on also where it is not recorded; metrics and logs are told in any case."""
+    wanted = SAMPLERS[name]
+    clients = {"without": (None, wanted.without), "off": ("00", wanted.off), "on": ("01", wanted.on)}
+    with sink() as it, servers.collector(f"http://{it.address}") as endpoints:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints["grpc"], "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+        given = environment | told | wanted.settings
+        with running(tmp_path, given, "--engine", engine, application(tmp_path / "shop")) as app:
+            for client, (flags, _sampled) in clients.items():
+                carried = {"traceparent": f"00-{TRACE}-{PARENT}-{flags}", "tracestate": "vendor=1"} if flags else {}
+                assert ask(app.address, f"/it/fetch/{it.address}/{client}", **carried).json() == [200, "{}"]
+            assert ask(app.address, "/it/say/words").status_code == 200
+            assert app.end() == 0, app.said()
+        of, paths = Watched(it, "", app.said()), []
+        for client, (flags, sampled) in clients.items():
+            path = f"/it/fetch/{it.address}/{client}"
+            version, trace, span, sent = it.headers[f"/{client}"]["traceparent"].split("-")
+            assert (version, bool(int(sent, 16) & 1)) == ("00", sampled), client
+            assert (trace == TRACE) == (flags is not None) and span != PARENT
+            assert it.headers[f"/{client}"].get("tracestate") == ("vendor=1" if flags else None)
+            if sampled:
+                (request,) = of.children(of.work(path))
+                assert (request["traceId"], request["spanId"]) == (trace, span)
+                paths.append(path)
+        paths += ["/it/say/words"] if wanted.without else []
+        requests = [span for span in it.spans() if span["kind"] == SERVER]
+        assert sorted(span["told"]["url.path"] for span in requests) == sorted(paths)
+        assert bool(it.spans()) == bool(paths)
+        assert it.counts("spin.request_count") == {("watched", "it", "http"): 4}
+        lines = it.lines()
+        assert [line["body"]["stringValue"] for line in lines] == ["words", "words"]
+        assert all(line["traceId"] for line in lines)
+        assert "telemetry" not in app.said()
 
 
 def test_servers_that_components_use(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from shimd.engine import InvalidSetting
 
@@ -11,12 +11,14 @@ SIGNALS = ("traces", "metrics", "logs")
 HTTP, GRPC = "http/protobuf", "grpc"
 _EVERY = "OTEL_EXPORTER_OTLP"
 _URL = re.compile(r"https?://[^/?#\s]+", re.IGNORECASE)
+#: A header as a variable has it: what both protocols can send, and OpenTelemetry's libraries take.
+_HEADER = re.compile(r"[\w.-]+ *= *[ !#-:<-\[\]-~]*", re.ASCII)
 
 
 def protocols(env: Mapping[str, str]) -> dict[str, str]:
     """Returns the protocol of each signal that is to be told, by what an application's variables say.
 
-    :raises InvalidSetting: there is no such protocol, or no such endpoint; or a limit is no number
+    :raises InvalidSetting: there is no such protocol or endpoint, a limit is no number, or a header cannot be sent
     """
     if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return {}
@@ -25,6 +27,7 @@ def protocols(env: Mapping[str, str]) -> dict[str, str]:
         name, value = _first(env, signal, "TIMEOUT")
         if value and not value.isdecimal():
             raise InvalidSetting(f"{name}={value} is no number of milliseconds")
+        _check_headers(*_first(env, signal, "HEADERS"))
     return found
 
 
@@ -41,6 +44,17 @@ def _protocol(env: Mapping[str, str], signal: str) -> str:
     if value and value not in (HTTP, GRPC):
         raise InvalidSetting(f"{name}={value} is neither {HTTP} nor {GRPC}")
     return value or HTTP
+
+
+def _check_headers(name: str, value: str) -> None:
+    """Headers are secrets, often, and the libraries' errors have those that cannot be sent."""
+    for number, header in enumerate(value.split(","), 1):
+        text = header.strip()
+        decoded = unquote(text)
+        if text and not (_HEADER.fullmatch(text) and decoded.isascii() and decoded.isprintable()):
+            raise InvalidSetting(
+                f'header {number} of {name} is not NAME=VALUE, in letters that can be sent ("," is %2C)'
+            )
 
 
 def _first(env: Mapping[str, str], signal: str, what: str) -> tuple[str, str]:

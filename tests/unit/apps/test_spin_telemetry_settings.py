@@ -18,6 +18,8 @@ from shimd.engine import InvalidSetting
 from shimd.wasi.trust import BuiltIn, Trust
 
 EVERY, HOW = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL"
+LOGS_HEADERS = "OTEL_EXPORTER_OTLP_LOGS_HEADERS"
+HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 LOGS = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
 APPLICATION = Application("spin.toml", "app", "1", {}, {}, Triggers())
 
@@ -36,6 +38,8 @@ def of(**env: str) -> Telemetry:
         ({EVERY: "http://h", "OTEL_SDK_DISABLED": "True"}, {}),
         ({EVERY: "http://h", "OTEL_SDK_DISABLED": "false"}, dict.fromkeys(SIGNALS, "http/protobuf")),
         ({LOGS: "https://h:1/x"}, {"logs": "http/protobuf"}),
+        ({LOGS: "http://h", HEADERS: "a = b c%2C,x-y_z.1=,", LOGS_HEADERS: "d=e==%20/:?"}, {"logs": "http/protobuf"}),
+        ({LOGS: "http://h", HEADERS: "none", LOGS_HEADERS: "a=b"}, {"logs": "http/protobuf"}),
         (
             {
                 EVERY: "http://h",
@@ -57,6 +61,9 @@ def test_what_is_told_by_which_protocol(env: dict[str, str], told: dict[str, str
             {EVERY: "http://h", HOW: "http/json"},
             "OTEL_EXPORTER_OTLP_PROTOCOL=http/json is neither",
         ),
+        ({EVERY: "http://h", HEADERS: "a=b,,c d=e"}, "header 3 of OTEL_EXPORTER_OTLP_HEADERS is not"),
+        ({EVERY: "http://h", HEADERS: "a=b%0d"}, "header 1 of OTEL_EXPORTER_OTLP_HEADERS is not"),
+        ({EVERY: "http://h", HEADERS: "a=b;c"}, "header 1 of OTEL_EXPORTER_OTLP_HEADERS is not"),
         ({EVERY: "collector:4317"}, "OTEL_EXPORTER_OTLP_ENDPOINT is no address"),
         (
             {EVERY: "http://h", LOGS: "h"},

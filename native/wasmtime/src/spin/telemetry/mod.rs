@@ -251,10 +251,12 @@ impl Watch {
             KeyValue::new("url.full", uri.to_string()),
         ];
         let context = self.teller.span(method, SpanKind::Client, told, &self.context);
-        for name in self.teller.propagator.fields() {
-            request.headers_mut().remove(name);
+        let (propagator, headers) = (&self.teller.propagator, request.headers_mut());
+        propagator.fields().for_each(|name| drop(headers.remove(name)));
+        propagator.inject_context(&context, &mut HeaderInjector(headers));
+        if headers.get("tracestate").is_some_and(|it| it.is_empty()) {
+            headers.remove("tracestate");
         }
-        self.teller.propagator.inject_context(&context, &mut HeaderInjector(request.headers_mut()));
         request.extensions_mut().insert(context.clone()); // for a neighbour
         let sending = Box::into_pin(send(request));
         Box::new(async move {
