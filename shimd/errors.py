@@ -125,8 +125,11 @@ def from_os(error: OSError) -> ShimdError:
     names = " → ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     sentence = f"{names}: {reason(error)}" if names else reason(error)
     if error.errno not in _SHORT:
-        return Internal(sentence)
-    return ResourceExhausted(sentence if names.startswith(_KERNELS) else f"{sentence}: {_SHORT[error.errno]}")
+        found: ShimdError = Internal(sentence)
+    else:
+        found = ResourceExhausted(sentence if names.startswith(_KERNELS) else f"{sentence}: {_SHORT[error.errno]}")
+    found.__cause__ = error  # for who knows a way out (``remedies.py``)
+    return found
 
 
 def is_shortage(error: OSError) -> bool:

@@ -26,6 +26,12 @@ def directories() -> tuple[Path, ...]:
     return runtime_dir(), state_dir(), cache_dir()
 
 
+def variable_of(path: str) -> str:
+    """Returns the variable that names the directory which a path is in, or that is in its way; empty: none does."""
+    named = {"SHIMD_RUNTIME_DIR": runtime_dir(), "SHIMD_STATE_DIR": state_dir(), "SHIMD_CACHE_DIR": cache_dir()}
+    return next((name for name, place in named.items() if place in (Path(path), *Path(path).parents)), "")
+
+
 def pid_file() -> Path:
     return runtime_dir() / "shimd.pid"
 

@@ -1,29 +1,21 @@
 """The commands and their options. What they do stands in modules of their own, imported when one runs."""
 
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 import shimd
-from shimd.errors import NoDaemon, ShimdError
+from shimd import paths
+from shimd.errors import FailedPrecondition, NoDaemon, in_go
+from shimd.remedies import cause, told
 
-#: Exit code of a command that finds no daemon (as of ``systemctl status`` for a unit that is not active).
-NO_DAEMON = 3
-#: Exit code after Ctrl-C: 128 + SIGINT, as a shell reports it.
-INTERRUPTED = 130
-
-
-class CommandError(click.ClickException):
-    """An error as every command shows it: one line on stderr."""
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"shimd: {self.format_message()}", file=file or sys.stderr)
-
-
-class NoDaemonError(CommandError):
-    exit_code = NO_DAEMON
+#: Exit codes: docs/commands.md.
+FAILED, WRONG_ARGUMENTS, NO_DAEMON, INTERRUPTED = 1, 2, 3, 130
 
 
 class Group(click.Group):
@@ -33,16 +25,50 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except ShimdError as error:
-            raise (NoDaemonError if isinstance(error, NoDaemon) else CommandError)(str(error)) from error
         except KeyboardInterrupt:  # the way to end what follows
             ctx.exit(INTERRUPTED)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+def main(arguments: Sequence[str]) -> int:
+    """Run a command; returns the exit code. Whatever it fails with is one line on stderr, and is so here."""
+    try:
+        code = cli.main(list(arguments), prog_name="shimd", standalone_mode=False)
+        sys.stdout.flush()  # a disk that is full is told of as all else is
+        return code or 0
+    except click.UsageError as error:
+        help = f"{error.ctx.command_path if error.ctx else 'shimd'} --help"
+        return _failed(f"{in_go(error.format_message()).rstrip('.')}; try: {help}", WRONG_ARGUMENTS)
+    except click.Abort:
+        return INTERRUPTED
+    except Exception as error:
+        said = told(error, " ".join(arguments[:1]))
+        if said is None:  # a bug of ours: where it is tells more than a sentence
+            raise
+        _give_up_output()
+        return _failed(said, NO_DAEMON if isinstance(cause(error), NoDaemon) else FAILED)
+
+
+def _give_up_output() -> None:
+    """What cannot be written is not tried again at the end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _failed(said: str, code: int) -> int:
+    click.echo(f"shimd: {' '.join(said.split())}", err=True)
+    return code
+
+
+@click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(shimd.__version__, message="shimd %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """WebAssembly apps under containerd."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit(WRONG_ARGUMENTS)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -195,12 +221,17 @@ def node_options(command: Any) -> Any:
 
 
 def _node(root: str, bin_dir: str, config: str | None, runtimes: tuple[str, ...]) -> Any:
-    from pathlib import Path
-
     from shimd.node.install import Node
 
     node = Node(root=Path(root), bin_dir=Path(bin_dir), config=Path(config) if config else None)
     return replace(node, runtimes=runtimes) if runtimes else node
+
+
+def _refuse_others(own: Path | None = None) -> None:
+    """:raises FailedPrecondition: this user is neither root nor the owner of that directory"""
+    if os.geteuid() != 0 and not (own is not None and own.exists() and own.stat().st_uid == os.geteuid()):
+        name = click.get_current_context().info_name
+        raise FailedPrecondition(f"only root may do that; try: sudo shimd {name}")
 
 
 @cli.command()
@@ -214,6 +245,8 @@ def install(
     """
     from shimd.cli.node import do_install
 
+    if root == "/" and not dry_run:
+        _refuse_others()
     do_install(_node(root, bin_dir, config, runtimes), dry_run, restart)
 
 
@@ -234,6 +267,7 @@ def upgrade(force: bool, dry_run: bool, bin_dir: str, config: str | None) -> Non
     """
     from shimd.cli.upkeep import do_upgrade
 
+    _refuse_others()
     do_upgrade(_node("/", bin_dir, config, ()), dry_run, force)
 
 
@@ -246,6 +280,7 @@ def stop(force: bool) -> None:
     """
     from shimd.cli.upkeep import do_stop
 
+    _refuse_others(paths.runtime_dir())
     do_stop(_node("/", "/usr/local/bin", None, ()), force)
 
 
@@ -261,6 +296,8 @@ def uninstall(
     """
     from shimd.cli.node import do_uninstall
 
+    if root == "/" and not dry_run:
+        _refuse_others()
     do_uninstall(_node(root, bin_dir, config, runtimes), dry_run, restart, force)
 
 

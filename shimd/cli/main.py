@@ -15,10 +15,9 @@ def main() -> int:
         from shimd.supervisor.serve import main as serve
 
         return serve()
-    from shimd.cli.commands import cli
+    from shimd.cli.commands import main as command
 
-    cli.main(prog_name="shimd")
-    return 0
+    return command(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 import anyio.abc
 
-from shimd import log
+from shimd import log, settings
 from shimd.cli import words
 from shimd.engine import Preopen
 from shimd.engines.registry import engine_compiler, engine_family, engine_reference, engine_version
@@ -32,6 +32,7 @@ from shimd.oci.programs import split_entry
 from shimd.protocol.plans import HostApp
 from shimd.protocol.system_calls import of_host
 from shimd.protocol.worker import Start
+from shimd.remedies import cause, told
 from shimd.supervisor.modules.cache import Cache
 from shimd.supervisor.modules.modules import compile_in_worker, compiled_program
 from shimd.supervisor.modules.source import Source, source
@@ -121,19 +122,18 @@ class Run:
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._forward_signals)
             try:
+                settings.check()
                 await self._attempt()
-            except (ShimdError, OSError) as error:
-                self._failed(error)
+            except Exception as error:
+                self.outcome.error, self.outcome.exit_status = self._told(error), _exit_status(cause(error))
             tasks.cancel_scope.cancel()
 
-    def _failed(self, error: ShimdError | OSError) -> None:
-        plain = from_os(error) if isinstance(error, OSError) else error
-        self.outcome.error = self._told(plain)
-        self.outcome.exit_status = _exit_status(plain)
-
     def _told(self, error: Exception) -> str:
-        """Returns an error's sentence, with the manifest that there is instead of a container's."""
-        return str(error).replace("/slightfile.toml", self._manifest) if self._manifest else str(error)
+        """Returns an error's sentence, with the manifest that there is instead of a container's; a bug's is raised."""
+        said = told(error, "run")
+        if said is None:
+            raise error
+        return said.replace("/slightfile.toml", self._manifest) if self._manifest else said
 
     async def _attempt(self) -> None:
         name, entry = split_entry(self._options.program)
@@ -371,7 +371,7 @@ def _runtime() -> str | None:
     return directory if os.path.isdir(directory) else None
 
 
-def _exit_status(error: ShimdError) -> int:
+def _exit_status(error: Exception) -> int:
     match error:
         case NotFound():
             return NOT_FOUND

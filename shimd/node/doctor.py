@@ -24,6 +24,7 @@ from shimd.node.check import process
 from shimd.node.distributions import DISTRIBUTIONS, PATH, PLAIN
 from shimd.node.old import UPGRADE, old
 from shimd.node.tasks import daemon
+from shimd.remedies import told
 
 #: Bytes below which the cache will soon have no room for another compiled module.
 _LITTLE_SPACE = 200 << 20
@@ -53,7 +54,19 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Returns every check's findings, in the order in which one thing needs another."""
-    return [finding for check in _CHECKS for finding in check()]
+    return [finding for check in _CHECKS for finding in _found(check)]
+
+
+def _found(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield a check's findings; what it stumbles over is one."""
+    try:
+        yield from check()
+    except Exception as error:
+        said = told(error, "doctor")
+        if said is None:
+            raise
+        found, _, remedy = said.partition("; ")
+        yield Finding(check.__name__.strip("_").replace("_", " "), "problem", f"cannot be looked at: {found}", remedy)
 
 
 def _kernel() -> Iterator[Finding]:

@@ -143,7 +143,7 @@ def _config(node: Node) -> containerd.ContainerdConfig:
     try:
         return containerd.find(node.root, node.config)
     except OSError as error:
-        raise FailedPrecondition(f"{error.filename}: {error.strerror}: run this as root") from None
+        raise FailedPrecondition(f"{error.filename}: {error.strerror}") from None
 
 
 def _check_programs(node: Node) -> None:

@@ -19,8 +19,8 @@ from typing import IO, NoReturn
 
 import anyio
 
-from shimd import betterproto, log, paths, release
-from shimd.errors import AlreadyExists, FailedPrecondition, ShimdError, from_os, plain
+from shimd import betterproto, log, paths, release, remedies, settings
+from shimd.errors import AlreadyExists, FailedPrecondition, from_os
 from shimd.linux import libc, limits
 from shimd.linux.ownership import not_alone
 from shimd.supervisor import ending, notify
@@ -38,6 +38,8 @@ from shimd.supervisor.workers.reaping import bury_strays
 _log = log.logger(__name__)
 #: Seconds to wait for another daemon's end, and between two looks.
 _PATIENCE, _PAUSE = 5.0, 0.05
+#: Bytes that a Unix socket's path may have (unix(7)).
+_ADDRESS = 107
 #: Exit status that systemd does not answer with another start (RestartPreventExitStatus=).
 EXIT_RUNS_ALREADY = 3
 #: Either ends it, and others that follow change nothing.
@@ -54,25 +56,19 @@ def main() -> int:
     limits.raise_descriptors()  # containerd 2.x gives its shims 1024
     gc.freeze()  # what is imported by now stays: the collector need not look at it again and again
     try:
+        settings.check()
         with _only_one():
             anyio.run(serve)
     except AlreadyExists as error:
         _log.error("%s", error)
         return EXIT_RUNS_ALREADY
     except Exception as error:
-        cause = _cause(error)
-        if not isinstance(cause, ShimdError | OSError):
+        said = remedies.told(error, "serve")
+        if said is None:
             raise
-        _log.error("%s", plain(cause) or repr(cause))
+        _log.error("%s", said)
         return 1
     return 0
-
-
-def _cause(error: Exception) -> Exception:
-    """What task groups have wrapped."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 @contextmanager
@@ -99,8 +95,14 @@ def _only_one() -> Iterator[None]:
 def _make_directories() -> None:
     """Who may write to one of them is as good as root: its sockets, its journal and its machine code are believed.
 
-    :raises FailedPrecondition: one is not this user's alone
+    :raises FailedPrecondition: one is not this user's alone, or no socket can be in it
     """
+    longest = paths.fork_server_socket("wasmtime", "12345678")
+    if (excess := len(os.fsencode(longest)) - _ADDRESS) > 0:
+        raise FailedPrecondition(
+            f"{paths.runtime_dir()} is {excess} bytes too long for sockets in it; name another directory by "
+            f"SHIMD_RUNTIME_DIR"
+        )
     paths.runtime_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
     for directory in (paths.state_dir(), paths.cache_dir()):
         with _only_told():  # what is compiled already needs neither
@@ -108,7 +110,7 @@ def _make_directories() -> None:
     for directory in paths.directories():
         with _only_told():  # a disk that cannot even say whose it is fails those who need it
             if problem := not_alone(directory):
-                raise FailedPrecondition(problem)
+                raise FailedPrecondition(f"{problem}; {remedies.of_foreign(directory)}")
 
 
 def _write_pid(path: Path) -> None:
