@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from tests.e2e import spin_app
 from tests.e2e.box import Box, until
 from tests.e2e.http_app import free_port, serving
 from tests.e2e.spin_app import SPIN, image, on_spin, on_the_newest, program
-from tests.e2e.spin_local import ended, refused, running
+from tests.e2e.spin_local import Running, ended, refused, running
 
 MANIFEST = """
 spin_manifest_version = 2
@@ -570,7 +571,7 @@ def noting_http(seen: dict[str, dict[str, str]]) -> Iterator[str]:
 
 @contextmanager
 def noting_grpc(seen: dict[str, dict[str, str]]) -> Iterator[str]:
-    class Export(grpc.GenericRpcHandler):
+    class Export(grpc.GenericRpcHandler):  # type: ignore[misc]
         def service(self, call: Any) -> Any:
             signal = call.method.split("/")[1].rpartition(".")[2].removesuffix("Service").lower()
             seen["traces" if signal == "trace" else signal] = dict(call.invocation_metadata)
@@ -628,6 +629,10 @@ def test_headers(tmp_path: Path, environment: dict[str, str], protocol: str, giv
     assert app.said().splitlines() == [f"serving on http://{app.address}", "words", "words"]
 
 
+def lost(app: Running) -> bool:
+    return "is lost" in app.said()
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_headers_for_a_server_that_is_not_there(tmp_path: Path, environment: dict[str, str], protocol: str) -> None:
     """Or does not let them in."""
@@ -642,7 +647,7 @@ def test_headers_for_a_server_that_is_not_there(tmp_path: Path, environment: dic
             given = environment | told | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}"}
             with running(tmp_path, given, application(tmp_path / name)) as app:
                 assert ask(app.address, "/it/counter").json() == 1
-                until(lambda app=app: "is lost" in app.said(), "a sentence")
+                until(partial(lost, app), "a sentence")
                 assert app.end() == 0
             assert "s3cret" not in app.said()
 
@@ -693,7 +698,7 @@ def test_samplers(tmp_path: Path, environment: dict[str, str], name: str) -> Non
     clients = {"without": (None, wanted.without), "off": ("00", wanted.off), "on": ("01", wanted.on)}
     with sink() as it, servers.collector(f"http://{it.address}") as endpoints:
         told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints["grpc"], "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-        with running(tmp_path, environment | told | wanted.settings, application(tmp_path / "shop")) as app:
+        with running(tmp_path, {**environment, **told, **wanted.settings}, application(tmp_path / "shop")) as app:
             for client, (flags, _sampled) in clients.items():
                 carried = {"traceparent": f"00-{TRACE}-{PARENT}-{flags}", "tracestate": "vendor=1"} if flags else {}
                 assert ask(app.address, f"/it/fetch/{it.address}/{client}", **carried).json() == [200, "{}"]
