@@ -1,7 +1,8 @@
 """Real servers, from Debian's packages and others: each on ports of loopback and in a directory of its own, ended with
 its user.
 
-A server's address is told as programs are told it.
+A server's address is told as programs are told it. Those that are given certificates speak TLS: PostgreSQL and MariaDB
+besides what they speak without, redis and Mosquitto alone.
 """
 
 import json
@@ -35,27 +36,35 @@ _GO = shutil.which("go") or str(_CACHE.parent / "go/bin/go")
 
 
 @contextmanager
-def redis() -> Iterator[str]:
-    """``redis://HOST:PORT``"""
+def redis(tls: Certificates | None = None) -> Iterator[str]:
+    """``redis://HOST:PORT``, or ``rediss``"""
     port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    command = ["redis-server", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    if tls:
+        command += ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
+        command += ["--tls-cert-file", str(tls.certificate), "--tls-key-file", str(tls.key)]
+        command += ["--tls-ca-cert-file", str(tls.authority)]
+    else:
+        command += ["--port", str(port)]
     with _directory() as directory, _running(command, port, directory):
-        yield f"redis://127.0.0.1:{port}"
+        yield f"redis{'s' if tls else ''}://127.0.0.1:{port}"
 
 
 @contextmanager
-def mosquitto() -> Iterator[tuple[str, int]]:
+def mosquitto(tls: Certificates | None = None) -> Iterator[tuple[str, int]]:
     """Host and port of a broker that anybody may use."""
     port = free_port()
     with _directory() as directory:
         config = directory / "mosquitto.conf"
-        config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+        lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "persistence false"]
+        lines += [f"certfile {tls.certificate}", f"keyfile {tls.key}", "user root"] if tls else []
+        config.write_text("".join(f"{line}\n" for line in lines))
         with _running(["mosquitto", "-c", str(config)], port, directory):
             yield "127.0.0.1", port
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
+def postgres(tls: Certificates | None = None) -> Iterator[str]:
     """``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``; the user owns it all."""
     port = free_port()
     programs = max(_POSTGRES.glob("*/bin"), key=lambda path: int(path.parent.name))
@@ -66,6 +75,9 @@ def postgres() -> Iterator[str]:
         made += ["--auth", "scram-sha-256", "--no-sync"]
         subprocess.run(made, check=True, capture_output=True, user="postgres", cwd=directory)
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": directory, "fsync": "off"}
+        if tls:
+            certificate, key = _copied(tls, directory, "postgres")
+            settings |= {"ssl": "on", "ssl_cert_file": certificate, "ssl_key_file": key}
         flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
         command = [str(programs / "postgres"), "-D", str(data), "-p", str(port), *flags]
         ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
@@ -74,7 +86,7 @@ def postgres() -> Iterator[str]:
 
 
 @contextmanager
-def mariadb() -> Iterator[str]:
+def mariadb(tls: Certificates | None = None) -> Iterator[str]:
     """``mysql://USER:PASSWORD@HOST:PORT/DATABASE``; the user may do everything."""
     port = free_port()
     with _directory("mysql") as directory:
@@ -88,6 +100,9 @@ def mariadb() -> Iterator[str]:
         )
         flags += [f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--init-file={first}"]
         flags += [f"--socket={directory}/socket", f"--pid-file={directory}/pid"]
+        if tls:
+            certificate, key = _copied(tls, directory, "mysql")
+            flags += [f"--ssl-cert={certificate}", f"--ssl-key={key}"]
         with _running(["mariadbd", *flags], port, directory, "mysql"):
             yield f"mysql://owner:s3cret@127.0.0.1:{port}/test"
 
@@ -235,6 +250,16 @@ def _directory(owner: str | None = None) -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory)
+
+
+def _copied(tls: Certificates, directory: Path, owner: str) -> tuple[Path, Path]:
+    """A certificate and its key, for a server that is not root."""
+    copies = directory / "cert.pem", directory / "key.pem"
+    for file, copy in zip((tls.certificate, tls.key), copies, strict=True):
+        shutil.copy(file, copy)
+        shutil.chown(copy, owner)
+        copy.chmod(0o600)
+    return copies
 
 
 @contextmanager

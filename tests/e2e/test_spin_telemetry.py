@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tests.e2e import spin_app
 from tests.e2e.box import Box, until
 from tests.e2e.http_app import free_port, serving
 from tests.e2e.spin_app import PORTABLE_SPIN, SPIN, image, on_spin, on_the_newest, program
-from tests.e2e.spin_local import ended, on_hosts, refused, running
+from tests.e2e.spin_local import Running, ended, on_hosts, refused, running
 from tests.wasmtimes import native_only
 
 MANIFEST = """
@@ -664,6 +665,10 @@ def test_headers(tmp_path: Path, environment: dict[str, str], engine: str, proto
     assert app.said().splitlines() == [f"serving on http://{app.address}", "words", "words"]
 
 
+def lost(app: Running) -> bool:
+    return "is lost" in app.said()
+
+
 @on_hosts
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_headers_for_a_server_that_is_not_there(
@@ -681,8 +686,7 @@ def test_headers_for_a_server_that_is_not_there(
             given = environment | told | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}"}
             with running(tmp_path, given, "--engine", engine, application(tmp_path / name)) as app:
                 assert ask(app.address, "/it/counter").json() == 1
-                output = app.output
-                until(lambda output=output: "is lost" in output.read_text(), "a sentence")  # type: ignore[misc]
+                until(partial(lost, app), "a sentence")
                 assert app.end() == 0
             assert "s3cret" not in app.said()
 

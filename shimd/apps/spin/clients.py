@@ -72,14 +72,12 @@ class Clients:
             raise ValueError("it is not redis://HOST[:PORT]")
 
         more: dict[str, Any] = {"single_connection_client": True, "retry": Retry(NoBackoff(), 0)} if at else {}
-        if address.startswith("rediss:"):
-            more["ssl_ca_data"] = self._trust.pem
         plain = parts._replace(query="", fragment="").geturl()
         client = Redis.from_url(plain, protocol=2, socket_timeout=None, socket_connect_timeout=CONNECT, **more)
         if at:
             client.connection_pool.connection_kwargs["host"] = at
-            if address.startswith("rediss:"):
-                client.connection_pool.connection_class = _named_redis(parts.hostname)
+        if parts.scheme == "rediss":
+            client.connection_pool.connection_class = _secure_redis(parts.hostname, self._trust.context)
         return client
 
     def mqtt(self, address: "MqttAddress", at: str = "") -> AbstractAsyncContextManager[Any]:
@@ -137,20 +135,22 @@ class Clients:
             statement_cache_size=0,  # a connection lives as long as one instance
         )
 
-    def mysql(self, *, host: str, at: str, port: int, user: str, password: str, database: str | None, tls: bool) -> Any:
+    def mysql(
+        self, *, host: str, at: str, port: int, user: str, password: str, database: str | None, tls: bool | None
+    ) -> Any:
         """Connect to a MySQL server; each statement is committed at once. Blocks, as do the connection's methods.
 
         :param at: the host's address
+        :param tls: ``None``: where the server has it, whoever that is
         """
-        import pymysql
-
-        connection = pymysql.connect(
+        connection = _mysql_connection()(
             host=host,
             port=port,
             user=user,
             password=password,
             database=database,
             ssl=self._trust.context if tls else None,
+            ssl_disabled=tls is False,
             connect_timeout=CONNECT,
             autocommit=True,
             charset="utf8mb4",
@@ -167,15 +167,39 @@ class Clients:
         return self._trust.named(host) if named else self._trust.context
 
 
-def _named_redis(host: str) -> type[Any]:
-    """Make a class of connections for a server whose certificate has to be that of ``host``."""
+def _secure_redis(host: str, context: ssl.SSLContext) -> type[Any]:
+    """Make a class of connections for a server whose certificate has to be that of ``host``.
+
+    The library's own would trust whomever OpenSSL does, besides.
+    """
     from redis.asyncio.connection import SSLConnection
 
-    class Named(SSLConnection):
+    class Secure(SSLConnection):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.ssl_context.context = context
+
         def _connection_arguments(self) -> dict[str, Any]:
             return {**super()._connection_arguments(), "server_hostname": host}
 
-    return Named
+    return Secure
+
+
+def _mysql_connection() -> type[Any]:
+    """Make a class of connections that fail without looking for the library's source: it has the traceback of what is
+    wrong with TLS formatted."""
+    from pymysql import OperationalError
+    from pymysql.connections import Connection
+    from pymysql.constants import CR
+
+    class Plain(Connection):  # type: ignore[misc]
+        def _request_authentication(self) -> None:
+            try:
+                super()._request_authentication()
+            except OSError as error:
+                raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, str(error)) from None
+
+    return Plain
 
 
 def _unreachable() -> tuple[type[Exception], ...]:

@@ -264,6 +264,24 @@ def _plain(case: object) -> list[object]:
     return [type(case).__name__.partition("_")[2], value.decode() if isinstance(value, bytes) else value]
 
 
+def reach(_request: Request, address: str) -> object:
+    """A server by its whole address: what it says of the connection."""
+    address = unquote(address)
+    match address.partition(":")[0]:
+        case "redis" | "rediss":
+            with redis_client.open(address) as connection:
+                connection.set("reached", b"value")
+                return connection.get("reached").decode()
+        case "postgres":
+            with postgres4.Connection.open(address) as connection:
+                return _rows(connection.query("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", []))["rows"]
+        case "mysql":
+            with mysql.open(address) as connection:
+                return _rows(connection.query("SHOW STATUS LIKE 'Ssl_version'", []))["rows"]
+    with mqtt.open(address, "", "", 30) as connection:
+        return connection.publish("reached", b"value", Qos.AT_LEAST_ONCE)
+
+
 def redis_type_error(_request: Request, address: str) -> object:
     with redis_client.open(f"redis://{address}") as connection:
         connection.set("text", b"value")

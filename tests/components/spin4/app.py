@@ -3,6 +3,7 @@
 import asyncio
 import json
 from typing import Any
+from urllib.parse import unquote
 
 from componentize_py_types import Err
 from spin_sdk import http, key_value, mqtt, mysql, postgres, sqlite, variables
@@ -95,6 +96,47 @@ async def redis(_request: Request, address: str) -> object:
         text, missing = await connection.get("text"), await connection.get("missing")
         done = await connection.execute("STRLEN", [RedisParameter_Binary(b"text")])
         return [text.decode(), missing, numbers, members, await connection.smembers("set"), [it.value for it in done]]
+
+
+async def reach(_request: Request, address: str) -> object:
+    """A server by its whole address: what it says of the connection, or its error's text."""
+    try:
+        return await _reached(unquote(address))
+    except Err as error:
+        return [type(error.value).__name__, getattr(error.value, "value", None)]
+
+
+async def _reached(address: str) -> object:
+    match address.partition(":")[0]:
+        case "redis" | "rediss":
+            with await redis_client.open(address) as connection:
+                await connection.set("reached", b"value")
+                return (await connection.get("reached")).decode()
+        case "postgres":
+            with await postgres.Connection.open(address) as connection:
+                return await _secured(connection)
+        case "mysql":
+            with await mysql.open(address) as connection:
+                return (await _rows(*await connection.query("SHOW STATUS LIKE 'Ssl_version'", [])))["rows"]
+    with await mqtt.open(address, "", "", 30) as connection:
+        return await connection.publish("reached", b"value", mqtt.Qos.AT_LEAST_ONCE)
+
+
+async def trust(request: Request, address: str) -> object:
+    """PostgreSQL, by the authority that the request has."""
+    builder = wit_postgres.ConnectionBuilder(unquote(address))
+    builder.set_ca_root((request.body or b"").decode())
+    try:
+        with await builder.build_async() as connection:
+            found = await connection.query_async("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", [])
+            return (await _rows(*found))["rows"]
+    except Err as error:
+        return [type(error.value).__name__, error.value.value]
+
+
+async def _secured(connection: Any) -> object:
+    found = await connection.query("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", [])
+    return (await _rows(*found))["rows"]
 
 
 async def read(_request: Request, address: str, key: str = "text") -> object:

@@ -57,7 +57,7 @@ class Mysql:
         if not self._allowed.allows("mysql", host, port):
             raise Err(Case("connection-failed", f"address mysql://{host}:{port} is not permitted"))
         query = {name.lower(): values[-1] for name, values in parse_qs(parts.query).items()}
-        mode = query.get("ssl-mode") or query.get("sslmode") or query.get("ssl_mode") or "disabled"
+        mode = query.get("ssl-mode") or query.get("sslmode") or query.get("ssl_mode")
         connect = partial(
             self._clients.mysql,
             host=host,
@@ -65,7 +65,7 @@ class Mysql:
             user=unquote(parts.username or ""),
             password=unquote(parts.password or ""),
             database=unquote(parts.path.lstrip("/")) or None,
-            tls=mode.lower() != "disabled",
+            tls=mode.lower() != "disabled" if mode else None,
         )
         limit = self._clients.limits.of("mysql")
         try:
