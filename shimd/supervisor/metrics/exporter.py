@@ -56,10 +56,12 @@ class _Tcp(ThreadingMixIn, WSGIServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """In the request's own thread: a client that is slow to shake hands keeps no other waiting."""
-        if self._context is not None:
-            request.settimeout(_TIMEOUT)
-            request = self._context.wrap_socket(request, server_side=True)
-        super().finish_request(request, client_address)
+        if self._context is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(_TIMEOUT)
+        with self._context.wrap_socket(request, server_side=True) as secured:
+            super().finish_request(secured, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away, or has no certificate, is nobody's error."""
@@ -132,7 +134,7 @@ class Exporter:
         except (OSError, ssl.SSLError) as error:
             _log.error("metrics cannot be asked for at %s yet: %s", self._address, from_os(error))
             raise _NotNow from None
-        server.set_app(lambda environ, start: make_wsgi_app(registry())(environ, start))
+        server.set_app(partial(_answer, registry))
         thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
         thread.start()
         _log.info("metrics are served at %s", self._address)
@@ -141,6 +143,15 @@ class Exporter:
         finally:
             server.shutdown()
             server.server_close()
+
+
+def _answer(registry: Callable[[], CollectorRegistry], environ: Any, start: Any) -> Any:
+    try:
+        found = registry()
+    except TimeoutError:  # the event loop does not turn, which its watchdog sees to
+        start("503 Service Unavailable", [])
+        return []
+    return make_wsgi_app(found)(environ, start)
 
 
 class _NotNow(Exception):
