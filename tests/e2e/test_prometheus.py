@@ -12,13 +12,15 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from shimd.engines.wasmtime import NATIVE
 from tests import servers
 from tests.certificates import Certificates, both
-from tests.e2e.box import RUNTIMES, Box, until
+from tests.e2e import spin_app
+from tests.e2e.box import RUNTIMES, Box, Runtime, until
 from tests.e2e.conftest import boxes
 from tests.e2e.containerd import Containerd, Version, running
 from tests.e2e.http_app import free_port
-from tests.e2e.spin_app import on_the_newest
+from tests.e2e.spin_app import PORTABLE_SPIN, SPIN, image, on_the_newest
 
 pytestmark = on_the_newest
 WASMTIME = next(runtime for runtime in RUNTIMES if runtime.name == "wasmtime")
@@ -26,7 +28,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @contextmanager
-def measured(version: Version, archive: Path, **settings: str) -> Iterator[Box]:
+def measured(version: Version, archive: Path, runtime: Runtime = WASMTIME, /, **settings: str) -> Iterator[Box]:
     """Of a containerd whose daemon has these variables."""
 
     def made(version: Version, directory: Path) -> Containerd:
@@ -35,7 +37,7 @@ def measured(version: Version, archive: Path, **settings: str) -> Iterator[Box]:
         return containerd
 
     with running(version, made) as containerd, boxes(archive) as make:
-        yield make(containerd, WASMTIME)
+        yield make(containerd, runtime)
 
 
 @pytest.fixture
@@ -132,6 +134,40 @@ def test_the_page_about_them(box: Box, address: str) -> None:
         it for it in told if it.startswith("shimd_")
     }
     assert told <= found | rare
+
+
+ROUTES = """
+spin_manifest_version = 2
+application = { name = "counted" }
+[[trigger.http]]
+route = "/it/..."
+component = "it"
+[component.it]
+source = "app.wasm"
+"""
+
+
+@pytest.mark.parametrize("runtime", [SPIN, PORTABLE_SPIN] if NATIVE else [SPIN], ids=lambda it: it.name)
+def test_requests_of_an_app(version: Version, archive: Path, address: str, tmp_path: Path, runtime: Runtime) -> None:
+    """It counts them itself, whichever host serves."""
+    with measured(version, archive, runtime, SHIMD_METRICS_ADDR=address) as box:
+        box.ctr("images", "import", str(image(tmp_path / "counted.tar", SPIN.image, ROUTES)))
+        idle = (WASMTIME.image, "idle", WASMTIME.program, "sleep", 600)
+        box.ctr("run", "-d", "--null-io", "--runtime", WASMTIME.type, *idle)
+        with spin_app.running(box) as app:
+            assert [app.get("/it/about").status_code for _ in range(3)] == [200] * 3
+            assert [app.get(path).status_code for path in ("/nowhere", "/it/missing")] == [404, 500]
+            text = scraped(address)
+        of = {"namespace": box.namespace, "container": "app", "pod": "", "pod_namespace": "", "engine": runtime.name}
+        answers = {kind: value(text, "shimd_http_requests_total", status=kind, **of) for kind in ("2xx", "4xx", "5xx")}
+        assert answers["4xx"] == 1 and answers["5xx"] == 1 and (answers["2xx"] or 0) >= 3
+        counted = sum(count or 0 for count in answers.values())
+        assert value(text, "shimd_http_request_duration_seconds_count", **of) == counted
+        assert value(text, "shimd_http_request_duration_seconds_bucket", le="+Inf", **of) == counted
+        slowest = value(text, "shimd_http_request_duration_seconds_sum", **of)
+        assert slowest is not None and slowest > 0
+        containers = {dict(labels).get("container") for name, labels in samples(text) if name.startswith("shimd_http")}
+        assert containers == {"app"}
 
 
 def test_a_real_prometheus(box: Box, address: str) -> None:

@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES
 
 from shimd.apps import processes, serving
+from shimd.apps.http.tally import Tallies
 from shimd.apps.serving import Service
 from shimd.engine import EngineError
 from shimd.engines.http_settings import HttpSettings
@@ -68,7 +69,9 @@ def serve(
         _log_to_stdout()
     if settings.announced:
         _announce(*listeners[0].getsockname()[:2])
-    servers = [HttpServer(application, settings, listener) for listener in listeners]
+    tallies = Tallies(len(listeners))
+    counted = [tallies.counted(number, application) for number in range(len(listeners))]
+    servers = [HttpServer(one, settings, listener) for one, listener in zip(counted, listeners, strict=True)]
     groups = [[server, *(services if server is servers[0] else ())] for server in servers]
     return processes.run([partial(anyio.run, serving.serve, group, around, settings.grace) for group in groups])
 

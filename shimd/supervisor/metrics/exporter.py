@@ -20,6 +20,7 @@ from shimd.errors import from_os
 from shimd.log import logger
 from shimd.supervisor.metrics.address import Address
 from shimd.supervisor.metrics.prometheus import Cache, PrometheusMeasures, State
+from shimd.supervisor.metrics.requests import App, Requests, apps
 from shimd.supervisor.supervisor import Supervisor
 
 _log = logger(__name__)
@@ -117,14 +118,14 @@ class Exporter:
 
     def _registry(self, loop: asyncio.AbstractEventLoop) -> CollectorRegistry:
         """All that is to be told, for one who asks. Called in a thread."""
-        found = asyncio.run_coroutine_threadsafe(self._state(), loop).result(_LONGEST)
+        state, found = asyncio.run_coroutine_threadsafe(self._state(), loop).result(_LONGEST)
         registry = CollectorRegistry(auto_describe=False)
-        for collector in (self._measures.registry, found, Cache(self._supervisor)):
+        for collector in (self._measures.registry, state, Cache(self._supervisor), Requests(found)):
             registry.register(collector)
         return registry
 
-    async def _state(self) -> State:
-        return State(self._supervisor)
+    async def _state(self) -> tuple[State, list[App]]:
+        return State(self._supervisor), apps(self._supervisor)
 
     @contextmanager
     def _listening(self, registry: Callable[[], CollectorRegistry]) -> Iterator[None]:

@@ -159,6 +159,12 @@ def engine_of(container: Container) -> str:
     return "native" if container.native is not None else container.context.engine
 
 
+def labels_of(container: Container) -> tuple[str, str, str, str, str]:
+    """Returns what tells it from others: containerd's namespace, its id, its pod's namespace and name, its engine."""
+    pod = _pod(container.spec.get("annotations") or {}) or api.Pod()
+    return container.context.namespace, container.id, pod.namespace, pod.name, engine_of(container)
+
+
 def _pod(annotations: dict[str, str]) -> api.Pod | None:
     """Returns the pod as containerd's CRI plugin writes it into the spec (its ``internal/cri/annotations``)."""
     if f"{_CRI}sandbox-id" not in annotations:

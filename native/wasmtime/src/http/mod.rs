@@ -12,6 +12,7 @@ mod newer;
 mod older;
 mod server;
 mod signals;
+mod tally;
 mod upload;
 
 use std::time::Duration;

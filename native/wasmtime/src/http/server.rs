@@ -6,7 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread::available_parallelism;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
@@ -31,6 +31,7 @@ use super::component::Component;
 use super::limits;
 use super::log::Entry;
 use super::signals::{self, Signals};
+use super::tally::Tally;
 use crate::abi::{Block, Kind, failed, tell};
 use crate::clock::Clock;
 use crate::engine::{self, Flavour};
@@ -155,6 +156,7 @@ struct Serving {
     access_log: bool,
     wire: auto::Builder<TokioExecutor>,
     idle: Duration,
+    tally: Option<Tally>,
 }
 
 pub enum App {
@@ -189,7 +191,7 @@ impl App {
 impl Serving {
     fn new(app: App, settings: &Settings) -> Self {
         let (wire, idle) = (limits::wire(settings.idle, settings.concurrency), settings.idle);
-        Self { app, access_log: settings.access_log, wire, idle }
+        Self { app, access_log: settings.access_log, wire, idle, tally: Tally::new() }
     }
 
     /// :param ending: changes when the app is told to end
@@ -226,7 +228,7 @@ impl Serving {
         here: SocketAddr,
         activity: Arc<Activity>,
     ) -> Result<Response<GuestBody>, Infallible> {
-        let under_way = activity.request();
+        let (under_way, begun) = (activity.request(), Instant::now());
         let entry = self.access_log.then(|| Entry::of(peer, &request));
         let answer = match named(request, here) {
             Ok(request) => self.answer(request, peer).await,
@@ -237,6 +239,9 @@ impl Serving {
             *response.status_mut() = why.status();
             response
         });
+        if let Some(tally) = &self.tally {
+            tally.count(response.status(), begun.elapsed());
+        }
         if let Some(entry) = entry {
             entry.write(response.status());
         }
