@@ -20,6 +20,7 @@ import pytest
 
 from shimd.engines.registry import lacking
 from shimd.engines.wasmtime import NATIVE
+from shimd.formats import tally
 from shimd.isolation import landlock
 from tests import native_code
 from tests.components import rust
@@ -229,6 +230,8 @@ def test_the_cache(target: Target) -> None:
                 continue
             if mount_of(target.pid, fd) in mounts(target.pid):
                 continue  # the container's own files, which it may write
+            if link == f"/memfd:{tally.NAME} (deleted)":
+                continue  # its own counts of requests, which nobody else goes by
             if stat.S_ISDIR(status.st_mode):
                 attempts: list[Callable[..., object]] = [lambda fd=fd: code.open("planted", os.O_RDWR | os.O_CREAT, fd)]
                 attempts += [
