@@ -209,7 +209,9 @@ _NODE_OPTIONS = (
     click.option("--config", type=click.Path(dir_okay=False), help="containerd's configuration, if in another place."),
     click.option("--runtime", "runtimes", multiple=True, help="Only this runtime; may be repeated."),
     click.option("--dry-run", is_flag=True, help="Show what would be changed, and change nothing."),
-    click.option("--restart-containerd", "restart", is_flag=True, help="Restart it at the end; containers go on."),
+    click.option(
+        "--restart-containerd", "restart", is_flag=True, help="Restart its unit at the end; containers go on."
+    ),
 )
 
 
@@ -287,10 +289,18 @@ def stop(force: bool) -> None:
 @cli.command()
 @node_options
 @click.option("--force", is_flag=True, help="End tasks, too.")
+@click.option("--purge", is_flag=True, help="Remove what else there is of shimd: compiled modules, copies, drop-ins.")
 def uninstall(
-    root: str, bin_dir: str, config: str | None, runtimes: tuple[str, ...], dry_run: bool, restart: bool, force: bool
+    root: str,
+    bin_dir: str,
+    config: str | None,
+    runtimes: tuple[str, ...],
+    dry_run: bool,
+    restart: bool,
+    force: bool,
+    purge: bool,
 ) -> None:
-    """Undo what install has done, and end all of shimd that runs.
+    """Undo what install has done, and end all of shimd that runs. What is left is named.
 
     Refused while there are tasks: delete their pods first.
     """
@@ -298,7 +308,7 @@ def uninstall(
 
     if root == "/" and not dry_run:
         _refuse_others()
-    do_uninstall(_node(root, bin_dir, config, runtimes), dry_run, restart, force)
+    do_uninstall(_node(root, bin_dir, config, runtimes), dry_run, restart, force, purge)
 
 
 @cli.command()

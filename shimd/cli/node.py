@@ -1,5 +1,6 @@
 """``shimd install``, ``uninstall`` and ``doctor``."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,10 +12,11 @@ from rich.text import Text
 from shimd.cli import render, words
 from shimd.cli.plain import document
 from shimd.engines.registry import engine_names
-from shimd.errors import FailedPrecondition
-from shimd.node import changes, doctor, stop, systemd
+from shimd.errors import FailedPrecondition, InvalidArgument
+from shimd.node import changes, doctor, leftovers, stop, systemd
 from shimd.node.changes import Change
 from shimd.node.install import Node, NodePlan, install, uninstall
+from shimd.node.leftovers import Left
 from shimd.node.old import old
 from shimd.node.tasks import daemon
 
@@ -26,40 +28,46 @@ def do_install(node: Node, dry_run: bool, restart: bool) -> None:
 
     :raises ShimdError: it failed, and all is as it was
     """
+    _refuse_restart(node, restart)
     plan = install(node)
-    todo = changes.needed([*plan.changes, *plan.configuration])
+    configuration = changes.needed(plan.configuration)
+    todo = [*changes.needed(plan.changes), *configuration]
     if dry_run:
-        _show(todo)
+        _show(todo, _would_restart(plan, restart))
         return
     if node.has_systemd:
         with plan.restarted(), _checked(plan, todo) as unchecked, systemd.enabled():
             if restart:
                 plan.restart()
-        _tell(todo, *plan.notes, *unchecked)
+        _tell(todo, *plan.notes, *unchecked, then=_restarted(plan, restart))
     else:
         with _checked(plan, todo) as unchecked:
             _tell(todo, *plan.notes, *unchecked)
-        _refuse_restart(restart)
         _say("no systemd here: the first launcher starts the daemon")
-    if todo and not restart:
-        _say("containerd takes its new configuration when it is restarted")
+    _tell_of_restart(configuration, restart)
     if node.is_this_machine and any(one.restart for one in old(daemon())):
         _say("what runs of shimd is of another release: shimd upgrade")
 
 
-def do_uninstall(node: Node, dry_run: bool, restart: bool, force: bool = False) -> None:
+def do_uninstall(node: Node, dry_run: bool, restart: bool, force: bool = False, purge: bool = False) -> None:
     """Undo ``shimd install``: containerd's configuration first, so that nothing new starts. The launchers last, since
     containerd needs them for what is ended.
 
-    :raises ShimdError: there are tasks, and all is as it was; or something cannot be ended
+    :param purge: whether what else there is of shimd goes, too; else it is named
+    :raises ShimdError: there are tasks, and all is as it was; or something cannot be ended, or purged
     """
+    _refuse_restart(node, restart)
+    everything = set(node.runtimes) >= set(engine_names())
+    if purge and not everything:
+        raise InvalidArgument("--purge is of all that there is of shimd: leave --runtime out")
     plan = uninstall(node)
     configuration, rest = changes.needed(plan.configuration), changes.needed(plan.changes)
-    whole = node.is_this_machine and set(node.runtimes) >= set(engine_names())
+    whole = node.is_this_machine and everything
     if whole and not force:
         stop.refuse_tasks("shimd uninstall")
+    left = leftovers.left(plan, daemon() if whole else None) if everything else []
     if dry_run:
-        _show([*configuration, *rest])
+        _show([*configuration, *rest], [*_would_restart(plan, restart), *_would_leave(left, purge)])
         return
     with _checked(plan, configuration) as unchecked:
         pass
@@ -74,8 +82,27 @@ def do_uninstall(node: Node, dry_run: bool, restart: bool, force: bool = False) 
         systemd.reload()
         if restart:
             plan.restart()
-    else:
-        _refuse_restart(restart)
+            _say(*_restarted(plan, restart))
+    _tell_of_restart(configuration, restart)
+    _tell_of_left(left, purge)
+    if whole:
+        _say(f"left is the package itself: {sys.executable} -m pip uninstall shimd")
+
+
+def _would_leave(left: Sequence[Left], purge: bool) -> list[str]:
+    return [f"{'remove' if purge and one.remove else 'leave'} {one}" for one in left]
+
+
+def _tell_of_left(left: Sequence[Left], purge: bool) -> None:
+    """And remove it, if that is wanted."""
+    for one in left:
+        if purge and one.remove is not None:
+            one.purge()
+            _say(f"removed {one}")
+        else:
+            _say(f"left {one}")
+    if not purge and any(one.remove is not None for one in left):
+        _say("shimd uninstall --purge removes what is left")
 
 
 @contextmanager
@@ -87,28 +114,43 @@ def _checked(plan: NodePlan, todo: list[Change]) -> Iterator[list[str]]:
         yield [unchecked] if unchecked else []
 
 
-def _tell(todo: list[Change], *notes: str, done: Sequence[str] = ()) -> None:
-    for line in done:
-        _say(words.printable(line))
-    for change in todo:
-        _say(f"{'removed' if change.removes else 'wrote'} {change.path}")
-    if not todo and not done:
-        _say("nothing to do")
+def _tell(todo: list[Change], *notes: str, done: Sequence[str] = (), then: Sequence[str] = ()) -> None:
+    changed = [f"{'removed' if change.removes else 'wrote'} {change.path}" for change in todo]
+    _say(*([*map(words.printable, done), *changed, *then] or ["nothing to do"]))
     for note in notes:
         click.echo(f"shimd: {note}", err=True)
 
 
-def _refuse_restart(restart: bool) -> None:
-    if restart:
-        raise FailedPrecondition("no systemd here that could restart containerd: do it yourself")
+def _refuse_restart(node: Node, restart: bool) -> None:
+    """:raises FailedPrecondition: it is wanted, and cannot be had; nothing was changed"""
+    if restart and not node.has_systemd:
+        raise FailedPrecondition(
+            "no systemd here that could restart containerd: leave --restart-containerd out, and do it yourself"
+        )
 
 
-def _show(todo: list[Change]) -> None:
-    click.echo("".join(change.diff() for change in todo) or "nothing to do", nl=not todo)
+def _would_restart(plan: NodePlan, restart: bool) -> list[str]:
+    return [f"restart {plan.unit}"] if restart else []
 
 
-def _say(text: str) -> None:
-    click.echo(text)
+def _restarted(plan: NodePlan, restart: bool) -> list[str]:
+    return [f"restarted {plan.unit}"] if restart else []
+
+
+def _tell_of_restart(configuration: Sequence[Change], restart: bool) -> None:
+    if configuration and not restart:
+        _say("containerd takes its new configuration when it is restarted")
+
+
+def _show(todo: list[Change], more: Sequence[str] = ()) -> None:
+    """Show what would be done, files as diffs."""
+    text = "".join([*(change.diff() for change in todo), *(f"would {line}\n" for line in more)])
+    click.echo(text or "nothing to do", nl=not text)
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        click.echo(line)
 
 
 def do_doctor(as_json: bool) -> int:

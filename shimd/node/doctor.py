@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import shimd
-from shimd import paths, release
+from shimd import keeper, paths, release, zygote
 from shimd.cgroup import layout
 from shimd.engines.registry import engine_names, engine_version, lacking
 from shimd.isolation import landlock
@@ -28,6 +29,8 @@ from shimd.remedies import told
 
 #: Bytes below which the cache will soon have no room for another compiled module.
 _LITTLE_SPACE = 200 << 20
+#: Open files below which a node's apps may be too many for the daemon.
+_FEW_DESCRIPTORS = 1 << 16
 #: The program that runs.
 _OWN = Path(sys.argv[0]).resolve()
 #: Of containerd by itself, and of distributions that bring their own.
@@ -150,6 +153,50 @@ def _directories() -> Iterator[Finding]:
         yield Finding("directories", "problem", problem, "see to its owner and mode: the daemon does not start")
     if not problems:
         yield Finding("directories", "ok", f"{', '.join(map(str, paths.directories()))}: nobody else may write there")
+
+
+def _tree() -> Iterator[Finding]:
+    """The files that root runs: who may write to them is root."""
+    if os.geteuid() != 0:
+        return
+    places = dict.fromkeys((Path(shimd.__file__).parent, _OWN.parent))
+    problems = [problem for place in places if (problem := not_alone(place))]
+    for problem in problems:
+        yield Finding(
+            "installation", "warning", problem, "install shimd where only root may write: what is there is run"
+        )
+    if not problems:
+        yield Finding("installation", "ok", f"{', '.join(map(str, places))}: nobody else may write there")
+
+
+def _parts_in_c() -> Iterator[Finding]:
+    remedy = "install a C compiler (gcc, libc6-dev), then shimd anew, and call shimd upgrade"
+    if keeper.program() is None:
+        found = "there is no keeper: when the daemon ends, so do apps"
+        yield Finding("parts in C", "warning", found, remedy)
+    elif not zygote.PROGRAM.is_file():
+        yield Finding(
+            "parts in C", "warning", "there is no zygote: all workers run in Python, and take more memory", remedy
+        )
+    else:
+        yield Finding("parts in C", "ok", "the keeper and the zygote are there")
+
+
+def _descriptors() -> Iterator[Finding]:
+    """Of the daemon, or of containerd, whose launchers start it."""
+    running, containerd = daemon(), _process()
+    name, pid = ("the daemon", running.pid) if running else ("containerd", int(containerd.name) if containerd else 0)
+    if not pid:
+        return
+    try:
+        hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+    except (ProcessLookupError, PermissionError):
+        return
+    if hard == resource.RLIM_INFINITY or hard >= _FEW_DESCRIPTORS:
+        yield Finding("descriptors", "ok", f"{name} may have {'any number' if hard < 0 else hard} open")
+    else:
+        remedy = "raise LimitNOFILE= of the service that it runs in, and restart that"
+        yield Finding("descriptors", "warning", f"{name}, pid {pid}, may have {hard} open: few for many apps", remedy)
 
 
 def _landlock() -> Iterator[Finding]:
@@ -318,10 +365,13 @@ _CHECKS: list[Callable[[], Iterator[Finding]]] = [
     _native,
     _space,
     _directories,
+    _tree,
+    _parts_in_c,
     _landlock,
     _containerd,
     _launchers,
     _configuration,
     _daemon,
+    _descriptors,
     _one_task,
 ]

@@ -7,6 +7,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import shimd
@@ -19,7 +20,7 @@ from shimd.node.changes import Change, read
 from shimd.node.distributions import PATH, PLAIN, Distribution
 from shimd.node.systemd import UNITS, is_, systemctl
 
-_UNIT_DIRECTORY = "etc/systemd/system"
+UNIT_DIRECTORY = "etc/systemd/system"
 #: What systemd takes for a program (``string_is_safe`` in its src/basic/string-util.c).
 _EXECUTABLE = re.compile(r"""[^\x00-\x1f\x7f"'\\]+""")
 _SERVES = re.compile(r"ExecStart=.*/shimd\"? serve\b")
@@ -74,7 +75,7 @@ class NodePlan:
 
         :raises FailedPrecondition: systemd cannot
         """
-        systemctl("restart", self._unit)
+        systemctl("restart", self.unit)
 
     @contextmanager
     def restarted(self) -> Iterator[None]:
@@ -82,24 +83,25 @@ class NodePlan:
 
         :raises FailedPrecondition: what the block raises; and if it does not start again either, that, too
         """
-        ran = is_("is-active", self._unit)
+        ran = is_("is-active", self.unit)
         try:
             yield
         except BaseException as error:
             systemctl("daemon-reload")
-            if ran and not is_("is-active", self._unit):
+            if ran and not is_("is-active", self.unit):
                 self._start_again(error)
             raise
 
     def _start_again(self, error: BaseException) -> None:
         try:
-            systemctl("reset-failed", self._unit)  # its attempts to start are counted, and limited
+            systemctl("reset-failed", self.unit)  # its attempts to start are counted, and limited
             self.restart()
         except FailedPrecondition as again:
             raise FailedPrecondition(f"{error}; but nor does it start so: {again}") from None
 
-    @property
-    def _unit(self) -> str:
+    @cached_property
+    def unit(self) -> str:
+        """The one that containerd runs in, or would."""
         return _unit_of(self.config.distribution.services)
 
 
@@ -133,7 +135,7 @@ def renewals(node: Node) -> list[Change]:
     """
     _check_programs(node)
     links = [change for change in _links(node) if change.needed and _is_of_a_shimd(change.path)]
-    directory = node.root / _UNIT_DIRECTORY
+    directory = node.root / UNIT_DIRECTORY
     ours = [name for name in UNITS if _is_a_shimds(directory / name)]
     units = _units(node, _config(node)) if ours else []
     return [*links, *(change for change in units if change.needed and change.path.name in ours)]
@@ -200,6 +202,11 @@ def _is_of_a_shimd(path: Path) -> bool:
     )
 
 
+def others_links(node: Node) -> list[Path]:
+    """Returns the links of our names that lead to another installation."""
+    return [each.path for each in _links(node) if each.needed and _is_of_a_shimd(each.path) and each.path.exists()]
+
+
 def _program(node: Node, name: str) -> Path:
     """Returns the target of a launcher's link. It serves the engine by whose name it is called, so others need none."""
     own = ["shimd", *(shim for engine in ENGINES for shim in shim_names(engine))]
@@ -211,7 +218,7 @@ def _is_ours(change: Change) -> bool:
 
 
 def _units(node: Node, config: containerd.ContainerdConfig) -> list[Change]:
-    directory = node.root / _UNIT_DIRECTORY
+    directory = node.root / UNIT_DIRECTORY
     if not directory.parent.is_dir():  # a node without systemd: the first launcher starts the daemon
         return []
     return [Change(directory / name, _unit(node, name, config)) for name in UNITS]

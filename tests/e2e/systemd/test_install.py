@@ -78,6 +78,8 @@ def test_a_containerd_that_does_not_start_gets_back_what_it_had(machine: Machine
             config.write_text("version = 2\n")
         machine.run("systemctl", "daemon-reload")
         machine.run("systemctl", "start", "containerd")
+        would = shimd(machine, "install", "--dry-run", "--restart-containerd")
+        assert would.endswith("would restart containerd\n"), would
         found, first = state(machine), machine.main_pid("containerd.service")
         words = (str(LAUNCHERS / "shimd"), "install", "--bin-dir", f"/{BIN}", "--restart-containerd")
         said = machine.run(*words, check=False)
