@@ -20,6 +20,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import anyio
@@ -39,6 +40,10 @@ GRPC_NAMESPACE = "containerd-namespace"
 
 _namespace: ContextVar[str | None] = ContextVar("namespace", default=None)
 _replayed: ContextVar[bool] = ContextVar("replayed", default=False)
+_NO_TRACE: Mapping[str, str] = MappingProxyType({})
+_trace: ContextVar[Mapping[str, str]] = ContextVar("trace", default=_NO_TRACE)
+#: Where callers say which trace a call is part of (W3C's Trace Context), as containerd's OpenTelemetry does.
+_TRACE = ("traceparent", "tracestate")
 
 
 class Implementation(Protocol):
@@ -57,16 +62,28 @@ def replayed() -> bool:
     return _replayed.get()
 
 
+def trace_context() -> Mapping[str, str]:
+    """What the caller of the current request says of the trace that it is part of, by the names of W3C's headers."""
+    return _trace.get()
+
+
 def status_of(error: Exception, route: str) -> tuple[int, str]:
     """The code and message to answer with: the one place where exceptions become statuses."""
     if (told := plain(error)) is not None:
-        if told is not error:
-            _logger.error("%s: %s", route, told)
         return told.code, str(told)
     if isinstance(error, GRPCError):  # what generated classes raise for a method that is not implemented
         return error.status.value, error.message or f"{route} is not implemented"
-    _logger.error("%s failed", route, exc_info=error)
     return Code.INTERNAL, f"{type(error).__name__}: {error}"
+
+
+def _answer(error: Exception, route: str) -> tuple[int, str]:
+    """The same, with a line in the log of what is not the caller's to see to."""
+    told = plain(error)
+    if told is not None and told is not error:
+        _logger.error("%s: %s", route, told)
+    elif told is None and not isinstance(error, GRPCError):
+        _logger.error("%s failed", route, exc_info=error)
+    return status_of(error, route)
 
 
 def ttrpc_services(
@@ -126,11 +143,12 @@ def _ttrpc_handler(route: str, func: Callable[[Any], Awaitable[None]]) -> Callab
     async def handle(call: Call, request: Any) -> Any:
         _namespace.set(call.get(TTRPC_NAMESPACE))  # the call has a task, and so a context, of its own
         _replayed.set(call.replayed)
+        _trace.set({name: value for name in _TRACE if (value := call.get(name))})
         stream = _UnaryStream(request)
         try:
             await func(stream)
         except Exception as error:
-            raise StatusError(*status_of(error, route)) from error
+            raise StatusError(*_answer(error, route)) from error
         return stream.response
 
     return handle
@@ -138,14 +156,16 @@ def _ttrpc_handler(route: str, func: Callable[[Any], Awaitable[None]]) -> Callab
 
 def _grpc_handler(route: str, func: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
     async def handle(stream: Any) -> None:
-        _namespace.set((stream.metadata or {}).get(GRPC_NAMESPACE))
+        metadata = stream.metadata or {}
+        _namespace.set(metadata.get(GRPC_NAMESPACE))
+        _trace.set({name: metadata[name] for name in _TRACE if name in metadata})
         failures: list[GRPCError] = []
 
         async def call() -> None:
             try:
                 await func(stream)
             except Exception as error:
-                code, message = status_of(error, route)
+                code, message = _answer(error, route)
                 failures.append(GRPCError(Status(code), message))
 
         # When a caller hangs up, grpclib cancels our task by asyncio's own means, which no shield of anyio's

@@ -36,6 +36,7 @@ from shimd.supervisor.recovery.journal import Journal
 from shimd.supervisor.recovery.keeping import Keeping
 from shimd.supervisor.sockets import kept_listener
 from shimd.supervisor.task.service import TaskService
+from shimd.supervisor.tracing.steps import Traced, step, untraced
 from shimd.supervisor.workers.fork_client import ForkClient
 from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.jailers import During, Jail, Jailers
@@ -61,6 +62,7 @@ class Parts:
     journal: Journal
     keeper: Keeping
     measures: Measures = NOTHING
+    traced: Traced = untraced
 
 
 class Endpoint:
@@ -73,7 +75,8 @@ class Endpoint:
         self._content = ContentStore(self.grpc_address, self.namespace)
         self.path = paths.task_socket(self.engine, self.events_address, self.namespace)
         self.service = TaskService(self)
-        self._served = parts.measures.calls(self.engine, self.service)
+        traced = parts.traced(self.engine, self.namespace, self.service)
+        self._served = parts.measures.calls(self.engine, traced)
         server = Server(ttrpc_services(self._served, _ALIASES))
         self.connections = Connections(server, parts.keeper, name_of(record))
         self._grpc_path = self.path.with_suffix(".grpc")
@@ -140,7 +143,8 @@ class Endpoint:
         return await self._parts.fork_servers.get(engine or self.engine)
 
     async def jail(self, plan: JailPlan, terminal: int | None, during: During) -> Jail:
-        return await self._parts.jailers.make(plan, terminal, during)
+        with step("world"):
+            return await self._parts.jailers.make(plan, terminal, during)
 
     async def program(self, container: str, name: str, fd: int | None, digest: str = "", engine: str = "") -> Program:
         waiter = Waiter(self.namespace, container, engine or self.engine)

@@ -33,6 +33,7 @@ from shimd.supervisor.sockets import inherited_or_kept
 from shimd.supervisor.status.service import StatusServer
 from shimd.supervisor.successor import Successor
 from shimd.supervisor.supervisor import Supervisor
+from shimd.supervisor.tracing.setup import Tracing
 from shimd.supervisor.workers.reaping import bury_strays
 
 _log = log.logger(__name__)
@@ -181,8 +182,8 @@ async def _serve(signals: AsyncIterator[signal.Signals]) -> None:
         keeper = await Keeper.open(Background(outer))
         Background(outer).start_soon(bury_strays)
         async with anyio.create_task_group() as tasks:
-            metrics = Metrics()
-            supervisor = Supervisor(tasks, outer, keeper, metrics.measures)
+            metrics, tracing = Metrics(), Tracing()
+            supervisor = Supervisor(tasks, outer, keeper, metrics.measures, tracing.calls)
             listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
             await recover(supervisor)
             tasks.start_soon(LaunchServer(supervisor).serve, listener)
@@ -194,6 +195,7 @@ async def _serve(signals: AsyncIterator[signal.Signals]) -> None:
             notify.ready()
             await anext(signals)
             notify.notify(STOPPING="1")
+            await tracing.end()
             if supervisor.is_needed and keeper.available:
                 await keeper.told()
                 _leave()

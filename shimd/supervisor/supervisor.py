@@ -17,6 +17,7 @@ from shimd.supervisor.modules.modules import Modules
 from shimd.supervisor.recovery.journal import Journal
 from shimd.supervisor.recovery.keeper import Keeper
 from shimd.supervisor.recovery.keeping import Keeping, NotKept
+from shimd.supervisor.tracing.steps import Traced, untraced
 from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.jailers import Jailers
 
@@ -31,6 +32,7 @@ class Supervisor:
     :param outer: the group around it: what is cancelled up there ends its workers, and has to learn of their ends
     :param keeper: who keeps what is to outlive this process
     :param measures: what measures what happens
+    :param traced: what follows containerd's calls
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Supervisor:
         outer: anyio.abc.TaskGroup,
         keeper: Keeper | None = None,
         measures: Measures = NOTHING,
+        traced: Traced = untraced,
     ) -> None:
         self._tasks = tasks
         background = Background(tasks)
@@ -55,7 +58,15 @@ class Supervisor:
         self.bus = EventBus(background, self.keeper)
         self.journal = Journal(paths.journal_dir())
         self.parts = Parts(
-            background, self.fork_servers, self.jailers, self.modules, self.bus, self.journal, self.keeper, measures
+            background,
+            self.fork_servers,
+            self.jailers,
+            self.modules,
+            self.bus,
+            self.journal,
+            self.keeper,
+            measures,
+            traced,
         )
         self.endpoints: dict[str, Endpoint] = {}
         """By the names of their records."""

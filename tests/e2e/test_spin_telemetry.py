@@ -2,13 +2,12 @@
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +27,7 @@ from tests.components.build import spin_4
 from tests.e2e import spin_app
 from tests.e2e.box import Box, until
 from tests.e2e.http_app import free_port, serving
+from tests.e2e.otlp_sink import Json, Sink, listening, sink
 from tests.e2e.spin_app import PORTABLE_SPIN, SPIN, image, on_spin, on_the_newest, program
 from tests.e2e.spin_local import Running, ended, on_hosts, refused, running
 from tests.wasmtimes import native_only
@@ -63,101 +63,6 @@ CARRIED = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
 #: Kinds of spans.
 SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
 HEALTH = "/.well-known/spin/health"
-
-Json = dict[str, Any]
-
-
-def values(attributes: list[Json]) -> Json:
-    """Attributes of OTLP by their names."""
-    return {it["key"]: next(iter(it["value"].values())) for it in attributes}
-
-
-@dataclass
-class Sink:
-    """A server of the test's own, to which the collector passes on; and which guests and it ask for other things."""
-
-    address: str
-    taken: list[tuple[str, Json]] = field(default_factory=list)
-    """The paths and what was sent there."""
-    headers: dict[str, dict[str, str]] = field(default_factory=dict)
-    """The headers of other requests, by their paths."""
-
-    def _found(self, signal: str, *names: str) -> Iterator[tuple[Json, Json]]:
-        """All records of a signal, each with the attributes of its resource."""
-        outer, inner, records = names
-        for path, sent in [*self.taken]:
-            for resource in sent[outer] if path == f"/v1/{signal}" else ():
-                for scope in resource[inner]:
-                    for record in scope[records]:
-                        yield values(resource["resource"]["attributes"]), record
-
-    def spans(self) -> list[Json]:
-        """With attributes by their names, and of their resource."""
-        found = self._found("traces", "resourceSpans", "scopeSpans", "spans")
-        return [span | {"told": values(span.get("attributes", [])), "of": of} for of, span in found]
-
-    def counts(self, name: str) -> dict[tuple[str, ...], int]:
-        """The last count of a metric for the values of its attributes, in the order of their names."""
-        found = {}
-        for _of, metric in self._found("metrics", "resourceMetrics", "scopeMetrics", "metrics"):
-            for point in metric["sum"]["dataPoints"] if metric["name"] == name else ():
-                found[tuple(value for _name, value in sorted(values(point["attributes"]).items()))] = int(
-                    point["asInt"]
-                )
-        return found
-
-    def lines(self) -> list[Json]:
-        """The log."""
-        found = self._found("logs", "resourceLogs", "scopeLogs", "logRecords")
-        return [line | {"told": values(line["attributes"]), "of": of} for of, line in found]
-
-
-@contextmanager
-def sink() -> Iterator[Sink]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            if self.path.startswith("/v1/"):
-                it.taken.append((self.path, body))
-            self._answer({} if self.path.startswith("/v1/") else _INFERRED)
-
-        def do_GET(self) -> None:
-            self._answer({})
-
-        def _answer(self, answer: Json) -> None:
-            it.headers[self.path] = {name.lower(): value for name, value in self.headers.items()}
-            body = json.dumps(answer).encode()
-            self.send_response(404 if self.path == "/missing" else 200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_arguments: object) -> None:
-            """Say nothing."""
-
-    with listening(Handler) as address:
-        it = Sink(address)
-        yield it
-
-
-@contextmanager
-def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The address of a server of the test's own."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-_INFERRED = {"text": "hi", "usage": {"promptTokenCount": 1, "generatedTokenCount": 2}}
 
 
 def application(directory: Path) -> Path:

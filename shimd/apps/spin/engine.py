@@ -405,7 +405,7 @@ def _told(env: Mapping[str, str]) -> Mapping[str, str]:
     """
     if not any(name.startswith("OTEL_EXPORTER_OTLP") for name in env):
         return {}
-    from shimd.apps.spin.signals import protocols
+    from shimd.otlp import protocols
 
     return protocols(env)
 

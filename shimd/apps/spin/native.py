@@ -256,10 +256,10 @@ def describe(
 def _telemetry(told: Mapping[str, str], env: Mapping[str, str]) -> DescribedTelemetry | None:
     if not told:
         return None
-    from shimd.apps.spin import signals  # few need it
+    from shimd import otlp  # few need it
 
-    each = [DescribedSignal(name, how == signals.GRPC, signals.endpoint(env, name)) for name, how in told.items()]
-    return DescribedTelemetry(each, signals.servers(env, told))
+    each = [DescribedSignal(name, how == otlp.GRPC, otlp.endpoint(env, name)) for name, how in told.items()]
+    return DescribedTelemetry(each, otlp.servers(env, told))
 
 
 def _target(route: SpinRoute, answering: Sequence[str]) -> int | DescribedAnswer:

@@ -23,6 +23,7 @@ from shimd.supervisor.modules.cache import Cache
 from shimd.supervisor.modules.compilations import Compilation, Compilations, Waiter
 from shimd.supervisor.modules.compile_cgroups import CompileCgroups
 from shimd.supervisor.modules.source import Source, source
+from shimd.supervisor.tracing.steps import step
 from shimd.supervisor.workers.fork_client import Birthplace, ForkClient, Worker
 from shimd.supervisor.workers.fork_servers import ForkServers
 from shimd.supervisor.workers.programs import Program
@@ -68,7 +69,8 @@ class Modules:
                             await self._compile(waiter.engine, compilation, own, artifact, only_look=True)
                 async with self._turns:
                     await checkpoint_if_cancelled()  # it was dropped at the moment of its turn
-                    with compilation.going_on(), self._measures.compiling(family):
+                    about = step("compile", program=compilation.program, bytes=compilation.size)
+                    with about, compilation.going_on(), self._measures.compiling(family):
                         await self._compile(waiter.engine, compilation, own, artifact)
 
         with self.compilations.waiting(waiter, name, program.digest):

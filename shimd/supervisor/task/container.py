@@ -57,6 +57,7 @@ from shimd.supervisor.task.spawn import spawn
 from shimd.supervisor.task.state import State, Step
 from shimd.supervisor.task.stdio import OPENED, Kept, Stdio, Streams
 from shimd.supervisor.threads import in_thread
+from shimd.supervisor.tracing.steps import step
 from shimd.supervisor.workers.fork_client import Worker
 from shimd.supervisor.workers.jailers import During, nothing
 from shimd.timestamp import timestamp
@@ -534,10 +535,11 @@ class Container:
     def _release(self, process: Process) -> None:
         # No await between the worker, the state and the event: an exit must find the start published.
         assert process.worker is not None
-        if self.native is None:
-            self._drop_control(process)
-            process.worker.send(Start())
-        self._has_started(process)
+        with step("run", pid=process.pid):
+            if self.native is None:
+                self._drop_control(process)
+                process.worker.send(Start())
+            self._has_started(process)
 
     def _drop_control(self, process: Process) -> None:
         if process is self.init:
@@ -705,24 +707,25 @@ class Container:
         """Wait for a process's exit and tell everybody: execs before the init that they lived under."""
         assert process.worker is not None
         await process.worker.exited.wait()
-        for step in [self._tell_of_a_kill, *([self._end_rest] if process is self.init else [])]:
+        for part in [self._tell_of_a_kill, *([self._end_rest] if process is self.init else [])]:
             try:
-                await step(process)
+                await part(process)
             except Exception as error:  # its exit must be told, whatever has become of all else
                 _log.error("container %s: not all could be done after an exit: %r", self.id, error)
         async with process.starting:
             pass
         exit = process.has_exited()
         process.exited.set()
-        self._commit(
-            TaskExit(
-                container_id=self.id,
-                id=process.name or self.id,
-                pid=process.pid,
-                exit_status=exit.code,
-                exited_at=timestamp(exit.at),
+        with step("exit", pid=process.pid, exit_status=exit.code):
+            self._commit(
+                TaskExit(
+                    container_id=self.id,
+                    id=process.name or self.id,
+                    pid=process.pid,
+                    exit_status=exit.code,
+                    exited_at=timestamp(exit.at),
+                )
             )
-        )
 
     async def _tell_of_a_kill(self, process: Process) -> None:
         if process.worker is not None and process.worker.status == signal.SIGKILL:

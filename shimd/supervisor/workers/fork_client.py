@@ -48,6 +48,7 @@ from shimd.protocol.plans import WorkerPlan
 from shimd.protocol.worker import Answer, Enter, Error, Order, Start
 from shimd.protocol.worker import Event as WorkerEvent
 from shimd.protocol.worker import decode_event as decode_worker_event
+from shimd.supervisor.tracing.steps import step
 from shimd.supervisor.workers.witness import Witness
 
 #: Seconds for which whoever is cancelled still waits for the end of what was begun: the kernel may not let it end.
@@ -243,7 +244,7 @@ class PendingWorker:
 
     async def worker(self) -> Worker:
         """:raises ShimdError: the fork failed, or the fork server is gone, or does not answer"""
-        with anyio.move_on_after(_LONGEST_SHIELD, shield=True):
+        with step("fork"), anyio.move_on_after(_LONGEST_SHIELD, shield=True):
             await self._known.wait()
         if not self._known.is_set():
             self._abandoned = True

@@ -10,11 +10,11 @@ import pytest
 
 from shimd.apps.spin import telemetry
 from shimd.apps.spin.model import Application, Triggers
-from shimd.apps.spin.signals import SIGNALS, protocols, servers
 from shimd.apps.spin.telemetry import Telemetry, exporters
 from shimd.apps.spin.telemetry.lines import streams
 from shimd.apps.spin.telemetry.names import called
 from shimd.engine import InvalidSetting
+from shimd.otlp import SIGNALS, protocols, servers
 from shimd.wasi.trust import BuiltIn, Trust
 
 EVERY, HOW = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL"

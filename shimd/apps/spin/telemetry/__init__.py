@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shimd.apps.calls import report_error
-from shimd.apps.spin.signals import protocols
 from shimd.component.providers import Function
+from shimd.otlp import protocols
 from shimd.wasi.http.in_process import AsgiApplication
 from shimd.wasi.http.outgoing import Sender
 

@@ -10,7 +10,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from shimd.apps.spin.signals import GRPC, HTTP, SIGNALS, endpoint
+from shimd.otlp import GRPC, HTTP, SIGNALS, endpoint
 from shimd.wasi.trust import Trust, add
 
 #: By protocol and signal: the module and the class.

@@ -24,11 +24,11 @@ from shimd.apps.calls import UNLIMITED, report_error
 from shimd.apps.http.handler import AsgiReceive, AsgiScope, AsgiSend
 from shimd.apps.spin import routes
 from shimd.apps.spin.model import Application
-from shimd.apps.spin.signals import servers
 from shimd.apps.spin.telemetry import Call, Telemetry, exporters, lines, names
 from shimd.component.providers import Function
 from shimd.component.results import Case, Err
 from shimd.engine import EngineError
+from shimd.otlp import servers
 from shimd.wasi.http.in_process import AsgiApplication
 from shimd.wasi.http.outgoing import Sender
 from shimd.wasi.trust import Trust
