@@ -22,13 +22,18 @@ def protocols(env: Mapping[str, str]) -> dict[str, str]:
     """
     if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return {}
-    found = {signal: _protocol(env, signal) for signal in SIGNALS if endpoint(env, signal)}
+    found = {signal: _protocol(env, signal) for signal in SIGNALS if _is_wanted(env, signal)}
     for signal in found:
         name, value = _first(env, signal, "TIMEOUT")
         if value and not value.isdecimal():
             raise InvalidSetting(f"{name}={value} is no number of milliseconds")
         _check_headers(*_first(env, signal, "HEADERS"))
     return found
+
+
+def _is_wanted(env: Mapping[str, str], signal: str) -> bool:
+    left_out = env.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() == "none"
+    return bool(endpoint(env, signal)) and not left_out
 
 
 def endpoint(env: Mapping[str, str], signal: str) -> str:

@@ -38,6 +38,10 @@ def of(**env: str) -> Telemetry:
         ({EVERY: "http://h", "OTEL_SDK_DISABLED": "True"}, {}),
         ({EVERY: "http://h", "OTEL_SDK_DISABLED": "false"}, dict.fromkeys(SIGNALS, "http/protobuf")),
         ({LOGS: "https://h:1/x"}, {"logs": "http/protobuf"}),
+        (
+            {EVERY: "http://h", "OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"},
+            {"metrics": "http/protobuf"},
+        ),
         ({LOGS: "http://h", HEADERS: "a = b c%2C,x-y_z.1=,", LOGS_HEADERS: "d=e==%20/:?"}, {"logs": "http/protobuf"}),
         ({LOGS: "http://h", HEADERS: "none", LOGS_HEADERS: "a=b"}, {"logs": "http/protobuf"}),
         (
