@@ -1,14 +1,16 @@
 """What is measured while it happens: by whoever does it, and for nobody, unless there is somebody to ask."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
-from shimd.rpc import Implementation
+if TYPE_CHECKING:
+    from shimd.rpc import Implementation
 
 
 class Measures:
     """Measures nothing."""
 
-    def calls(self, engine: str, service: Implementation) -> Implementation:
+    def calls(self, engine: str, service: "Implementation") -> "Implementation":
         """Returns what is to be served in place of an engine's Task service."""
         return service
 
