@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
-from shimd.rpc import Implementation
+if TYPE_CHECKING:
+    from shimd.rpc import Implementation
 
-Traced = Callable[[str, str, Implementation], Implementation]
+Traced = Callable[[str, str, "Implementation"], "Implementation"]
 """Returns what is to be served in place of an engine's Task service, for a namespace."""
 Step = Callable[[str, dict[str, str | int]], AbstractContextManager[None]]
 
@@ -17,7 +19,7 @@ def _nobody(_name: str, _told: dict[str, str | int]) -> AbstractContextManager[N
 _step: Step = _nobody
 
 
-def untraced(_engine: str, _namespace: str, service: Implementation) -> Implementation:
+def untraced(_engine: str, _namespace: str, service: "Implementation") -> "Implementation":
     return service
 
 
