@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from urllib.parse import unquote, urlsplit
 
 from shimd.engine import InvalidSetting
@@ -10,7 +11,8 @@ from shimd.engine import InvalidSetting
 SIGNALS = ("traces", "metrics", "logs")
 HTTP, GRPC = "http/protobuf", "grpc"
 _EVERY = "OTEL_EXPORTER_OTLP"
-_URL = re.compile(r"https?://[^/?#\s]+", re.IGNORECASE)
+#: In the characters of RFC 3986: what other parsers refuse they may show, with its password.
+_URL = re.compile(r"https?://[\w.~!$&'()*+,;=:@%\[\]-]+(?:[/?][\w.~!$&'()*+,;=:@%/?-]*)?", re.IGNORECASE | re.ASCII)
 #: A header as a variable has it: what both protocols can send, and OpenTelemetry's libraries take.
 _HEADER = re.compile(r"[\w.-]+ *= *[ !#-:<-\[\]-~]*", re.ASCII)
 
@@ -43,12 +45,19 @@ def endpoint(env: Mapping[str, str], signal: str) -> str:
 
 def _protocol(env: Mapping[str, str], signal: str) -> str:
     name, value = _first(env, signal, "ENDPOINT")
-    if not _URL.match(value):
+    if not _is_url(value):
         raise InvalidSetting(f"{name} is no address: http://HOST[:PORT] or https://HOST[:PORT] is meant")
     name, value = _first(env, signal, "PROTOCOL")
     if value and value not in (HTTP, GRPC):
         raise InvalidSetting(f"{name}={value} is neither {HTTP} nor {GRPC}")
     return value or HTTP
+
+
+def _is_url(value: str) -> bool:
+    with suppress(ValueError):
+        parts = urlsplit(value)
+        return bool(_URL.fullmatch(value) and parts.hostname) and parts.port != 0
+    return False
 
 
 def _check_headers(name: str, value: str) -> None:

@@ -184,13 +184,14 @@ async def _serve(signals: AsyncIterator[signal.Signals]) -> None:
         async with anyio.create_task_group() as tasks:
             metrics, tracing = Metrics(), Tracing()
             supervisor = Supervisor(tasks, outer, keeper, metrics.measures, tracing.calls)
+            exporter = metrics.exporter(supervisor)  # which counts what is told from here on
             listener = await inherited_or_kept("launch", paths.launch_socket(), keeper)
             await recover(supervisor)
             tasks.start_soon(LaunchServer(supervisor).serve, listener)
             await tasks.start(StatusServer(supervisor).serve)
             tasks.start_soon(_watchdog)
-            if (exporter := metrics.exporter(supervisor)) is not None:
-                tasks.start_soon(exporter.serve)
+            if exporter is not None:
+                Background(tasks).start_soon(exporter.serve)
             _log.info("serving in %s, pid %d", paths.runtime_dir(), os.getpid())
             notify.ready()
             await anext(signals)

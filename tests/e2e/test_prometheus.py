@@ -5,7 +5,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -201,6 +201,29 @@ def _answers(address: str) -> float | None:
     except httpx.TransportError:
         return None
     return sum(it for (name, _labels), it in samples(text).items() if name == "shimd_task_starts_total")
+
+
+def test_clients_that_say_nothing(box: Box, address: str) -> None:
+    """They are few at a time, and the daemon has its descriptors for apps."""
+    box.detach("stays", "sleep", 600)
+    pid = box.containerd.daemon_pid()
+    host, _, port = address.rpartition(":")
+    before = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection((host, int(port))))
+        until(lambda: len(list(Path(f"/proc/{pid}/fd").iterdir())) <= before + 20, "those too many to be closed")
+        assert box.run("app", "exit", 3).code == 3
+    until(lambda: _answers(address) == 2, "an answer")
+
+
+def test_what_is_no_socket_is_not_removed(version: Version, archive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("precious")
+    with measured(version, archive, SHIMD_METRICS_ADDR=f"unix:{path}") as box:
+        assert box.run("app", "exit", 3).code == 3
+        until(lambda: "metrics cannot be asked for" in box.containerd.daemon_log(), "a sentence")
+    assert path.read_text() == "precious"
 
 
 def test_a_unix_socket(version: Version, tmp_path: Path, archive: Path) -> None:

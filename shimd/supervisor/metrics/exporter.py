@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,8 +27,12 @@ from shimd.supervisor.supervisor import Supervisor
 _log = logger(__name__)
 #: Seconds between two looks at the event loop, and until the next attempt to listen.
 _LOOK, _PAUSE = 1.0, 5.0
-#: Seconds for the event loop to tell what is there, and for a client to say what it wants.
-_LONGEST, _TIMEOUT = 5.0, 10.0
+#: Seconds for the event loop to tell what is there, for a client to say something, and for all of a request.
+_LONGEST, _TIMEOUT, _WHOLE = 5.0, 10.0, 30.0
+#: Seconds until its thread sees that it is to end, which the daemon's end waits for.
+_POLL = 0.05
+#: Requests; more are closed.
+_AT_A_TIME = 8
 
 
 class _Answering(WSGIRequestHandler):
@@ -45,8 +50,34 @@ class _Tcp(ThreadingMixIn, WSGIServer):
 
     def __init__(self, address: Address, context: ssl.SSLContext | None) -> None:
         self.address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        self._context = context
+        self._context, self._slots = context, threading.BoundedSemaphore(_AT_A_TIME)
         super().__init__((address.host, address.port), _Answering)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread, if there are not too many: who may connect shall not have all of the daemon's descriptors."""
+        if not self._slots.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        with request.dup() as another:
+            late = threading.Timer(_WHOLE, self._break_off, [another])
+            late.daemon = True
+            late.start()
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                late.cancel()
+                self._slots.release()
+
+    def _break_off(self, request: socket.socket) -> None:
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         """As the base class, which would ask a name server who we are."""
@@ -73,11 +104,13 @@ class _Unix(_Tcp):
 
     def __init__(self, address: Address, _context: ssl.SSLContext | None) -> None:
         self.address_family, self._context, self._path = socket.AF_UNIX, None, address.path
+        self._slots = threading.BoundedSemaphore(_AT_A_TIME)
         WSGIServer.__init__(self, address.path, _Answering)  # type: ignore[arg-type]
 
     def server_bind(self) -> None:
         with suppress(FileNotFoundError):
-            os.unlink(self._path)
+            if stat.S_ISSOCK(os.lstat(self._path).st_mode):  # a killed daemon's; nothing else is ours to remove
+                os.unlink(self._path)
         self.socket.bind(self._path)
         os.chmod(self._path, 0o600)
         self.server_name, self.server_port = "localhost", 0
@@ -98,6 +131,7 @@ class Exporter:
 
     def __init__(self, address: Address, measures: PrometheusMeasures, supervisor: Supervisor) -> None:
         self._address, self._measures, self._supervisor = address, measures, supervisor
+        self._problem = ""
         measures.watch(supervisor)
 
     async def serve(self) -> None:
@@ -133,10 +167,13 @@ class Exporter:
             kind = _Unix if self._address.path else _Tcp
             server = kind(self._address, _context(self._address))
         except (OSError, ssl.SSLError) as error:
-            _log.error("metrics cannot be asked for at %s yet: %s", self._address, from_os(error))
+            problem = str(from_os(error))
+            if problem != self._problem:  # it is tried again and again
+                _log.error("metrics cannot be asked for at %s yet: %s", self._address, problem)
+            self._problem = problem
             raise _NotNow from None
         server.set_app(partial(_answer, registry))
-        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=[_POLL], name="metrics", daemon=True)
         thread.start()
         _log.info("metrics are served at %s", self._address)
         try:

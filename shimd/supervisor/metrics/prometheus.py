@@ -108,7 +108,7 @@ class PrometheusMeasures(Measures):
         for endpoint in endpoints:
             if endpoint.namespace == namespace and (found := endpoint.service.containers.get(container)) is not None:
                 return report.engine_of(found)
-        return ""
+        return "unknown"  # it is not taken over yet
 
 
 class _Measured:
@@ -180,7 +180,7 @@ def _processes(supervisor: Supervisor) -> Iterator[Metric]:
     for one in supervisor.fork_servers:
         workers[one.engine,] += one.workers
         servers[one.engine, one.version, one.release, "retiring" if one.retiring else "current"] += 1
-        if not one.retiring:
+        if not one.retiring and one.started_at:
             started[one.engine,] = one.started_at
     yield _gauge("shimd_workers", "Processes of apps.", workers, "engine")
     labels = ("engine", "version", "release", "state")

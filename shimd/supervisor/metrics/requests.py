@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import islice
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -15,6 +17,8 @@ from shimd.supervisor.task.state import State
 
 _LINK = f"/memfd:{tally.NAME} (deleted)"
 _LABELS = ("namespace", "container", "pod_namespace", "pod", "engine")
+#: Descriptors of a process that are looked at: an app's server has a few when it begins.
+_DESCRIPTORS = 1024
 _ALIVE = (State.RUNNING, State.PAUSED)
 
 
@@ -59,20 +63,38 @@ class Requests(Collector):
 
 def counts(pid: int) -> tally.Tally | None:
     """Returns what the process has counted; ``None``: it serves no HTTP, or is gone."""
-    directory = f"/proc/{pid}/fd"
-    with suppress(OSError):
-        for name in os.listdir(directory):
-            path = f"{directory}/{name}"
+    with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as found:
+        for entry in islice(found, _DESCRIPTORS):
             with suppress(OSError):  # closed meanwhile
-                if os.readlink(path) == _LINK:
-                    return _read(path)
+                if os.readlink(entry.path) == _LINK:
+                    return _read(entry.path)
     return None
 
 
 def _read(path: str) -> tally.Tally | None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    """What it leads to is the app's to change at any time: only what is known for a file in memory is opened."""
+    with _opened(path, os.O_PATH) as held:
+        if os.fstat(held).st_dev != _in_memory():
+            return None
+        with _opened(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK) as fd:
+            return tally.read(os.pread(fd, tally.SLOT * tally.MOST, 0))
+
+
+@contextmanager
+def _opened(path: str, how: int) -> Iterator[int]:
+    fd = os.open(path, how | os.O_CLOEXEC)
     try:
-        return tally.read(os.pread(fd, tally.SLOT * tally.MOST, 0))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@cache
+def _in_memory() -> int:
+    """The device that all files of memfd_create(2) are on, and no others."""
+    fd = os.memfd_create("shimd-device", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(fd).st_dev
     finally:
         os.close(fd)
 

@@ -31,10 +31,9 @@ class Metrics:
             from shimd.supervisor.metrics.prometheus import PrometheusMeasures
 
             self.measures = PrometheusMeasures()
-        except ModuleNotFoundError as error:
-            _log.error(
-                "metrics are not served: this node has no Python package %s (pip install 'shimd[metrics]')", error.name
-            )
+        except ImportError as error:
+            words = "metrics are not served: prometheus-client is not on this node, or an old one"
+            _log.error("%s: %s (pip install 'shimd[metrics]')", words, error)
 
     def exporter(self, supervisor: "Supervisor") -> "Exporter | None":
         """Returns what serves them; ``None``: nothing does."""

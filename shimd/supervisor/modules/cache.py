@@ -82,7 +82,8 @@ class Cache:
         self._jobs: dict[tuple[str, Path], _Job] = {}
         self._views, self._integrity = Views(), Integrity()
         self.hits = self.misses = self.evictions = 0
-        """Of programs that were asked for, since this process began; and what was removed to make room."""
+        """Since this process began: programs that were there when they were asked for, those that had to be made, and
+        what made room."""
 
     async def artifact(
         self,
@@ -110,7 +111,6 @@ class Cache:
         if await self._hit(entry, is_code=is_code):
             self.hits += is_code
             return entry / "artifact"
-        self.misses += is_code
         while True:
             if (job := self._jobs.get((asker, entry))) is None:
                 job = await self._begin((asker, entry), source, make, _Job(drop, is_code))
@@ -137,6 +137,7 @@ class Cache:
         # The caller may go away, and its descriptor's position is its own affair.
         own = source._replace(fd=os.open(f"/proc/self/fd/{source.fd}", os.O_RDONLY | os.O_CLOEXEC))
         self._jobs[key] = job
+        self.misses += job.is_code
         if self._tasks is not None:
             self._tasks.start_soon(self._work, key, own, make)
         else:

@@ -33,8 +33,9 @@ class Tracing:
                 steps.follow(self._spans.step)
         except InvalidSetting as error:
             _log.error("spans are not sent: %s", error)
-        except ModuleNotFoundError as error:
-            _log.error("spans are not sent: this node has no Python package %s (pip install 'shimd[otel]')", error.name)
+        except ImportError as error:
+            words = "spans are not sent: OpenTelemetry's packages are not on this node, or old ones"
+            _log.error("%s: %s (pip install 'shimd[otel]')", words, error)
         except Exception as error:  # what the libraries say of a variable's value
             _log.error("spans are not sent, by the OTEL_ variables: %s", error)
 

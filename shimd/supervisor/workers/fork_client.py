@@ -226,9 +226,10 @@ class Worker:
 class PendingWorker:
     """A worker that was asked for. It may exist from then on, so that its owner must learn of it, whoever cancels."""
 
-    def __init__(self, forks: "ForkClient") -> None:
+    def __init__(self, forks: "ForkClient", *, is_forked: bool = True) -> None:
+        """:param is_forked: not so one that is there, and is only followed"""
         self.forks = forks
-        self._since = time.monotonic()
+        self._since, self._is_forked = time.monotonic(), is_forked
         self._known = anyio.Event()
         self._result: Worker | ShimdError
         self._abandoned = False
@@ -237,7 +238,7 @@ class PendingWorker:
         """Note what came of it; a worker that nobody waits for any more is ended."""
         self._result = result
         self._known.set()
-        if isinstance(result, Worker):
+        if isinstance(result, Worker) and self._is_forked:
             self.forks.forked(time.monotonic() - self._since)
         if self._abandoned and isinstance(result, Worker):
             result.abandon()
@@ -385,7 +386,7 @@ class ForkClient:
 
     async def _ask(self, request: Spawn | Follow, fds: Sequence[int]) -> PendingWorker:
         """Send a request that ``Spawned`` or ``Failed`` will answer."""
-        pending = self._pending[request.key] = PendingWorker(self)
+        pending = self._pending[request.key] = PendingWorker(self, is_forked=isinstance(request, Spawn))
         try:
             await self._send(request, fds)
         except BaseException:

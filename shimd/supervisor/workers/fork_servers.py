@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import anyio
@@ -67,9 +67,9 @@ class ForkServer:
     ended: anyio.Event = field(default_factory=anyio.Event)
     """Set when the connection has."""
 
-    @property
+    @cached_property
     def started_at(self) -> float:
-        """Seconds since the epoch; 0: it is gone."""
+        """Seconds since the epoch, as far as it was there when it was first asked for; 0: it was gone."""
         with suppress(OSError, ValueError):
             ticks = start_time(self.pid)
             return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")

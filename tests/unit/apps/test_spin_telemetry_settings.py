@@ -69,6 +69,9 @@ def test_what_is_told_by_which_protocol(env: dict[str, str], told: dict[str, str
         ({EVERY: "http://h", HEADERS: "a=b%0d"}, "header 1 of OTEL_EXPORTER_OTLP_HEADERS is not"),
         ({EVERY: "http://h", HEADERS: "a=b;c"}, "header 1 of OTEL_EXPORTER_OTLP_HEADERS is not"),
         ({EVERY: "collector:4317"}, "OTEL_EXPORTER_OTLP_ENDPOINT is no address"),
+        ({EVERY: "http://u:s3c^ret@h:1"}, "OTEL_EXPORTER_OTLP_ENDPOINT is no address: http://HOST"),
+        ({EVERY: "http://[::1:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT is no address"),
+        ({EVERY: "http://h:99999"}, "OTEL_EXPORTER_OTLP_ENDPOINT is no address"),
         (
             {EVERY: "http://h", LOGS: "h"},
             "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT is no address",

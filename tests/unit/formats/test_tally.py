@@ -11,6 +11,7 @@ import pytest
 
 from shimd.apps.http.tally import Tallies
 from shimd.formats import tally
+from shimd.supervisor.metrics import requests
 from shimd.supervisor.metrics.requests import counts
 
 NOTHING = tally.Tally((0,) * tally.CLASSES, 0, (0,) * (len(tally.BOUNDS) + 1))
@@ -79,6 +80,16 @@ def test_what_an_app_answers() -> None:
     assert found is not None
     assert found.classes == (0, 2, 0, 1, 2)
     assert sum(found.buckets) == 5
+
+
+def test_a_file_that_is_not_in_memory(tmp_path: Path) -> None:
+    """A container may have one of that name, where opening it, or reading, hangs."""
+    path = tmp_path / f"memfd:{tally.NAME}"
+    path.write_bytes(slot(7))
+    assert requests._read(str(path)) is None
+    os.unlink(path)
+    os.mkfifo(path)
+    assert requests._read(str(path)) is None
 
 
 def test_a_process_that_serves_nothing() -> None:

@@ -162,6 +162,7 @@ impl Instances {
                 fate.break_off().await; // their bodies would end with the store
             }
         }
+        drop(store); // before anybody knows that it is not at work any more
     }
 }
 

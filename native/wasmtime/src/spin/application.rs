@@ -14,7 +14,6 @@ use crate::http::{Component, GuestBody, NoAnswer};
 
 const HEALTH: &str = "/.well-known/spin/health";
 const INFO: &str = "/.well-known/spin/info";
-const WELL_KNOWN: &str = "/.well-known/spin/";
 
 pub struct Application {
     /// JSON, of its name and version.
@@ -32,7 +31,8 @@ impl Application {
     pub async fn answer(&self, mut request: Request, peer: SocketAddr) -> Answer {
         let Some(teller) = &self.teller else { return self.routed(request, &peer.to_string()).await };
         let path = request.uri().path();
-        let route = if path.starts_with(WELL_KNOWN) { path } else { self.routes.name(path).unwrap_or_default() };
+        let is_own = path == HEALTH || path == INFO;
+        let route = if is_own { path } else { self.routes.name(path).unwrap_or_default() };
         let span = teller.request(&request, peer, route);
         telemetry::belongs(&mut request, span.clone());
         let answer = self.routed(request, &peer.to_string()).await;

@@ -37,7 +37,8 @@ from shimd.wasi.trust import Trust
 _FLUSH = 3.0
 _NAME = "spin"
 _SERVICE = "service.name"
-_WELL_KNOWN = "/.well-known/spin/"
+#: Paths that are answered for an application, whatever its routes.
+_OWN_PATHS = ("/.well-known/spin/health", "/.well-known/spin/info")
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -223,7 +224,7 @@ def _resource(application: Application) -> Resource:
 
 
 def _route(application: Application, path: str) -> str:
-    if path.startswith(_WELL_KNOWN):
+    if path in _OWN_PATHS:
         return path
     match = routes.find(application.triggers.http, path)
     return (match.route.path or "") if match else ""

@@ -46,6 +46,16 @@ impl<T, E> Outcome for ((wasmtime::component::StreamReader<T>, wasmtime::compone
     }
 }
 
+/// Bytes of an error, and of a name, that are told: a span waits for others, and a guest may write what it likes.
+const MOST: usize = 1000;
+const LONGEST_NAME: usize = 100;
+
+fn short(mut text: String, most: usize) -> String {
+    let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    text.truncate(end);
+    text
+}
+
 /// The span of a call, until it is done.
 pub struct Call(Context);
 
@@ -54,7 +64,8 @@ impl Watch {
     pub fn call(&self, called: &Called, parameters: &[Val]) -> Call {
         let kind = if called.produces { SpanKind::Producer } else { SpanKind::Client };
         let told = called.attributes(parameters);
-        Call(self.teller.span(called.name(parameters), kind, told, &self.context))
+        let name = short(called.name(parameters), LONGEST_NAME);
+        Call(self.teller.span(name, kind, told, &self.context))
     }
 }
 
@@ -62,7 +73,8 @@ impl Call {
     fn failed(&self, case: &str, words: Option<&str>) {
         let span = self.0.span();
         span.set_attribute(KeyValue::new("error.type", case.to_string()));
-        span.set_status(Status::error(words.map_or_else(|| case.to_string(), |words| format!("{case}: {words}"))));
+        let text = words.map_or_else(|| case.to_string(), |words| format!("{case}: {words}"));
+        span.set_status(Status::error(short(text, MOST)));
     }
 
     fn done<R: Outcome>(self, done: &Result<R>) {

@@ -3,8 +3,8 @@
 
 use std::error::Error as _;
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -88,8 +88,9 @@ impl Signal {
         Ok(endpoint.timeout(limit).connect_timeout(limit).connect_with_connector_lazy(self.connector(env)?))
     }
 
-    fn client(&self, env: &[(String, String)]) -> Result<Sender, String> {
+    fn client(&self, env: &[(String, String)], failures: &Arc<Failures>) -> Result<Sender, String> {
         Ok(Sender {
+            failures: failures.clone(),
             client: Client::builder(TokioExecutor::new()).build(self.connector(env)?),
             runtime: Handle::current(),
             limit: self.limit(env),
@@ -101,7 +102,7 @@ impl Signal {
         let made = if self.grpc {
             builder.with_tonic().with_channel(self.channel(env)?).build()
         } else {
-            builder.with_http().with_protocol(BINARY).with_http_client(self.client(env)?).build()
+            builder.with_http().with_protocol(BINARY).with_http_client(self.client(env, told)?).build()
         };
         Ok(Told { inner: made.map_err(|error| error.to_string())?, failures: told.clone(), what: "traces" })
     }
@@ -111,7 +112,7 @@ impl Signal {
         let made = if self.grpc {
             builder.with_tonic().with_channel(self.channel(env)?).build()
         } else {
-            builder.with_http().with_protocol(BINARY).with_http_client(self.client(env)?).build()
+            builder.with_http().with_protocol(BINARY).with_http_client(self.client(env, told)?).build()
         };
         Ok(Told { inner: made.map_err(|error| error.to_string())?, failures: told.clone(), what: "metrics" })
     }
@@ -121,7 +122,7 @@ impl Signal {
         let made = if self.grpc {
             builder.with_tonic().with_channel(self.channel(env)?).build()
         } else {
-            builder.with_http().with_protocol(BINARY).with_http_client(self.client(env)?).build()
+            builder.with_http().with_protocol(BINARY).with_http_client(self.client(env, told)?).build()
         };
         Ok(Told { inner: made.map_err(|error| error.to_string())?, failures: told.clone(), what: "logs" })
     }
@@ -132,6 +133,7 @@ const BINARY: opentelemetry_otlp::Protocol = opentelemetry_otlp::Protocol::HttpB
 /// Sends from the application's threads for those of the exporters, which have no runtime.
 #[derive(Debug)]
 struct Sender {
+    failures: Arc<Failures>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: Handle,
     limit: Duration,
@@ -150,7 +152,7 @@ impl HttpClient for Sender {
             .await
             .map_err(|_| format!("no answer within {} ms", limit.as_millis()))?
         });
-        sent.await?
+        sent.await?.inspect_err(|error| self.failures.note(error.to_string()))
     }
 }
 
@@ -171,11 +173,21 @@ pub struct Failures {
     /// Where all is told to, as it may be shown.
     servers: String,
     told: AtomicBool,
+    /// Why the last request came to nothing: the exporters do not tell.
+    noted: Mutex<Option<String>>,
 }
 
 impl Failures {
     pub fn new(servers: String) -> Self {
-        Self { servers, told: AtomicBool::new(false) }
+        Self { servers, told: AtomicBool::new(false), noted: Mutex::default() }
+    }
+
+    fn note(&self, reason: String) {
+        *self.noted.lock().expect("nobody panics with it") = Some(reason);
+    }
+
+    fn noted(&self) -> Option<String> {
+        self.noted.lock().expect("nobody panics with it").take()
     }
 
     pub fn tell(&self, reason: &str) {
@@ -196,7 +208,8 @@ pub struct Told<E> {
 impl<E> Told<E> {
     fn told(&self, done: OTelSdkResult) -> OTelSdkResult {
         if let Err(error) = &done {
-            self.failures.tell(&format!("Failed to export {}: {error}", self.what));
+            let reason = self.failures.noted().unwrap_or_else(|| error.to_string());
+            self.failures.tell(&format!("Failed to export {}: {reason}", self.what));
         }
         done
     }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _};
 use opentelemetry::metrics::{Counter, MeterProvider as _};
 use opentelemetry::propagation::TextMapPropagator;
@@ -18,6 +18,7 @@ use opentelemetry::trace::{SpanKind, Status, TraceContextExt as _, Tracer as _, 
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -180,14 +181,13 @@ impl Teller {
 
 impl Providers {
     fn end(&self, failures: &Failures) {
-        let done = [
-            self.traces.as_ref().map(SdkTracerProvider::shutdown),
-            self.metrics.as_ref().map(SdkMeterProvider::shutdown),
-            self.logs.as_ref().map(SdkLoggerProvider::shutdown),
-        ];
-        for error in done.into_iter().flatten().filter_map(Result::err) {
-            failures.tell(&error.to_string());
-        }
+        let told = |done: OTelSdkResult| drop(done.inspect_err(|error| failures.tell(&error.to_string())));
+        // At the same time: a server that hangs keeps no other from what is its.
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.traces.as_ref().map(|it| told(it.shutdown())));
+            scope.spawn(|| self.metrics.as_ref().map(|it| told(it.shutdown())));
+            scope.spawn(|| self.logs.as_ref().map(|it| told(it.shutdown())));
+        });
     }
 }
 
@@ -248,14 +248,16 @@ impl Watch {
             KeyValue::new("http.request.method", method.clone()),
             KeyValue::new("server.address", uri.host().unwrap_or_default().to_string()),
             KeyValue::new("server.port", i64::from(port)),
-            KeyValue::new("url.full", uri.to_string()),
+            KeyValue::new("url.full", shown(uri)),
         ];
         let context = self.teller.span(method, SpanKind::Client, told, &self.context);
-        let (propagator, headers) = (&self.teller.propagator, request.headers_mut());
-        propagator.fields().for_each(|name| drop(headers.remove(name)));
-        propagator.inject_context(&context, &mut HeaderInjector(headers));
-        if headers.get("tracestate").is_some_and(|it| it.is_empty()) {
-            headers.remove("tracestate");
+        if context.span().span_context().is_valid() {
+            let (propagator, headers) = (&self.teller.propagator, request.headers_mut());
+            propagator.fields().for_each(|name| drop(headers.remove(name)));
+            propagator.inject_context(&context, &mut HeaderInjector(headers));
+            if headers.get("tracestate").is_some_and(|it| it.is_empty()) {
+                headers.remove("tracestate");
+            }
         }
         request.extensions_mut().insert(context.clone()); // for a neighbour
         let sending = Box::into_pin(send(request));
@@ -265,6 +267,13 @@ impl Watch {
             done
         })
     }
+}
+
+/// A URL without a user and a password.
+fn shown(uri: &Uri) -> String {
+    let host = uri.authority().map_or("", |it| it.as_str().rsplit('@').next().unwrap_or_default());
+    let path = uri.path_and_query().map_or("", |it| it.as_str());
+    format!("{}://{host}{path}", uri.scheme_str().unwrap_or("https"))
 }
 
 fn told_exchange(context: &Context, done: &Result<Exchange, Error>) {
