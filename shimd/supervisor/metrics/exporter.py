@@ -104,7 +104,7 @@ class _Unix(_Tcp):
 
     def __init__(self, address: Address, _context: ssl.SSLContext | None) -> None:
         self.address_family, self._context, self._path = socket.AF_UNIX, None, address.path
-        self._slots = threading.BoundedSemaphore(_AT_A_TIME)
+        self._slots, self._is_bound = threading.BoundedSemaphore(_AT_A_TIME), False
         WSGIServer.__init__(self, address.path, _Answering)  # type: ignore[arg-type]
 
     def server_bind(self) -> None:
@@ -112,6 +112,7 @@ class _Unix(_Tcp):
             if stat.S_ISSOCK(os.lstat(self._path).st_mode):  # a killed daemon's; nothing else is ours to remove
                 os.unlink(self._path)
         self.socket.bind(self._path)
+        self._is_bound = True
         os.chmod(self._path, 0o600)
         self.server_name, self.server_port = "localhost", 0
         self.setup_environ()
@@ -122,8 +123,9 @@ class _Unix(_Tcp):
 
     def server_close(self) -> None:
         super().server_close()
-        with suppress(OSError):
-            os.unlink(self._path)
+        if self._is_bound:
+            with suppress(OSError):
+                os.unlink(self._path)
 
 
 class Exporter:
