@@ -164,12 +164,3 @@ def check_certificates(app: Running, server: Certificates, client: Certificates)
     with upstream.running(server.server(client)) as other:
         assert app.value(f"/main/fetch-safely/{other.address}/")[0] == 200
         assert app.get(f"/other/fetch-safely/{other.address}/").json() == "ErrorCode_TlsCertificateError"
-
-
-def test_telemetry_that_it_cannot_send(tmp_path: Path, environment: dict[str, str]) -> None:
-    write(tmp_path, MANIFEST)
-    endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9"
-    with running(tmp_path, environment, "--env", endpoint, tmp_path) as app:
-        assert app.get("/main/about").status_code == 200
-        assert "shimd: telemetry is not sent: " in app.said()
-        assert app.end() == 0
