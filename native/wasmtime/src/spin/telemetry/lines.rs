@@ -16,32 +16,38 @@ const LONGEST: usize = 16 * 1024;
 
 /// Our stdout or stderr, for one guest.
 pub struct Watched {
-    pub watch: Watch,
-    pub errors: bool,
+    inner: Box<dyn StdoutStream + Sync>,
+    watch: Watch,
+    name: &'static str,
 }
 
 impl Watched {
+    pub fn stdout(watch: Watch) -> Self {
+        Self { inner: Box::new(cli::stdout()), watch, name: "stdout" }
+    }
+
+    pub fn stderr(watch: Watch) -> Self {
+        Self { inner: Box::new(cli::stderr()), watch, name: "stderr" }
+    }
+
     fn lines(&self) -> Lines {
-        let name = if self.errors { "stderr" } else { "stdout" };
-        Lines { watch: self.watch.clone(), name, begun: Vec::new() }
+        Lines { watch: self.watch.clone(), name: self.name, begun: Vec::new() }
     }
 }
 
 impl IsTerminal for Watched {
     fn is_terminal(&self) -> bool {
-        if self.errors { cli::stderr().is_terminal() } else { cli::stdout().is_terminal() }
+        self.inner.is_terminal()
     }
 }
 
 impl StdoutStream for Watched {
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        let inner = if self.errors { cli::stderr().p2_stream() } else { cli::stdout().p2_stream() };
-        Box::new(Older { inner, lines: self.lines() })
+        Box::new(Older { inner: self.inner.p2_stream(), lines: self.lines() })
     }
 
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        let inner = if self.errors { cli::stderr().async_stream() } else { cli::stdout().async_stream() };
-        Box::new(Newer { inner: Box::into_pin(inner), lines: self.lines() })
+        Box::new(Newer { inner: Box::into_pin(self.inner.async_stream()), lines: self.lines() })
     }
 }
 

@@ -217,8 +217,8 @@ pub struct Watch {
 impl Watch {
     /// Standard output and error, of which each line is told; ``None``: they are not.
     pub fn lines(&self) -> Option<(lines::Watched, lines::Watched)> {
-        let one = |errors| lines::Watched { watch: self.clone(), errors };
-        self.teller.logger.as_ref().map(|_| (one(false), one(true)))
+        let both = || (lines::Watched::stdout(self.clone()), lines::Watched::stderr(self.clone()));
+        self.teller.logger.is_some().then(both)
     }
 
     fn line(&self, stream: &'static str, text: String) {
