@@ -56,6 +56,7 @@ RUNTIMES = [
 #: wasmer by the binding from PyPI, whatever else is installed, for what it does in its own way.
 WASMER_SDK = Runtime("wasmer-sdk", guests.WASM, "/app.wasm", "io.containerd.wasmer-sdk.v1")
 
+BY_NAME = {runtime.name: runtime for runtime in RUNTIMES}
 OURS = RUNTIMES[1:]
 WASM = RUNTIMES[2:]
 #: For what runc cannot show, or shows otherwise.

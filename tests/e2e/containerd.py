@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,6 +223,17 @@ class Containerd:
 
 
 Kind = TypeVar("Kind", bound=Containerd)
+
+
+def configured(kind: Callable[[Version, Path], Kind], settings: Mapping[str, str]) -> Callable[[Version, Path], Kind]:
+    """Returns what makes one with these variables, which its daemon has, too."""
+
+    def made(version: Version, directory: Path) -> Kind:
+        containerd = kind(version, directory)
+        containerd.env |= settings
+        return containerd
+
+    return made
 
 
 @contextmanager

@@ -16,27 +16,21 @@ from shimd.engines.wasmtime import NATIVE
 from tests import servers
 from tests.certificates import Certificates, both
 from tests.e2e import spin_app
-from tests.e2e.box import RUNTIMES, Box, Runtime, until
+from tests.e2e.box import BY_NAME, Box, Runtime, until
 from tests.e2e.conftest import boxes
-from tests.e2e.containerd import Containerd, Version, running
+from tests.e2e.containerd import Containerd, Version, configured, running
 from tests.e2e.http_app import free_port
 from tests.e2e.spin_app import PORTABLE_SPIN, SPIN, image, on_the_newest
 
 pytestmark = on_the_newest
-WASMTIME = next(runtime for runtime in RUNTIMES if runtime.name == "wasmtime")
+WASMTIME = BY_NAME["wasmtime"]
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @contextmanager
 def measured(version: Version, archive: Path, runtime: Runtime = WASMTIME, /, **settings: str) -> Iterator[Box]:
     """Of a containerd whose daemon has these variables."""
-
-    def made(version: Version, directory: Path) -> Containerd:
-        containerd = Containerd(version, directory)
-        containerd.env |= settings
-        return containerd
-
-    with running(version, made) as containerd, boxes(archive) as make:
+    with running(version, configured(Containerd, settings)) as containerd, boxes(archive) as make:
         yield make(containerd, runtime)
 
 

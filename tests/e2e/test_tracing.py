@@ -10,15 +10,15 @@ import pytest
 
 from tests import servers
 from tests.e2e import images
-from tests.e2e.box import RUNTIMES, Box, until
+from tests.e2e.box import BY_NAME, Box, until
 from tests.e2e.conftest import boxes
-from tests.e2e.containerd import LAUNCHERS, Containerd, Version, running
+from tests.e2e.containerd import LAUNCHERS, Containerd, Version, configured, running
 from tests.e2e.cri import CGROUPS, CONTAINER, NODE, PAUSE, CriContainerd
 from tests.e2e.otlp_sink import Json, Sink, sink
 from tests.e2e.spin_app import on_the_newest
 
 pytestmark = on_the_newest
-WASMTIME = next(runtime for runtime in RUNTIMES if runtime.name == "wasmtime")
+WASMTIME = BY_NAME["wasmtime"]
 TASK = "containerd.task.v3.Task"
 SERVER = 2
 
@@ -49,13 +49,7 @@ class TracedNode(Traced, CriContainerd):
 @contextmanager
 def traced(version: Version, archive: Path, **variables: str) -> Iterator[Box]:
     """Of a containerd that has these variables, as its daemon does."""
-
-    def made(version: Version, directory: Path) -> Containerd:
-        containerd = Traced(version, directory)
-        containerd.env |= variables
-        return containerd
-
-    with running(version, made) as containerd, boxes(archive) as make:
+    with running(version, configured(Traced, variables)) as containerd, boxes(archive) as make:
         yield make(containerd, WASMTIME)
 
 
@@ -118,30 +112,27 @@ def test_one_trace_from_the_client_to_the_guest(version: Version, archive: Path,
     app = {"metadata": {"name": "app"}, "image": {"image": WASMTIME.image}, "command": command, "linux": of_node}
     for name, config in (("pod", pod), ("app", app)):
         (tmp_path / f"{name}.json").write_text(json.dumps(config))
-    with sink() as it, servers.collector(f"http://{it.address}") as endpoints:
-
-        def made(version: Version, directory: Path) -> TracedNode:
-            node = TracedNode(version, directory)
-            node.env |= told(endpoints["grpc"], "grpc")
-            return node
-
-        with running(version, made) as node:
-            for image in (archive, tmp_path / "pause.tar"):
-                node.import_image(image, "k8s.io")
-            place = endpoints["grpc"].removeprefix("http://")
-            tracing = ("--enable-tracing", "--tracing-endpoint", place)
-            files = (tmp_path / "app.json", tmp_path / "pod.json")
-            id = node.crictl(*tracing, "run", "--no-pull", "--runtime", "wasmtime", *files).out.strip()
-            until(lambda: named(it, f"{TASK}/Start", id), "the span of the start")
-            (start,) = named(it, f"{TASK}/Start", id)
-            until(lambda: "run" in below(it, start), "the span of the guest's first instruction")
-            start_container = "runtime.v1.RuntimeService/StartContainer"
-            until(lambda: names_above(it, start)[-1] == f"cri-tools: {start_container}", "the client's span")
-            assert names_above(it, start)[-2] == f"containerd: {start_container}"
-            (create,) = named(it, f"{TASK}/Create", id)
-            assert create["traceId"] == start["traceId"]
-            assert sorted(below(it, create)) == ["compile", "fork", "world"]
-            node.crictl("rmp", "-f", "-a")
+    with (
+        sink() as it,
+        servers.collector(f"http://{it.address}") as endpoints,
+        running(version, configured(TracedNode, told(endpoints["grpc"], "grpc"))) as node,
+    ):
+        for image in (archive, tmp_path / "pause.tar"):
+            node.import_image(image, "k8s.io")
+        place = endpoints["grpc"].removeprefix("http://")
+        tracing = ("--enable-tracing", "--tracing-endpoint", place)
+        files = (tmp_path / "app.json", tmp_path / "pod.json")
+        id = node.crictl(*tracing, "run", "--no-pull", "--runtime", "wasmtime", *files).out.strip()
+        until(lambda: named(it, f"{TASK}/Start", id), "the span of the start")
+        (start,) = named(it, f"{TASK}/Start", id)
+        until(lambda: "run" in below(it, start), "the span of the guest's first instruction")
+        start_container = "runtime.v1.RuntimeService/StartContainer"
+        until(lambda: names_above(it, start)[-1] == f"cri-tools: {start_container}", "the client's span")
+        assert names_above(it, start)[-2] == f"containerd: {start_container}"
+        (create,) = named(it, f"{TASK}/Create", id)
+        assert create["traceId"] == start["traceId"]
+        assert sorted(below(it, create)) == ["compile", "fork", "world"]
+        node.crictl("rmp", "-f", "-a")
 
 
 def names_above(it: Sink, span: Json) -> list[str]:

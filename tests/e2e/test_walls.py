@@ -25,9 +25,9 @@ from shimd.isolation import landlock
 from tests import native_code
 from tests.components import rust
 from tests.e2e import guests, http_app, images, leftovers, test_slight, test_wasmedge
-from tests.e2e.box import RUNTIMES, WASMER_SDK, Box, Runtime, content, until
+from tests.e2e.box import BY_NAME, WASMER_SDK, Box, Runtime, content, until
 from tests.e2e.conftest import boxes
-from tests.e2e.containerd import Containerd, Version, running
+from tests.e2e.containerd import Containerd, Version, configured, running
 from tests.e2e.spin_app import SPIN, on_the_newest
 from tests.e2e.test_spin_artifact import push, serving, start
 from tests.native_code import AT_FDCWD, NativeCode, taken_over
@@ -37,7 +37,6 @@ pytestmark = [
     on_the_newest,
     pytest.mark.skipif(not native_code.POSSIBLE, reason="the machine's registers are not known here"),
 ]
-BY_NAME = {runtime.name: runtime for runtime in RUNTIMES}
 #: Starts an app, for as long as the stack is open; returns its pid.
 Begin = Callable[["Box", Path, ExitStack], int]
 
@@ -175,18 +174,12 @@ def target(
     """One app for all tests of a kind: what native code tries is to change nothing."""
     with ExitStack() as stack:
         if kind.settings:
-            containerd = stack.enter_context(running(version, lambda *where: configured(kind.settings, *where)))
+            containerd = stack.enter_context(running(version, configured(Containerd, kind.settings)))
         else:
             containerd = request.getfixturevalue("containerd")
         box = stack.enter_context(boxes(archive))(containerd, kind.runtime)
         pid = kind.begin(box, tmp_path_factory.mktemp("walls"), stack)
         yield Target(box, kind, pid)
-
-
-def configured(settings: Mapping[str, str], version: Version, directory: Path) -> Containerd:
-    containerd = Containerd(version, directory)
-    containerd.env |= settings
-    return containerd
 
 
 def refused(attempt: Callable[..., object]) -> int:
