@@ -108,18 +108,17 @@ class Cache:
         :raises ShimdError: make's, or the disk's
         """
         entry = self.directory / engine / version / source.digest
-        if await self._hit(entry, is_code=is_code):
-            self.hits += is_code
-            return entry / "artifact"
-        while True:
+        is_there = True
+        while not await self._hit(entry, is_code=is_code):
+            is_there = False
             if (job := self._jobs.get((asker, entry))) is None:
                 job = await self._begin((asker, entry), source, make, _Job(drop, is_code))
             with job.awaited():
                 await job.done.wait()
             if job.error is not None:
                 raise job.error
-            if await self._hit(entry, is_code=is_code):
-                return entry / "artifact"
+        self.hits += is_code and is_there
+        return entry / "artifact"
 
     async def _hit(self, entry: Path, *, is_code: bool) -> bool:
         """Returns whether the entry is there, and sound; notes its use for :meth:`prune`."""
