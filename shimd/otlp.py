@@ -1,5 +1,6 @@
 """What is told of an application by OpenTelemetry, and where to, as its variables say."""
 
+import logging
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -33,6 +34,11 @@ def protocols(env: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def said(env: Mapping[str, str], signal: str, what: str) -> str:
+    """Returns what a signal's own variable says, else that of all signals; empty: neither does."""
+    return _first(env, signal, what)[1]
+
+
 def _is_wanted(env: Mapping[str, str], signal: str) -> bool:
     left_out = env.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() == "none"
     return bool(endpoint(env, signal)) and not left_out
@@ -40,7 +46,22 @@ def _is_wanted(env: Mapping[str, str], signal: str) -> bool:
 
 def endpoint(env: Mapping[str, str], signal: str) -> str:
     """Returns the URL that a signal is told to; empty: it is not."""
-    return _first(env, signal, "ENDPOINT")[1]
+    return said(env, signal, "ENDPOINT")
+
+
+def limit(env: Mapping[str, str], signal: str) -> float | None:
+    """Returns the seconds that a request may take, since libraries in Python take the variables for that; ``None``: as
+    many as they say."""
+    text = said(env, signal, "TIMEOUT")
+    return int(text) / 1000 if text else None
+
+
+def take_logs(handler: logging.Handler) -> None:
+    """Have the log of OpenTelemetry's libraries end there, and that of what they send by nowhere."""
+    others = logging.NullHandler()
+    for name, found in (("opentelemetry", handler), ("requests", others), ("urllib3", others)):
+        logger = logging.getLogger(name)
+        logger.propagate, logger.handlers = False, [found]
 
 
 def _protocol(env: Mapping[str, str], signal: str) -> str:

@@ -20,7 +20,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import anyio
@@ -40,16 +39,33 @@ GRPC_NAMESPACE = "containerd-namespace"
 
 _namespace: ContextVar[str | None] = ContextVar("namespace", default=None)
 _replayed: ContextVar[bool] = ContextVar("replayed", default=False)
-_NO_TRACE: Mapping[str, str] = MappingProxyType({})
-_trace: ContextVar[Mapping[str, str]] = ContextVar("trace", default=_NO_TRACE)
+_metadata: ContextVar[Callable[[str], str | None]] = ContextVar("metadata", default=lambda _name: None)
 #: Where callers say which trace a call is part of (W3C's Trace Context), as containerd's OpenTelemetry does.
 _TRACE = ("traceparent", "tracestate")
+
+
+Func = Callable[[Any], Awaitable[None]]
+"""Handles one call, which it is given as a stream of grpclib's."""
 
 
 class Implementation(Protocol):
     """An instance of a generated ``…Base`` class."""
 
     def __mapping__(self) -> dict[str, Handler]: ...
+
+
+class Wrapped:
+    """An implementation around whose calls something is done.
+
+    :param around: makes of a route and what handles its calls what does so instead
+    """
+
+    def __init__(self, implementation: Implementation, around: Callable[[str, Func], Func]) -> None:
+        self._implementation, self._around = implementation, around
+
+    def __mapping__(self) -> dict[str, Handler]:
+        found = self._implementation.__mapping__()
+        return {route: handler._replace(func=self._around(route, handler.func)) for route, handler in found.items()}
 
 
 def namespace() -> str | None:
@@ -64,7 +80,8 @@ def replayed() -> bool:
 
 def trace_context() -> Mapping[str, str]:
     """What the caller of the current request says of the trace that it is part of, by the names of W3C's headers."""
-    return _trace.get()
+    value_of = _metadata.get()
+    return {name: value for name in _TRACE if (value := value_of(name))}
 
 
 def status_of(error: Exception, route: str) -> tuple[int, str]:
@@ -143,7 +160,7 @@ def _ttrpc_handler(route: str, func: Callable[[Any], Awaitable[None]]) -> Callab
     async def handle(call: Call, request: Any) -> Any:
         _namespace.set(call.get(TTRPC_NAMESPACE))  # the call has a task, and so a context, of its own
         _replayed.set(call.replayed)
-        _trace.set({name: value for name in _TRACE if (value := call.get(name))})
+        _metadata.set(call.get)
         stream = _UnaryStream(request)
         try:
             await func(stream)
@@ -158,7 +175,7 @@ def _grpc_handler(route: str, func: Callable[[Any], Awaitable[None]]) -> Callabl
     async def handle(stream: Any) -> None:
         metadata = stream.metadata or {}
         _namespace.set(metadata.get(GRPC_NAMESPACE))
-        _trace.set({name: metadata[name] for name in _TRACE if name in metadata})
+        _metadata.set(metadata.get)
         failures: list[GRPCError] = []
 
         async def call() -> None:

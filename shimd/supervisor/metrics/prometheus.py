@@ -3,11 +3,11 @@
 import platform
 import time
 from collections import Counter as Counts
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from grpclib.const import Handler
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -16,7 +16,7 @@ import shimd
 from shimd import release
 from shimd.api.containerd import events as api
 from shimd.errors import Code
-from shimd.rpc import Implementation, status_of
+from shimd.rpc import Func, Implementation, Wrapped, status_of
 from shimd.supervisor.events import Event
 from shimd.supervisor.metrics.measures import Measures
 from shimd.supervisor.status import report
@@ -26,7 +26,6 @@ from shimd.supervisor.supervisor import Supervisor
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 #: They wait for what apps do.
 _UNTIMED = frozenset({"Wait"})
-Func = Callable[[Any], Awaitable[None]]
 
 
 class PrometheusMeasures(Measures):
@@ -81,7 +80,23 @@ class PrometheusMeasures(Measures):
         supervisor.bus.subscribers.add(self.happened)
 
     def calls(self, engine: str, service: Implementation) -> Implementation:
-        return _Measured(engine, service, self._calls, self._errors)
+        return Wrapped(service, partial(self._measured, engine))
+
+    def _measured(self, engine: str, route: str, func: Func) -> Func:
+        method = route.rpartition("/")[2]
+
+        async def measured(stream: Any) -> None:
+            begun = time.perf_counter()
+            try:
+                await func(stream)
+            except Exception as error:
+                self._errors.labels(engine, method, Code(status_of(error, route)[0]).name).inc()
+                raise
+            finally:
+                if method not in _UNTIMED:
+                    self._calls.labels(engine, method).observe(time.perf_counter() - begun)
+
+        return measured
 
     @contextmanager
     def compiling(self, engine: str) -> Iterator[None]:
@@ -109,34 +124,6 @@ class PrometheusMeasures(Measures):
             if endpoint.namespace == namespace and (found := endpoint.service.containers.get(container)) is not None:
                 return report.engine_of(found)
         return "unknown"  # it is not taken over yet
-
-
-class _Measured:
-    """A service whose calls are measured."""
-
-    def __init__(self, engine: str, service: Implementation, calls: Histogram, errors: Counter) -> None:
-        self._engine, self._service, self._calls, self._errors = engine, service, calls, errors
-
-    def __mapping__(self) -> dict[str, Handler]:
-        found = self._service.__mapping__()
-        return {route: handler._replace(func=self._measured(route, handler.func)) for route, handler in found.items()}
-
-    def _measured(self, route: str, func: Func) -> Func:
-        method = route.rpartition("/")[2]
-        calls, errors, engine = self._calls, self._errors, self._engine
-
-        async def measured(stream: Any) -> None:
-            begun = time.perf_counter()
-            try:
-                await func(stream)
-            except Exception as error:
-                errors.labels(engine, method, Code(status_of(error, route)[0]).name).inc()
-                raise
-            finally:
-                if method not in _UNTIMED:
-                    calls.labels(engine, method).observe(time.perf_counter() - begun)
-
-        return measured
 
 
 class State(Collector):
@@ -194,17 +181,17 @@ Values = Mapping[Any, float]
 
 
 def _gauge(name: str, words: str, values: Values, *labels: str) -> Metric:
-    found = GaugeMetricFamily(name, words, labels=labels)
-    for key, value in values.items():
-        found.add_metric(key, value)
-    return found
+    return _filled(GaugeMetricFamily(name, words, labels=labels), values)
 
 
 def _counter(name: str, words: str, values: Values, *labels: str) -> Metric:
-    found = CounterMetricFamily(name, words, labels=labels)
+    return _filled(CounterMetricFamily(name, words, labels=labels), values)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Values) -> Metric:
     for key, value in values.items():
-        found.add_metric(key, value)
-    return found
+        family.add_metric(key, value)
+    return family
 
 
 class Cache(Collector):

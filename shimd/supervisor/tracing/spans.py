@@ -3,12 +3,12 @@
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
-from grpclib.const import Handler
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -20,8 +20,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 import shimd
 from shimd.errors import Code
 from shimd.log import logger
-from shimd.otlp import GRPC, endpoint, servers
-from shimd.rpc import Implementation, status_of, trace_context
+from shimd.otlp import GRPC, endpoint, limit, servers, take_logs
+from shimd.rpc import Func, Implementation, Wrapped, status_of, trace_context
 
 _log = logger(__name__)
 _EXPORTERS = {True: "opentelemetry.exporter.otlp.proto.grpc", False: "opentelemetry.exporter.otlp.proto.http"}
@@ -31,7 +31,6 @@ _QUIET = 600.0
 #: A call that lasts as long as an app, and says nothing of the daemon.
 _UNTOLD = frozenset({"Wait"})
 _CONTAINERD = "containerd"
-Func = Callable[[Any], Awaitable[None]]
 OneSpan = AbstractContextManager[trace.Span]
 
 
@@ -44,17 +43,36 @@ class Spans:
         """
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is told by us
         exporter = import_module(f"{_EXPORTERS[protocol == GRPC]}.trace_exporter").OTLPSpanExporter
-        limit = env.get("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT") or env.get("OTEL_EXPORTER_OTLP_TIMEOUT")
-        made = exporter(timeout=int(limit) / 1000 if limit else None)
+        made = exporter(timeout=limit(env, "traces"))
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(made))
         self._tracer = self._provider.get_tracer("shimd")
-        _take_logs(_Failures(servers(env, ["traces"])))
+        take_logs(_Failures(servers(env, ["traces"])))
         _log.info("spans are sent to %s", endpoint(env, "traces").rpartition("@")[2])
 
     def calls(self, engine: str, namespace: str, service: Implementation) -> Implementation:
         """Returns what is to be served in place of a Task service."""
-        return _Traced(self._span, {"shimd.engine": engine, "shimd.namespace": namespace}, service)
+        told = {"shimd.engine": engine, "shimd.namespace": namespace}
+        return Wrapped(service, partial(self._traced, told))
+
+    def _traced(self, told: Mapping[str, str], route: str, func: Func) -> Func:
+        """Have each call be a span, below its caller's."""
+        _, service, method = route.split("/")
+        if method in _UNTOLD:
+            return func
+        plain = {"rpc.system": "ttrpc", "rpc.service": service, "rpc.method": method, **told}
+
+        async def traced(stream: Any) -> None:
+            parent = _PROPAGATOR.extract(trace_context())
+            with self._span(route[1:], parent, SpanKind.SERVER, plain) as span:
+                request = getattr(stream, "request", None)
+                for name, field in (("shimd.container", "id"), ("shimd.exec", "exec_id")):
+                    if value := getattr(request, field, ""):
+                        span.set_attribute(name, value)
+                with _told(span, route):
+                    await func(stream)
+
+        return traced
 
     @contextmanager
     def step(self, name: str, told: dict[str, str | int]) -> Iterator[None]:
@@ -62,15 +80,11 @@ class Spans:
         if not trace.get_current_span().get_span_context().is_valid:
             yield
             return
-        with self._span(name, None, SpanKind.INTERNAL, told) as span:
-            try:
-                yield
-            except Exception as error:
-                _failed(span, *status_of(error, name))
-                raise
+        with self._span(name, None, SpanKind.INTERNAL, told) as span, _told(span, name):
+            yield
 
     def _span(self, name: str, parent: Context | None, kind: SpanKind, told: Mapping[str, str | int]) -> OneSpan:
-        """What goes wrong within is told by :func:`_failed`, and not where in shimd it was."""
+        """What goes wrong within is told by :func:`_told`, and not where in shimd it was."""
         return self._tracer.start_as_current_span(
             name, parent, kind, told, record_exception=False, set_status_on_exception=False
         )
@@ -87,41 +101,16 @@ def _resource() -> Resource:
     return Resource.create({"service.name": "shimd", "service.version": shimd.__version__, **said})
 
 
-class _Traced:
-    """A service each call of which is a span, below its caller's."""
-
-    def __init__(self, span: Callable[..., OneSpan], told: Mapping[str, str], service: Implementation) -> None:
-        self._span, self._told, self._service = span, told, service
-
-    def __mapping__(self) -> dict[str, Handler]:
-        found = self._service.__mapping__()
-        return {route: handler._replace(func=self._traced(route, handler.func)) for route, handler in found.items()}
-
-    def _traced(self, route: str, func: Func) -> Func:
-        _, service, method = route.split("/")
-        if method in _UNTOLD:
-            return func
-        plain = {"rpc.system": "ttrpc", "rpc.service": service, "rpc.method": method, **self._told}
-
-        async def traced(stream: Any) -> None:
-            parent = _PROPAGATOR.extract(trace_context())
-            with self._span(route[1:], parent, SpanKind.SERVER, plain) as span:
-                request = getattr(stream, "request", None)
-                for name, field in (("shimd.container", "id"), ("shimd.exec", "exec_id")):
-                    if value := getattr(request, field, ""):
-                        span.set_attribute(name, value)
-                try:
-                    await func(stream)
-                except Exception as error:
-                    _failed(span, *status_of(error, route))
-                    raise
-
-        return traced
-
-
-def _failed(span: trace.Span, code: int, text: str) -> None:
-    span.set_attribute("error.type", Code(code).name)
-    span.set_status(Status(StatusCode.ERROR, text))
+@contextmanager
+def _told(span: trace.Span, what: str) -> Iterator[None]:
+    """Have an error be told that leaves it."""
+    try:
+        yield
+    except Exception as error:
+        code, text = status_of(error, what)
+        span.set_attribute("error.type", Code(code).name)
+        span.set_status(Status(StatusCode.ERROR, text))
+        raise
 
 
 class _Failures(logging.Handler):
@@ -136,11 +125,3 @@ class _Failures(logging.Handler):
         if time.monotonic() - self._told >= _QUIET:
             self._told = time.monotonic()
             _log.warning("spans for %s are lost: %s", self._server, record.getMessage())
-
-
-def _take_logs(failures: _Failures) -> None:
-    """Have the libraries' logs end there."""
-    others = logging.NullHandler()
-    for name, handler in (("opentelemetry", failures), ("requests", others), ("urllib3", others)):
-        found = logging.getLogger(name)
-        found.propagate, found.handlers = False, [handler]

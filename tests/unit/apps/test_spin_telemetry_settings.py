@@ -14,7 +14,7 @@ from shimd.apps.spin.telemetry import Telemetry, exporters
 from shimd.apps.spin.telemetry.lines import streams
 from shimd.apps.spin.telemetry.names import called
 from shimd.engine import InvalidSetting
-from shimd.otlp import SIGNALS, protocols, servers
+from shimd.otlp import SIGNALS, limit, protocols, servers
 from shimd.wasi.trust import BuiltIn, Trust
 
 EVERY, HOW = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL"
@@ -218,3 +218,14 @@ def test_the_libraries_see_the_applications_variables(monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "environ", {"OTEL_SERVICE_NAME": "daemon", "OTEL_BSP_SCHEDULE_DELAY": "1", "PATH": "/"})
     exporters.adopt({"OTEL_SERVICE_NAME": "app", "OTEL_PYTHON_X": "y", "HOME": "/x"})
     assert os.environ == {"OTEL_SERVICE_NAME": "app", "PATH": "/"}
+
+
+def test_what_nobody_is_told_by_need_not_be_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timeout of a signal that is not sent."""
+    env = {LOGS: "http://h", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "soon", "OTEL_EXPORTER_OTLP_TIMEOUT": "1500"}
+    monkeypatch.setattr(os, "environ", {})
+    assert protocols(env) == {"logs": "http/protobuf"}
+    exporters.adopt(env)
+    assert os.environ == env
+    assert limit(env, "logs") == 1.5
+    assert limit({LOGS: "http://h"}, "logs") is None

@@ -3,6 +3,7 @@
 import os
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from shimd.otlp import GRPC, HTTP, SIGNALS, endpoint
+from shimd.otlp import GRPC, HTTP, endpoint, limit, said
 from shimd.wasi.trust import Trust, add
 
 #: By protocol and signal: the module and the class.
@@ -52,32 +53,23 @@ def adopt(env: Mapping[str, str]) -> None:
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         del os.environ[name]
     given = {name: value for name, value in env.items() if name.startswith("OTEL_")}
-    for name in ("", *(f"{signal.upper()}_" for signal in SIGNALS)):
-        if value := given.get(f"OTEL_EXPORTER_OTLP_{name}TIMEOUT"):
-            given[f"OTEL_EXPORTER_OTLP_{name}TIMEOUT"] = str(int(value) / 1000)  # seconds, in these libraries
     os.environ.update({name: value for name, value in given.items() if not name.startswith(_PLUGINS)})
 
 
 def exporter(signal: str, protocol: str, trust: Trust) -> Any:
     """Make an exporter, which takes all else of :func:`adopt`. Called inside the container."""
     module, name = _EXPORTERS[protocol][signal]
-    made = getattr(import_module(module), name)
+    made = partial(getattr(import_module(module), name), timeout=limit(os.environ, signal))
     if protocol == HTTP:
-        return made(session=_session(trust, _file(signal, "CERTIFICATE")))
-    if _file(signal, "CERTIFICATE"):
+        return made(session=_session(trust, said(os.environ, signal, "CERTIFICATE")))
+    if said(os.environ, signal, "CERTIFICATE"):
         return made(channel_options=_CHANNEL)
     import grpc
 
-    key, shown = (_read(_file(signal, what)) for what in ("CLIENT_KEY", "CLIENT_CERTIFICATE"))
+    key, shown = (_read(said(os.environ, signal, what)) for what in ("CLIENT_KEY", "CLIENT_CERTIFICATE"))
     secure = endpoint(os.environ, signal).lower().startswith("https:")
     credentials = grpc.ssl_channel_credentials(trust.pem.encode(), key, shown) if secure else None
     return made(credentials=credentials, channel_options=_CHANNEL)
-
-
-def _file(signal: str, what: str) -> str:
-    """Returns the file that the variables name for a signal; empty: none."""
-    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
-    return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
 def _read(file: str) -> bytes | None:

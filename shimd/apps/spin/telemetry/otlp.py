@@ -28,7 +28,7 @@ from shimd.apps.spin.telemetry import Call, Telemetry, exporters, lines, names
 from shimd.component.providers import Function
 from shimd.component.results import Case, Err
 from shimd.engine import EngineError
-from shimd.otlp import servers
+from shimd.otlp import servers, take_logs
 from shimd.wasi.http.in_process import AsgiApplication
 from shimd.wasi.http.outgoing import Sender
 from shimd.wasi.trust import Trust
@@ -63,7 +63,7 @@ class Otlp(Telemetry):
         self._count(metrics.NoOpMeter(_NAME))
 
     async def __aenter__(self) -> "Otlp":
-        _take_logs(self._failures)
+        take_logs(self._failures)
         try:
             self._start()
         except Exception as error:  # what the libraries say of a variable's value
@@ -287,11 +287,3 @@ class _Failures(logging.Handler):
         if not self._told:
             self._told = True
             report_error("", f"telemetry for {self._servers} is lost (this is told once): {text}")
-
-
-def _take_logs(failures: _Failures) -> None:
-    """Have the libraries' logs end there: nobody else of this process has a place for them."""
-    others = logging.NullHandler()
-    for name, handler in (("opentelemetry", failures), ("requests", others), ("urllib3", others)):
-        logger = logging.getLogger(name)
-        logger.propagate, logger.handlers = False, [handler]
